@@ -1,0 +1,1 @@
+//! Programs that show Hodei at work; see the examples beside this file.

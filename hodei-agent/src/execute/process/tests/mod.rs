@@ -1,0 +1,6 @@
+//! Real processes: what a job finds, how it is stopped, what is left of it.
+
+mod given;
+mod kept;
+mod stopped;
+mod support;

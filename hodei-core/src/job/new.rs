@@ -1,0 +1,155 @@
+//! A submission.
+
+use std::sync::Arc;
+
+use super::fingerprint::Fingerprint;
+use super::spec::JobSpec;
+use crate::error::{Error, Fault, Result};
+use crate::id::{JobId, PipelineId, Tenant};
+use crate::time::{SystemClock, Timestamp};
+
+/// The longest unique key, in bytes.
+pub const UNIQUE_KEY_MAX: usize = 256;
+
+/// What a job needs of a parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Requires {
+    /// It must succeed; when it fails or is cancelled, the child goes the same way.
+    Success,
+    /// It must end, no matter how.
+    Ended,
+}
+
+/// A job that must settle first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Parent {
+    /// Which job.
+    pub id: JobId,
+    /// What is needed of it.
+    pub requires: Requires,
+}
+
+/// A job to submit: a spec, and what this one submission adds to it.
+///
+/// The id is minted here, before the first try, so that a submission whose reply was lost can be repeated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// Its id; carries the slot of the tenant.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// What is to be done.
+    pub spec: Arc<JobSpec>,
+    /// Not before this time.
+    pub run_at: Option<Timestamp>,
+    /// When it must have been claimed; later it fails.
+    pub deadline: Option<Timestamp>,
+    /// At most one job of the tenant has this key, for as long as the job is kept.
+    pub unique: Option<Arc<str>>,
+    /// The jobs that must settle first; in the store already, or earlier in the same batch.
+    pub parents: Arc<[Parent]>,
+    /// The pipeline it is a step of.
+    pub pipeline: Option<PipelineId>,
+}
+
+impl NewJob {
+    /// Makes a submission of the default tenant.
+    #[must_use]
+    pub fn new(spec: impl Into<Arc<JobSpec>>) -> Self {
+        Self::of(Tenant::default(), spec)
+    }
+
+    /// Makes a submission of a tenant.
+    #[must_use]
+    pub fn of(tenant: Tenant, spec: impl Into<Arc<JobSpec>>) -> Self {
+        let id = JobId::mint(&tenant, &SystemClock);
+        Self {
+            id,
+            tenant,
+            spec: spec.into(),
+            run_at: None,
+            deadline: None,
+            unique: None,
+            parents: Arc::from([]),
+            pipeline: None,
+        }
+    }
+
+    /// Sets an id that was minted before.
+    #[must_use]
+    pub fn id(mut self, id: JobId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Sets a time before which it does not run.
+    #[must_use]
+    pub fn run_at(mut self, at: Timestamp) -> Self {
+        self.run_at = Some(at);
+        self
+    }
+
+    /// Sets a time at which it fails unless it was claimed before.
+    #[must_use]
+    pub fn deadline(mut self, at: Timestamp) -> Self {
+        self.deadline = Some(at);
+        self
+    }
+
+    /// Sets a key that at most one job of the tenant has.
+    #[must_use]
+    pub fn unique(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.unique = Some(key.into());
+        self
+    }
+
+    /// Sets the jobs that must settle first.
+    #[must_use]
+    pub fn after(mut self, parents: impl IntoIterator<Item = Parent>) -> Self {
+        self.parents = parents.into_iter().collect();
+        self
+    }
+
+    /// Sets the pipeline it is a step of.
+    #[must_use]
+    pub fn in_pipeline(mut self, pipeline: PipelineId) -> Self {
+        self.pipeline = Some(pipeline);
+        self
+    }
+
+    /// Returns the fingerprint that tells a repetition from another submission under the same id or key.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_job(self)
+    }
+
+    /// Checks what the spec cannot know: the id's slot and the unique key.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`: `id: wrong_slot`, `unique: empty | nul | too_long`, `parents: self | duplicate`.
+    pub fn check(&self) -> Result<()> {
+        let mut faults = Vec::new();
+        if self.id.slot() != self.tenant.slot() {
+            faults.push(Fault::new("id", "wrong_slot"));
+        }
+        if let Some(key) = &self.unique {
+            if key.is_empty() {
+                faults.push(Fault::new("unique", "empty"));
+            } else if key.contains('\0') {
+                faults.push(Fault::new("unique", "nul"));
+            } else if key.len() > UNIQUE_KEY_MAX {
+                faults.push(Fault::new("unique", "too_long").limit(UNIQUE_KEY_MAX as u64));
+            }
+        }
+        if self.parents.iter().any(|parent| parent.id == self.id) {
+            faults.push(Fault::new("parents", "self"));
+        }
+        let mut seen: Vec<JobId> = self.parents.iter().map(|parent| parent.id).collect();
+        seen.sort_unstable();
+        if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+            faults.push(Fault::new("parents", "duplicate"));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Error::invalid("job.check", faults)) }
+    }
+}

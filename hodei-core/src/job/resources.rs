@@ -1,0 +1,176 @@
+//! What a job needs and a worker has, as a vector.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Name;
+
+/// An amount of each resource. Addition never wraps and subtraction never goes below zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Resources {
+    /// Thousandths of a CPU.
+    pub cpu_millis: u64,
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// Whole GPUs.
+    pub gpus: u32,
+    /// Amounts of resources that the application names, sorted by name, each at most once and never zero.
+    custom: Box<[(Name, u64)]>,
+}
+
+impl Resources {
+    /// The most of one resource that may be asked for or offered.
+    pub const MAX: u64 = 1 << 50;
+
+    /// Nothing of anything.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Sets the CPU, in thousandths.
+    #[must_use]
+    pub fn cpu_millis(mut self, millis: u64) -> Self {
+        self.cpu_millis = millis;
+        self
+    }
+
+    /// Sets the memory, in bytes.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// Sets the number of GPUs.
+    #[must_use]
+    pub fn gpus(mut self, gpus: u32) -> Self {
+        self.gpus = gpus;
+        self
+    }
+
+    /// Sets the amount of a resource that the application names; zero takes it out.
+    #[must_use]
+    pub fn custom(mut self, name: Name, amount: u64) -> Self {
+        let mut list = std::mem::take(&mut self.custom).into_vec();
+        list.retain(|(n, _)| *n != name);
+        if amount > 0 {
+            list.push((name, amount));
+            list.sort();
+        }
+        self.custom = list.into_boxed_slice();
+        self
+    }
+
+    /// Goes through the resources that the application names, in the order of their names.
+    pub fn customs(&self) -> impl ExactSizeIterator<Item = (&Name, u64)> + '_ {
+        self.custom.iter().map(|(name, amount)| (name, *amount))
+    }
+
+    /// Says whether all of it is there in `available`.
+    #[must_use]
+    pub fn fits(&self, available: &Self) -> bool {
+        self.cpu_millis <= available.cpu_millis
+            && self.memory <= available.memory
+            && self.gpus <= available.gpus
+            && self.custom.iter().all(|(name, amount)| *amount <= available.amount(name))
+    }
+
+    /// Returns the first resource of which `available` has too little, with the amounts needed and there.
+    #[must_use]
+    pub fn missing(&self, available: &Self) -> Option<(String, u64, u64)> {
+        let fixed = [
+            ("cpu_millis", self.cpu_millis, available.cpu_millis),
+            ("memory", self.memory, available.memory),
+            ("gpus", u64::from(self.gpus), u64::from(available.gpus)),
+        ];
+        let custom = self.custom.iter().map(|(name, amount)| (name.as_str(), *amount, available.amount(name)));
+        fixed
+            .into_iter()
+            .chain(custom)
+            .find(|(_, need, have)| need > have)
+            .map(|(name, need, have)| (name.to_owned(), need, have))
+    }
+
+    /// Adds, or returns `None` where a sum cannot be told.
+    #[must_use]
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        let mut sum = Self {
+            cpu_millis: self.cpu_millis.checked_add(other.cpu_millis)?,
+            memory: self.memory.checked_add(other.memory)?,
+            gpus: self.gpus.checked_add(other.gpus)?,
+            custom: Box::default(),
+        };
+        if self.custom.is_empty() && other.custom.is_empty() {
+            return Some(sum);
+        }
+        sum.custom = self.custom.clone();
+        for (name, amount) in &other.custom {
+            let total = self.amount(name).checked_add(*amount)?;
+            sum = sum.custom(name.clone(), total);
+        }
+        Some(sum)
+    }
+
+    /// Subtracts, or returns `None` where less than nothing would be left.
+    #[must_use]
+    pub fn checked_sub(&self, other: &Self) -> Option<Self> {
+        let mut rest = Self {
+            cpu_millis: self.cpu_millis.checked_sub(other.cpu_millis)?,
+            memory: self.memory.checked_sub(other.memory)?,
+            gpus: self.gpus.checked_sub(other.gpus)?,
+            custom: Box::default(),
+        };
+        if other.custom.is_empty() {
+            rest.custom = self.custom.clone();
+            return Some(rest);
+        }
+        rest.custom = self.custom.clone();
+        for (name, amount) in &other.custom {
+            let left = self.amount(name).checked_sub(*amount)?;
+            rest = rest.custom(name.clone(), left);
+        }
+        Some(rest)
+    }
+
+    fn amount(&self, name: &Name) -> u64 {
+        self.custom.iter().find(|(n, _)| n == name).map_or(0, |(_, amount)| *amount)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Resources {
+        Resources::none().cpu_millis(1_500).memory(1 << 30).gpus(1).custom(Name::literal("licence"), 2)
+    }
+
+    #[test]
+    fn what_was_taken_can_be_given_back() {
+        let all = sample().checked_add(&sample()).unwrap();
+        assert_eq!(all.checked_sub(&sample()), Some(sample()));
+        assert_eq!(sample().checked_sub(&all), None);
+        assert_eq!(sample().checked_sub(&sample()), Some(Resources::none()));
+    }
+
+    #[test]
+    fn sums_do_not_wrap() {
+        let max = Resources::none().memory(u64::MAX);
+        assert_eq!(max.checked_add(&sample()), None);
+    }
+
+    #[test]
+    fn fitting_looks_at_every_resource() {
+        for (available, missing) in [
+            (sample(), None),
+            (sample().cpu_millis(1_499), Some("cpu_millis")),
+            (sample().memory(0), Some("memory")),
+            (sample().gpus(0), Some("gpus")),
+            (sample().custom(Name::literal("licence"), 1), Some("licence")),
+            (sample().custom(Name::literal("licence"), 0), Some("licence")),
+        ] {
+            assert_eq!(sample().fits(&available), missing.is_none());
+            assert_eq!(sample().missing(&available).map(|(name, ..)| name).as_deref(), missing);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The rules that every store applies inside its transactions.
+//!
+//! Each function moves one record and returns the [`Change`] to write beside it. None reads a clock or another
+//! record: a store brings what is needed and keeps what comes back. This is the only code that moves a job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::new::{NewJob, Parent, Requires};
+use super::outcome::{Failure, FailureClass, Manifest, Outcome, Output};
+use super::record::{Epoch, Job, Lease, Settled};
+use super::state::{Cause, State, next};
+use crate::store::{Applied, CancelReply, Change, Move, Transition};
+use crate::time::Timestamp;
+
+/// Makes the record of a submission: blocked while it has parents, else pending.
+///
+/// The store then tells it of every parent that has settled already, by [`parent_settled`].
+#[must_use]
+pub fn admit(new: NewJob, now: Timestamp) -> (Job, Change) {
+    let fingerprint = new.fingerprint();
+    let waits_for = u32::try_from(new.parents.len()).unwrap_or(u32::MAX);
+    let state = if waits_for == 0 { State::Pending } else { State::Blocked };
+    let job = Job {
+        id: new.id,
+        tenant: new.tenant,
+        spec: new.spec,
+        pipeline: new.pipeline,
+        parents: new.parents,
+        unique: new.unique,
+        fingerprint,
+        created_at: now,
+        deadline: new.deadline,
+        state,
+        cause: Cause::Submitted,
+        cancel_requested: false,
+        version: 1,
+        attempt: 0,
+        waits_for,
+        lost_count: 0,
+        generation: 0,
+        epoch: Epoch::default(),
+        eligible_at: new.run_at.map_or(now, |at| at.max(now)),
+        moved_at: now,
+        started_at: None,
+        lease: None,
+        settled: None,
+    };
+    let change = Change::of(&job, None);
+    (job, change)
+}
+
+/// Tells a blocked job that one of its parents has settled. It stays, becomes pending, or goes the parent's way.
+pub fn parent_settled(job: &mut Job, requires: Requires, parent: State, now: Timestamp) -> Option<Change> {
+    if job.state != State::Blocked {
+        return None;
+    }
+    let failed = requires == Requires::Success && parent != State::Succeeded;
+    if failed && parent == State::Failed {
+        end(job, Outcome::Failed(Failure::new(FailureClass::Parent, "a needed parent failed")), now);
+        return shift(job, Cause::ParentFailed, now);
+    }
+    if failed {
+        end(job, Outcome::Cancelled, now);
+        return shift(job, Cause::Skipped, now);
+    }
+    job.waits_for = job.waits_for.saturating_sub(1);
+    if job.waits_for > 0 {
+        return None;
+    }
+    job.eligible_at = job.eligible_at.max(now);
+    shift(job, Cause::ParentsSettled, now)
+}
+
+/// Returns what a job needs of a parent, if that is one of its parents.
+#[must_use]
+pub fn requirement(job: &Job, parent: crate::id::JobId) -> Option<Requires> {
+    job.parents.iter().find(|Parent { id, .. }| *id == parent).map(|parent| parent.requires)
+}
+
+/// Leases a pending job that is due. The epoch rises by one.
+pub fn claim(job: &mut Job, lease: Lease, now: Timestamp) -> Option<Change> {
+    if job.eligible_at > now || next(job.state, Cause::Claimed).is_none() {
+        return None;
+    }
+    job.epoch = job.epoch.next();
+    job.lease = Some(lease);
+    shift(job, Cause::Claimed, now)
+}
+
+/// Applies what an owner reports of a job it holds.
+///
+/// Whatever does not come under the job's current epoch changes nothing: it is [`Applied::AlreadyApplied`] when that
+/// very transition was made before, else [`Applied::LeaseLost`].
+pub fn apply(job: &mut Job, transition: &Transition, now: Timestamp) -> (Applied, Option<Change>) {
+    if !job.state.is_leased() || job.epoch != transition.epoch {
+        return (refusal(job, transition), None);
+    }
+    if let (State::Running, Move::Started { .. }) = (job.state, &transition.step) {
+        return (Applied::AlreadyApplied, None);
+    }
+    let change = match &transition.step {
+        Move::Started { lease } => start(job, lease.as_ref(), now),
+        Move::Finished(finish) => {
+            finished(job, &finish.outcome, &finish.output, finish.manifest.as_ref(), now)
+        }
+        Move::Retried { failure, wait, manifest } => retried(job, failure, *wait, manifest.as_ref(), now),
+        Move::Snoozed { wait } => go_back(job, Cause::Snoozed, *wait, now),
+        Move::Returned => go_back(job, Cause::Returned, Duration::ZERO, now),
+        Move::Preempted => go_back(job, Cause::Preempted, Duration::ZERO, now),
+    };
+    match change {
+        Some(change) => (Applied::Done, Some(change)),
+        None => (Applied::Illegal, None),
+    }
+}
+
+/// Cancels a job: at once unless it is running, then by request.
+pub fn cancel(job: &mut Job, now: Timestamp) -> (CancelReply, Option<Change>) {
+    if job.state.is_terminal() {
+        return (CancelReply::AlreadyTerminal, None);
+    }
+    if job.state == State::Running {
+        job.cancel_requested = true;
+        return (CancelReply::Requested, None);
+    }
+    // Whoever holds it under the old epoch is fenced off.
+    job.epoch = job.epoch.next();
+    end(job, Outcome::Cancelled, now);
+    (CancelReply::Cancelled, shift(job, Cause::Cancelled, now))
+}
+
+/// Takes a leased job back from an owner that died. With `lost_max` losses it fails for good.
+pub fn lose(job: &mut Job, lost_max: u16, now: Timestamp) -> Option<Change> {
+    if !job.state.is_leased() {
+        return None;
+    }
+    if job.cancel_requested {
+        end(job, Outcome::Cancelled, now);
+        return shift(job, Cause::Cancelled, now);
+    }
+    job.lost_count = job.lost_count.saturating_add(1);
+    if job.lost_count >= lost_max {
+        let message = format!("its owner died {} times under it", job.lost_count);
+        end(job, Outcome::Failed(Failure::new(FailureClass::LostTooOften, message)), now);
+        return shift(job, Cause::LostTooOften, now);
+    }
+    go_back(job, Cause::Lost, Duration::ZERO, now)
+}
+
+/// Fails a pending job whose deadline has passed.
+pub fn expire(job: &mut Job, now: Timestamp) -> Option<Change> {
+    if job.state != State::Pending || job.deadline.is_none_or(|deadline| deadline > now) {
+        return None;
+    }
+    end(job, Outcome::Failed(Failure::new(FailureClass::Deadline, "its deadline passed before it was claimed")), now);
+    shift(job, Cause::DeadlinePassed, now)
+}
+
+/// Sends a failed or cancelled job round again, with all its attempts and without its deadline.
+pub fn redrive(job: &mut Job, now: Timestamp) -> Option<Change> {
+    next(job.state, Cause::Redriven)?;
+    job.generation = job.generation.saturating_add(1);
+    job.attempt = 0;
+    job.lost_count = 0;
+    job.waits_for = 0;
+    job.cancel_requested = false;
+    job.deadline = None;
+    job.eligible_at = now;
+    shift(job, Cause::Redriven, now)
+}
+
+/// Moves the record along the table; `None`, and nothing changed, where there is no such move.
+fn shift(job: &mut Job, cause: Cause, now: Timestamp) -> Option<Change> {
+    let from = job.state;
+    job.state = next(from, cause)?;
+    job.cause = cause;
+    job.version += 1;
+    job.moved_at = now;
+    if !job.state.is_leased() {
+        job.lease = None;
+    }
+    if job.state.is_terminal() {
+        job.cancel_requested = false;
+    }
+    Some(Change::of(job, Some(from)))
+}
+
+fn end(job: &mut Job, outcome: Outcome, now: Timestamp) {
+    job.settled = Some(Arc::new(Settled { at: now, outcome, output: Output::none(), manifest: None }));
+}
+
+fn start(job: &mut Job, lease: Option<&Lease>, now: Timestamp) -> Option<Change> {
+    next(job.state, Cause::Started)?;
+    begin_run(job, now);
+    if let Some(lease) = lease {
+        job.lease = Some(lease.clone());
+    }
+    shift(job, Cause::Started, now)
+}
+
+/// Counts the run: also when its start and its end are written at once.
+fn begin_run(job: &mut Job, now: Timestamp) {
+    if job.state == State::Scheduled {
+        job.attempt += 1;
+        job.started_at = Some(now);
+    }
+}
+
+fn finished(
+    job: &mut Job,
+    outcome: &Outcome,
+    output: &Output,
+    manifest: Option<&Arc<Manifest>>,
+    now: Timestamp,
+) -> Option<Change> {
+    begin_run(job, now);
+    job.settled = Some(Arc::new(Settled {
+        at: now,
+        outcome: outcome.clone(),
+        output: output.clone(),
+        manifest: manifest.cloned(),
+    }));
+    let cause = match outcome {
+        Outcome::Succeeded => Cause::Succeeded,
+        Outcome::Failed(_) => Cause::Failed,
+        Outcome::Cancelled => Cause::Cancelled,
+    };
+    shift(job, cause, now)
+}
+
+fn retried(
+    job: &mut Job,
+    failure: &Failure,
+    wait: Duration,
+    manifest: Option<&Arc<Manifest>>,
+    now: Timestamp,
+) -> Option<Change> {
+    begin_run(job, now);
+    if job.cancel_requested {
+        end(job, Outcome::Cancelled, now);
+        return shift(job, Cause::Cancelled, now);
+    }
+    job.settled = Some(Arc::new(Settled {
+        at: now,
+        outcome: Outcome::Failed(failure.clone()),
+        output: Output::none(),
+        manifest: manifest.cloned(),
+    }));
+    go_back(job, Cause::Retried, wait, now)
+}
+
+/// Sends a leased job back to its lane, or ends it there when somebody asked for its end.
+fn go_back(job: &mut Job, cause: Cause, wait: Duration, now: Timestamp) -> Option<Change> {
+    next(job.state, cause)?;
+    // Only a run that failed of itself costs an attempt.
+    if job.state == State::Running && cause != Cause::Retried {
+        job.attempt = job.attempt.saturating_sub(1);
+    }
+    if job.cancel_requested {
+        end(job, Outcome::Cancelled, now);
+        return shift(job, Cause::Cancelled, now);
+    }
+    // A job that was given back unstarted keeps its place in its lane.
+    if cause != Cause::Returned {
+        job.eligible_at = now.saturating_add(wait);
+    }
+    shift(job, cause, now)
+}
+
+/// Says why a transition under another epoch, or of a job that nobody holds, is refused.
+fn refusal(job: &Job, transition: &Transition) -> Applied {
+    let same_epoch = job.epoch == transition.epoch;
+    let ran = matches!(
+        job.cause,
+        Cause::Succeeded | Cause::Failed | Cause::Retried | Cause::Snoozed | Cause::Preempted | Cause::Cancelled
+    );
+    let made = match &transition.step {
+        Move::Started { .. } => ran,
+        step => job.cause == step.cause(),
+    };
+    if same_epoch && !job.state.is_leased() && made {
+        Applied::AlreadyApplied
+    } else {
+        Applied::LeaseLost { held: transition.epoch, current: job.epoch }
+    }
+}

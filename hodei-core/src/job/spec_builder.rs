@@ -1,0 +1,219 @@
+//! The way to a spec: collect, then hold everything to the limits at once.
+
+use std::time::Duration;
+
+use super::payload::{Command, CommandMore, Payload};
+use super::resources::Resources;
+use super::retry::RetryPolicy;
+use super::spec::{JobSpec, Priority, SpecLimits, SpecParts};
+use super::validate;
+use crate::error::{Error, Fault, Result};
+use crate::id::Name;
+use crate::text::{TextMap, Texts};
+
+/// Collects the parts of a [`JobSpec`]; [`JobSpecBuilder::build`] checks them all and reports every fault at once.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct JobSpecBuilder {
+    pub(super) name: Option<String>,
+    pub(super) queue: String,
+    pub(super) work: Work,
+    pub(super) resources: Resources,
+    pub(super) priority: Priority,
+    pub(super) timeout: Option<Duration>,
+    pub(super) retry: Option<RetryPolicy>,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) limit_keys: Vec<String>,
+    /// What was said of a command although the work is a handler.
+    pub(super) misplaced: Vec<&'static str>,
+}
+
+/// The work before it is checked.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Handler(Payload),
+    Command(RawCommand),
+}
+
+/// A command before it is checked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawCommand {
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) secrets: Vec<(String, String)>,
+    pub(super) cwd: Option<String>,
+    pub(super) image: Option<String>,
+    pub(super) outputs: Vec<String>,
+}
+
+impl JobSpecBuilder {
+    /// Begins with the payload of a handler, for encodings other than JSON.
+    pub fn handler(payload: Payload) -> Self {
+        Self::new(Work::Handler(payload))
+    }
+
+    pub(super) fn command(argv: Vec<String>) -> Self {
+        Self::new(Work::Command(RawCommand { argv, ..RawCommand::default() }))
+    }
+
+    fn new(work: Work) -> Self {
+        Self {
+            name: None,
+            queue: "default".to_owned(),
+            work,
+            resources: Resources::none(),
+            priority: Priority::DEFAULT,
+            timeout: None,
+            retry: None,
+            labels: Vec::new(),
+            limit_keys: Vec::new(),
+            misplaced: Vec::new(),
+        }
+    }
+
+    /// Sets what people call it. Default: the kind of the handler; `command` for a command.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the queue it waits in. Default: `default`.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = queue.into();
+        self
+    }
+
+    /// Sets what it needs. Default: nothing but a free slot.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// Sets how urgent it is. Default: 32.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets how long a run may take. Default: without end.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets when it is retried. Default: never.
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Adds a label.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((name.into(), value.into()));
+        self
+    }
+
+    /// Counts the job against the limit of a key while it is leased.
+    pub fn limited_by(mut self, key: impl Into<String>) -> Self {
+        self.limit_keys.push(key.into());
+        self
+    }
+
+    /// Adds an environment entry; for commands.
+    pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.on_command("env", |command| command.env.push((name.into(), value.into())))
+    }
+
+    /// Adds an environment entry whose value is a secret, by its reference; for commands.
+    pub fn secret(self, name: impl Into<String>, reference: impl Into<String>) -> Self {
+        self.on_command("secrets", |command| command.secrets.push((name.into(), reference.into())))
+    }
+
+    /// Sets the directory to run in; for commands.
+    pub fn cwd(self, directory: impl Into<String>) -> Self {
+        self.on_command("cwd", |command| command.cwd = Some(directory.into()))
+    }
+
+    /// Sets the image to run in; for commands.
+    pub fn image(self, image: impl Into<String>) -> Self {
+        self.on_command("image", |command| command.image = Some(image.into()))
+    }
+
+    /// Adds a name that the command must write to its output file.
+    pub fn output(self, name: impl Into<String>) -> Self {
+        self.on_command("outputs", |command| command.outputs.push(name.into()))
+    }
+
+    fn on_command(mut self, field: &'static str, set: impl FnOnce(&mut RawCommand)) -> Self {
+        match &mut self.work {
+            Work::Command(command) => set(command),
+            Work::Handler(_) => self.misplaced.push(field),
+        }
+        self
+    }
+
+    /// Checks everything against the default limits and makes the spec.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` with every fault found.
+    pub fn build(self) -> Result<JobSpec> {
+        self.build_within(&SpecLimits::default())
+    }
+
+    /// Checks everything against the limits given and makes the spec.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` with every fault found.
+    pub fn build_within(self, limits: &SpecLimits) -> Result<JobSpec> {
+        let faults = validate::faults(&self, limits);
+        if !faults.is_empty() {
+            return Err(Error::invalid("spec.build", faults));
+        }
+        self.pack().map(JobSpec::of_valid_parts)
+    }
+
+    /// Packs checked parts.
+    fn pack(self) -> Result<SpecParts> {
+        let nul = |field: &'static str| Error::invalid("spec.build", vec![Fault::new(field, "nul")]);
+        let (default_name, payload) = match self.work {
+            Work::Handler(payload) => {
+                let Payload::Handler { kind, .. } = &payload else {
+                    return Err(Error::invalid("spec.build", vec![Fault::new("payload", "not_handler")]));
+                };
+                (kind.clone(), payload)
+            }
+            Work::Command(command) => {
+                (Name::literal("command"), Payload::Command(command.pack().ok_or_else(|| nul("command"))?))
+            }
+        };
+        Ok(SpecParts {
+            name: self.name.map_or(Ok(default_name), Name::new)?,
+            queue: Name::new(self.queue)?,
+            payload,
+            resources: self.resources,
+            priority: self.priority,
+            timeout: self.timeout,
+            retry: self.retry.map(Box::new),
+            labels: TextMap::new(self.labels).ok_or_else(|| nul("labels"))?,
+            limit_keys: Texts::new(self.limit_keys).ok_or_else(|| nul("limit_keys"))?,
+        })
+    }
+}
+
+impl RawCommand {
+    fn pack(self) -> Option<Command> {
+        let more = CommandMore {
+            secrets: TextMap::new(self.secrets)?,
+            cwd: self.cwd.map(String::into_boxed_str),
+            image: self.image.map(String::into_boxed_str),
+            outputs: Texts::new(self.outputs)?,
+        };
+        Some(Command {
+            argv: Texts::new(self.argv)?,
+            env: TextMap::new(self.env)?,
+            more: (more != CommandMore::default()).then(|| Box::new(more)),
+        })
+    }
+}

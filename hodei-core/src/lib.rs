@@ -1,0 +1,41 @@
+//! Types, rules and ports of Hodei, a job orchestration engine that an application links in.
+//!
+//! A job walks once through the house: **submit → store → claim → place → assign → execute → report → apply →
+//! publish.** This crate holds what every hop agrees on and nothing that runs by itself: no runtime, no database,
+//! no wire format.
+//!
+//! | to learn | read |
+//! |---|---|
+//! | what is submitted | [`job::JobSpec`], [`job::NewJob`], [`pipeline::Pipeline`] |
+//! | which moves a job may make | [`job::State`], [`job::Cause`], [`job::next`] |
+//! | how a store must behave | [`store::JobStore`], [`store::Coordination`], [`store::Policies`] and the suite in `testkit` |
+//! | how work reaches an agent and comes back | [`gateway::WorkerGateway`] |
+//! | how everyone learns of it | [`event::Event`], [`bus::EventBus`], [`store::Change`] |
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `testkit` | no | the store conformance suite, the history recorder and checker, `typical_spec()` |
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod bus;
+pub mod error;
+pub mod event;
+pub mod gateway;
+pub mod id;
+pub mod job;
+pub mod log;
+pub mod pipeline;
+pub mod security;
+pub mod store;
+#[cfg(feature = "testkit")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testkit")))]
+pub mod testkit;
+pub mod text;
+pub mod time;
+
+pub use error::{Error, ErrorKind, Fault, Result};
+pub use id::{JobId, Name, OwnerId, PipelineId, Slot, Tenant};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -1,0 +1,83 @@
+//! Lanes: where ready work waits.
+
+use std::sync::Arc;
+
+use crate::id::{Name, Tenant};
+use crate::job::{Job, Priority, Request, RequestClass};
+use crate::time::Timestamp;
+
+/// A queue of interchangeable work: one tenant's jobs of one queue that ask the same of a worker.
+///
+/// Inside a lane jobs are in the order of (level, highest first; eligible_at; id).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// Whose work.
+    pub tenant: Tenant,
+    /// Of which queue.
+    pub queue: Name,
+    /// What it asks of a worker.
+    pub class: RequestClass,
+}
+
+impl Lane {
+    /// Returns the lane of a job.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        Self { tenant: job.tenant.clone(), queue: job.spec.queue().clone(), class: job.spec.class() }
+    }
+}
+
+/// Which lanes a node asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Only lanes of these queues; all queues when absent.
+    pub queues: Option<Vec<Name>>,
+}
+
+impl Served {
+    /// Says whether a queue is served.
+    #[must_use]
+    pub fn covers(&self, queue: &Name) -> bool {
+        self.queues.as_ref().is_none_or(|queues| queues.contains(queue))
+    }
+}
+
+/// The most urgent ready work of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneHead {
+    /// Which lane.
+    pub lane: Lane,
+    /// What its jobs ask of a worker.
+    pub request: Arc<Request>,
+    /// The highest level with ready work.
+    pub level: Priority,
+    /// How many jobs are ready at that level, as far as the lane's limits leave room; at least one.
+    pub depth: u64,
+    /// Since when the first of them is ready.
+    pub eligible_at: Timestamp,
+    /// How the policy of the queue weighs it against others; 1 unless set.
+    pub weight: u32,
+}
+
+/// What is ready, and when more will be.
+///
+/// Heads may be stale, but work that is ready is never missing for longer than a store's named bound. Lanes of
+/// paused queues and lanes whose limits are used up do not appear.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lanes {
+    /// One head per lane with ready work, in no order.
+    pub heads: Vec<LaneHead>,
+    /// When the next delayed job becomes ready.
+    pub next_due: Option<Timestamp>,
+}
+
+/// What to claim from a lane: up to `n` jobs of at least a level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// Which lane.
+    pub lane: Lane,
+    /// Jobs below this level stay, so that a claim cannot overtake more urgent work of another lane.
+    pub floor: Priority,
+    /// How many at most.
+    pub n: u32,
+}

@@ -1,0 +1,30 @@
+//! The store: the truth about every job.
+//!
+//! Three object-safe ports, [`JobStore`], [`Coordination`] and [`Policies`]; [`Store`] is all of them. Writes take
+//! owned `Vec`s, since writer threads and group commits need `'static` data; a refusal is a value per item and `Err`
+//! means that the whole batch failed. **There is no unfenced mutation**: whoever changes a leased job names the epoch
+//! under which it holds it.
+//!
+//! Stores choose nothing. Inside a transaction they apply the functions of [`crate::job::rules`], and write the
+//! [`Change`]s that these return in the same transaction.
+
+mod change;
+mod coordination;
+mod exchange;
+mod lane;
+mod policy;
+mod port;
+mod query;
+mod wakeup;
+
+pub use change::{Change, ChangePage, ChangeLog};
+pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Term};
+pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
+pub use lane::{Lane, LaneHead, Lanes, Pick, Served};
+pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};
+pub use port::{
+    CancelReply, Capabilities, Committed, Consistency, JobStore, Pruned, Reaped, Redriven, Refusal, Retention, Store,
+    StoreStats, SubmitOptions, Submitted,
+};
+pub use query::{Counts, Cursor, Order, Page, Query, Scope, SummaryStream};
+pub use wakeup::{Wakeup, WakeupSignal, Wakeups};

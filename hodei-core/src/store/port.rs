@@ -1,0 +1,358 @@
+//! The port of the jobs themselves.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::change::{Change, ChangePage};
+use super::coordination::{Coordination, Term};
+use super::exchange::{Claimed, Exchange, Exchanged};
+use super::lane::{Lanes, Served};
+use super::policy::{Fired, Policies};
+use super::query::{Counts, Cursor, Page, Query, Scope, SummaryStream};
+use super::wakeup::Wakeups;
+use crate::error::Result;
+use crate::id::{JobId, Name, Tenant};
+use crate::job::{Job, Lease, NewJob, Output};
+use crate::time::Timestamp;
+
+/// How a batch is submitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubmitOptions {
+    /// All or nothing: when one job is a conflict or is refused, none is stored. For pipelines.
+    pub atomic: bool,
+}
+
+impl SubmitOptions {
+    /// Each job for itself.
+    #[must_use]
+    pub const fn each() -> Self {
+        Self { atomic: false }
+    }
+
+    /// All or nothing.
+    #[must_use]
+    pub const fn atomic() -> Self {
+        Self { atomic: true }
+    }
+}
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is stored.
+    New(JobId),
+    /// The same submission was stored before, under this id.
+    Existing(JobId),
+    /// Another submission has its id or its unique key: the job of this id.
+    Conflict(JobId),
+    /// It was not stored.
+    Refused(Refusal),
+}
+
+impl Submitted {
+    /// Returns the id of the stored job that answers to this submission.
+    #[must_use]
+    pub const fn stored(&self) -> Option<JobId> {
+        match self {
+            Self::New(id) | Self::Existing(id) => Some(*id),
+            Self::Conflict(_) | Self::Refused(_) => None,
+        }
+    }
+}
+
+/// The replies of a write, and every change that it committed, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed<R> {
+    /// One reply per item asked for, in order.
+    pub replies: Vec<R>,
+    /// What it changed, be it recorded or not; for the bus.
+    pub changes: Vec<Change>,
+}
+
+impl<R> Default for Committed<R> {
+    fn default() -> Self {
+        Self { replies: Vec::new(), changes: Vec::new() }
+    }
+}
+
+/// Why a submission was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It breaks a rule of [`NewJob::check`].
+    Invalid,
+    /// One of its parents is neither stored nor earlier in the batch.
+    UnknownParent(JobId),
+    /// Another job of an atomic batch was not taken.
+    Together,
+    /// The tenant has as many jobs as it may.
+    TooMany,
+}
+
+/// What became of a request to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReply {
+    /// It is cancelled.
+    Cancelled,
+    /// It runs; its owner will stop it.
+    Requested,
+    /// It had ended before.
+    AlreadyTerminal,
+    /// There is no such job in scope.
+    NotFound,
+}
+
+/// What became of a request to send a job round again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redriven {
+    /// It waits for a worker again.
+    Done,
+    /// It is neither failed nor cancelled.
+    NotTerminal,
+    /// It succeeded; that is not undone.
+    Succeeded,
+    /// There is no such job in scope.
+    NotFound,
+}
+
+/// What a reaping did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Every change that it committed.
+    pub changes: Vec<Change>,
+    /// Whether it stopped at the limit with work left.
+    pub more: bool,
+    /// Whether the caller's term is over; nothing was done.
+    pub term_lost: bool,
+}
+
+/// What to keep of terminal jobs and of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long a terminal job is kept, and with it its keys; at least [`Retention::KEYS_MIN`].
+    pub jobs: Duration,
+    /// How many changes are kept.
+    pub changes: u64,
+}
+
+impl Retention {
+    /// How long keys are kept at least: 24 h.
+    pub const KEYS_MIN: Duration = Duration::from_secs(24 * 3_600);
+}
+
+impl Default for Retention {
+    /// Seven days of jobs, ten million changes.
+    fn default() -> Self {
+        Self { jobs: Duration::from_secs(7 * 24 * 3_600), changes: 10_000_000 }
+    }
+}
+
+/// What a pruning did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// How many jobs were removed.
+    pub jobs: u64,
+    /// How many changes were removed.
+    pub changes: u64,
+    /// Whether it stopped at the limit with work left.
+    pub more: bool,
+    /// Whether the caller's term is over; nothing was done.
+    pub term_lost: bool,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// As of the last commit.
+    #[default]
+    Latest,
+    /// At most this old.
+    Cached(Duration),
+}
+
+/// What a store can promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether an acknowledged write survives the death of the process and a power cut.
+    pub durable: bool,
+    /// Whether only one process can hold it: whoever opens it knows that all earlier owners are dead.
+    pub exclusive: bool,
+}
+
+/// What a store has done since it was opened. Budgets are held by counting, not by timing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Commits that were synced to disk.
+    pub syncs: u64,
+    /// Rows written or removed, index rows included.
+    pub rows_written: u64,
+    /// Rows read by point or range.
+    pub rows_read: u64,
+    /// Bytes of the rows written.
+    pub bytes_written: u64,
+}
+
+/// The jobs of a store.
+///
+/// A crash before a write returns may have kept it or not, always whole; a crash after it returned `Ok` keeps it
+/// where [`Capabilities::durable`] says so. Every write can therefore be repeated, and a repetition is told apart.
+#[async_trait]
+pub trait JobStore: Send + Sync + fmt::Debug {
+    /// Returns what the store can promise.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns what it has done since it was opened.
+    fn stats(&self) -> StoreStats;
+
+    /// Stores jobs. An `Ok` is the acknowledgement: a durable store has synced them.
+    ///
+    /// # Behavior
+    ///
+    /// One reply per job, in order. Parents may stand earlier in the same batch. A job with the id or the unique key
+    /// of a stored one is `Existing` when their fingerprints are equal, else `Conflict`.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Unavailable`, `Indeterminate`: nothing is known to be stored; submit the same jobs again.
+    async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>>;
+
+    /// Returns the heads of the lanes with ready work.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn lanes(&self, served: &Served) -> Result<Lanes>;
+
+    /// Applies transitions, then claims, in one transaction.
+    ///
+    /// # Behavior
+    ///
+    /// Settling a job tells its children and frees its limits in the same transaction. Claims honour pauses and
+    /// limits exactly. After a lost reply: send the transitions again, and ask [`JobStore::leases_of`] for the claims.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself; then nothing was applied, or with `Indeterminate` perhaps everything.
+    async fn exchange(&self, exchange: Exchange) -> Result<Exchanged>;
+
+    /// Asks for the end of jobs.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>>;
+
+    /// Returns what an owner holds, by id; for after a lost reply.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>>;
+
+    /// Sends failed and cancelled jobs round again: the dead letter's way back.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>>;
+
+    /// Takes jobs back from dead owners and fails those whose deadline has passed, at most `limit`.
+    ///
+    /// # Behavior
+    ///
+    /// That an owner is dead is decided inside the transaction. `lost_max` losses fail a job for good.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped>;
+
+    /// Submits the job of a schedule for a fire time, exactly once for each pair.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired>;
+
+    /// Removes what retention no longer keeps, at most `limit` jobs and as many changes.
+    ///
+    /// # Behavior
+    ///
+    /// A terminal job goes only when all its children are terminal.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned>;
+
+    /// Reads jobs in full, one reply per id, in order.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, consistency: Consistency)
+    -> Result<Vec<Option<Job>>>;
+
+    /// Lists jobs, a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a limit of 0 or above [`Query::LIMIT_MAX`], and for a cursor that is not one of this query's.
+    async fn query(&self, scope: &Scope, query: Query) -> Result<Page>;
+
+    /// Lists all jobs of a query in batches of its limit, in bounded memory.
+    fn stream(&self, scope: &Scope, query: Query) -> SummaryStream;
+
+    /// Reads outputs, one reply per id, in order; `None` where the job is unknown or has not succeeded.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>>;
+
+    /// Returns how many jobs are in each state.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn counts(&self, scope: &Scope) -> Result<Counts>;
+
+    /// Reads recorded changes in the order of their commits, from the beginning without a cursor.
+    ///
+    /// # Errors
+    ///
+    /// `CursorExpired` when retention has removed what would follow.
+    async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage>;
+
+    /// Returns the cursor that waits for the next change.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn changes_end(&self) -> Result<Cursor>;
+
+    /// Returns a stream that wakes whoever waits for ready work or for cancellations.
+    fn wakeups(&self) -> Wakeups;
+
+    /// Compares every index with the rows it is made of, and returns what contradicts; empty when all is well.
+    ///
+    /// Reads everything: for tests and repairs.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn verify_indexes(&self) -> Result<Vec<String>>;
+}
+
+/// Everything that a store is.
+pub trait Store: JobStore + Coordination + Policies {}
+
+impl<S: JobStore + Coordination + Policies + ?Sized> Store for S {}
+
+const _: fn(&dyn JobStore) = |_| ();
+const _: fn(&dyn Store) = |_| ();

@@ -1,0 +1,212 @@
+//! The only loop of a dispatcher: collect what happened, let the machine decide, carry it out, sleep.
+
+use std::collections::HashMap;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use hodei_core::bus::EventBus;
+use hodei_core::event::{Event, WorkerEvent};
+use hodei_core::gateway::{Desired, Offer, SessionState};
+use hodei_core::store::{Change, Exchanged, Served, Store, Wakeups};
+use hodei_core::{Clock, Error, JobId, Name, OwnerId, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::machine::{Effect, Input, Scheduler, Ticket};
+use crate::settled::Waiters;
+
+/// How many messages are taken in before the machine decides.
+const COLLECT_MAX: usize = 1_024;
+
+/// The answer to an agent's call.
+pub(crate) type SyncReply = oneshot::Sender<Result<Desired, Error>>;
+
+/// What reaches the driver from outside.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Sync(Box<SessionState>, SyncReply),
+    Cancelled(Vec<JobId>),
+    Drain,
+}
+
+/// What the parts of a node share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bus: Option<Arc<dyn EventBus>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) served: Served,
+    pub(crate) owner: OwnerId,
+    pub(crate) ttl: Duration,
+    pub(crate) waiters: Waiters,
+    /// The workers connected now; a std mutex, held for a copy.
+    pub(crate) offers: Mutex<Vec<(Name, Arc<Offer>)>>,
+    /// The lease under which the node acts now; the maintenance beats for it.
+    pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
+}
+
+impl Shared {
+    /// Tells everyone of what was committed.
+    pub(crate) fn publish(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        self.waiters.tell(changes);
+        if let Some(bus) = &self.bus {
+            let events: Vec<Event> = changes.iter().map(Event::from).collect();
+            bus.publish_or_gap(&events);
+        }
+    }
+}
+
+type StoreCall = Pin<Box<dyn Future<Output = Input> + Send>>;
+
+/// Drives the machine until it is told to drain and everything has ended, or until nobody holds its channel.
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) machine: Scheduler,
+    pub(crate) messages: mpsc::Receiver<Message>,
+    pub(crate) wakeups: Wakeups,
+    replies: HashMap<Ticket, SyncReply>,
+    next_ticket: Ticket,
+    call: Option<StoreCall>,
+    draining: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, machine: Scheduler, messages: mpsc::Receiver<Message>) -> Self {
+        let wakeups = shared.store.wakeups();
+        Self {
+            shared,
+            machine,
+            messages,
+            wakeups,
+            replies: HashMap::new(),
+            next_ticket: 0,
+            call: None,
+            draining: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            let now = self.shared.clock.now();
+            while let Some(effect) = self.machine.poll_effect(now) {
+                self.carry_out(effect);
+            }
+            self.show_offers(now);
+            if self.draining && self.machine.is_idle() && self.call.is_none() {
+                return;
+            }
+            let input = self.next_input(now).await;
+            let Some(input) = input else { return };
+            let now = self.shared.clock.now();
+            self.machine.handle(input, now);
+            self.collect(now);
+        }
+    }
+
+    /// Waits for the first thing to happen; nothing when the last handle is gone.
+    async fn next_input(&mut self, now: Timestamp) -> Option<Input> {
+        let patience = self.machine.poll_timeout().saturating_since(now);
+        tokio::select! {
+            message = self.messages.recv() => message.map(|message| self.input(message)),
+            input = maybe(&mut self.call) => {
+                self.call = None;
+                Some(input)
+            }
+            _ = self.wakeups.next() => Some(Input::Woken),
+            () = tokio::time::sleep(patience) => Some(Input::Tick),
+        }
+    }
+
+    /// Takes in what else has happened already, so that the machine decides over a batch.
+    fn collect(&mut self, now: Timestamp) {
+        for _ in 0..COLLECT_MAX {
+            let Ok(message) = self.messages.try_recv() else { return };
+            let input = self.input(message);
+            self.machine.handle(input, now);
+        }
+    }
+
+    fn input(&mut self, message: Message) -> Input {
+        match message {
+            Message::Sync(state, reply) => {
+                self.next_ticket += 1;
+                self.replies.insert(self.next_ticket, reply);
+                Input::Synced(state, self.next_ticket)
+            }
+            Message::Cancelled(jobs) => Input::Cancelled(jobs),
+            Message::Drain => {
+                self.draining = true;
+                Input::Drain
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let shared = Arc::clone(&self.shared);
+        match effect {
+            Effect::Reply(ticket, desired) => {
+                if let Some(reply) = self.replies.remove(&ticket) {
+                    let desired = desired.map(|desired| *desired).map_err(|kind| Error::new(kind, "gateway.sync"));
+                    // An agent that hung up repeats its call, and is told again.
+                    let _ = reply.send(desired);
+                }
+            }
+            Effect::AskLanes => {
+                self.call = Some(Box::pin(async move { Input::Lanes(shared.store.lanes(&shared.served).await) }));
+            }
+            Effect::Exchange(exchange) => {
+                self.call = Some(Box::pin(async move {
+                    let exchanged = shared.store.exchange(*exchange).await;
+                    Input::Exchanged(exchanged.inspect(|exchanged: &Exchanged| shared.publish(&exchanged.changes)))
+                }));
+            }
+            Effect::AskLeases => {
+                self.call = Some(Box::pin(async move {
+                    let lease = shared.lease.borrow().clone();
+                    Input::Leases(shared.store.leases_of(&lease).await)
+                }));
+            }
+            Effect::Register => {
+                self.call = Some(Box::pin(async move {
+                    if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
+                        shared.lease.send_replace(lease);
+                    }
+                    Input::Registered(shared.lease.borrow().clone())
+                }));
+            }
+        }
+    }
+
+    /// Shows who is connected to those who explain, and tells the bus who came and went.
+    fn show_offers(&self, now: Timestamp) {
+        let mut shown = self.shared.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = shown.len() == self.machine.offers().count()
+            && shown.iter().zip(self.machine.offers()).all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y));
+        if same {
+            return;
+        }
+        let before: Vec<Name> = shown.iter().map(|(name, _)| name.clone()).collect();
+        *shown = self.machine.offers().map(|(name, offer)| (name.clone(), Arc::clone(offer))).collect();
+        let Some(bus) = &self.shared.bus else { return };
+        let event = |worker: &Name, connected| {
+            Event::Worker(WorkerEvent { worker: worker.clone(), incarnation: 0, at: now, connected })
+        };
+        let came = shown.iter().filter(|(name, _)| !before.contains(name)).map(|(name, _)| event(name, true));
+        let gone = before.iter().filter(|name| !shown.iter().any(|(n, _)| n == *name)).map(|name| event(name, false));
+        let events: Vec<Event> = gone.chain(came).collect();
+        bus.publish_or_gap(&events);
+    }
+}
+
+/// Waits for a call that may be under way; for ever when there is none.
+async fn maybe(call: &mut Option<StoreCall>) -> Input {
+    match call {
+        Some(call) => call.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,27 @@
+//! The scheduler and orchestrator of Hodei.
+//!
+//! [`Orchestrator`] is what an application holds: it submits, cancels, waits and asks through it. Behind it one
+//! driver task feeds a pure state machine, [`machine::Scheduler`], with what happened and carries out what the
+//! machine wants: ask the store for ready lanes, settle and claim in one exchange, tell agents what to run.
+//!
+//! ```
+//! use hodei_core::job::{JobSpec, NewJob};
+//! use hodei_sched::Orchestrator;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> hodei_core::Result<()> {
+//! let orchestrator = Orchestrator::builder().start().await?; // in memory, without a bus
+//! let job = orchestrator.submit(NewJob::new(JobSpec::command(["true"]).build()?)).await?;
+//! println!("{}", orchestrator.explain(job).await?); // no worker is connected
+//! orchestrator.shutdown().await;
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod driver;
+pub mod machine;
+mod maintain;
+mod orchestrator;
+mod settled;
+
+pub use orchestrator::{Explanation, Orchestrator, OrchestratorBuilder};

@@ -1,0 +1,13 @@
+//! The machine that decides: no clock, no I/O, no spawn.
+//!
+//! The driver tells it what happened by [`Scheduler::handle`], carries out what [`Scheduler::poll_effect`] returns
+//! until it returns nothing, and comes back at [`Scheduler::poll_timeout`] at the latest. Calling it too often does
+//! no harm.
+
+mod buffer;
+mod picks;
+mod scheduler;
+mod session;
+mod verdict;
+
+pub use scheduler::{Effect, Input, Scheduler, SchedulerConfig, Ticket};

@@ -1,0 +1,216 @@
+//! What the machine knows of a connected agent.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use hodei_core::gateway::{Assignment, Desired, Offer, Stop, StopCause};
+use hodei_core::job::{Epoch, Job, Request, Resources};
+use hodei_core::store::{Claimed, Input};
+use hodei_core::{JobId, Timestamp};
+
+use super::scheduler::Ticket;
+
+/// A job that a session has.
+#[derive(Debug)]
+pub(super) struct Assigned {
+    pub(super) job: Job,
+    pub(super) inputs: Arc<[Input]>,
+    /// Whether the agent has said that it took the job.
+    pub(super) confirmed: bool,
+    /// What the agent was told to stop it for.
+    pub(super) stop: Option<StopCause>,
+}
+
+/// A connected agent, in one of its lives.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) incarnation: u64,
+    pub(super) seq: u64,
+    pub(super) offer: Arc<Offer>,
+    pub(super) draining: bool,
+    pub(super) last_sync: Timestamp,
+    /// The call that waits for news.
+    pub(super) waiter: Option<Ticket>,
+    /// Reports up to this number have arrived.
+    pub(super) received: u64,
+    pub(super) assigned: HashMap<JobId, Assigned>,
+    free: Resources,
+    free_slots: u32,
+    /// Assigned and not said yet.
+    unsent: Vec<JobId>,
+    /// Said in a reply that the agent has not confirmed.
+    unseen: VecDeque<(u64, Vec<JobId>)>,
+    stops: Vec<Stop>,
+    /// Reports whose transitions are not durable, in order.
+    outstanding: VecDeque<u64>,
+    told_acked: u64,
+    number: u64,
+}
+
+impl Session {
+    pub(super) fn new(incarnation: u64, offer: Arc<Offer>, now: Timestamp) -> Self {
+        Self {
+            incarnation,
+            seq: 0,
+            free: offer.capacity.clone(),
+            free_slots: offer.slots,
+            offer,
+            draining: false,
+            last_sync: now,
+            waiter: None,
+            received: 0,
+            assigned: HashMap::new(),
+            unsent: Vec::new(),
+            unseen: VecDeque::new(),
+            stops: Vec::new(),
+            outstanding: VecDeque::new(),
+            told_acked: 0,
+            number: 0,
+        }
+    }
+
+    /// How many jobs of a request could start here now.
+    pub(super) fn room_for(&self, request: &Request) -> u32 {
+        if self.draining || !self.offer.runs.contains(&request.runs) {
+            return 0;
+        }
+        times(&request.resources, &self.free).min(self.free_slots)
+    }
+
+    pub(super) fn free(&self) -> (&Resources, u32) {
+        (&self.free, self.free_slots)
+    }
+
+    /// Whether a job of this request could ever run here.
+    pub(super) fn could_run(&self, request: &Request) -> bool {
+        self.offer.slots > 0
+            && self.offer.runs.contains(&request.runs)
+            && request.resources.fits(&self.offer.capacity)
+    }
+
+    /// Reserves what the job asks and notes it for the next reply. The caller has checked that there is room.
+    pub(super) fn assign(&mut self, claimed: Claimed) {
+        let Claimed { job, inputs } = claimed;
+        if let Some(free) = self.free.checked_sub(job.spec.resources()) {
+            self.free = free;
+        }
+        self.free_slots = self.free_slots.saturating_sub(1);
+        self.unsent.push(job.id);
+        self.assigned.insert(job.id, Assigned { job, inputs, confirmed: false, stop: None });
+    }
+
+    /// Ends an assignment and frees what it had reserved, unless it is of another epoch.
+    pub(super) fn release(&mut self, job: JobId, epoch: Epoch) -> Option<Assigned> {
+        if self.assigned.get(&job)?.job.epoch != epoch {
+            return None;
+        }
+        let assigned = self.assigned.remove(&job)?;
+        if let Some(free) = self.free.checked_add(assigned.job.spec.resources()) {
+            self.free = free;
+        }
+        self.free_slots += 1;
+        Some(assigned)
+    }
+
+    /// Tells the agent to stop a job, once.
+    pub(super) fn stop(&mut self, job: JobId, why: StopCause) {
+        let Some(assigned) = self.assigned.get_mut(&job) else { return };
+        if assigned.stop.is_some_and(|told| told == why || told == StopCause::LeaseLost) {
+            return;
+        }
+        assigned.stop = Some(why);
+        self.stops.push(Stop { job, epoch: assigned.job.epoch, why });
+    }
+
+    /// Tells the agent to stop a job that this node does not know.
+    pub(super) fn disown(&mut self, job: JobId, epoch: Epoch) {
+        self.stops.push(Stop { job, epoch, why: StopCause::LeaseLost });
+    }
+
+    /// Takes in which replies the agent has seen; what an unseen one said is said again.
+    pub(super) fn confirm(&mut self, seen: u64) {
+        while let Some((number, jobs)) = self.unseen.pop_front() {
+            if number <= seen {
+                for job in jobs {
+                    if let Some(assigned) = self.assigned.get_mut(&job) {
+                        assigned.confirmed = true;
+                    }
+                }
+            } else {
+                self.unsent.extend(jobs.into_iter().filter(|job| self.assigned.contains_key(job)));
+                // Stops of a lost reply are level-triggered too.
+                let stops = self.assigned.values().filter_map(|assigned| {
+                    let why = assigned.stop?;
+                    Some(Stop { job: assigned.job.id, epoch: assigned.job.epoch, why })
+                });
+                self.stops = stops.collect();
+            }
+        }
+    }
+
+    /// Notes a report whose transition is on its way to the store.
+    pub(super) fn expect(&mut self, report: u64) {
+        self.outstanding.push_back(report);
+    }
+
+    /// Notes that the transition of a report is durable.
+    pub(super) fn settled(&mut self, report: u64) {
+        while self.outstanding.front().is_some_and(|first| *first <= report) {
+            self.outstanding.pop_front();
+        }
+    }
+
+    /// Reports up to this number are durable.
+    fn acked(&self) -> u64 {
+        self.outstanding.front().map_or(self.received, |first| first - 1)
+    }
+
+    /// Whether a reply would tell the agent something.
+    pub(super) fn has_news(&self) -> bool {
+        !self.unsent.is_empty() || !self.stops.is_empty() || self.acked() > self.told_acked
+    }
+
+    /// Says everything that the agent should know now.
+    pub(super) fn desired(&mut self, next_sync: std::time::Duration) -> Desired {
+        self.number += 1;
+        let jobs = std::mem::take(&mut self.unsent);
+        let assign = jobs.iter().filter_map(|job| self.assigned.get(job)).map(|assigned| Assignment {
+            job: assigned.job.clone(),
+            inputs: Arc::clone(&assigned.inputs),
+        });
+        let assign: Vec<Assignment> = assign.collect();
+        let stop = std::mem::take(&mut self.stops);
+        if !jobs.is_empty() || !stop.is_empty() {
+            self.unseen.push_back((self.number, jobs));
+        }
+        self.told_acked = self.acked();
+        Desired {
+            number: self.number,
+            assign,
+            stop,
+            received: self.received,
+            acked: self.told_acked,
+            next_sync,
+        }
+    }
+}
+
+/// How often a request fits into what is free; `u32::MAX` when it asks for nothing.
+pub(super) fn times(request: &Resources, free: &Resources) -> u32 {
+    if *request == Resources::none() {
+        return u32::MAX;
+    }
+    if !request.fits(free) {
+        return 0;
+    }
+    let fixed = [
+        (request.cpu_millis, free.cpu_millis),
+        (request.memory, free.memory),
+        (u64::from(request.gpus), u64::from(free.gpus)),
+    ];
+    let custom = request.customs().map(|(name, need)| {
+        (need, free.customs().find(|(n, _)| *n == name).map_or(0, |(_, have)| have))
+    });
+    let fits = fixed.into_iter().chain(custom).filter(|(need, _)| *need > 0).map(|(need, have)| have / need).min();
+    fits.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX))
+}

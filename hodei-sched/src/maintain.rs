@@ -1,0 +1,89 @@
+//! What a node does beside dispatching: beat for its lease, and, where it leads, reap and prune.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hodei_core::Name;
+use hodei_core::store::{Retention, Term};
+use tokio::sync::mpsc;
+
+use crate::driver::{Message, Shared};
+
+/// The duty of taking jobs back from dead owners and of removing what is no longer kept.
+const DUTY: &str = "maintain";
+/// How many jobs one transaction reaps or prunes at most.
+const BATCH: usize = 1_000;
+/// How many beats pass between two prunings.
+const PRUNE_EVERY: u32 = 30;
+
+/// The figures of the maintenance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maintenance {
+    pub(crate) beat: Duration,
+    pub(crate) lost_max: u16,
+    pub(crate) retention: Retention,
+}
+
+/// Takes the duty and reaps once, before any work is claimed: what a dead node of this file held comes back first.
+pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Option<Term>> {
+    let lease = shared.lease.borrow().clone();
+    let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
+    if let Some(term) = &term {
+        reap(shared, term, config).await?;
+    }
+    Ok(term)
+}
+
+/// Beats, reaps and prunes until it is aborted. A failed round is repeated at the next beat.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    config: Maintenance,
+    mut term: Option<Term>,
+    driver: mpsc::WeakSender<Message>,
+) {
+    let mut rounds = 0_u32;
+    loop {
+        tokio::time::sleep(config.beat).await;
+        let Some(driver) = driver.upgrade() else { return };
+        beat(&shared, &driver).await;
+        term = keep(&shared, term).await;
+        rounds = rounds.wrapping_add(1);
+        if let Some(term) = &term {
+            // What fails now is tried again at the next beat; the store has told its own counters.
+            let _ = reap(&shared, term, config).await;
+            if rounds.is_multiple_of(PRUNE_EVERY) {
+                let _ = shared.store.prune(term, config.retention, BATCH).await;
+            }
+        }
+    }
+}
+
+async fn beat(shared: &Shared, driver: &mpsc::Sender<Message>) {
+    let lease = shared.lease.borrow().clone();
+    let Ok(beats) = shared.store.beat(vec![lease], shared.ttl).await else { return };
+    let cancel: Vec<_> = beats.into_iter().flat_map(|beat| beat.cancel).map(|(job, _)| job).collect();
+    if !cancel.is_empty() {
+        // A driver that is gone has nothing left to cancel.
+        let _ = driver.send(Message::Cancelled(cancel)).await;
+    }
+}
+
+async fn keep(shared: &Shared, term: Option<Term>) -> Option<Term> {
+    if let Some(term) = term
+        && shared.store.keep_term(&term, shared.ttl).await.unwrap_or(false)
+    {
+        return Some(term);
+    }
+    let lease = shared.lease.borrow().clone();
+    shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await.ok().flatten()
+}
+
+async fn reap(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core::Result<()> {
+    loop {
+        let reaped = shared.store.reap(term, config.lost_max, BATCH).await?;
+        shared.publish(&reaped.changes);
+        if reaped.term_lost || !reaped.more {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! How an orchestrator is put together.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hodei_core::bus::EventBus;
+use hodei_core::store::{MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
+use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, SystemClock, Tenant};
+use tokio::sync::{mpsc, watch};
+
+use super::handle::Orchestrator;
+use crate::driver::{Driver, Message, Shared};
+use crate::machine::{Scheduler, SchedulerConfig};
+use crate::maintain::{self, Maintenance};
+use crate::settled::Waiters;
+
+/// How many messages wait for the driver at most; senders wait beyond that.
+const MESSAGES_MAX: usize = 4_096;
+
+/// Puts an orchestrator together. Nothing happens before [`OrchestratorBuilder::start`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct OrchestratorBuilder {
+    store: Option<Arc<dyn Store>>,
+    bus: Option<Arc<dyn EventBus>>,
+    clock: Arc<dyn Clock>,
+    node: Option<String>,
+    queues: Option<Vec<String>>,
+    ttl: Duration,
+    beat: Duration,
+    lost_max: u16,
+    retention: Retention,
+    machine: SchedulerConfig,
+}
+
+impl Default for OrchestratorBuilder {
+    fn default() -> Self {
+        Self {
+            store: None,
+            bus: None,
+            clock: Arc::new(SystemClock),
+            node: None,
+            queues: None,
+            ttl: Duration::from_secs(6),
+            beat: Duration::from_secs(2),
+            lost_max: 3,
+            retention: Retention::default(),
+            machine: SchedulerConfig::default(),
+        }
+    }
+}
+
+impl OrchestratorBuilder {
+    /// Sets where jobs are kept. Default: in memory, and gone with the process.
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// As [`OrchestratorBuilder::store`], for a store that others hold too.
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Sets the bus that carries the events. Default: none.
+    pub fn bus(mut self, bus: impl EventBus + 'static) -> Self {
+        self.bus = Some(Arc::new(bus));
+        self
+    }
+
+    /// As [`OrchestratorBuilder::bus`], for a bus that others hold too.
+    pub fn shared_bus(mut self, bus: Arc<dyn EventBus>) -> Self {
+        self.bus = Some(bus);
+        self
+    }
+
+    /// Sets the clock of the node. Default: the operating system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets the name under which the node holds leases; must differ from node to node. Default: one made up for this
+    /// process.
+    pub fn node(mut self, name: impl Into<String>) -> Self {
+        self.node = Some(name.into());
+        self
+    }
+
+    /// Serves only these queues. Default: all.
+    pub fn queues<S: Into<String>>(mut self, queues: impl IntoIterator<Item = S>) -> Self {
+        self.queues = Some(queues.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets how often the node says that it is alive, and after how long of silence it counts as dead. Default: 2 s
+    /// and 6 s.
+    pub fn heartbeat(mut self, every: Duration, ttl: Duration) -> Self {
+        self.beat = every;
+        self.ttl = ttl;
+        self
+    }
+
+    /// Sets how many owners may die under a job before it fails for good. Default: 3.
+    pub fn lost_max(mut self, lost_max: u16) -> Self {
+        self.lost_max = lost_max;
+        self
+    }
+
+    /// Sets what is kept of terminal jobs and changes. Default: [`Retention::default`].
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets the figures that the scheduler goes by. Default: [`SchedulerConfig::default`].
+    pub fn scheduler(mut self, config: SchedulerConfig) -> Self {
+        self.machine = config;
+        self
+    }
+
+    /// Checks everything, registers the node, takes back what dead owners held, and starts dispatching.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with every contradiction found; else what the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a node that was registered and not started expires.
+    pub async fn start(self) -> Result<Orchestrator> {
+        let (owner, served) = self.check()?;
+        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
+        let lease = store.register(&owner, self.ttl).await?;
+        let shared = Arc::new(Shared {
+            store,
+            bus: self.bus,
+            clock: self.clock,
+            served,
+            owner,
+            ttl: self.ttl,
+            waiters: Waiters::default(),
+            offers: Mutex::default(),
+            lease: watch::Sender::new(lease.clone()),
+        });
+        let maintenance =
+            Maintenance { beat: self.beat, lost_max: self.lost_max, retention: self.retention };
+        let term = maintain::recover(&shared, maintenance).await?;
+        let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
+        let machine = Scheduler::new(self.machine, lease, shared.clock.now());
+        let driver = tokio::spawn(Driver::new(Arc::clone(&shared), machine, messages).run());
+        let upkeep = tokio::spawn(maintain::run(Arc::clone(&shared), maintenance, term, sender.downgrade()));
+        Ok(Orchestrator::new(shared, sender, driver, upkeep))
+    }
+
+    fn check(&self) -> Result<(OwnerId, Served)> {
+        let mut faults = Vec::new();
+        let node = self.node.clone().unwrap_or_else(made_up_name);
+        faults.extend(Name::fault("node", &node));
+        for queue in self.queues.iter().flatten() {
+            faults.extend(Name::fault("queues", queue));
+        }
+        if self.ttl < OWNER_TTL_MIN || self.ttl <= self.beat * 2 {
+            faults.push(Fault::new("heartbeat", "ttl_too_short").detail("the ttl must be more than two beats"));
+        }
+        if self.beat.is_zero() {
+            faults.push(Fault::new("heartbeat", "zero"));
+        }
+        if self.lost_max == 0 {
+            faults.push(Fault::new("lost_max", "zero"));
+        }
+        if self.retention.jobs < Retention::KEYS_MIN {
+            faults.push(Fault::new("retention.jobs", "too_short").limit(Retention::KEYS_MIN.as_secs()));
+        }
+        if let Some(first) = faults.first() {
+            let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            return Err(Error::new(ErrorKind::Config, "orchestrator.start")
+                .with("field", &first.field)
+                .with("why", text.join("; ")));
+        }
+        let queues: Option<Result<Vec<Name>>> =
+            self.queues.as_ref().map(|queues| queues.iter().map(Name::new).collect());
+        Ok((OwnerId::new(node)?, Served { queues: queues.transpose()? }))
+    }
+}
+
+/// A name that no other process has: the text of a fresh id.
+fn made_up_name() -> String {
+    format!("node-{}", JobId::mint(&Tenant::default(), &SystemClock))
+}

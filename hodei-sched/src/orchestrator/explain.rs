@@ -1,0 +1,95 @@
+//! Why a job does not run.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hodei_core::gateway::Offer;
+use hodei_core::job::{Job, Runs, State};
+use hodei_core::{Name, Timestamp};
+
+/// Why a job is where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Explanation {
+    /// It has ended.
+    Ended(State),
+    /// It is running or about to.
+    Leased(State),
+    /// It waits for parents.
+    WaitsForParents(u32),
+    /// Its time has not come.
+    NotBefore(Timestamp),
+    /// Its queue is paused.
+    Paused,
+    /// The limit of this key is used up.
+    LimitReached(Name),
+    /// No worker is connected.
+    NoWorker,
+    /// No connected worker runs such work.
+    NobodyRuns(Runs),
+    /// No connected worker has as much; the one that comes nearest lacks this.
+    Unsatisfiable {
+        /// What is lacking.
+        resource: String,
+        /// How much the job needs.
+        needs: u64,
+        /// How much there is.
+        most: u64,
+    },
+    /// Workers that could run it are busy, or more urgent work is before it.
+    Waiting,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(state) => write!(f, "it has ended: {}", state.name()),
+            Self::Leased(state) => write!(f, "it is {}", state.name()),
+            Self::WaitsForParents(n) => write!(f, "it waits for {n} parents"),
+            Self::NotBefore(at) => write!(f, "its time comes at {at}"),
+            Self::Paused => f.write_str("its queue is paused"),
+            Self::LimitReached(key) => write!(f, "the limit of {key} is used up"),
+            Self::NoWorker => f.write_str("no worker is connected"),
+            Self::NobodyRuns(runs) => write!(f, "no connected worker runs {runs}"),
+            Self::Unsatisfiable { resource, needs, most } => {
+                write!(f, "no connected worker has enough {resource}: it needs {needs}, the most is {most}")
+            }
+            Self::Waiting => f.write_str("workers that could run it are busy"),
+        }
+    }
+}
+
+/// Explains what the job and the workers alone can explain.
+pub(super) fn explain(job: &Job, offers: &[(Name, Arc<Offer>)], now: Timestamp) -> Explanation {
+    match job.state {
+        State::Succeeded | State::Failed | State::Cancelled => return Explanation::Ended(job.state),
+        State::Scheduled | State::Running => return Explanation::Leased(job.state),
+        State::Blocked => return Explanation::WaitsForParents(job.waits_for),
+        State::Pending if job.eligible_at > now => return Explanation::NotBefore(job.eligible_at),
+        State::Pending => {}
+    }
+    if offers.is_empty() {
+        return Explanation::NoWorker;
+    }
+    let request = job.spec.request();
+    let able: Vec<&Offer> =
+        offers.iter().map(|(_, offer)| &**offer).filter(|offer| offer.runs.contains(&request.runs)).collect();
+    if able.is_empty() {
+        return Explanation::NobodyRuns(request.runs);
+    }
+    let mut nearest: Option<(String, u64, u64)> = None;
+    for offer in able {
+        match request.resources.missing(&offer.capacity) {
+            None => return Explanation::Waiting,
+            Some(missing) if nearest.as_ref().is_none_or(|near| missing.1 - missing.2 < near.1 - near.2) => {
+                nearest = Some(missing);
+            }
+            Some(_) => {}
+        }
+    }
+    nearest.map_or(Explanation::Waiting, |(resource, needs, most)| Explanation::Unsatisfiable {
+        resource,
+        needs,
+        most,
+    })
+}

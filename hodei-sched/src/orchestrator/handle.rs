@@ -1,0 +1,331 @@
+//! The handle that an application holds.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use hodei_core::bus::{EventFilter, NullBus, SubscribeOptions, Subscription};
+use hodei_core::gateway::WorkerGateway;
+use hodei_core::job::{Job, NewJob, State};
+use hodei_core::pipeline::{Pipeline, PipelineProgress};
+use hodei_core::store::{
+    CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
+};
+use hodei_core::{Error, ErrorKind, JobId, Name, PipelineId, Result};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+
+use super::builder::OrchestratorBuilder;
+use super::explain::{Explanation, explain};
+use super::gateway::Gateway;
+use crate::driver::{Message, Shared};
+
+/// How often a wait looks at the store although it was not told: for jobs that end on another node.
+const WAIT_POLL: Duration = Duration::from_secs(1);
+
+/// A running node: submit, cancel, wait and ask through it.
+///
+/// Cloning shares the node. It stops when the last handle is dropped, without waiting for anything; call
+/// [`Orchestrator::shutdown`] to let work end first.
+#[derive(Clone, Debug)]
+pub struct Orchestrator {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    driver: mpsc::Sender<Message>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+#[derive(Debug)]
+struct Tasks {
+    driver: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.driver.abort();
+        self.upkeep.abort();
+    }
+}
+
+impl Orchestrator {
+    /// Begins to put an orchestrator together.
+    pub fn builder() -> OrchestratorBuilder {
+        OrchestratorBuilder::default()
+    }
+
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        sender: mpsc::Sender<Message>,
+        driver: JoinHandle<()>,
+        upkeep: JoinHandle<()>,
+    ) -> Self {
+        let tasks = Mutex::new(Some(Tasks { driver, upkeep }));
+        Self { inner: Arc::new(Inner { shared, driver: sender, tasks }) }
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.inner.shared.store
+    }
+
+    /// Returns the node's end of the link, for agents in this process.
+    #[must_use]
+    pub fn gateway(&self) -> Arc<dyn WorkerGateway> {
+        Arc::new(Gateway { driver: self.inner.driver.clone() })
+    }
+
+    /// Submits a job. Once this returns `Ok`, a durable store never loses it.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when another job has its id or its unique key, `Invalid` when it is refused; else what the store
+    /// says.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have submitted the job; submit it again under the same id.
+    pub async fn submit(&self, job: NewJob) -> Result<JobId> {
+        let replies = self.submit_many(vec![job], SubmitOptions::each()).await?;
+        match replies.first() {
+            Some(Submitted::New(id) | Submitted::Existing(id)) => Ok(*id),
+            Some(Submitted::Conflict(id)) => {
+                Err(Error::new(ErrorKind::Conflict, "orchestrator.submit").with("existing", id))
+            }
+            Some(Submitted::Refused(refusal)) => {
+                Err(Error::new(ErrorKind::Invalid, "orchestrator.submit").with("why", format!("{refusal:?}")))
+            }
+            None => Err(Error::new(ErrorKind::Bug, "orchestrator.submit").with("why", "no reply")),
+        }
+    }
+
+    /// Submits jobs in one transaction, with one reply per job.
+    ///
+    /// # Errors
+    ///
+    /// What the store says; then nothing is known to be stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Orchestrator::submit`].
+    pub async fn submit_many(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Vec<Submitted>> {
+        let committed = self.store().submit(jobs, options).await?;
+        self.inner.shared.publish(&committed.changes);
+        Ok(committed.replies)
+    }
+
+    /// Submits the steps of a pipeline: all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when a step's id or key is taken by another job; else what the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have submitted the pipeline; submit the same one again.
+    pub async fn submit_pipeline(&self, pipeline: &Pipeline) -> Result<PipelineId> {
+        let replies = self.submit_many(pipeline.jobs().to_vec(), SubmitOptions::atomic()).await?;
+        match replies.iter().find(|reply| reply.stored().is_none()) {
+            None => Ok(pipeline.id()),
+            Some(reply) => {
+                Err(Error::new(ErrorKind::Conflict, "orchestrator.submit_pipeline").with("why", format!("{reply:?}")))
+            }
+        }
+    }
+
+    /// Asks for the end of a job.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have asked; asking again does no harm.
+    pub async fn cancel(&self, job: JobId) -> Result<CancelReply> {
+        let replies = self.cancel_many(&Scope::All, vec![job]).await?;
+        replies.first().copied().ok_or_else(|| Error::new(ErrorKind::Bug, "orchestrator.cancel"))
+    }
+
+    /// Asks for the end of jobs in a scope, with one reply per job.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Orchestrator::cancel`].
+    pub async fn cancel_many(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<CancelReply>> {
+        let committed = self.store().request_cancel(scope, jobs.clone()).await?;
+        self.inner.shared.publish(&committed.changes);
+        let told = jobs.into_iter().zip(&committed.replies);
+        let ours = told.filter(|(_, reply)| matches!(reply, CancelReply::Cancelled | CancelReply::Requested));
+        let ours: Vec<JobId> = ours.map(|(job, _)| job).collect();
+        if !ours.is_empty() {
+            // Only hastens it: the owner learns it from its heartbeat too.
+            let _ = self.inner.driver.send(Message::Cancelled(ours)).await;
+        }
+        Ok(committed.replies)
+    }
+
+    /// Sends failed and cancelled jobs of a scope round again, with one reply per job.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Redriven>> {
+        let committed = self.store().redrive(scope, jobs).await?;
+        self.inner.shared.publish(&committed.changes);
+        Ok(committed.replies)
+    }
+
+    /// Reads a job.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such job; else what the store says.
+    pub async fn get(&self, job: JobId) -> Result<Job> {
+        let found = self.store().get_many(&Scope::All, vec![job], Consistency::Latest).await?;
+        let missing = || Error::new(ErrorKind::NotFound, "orchestrator.get").with("job", job);
+        found.into_iter().next().flatten().ok_or_else(missing)
+    }
+
+    /// Waits until a job has ended, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Orchestrator::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
+    pub async fn wait(&self, job: JobId) -> Result<Job> {
+        loop {
+            let told = self.inner.shared.waiters.wait(job);
+            let found = self.get(job).await?;
+            if found.state.is_terminal() {
+                drop(told);
+                self.inner.shared.waiters.forget(job);
+                return Ok(found);
+            }
+            // Told or not, the store has the last word.
+            let _ = tokio::time::timeout(WAIT_POLL, told).await;
+        }
+    }
+
+    /// Waits until every step of a pipeline has ended, and returns how they ended.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when no step is known; else what the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
+    pub async fn wait_pipeline(&self, pipeline: PipelineId) -> Result<PipelineProgress> {
+        let mut steps = Vec::new();
+        let mut query = Query::new().pipeline(pipeline).oldest_first().limit(Query::LIMIT_MAX);
+        loop {
+            let page = self.query(&Scope::All, query.clone()).await?;
+            steps.extend(page.jobs.into_iter().map(|job| job.id));
+            let Some(next) = page.next else { break };
+            query = query.after(next);
+        }
+        if steps.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "orchestrator.wait_pipeline").with("pipeline", pipeline));
+        }
+        let mut ended = Vec::with_capacity(steps.len());
+        for step in steps {
+            ended.push(self.wait(step).await?.summary());
+        }
+        Ok(PipelineProgress::of(&ended))
+    }
+
+    /// Lists jobs.
+    ///
+    /// # Errors
+    ///
+    /// As [`JobStore::query`](hodei_core::store::JobStore::query).
+    pub async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
+        self.store().query(scope, query).await
+    }
+
+    /// Returns how many jobs are in each state.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.store().counts(&Scope::All).await
+    }
+
+    /// Subscribes to what happens on this node; without a bus nothing comes.
+    #[must_use]
+    pub fn subscribe(&self, filter: EventFilter, options: SubscribeOptions) -> Box<dyn Subscription> {
+        use hodei_core::bus::EventBus as _;
+        match &self.inner.shared.bus {
+            Some(bus) => bus.subscribe(filter, options),
+            None => NullBus.subscribe(filter, options),
+        }
+    }
+
+    /// Says why a job is where it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Orchestrator::get`].
+    pub async fn explain(&self, job: JobId) -> Result<Explanation> {
+        let job = self.get(job).await?;
+        let now = self.inner.shared.clock.now();
+        if job.state == State::Pending && job.eligible_at <= now {
+            let scope = Scope::Tenant(job.tenant.clone());
+            let queues = self.store().queues(&scope).await?;
+            if queues.iter().any(|policy| policy.paused && policy.queue == *job.spec.queue()) {
+                return Ok(Explanation::Paused);
+            }
+            for limit in self.store().limits(&scope).await? {
+                let counts = job.spec.limit_keys().iter().any(|key| key == limit.limit.key.as_str());
+                if counts && limit.in_use >= limit.limit.max {
+                    return Ok(Explanation::LimitReached(limit.limit.key));
+                }
+            }
+        }
+        let offers = self.inner.shared.offers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(explain(&job, &offers, now))
+    }
+
+    /// Returns the names of the workers connected now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<Name> {
+        let offers = self.inner.shared.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        offers.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Returns the store.
+    #[must_use]
+    pub fn shared_store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.inner.shared.store)
+    }
+
+    /// Takes no more work, gives back what has not started, waits for what runs to end, and retires the node.
+    ///
+    /// Idempotent. Wrap it in a timeout to give up on work that does not end; what is left is taken back from the
+    /// dead node later.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: when dropped, the node is gone and what it held is taken back after its time.
+    pub async fn shutdown(&self) {
+        let Some(mut tasks) = self.inner.tasks.lock().await.take() else { return };
+        if self.inner.driver.send(Message::Drain).await.is_ok() {
+            // A driver that panicked has nothing left to drain.
+            let _ = (&mut tasks.driver).await;
+        }
+        let lease = self.inner.shared.lease.borrow().clone();
+        // A node that cannot say goodbye expires.
+        let _ = self.inner.shared.store.retire(&lease).await;
+    }
+}

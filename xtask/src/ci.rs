@@ -1,0 +1,46 @@
+//! The checks of a change, cheapest first.
+
+use std::time::Duration;
+
+use crate::stage::{Stage, Step};
+
+/// How long an example may run once it is built.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Every stage of `cargo xtask ci`, in the order in which they run.
+pub(crate) const STAGES: &[Stage] = &[
+    Stage {
+        name: "fmt",
+        shows: "every source file is formatted",
+        steps: &[Step::new("cargo fmt --all --check")],
+    },
+    Stage {
+        name: "clippy",
+        shows: "no lint fires on any target with every feature on",
+        steps: &[Step::new("cargo clippy --workspace --all-targets --all-features --locked -- -D warnings")],
+    },
+    Stage {
+        name: "tests",
+        shows: "every test and every documentation example passes",
+        steps: &[Step::new("cargo test --workspace --all-features --locked").must_test()],
+    },
+    Stage {
+        name: "docs",
+        shows: "the documentation builds without a warning",
+        steps: &[Step::new("cargo doc --workspace --no-deps --all-features --locked")
+            .env(&[("RUSTDOCFLAGS", "-D warnings")])],
+    },
+    Stage {
+        name: "bench-smoke",
+        shows: "every benchmark runs once",
+        steps: &[Step::new("cargo bench --package hodei-benches --benches --locked -- --test")],
+    },
+    Stage {
+        name: "examples",
+        shows: "the first program a reader runs does run",
+        steps: &[
+            Step::new("cargo build --release --locked --example quickstart"),
+            Step::new("cargo run --release --locked --quiet --example quickstart").limit(EXAMPLE_LIMIT),
+        ],
+    },
+];

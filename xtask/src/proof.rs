@@ -1,0 +1,68 @@
+//! The long proofs: what a change need not wait for and a release must pass.
+//!
+//! To add one, add an entry to [`PROOFS`]; its size belongs in the environment of its command line, so that the same test
+//! runs small among the others and at full size here. A command that runs tests says `must_test`.
+
+use crate::stage::{Stage, Step};
+
+/// Every proof of `cargo xtask proof`, in the order in which they run.
+pub(crate) const PROOFS: &[Stage] = &[
+    Stage {
+        name: "kill9",
+        shows: "no acknowledged submission is lost when the host is killed at any moment",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-tests --test it -- kill_nine --nocapture",
+        )
+        .env(&[("HODEI_KILLS", "200")])
+        .must_test()],
+    },
+    Stage {
+        name: "model",
+        shows: "stores agree with the model on long random histories",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-core --package hodei-store-redb --all-features",
+        )
+        .env(&[("HODEI_MODEL_CASES", "2000")])
+        .must_test()],
+    },
+    Stage {
+        name: "figures",
+        shows: "the figures of the benchmark suite, measured in full",
+        steps: &[Step::new("cargo bench --locked --package hodei-benches --benches")],
+    },
+];
+
+/// Finds the proof called `name`.
+///
+/// # Errors
+///
+/// An unknown name is answered with the known ones.
+pub(crate) fn named(name: &str) -> Result<Stage, String> {
+    PROOFS.iter().find(|proof| proof.name == name).copied().ok_or_else(|| {
+        let known: Vec<&str> = PROOFS.iter().map(|proof| proof.name).collect();
+        format!("no proof is called `{name}`; there are {}", known.join(", "))
+    })
+}
+
+/// Prints each proof with what it shows and its command line.
+pub(crate) fn list() {
+    for proof in PROOFS {
+        println!("{:<10} {}", proof.name, proof.shows);
+        for step in proof.steps {
+            println!("{:<10}   {step}", "");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PROOFS, named};
+
+    #[test]
+    fn every_proof_has_its_own_name_and_can_be_found_by_it() {
+        for (index, proof) in PROOFS.iter().enumerate() {
+            assert_eq!(named(proof.name).map(|found| found.shows), Ok(proof.shows));
+            assert!(PROOFS[..index].iter().all(|earlier| earlier.name != proof.name));
+        }
+    }
+}
