@@ -28,7 +28,10 @@ pub(crate) type SyncReply = oneshot::Sender<Result<Desired, Error>>;
 pub(crate) enum Message {
     Sync(Box<SessionState>, SyncReply),
     Cancelled(Vec<JobId>),
+    /// Take no more work and end when what runs has ended.
     Drain,
+    /// Take no more work and give back at once what runs: its agents have stopped it.
+    Abandon,
 }
 
 /// What the parts of a node share.
@@ -142,6 +145,10 @@ impl Driver {
             Message::Drain => {
                 self.draining = true;
                 Input::Drain
+            }
+            Message::Abandon => {
+                self.draining = true;
+                Input::Abandon
             }
         }
     }

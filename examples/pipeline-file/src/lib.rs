@@ -58,4 +58,4 @@ mod value;
 pub use error::FileError;
 pub use limits::Limits;
 pub use pipeline::{PipelineFile, Resources, Run, Step};
-pub use read::{load, parse};
+pub use read::{load, parse, read};

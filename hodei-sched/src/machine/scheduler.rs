@@ -67,6 +67,8 @@ pub enum Input {
     Registered(Lease),
     /// No more work is taken; what is claimed and not assigned goes back.
     Drain,
+    /// As [`Input::Drain`], and every session is gone: what it ran goes back, at no cost to the job.
+    Abandon,
     /// Time has passed.
     Tick,
 }
@@ -167,6 +169,11 @@ impl Scheduler {
             Input::Cancelled(jobs) => self.cancelled(&jobs),
             Input::Registered(lease) => self.registered(lease, now),
             Input::Drain => self.drain(),
+            Input::Abandon => {
+                self.drain();
+                let sessions: Vec<Name> = self.sessions.keys().cloned().collect();
+                sessions.iter().for_each(|session| self.lose_session(session));
+            }
             Input::Tick => {}
         }
         self.expire_sessions(now);

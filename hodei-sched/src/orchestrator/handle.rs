@@ -319,8 +319,22 @@ impl Orchestrator {
     ///
     /// Not cancel safe: when dropped, the node is gone and what it held is taken back after its time.
     pub async fn shutdown(&self) {
+        self.end(Message::Drain).await;
+    }
+
+    /// Takes no more work and gives back everything, what runs included, at no cost to the jobs. Call it when the
+    /// agents have been stopped already. Idempotent.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Orchestrator::shutdown`].
+    pub async fn stop(&self) {
+        self.end(Message::Abandon).await;
+    }
+
+    async fn end(&self, how: Message) {
         let Some(mut tasks) = self.inner.tasks.lock().await.take() else { return };
-        if self.inner.driver.send(Message::Drain).await.is_ok() {
+        if self.inner.driver.send(how).await.is_ok() {
             // A driver that panicked has nothing left to drain.
             let _ = (&mut tasks.driver).await;
         }

@@ -14,7 +14,7 @@ pub(crate) struct CommandPlan {
     pub(crate) job: String,
     /// The program and its arguments, given to the kernel as they are: there is no shell in between.
     pub(crate) argv: Vec<OsString>,
-    /// The environment, from [`environment`](super::environment). The run adds the two variables of the sweep.
+    /// The environment, from [`environment`](super::environment()). The run adds the two variables of the sweep.
     pub(crate) env: BTreeMap<OsString, OsString>,
     /// The working directory.
     pub(crate) cwd: PathBuf,

@@ -1,0 +1,307 @@
+//! What a pipeline is made of, validated once at the door.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::dag::Graph;
+use crate::error::{Error, Fault, Result};
+use crate::id::{JobId, Name, PipelineId, Tenant};
+use crate::job::{JobSpecBuilder, NewJob, Parent, Requires, SpecLimits};
+use crate::time::SystemClock;
+
+/// The steps of a cycle that are named from each of its ends; what is between is counted.
+const CYCLE_SHOWN: usize = 8;
+
+/// The limits that pipelines are held to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PipelineLimits {
+    /// Steps of a pipeline: 100,000.
+    pub steps: usize,
+    /// Steps that one step needs: 10,000.
+    pub needs: usize,
+    /// The limits of each step's spec.
+    pub spec: SpecLimits,
+}
+
+impl Default for PipelineLimits {
+    fn default() -> Self {
+        Self { steps: 100_000, needs: 10_000, spec: SpecLimits::default() }
+    }
+}
+
+impl PipelineLimits {
+    /// Sets how many steps a pipeline may have.
+    #[must_use]
+    pub fn steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
+    }
+}
+
+/// A step on its way into a pipeline.
+#[derive(Clone, Debug)]
+#[must_use = "a step does nothing until it is added"]
+pub struct Step {
+    id: String,
+    spec: JobSpecBuilder,
+    needs: Vec<(String, Requires)>,
+}
+
+impl Step {
+    /// Makes a step; its id becomes the name of its job.
+    pub fn new(id: impl Into<String>, spec: JobSpecBuilder) -> Self {
+        let id = id.into();
+        Self { spec: spec.name(id.clone()), id, needs: Vec::new() }
+    }
+
+    /// Runs only after another step has succeeded, and sees its output.
+    pub fn needs(mut self, step: impl Into<String>) -> Self {
+        self.needs.push((step.into(), Requires::Success));
+        self
+    }
+
+    /// Runs only after another step has ended, no matter how.
+    pub fn needs_end_of(mut self, step: impl Into<String>) -> Self {
+        self.needs.push((step.into(), Requires::Ended));
+        self
+    }
+}
+
+/// Collects steps; [`PipelineBuilder::build`] checks them all.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct PipelineBuilder {
+    name: String,
+    tenant: Tenant,
+    steps: Vec<Step>,
+}
+
+impl PipelineBuilder {
+    /// Sets whose pipeline it is. Default: the default tenant.
+    pub fn tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = tenant;
+        self
+    }
+
+    /// Adds a step; those that it needs may be added later.
+    pub fn step(mut self, step: Step) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    /// Checks everything against the default limits and makes the pipeline.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipelineBuilder::build_within`].
+    pub fn build(self) -> Result<Pipeline> {
+        self.build_within(&PipelineLimits::default())
+    }
+
+    /// Checks everything against the limits given and makes the pipeline.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`: `name`; `steps: empty | too_many`; of a step `duplicate_step`, `too_many`, `self_dep`,
+    /// `duplicate`, `unknown_dep` and every fault of its spec; `steps: cycle` with the path of a cycle.
+    pub fn build_within(self, limits: &PipelineLimits) -> Result<Pipeline> {
+        let invalid = |faults| Error::invalid("pipeline.build", faults);
+        let mut faults: Vec<Fault> = Name::fault("name", &self.name).into_iter().collect();
+        if self.steps.is_empty() {
+            faults.push(Fault::new("steps", "empty"));
+        }
+        if self.steps.len() > limits.steps {
+            faults.push(Fault::new("steps", "too_many").limit(limits.steps as u64));
+            return Err(invalid(faults));
+        }
+        let parents = resolve(&self.steps, limits, &mut faults);
+        if !faults.is_empty() {
+            return Err(invalid(faults));
+        }
+        let requires: Vec<Vec<Requires>> =
+            self.steps.iter().map(|step| step.needs.iter().map(|(_, requires)| *requires).collect()).collect();
+        let order = Graph::new(parents.clone()).order().map_err(|cycle| {
+            let fault = Fault::new("steps", "cycle").detail(path(&cycle, &self.steps));
+            Error::invalid("pipeline.build", vec![fault])
+        })?;
+        let jobs = self.jobs(limits, &parents, &requires, &order)?;
+        Ok(Pipeline { id: jobs.0, name: Name::new(&self.name)?, tenant: self.tenant, jobs: jobs.1 })
+    }
+
+    /// Makes the jobs, parents before children. Their ids are minted here, once.
+    fn jobs(
+        &self,
+        limits: &PipelineLimits,
+        parents: &[Vec<usize>],
+        requires: &[Vec<Requires>],
+        order: &[usize],
+    ) -> Result<(PipelineId, Arc<[NewJob]>)> {
+        let pipeline = PipelineId::mint(&self.tenant, &SystemClock);
+        let mut ids: Vec<Option<JobId>> = vec![None; self.steps.len()];
+        for step in order {
+            ids[*step] = Some(JobId::mint(&self.tenant, &SystemClock));
+        }
+        let mut faults = Vec::new();
+        let mut jobs = Vec::with_capacity(order.len());
+        for &step in order {
+            match self.steps[step].spec.clone().build_within(&limits.spec) {
+                Ok(spec) => {
+                    let of = |(parent, requires): (&usize, &Requires)| {
+                        ids[*parent].map(|id| Parent { id, requires: *requires })
+                    };
+                    let mut job = NewJob::of(self.tenant.clone(), spec)
+                        .after(parents[step].iter().zip(&requires[step]).filter_map(of))
+                        .in_pipeline(pipeline);
+                    job.id = ids[step].unwrap_or(job.id);
+                    jobs.push(job);
+                }
+                Err(error) => faults.extend(error.faults().iter().map(|fault| {
+                    let mut fault = fault.clone();
+                    fault.field = format!("steps.{}.{}", self.steps[step].id, fault.field);
+                    fault
+                })),
+            }
+        }
+        if faults.is_empty() { Ok((pipeline, jobs.into())) } else { Err(Error::invalid("pipeline.build", faults)) }
+    }
+}
+
+/// Finds the steps that each step needs, and everything that is wrong with them but cycles.
+fn resolve(steps: &[Step], limits: &PipelineLimits, faults: &mut Vec<Fault>) -> Vec<Vec<usize>> {
+    let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(steps.len());
+    for (n, step) in steps.iter().enumerate() {
+        if by_id.insert(&step.id, n).is_some() {
+            faults.push(Fault::new(format!("steps.{}", step.id), "duplicate_step"));
+        }
+    }
+    let mut last_seen = vec![usize::MAX; steps.len()];
+    let mut parents = Vec::with_capacity(steps.len());
+    for (n, step) in steps.iter().enumerate() {
+        let field = || format!("steps.{}.needs", step.id);
+        if step.needs.len() > limits.needs {
+            faults.push(Fault::new(field(), "too_many").limit(limits.needs as u64));
+        }
+        let mut own = Vec::with_capacity(step.needs.len());
+        for (need, _) in &step.needs {
+            match by_id.get(need.as_str()) {
+                None => faults.push(Fault::new(field(), "unknown_dep").detail(need.escape_debug().to_string())),
+                Some(parent) if *need == step.id || *parent == n => {
+                    faults.push(Fault::new(field(), "self_dep"));
+                }
+                Some(parent) if last_seen[*parent] == n => {
+                    faults.push(Fault::new(field(), "duplicate").detail(need.clone()));
+                }
+                Some(parent) => {
+                    last_seen[*parent] = n;
+                    own.push(*parent);
+                }
+            }
+        }
+        parents.push(own);
+    }
+    parents
+}
+
+/// Tells a cycle as a path of ids; the middle of a long one is left out and counted.
+fn path(cycle: &[usize], steps: &[Step]) -> String {
+    let id = |step: &usize| steps[*step].id.clone();
+    if cycle.len() <= 2 * CYCLE_SHOWN {
+        return cycle.iter().map(id).collect::<Vec<_>>().join(" -> ");
+    }
+    let (head, tail) = (&cycle[..CYCLE_SHOWN], &cycle[cycle.len() - CYCLE_SHOWN..]);
+    let left_out = format!("({} more)", cycle.len() - 2 * CYCLE_SHOWN);
+    head.iter().map(id).chain([left_out]).chain(tail.iter().map(id)).collect::<Vec<_>>().join(" -> ")
+}
+
+/// A validated graph of jobs, ready to be submitted, as often as it takes: its ids are minted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    id: PipelineId,
+    name: Name,
+    tenant: Tenant,
+    jobs: Arc<[NewJob]>,
+}
+
+impl Pipeline {
+    /// Begins a pipeline.
+    pub fn builder(name: impl Into<String>) -> PipelineBuilder {
+        PipelineBuilder { name: name.into(), tenant: Tenant::default(), steps: Vec::new() }
+    }
+
+    /// Returns its id.
+    #[must_use]
+    pub fn id(&self) -> PipelineId {
+        self.id
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Returns whose it is.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// Returns the jobs of its steps, parents before children; submit them in one atomic batch.
+    #[must_use]
+    pub fn jobs(&self) -> &[NewJob] {
+        &self.jobs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobSpec;
+
+    fn step(id: &str, needs: &[&str]) -> Step {
+        needs.iter().fold(Step::new(id, JobSpec::command(["true"])), |step, need| step.needs(*need))
+    }
+
+    fn build(steps: Vec<Step>) -> Result<Pipeline> {
+        let builder = steps.into_iter().fold(Pipeline::builder("p"), PipelineBuilder::step);
+        builder.build_within(&PipelineLimits { steps: 20, needs: 3, ..PipelineLimits::default() })
+    }
+
+    #[test]
+    fn each_fault_is_told_exactly() {
+        let many: Vec<Step> = (0..21).map(|n| step(&n.to_string(), &[])).collect();
+        let long = (0..19).map(|n| step(&format!("s{n}"), &[&format!("s{}", (n + 18) % 19)])).collect();
+        let cases: Vec<(Vec<Step>, &str)> = vec![
+            (vec![], "steps: empty"),
+            (many, "steps: too_many (limit 20)"),
+            (vec![step("a", &[]), step("a", &[])], "steps.a: duplicate_step"),
+            (vec![step("a", &["b"])], "steps.a.needs: unknown_dep: b"),
+            (vec![step("a", &["a"])], "steps.a.needs: self_dep"),
+            (vec![step("a", &[]), step("b", &["a", "a"])], "steps.b.needs: duplicate: a"),
+            (vec![step("a", &["b"]), step("b", &["a"])], "steps: cycle: a -> b -> a"),
+            (vec![step("a/b", &[])], "steps.a/b.name: bad_char: a/b"),
+            (
+                long,
+                "steps: cycle: s0 -> s1 -> s2 -> s3 -> s4 -> s5 -> s6 -> s7 -> (4 more) -> s12 -> s13 -> s14 -> s15 \
+                 -> s16 -> s17 -> s18 -> s0",
+            ),
+        ];
+        for (steps, expected) in cases {
+            let error = build(steps).unwrap_err();
+            assert_eq!(error.to_string(), format!("pipeline.build: invalid input: {expected}"));
+        }
+        let wide = vec![step("a", &[]), step("b", &[]), step("c", &[]), step("d", &[]), step("e", &["a", "b", "c", "d"])];
+        assert_eq!(build(wide).unwrap_err().faults()[0].code, "too_many");
+    }
+
+    #[test]
+    fn jobs_come_parents_first_and_know_their_parents() {
+        let pipeline = build(vec![step("c", &["a", "b"]), step("b", &["a"]), step("a", &[])]).unwrap();
+        let names: Vec<&str> = pipeline.jobs().iter().map(|job| job.spec.name().as_str()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        let [a, b, c] = pipeline.jobs() else { panic!("three jobs") };
+        assert_eq!(c.parents.iter().map(|parent| parent.id).collect::<Vec<_>>(), [a.id, b.id]);
+        assert!(pipeline.jobs().iter().all(|job| job.pipeline == Some(pipeline.id()) && job.check().is_ok()));
+    }
+}
