@@ -12,6 +12,7 @@ mod change;
 mod coordination;
 mod exchange;
 mod lane;
+mod memory;
 mod policy;
 mod port;
 mod query;
@@ -20,6 +21,7 @@ mod wakeup;
 pub use change::{Change, ChangePage, ChangeLog};
 pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Term};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
+pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use lane::{Lane, LaneHead, Lanes, Pick, Served};
 pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};
 pub use port::{

@@ -1,0 +1,306 @@
+//! The rows and their indexes.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::super::{Change, ChangeLog, Counts, Lane, QueuePolicy, Schedule, StoreStats, Term};
+use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
+use crate::job::{Job, Lease, Priority, Request, State as JobState};
+use crate::time::Timestamp;
+
+/// The place of a ready job in its lane: level, highest first; then the time; then the id.
+pub(super) type Place = (Reverse<Priority>, Timestamp, JobId);
+
+/// A lane with ready work.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) request: Arc<Request>,
+    pub(super) jobs: BTreeSet<Place>,
+    /// How many are ready at each level.
+    pub(super) levels: BTreeMap<Reverse<Priority>, u64>,
+}
+
+/// An owner's row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnerRow {
+    pub(super) incarnation: u64,
+    pub(super) expires_at: Timestamp,
+}
+
+/// A duty's row.
+#[derive(Clone, Debug)]
+pub(super) struct TermRow {
+    pub(super) term: Term,
+    pub(super) expires_at: Timestamp,
+}
+
+/// A limit's row. The use is counted whether or not somebody set a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LimitRow {
+    pub(super) max: Option<u32>,
+    pub(super) in_use: u32,
+}
+
+/// Everything that the store knows.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) change_log: ChangeLog,
+    pub(super) max_jobs: usize,
+    pub(super) jobs: HashMap<JobId, Job>,
+
+    pub(super) ready: BTreeMap<Lane, Ready>,
+    pub(super) due: BTreeSet<(Timestamp, JobId)>,
+    pub(super) by_created: BTreeSet<(Timestamp, JobId)>,
+    pub(super) by_state: BTreeSet<(JobState, Timestamp, JobId)>,
+    pub(super) by_tenant: BTreeSet<(Tenant, JobState, Timestamp, JobId)>,
+    pub(super) pipelines: BTreeSet<(PipelineId, Timestamp, JobId)>,
+    pub(super) leases: BTreeSet<(Lease, JobId)>,
+    pub(super) deadlines: BTreeSet<(Timestamp, JobId)>,
+    pub(super) children: HashMap<JobId, Vec<JobId>>,
+    pub(super) unique: HashMap<(Tenant, Arc<str>), JobId>,
+    pub(super) counts: Counts,
+    pub(super) tenant_counts: BTreeMap<Tenant, Counts>,
+
+    pub(super) limits: BTreeMap<(Tenant, Name), LimitRow>,
+    pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
+    pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
+    pub(super) owners: HashMap<OwnerId, OwnerRow>,
+    pub(super) terms: HashMap<Name, TermRow>,
+
+    /// The changes that are kept; the first one has the number `first_change`.
+    pub(super) changes: VecDeque<Change>,
+    pub(super) first_change: u64,
+    /// What the verb under way has changed.
+    pub(super) committing: Vec<Change>,
+    /// Whether the verb under way made work ready.
+    pub(super) readied: bool,
+    pub(super) stats: StoreStats,
+}
+
+impl State {
+    /// Writes a record. Every index moves here and nowhere else.
+    pub(super) fn put(&mut self, job: Job, now: Timestamp) {
+        let before = self.jobs.get(&job.id).map(Placed::of);
+        let after = Placed::of(&job);
+        self.stats.rows_written += 1;
+        if before.is_none() {
+            self.born(&job);
+        }
+        if let Some(before) = &before {
+            self.unplace(&job, before);
+        }
+        self.place(&job, &after, now);
+        self.count(&job.tenant, before.map(|placed| placed.state), Some(after.state));
+        self.jobs.insert(job.id, job);
+    }
+
+    /// Writes a record that made a transition, and the change beside it.
+    pub(super) fn commit(&mut self, job: Job, change: Change, now: Timestamp) {
+        if self.change_log.records(&change) {
+            self.changes.push_back(change.clone());
+        }
+        self.committing.push(change);
+        self.put(job, now);
+    }
+
+    /// Removes a terminal record and all that points to it.
+    pub(super) fn remove(&mut self, id: JobId) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        let placed = Placed::of(&job);
+        self.unplace(&job, &placed);
+        self.count(&job.tenant, Some(placed.state), None);
+        self.by_created.remove(&(job.created_at, id));
+        if let Some(pipeline) = job.pipeline {
+            self.pipelines.remove(&(pipeline, job.created_at, id));
+        }
+        if let Some(key) = &job.unique {
+            self.unique.remove(&(job.tenant.clone(), Arc::clone(key)));
+        }
+        for parent in job.parents.iter() {
+            if let Some(children) = self.children.get_mut(&parent.id) {
+                children.retain(|child| *child != id);
+                if children.is_empty() {
+                    self.children.remove(&parent.id);
+                }
+            }
+        }
+        self.children.remove(&id);
+    }
+
+    /// Makes the jobs ready whose time has come.
+    pub(super) fn promote(&mut self, now: Timestamp) {
+        while let Some((at, id)) = self.due.first().copied() {
+            if at > now {
+                return;
+            }
+            self.due.pop_first();
+            if let Some(job) = self.jobs.get(&id).cloned() {
+                self.make_ready(&job);
+            }
+        }
+    }
+
+    /// Enters what never changes.
+    fn born(&mut self, job: &Job) {
+        self.by_created.insert((job.created_at, job.id));
+        if let Some(pipeline) = job.pipeline {
+            self.pipelines.insert((pipeline, job.created_at, job.id));
+        }
+        if let Some(key) = &job.unique {
+            self.unique.insert((job.tenant.clone(), Arc::clone(key)), job.id);
+        }
+        for parent in job.parents.iter() {
+            self.children.entry(parent.id).or_default().push(job.id);
+        }
+    }
+
+    fn place(&mut self, job: &Job, at: &Placed, now: Timestamp) {
+        self.by_state.insert((at.state, job.created_at, job.id));
+        self.by_tenant.insert((job.tenant.clone(), at.state, job.created_at, job.id));
+        if let Some(lease) = &at.lease {
+            self.leases.insert((lease.clone(), job.id));
+            self.use_limits(job, 1);
+        }
+        if at.state != JobState::Pending {
+            return;
+        }
+        if let Some(deadline) = at.deadline {
+            self.deadlines.insert((deadline, job.id));
+        }
+        if at.eligible_at > now {
+            self.due.insert((at.eligible_at, job.id));
+        } else {
+            self.make_ready(job);
+        }
+        // Whoever waits must look again, be it only to learn when the next job is due.
+        self.readied = true;
+    }
+
+    fn unplace(&mut self, job: &Job, at: &Placed) {
+        self.by_state.remove(&(at.state, job.created_at, job.id));
+        self.by_tenant.remove(&(job.tenant.clone(), at.state, job.created_at, job.id));
+        if let Some(lease) = &at.lease {
+            self.leases.remove(&(lease.clone(), job.id));
+            self.use_limits(job, -1);
+        }
+        if at.state != JobState::Pending {
+            return;
+        }
+        if let Some(deadline) = at.deadline {
+            self.deadlines.remove(&(deadline, job.id));
+        }
+        if !self.due.remove(&(at.eligible_at, job.id)) {
+            self.unready(job, at.eligible_at);
+        }
+    }
+
+    fn make_ready(&mut self, job: &Job) {
+        let level = Reverse(job.spec.priority());
+        let lane = self.ready.entry(Lane::of(job)).or_insert_with(|| Ready {
+            request: Arc::new(job.spec.request()),
+            jobs: BTreeSet::new(),
+            levels: BTreeMap::new(),
+        });
+        if lane.jobs.insert((level, job.eligible_at, job.id)) {
+            *lane.levels.entry(level).or_default() += 1;
+        }
+        self.readied = true;
+    }
+
+    fn unready(&mut self, job: &Job, eligible_at: Timestamp) {
+        let key = Lane::of(job);
+        let Some(lane) = self.ready.get_mut(&key) else { return };
+        let level = Reverse(job.spec.priority());
+        if lane.jobs.remove(&(level, eligible_at, job.id))
+            && let Some(n) = lane.levels.get_mut(&level)
+        {
+            *n -= 1;
+            if *n == 0 {
+                lane.levels.remove(&level);
+            }
+        }
+        if lane.jobs.is_empty() {
+            self.ready.remove(&key);
+        }
+    }
+
+    fn use_limits(&mut self, job: &Job, by: i32) {
+        if job.spec.limit_keys().is_empty() {
+            return;
+        }
+        for key in job.spec.limit_keys().iter().filter_map(|key| Name::new(key).ok()) {
+            let row = self.limits.entry((job.tenant.clone(), key)).or_default();
+            row.in_use = row.in_use.saturating_add_signed(by);
+            // A full limit that has room again lets a lane through.
+            self.readied |= by < 0;
+        }
+    }
+
+    fn count(&mut self, tenant: &Tenant, from: Option<JobState>, to: Option<JobState>) {
+        if from == to {
+            return;
+        }
+        self.counts.moved(from, to);
+        if !self.tenant_counts.contains_key(tenant) {
+            self.tenant_counts.insert(tenant.clone(), Counts::default());
+        }
+        if let Some(counts) = self.tenant_counts.get_mut(tenant) {
+            counts.moved(from, to);
+        }
+    }
+
+    /// How many more jobs of a lane the limits let through.
+    pub(super) fn room(&self, tenant: &Tenant, request: &Request) -> u64 {
+        let free = |key: &str| {
+            let row = self.limits.get(&(tenant.clone(), Name::new(key).ok()?))?;
+            row.max.map(|max| u64::from(max.saturating_sub(row.in_use)))
+        };
+        request.limit_keys.iter().filter_map(free).min().unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn paused(&self, lane: &Lane) -> bool {
+        let policy = self.queues.get(&(lane.tenant.clone(), lane.queue.clone()));
+        policy.is_some_and(|policy| policy.paused)
+    }
+
+    pub(super) fn weight(&self, lane: &Lane) -> u32 {
+        let policy = self.queues.get(&(lane.tenant.clone(), lane.queue.clone()));
+        policy.map_or(1, |policy| policy.weight)
+    }
+
+    pub(super) fn alive(&self, lease: &Lease, now: Timestamp) -> bool {
+        self.owners
+            .get(&lease.owner)
+            .is_some_and(|row| row.incarnation == lease.incarnation && row.expires_at > now)
+    }
+
+    pub(super) fn leads(&self, term: &Term, now: Timestamp) -> bool {
+        self.terms.get(&term.duty).is_some_and(|row| row.term == *term && row.expires_at > now)
+    }
+
+    /// The distinct owners that hold something.
+    pub(super) fn holders(&self) -> HashSet<Lease> {
+        self.leases.iter().map(|(lease, _)| lease.clone()).collect()
+    }
+}
+
+/// The parts of a record that decide where the indexes have it.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) state: JobState,
+    eligible_at: Timestamp,
+    deadline: Option<Timestamp>,
+    lease: Option<Lease>,
+}
+
+impl Placed {
+    fn of(job: &Job) -> Self {
+        Self {
+            state: job.state,
+            eligible_at: job.eligible_at,
+            deadline: job.deadline,
+            lease: job.lease.clone(),
+        }
+    }
+}

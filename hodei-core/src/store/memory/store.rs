@@ -1,0 +1,334 @@
+//! The store, and how its verbs reach the state.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_core::Stream;
+
+use super::super::*;
+use super::state::State;
+use crate::error::{Error, Fault, Result};
+use crate::id::{JobId, Name, OwnerId, Tenant};
+use crate::job::{Job, Lease, NewJob, Output};
+use crate::time::{Clock, SystemClock, Timestamp};
+
+/// The store in memory. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct MemoryStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// One std mutex for everything: a verb is a transaction, short and without an await.
+    state: Mutex<State>,
+    clock: Arc<dyn Clock>,
+    wakeups: WakeupSignal,
+}
+
+/// Sets a [`MemoryStore`] up.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct MemoryStoreBuilder {
+    clock: Arc<dyn Clock>,
+    change_log: ChangeLog,
+    max_jobs: usize,
+}
+
+impl MemoryStoreBuilder {
+    /// Sets the store's clock. Default: the operating system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets which changes are recorded. Default: all.
+    pub fn change_log(mut self, change_log: ChangeLog) -> Self {
+        self.change_log = change_log;
+        self
+    }
+
+    /// Sets how many jobs are kept at most; more are refused. Default: ten million.
+    pub fn max_jobs(mut self, max_jobs: usize) -> Self {
+        self.max_jobs = max_jobs;
+        self
+    }
+
+    /// Makes the store.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        let state = State { change_log: self.change_log, max_jobs: self.max_jobs, ..State::default() };
+        let inner = Inner { state: Mutex::new(state), clock: self.clock, wakeups: WakeupSignal::new() };
+        MemoryStore(Arc::new(inner))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// Makes an empty store on the operating system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Makes an empty store on another clock.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self::builder().clock(clock).build()
+    }
+
+    /// Begins to set a store up.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder {
+            clock: Arc::new(SystemClock),
+            change_log: ChangeLog::All,
+            max_jobs: 10_000_000,
+        }
+    }
+
+    fn read<R>(&self, read: impl FnOnce(&mut State, Timestamp) -> R) -> R {
+        let now = self.0.clock.now();
+        read(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+
+    /// Runs a verb, counts it, and wakes whoever waits for what it made ready.
+    fn write<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> R) -> R {
+        let now = self.0.clock.now();
+        let (result, readied) = {
+            let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.stats.commits += 1;
+            let result = write(&mut state, now);
+            state.committing.clear();
+            (result, std::mem::take(&mut state.readied))
+        };
+        if readied {
+            self.0.wakeups.ring();
+        }
+        result
+    }
+
+    fn committed<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> Vec<R>) -> Committed<R> {
+        self.write(|state, now| {
+            let replies = write(state, now);
+            Committed { replies, changes: std::mem::take(&mut state.committing) }
+        })
+    }
+}
+
+#[async_trait]
+impl JobStore for MemoryStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: false, exclusive: true }
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.read(|state, _| state.stats)
+    }
+
+    async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
+        Ok(self.committed(|state, now| state.submit(jobs, options, now)))
+    }
+
+    async fn lanes(&self, served: &Served) -> Result<Lanes> {
+        Ok(self.read(|state, now| {
+            let lanes = state.lanes(served, now);
+            // Whoever asks knows already.
+            state.readied = false;
+            lanes
+        }))
+    }
+
+    async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
+        Ok(self.write(|state, now| state.exchange(&exchange, now)))
+    }
+
+    async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
+        Ok(self.committed(|state, now| state.cancel(scope, &jobs, now)))
+    }
+
+    async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
+        Ok(self.read(|state, _| {
+            let held = state.leases_of(owner).into_iter().filter_map(|id| state.jobs.get(&id).cloned());
+            held.map(|job| state.with_inputs(job)).collect()
+        }))
+    }
+
+    async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>> {
+        Ok(self.committed(|state, now| state.redrive(scope, &jobs, now)))
+    }
+
+    async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
+        Ok(self.write(|state, now| state.reap(term, lost_max, limit, now)))
+    }
+
+    async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
+        Ok(self.write(|state, now| state.fire(term, tenant, schedule, at, now)))
+    }
+
+    async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
+        Ok(self.write(|state, now| state.prune(term, retention, limit, now)))
+    }
+
+    async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {
+        Ok(self.read(|state, _| {
+            let get = |id| state.jobs.get(&id).filter(|job| scope.covers(&job.tenant)).cloned();
+            jobs.into_iter().map(get).collect()
+        }))
+    }
+
+    async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
+        self.read(|state, _| state.query(scope, &query))
+    }
+
+    fn stream(&self, scope: &Scope, query: Query) -> SummaryStream {
+        Box::pin(Pages { store: self.clone(), scope: scope.clone(), query: Some(query), ready: VecDeque::new() })
+    }
+
+    async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
+        Ok(self.read(|state, _| {
+            let job = |id| state.jobs.get(&id).filter(|job| scope.covers(&job.tenant));
+            jobs.into_iter().map(|id| job(id)?.output().cloned()).collect()
+        }))
+    }
+
+    async fn counts(&self, scope: &Scope) -> Result<Counts> {
+        Ok(self.read(|state, _| match scope {
+            Scope::All => state.counts,
+            Scope::Tenant(tenant) => state.tenant_counts.get(tenant).copied().unwrap_or_default(),
+        }))
+    }
+
+    async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
+        self.read(|state, _| state.changes_after(scope, after.as_ref(), limit))
+    }
+
+    async fn changes_end(&self) -> Result<Cursor> {
+        Ok(self.read(|state, _| state.changes_end()))
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.0.wakeups.listen()
+    }
+
+    async fn verify_indexes(&self) -> Result<Vec<String>> {
+        Ok(self.read(|state, now| state.contradictions(now)))
+    }
+}
+
+#[async_trait]
+impl Coordination for MemoryStore {
+    async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
+        if ttl < OWNER_TTL_MIN {
+            return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_short")]));
+        }
+        Ok(self.write(|state, now| state.register(owner, ttl, now)))
+    }
+
+    async fn beat(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>> {
+        Ok(self.write(|state, now| state.beat(&owners, ttl, now)))
+    }
+
+    async fn retire(&self, owner: &Lease) -> Result<()> {
+        self.write(|state, now| state.retire(owner, now));
+        Ok(())
+    }
+
+    async fn take_term(&self, duty: &Name, holder: &Lease, ttl: Duration) -> Result<Option<Term>> {
+        Ok(self.write(|state, now| state.take_term(duty, holder, ttl, now)))
+    }
+
+    async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
+        Ok(self.write(|state, now| state.keep_term(term, ttl, now)))
+    }
+}
+
+#[async_trait]
+impl Policies for MemoryStore {
+    async fn set_queue(&self, policy: QueuePolicy) -> Result<()> {
+        if policy.weight == 0 {
+            return Err(Error::invalid("store.set_queue", vec![Fault::new("weight", "zero")]));
+        }
+        self.write(|state, _| {
+            state.readied = true;
+            state.queues.insert((policy.tenant.clone(), policy.queue.clone()), policy);
+        });
+        Ok(())
+    }
+
+    async fn queues(&self, scope: &Scope) -> Result<Vec<QueuePolicy>> {
+        Ok(self.read(|state, _| state.queues.values().filter(|row| scope.covers(&row.tenant)).cloned().collect()))
+    }
+
+    async fn set_limit(&self, limit: Limit) -> Result<()> {
+        self.write(|state, _| {
+            state.readied = true;
+            state.limits.entry((limit.tenant, limit.key)).or_default().max = Some(limit.max);
+        });
+        Ok(())
+    }
+
+    async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
+        Ok(self.read(|state, _| {
+            let rows = state.limits.iter().filter(|((tenant, _), _)| scope.covers(tenant));
+            let shown = rows.filter_map(|((tenant, key), row)| {
+                let limit = Limit { tenant: tenant.clone(), key: key.clone(), max: row.max? };
+                Some(LimitUse { limit, in_use: row.in_use })
+            });
+            shown.collect()
+        }))
+    }
+
+    async fn set_schedule(&self, mut schedule: Schedule) -> Result<()> {
+        self.write(|state, _| {
+            let key = (schedule.tenant.clone(), schedule.name.clone());
+            schedule.last_fired = state.schedules.get(&key).and_then(|old| old.last_fired);
+            state.schedules.insert(key, schedule);
+        });
+        Ok(())
+    }
+
+    async fn remove_schedule(&self, tenant: &Tenant, name: &Name) -> Result<bool> {
+        Ok(self.write(|state, _| state.schedules.remove(&(tenant.clone(), name.clone())).is_some()))
+    }
+
+    async fn schedules(&self, scope: &Scope) -> Result<Vec<Schedule>> {
+        Ok(self.read(|state, _| {
+            state.schedules.values().filter(|row| scope.covers(&row.tenant)).cloned().collect()
+        }))
+    }
+}
+
+/// The pages of a query, one after the other.
+struct Pages {
+    store: MemoryStore,
+    scope: Scope,
+    query: Option<Query>,
+    ready: VecDeque<Result<Vec<crate::job::JobSummary>>>,
+}
+
+impl Stream for Pages {
+    type Item = Result<Vec<crate::job::JobSummary>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while self.ready.is_empty() {
+            let Some(query) = self.query.take() else { return Poll::Ready(None) };
+            match self.store.read(|state, _| state.query(&self.scope, &query)) {
+                Ok(page) => {
+                    self.query = page.next.map(|next| query.after(next));
+                    if !page.jobs.is_empty() {
+                        self.ready.push_back(Ok(page.jobs));
+                    }
+                }
+                Err(error) => self.ready.push_back(Err(error)),
+            }
+        }
+        Poll::Ready(self.ready.pop_front())
+    }
+}

@@ -1,0 +1,140 @@
+//! Owners, terms, and what a leader does: reap, fire, prune.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Beat, Fired, Pruned, Reaped, Retention, Term};
+use super::state::{OwnerRow, State, TermRow};
+use crate::id::{JobId, Name, OwnerId, Tenant};
+use crate::job::{Lease, NewJob, rules};
+use crate::time::Timestamp;
+
+impl State {
+    pub(super) fn register(&mut self, owner: &OwnerId, ttl: Duration, now: Timestamp) -> Lease {
+        let incarnation = self.owners.get(owner).map_or(1, |row| row.incarnation + 1);
+        let row = OwnerRow { incarnation, expires_at: now.saturating_add(ttl) };
+        self.owners.insert(owner.clone(), row);
+        Lease { owner: owner.clone(), incarnation }
+    }
+
+    pub(super) fn beat(&mut self, owners: &[Lease], ttl: Duration, now: Timestamp) -> Vec<Beat> {
+        owners.iter().map(|lease| self.beat_one(lease, ttl, now)).collect()
+    }
+
+    fn beat_one(&mut self, lease: &Lease, ttl: Duration, now: Timestamp) -> Beat {
+        if !self.alive(lease, now) {
+            return Beat::default();
+        }
+        if let Some(row) = self.owners.get_mut(&lease.owner) {
+            row.expires_at = now.saturating_add(ttl);
+        }
+        let held = self.leases_of(lease);
+        let asked = held.iter().filter_map(|id| self.jobs.get(id)).filter(|job| job.cancel_requested);
+        Beat { alive: true, cancel: asked.map(|job| (job.id, job.epoch)).collect() }
+    }
+
+    pub(super) fn retire(&mut self, lease: &Lease, now: Timestamp) {
+        if let Some(row) = self.owners.get_mut(&lease.owner)
+            && row.incarnation == lease.incarnation
+        {
+            row.expires_at = row.expires_at.min(now);
+        }
+        for row in self.terms.values_mut().filter(|row| row.term.holder == *lease) {
+            row.expires_at = row.expires_at.min(now);
+        }
+    }
+
+    /// Returns what an owner holds, by id.
+    pub(super) fn leases_of(&self, lease: &Lease) -> Vec<JobId> {
+        let first = (lease.clone(), JobId::from_bytes([0; 16]));
+        let last = (lease.clone(), JobId::from_bytes([0xff; 16]));
+        self.leases.range(first..=last).map(|(_, id)| *id).collect()
+    }
+
+    pub(super) fn take_term(&mut self, duty: &Name, holder: &Lease, ttl: Duration, now: Timestamp) -> Option<Term> {
+        let last = self.terms.get(duty);
+        if last.is_some_and(|row| row.expires_at > now) {
+            return None;
+        }
+        let number = last.map_or(1, |row| row.term.number + 1);
+        let term = Term { duty: duty.clone(), number, holder: holder.clone() };
+        let row = TermRow { term: term.clone(), expires_at: now.saturating_add(ttl) };
+        self.terms.insert(duty.clone(), row);
+        Some(term)
+    }
+
+    pub(super) fn keep_term(&mut self, term: &Term, ttl: Duration, now: Timestamp) -> bool {
+        if !self.leads(term, now) {
+            return false;
+        }
+        if let Some(row) = self.terms.get_mut(&term.duty) {
+            row.expires_at = now.saturating_add(ttl);
+        }
+        true
+    }
+
+    pub(super) fn reap(&mut self, term: &Term, lost_max: u16, limit: usize, now: Timestamp) -> Reaped {
+        if !self.leads(term, now) {
+            return Reaped { term_lost: true, ..Reaped::default() };
+        }
+        let dead = self.holders().into_iter().filter(|lease| !self.alive(lease, now));
+        let lost: Vec<JobId> = dead.flat_map(|lease| self.leases_of(&lease)).collect();
+        let late: Vec<JobId> =
+            self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).take(limit + 1).collect();
+        let more = lost.len() + late.len() > limit;
+        for id in lost.into_iter().chain(late).take(limit) {
+            let Some(mut job) = self.jobs.get(&id).cloned() else { continue };
+            let change = rules::lose(&mut job, lost_max, now).or_else(|| rules::expire(&mut job, now));
+            if let Some(change) = change {
+                self.commit(job, change, now);
+                self.cascade(id, now);
+            }
+        }
+        Reaped { changes: std::mem::take(&mut self.committing), more, term_lost: false }
+    }
+
+    pub(super) fn fire(&mut self, term: &Term, tenant: &Tenant, name: &Name, at: Timestamp, now: Timestamp) -> Fired {
+        if !self.leads(term, now) {
+            return Fired::TermLost;
+        }
+        let Some(schedule) = self.schedules.get_mut(&(tenant.clone(), name.clone())) else { return Fired::NotFound };
+        if schedule.last_fired.is_some_and(|last| last >= at) {
+            return Fired::Already;
+        }
+        schedule.last_fired = Some(at);
+        let new = NewJob::of(tenant.clone(), Arc::clone(&schedule.spec));
+        let id = new.id;
+        self.submit_one(new, now);
+        Fired::New(id)
+    }
+
+    pub(super) fn prune(&mut self, term: &Term, retention: Retention, limit: usize, now: Timestamp) -> Pruned {
+        if !self.leads(term, now) {
+            return Pruned { term_lost: true, ..Pruned::default() };
+        }
+        let keep = retention.jobs.max(Retention::KEYS_MIN);
+        let old = |id: &&JobId| {
+            self.jobs.get(*id).is_some_and(|job| {
+                job.state.is_terminal() && job.moved_at.saturating_add(keep) <= now && self.childless(job.id)
+            })
+        };
+        let ids = self.by_created.iter().map(|(_, id)| id);
+        let mut gone: Vec<JobId> = ids.filter(old).take(limit + 1).copied().collect();
+        let mut more = gone.len() > limit;
+        gone.truncate(limit);
+        gone.iter().for_each(|id| self.remove(*id));
+        let kept = usize::try_from(retention.changes).unwrap_or(usize::MAX);
+        let spare = self.changes.len().saturating_sub(kept);
+        more |= spare > limit;
+        let removed = spare.min(limit);
+        self.changes.drain(..removed);
+        self.first_change += removed as u64;
+        Pruned { jobs: gone.len() as u64, changes: removed as u64, more, term_lost: false }
+    }
+
+    /// Whether every child of a job has ended.
+    fn childless(&self, id: JobId) -> bool {
+        let children = self.children.get(&id).map(Vec::as_slice).unwrap_or_default();
+        children.iter().all(|child| self.jobs.get(child).is_none_or(|job| job.state.is_terminal()))
+    }
+}
