@@ -55,7 +55,10 @@ impl EventFilter {
     pub fn matches(&self, event: &Event) -> bool {
         self.kinds.is_none_or(|kinds| kinds & 1 << (event.kind() as u16) != 0)
             && self.tenant.as_ref().is_none_or(|tenant| event.tenant() == Some(tenant))
-            && self.jobs.as_ref().is_none_or(|jobs| event.job().is_some_and(|job| jobs.binary_search(&job).is_ok()))
+            && self
+                .jobs
+                .as_ref()
+                .is_none_or(|jobs| event.job().is_some_and(|job| jobs.binary_search(&job).is_ok()))
     }
 }
 

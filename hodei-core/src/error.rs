@@ -152,7 +152,14 @@ impl Error {
     /// Makes an error of a kind, in an operation named like `store.submit`.
     #[must_use]
     pub fn new(kind: ErrorKind, op: &'static str) -> Self {
-        Self(Box::new(Inner { kind, op, context: Vec::new(), faults: Vec::new(), retry_after: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            op,
+            context: Vec::new(),
+            faults: Vec::new(),
+            retry_after: None,
+            source: None,
+        }))
     }
 
     /// Makes an [`ErrorKind::Invalid`] of the broken rules.
@@ -255,8 +262,11 @@ mod tests {
 
     #[test]
     fn the_text_tells_operation_kind_facts_and_faults() {
-        let error = Error::invalid("spec.build", vec![Fault::new("argv", "too_many").limit(4), Fault::new("env", "nul")])
-            .with("job", "a");
+        let error = Error::invalid(
+            "spec.build",
+            vec![Fault::new("argv", "too_many").limit(4), Fault::new("env", "nul")],
+        )
+        .with("job", "a");
         assert_eq!(error.to_string(), "spec.build: invalid input, job=a: argv: too_many (limit 4); env: nul");
         assert_eq!(error.context("job"), Some("a"));
         assert!(!error.is_retryable());

@@ -68,7 +68,10 @@ pub trait Clock: Send + Sync + fmt::Debug {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock of the operating system")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the clock of the operating system"
+    )]
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
         Timestamp(since.map_or(0, micros))

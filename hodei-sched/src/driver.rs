@@ -158,18 +158,22 @@ impl Driver {
         match effect {
             Effect::Reply(ticket, desired) => {
                 if let Some(reply) = self.replies.remove(&ticket) {
-                    let desired = desired.map(|desired| *desired).map_err(|kind| Error::new(kind, "gateway.sync"));
+                    let desired =
+                        desired.map(|desired| *desired).map_err(|kind| Error::new(kind, "gateway.sync"));
                     // An agent that hung up repeats its call, and is told again.
                     let _ = reply.send(desired);
                 }
             }
             Effect::AskLanes => {
-                self.call = Some(Box::pin(async move { Input::Lanes(shared.store.lanes(&shared.served).await) }));
+                self.call =
+                    Some(Box::pin(async move { Input::Lanes(shared.store.lanes(&shared.served).await) }));
             }
             Effect::Exchange(exchange) => {
                 self.call = Some(Box::pin(async move {
                     let exchanged = shared.store.exchange(*exchange).await;
-                    Input::Exchanged(exchanged.inspect(|exchanged: &Exchanged| shared.publish(&exchanged.changes)))
+                    Input::Exchanged(
+                        exchanged.inspect(|exchanged: &Exchanged| shared.publish(&exchanged.changes)),
+                    )
                 }));
             }
             Effect::AskLeases => {
@@ -204,7 +208,10 @@ impl Driver {
             Event::Worker(WorkerEvent { worker: worker.clone(), incarnation: 0, at: now, connected })
         };
         let came = shown.iter().filter(|(name, _)| !before.contains(name)).map(|(name, _)| event(name, true));
-        let gone = before.iter().filter(|name| !shown.iter().any(|(n, _)| n == *name)).map(|name| event(name, false));
+        let gone = before
+            .iter()
+            .filter(|name| !shown.iter().any(|(n, _)| n == *name))
+            .map(|name| event(name, false));
         let events: Vec<Event> = gone.chain(came).collect();
         bus.publish_or_gap(&events);
     }

@@ -69,7 +69,13 @@ impl FailureClass {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::Error | Self::Panic | Self::Timeout | Self::Exit | Self::Signal | Self::Spawn | Self::Workspace
+            Self::Error
+                | Self::Panic
+                | Self::Timeout
+                | Self::Exit
+                | Self::Signal
+                | Self::Spawn
+                | Self::Workspace
         )
     }
 

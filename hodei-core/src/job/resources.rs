@@ -83,7 +83,8 @@ impl Resources {
             ("memory", self.memory, available.memory),
             ("gpus", u64::from(self.gpus), u64::from(available.gpus)),
         ];
-        let custom = self.custom.iter().map(|(name, amount)| (name.as_str(), *amount, available.amount(name)));
+        let custom =
+            self.custom.iter().map(|(name, amount)| (name.as_str(), *amount, available.amount(name)));
         fixed
             .into_iter()
             .chain(custom)

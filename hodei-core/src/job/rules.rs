@@ -153,7 +153,11 @@ pub fn expire(job: &mut Job, now: Timestamp) -> Option<Change> {
     if job.state != State::Pending || job.deadline.is_none_or(|deadline| deadline > now) {
         return None;
     }
-    end(job, Outcome::Failed(Failure::new(FailureClass::Deadline, "its deadline passed before it was claimed")), now);
+    end(
+        job,
+        Outcome::Failed(Failure::new(FailureClass::Deadline, "its deadline passed before it was claimed")),
+        now,
+    );
     shift(job, Cause::DeadlinePassed, now)
 }
 
@@ -273,7 +277,12 @@ fn refusal(job: &Job, transition: &Transition) -> Applied {
     let same_epoch = job.epoch == transition.epoch;
     let ran = matches!(
         job.cause,
-        Cause::Succeeded | Cause::Failed | Cause::Retried | Cause::Snoozed | Cause::Preempted | Cause::Cancelled
+        Cause::Succeeded
+            | Cause::Failed
+            | Cause::Retried
+            | Cause::Snoozed
+            | Cause::Preempted
+            | Cause::Cancelled
     );
     let made = match &transition.step {
         Move::Started { .. } => ran,

@@ -36,7 +36,10 @@ impl Priority {
         if level <= Self::MAX.0 {
             Ok(Self(level))
         } else {
-            Err(Error::invalid("priority", vec![Fault::new("priority", "too_large").limit(Self::MAX.0.into())]))
+            Err(Error::invalid(
+                "priority",
+                vec![Fault::new("priority", "too_large").limit(Self::MAX.0.into())],
+            ))
         }
     }
 

@@ -137,7 +137,8 @@ fn env(command: &RawCommand, limits: &SpecLimits, faults: &mut Vec<Fault>) {
 /// Returns the first rule that an environment name breaks.
 fn env_name_fault(name: &str, limits: &SpecLimits) -> Option<Fault> {
     let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let dangerous = DANGEROUS.contains(&name) || DANGEROUS_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let dangerous =
+        DANGEROUS.contains(&name) || DANGEROUS_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let code = if name.is_empty() {
         "empty"
     } else if name.contains('\0') {
@@ -212,7 +213,9 @@ fn hides(c: char) -> bool {
 }
 
 fn resources(resources: &Resources, limits: &SpecLimits, faults: &mut Vec<Fault>) {
-    for (field, amount) in [("resources.cpu_millis", resources.cpu_millis), ("resources.memory", resources.memory)] {
+    for (field, amount) in
+        [("resources.cpu_millis", resources.cpu_millis), ("resources.memory", resources.memory)]
+    {
         if amount > Resources::MAX {
             faults.push(Fault::new(field, "too_large").limit(Resources::MAX));
         }

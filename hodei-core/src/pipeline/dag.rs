@@ -66,7 +66,9 @@ impl Graph {
             }
             at[step] = Some(path.len());
             path.push(step);
-            let Some(parent) = self.parents[step].iter().find(|parent| waits[**parent] > 0) else { return path };
+            let Some(parent) = self.parents[step].iter().find(|parent| waits[**parent] > 0) else {
+                return path;
+            };
             step = *parent;
         }
     }

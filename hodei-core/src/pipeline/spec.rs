@@ -119,8 +119,11 @@ impl PipelineBuilder {
         if !faults.is_empty() {
             return Err(invalid(faults));
         }
-        let requires: Vec<Vec<Requires>> =
-            self.steps.iter().map(|step| step.needs.iter().map(|(_, requires)| *requires).collect()).collect();
+        let requires: Vec<Vec<Requires>> = self
+            .steps
+            .iter()
+            .map(|step| step.needs.iter().map(|(_, requires)| *requires).collect())
+            .collect();
         let order = Graph::new(parents.clone()).order().map_err(|cycle| {
             let fault = Fault::new("steps", "cycle").detail(path(&cycle, &self.steps));
             Error::invalid("pipeline.build", vec![fault])
@@ -163,7 +166,11 @@ impl PipelineBuilder {
                 })),
             }
         }
-        if faults.is_empty() { Ok((pipeline, jobs.into())) } else { Err(Error::invalid("pipeline.build", faults)) }
+        if faults.is_empty() {
+            Ok((pipeline, jobs.into()))
+        } else {
+            Err(Error::invalid("pipeline.build", faults))
+        }
     }
 }
 
@@ -185,7 +192,9 @@ fn resolve(steps: &[Step], limits: &PipelineLimits, faults: &mut Vec<Fault>) -> 
         let mut own = Vec::with_capacity(step.needs.len());
         for (need, _) in &step.needs {
             match by_id.get(need.as_str()) {
-                None => faults.push(Fault::new(field(), "unknown_dep").detail(need.escape_debug().to_string())),
+                None => {
+                    faults.push(Fault::new(field(), "unknown_dep").detail(need.escape_debug().to_string()))
+                }
                 Some(parent) if *need == step.id || *parent == n => {
                     faults.push(Fault::new(field(), "self_dep"));
                 }
@@ -291,7 +300,13 @@ mod tests {
             let error = build(steps).unwrap_err();
             assert_eq!(error.to_string(), format!("pipeline.build: invalid input: {expected}"));
         }
-        let wide = vec![step("a", &[]), step("b", &[]), step("c", &[]), step("d", &[]), step("e", &["a", "b", "c", "d"])];
+        let wide = vec![
+            step("a", &[]),
+            step("b", &[]),
+            step("c", &[]),
+            step("d", &[]),
+            step("e", &["a", "b", "c", "d"]),
+        ];
         assert_eq!(build(wide).unwrap_err().faults()[0].code, "too_many");
     }
 

@@ -18,15 +18,15 @@ mod port;
 mod query;
 mod wakeup;
 
-pub use change::{Change, ChangePage, ChangeLog};
+pub use change::{Change, ChangeLog, ChangePage};
 pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Term};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
-pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use lane::{Lane, LaneHead, Lanes, Pick, Served};
+pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};
 pub use port::{
-    CancelReply, Capabilities, Committed, Consistency, JobStore, Pruned, Reaped, Redriven, Refusal, Retention, Store,
-    StoreStats, SubmitOptions, Submitted,
+    CancelReply, Capabilities, Committed, Consistency, JobStore, Pruned, Reaped, Redriven, Refusal,
+    Retention, Store, StoreStats, SubmitOptions, Submitted,
 };
 pub use query::{Counts, Cursor, Order, Page, Query, Scope, SummaryStream};
 pub use wakeup::{Wakeup, WakeupSignal, Wakeups};

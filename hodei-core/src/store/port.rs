@@ -295,8 +295,12 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// Only those of the store itself.
-    async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, consistency: Consistency)
-    -> Result<Vec<Option<Job>>>;
+    async fn get_many(
+        &self,
+        scope: &Scope,
+        jobs: Vec<JobId>,
+        consistency: Consistency,
+    ) -> Result<Vec<Option<Job>>>;
 
     /// Lists jobs, a page at a time.
     ///

@@ -66,7 +66,10 @@ impl Room {
 /// `turn` moves on with every call, so that no tenant is always the first of its level.
 pub(super) fn order(heads: &mut [LaneHead], turn: usize) {
     heads.sort_by(|a, b| {
-        b.level.cmp(&a.level).then_with(|| a.lane.tenant.cmp(&b.lane.tenant)).then(a.eligible_at.cmp(&b.eligible_at))
+        b.level
+            .cmp(&a.level)
+            .then_with(|| a.lane.tenant.cmp(&b.lane.tenant))
+            .then(a.eligible_at.cmp(&b.eligible_at))
     });
     let mut start = 0;
     while start < heads.len() {

@@ -174,10 +174,10 @@ impl Session {
     pub(super) fn desired(&mut self, next_sync: std::time::Duration) -> Desired {
         self.number += 1;
         let jobs = std::mem::take(&mut self.unsent);
-        let assign = jobs.iter().filter_map(|job| self.assigned.get(job)).map(|assigned| Assignment {
-            job: assigned.job.clone(),
-            inputs: Arc::clone(&assigned.inputs),
-        });
+        let assign = jobs
+            .iter()
+            .filter_map(|job| self.assigned.get(job))
+            .map(|assigned| Assignment { job: assigned.job.clone(), inputs: Arc::clone(&assigned.inputs) });
         let assign: Vec<Assignment> = assign.collect();
         let stop = std::mem::take(&mut self.stops);
         if !jobs.is_empty() || !stop.is_empty() {
@@ -208,9 +208,10 @@ pub(super) fn times(request: &Resources, free: &Resources) -> u32 {
         (request.memory, free.memory),
         (u64::from(request.gpus), u64::from(free.gpus)),
     ];
-    let custom = request.customs().map(|(name, need)| {
-        (need, free.customs().find(|(n, _)| *n == name).map_or(0, |(_, have)| have))
-    });
-    let fits = fixed.into_iter().chain(custom).filter(|(need, _)| *need > 0).map(|(need, have)| have / need).min();
+    let custom = request
+        .customs()
+        .map(|(name, need)| (need, free.customs().find(|(n, _)| *n == name).map_or(0, |(_, have)| have)));
+    let fits =
+        fixed.into_iter().chain(custom).filter(|(need, _)| *need > 0).map(|(need, have)| have / need).min();
     fits.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX))
 }

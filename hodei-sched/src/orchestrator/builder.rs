@@ -144,8 +144,7 @@ impl OrchestratorBuilder {
             offers: Mutex::default(),
             lease: watch::Sender::new(lease.clone()),
         });
-        let maintenance =
-            Maintenance { beat: self.beat, lost_max: self.lost_max, retention: self.retention };
+        let maintenance = Maintenance { beat: self.beat, lost_max: self.lost_max, retention: self.retention };
         let term = maintain::recover(&shared, maintenance).await?;
         let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
         let machine = Scheduler::new(self.machine, lease, shared.clock.now());
@@ -162,7 +161,8 @@ impl OrchestratorBuilder {
             faults.extend(Name::fault("queues", queue));
         }
         if self.ttl < OWNER_TTL_MIN || self.ttl <= self.beat * 2 {
-            faults.push(Fault::new("heartbeat", "ttl_too_short").detail("the ttl must be more than two beats"));
+            faults
+                .push(Fault::new("heartbeat", "ttl_too_short").detail("the ttl must be more than two beats"));
         }
         if self.beat.is_zero() {
             faults.push(Fault::new("heartbeat", "zero"));

@@ -129,9 +129,8 @@ impl Orchestrator {
         let replies = self.submit_many(pipeline.jobs().to_vec(), SubmitOptions::atomic()).await?;
         match replies.iter().find(|reply| reply.stored().is_none()) {
             None => Ok(pipeline.id()),
-            Some(reply) => {
-                Err(Error::new(ErrorKind::Conflict, "orchestrator.submit_pipeline").with("why", format!("{reply:?}")))
-            }
+            Some(reply) => Err(Error::new(ErrorKind::Conflict, "orchestrator.submit_pipeline")
+                .with("why", format!("{reply:?}"))),
         }
     }
 
@@ -235,7 +234,9 @@ impl Orchestrator {
             query = query.after(next);
         }
         if steps.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "orchestrator.wait_pipeline").with("pipeline", pipeline));
+            return Err(
+                Error::new(ErrorKind::NotFound, "orchestrator.wait_pipeline").with("pipeline", pipeline)
+            );
         }
         let mut ended = Vec::with_capacity(steps.len());
         for step in steps {

@@ -23,14 +23,15 @@ impl State {
             if !served.covers(&lane.queue) || self.paused(lane) {
                 continue;
             }
-            let Some(((level, eligible_at, _), depth)) = ready.jobs.first().zip(ready.levels.values().next()) else {
+            let Some(((level, eligible_at, _), depth)) = ready.jobs.first().zip(ready.levels.values().next())
+            else {
                 continue;
             };
             let depth = self.room(&lane.tenant, &ready.request).min(*depth);
             if depth > 0 {
                 heads.push(LaneHead {
                     lane: lane.clone(),
-                    request: ready.request.clone(),
+                    request: std::sync::Arc::clone(&ready.request),
                     level: level.0,
                     depth,
                     eligible_at: *eligible_at,
@@ -54,7 +55,8 @@ impl State {
                 return Ok(Page { jobs, next });
             }
             next = Some(cursor_of(key));
-            let found = self.jobs.get(&key.1).filter(|job| scope.covers(&job.tenant)).map(|job| job.summary());
+            let found =
+                self.jobs.get(&key.1).filter(|job| scope.covers(&job.tenant)).map(|job| job.summary());
             jobs.extend(found.filter(|summary| query.matches(summary)));
         }
         Ok(Page { jobs, next: None })
@@ -67,7 +69,10 @@ impl State {
         query: &'a Query,
         after: Option<Key>,
     ) -> Box<dyn Iterator<Item = Key> + 'a> {
-        let (low, high) = ((Timestamp::from_micros(i64::MIN), JobId::from_bytes([0; 16])), (Timestamp::MAX, JobId::from_bytes([0xff; 16])));
+        let (low, high) = (
+            (Timestamp::from_micros(i64::MIN), JobId::from_bytes([0; 16])),
+            (Timestamp::MAX, JobId::from_bytes([0xff; 16])),
+        );
         let (from, to) = match (query.order, after) {
             (Order::OldestFirst, Some(key)) => (Bound::Excluded(key), Bound::Included(high)),
             (Order::NewestFirst, Some(key)) => (Bound::Included(low), Bound::Excluded(key)),
@@ -76,12 +81,14 @@ impl State {
         match (query.pipeline, scope, query.state) {
             (Some(pipeline), ..) => {
                 let with = |key: Key| (pipeline, key.0, key.1);
-                let range = self.pipelines.range((from.map(with), to.map(with))).map(|(_, at, id)| (*at, *id));
+                let range =
+                    self.pipelines.range((from.map(with), to.map(with))).map(|(_, at, id)| (*at, *id));
                 ordered(range, query.order)
             }
             (None, Scope::Tenant(tenant), Some(state)) => {
                 let with = |key: Key| (tenant.clone(), state, key.0, key.1);
-                let range = self.by_tenant.range((from.map(with), to.map(with))).map(|(_, _, at, id)| (*at, *id));
+                let range =
+                    self.by_tenant.range((from.map(with), to.map(with))).map(|(_, _, at, id)| (*at, *id));
                 ordered(range, query.order)
             }
             (None, Scope::All, Some(state)) => {
@@ -93,7 +100,12 @@ impl State {
         }
     }
 
-    pub(super) fn changes_after(&self, scope: &Scope, after: Option<&Cursor>, limit: usize) -> Result<ChangePage> {
+    pub(super) fn changes_after(
+        &self,
+        scope: &Scope,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<ChangePage> {
         let expired = || Error::new(ErrorKind::CursorExpired, "store.changes");
         let from = match after {
             None => self.first_change,
@@ -120,7 +132,10 @@ impl State {
     }
 }
 
-fn ordered<'a>(range: impl DoubleEndedIterator<Item = Key> + 'a, order: Order) -> Box<dyn Iterator<Item = Key> + 'a> {
+fn ordered<'a>(
+    range: impl DoubleEndedIterator<Item = Key> + 'a,
+    order: Order,
+) -> Box<dyn Iterator<Item = Key> + 'a> {
     match order {
         Order::OldestFirst => Box::new(range),
         Order::NewestFirst => Box::new(range.rev()),

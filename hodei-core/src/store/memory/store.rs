@@ -86,11 +86,7 @@ impl MemoryStore {
 
     /// Begins to set a store up.
     pub fn builder() -> MemoryStoreBuilder {
-        MemoryStoreBuilder {
-            clock: Arc::new(SystemClock),
-            change_log: ChangeLog::All,
-            max_jobs: 10_000_000,
-        }
+        MemoryStoreBuilder { clock: Arc::new(SystemClock), change_log: ChangeLog::All, max_jobs: 10_000_000 }
     }
 
     fn read<R>(&self, read: impl FnOnce(&mut State, Timestamp) -> R) -> R {
@@ -188,7 +184,12 @@ impl JobStore for MemoryStore {
     }
 
     fn stream(&self, scope: &Scope, query: Query) -> SummaryStream {
-        Box::pin(Pages { store: self.clone(), scope: scope.clone(), query: Some(query), ready: VecDeque::new() })
+        Box::pin(Pages {
+            store: self.clone(),
+            scope: scope.clone(),
+            query: Some(query),
+            ready: VecDeque::new(),
+        })
     }
 
     async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
@@ -263,7 +264,9 @@ impl Policies for MemoryStore {
     }
 
     async fn queues(&self, scope: &Scope) -> Result<Vec<QueuePolicy>> {
-        Ok(self.read(|state, _| state.queues.values().filter(|row| scope.covers(&row.tenant)).cloned().collect()))
+        Ok(self.read(|state, _| {
+            state.queues.values().filter(|row| scope.covers(&row.tenant)).cloned().collect()
+        }))
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {

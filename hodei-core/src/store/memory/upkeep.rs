@@ -51,7 +51,13 @@ impl State {
         self.leases.range(first..=last).map(|(_, id)| *id).collect()
     }
 
-    pub(super) fn take_term(&mut self, duty: &Name, holder: &Lease, ttl: Duration, now: Timestamp) -> Option<Term> {
+    pub(super) fn take_term(
+        &mut self,
+        duty: &Name,
+        holder: &Lease,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Option<Term> {
         let last = self.terms.get(duty);
         if last.is_some_and(|row| row.expires_at > now) {
             return None;
@@ -79,8 +85,13 @@ impl State {
         }
         let dead = self.holders().into_iter().filter(|lease| !self.alive(lease, now));
         let lost: Vec<JobId> = dead.flat_map(|lease| self.leases_of(&lease)).collect();
-        let late: Vec<JobId> =
-            self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).take(limit + 1).collect();
+        let late: Vec<JobId> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, id)| *id)
+            .take(limit + 1)
+            .collect();
         let more = lost.len() + late.len() > limit;
         for id in lost.into_iter().chain(late).take(limit) {
             let Some(mut job) = self.jobs.get(&id).cloned() else { continue };
@@ -93,11 +104,20 @@ impl State {
         Reaped { changes: std::mem::take(&mut self.committing), more, term_lost: false }
     }
 
-    pub(super) fn fire(&mut self, term: &Term, tenant: &Tenant, name: &Name, at: Timestamp, now: Timestamp) -> Fired {
+    pub(super) fn fire(
+        &mut self,
+        term: &Term,
+        tenant: &Tenant,
+        name: &Name,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Fired {
         if !self.leads(term, now) {
             return Fired::TermLost;
         }
-        let Some(schedule) = self.schedules.get_mut(&(tenant.clone(), name.clone())) else { return Fired::NotFound };
+        let Some(schedule) = self.schedules.get_mut(&(tenant.clone(), name.clone())) else {
+            return Fired::NotFound;
+        };
         if schedule.last_fired.is_some_and(|last| last >= at) {
             return Fired::Already;
         }
@@ -108,7 +128,13 @@ impl State {
         Fired::New(id)
     }
 
-    pub(super) fn prune(&mut self, term: &Term, retention: Retention, limit: usize, now: Timestamp) -> Pruned {
+    pub(super) fn prune(
+        &mut self,
+        term: &Term,
+        retention: Retention,
+        limit: usize,
+        now: Timestamp,
+    ) -> Pruned {
         if !self.leads(term, now) {
             return Pruned { term_lost: true, ..Pruned::default() };
         }

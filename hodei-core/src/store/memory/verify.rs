@@ -49,7 +49,10 @@ impl State {
     }
 
     fn edges(&self) -> Vec<(crate::id::JobId, crate::id::JobId)> {
-        let edges = self.children.iter().flat_map(|(parent, children)| children.iter().map(|child| (*parent, *child)));
+        let edges = self
+            .children
+            .iter()
+            .flat_map(|(parent, children)| children.iter().map(|child| (*parent, *child)));
         let mut edges: Vec<_> = edges.collect();
         edges.sort_unstable();
         edges

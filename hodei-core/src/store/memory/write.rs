@@ -14,7 +14,12 @@ use crate::time::Timestamp;
 
 impl State {
     /// Stores jobs, each for itself or all together.
-    pub(super) fn submit(&mut self, jobs: Vec<NewJob>, options: SubmitOptions, now: Timestamp) -> Vec<Submitted> {
+    pub(super) fn submit(
+        &mut self,
+        jobs: Vec<NewJob>,
+        options: SubmitOptions,
+        now: Timestamp,
+    ) -> Vec<Submitted> {
         if options.atomic {
             let refused = self.rehearse(&jobs);
             if refused.iter().any(|reply| reply.is_some_and(|reply| reply.stored().is_none())) {
@@ -56,7 +61,8 @@ impl State {
         if job.check().is_err() {
             return Some(Submitted::Refused(Refusal::Invalid));
         }
-        let by_key = job.unique.as_ref().and_then(|key| self.unique.get(&(job.tenant.clone(), Arc::clone(key))));
+        let by_key =
+            job.unique.as_ref().and_then(|key| self.unique.get(&(job.tenant.clone(), Arc::clone(key))));
         if let Some(existing) = self.jobs.get(&job.id).or_else(|| self.jobs.get(by_key?)) {
             return Some(told_apart(existing.id, existing.fingerprint == job.fingerprint()));
         }
@@ -88,7 +94,8 @@ impl State {
     pub(super) fn cascade(&mut self, ended: JobId, now: Timestamp) {
         let mut ended = VecDeque::from([ended]);
         while let Some(parent) = ended.pop_front() {
-            let Some(state) = self.jobs.get(&parent).map(|job| job.state).filter(|state| state.is_terminal()) else {
+            let Some(state) = self.jobs.get(&parent).map(|job| job.state).filter(|state| state.is_terminal())
+            else {
                 continue;
             };
             for child in self.children.get(&parent).cloned().unwrap_or_default() {

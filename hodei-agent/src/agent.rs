@@ -1,0 +1,288 @@
+//! How an agent is put together, and the handle on a running one.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hodei_core::gateway::{Offer, WorkerGateway};
+use hodei_core::job::{JobKind, Resources};
+use hodei_core::log::LogReader;
+use hodei_core::text::TextMap;
+use hodei_core::{Clock, Error, ErrorKind, Fault, Name, Result, SystemClock};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::driver::{Driver, Order};
+use crate::execute::{Context, Executor, Handlers, IntoOutcome, ProcessExecutor};
+use crate::log::LogStore;
+use crate::machine::Machine;
+
+/// The most jobs that an agent runs at once.
+const SLOTS_MAX: u32 = 65_536;
+/// What is taken for the memory of a machine that does not tell.
+const MEMORY_UNKNOWN: u64 = 1 << 30;
+
+/// The way to an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct Agent;
+
+impl Agent {
+    /// Begins to put an agent together that works for a node.
+    pub fn builder(gateway: Arc<dyn WorkerGateway>) -> AgentBuilder<()> {
+        AgentBuilder {
+            gateway,
+            name: "agent".to_owned(),
+            slots: default_slots(),
+            capacity: None,
+            handlers: Handlers::new(Arc::new(())),
+            processes: None,
+            executors: Vec::new(),
+            logs: None,
+            labels: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// Puts an agent together. Nothing happens before [`AgentBuilder::start`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct AgentBuilder<S> {
+    gateway: Arc<dyn WorkerGateway>,
+    name: String,
+    slots: u32,
+    capacity: Option<Resources>,
+    handlers: Handlers<S>,
+    processes: Option<Arc<ProcessExecutor>>,
+    executors: Vec<Arc<dyn Executor>>,
+    logs: Option<PathBuf>,
+    labels: Vec<(String, String)>,
+    faults: Vec<Fault>,
+}
+
+impl AgentBuilder<()> {
+    /// Sets the state that handlers share; before the first handler.
+    pub fn state<S: Send + Sync + 'static>(mut self, state: S) -> AgentBuilder<S> {
+        if !self.handlers.is_empty() {
+            self.faults.push(Fault::new("state", "after_handler"));
+        }
+        AgentBuilder {
+            gateway: self.gateway,
+            name: self.name,
+            slots: self.slots,
+            capacity: self.capacity,
+            handlers: Handlers::new(Arc::new(state)),
+            processes: self.processes,
+            executors: self.executors,
+            logs: self.logs,
+            labels: self.labels,
+            faults: self.faults,
+        }
+    }
+}
+
+impl<S: Send + Sync + 'static> AgentBuilder<S> {
+    /// Sets the name of the worker. Default: `agent`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets how many jobs run at once. Default: four for each processor.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Sets what the worker has. Default: [`machine_capacity`].
+    pub fn capacity(mut self, capacity: Resources) -> Self {
+        self.capacity = Some(capacity);
+        self
+    }
+
+    /// Adds a handler: an async function of a context and its arguments.
+    pub fn handler<A, F, Fut, R>(mut self, handler: F) -> Self
+    where
+        A: JobKind,
+        F: Fn(Context<S>, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = R> + Send + 'static,
+        R: IntoOutcome + 'static,
+    {
+        match Name::new(A::KIND) {
+            Ok(kind) => {
+                if self.handlers.add(kind, handler) {
+                    self.faults.push(Fault::new(format!("handler.{}", A::KIND), "duplicate"));
+                }
+            }
+            Err(error) => self.faults.extend(error.faults().iter().cloned()),
+        }
+        self
+    }
+
+    /// Runs commands.
+    pub fn commands(mut self, executor: ProcessExecutor) -> Self {
+        self.processes = Some(Arc::new(executor));
+        self
+    }
+
+    /// Adds an executor of another kind.
+    pub fn executor(mut self, executor: Arc<dyn Executor>) -> Self {
+        self.executors.push(executor);
+        self
+    }
+
+    /// Sets the directory where logs are kept. Default: the last ones are kept in memory.
+    pub fn logs(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.logs = Some(directory.into());
+        self
+    }
+
+    /// Adds what the worker says about itself.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((name.into(), value.into()));
+        self
+    }
+
+    /// Checks everything, ends what a killed life of this agent left running, and starts to work.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with every contradiction found; `Io` when the directory for work cannot be made or swept.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing has been started when it is dropped.
+    pub async fn start(mut self) -> Result<AgentHandle> {
+        let (name, labels) = self.check()?;
+        if let Some(processes) = &self.processes {
+            processes.recover().await?;
+        }
+        let mut executors = std::mem::take(&mut self.executors);
+        if !self.handlers.is_empty() {
+            executors.push(Arc::new(self.handlers));
+        }
+        executors.extend(self.processes.map(|executor| executor as Arc<dyn Executor>));
+        let mut by_work = HashMap::new();
+        for (n, executor) in executors.iter().enumerate() {
+            by_work.extend(executor.runs().into_iter().map(|runs| (runs, n)));
+        }
+        let offer = Offer {
+            runs: by_work.keys().cloned().collect(),
+            capacity: self.capacity.unwrap_or_else(machine_capacity),
+            slots: self.slots,
+            labels,
+        };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let incarnation = u64::try_from(clock.now().as_micros()).unwrap_or(0);
+        let logs = Arc::new(LogStore::new(self.logs));
+        let (order, orders) = watch::channel(Order::Work);
+        let (notify, notes) = mpsc::unbounded_channel();
+        let driver = Driver {
+            gateway: self.gateway,
+            machine: Machine::new(name, incarnation, Arc::new(offer)),
+            clock,
+            executors,
+            logs: Arc::clone(&logs),
+            orders,
+            notes,
+            notify,
+            stops: HashMap::new(),
+            runs: JoinSet::new(),
+            by_work,
+        };
+        let task = tokio::spawn(driver.run());
+        Ok(AgentHandle { order, task: Mutex::new(Some(AbortOnDrop(task))), logs })
+    }
+
+    fn check(&self) -> Result<(Name, TextMap)> {
+        let mut faults = self.faults.clone();
+        faults.extend(Name::fault("name", &self.name));
+        if self.slots == 0 {
+            faults.push(Fault::new("slots", "zero"));
+        } else if self.slots > SLOTS_MAX {
+            faults.push(Fault::new("slots", "too_large").limit(SLOTS_MAX.into()));
+        }
+        if self.handlers.is_empty() && self.processes.is_none() && self.executors.is_empty() {
+            faults.push(Fault::new("executors", "empty").detail("the agent could run nothing"));
+        }
+        let labels = TextMap::new(self.labels.iter().map(|(name, value)| (name, value)));
+        if labels.is_none() {
+            faults.push(Fault::new("labels", "nul"));
+        }
+        match (faults.first(), labels) {
+            (None, Some(labels)) => Ok((Name::new(&self.name)?, labels)),
+            _ => {
+                let why: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                Err(Error::new(ErrorKind::Config, "agent.start").with("why", why.join("; ")))
+            }
+        }
+    }
+}
+
+/// A running agent. Dropping it ends what runs at once; call [`AgentHandle::shutdown`] to let it end first.
+#[derive(Debug)]
+pub struct AgentHandle {
+    order: watch::Sender<Order>,
+    task: Mutex<Option<AbortOnDrop>>,
+    logs: Arc<LogStore>,
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl AgentHandle {
+    /// Returns the logs of the agent's runs.
+    #[must_use]
+    pub fn logs(&self) -> Arc<dyn LogReader> {
+        Arc::clone(&self.logs) as Arc<dyn LogReader>
+    }
+
+    /// Takes no more work and waits until what runs has ended and its end is durable. Idempotent. Call it before the
+    /// node is shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: when dropped, what runs is ended at once.
+    pub async fn shutdown(&self) {
+        self.end(Order::Drain).await;
+    }
+
+    /// Ends what runs at once, with everything it started, and says nothing more. Idempotent.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`AgentHandle::shutdown`].
+    pub async fn kill(&self) {
+        self.end(Order::Kill).await;
+    }
+
+    async fn end(&self, order: Order) {
+        let Some(mut task) = self.task.lock().await.take() else { return };
+        self.order.send_replace(order);
+        // A loop that panicked has nothing left to end.
+        let _ = (&mut task.0).await;
+    }
+}
+
+fn default_slots() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(processors * 4).unwrap_or(SLOTS_MAX).min(SLOTS_MAX)
+}
+
+/// Returns what this machine has: its processors and its memory, no GPUs.
+#[must_use]
+pub fn machine_capacity() -> Resources {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+    });
+    Resources::none().cpu_millis(processors as u64 * 1_000).memory(memory.unwrap_or(MEMORY_UNKNOWN))
+}

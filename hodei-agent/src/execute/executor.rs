@@ -1,0 +1,125 @@
+//! The port of executors, and what a run is given.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use hodei_core::gateway::{Assignment, News, StopCause};
+use hodei_core::job::{Job, Manifest, Runs, Stream};
+use hodei_core::log::LogKey;
+use hodei_core::store::Input;
+use tokio::sync::{mpsc, watch};
+
+use crate::driver::Note;
+use crate::log::{LogStore, LogWriter};
+
+/// How a run ends.
+pub type RunFuture = Pin<Box<dyn Future<Output = News> + Send>>;
+
+/// Runs one kind of work. Dropping the future it returns must end the run.
+pub trait Executor: Send + Sync + fmt::Debug {
+    /// Returns what it can run.
+    fn runs(&self) -> Vec<Runs>;
+
+    /// Runs a job to its end; ends it early when the run's [`StopToken`] says so.
+    fn execute(self: Arc<Self>, run: Run) -> RunFuture;
+}
+
+const _: fn(&dyn Executor) = |_| ();
+
+/// Tells a run that it must end.
+#[derive(Clone, Debug)]
+pub struct StopToken(Arc<watch::Sender<Option<StopCause>>>);
+
+impl StopToken {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    pub(crate) fn stop(&self, why: StopCause) {
+        self.0.send_if_modified(|stop| {
+            // A lost lease outweighs a cancellation.
+            let news = *stop != Some(why) && *stop != Some(StopCause::LeaseLost);
+            if news {
+                *stop = Some(why);
+            }
+            news
+        });
+    }
+
+    /// Returns why the run must end, if it must.
+    #[must_use]
+    pub fn stopped(&self) -> Option<StopCause> {
+        *self.0.borrow()
+    }
+
+    /// Waits until the run must end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait(&self) -> StopCause {
+        let mut changes = self.0.subscribe();
+        match changes.wait_for(Option::is_some).await {
+            Ok(stop) => stop.unwrap_or(StopCause::LeaseLost),
+            // The sender is ours: it cannot be gone.
+            Err(_) => StopCause::LeaseLost,
+        }
+    }
+}
+
+/// A job to run, and what belongs to the run.
+#[derive(Debug)]
+pub struct Run {
+    job: Job,
+    inputs: Arc<[Input]>,
+    stop: StopToken,
+    logs: Arc<LogStore>,
+    notify: mpsc::UnboundedSender<Note>,
+}
+
+impl Run {
+    pub(crate) fn new(
+        assignment: Assignment,
+        stop: StopToken,
+        logs: Arc<LogStore>,
+        notify: mpsc::UnboundedSender<Note>,
+    ) -> Self {
+        Self { job: assignment.job, inputs: assignment.inputs, stop, logs, notify }
+    }
+
+    /// Returns the job, with the epoch to run it under.
+    #[must_use]
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Returns what the direct parents gave back.
+    #[must_use]
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// Returns what tells the run to end.
+    #[must_use]
+    pub fn stop(&self) -> &StopToken {
+        &self.stop
+    }
+
+    /// Tells how far the run is.
+    pub fn progress(&self, done: u32, total: u32) {
+        // A loop that is gone has nobody to tell.
+        let _ = self.notify.send(Note::Progress(self.job.id, self.job.epoch, done, total));
+    }
+
+    pub(crate) fn log(&self, stream: Stream) -> LogWriter {
+        let (tenant, job, epoch) = (self.job.tenant.clone(), self.job.id, self.job.epoch);
+        self.logs.writer(LogKey { tenant, job, epoch, stream })
+    }
+
+    pub(crate) fn manifest(logs: impl IntoIterator<Item = LogWriter>) -> Option<Arc<Manifest>> {
+        let logs: Vec<_> = logs.into_iter().filter_map(LogWriter::end).collect();
+        (!logs.is_empty()).then(|| Arc::new(Manifest { logs, artifacts: Vec::new() }))
+    }
+}

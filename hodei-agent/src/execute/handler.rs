@@ -1,0 +1,137 @@
+//! Runs typed handlers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hodei_core::Name;
+use hodei_core::gateway::News;
+use hodei_core::job::{Failure, FailureClass, Finish, JobKind, Outcome as JobOutcome, Runs};
+
+use super::context::Context;
+use super::executor::{Executor, Run, RunFuture};
+use super::outcome::{IntoOutcome, Outcome};
+
+/// How long a handler may go on after it was told to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+type Call<S> = dyn Fn(Context<S>) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync;
+
+/// The handlers of an agent, by the kind of their arguments.
+pub(crate) struct Handlers<S> {
+    state: Arc<S>,
+    by_kind: HashMap<Name, Arc<Call<S>>>,
+}
+
+impl<S> fmt::Debug for Handlers<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_kind.keys()).finish()
+    }
+}
+
+impl<S: Send + Sync + 'static> Handlers<S> {
+    pub(crate) fn new(state: Arc<S>) -> Self {
+        Self { state, by_kind: HashMap::new() }
+    }
+
+    /// Adds a handler; says whether there was one of that kind.
+    pub(crate) fn add<A, F, Fut, R>(&mut self, kind: Name, handler: F) -> bool
+    where
+        A: JobKind,
+        F: Fn(Context<S>, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = R> + Send + 'static,
+        R: IntoOutcome + 'static,
+    {
+        let call = move |context: Context<S>| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+            match context.job().spec.payload().args::<A>() {
+                Ok(args) => Box::pin(handler(context, args).map(IntoOutcome::into_outcome)),
+                Err(error) => {
+                    let failure = Failure::new(FailureClass::BadInput, error.to_string());
+                    Box::pin(std::future::ready(Outcome::Failed(failure)))
+                }
+            }
+        };
+        self.by_kind.insert(kind, Arc::new(call)).is_some()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_kind.is_empty()
+    }
+}
+
+impl<S: Send + Sync + 'static> Executor for Handlers<S> {
+    fn runs(&self) -> Vec<Runs> {
+        self.by_kind.keys().cloned().map(Runs::Handler).collect()
+    }
+
+    fn execute(self: Arc<Self>, run: Run) -> RunFuture {
+        let call = match run.job().spec.payload().runs() {
+            Runs::Handler(kind) => self.by_kind.get(&kind).map(Arc::clone),
+            Runs::Command => None,
+        };
+        let Some(call) = call else {
+            let failure = Failure::new(FailureClass::BadInput, "this agent has no such handler");
+            return Box::pin(std::future::ready(Outcome::Failed(failure).news()));
+        };
+        let context = Context::new(Arc::clone(&self.state), run);
+        Box::pin(async move {
+            let outcome = watch(&context, &*call).await;
+            let mut news = outcome.news();
+            if let News::Ended(finish) = &mut news {
+                finish.manifest = Run::manifest(context.take_log());
+                if finish.outcome == JobOutcome::Succeeded {
+                    finish.spawn = context.take_spawned();
+                }
+            }
+            news
+        })
+    }
+}
+
+/// Calls the handler, catches its panics, and ends it when its time is over or somebody wants it to end.
+async fn watch<S: Send + Sync + 'static>(context: &Context<S>, call: &Call<S>) -> Outcome {
+    let called = std::panic::catch_unwind(AssertUnwindSafe(|| call(context.clone())));
+    let Ok(future) = called else { return panicked(None) };
+    let mut future = AssertUnwindSafe(future).catch_unwind();
+    let timeout = context.job().spec.timeout();
+    tokio::select! {
+        biased;
+        outcome = &mut future => outcome.unwrap_or_else(|panic| panicked(Some(&*panic))),
+        _ = context.cancelled() => {
+            // A run that had truly ended has ended; whatever else comes now, it was stopped.
+            match tokio::time::timeout(GRACE, &mut future).await {
+                Ok(Ok(done @ Outcome::Done(_))) => done,
+                _ => Outcome::Cancel,
+            }
+        }
+        () = over(timeout) => {
+            let message = format!("it took longer than {timeout:?}");
+            Outcome::Failed(Failure::new(FailureClass::Timeout, message))
+        }
+    }
+}
+
+async fn over(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn panicked(panic: Option<&(dyn std::any::Any + Send)>) -> Outcome {
+    let text = panic.and_then(|panic| {
+        panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned())
+    });
+    let message = text.map_or_else(|| "the handler panicked".to_owned(), |text| format!("the handler panicked: {text}"));
+    Outcome::Failed(Failure::new(FailureClass::Panic, message))
+}
+
+/// Says how a run ended badly before it began.
+pub(super) fn failed(class: FailureClass, message: impl Into<String>) -> News {
+    News::Ended(Box::new(Finish::failed(Failure::new(class, message))))
+}

@@ -1,0 +1,5 @@
+//! What the agent holds and has to say: no clock, no I/O, no spawn.
+
+mod session;
+
+pub(crate) use session::{Effect, Machine};

@@ -1,0 +1,281 @@
+//! The agent's side of the session with its node.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hodei_core::gateway::{Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop};
+use hodei_core::job::Epoch;
+use hodei_core::{JobId, Name, Timestamp};
+
+/// How many jobs' highest epochs are remembered, so that a repeated assignment is told apart.
+const REMEMBERED: usize = 65_536;
+/// A run that lasts longer than this is reported as started; a shorter one only as ended.
+const STARTED_AFTER: Duration = Duration::from_millis(10);
+
+/// What the driver is to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Begin a run.
+    Start(Box<Assignment>),
+    /// End a run.
+    Stop(Stop),
+}
+
+/// Slots held, epochs seen, reports not acknowledged.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    worker: Name,
+    incarnation: u64,
+    seq: u64,
+    seen: u64,
+    offer: Arc<Offer>,
+    running: HashMap<JobId, Held>,
+    /// Runs in the order of their beginning that may have to be reported as started.
+    young: VecDeque<(Timestamp, JobId, Epoch)>,
+    reports: VecDeque<Report>,
+    next_report: u64,
+    received: u64,
+    epochs: HashMap<JobId, Epoch>,
+    remembered: VecDeque<JobId>,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    epoch: Epoch,
+    progress: Option<(u32, u32)>,
+}
+
+impl Machine {
+    pub(crate) fn new(worker: Name, incarnation: u64, offer: Arc<Offer>) -> Self {
+        Self {
+            worker,
+            incarnation,
+            seq: 0,
+            seen: 0,
+            offer,
+            running: HashMap::new(),
+            young: VecDeque::new(),
+            reports: VecDeque::new(),
+            next_report: 1,
+            received: 0,
+            epochs: HashMap::new(),
+            remembered: VecDeque::new(),
+            draining: false,
+        }
+    }
+
+    /// Takes in what the node wants, and returns what to do about it.
+    pub(crate) fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Effect> {
+        if desired.number <= self.seen {
+            return Vec::new();
+        }
+        self.seen = desired.number;
+        self.received = self.received.max(desired.received);
+        while self.reports.front().is_some_and(|report| report.number <= desired.acked) {
+            self.reports.pop_front();
+        }
+        let mut effects = Vec::new();
+        for assignment in desired.assign {
+            effects.extend(self.assigned(assignment, now));
+        }
+        for stop in desired.stop {
+            if self.running.get(&stop.job).is_some_and(|held| held.epoch == stop.epoch) {
+                effects.push(Effect::Stop(stop));
+            }
+        }
+        effects
+    }
+
+    fn assigned(&mut self, assignment: Assignment, now: Timestamp) -> Option<Effect> {
+        let (job, epoch) = (assignment.job.id, assignment.job.epoch);
+        if self.epochs.get(&job).is_some_and(|highest| *highest >= epoch) {
+            // Said twice: it runs, or it ran and the report is on its way.
+            return None;
+        }
+        self.remember(job, epoch);
+        if self.draining || self.running.len() >= self.offer.slots as usize {
+            self.report(job, epoch, News::Returned);
+            return None;
+        }
+        self.running.insert(job, Held { epoch, progress: None });
+        self.young.push_back((now, job, epoch));
+        Some(Effect::Start(Box::new(assignment)))
+    }
+
+    fn remember(&mut self, job: JobId, epoch: Epoch) {
+        if self.epochs.insert(job, epoch).is_none() {
+            self.remembered.push_back(job);
+        }
+        if self.remembered.len() > REMEMBERED
+            && let Some(oldest) = self.remembered.pop_front()
+        {
+            if self.running.contains_key(&oldest) {
+                self.remembered.push_back(oldest);
+            } else {
+                self.epochs.remove(&oldest);
+            }
+        }
+    }
+
+    /// Takes in how a run ended.
+    pub(crate) fn ended(&mut self, job: JobId, epoch: Epoch, news: News) {
+        if self.running.get(&job).is_some_and(|held| held.epoch == epoch) {
+            self.running.remove(&job);
+            self.report(job, epoch, news);
+        }
+    }
+
+    /// Takes in how far a run is.
+    pub(crate) fn progress(&mut self, job: JobId, epoch: Epoch, done: u32, total: u32) {
+        if let Some(held) = self.running.get_mut(&job).filter(|held| held.epoch == epoch) {
+            held.progress = Some((done, total));
+        }
+    }
+
+    /// Takes no more work.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Says whether nothing runs and everything that ended has been acknowledged.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.reports.is_empty()
+    }
+
+    /// Says whether there are reports that the node has not received.
+    pub(crate) fn has_news(&self) -> bool {
+        self.reports.back().is_some_and(|report| report.number > self.received)
+    }
+
+    /// Notes the runs that have lasted long enough to be reported as started.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        while let Some((at, job, epoch)) = self.young.front().copied() {
+            let runs = self.running.get(&job).is_some_and(|held| held.epoch == epoch);
+            if runs && at.saturating_add(STARTED_AFTER) > now {
+                return;
+            }
+            self.young.pop_front();
+            if runs {
+                self.report(job, epoch, News::Started);
+            }
+        }
+    }
+
+    /// When to call [`Machine::tick`] at the latest.
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+        self.young.front().map(|(at, ..)| at.saturating_add(STARTED_AFTER))
+    }
+
+    /// The node does not know what it had received: everything that it has not made durable is said again.
+    pub(crate) fn reconnect(&mut self) {
+        self.received = self.reports.front().map_or(self.received, |first| first.number - 1);
+    }
+
+    /// What the next call says.
+    pub(crate) fn state(&mut self) -> SessionState {
+        self.seq += 1;
+        let running = self.running.iter().map(|(job, held)| RunningJob {
+            job: *job,
+            epoch: held.epoch,
+            progress: held.progress,
+        });
+        let unsaid = self.reports.partition_point(|report| report.number <= self.received);
+        SessionState {
+            worker: self.worker.clone(),
+            incarnation: self.incarnation,
+            seq: self.seq,
+            seen: self.seen,
+            offer: Arc::clone(&self.offer),
+            running: running.collect(),
+            reports: self.reports.iter().skip(unsaid).cloned().collect(),
+            draining: self.draining,
+        }
+    }
+
+    fn report(&mut self, job: JobId, epoch: Epoch, news: News) {
+        self.reports.push_back(Report { number: self.next_report, job, epoch, news });
+        self.next_report += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::Tenant;
+    use hodei_core::job::{JobSpec, NewJob, Resources, Runs, rules};
+
+    use super::*;
+
+    fn machine(slots: u32) -> Machine {
+        let offer = Offer {
+            runs: vec![Runs::Command],
+            capacity: Resources::none(),
+            slots,
+            labels: hodei_core::text::TextMap::default(),
+        };
+        Machine::new(Name::literal("w"), 1, Arc::new(offer))
+    }
+
+    fn assignment(ticket: u64, epoch: u64) -> Assignment {
+        let mut new = NewJob::new(JobSpec::command(["true"]).build().unwrap());
+        new.id = JobId::from_parts(ticket, Tenant::default().slot(), 0);
+        let (mut job, _) = rules::admit(new, Timestamp::EPOCH);
+        job.epoch = Epoch::from_number(epoch);
+        Assignment { job, inputs: Arc::from([]) }
+    }
+
+    fn assign(machine: &mut Machine, number: u64, ticket: u64, epoch: u64) -> usize {
+        let desired = Desired { number, assign: vec![assignment(ticket, epoch)], ..Desired::default() };
+        machine.desired(desired, Timestamp::EPOCH).len()
+    }
+
+    #[test]
+    fn an_epoch_runs_once() {
+        let mut machine = machine(8);
+        assert_eq!(assign(&mut machine, 1, 1, 1), 1);
+        assert_eq!(assign(&mut machine, 2, 1, 1), 0);
+        let job = assignment(1, 1).job.id;
+        machine.ended(job, Epoch::from_number(1), News::Returned);
+        assert_eq!(assign(&mut machine, 3, 1, 1), 0);
+        assert_eq!(assign(&mut machine, 4, 1, 2), 1);
+    }
+
+    #[test]
+    fn reports_are_said_until_they_are_received_and_kept_until_they_are_acked() {
+        let mut machine = machine(8);
+        assign(&mut machine, 1, 1, 1);
+        machine.ended(assignment(1, 1).job.id, Epoch::from_number(1), News::Returned);
+        assert_eq!(machine.state().reports.len(), 1);
+        assert_eq!(machine.state().reports.len(), 1);
+        machine.desired(Desired { number: 2, received: 1, ..Desired::default() }, Timestamp::EPOCH);
+        assert_eq!((machine.state().reports.len(), machine.is_idle()), (0, false));
+        machine.reconnect();
+        assert_eq!(machine.state().reports.len(), 1);
+        machine.desired(Desired { number: 3, received: 1, acked: 1, ..Desired::default() }, Timestamp::EPOCH);
+        assert!(machine.is_idle());
+    }
+
+    #[test]
+    fn work_beyond_the_slots_and_while_draining_goes_back() {
+        let mut machine = machine(1);
+        assert_eq!((assign(&mut machine, 1, 1, 1), assign(&mut machine, 2, 2, 1)), (1, 0));
+        machine.drain();
+        assert_eq!(assign(&mut machine, 3, 3, 1), 0);
+        let returned = machine.state().reports;
+        assert!(returned.iter().all(|report| report.news == News::Returned) && returned.len() == 2);
+    }
+
+    #[test]
+    fn only_a_long_run_is_reported_as_started() {
+        let mut machine = machine(2);
+        assign(&mut machine, 1, 1, 1);
+        assign(&mut machine, 2, 2, 1);
+        machine.ended(assignment(1, 1).job.id, Epoch::from_number(1), News::Returned);
+        machine.tick(Timestamp::EPOCH.saturating_add(STARTED_AFTER));
+        let started: Vec<_> =
+            machine.state().reports.into_iter().filter(|report| report.news == News::Started).collect();
+        assert_eq!(started.iter().map(|report| report.job).collect::<Vec<_>>(), [assignment(2, 1).job.id]);
+        assert_eq!(machine.poll_timeout(), None);
+    }
+}
