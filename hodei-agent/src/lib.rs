@@ -30,4 +30,6 @@ mod machine;
 mod sys;
 
 pub use agent::{Agent, AgentBuilder, AgentHandle, machine_capacity};
-pub use execute::{Context, Executor, IntoOutcome, Json, Outcome, ProcessExecutor, Run, RunFuture, StopToken};
+pub use execute::{
+    Context, Executor, IntoOutcome, Json, Outcome, ProcessExecutor, Run, RunFuture, StopToken,
+};

@@ -19,7 +19,14 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(filter: EventFilter, overflow: Overflow, capacity: usize) -> Self {
-        Self { filter, overflow, capacity: capacity.max(1), waiting: VecDeque::new(), events: 0, cut_off: false }
+        Self {
+            filter,
+            overflow,
+            capacity: capacity.max(1),
+            waiting: VecDeque::new(),
+            events: 0,
+            cut_off: false,
+        }
     }
 
     pub(crate) fn wants(&self, event: &Event) -> bool {

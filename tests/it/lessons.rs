@@ -1,6 +1,5 @@
 //! What an older system of this kind got wrong.
 
-
 use hodei_agent::{Agent, Context};
 use hodei_core::job::{JobKind, JobSpec, NewJob, Resources, State};
 use hodei_core::pipeline::{Pipeline, Step};

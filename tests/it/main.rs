@@ -1,4 +1,7 @@
 //! Whole-system tests: one binary, one module per promise.
 
+mod agent_by_hand;
 mod house;
+mod lessons;
 mod tidy;
+mod walk;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ use crate::sys::{Exit as SysExit, Privileges};
 pub struct ProcessExecutor {
     work_dir: PathBuf,
     grace: Duration,
+    privileges: Privileges,
+    escapees: Escapees,
     masker: Arc<dyn SecretMasker>,
     processes: OnceCell<Processes>,
 }
@@ -49,6 +52,8 @@ impl ProcessExecutor {
         Self {
             work_dir: std::env::temp_dir().join(format!("hodei-{unique}")),
             grace: Duration::from_secs(5),
+            privileges: Privileges::Fixed,
+            escapees: Escapees::Always,
             masker: Arc::new(NoMask),
             processes: OnceCell::new(),
         }
@@ -66,6 +71,21 @@ impl ProcessExecutor {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Looks for processes that left a run's session only where there is a sign of them, not after every run: faster
+    /// for tiny commands that are trusted. Default: after every run.
+    #[must_use]
+    pub fn trusting(mut self) -> Self {
+        self.escapees = Escapees::OnSuspicion;
+        self
+    }
+
+    /// Lets commands gain rights, by set-user-id programs for one. Default: they cannot.
+    #[must_use]
+    pub fn may_gain_rights(mut self) -> Self {
+        self.privileges = Privileges::MayGain;
         self
     }
 
@@ -105,13 +125,21 @@ impl ProcessExecutor {
             Err(error) => return failed(FailureClass::Workspace, format!("no place to work in: {error}")),
         };
         let logs = [run.log(Stream::Stdout), run.log(Stream::Stderr)];
-        let sink = Arc::new(Sink { streams: logs.map(|log| Mutex::new((self.masker.begin(&[]), Some(log)))) });
-        let finished = self.supervise(&run, &spec, command, &files, Arc::clone(&sink) as Arc<dyn OutputSink>).await;
+        let sink =
+            Arc::new(Sink { streams: logs.map(|log| Mutex::new((self.masker.begin(&[]), Some(log)))) });
+        let finished =
+            self.supervise(&run, &spec, command, &files, Arc::clone(&sink) as Arc<dyn OutputSink>).await;
+        let mut writers = sink.end().await;
         let mut finish = match finished {
-            Ok(finished) => judge(&run, &spec, command, &files, &finished),
+            Ok(finished) => {
+                let mut remarks = run.log(Stream::System);
+                remarks.write(&remark(&finished));
+                writers.push(remarks);
+                judge(&run, &spec, command, &files, &finished)
+            }
             Err(message) => Finish::failed(Failure::new(FailureClass::Spawn, message)),
         };
-        finish.manifest = Run::manifest(sink.end().await);
+        finish.manifest = Run::manifest(writers);
         files.remove();
         News::Ended(Box::new(finish))
     }
@@ -133,8 +161,8 @@ impl ProcessExecutor {
             cwd: cwd.map_or_else(|| files.directory.clone(), PathBuf::from),
             timeout: spec.timeout(),
             grace: self.grace,
-            privileges: Privileges::Fixed,
-            escapees: Escapees::Always,
+            privileges: self.privileges,
+            escapees: self.escapees,
         };
         let (stop, stopped) = watch::channel(Stop::Run);
         let ended = processes.run(plan, Control { stop: stopped, output });
@@ -145,7 +173,7 @@ impl ProcessExecutor {
                 finished = &mut ended => return finished.map_err(|error| error.to_string()),
                 why = run.stop().wait(), if wish == Stop::Run => {
                     stop.send_replace(match why {
-                        StopCause::Cancelled => Stop::Terminate,
+                        StopCause::Cancelled => wish.escalated(),
                         // Somebody else runs it now, or is about to.
                         StopCause::LeaseLost => Stop::Kill,
                     });
@@ -189,6 +217,35 @@ fn variables(run: &Run, command: &Command, files: &Files) -> BTreeMap<OsString, 
         ("HODEI_OUTPUT".to_owned(), shown(&files.output)),
     ]);
     environment(&host, &INHERITED_BY_DEFAULT, &own, &hodei)
+}
+
+/// What the run's own log says of its end.
+fn remark(finished: &Finished) -> Bytes {
+    let Finished { usage, duration, .. } = finished;
+    let exit = match finished.exit {
+        SysExit::Code(code) => format!("exit code {code}"),
+        SysExit::Signal { number, core_dumped: false } => format!("signal {number}"),
+        SysExit::Signal { number, core_dumped: true } => format!("signal {number}, core dumped"),
+    };
+    let mut text = format!(
+        "{exit} after {duration:?}: user {:?}, system {:?}, {} bytes out, {} bytes err",
+        usage.user, usage.system, finished.stdout_bytes, finished.stderr_bytes
+    );
+    // Writing to a String cannot fail.
+    if let Some(bytes) = usage.max_resident_bytes {
+        let _ = write!(text, ", {bytes} bytes resident");
+    }
+    if finished.leaked {
+        text.push_str("; something still held its output open, some may be missing");
+    }
+    if finished.escapees > 0 {
+        let _ = write!(text, "; {} processes had left its session and were killed", finished.escapees);
+    }
+    if !finished.contained {
+        text.push_str("; some of its processes may be left");
+    }
+    text.push('\n');
+    text.into()
 }
 
 /// Says how the job ended by how its process ended and by what it left.
@@ -250,7 +307,11 @@ impl Files {
                 .map_err(|error| format!("the output file is not a JSON object of strings: {error}"))?
         };
         let missing: Vec<&str> = declared.into_iter().filter(|name| !given.contains_key(*name)).collect();
-        if missing.is_empty() { Ok(bytes.into()) } else { Err(format!("it did not write {}", missing.join(", "))) }
+        if missing.is_empty() {
+            Ok(bytes.into())
+        } else {
+            Err(format!("it did not write {}", missing.join(", ")))
+        }
     }
 
     fn remove(self) {
@@ -273,9 +334,12 @@ fn inputs_json(inputs: &[Input]) -> Vec<u8> {
 
 /// Takes the output of a process through the mask into the log.
 struct Sink {
-    /// Standard output and standard error; a tokio mutex because a write may wait.
-    streams: [Mutex<(Box<dyn MaskStream>, Option<LogWriter>)>; 2],
+    /// Standard output and standard error; a tokio mutex because it is held where the process is read.
+    streams: [Mutex<Masked>; 2],
 }
+
+/// A stream on its way through the mask; its writer is taken at its end.
+type Masked = (Box<dyn MaskStream>, Option<LogWriter>);
 
 impl Sink {
     async fn end(&self) -> Vec<LogWriter> {

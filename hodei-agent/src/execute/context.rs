@@ -1,5 +1,6 @@
 //! What a handler knows of its run.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -69,7 +70,8 @@ impl<S> Context<S> {
     /// `NotFound` when there is no such parent or it gave nothing back, `Invalid` when it is of another form.
     pub fn input<T: serde::de::DeserializeOwned>(&self, parent: &str) -> Result<T> {
         let missing = || Error::new(ErrorKind::NotFound, "context.input").with("parent", parent);
-        let input = self.inner.run.inputs().iter().find(|input| input.name.as_str() == parent).ok_or_else(missing)?;
+        let input =
+            self.inner.run.inputs().iter().find(|input| input.name.as_str() == parent).ok_or_else(missing)?;
         let bytes = input.output.inline().filter(|bytes| !bytes.is_empty()).ok_or_else(missing)?;
         serde_json::from_slice(bytes).map_err(|source| {
             Error::new(ErrorKind::Invalid, "context.input").with("parent", parent).source_error(source)
@@ -92,8 +94,9 @@ impl<S> Context<S> {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn cancelled(&self) -> StopCause {
-        self.inner.run.stop().wait().await
+    pub fn cancelled(&self) -> impl Future<Output = StopCause> + Send + use<S> {
+        let stop = self.inner.run.stop().clone();
+        async move { stop.wait().await }
     }
 
     /// Writes a line to the run's own log.

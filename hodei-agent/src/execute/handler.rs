@@ -125,9 +125,13 @@ async fn over(timeout: Option<Duration>) {
 
 fn panicked(panic: Option<&(dyn std::any::Any + Send)>) -> Outcome {
     let text = panic.and_then(|panic| {
-        panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned())
+        panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
     });
-    let message = text.map_or_else(|| "the handler panicked".to_owned(), |text| format!("the handler panicked: {text}"));
+    let message = text
+        .map_or_else(|| "the handler panicked".to_owned(), |text| format!("the handler panicked: {text}"));
     Outcome::Failed(Failure::new(FailureClass::Panic, message))
 }
 

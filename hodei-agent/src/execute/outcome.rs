@@ -38,7 +38,8 @@ impl Outcome {
         let finish = match self {
             Self::Snooze(wait) => return News::Snoozed(wait),
             Self::Done(output) if output.len() > OUTPUT_INLINE_MAX => {
-                let message = format!("the output has {} bytes, at most {OUTPUT_INLINE_MAX} are kept", output.len());
+                let message =
+                    format!("the output has {} bytes, at most {OUTPUT_INLINE_MAX} are kept", output.len());
                 Finish::failed(Failure::new(FailureClass::BadOutput, message))
             }
             Self::Done(output) => Finish::succeeded(Output::Inline(output)),
@@ -91,9 +92,10 @@ impl<T: serde::Serialize> IntoOutcome for Json<T> {
     fn into_outcome(self) -> Outcome {
         match serde_json::to_vec(&self.0) {
             Ok(bytes) => Outcome::Done(bytes.into()),
-            Err(error) => {
-                Outcome::Failed(Failure::new(FailureClass::BadOutput, format!("the output is not JSON: {error}")))
-            }
+            Err(error) => Outcome::Failed(Failure::new(
+                FailureClass::BadOutput,
+                format!("the output is not JSON: {error}"),
+            )),
         }
     }
 }

@@ -97,7 +97,9 @@ impl LogStore {
         let (bytes, dropped) = match (&self.directory, &live) {
             (None, Some(live)) => live.copy(offset, max),
             (Some(_), Some(live)) if live.grown.borrow().0 <= offset => (Bytes::new(), live.dropped()),
-            (Some(directory), _) => file::read(directory, key, offset, max).map_err(|source| failed(key, source))?,
+            (Some(directory), _) => {
+                file::read(directory, key, offset, max).map_err(|source| failed(key, source))?
+            }
             (None, None) => return Err(failed(key, std::io::ErrorKind::NotFound.into())),
         };
         let next = offset + bytes.len() as u64;
@@ -263,7 +265,7 @@ mod tests {
     async fn what_is_above_the_limit_is_counted() {
         let store = Arc::new(LogStore::new(None));
         let mut writer = store.writer(key());
-        writer.write(&Bytes::from(vec![7; MEMORY_MAX as usize - 1]));
+        writer.write(&Bytes::from(vec![7; usize::try_from(MEMORY_MAX).unwrap() - 1]));
         writer.write(&Bytes::from_static(b"abc"));
         assert_eq!(writer.end().map(|end| (end.kept, end.dropped)), Some((MEMORY_MAX, 2)));
         let read = store.read(&key(), MEMORY_MAX - 1, 10).await.unwrap();

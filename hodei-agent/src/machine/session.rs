@@ -144,11 +144,6 @@ impl Machine {
         self.running.is_empty() && self.reports.is_empty()
     }
 
-    /// Says whether there are reports that the node has not received.
-    pub(crate) fn has_news(&self) -> bool {
-        self.reports.back().is_some_and(|report| report.number > self.received)
-    }
-
     /// Notes the runs that have lasted long enough to be reported as started.
     pub(crate) fn tick(&mut self, now: Timestamp) {
         while let Some((at, job, epoch)) = self.young.front().copied() {

@@ -69,11 +69,6 @@ impl Child {
         Ok(Self { ready, leader })
     }
 
-    /// The process id, also the id of its group and its session.
-    pub(crate) const fn pid(&self) -> Pid {
-        self.leader.pid
-    }
-
     /// Waits until the leader has exited, and leaves it a zombie: its group keeps its id.
     ///
     /// # Errors
@@ -158,11 +153,6 @@ impl Drop for Leader {
 }
 
 impl Exit {
-    /// Whether the child exited with code 0.
-    pub(crate) const fn is_success(self) -> bool {
-        matches!(self, Self::Code(0))
-    }
-
     fn from_status(status: &WaitIdStatus) -> Option<Self> {
         if let Some(code) = status.exit_status() {
             return Some(Self::Code(code));

@@ -67,6 +67,7 @@ pub(crate) struct Swept {
 
 impl Swept {
     /// How many processes the sweep killed.
+    #[cfg(test)]
     pub(crate) fn total(&self) -> usize {
         self.killed.values().sum()
     }

@@ -134,7 +134,8 @@ async fn a_subscriber_of_a_bus_that_is_gone_learns_it() {
 async fn many_publishers_and_subscribers_keep_each_publishers_order() {
     const EACH: u32 = 5_000;
     let bus = Bus::new();
-    let subscribers: Vec<_> = (0..4).map(|_| bus.subscribe(EventFilter::all(), SubscribeOptions::default())).collect();
+    let subscribers: Vec<_> =
+        (0..4).map(|_| bus.subscribe(EventFilter::all(), SubscribeOptions::default())).collect();
     let readers: Vec<_> = subscribers
         .into_iter()
         .map(|mut subscriber| {
@@ -143,7 +144,9 @@ async fn many_publishers_and_subscribers_keep_each_publishers_order() {
                 let mut total = 0;
                 while total < 3 * EACH {
                     for delivery in subscriber.recv(100).await {
-                        let Delivery::Event(Event::Progress(progress)) = delivery else { panic!("{delivery:?}") };
+                        let Delivery::Event(Event::Progress(progress)) = delivery else {
+                            panic!("{delivery:?}")
+                        };
                         let publisher = (0..3).find(|p| event(*p, 0).job() == Some(progress.job)).unwrap();
                         let expected = &mut next[usize::try_from(publisher).unwrap()];
                         assert_eq!(progress.done, *expected);
@@ -173,7 +176,8 @@ async fn many_publishers_and_subscribers_keep_each_publishers_order() {
 #[tokio::test]
 async fn what_was_missed_is_read_back_from_the_store() {
     let store = Arc::new(MemoryStore::new());
-    let jobs: Vec<NewJob> = (0..5).map(|_| NewJob::new(JobSpec::command(["true"]).build().unwrap())).collect();
+    let jobs: Vec<NewJob> =
+        (0..5).map(|_| NewJob::new(JobSpec::command(["true"]).build().unwrap())).collect();
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
     store.submit(jobs, SubmitOptions::each()).await.unwrap();
     let mut replay = Replay::from_start(store, Scope::All);

@@ -1,6 +1,7 @@
 //! The scheduler's state and its three verbs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::{Desired, Report, SessionState, StopCause};
@@ -222,7 +223,7 @@ impl Scheduler {
     }
 
     /// Goes through the offers of the connected workers.
-    pub fn offers(&self) -> impl Iterator<Item = (&Name, &std::sync::Arc<hodei_core::gateway::Offer>)> {
+    pub fn offers(&self) -> impl Iterator<Item = (&Name, &Arc<hodei_core::gateway::Offer>)> {
         self.sessions.iter().map(|(name, session)| (name, &session.offer))
     }
 
@@ -238,7 +239,7 @@ impl Scheduler {
         let session = self
             .sessions
             .entry(state.worker.clone())
-            .or_insert_with(|| Session::new(state.incarnation, state.offer.clone(), now));
+            .or_insert_with(|| Session::new(state.incarnation, Arc::clone(&state.offer), now));
         if state.seq <= session.seq {
             // Overtaken on the way: the later call has said more.
             return self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Cancelled)));
@@ -343,16 +344,13 @@ impl Scheduler {
     fn exchanged(&mut self, exchanged: Result<Exchanged, Error>, now: Timestamp) {
         self.store = Store::Idle;
         let sent = std::mem::take(&mut self.sent);
-        let exchanged = match exchanged {
-            Ok(exchanged) => exchanged,
-            Err(_) => {
-                // Perhaps it was applied. The transitions can be repeated; for the claims we ask.
-                for outgoing in sent.into_iter().rev() {
-                    self.outgoing.push_front(outgoing);
-                }
-                self.leases_unknown = true;
-                return self.failed(now);
+        let Ok(exchanged) = exchanged else {
+            // Perhaps it was applied. The transitions can be repeated; for the claims we ask.
+            for outgoing in sent.into_iter().rev() {
+                self.outgoing.push_front(outgoing);
             }
+            self.leases_unknown = true;
+            return self.failed(now);
         };
         self.failures = 0;
         for (outgoing, applied) in sent.into_iter().zip(exchanged.applied) {
