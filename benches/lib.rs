@@ -12,6 +12,16 @@ pub const BATCH: usize = 1_000;
 /// How many no-ops the agent runs at once.
 const SLOTS: u32 = 512;
 
+/// Makes the runtime of a benchmark: as many threads as the machine of the figures has processors.
+///
+/// # Panics
+///
+/// When the operating system refuses.
+#[must_use]
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
 /// Work that does nothing.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Noop {}

@@ -1,6 +1,6 @@
 //! A submission.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::fingerprint::Fingerprint;
 use super::spec::JobSpec;
@@ -70,7 +70,7 @@ impl NewJob {
             run_at: None,
             deadline: None,
             unique: None,
-            parents: Arc::from([]),
+            parents: no_parents(),
             pipeline: None,
         }
     }
@@ -152,4 +152,10 @@ impl NewJob {
         }
         if faults.is_empty() { Ok(()) } else { Err(Error::invalid("job.check", faults)) }
     }
+}
+
+/// The list of most jobs, shared by all of them.
+fn no_parents() -> Arc<[Parent]> {
+    static NONE: LazyLock<Arc<[Parent]>> = LazyLock::new(|| Arc::from([]));
+    Arc::clone(&NONE)
 }

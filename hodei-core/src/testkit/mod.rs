@@ -1,1 +1,5 @@
-//! Test kit.
+//! What tests and figures share: the job that every size, memory and codec figure is of.
+
+mod typical;
+
+pub use typical::{typical_job, typical_spec};

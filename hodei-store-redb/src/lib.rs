@@ -1,2 +1,0 @@
-//! Being written.
-#![expect(missing_docs, reason="x")]
