@@ -9,7 +9,7 @@ use hodei_sched::{Explanation, Orchestrator};
 use crate::agent_by_hand::HandAgent;
 
 async fn hodei() -> Orchestrator {
-    Orchestrator::builder().start().await.unwrap()
+    Orchestrator::builder().start().await.expect("a node in memory starts")
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -25,7 +25,7 @@ fn shown(deliveries: Vec<Delivery>) -> Vec<i64> {
     let show = |delivery| match delivery {
         Delivery::Event(Event::Progress(progress)) => i64::from(progress.done),
         Delivery::Event(_) => panic!("only progress is published here"),
-        Delivery::Lagged { missed } => -i64::try_from(missed).unwrap(),
+        Delivery::Lagged { missed } => -i64::try_from(missed).expect("few are missed"),
         Delivery::Disconnected { .. } => i64::MIN,
     };
     deliveries.into_iter().map(show).collect()
@@ -148,7 +148,7 @@ async fn many_publishers_and_subscribers_keep_each_publishers_order() {
                             panic!("{delivery:?}")
                         };
                         let publisher = (0..3).find(|p| event(*p, 0).job() == Some(progress.job)).unwrap();
-                        let expected = &mut next[usize::try_from(publisher).unwrap()];
+                        let expected = &mut next[usize::try_from(publisher).expect("small")];
                         assert_eq!(progress.done, *expected);
                         *expected += 1;
                         total += 1;
