@@ -6,7 +6,7 @@ use crate::{FileError, Limits, PipelineFile, decode, error::Fault, text, tree::T
 
 /// Reads and parses the pipeline file at `file`.
 ///
-/// No more than [`Limits::file_bytes`] and one bytes are read, whatever the file is.
+/// At most one byte more than [`Limits::file_bytes`] is read, whatever the file is.
 ///
 /// # Errors
 ///

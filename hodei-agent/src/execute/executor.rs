@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use hodei_core::gateway::{Assignment, News, StopCause};
 use hodei_core::job::{Job, Manifest, Runs, Stream};
 use hodei_core::log::LogKey;
 use hodei_core::store::Input;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use crate::driver::Note;
 use crate::log::{LogStore, LogWriter};
@@ -30,28 +31,38 @@ const _: fn(&dyn Executor) = |_| ();
 
 /// Tells a run that it must end.
 #[derive(Clone, Debug)]
-pub struct StopToken(Arc<watch::Sender<Option<StopCause>>>);
+pub struct StopToken(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// 0: go on; else 1 + the cause's number.
+    cause: AtomicU8,
+    told: Notify,
+}
 
 impl StopToken {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+        Self(Arc::default())
     }
 
     pub(crate) fn stop(&self, why: StopCause) {
-        self.0.send_if_modified(|stop| {
-            // A lost lease outweighs a cancellation.
-            let news = *stop != Some(why) && *stop != Some(StopCause::LeaseLost);
-            if news {
-                *stop = Some(why);
-            }
-            news
-        });
+        let number = match why {
+            StopCause::Cancelled => 1,
+            StopCause::LeaseLost => 2,
+        };
+        // A lost lease outweighs a cancellation. Release: whoever sees the cause sees what came before it.
+        self.0.cause.fetch_max(number, Ordering::Release);
+        self.0.told.notify_waiters();
     }
 
     /// Returns why the run must end, if it must.
     #[must_use]
     pub fn stopped(&self) -> Option<StopCause> {
-        *self.0.borrow()
+        match self.0.cause.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(StopCause::Cancelled),
+            _ => Some(StopCause::LeaseLost),
+        }
     }
 
     /// Waits until the run must end.
@@ -60,11 +71,13 @@ impl StopToken {
     ///
     /// Cancel safe.
     pub async fn wait(&self) -> StopCause {
-        let mut changes = self.0.subscribe();
-        match changes.wait_for(Option::is_some).await {
-            Ok(stop) => stop.unwrap_or(StopCause::LeaseLost),
-            // The sender is ours: it cannot be gone.
-            Err(_) => StopCause::LeaseLost,
+        loop {
+            // Listen first, then look: a stop in between is not missed.
+            let told = self.0.told.notified();
+            if let Some(why) = self.stopped() {
+                return why;
+            }
+            told.await;
         }
     }
 }

@@ -79,29 +79,49 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Writes a record. Every index moves here and nowhere else.
-    pub(super) fn put(&mut self, job: Job, now: Timestamp) {
-        let before = self.jobs.get(&job.id).map(Placed::of);
-        let after = Placed::of(&job);
+    /// Writes a new record.
+    pub(super) fn create(&mut self, job: Job, change: Option<Change>, now: Timestamp) {
         self.stats.rows_written += 1;
-        if before.is_none() {
-            self.born(&job);
-        }
-        if let Some(before) = &before {
-            self.unplace(&job, before);
-        }
-        self.place(&job, &after, now);
-        self.count(&job.tenant, before.map(|placed| placed.state), Some(after.state));
+        self.born(&job);
+        self.place(&job, &Placed::of(&job), now);
+        self.count(&job.tenant, None, Some(job.state));
         self.jobs.insert(job.id, job);
+        if let Some(change) = change {
+            self.note(change);
+        }
     }
 
-    /// Writes a record that made a transition, and the change beside it.
-    pub(super) fn commit(&mut self, job: Job, change: Change, now: Timestamp) {
+    /// Lets a rule move a record, and moves its indexes and writes the change that the rule returns. Every index
+    /// changes here, in `create` and in `remove`, and nowhere else.
+    pub(super) fn update<R>(
+        &mut self,
+        id: JobId,
+        now: Timestamp,
+        rule: impl FnOnce(&mut Job) -> (R, Option<Change>),
+    ) -> Option<R> {
+        // Taken out while it moves, so that the indexes can be changed beside it.
+        let mut job = self.jobs.remove(&id)?;
+        let before = Placed::of(&job);
+        let (reply, change) = rule(&mut job);
+        let after = Placed::of(&job);
+        if before != after {
+            self.stats.rows_written += 1;
+            self.unplace(&job, &before);
+            self.place(&job, &after, now);
+            self.count(&job.tenant, Some(before.state), Some(after.state));
+        }
+        self.jobs.insert(id, job);
+        if let Some(change) = change {
+            self.note(change);
+        }
+        Some(reply)
+    }
+
+    fn note(&mut self, change: Change) {
         if self.change_log.records(&change) {
             self.changes.push_back(change.clone());
         }
         self.committing.push(change);
-        self.put(job, now);
     }
 
     /// Removes a terminal record and all that points to it.
@@ -286,7 +306,7 @@ impl State {
 }
 
 /// The parts of a record that decide where the indexes have it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Placed {
     pub(super) state: JobState,
     eligible_at: Timestamp,

@@ -94,10 +94,11 @@ impl State {
             .collect();
         let more = lost.len() + late.len() > limit;
         for id in lost.into_iter().chain(late).take(limit) {
-            let Some(mut job) = self.jobs.get(&id).cloned() else { continue };
-            let change = rules::lose(&mut job, lost_max, now).or_else(|| rules::expire(&mut job, now));
-            if let Some(change) = change {
-                self.commit(job, change, now);
+            let moved = self.update(id, now, |job| {
+                let change = rules::lose(job, lost_max, now).or_else(|| rules::expire(job, now));
+                (change.is_some(), change)
+            });
+            if moved == Some(true) {
                 self.cascade(id, now);
             }
         }

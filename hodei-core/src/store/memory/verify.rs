@@ -8,9 +8,8 @@ impl State {
     pub(super) fn contradictions(&self, now: Timestamp) -> Vec<String> {
         let mut fresh = Self { max_jobs: usize::MAX, ..Self::default() };
         for job in self.jobs.values() {
-            fresh.put(job.clone(), now);
+            fresh.create(job.clone(), None, now);
         }
-        // A job that was due later when it was placed may be due now: promote a copy of neither, compare the union.
         let mut wrong = Vec::new();
         let mut compare = |name: &str, same: bool| {
             if !same {

@@ -80,7 +80,7 @@ impl State {
         }
         let (job, change) = rules::admit(new, now);
         let (id, parents) = (job.id, Arc::clone(&job.parents));
-        self.commit(job, change, now);
+        self.create(job, Some(change), now);
         for parent in parents.iter() {
             let settled = self.jobs.get(&parent.id).map(|job| job.state).filter(|state| state.is_terminal());
             if let Some(state) = settled {
@@ -108,15 +108,12 @@ impl State {
 
     /// Tells a child of one parent; says whether the child has ended by it.
     fn tell_child(&mut self, child: JobId, parent: JobId, state: JobState, now: Timestamp) -> bool {
-        let Some(mut job) = self.jobs.get(&child).cloned() else { return false };
-        let Some(requires) = rules::requirement(&job, parent) else { return false };
-        let Some(change) = rules::parent_settled(&mut job, requires, state, now) else {
-            self.put(job, now);
-            return false;
-        };
-        let ended = job.state.is_terminal();
-        self.commit(job, change, now);
-        ended
+        let ended = self.update(child, now, |job| {
+            let change = rules::requirement(job, parent)
+                .and_then(|requires| rules::parent_settled(job, requires, state, now));
+            (change.is_some() && job.state.is_terminal(), change)
+        });
+        ended == Some(true)
     }
 
     /// Settles, then claims.
@@ -140,18 +137,19 @@ impl State {
     }
 
     fn apply(&mut self, transition: &Transition, now: Timestamp) -> Applied {
-        let Some(mut job) = self.jobs.get(&transition.job).cloned() else { return Applied::NotFound };
-        let (applied, change) = rules::apply(&mut job, transition, now);
-        let Some(change) = change else { return applied };
-        let (id, tenant, ended) = (job.id, job.tenant.clone(), job.state.is_terminal());
-        self.commit(job, change, now);
-        if let Move::Finished(finish) = &transition.step {
-            for new in finish.spawn.iter().filter(|new| new.tenant == tenant) {
+        let applied = self.update(transition.job, now, |job| {
+            let (applied, change) = rules::apply(job, transition, now);
+            ((applied, change.is_some() && job.state.is_terminal()), change)
+        });
+        let Some((applied, ended)) = applied else { return Applied::NotFound };
+        if let (Applied::Done, Move::Finished(finish)) = (applied, &transition.step) {
+            let tenant = self.jobs.get(&transition.job).map(|job| job.tenant.clone());
+            for new in finish.spawn.iter().filter(|new| Some(&new.tenant) == tenant.as_ref()) {
                 self.submit_one(new.clone(), now);
             }
         }
         if ended {
-            self.cascade(id, now);
+            self.cascade(transition.job, now);
         }
         applied
     }
@@ -181,9 +179,11 @@ impl State {
             }
         }
         for id in ids {
-            let Some(mut job) = self.jobs.get(&id).cloned() else { continue };
-            if let Some(change) = rules::claim(&mut job, owner.clone(), now) {
-                self.commit(job.clone(), change, now);
+            let job = self.update(id, now, |job| {
+                let change = rules::claim(job, owner.clone(), now);
+                (change.is_some().then(|| job.clone()), change)
+            });
+            if let Some(Some(job)) = job {
                 claimed.push(self.with_inputs(job));
             }
         }
@@ -205,20 +205,15 @@ impl State {
     }
 
     fn cancel_one(&mut self, scope: &Scope, id: JobId, now: Timestamp) -> CancelReply {
-        let Some(mut job) = self.jobs.get(&id).filter(|job| scope.covers(&job.tenant)).cloned() else {
+        if !self.jobs.get(&id).is_some_and(|job| scope.covers(&job.tenant)) {
             return CancelReply::NotFound;
-        };
-        let (reply, change) = rules::cancel(&mut job, now);
-        match change {
-            Some(change) => {
-                self.commit(job, change, now);
-                self.cascade(id, now);
-            }
-            None if reply == CancelReply::Requested => {
-                self.put(job, now);
-                self.readied = true;
-            }
-            None => {}
+        }
+        let reply = self.update(id, now, |job| rules::cancel(job, now)).unwrap_or(CancelReply::NotFound);
+        match reply {
+            CancelReply::Cancelled => self.cascade(id, now),
+            // The owner has to look at what it must stop.
+            CancelReply::Requested => self.readied = true,
+            CancelReply::AlreadyTerminal | CancelReply::NotFound => {}
         }
         reply
     }
@@ -228,17 +223,15 @@ impl State {
     }
 
     fn redrive_one(&mut self, scope: &Scope, id: JobId, now: Timestamp) -> Redriven {
-        let Some(mut job) = self.jobs.get(&id).filter(|job| scope.covers(&job.tenant)).cloned() else {
+        if !self.jobs.get(&id).is_some_and(|job| scope.covers(&job.tenant)) {
             return Redriven::NotFound;
-        };
-        match rules::redrive(&mut job, now) {
-            Some(change) => {
-                self.commit(job, change, now);
-                Redriven::Done
-            }
-            None if job.state == JobState::Succeeded => Redriven::Succeeded,
-            None => Redriven::NotTerminal,
         }
+        let reply = self.update(id, now, |job| match rules::redrive(job, now) {
+            Some(change) => (Redriven::Done, Some(change)),
+            None if job.state == JobState::Succeeded => (Redriven::Succeeded, None),
+            None => (Redriven::NotTerminal, None),
+        });
+        reply.unwrap_or(Redriven::NotFound)
     }
 }
 
