@@ -1,4 +1,4 @@
-//! A typed handler, a command and a small pipeline in memory, with the logs on the screen.
+//! A typed handler, a command and a small pipeline on one embedded file, with the logs on the screen.
 //!
 //! Run with: `cargo run --release --example quickstart`
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
@@ -8,6 +8,7 @@ use hodei_core::job::{JobKind, JobSpec, NewJob, Stream};
 use hodei_core::log::LogKey;
 use hodei_core::pipeline::{Pipeline, Step};
 use hodei_sched::Orchestrator;
+use hodei_store_redb::RedbStore;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Greet {
@@ -24,9 +25,9 @@ async fn greet(_: Context<()>, job: Greet) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let hodei = Orchestrator::builder().start().await?;
-    let agent =
-        Agent::builder(hodei.gateway()).handler(greet).commands(ProcessExecutor::new()).start().await?;
+    let file = std::env::temp_dir().join(format!("hodei-quickstart-{}.redb", std::process::id()));
+    let hodei = Orchestrator::builder().store(RedbStore::open(&file)?).start().await?;
+    let agent = Agent::builder(hodei.gateway()).handler(greet).commands(ProcessExecutor::new()).start().await?;
 
     let greeting = hodei.submit(NewJob::new(JobSpec::of(&Greet { name: "world".into() })?.build()?)).await?;
     let command = hodei.submit(NewJob::new(JobSpec::command(["uname", "-sr"]).build()?)).await?;
@@ -47,5 +48,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     agent.shutdown().await;
     hodei.shutdown().await;
-    Ok(())
+    Ok(std::fs::remove_file(file)?)
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | what is submitted | [`job::JobSpec`], [`job::NewJob`], [`pipeline::Pipeline`] |
 //! | which moves a job may make | [`job::State`], [`job::Cause`], [`job::next`] |
-//! | how a store must behave | [`store::JobStore`], [`store::Coordination`], [`store::Policies`] |
+//! | how a store must behave | [`store::JobStore`], [`store::Coordination`], [`store::Policies`] and the suite in `testkit` |
 //! | how work reaches an agent and comes back | [`gateway::WorkerGateway`] |
 //! | how everyone learns of it | [`event::Event`], [`bus::EventBus`], [`store::Change`] |
 //!
@@ -16,7 +16,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `testkit` | no | `typical_spec()`, the job that every figure is of |
+//! | `testkit` | no | the store conformance suite, the history recorder and checker, `typical_spec()` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -154,6 +154,11 @@ impl From<TextMap> for Texts {
     }
 }
 
+/// Shows a text from outside in an error: escaped, and not longer than a line.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

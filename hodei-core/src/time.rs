@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Fault, Result};
+
 /// A point in time: microseconds since the Unix epoch, negative before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -55,6 +57,30 @@ impl fmt::Display for Timestamp {
 #[must_use]
 pub fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Takes a duration that came as a number of seconds, for the field that it came in; what is finer than a microsecond
+/// is cut off.
+///
+/// # Errors
+///
+/// `Invalid` with the code `not_finite`, `negative`, `zero` (less than a microsecond) or `too_large` (longer than `max`;
+/// the limit is in seconds).
+pub fn seconds(field: &str, value: f64, max: Duration) -> Result<Duration> {
+    let fault = if !value.is_finite() {
+        Fault::new(field, "not_finite")
+    } else if value < 0.0 {
+        Fault::new(field, "negative")
+    } else {
+        match Duration::try_from_secs_f64(value) {
+            Ok(exact) if exact < Duration::from_micros(1) => Fault::new(field, "zero"),
+            Ok(exact) if exact <= max => {
+                return Ok(exact - Duration::from_nanos(u64::from(exact.subsec_nanos() % 1_000)));
+            }
+            Ok(_) | Err(_) => Fault::new(field, "too_large").limit(max.as_secs()),
+        }
+    };
+    Err(Error::invalid("time.seconds", vec![fault.detail(format!("got {value}"))]))
 }
 
 /// Tells the time. Stores rule leases and eligibility by theirs; drivers hand it to the machines.
@@ -119,6 +145,39 @@ mod tests {
             Timestamp::from_micros(5).saturating_since(Timestamp::from_micros(2)),
             Duration::from_micros(3)
         );
+    }
+
+    #[test]
+    fn seconds_are_taken_or_refused_exactly() {
+        let max = Duration::from_secs(60);
+        for (value, expected) in [
+            (60.0, max),
+            (0.1, Duration::from_millis(100)),
+            (1.5, Duration::from_millis(1_500)),
+            (1e-6, Duration::from_micros(1)),
+            (1.000_000_9, Duration::from_secs(1)),
+        ] {
+            assert_eq!(seconds("timeout", value, max).unwrap(), expected, "{value}");
+        }
+        for (value, code, limit) in [
+            (f64::NAN, "not_finite", None),
+            (f64::INFINITY, "not_finite", None),
+            (f64::NEG_INFINITY, "not_finite", None),
+            (-1.0, "negative", None),
+            (-f64::MIN_POSITIVE, "negative", None),
+            (0.0, "zero", None),
+            (-0.0, "zero", None),
+            (1e-9, "zero", None),
+            (f64::MIN_POSITIVE, "zero", None),
+            (60.000_001, "too_large", Some(60)),
+            (18_446_744_073_709_551_615.0, "too_large", Some(60)),
+            (1e300, "too_large", Some(60)),
+        ] {
+            let error = seconds("timeout", value, max).unwrap_err();
+            let fault = &error.faults()[0];
+            assert_eq!((fault.field.as_str(), fault.code, fault.limit), ("timeout", code, limit), "{value}");
+        }
+        assert_eq!(seconds("t", 1e300, Duration::MAX).unwrap_err().faults()[0].code, "too_large");
     }
 
     #[test]

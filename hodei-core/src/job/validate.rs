@@ -11,6 +11,7 @@ use super::spec::SpecLimits;
 use super::spec_builder::{JobSpecBuilder, RawCommand, Work};
 use crate::error::Fault;
 use crate::id::Name;
+use crate::text::shown;
 
 /// Names that loaders and shells obey: setting them runs other code than the command named.
 const DANGEROUS: [&str; 12] = [
@@ -171,6 +172,8 @@ fn labels(labels: &[(String, String)], limits: &SpecLimits, faults: &mut Vec<Fau
         }
         if value.contains('\0') {
             faults.push(Fault::new("labels.value", "nul").detail(shown(name)));
+        } else if value.chars().any(turns) {
+            faults.push(Fault::new("labels.value", "control_char").detail(shown(name)));
         }
         if value.len() > limits.text_bytes {
             faults.push(too(value.len(), "labels.value", "too_long", limits.text_bytes));
@@ -206,10 +209,15 @@ fn line(field: &str, text: &str, limit: usize) -> Option<Fault> {
     }
 }
 
-/// Says whether a character hides or turns what stands beside it: control, zero-width and bidirectional ones.
+/// Says whether a character moves or turns what stands beside it: control and bidirectional ones. The zero-width
+/// joiners that some scripts are written with are none.
+fn turns(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Says whether a character hides or turns what stands beside it: those that turn, and all zero-width ones.
 fn hides(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    turns(c) || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}' | '\u{feff}')
 }
 
 fn resources(resources: &Resources, limits: &SpecLimits, faults: &mut Vec<Fault>) {
@@ -252,9 +260,10 @@ fn retry(policy: &RetryPolicy, limits: &SpecLimits, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A time that must be more than zero and at most `max`; the limit of the fault is in seconds.
+/// A time that must be at least a microsecond, the finest that is kept, and at most `max`; the limit of the fault is in
+/// seconds.
 pub(super) fn duration(field: &str, duration: Duration, max: Duration) -> Option<Fault> {
-    if duration.is_zero() {
+    if duration < Duration::from_micros(1) {
         Some(Fault::new(field, "zero"))
     } else if duration > max {
         Some(Fault::new(field, "too_large").limit(max.as_secs()))
@@ -267,7 +276,5 @@ fn too(got: usize, field: &str, code: &'static str, limit: usize) -> Fault {
     Fault::new(field, code).limit(limit as u64).detail(format!("got {got}"))
 }
 
-/// Shows a text from outside in an error: escaped, and not longer than a line.
-fn shown(text: &str) -> String {
-    text.chars().take(64).flat_map(char::escape_debug).collect()
-}
+#[cfg(test)]
+mod tests;

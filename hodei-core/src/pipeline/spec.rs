@@ -7,6 +7,7 @@ use super::dag::Graph;
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{JobSpecBuilder, NewJob, Parent, Requires, SpecLimits};
+use crate::text::shown;
 use crate::time::SystemClock;
 
 /// The steps of a cycle that are named from each of its ends; what is between is counted.
@@ -35,6 +36,13 @@ impl PipelineLimits {
     #[must_use]
     pub fn steps(mut self, steps: usize) -> Self {
         self.steps = steps;
+        self
+    }
+
+    /// Sets how many steps one step may need.
+    #[must_use]
+    pub fn needs(mut self, needs: usize) -> Self {
+        self.needs = needs;
         self
     }
 }
@@ -161,7 +169,7 @@ impl PipelineBuilder {
                 }
                 Err(error) => faults.extend(error.faults().iter().map(|fault| {
                     let mut fault = fault.clone();
-                    fault.field = format!("steps.{}.{}", self.steps[step].id, fault.field);
+                    fault.field = format!("steps.{}.{}", shown(&self.steps[step].id), fault.field);
                     fault
                 })),
             }
@@ -179,27 +187,27 @@ fn resolve(steps: &[Step], limits: &PipelineLimits, faults: &mut Vec<Fault>) -> 
     let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(steps.len());
     for (n, step) in steps.iter().enumerate() {
         if by_id.insert(&step.id, n).is_some() {
-            faults.push(Fault::new(format!("steps.{}", step.id), "duplicate_step"));
+            faults.push(Fault::new(format!("steps.{}", shown(&step.id)), "duplicate_step"));
         }
     }
     let mut last_seen = vec![usize::MAX; steps.len()];
     let mut parents = Vec::with_capacity(steps.len());
     for (n, step) in steps.iter().enumerate() {
-        let field = || format!("steps.{}.needs", step.id);
+        let field = || format!("steps.{}.needs", shown(&step.id));
         if step.needs.len() > limits.needs {
             faults.push(Fault::new(field(), "too_many").limit(limits.needs as u64));
+            parents.push(Vec::new());
+            continue;
         }
         let mut own = Vec::with_capacity(step.needs.len());
         for (need, _) in &step.needs {
             match by_id.get(need.as_str()) {
-                None => {
-                    faults.push(Fault::new(field(), "unknown_dep").detail(need.escape_debug().to_string()))
-                }
+                None => faults.push(Fault::new(field(), "unknown_dep").detail(shown(need))),
                 Some(parent) if *need == step.id || *parent == n => {
                     faults.push(Fault::new(field(), "self_dep"));
                 }
                 Some(parent) if last_seen[*parent] == n => {
-                    faults.push(Fault::new(field(), "duplicate").detail(need.clone()));
+                    faults.push(Fault::new(field(), "duplicate").detail(shown(need)));
                 }
                 Some(parent) => {
                     last_seen[*parent] = n;
@@ -214,7 +222,7 @@ fn resolve(steps: &[Step], limits: &PipelineLimits, faults: &mut Vec<Fault>) -> 
 
 /// Tells a cycle as a path of ids; the middle of a long one is left out and counted.
 fn path(cycle: &[usize], steps: &[Step]) -> String {
-    let id = |step: &usize| steps[*step].id.clone();
+    let id = |step: &usize| shown(&steps[*step].id);
     if cycle.len() <= 2 * CYCLE_SHOWN {
         return cycle.iter().map(id).collect::<Vec<_>>().join(" -> ");
     }
@@ -307,7 +315,100 @@ mod tests {
             step("d", &[]),
             step("e", &["a", "b", "c", "d"]),
         ];
-        assert_eq!(build(wide).unwrap_err().faults()[0].code, "too_many");
+        let error = build(wide).unwrap_err();
+        assert_eq!(error.to_string(), "pipeline.build: invalid input: steps.e.needs: too_many (limit 3)");
+    }
+
+    #[test]
+    fn faults_of_names_and_specs_are_told_with_their_step() {
+        let spec = |argv: &[&str]| JobSpec::command(argv.iter().copied());
+        let error = Pipeline::builder("a b")
+            .step(Step::new("a", spec(&[""])))
+            .build_within(&PipelineLimits::default())
+            .unwrap_err();
+        assert_eq!(error.to_string(), "pipeline.build: invalid input: name: bad_char: a b");
+        let error = Pipeline::builder("p")
+            .step(Step::new("a", spec(&[""])))
+            .step(Step::new("b", spec(&["x\0"]).env("A=B", "")).needs("a"))
+            .build()
+            .unwrap_err();
+        let told: Vec<_> = error.faults().iter().map(|fault| (fault.field.as_str(), fault.code)).collect();
+        let expected =
+            [("steps.a.argv[0]", "empty"), ("steps.b.argv[0]", "nul"), ("steps.b.env.name", "has_eq")];
+        assert_eq!(told, expected);
+        let long = build(vec![step(&"x".repeat(1_000_000), &["\u{202e}"])]).unwrap_err();
+        assert!(long.to_string().len() < 300, "a long id is told short");
+    }
+
+    #[test]
+    fn ends_and_successes_are_asked_for_as_said() {
+        let pipeline = build(vec![
+            step("a", &[]),
+            step("b", &[]),
+            Step::new("c", JobSpec::command(["true"])).needs("a").needs_end_of("b"),
+        ])
+        .unwrap();
+        let asked: Vec<_> = pipeline.jobs()[2].parents.iter().map(|parent| parent.requires).collect();
+        assert_eq!(asked, [Requires::Success, Requires::Ended]);
+    }
+
+    #[test]
+    fn ids_are_minted_once_and_carry_the_tenant() {
+        let tenant = Tenant::new("acme").unwrap();
+        let pipeline = Pipeline::builder("p").tenant(tenant.clone()).step(step("a", &[])).build().unwrap();
+        let prints = |pipeline: &Pipeline| -> Vec<_> {
+            pipeline.jobs().iter().map(|job| (job.id, job.fingerprint())).collect()
+        };
+        assert_eq!(prints(&pipeline), prints(&pipeline.clone()));
+        assert_eq!(
+            (pipeline.jobs()[0].tenant.clone(), pipeline.jobs()[0].id.slot()),
+            (tenant.clone(), tenant.slot())
+        );
+    }
+
+    #[test]
+    fn the_limits_are_exact() {
+        let steps = |n: usize| (0..n).map(|n| step(&format!("s{n}"), &[])).collect::<Vec<_>>();
+        assert_eq!(build(steps(20)).unwrap().jobs().len(), 20);
+        assert_eq!(build(steps(21)).unwrap_err().faults()[0].limit, Some(20));
+        let mut needy = steps(3);
+        needy.push(step("e", &["s0", "s1", "s2"]));
+        assert!(build(needy).is_ok());
+    }
+
+    /// Builds `n` steps, each of which needs what `needs` says.
+    fn large(n: usize, needs: impl Fn(usize) -> Vec<usize>) -> Result<Pipeline> {
+        let limits = PipelineLimits::default().steps(n);
+        let mut builder = Pipeline::builder("large");
+        for step in 0..n {
+            let spec = Step::new(format!("s{step}"), JobSpec::command(["true"]));
+            builder =
+                builder.step(needs(step).into_iter().fold(spec, |spec, need| spec.needs(format!("s{need}"))));
+        }
+        builder.build_within(&limits)
+    }
+
+    #[test]
+    fn deep_wide_and_dense_pipelines_are_built() {
+        let chain = large(100_000, |n| n.checked_sub(1).into_iter().collect()).unwrap();
+        assert_eq!(chain.jobs().len(), 100_000);
+        let fan_in = large(10_001, |n| if n == 10_000 { (0..n).collect() } else { Vec::new() }).unwrap();
+        assert_eq!(fan_in.jobs()[10_000].parents.len(), 10_000);
+        // Two to the 5,000th paths from the first to the last.
+        let diamonds = large(15_000, |n| match n % 3 {
+            0 => n.checked_sub(1).into_iter().chain(n.checked_sub(2)).collect(),
+            rest => vec![n - rest],
+        });
+        assert_eq!(diamonds.unwrap().jobs().len(), 15_000);
+        let cycle = large(100_000, |n| vec![(n + 99_999) % 100_000]).unwrap_err();
+        assert!(cycle.to_string().len() < 300, "a long cycle is told short");
+    }
+
+    #[test]
+    #[ignore = "a gigabyte of builders; run it with --release"]
+    fn a_chain_of_a_million_steps_is_built() {
+        let chain = large(1_000_000, |n| n.checked_sub(1).into_iter().collect()).unwrap();
+        assert_eq!(chain.jobs().len(), 1_000_000);
     }
 
     #[test]

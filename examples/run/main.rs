@@ -1,0 +1,149 @@
+//! Runs a pipeline file to its end, and goes on with it after a crash.
+//!
+//! Run with: `cargo run --release --example run -- FILE [--store PATH] [--new] [--jobs N]`
+//!
+//! FILE is YAML; examples are in `examples/pipelines/`. PATH is a directory for the store and the logs, by default
+//! `.hodei/STEM` beside the file. When the store holds an unfinished run of the same bytes it is resumed, and
+//! finished steps do not run again; an unfinished run of other bytes is refused unless `--new` gives it up. Exit
+//! codes: 0 all steps succeeded, 1 a step did not, 2 bad input, 130 interrupted.
+#![expect(clippy::print_stdout, reason = "a program for a terminal")]
+
+mod args;
+mod plan;
+mod resume;
+mod show;
+mod table;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use hodei_agent::{Agent, AgentHandle, ProcessExecutor};
+use hodei_bus::Bus;
+use hodei_core::bus::{EventBus, EventFilter, Overflow, SubscribeOptions};
+use hodei_core::job::{Job, State};
+use hodei_core::pipeline::Pipeline;
+use hodei_core::store::{Consistency, Scope};
+use hodei_core::{PipelineId, Result};
+use hodei_pipeline_file::Limits;
+use hodei_sched::Orchestrator;
+use hodei_store_redb::RedbStore;
+
+use args::Args;
+use plan::Machine;
+use resume::Earlier;
+
+const FAILED: u8 = 1;
+const BAD_INPUT: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// How many events wait for the screen at most.
+const EVENTS: usize = 65_536;
+
+fn main() -> ExitCode {
+    let (args, pipeline, hash) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(fault) => return complain(&fault),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error.to_string()),
+    };
+    match runtime.block_on(run(&args, &pipeline, &hash)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn complain(fault: &str) -> ExitCode {
+    eprintln!("{fault}");
+    ExitCode::from(BAD_INPUT)
+}
+
+/// Reads and checks everything before a store is made.
+fn prepare() -> std::result::Result<(Args, Pipeline, String), String> {
+    let args = Args::parse(std::env::args().skip(1))?;
+    let limits = Limits::default();
+    let bytes = hodei_pipeline_file::read(&args.file, &limits).map_err(|error| error.to_string())?;
+    let file = hodei_pipeline_file::parse(&bytes, &args.file, &limits).map_err(|error| error.to_string())?;
+    let hash = blake3::hash(&bytes).to_hex().to_string();
+    let pipeline = plan::plan(&args.file, &file, &hash, &machine())?;
+    Ok((args, pipeline, hash))
+}
+
+fn machine() -> Machine {
+    Machine { capacity: hodei_agent::machine_capacity() }
+}
+
+/// Runs the pipeline, or what is left of it, and returns the exit code.
+async fn run(args: &Args, pipeline: &Pipeline, hash: &str) -> Result<u8> {
+    let make = |error: std::io::Error| {
+        hodei_core::Error::new(hodei_core::ErrorKind::Io, "run.store").with("path", args.store.display()).source_error(error)
+    };
+    std::fs::create_dir_all(&args.store).map_err(make)?;
+    let bus = Arc::new(Bus::new());
+    let store = RedbStore::open(args.store.join("store.redb"))?;
+    let hodei = Orchestrator::builder().store(store).shared_bus(Arc::clone(&bus) as Arc<dyn EventBus>).start().await?;
+    let pipeline = match choose(args, &hodei, pipeline, hash).await? {
+        Some(pipeline) => pipeline,
+        None => {
+            eprintln!("{}: another file's run is unfinished in this store; --new gives it up", args.file.display());
+            hodei.shutdown().await;
+            return Ok(BAD_INPUT);
+        }
+    };
+    println!("run {pipeline}");
+    let options = SubscribeOptions { overflow: Overflow::Block, capacity: EVENTS };
+    let mut events = bus.subscribe(EventFilter::all(), options);
+    let steps = resume::steps(&hodei, pipeline).await?;
+    let agent = start_agent(args, &hodei).await?;
+    let mut screen = show::Screen::new(&steps, agent.logs());
+    let interrupted = tokio::select! {
+        () = screen.run(&mut *events) => false,
+        _ = tokio::signal::ctrl_c() => true,
+    };
+    if interrupted {
+        agent.kill().await;
+        hodei.stop().await;
+        eprintln!("interrupted; the same command goes on");
+        return Ok(INTERRUPTED);
+    }
+    let code = summary(&hodei, pipeline).await?;
+    agent.shutdown().await;
+    hodei.shutdown().await;
+    Ok(code)
+}
+
+/// Goes on with an unfinished run or begins one; nothing when that is refused.
+async fn choose(args: &Args, hodei: &Orchestrator, new: &Pipeline, hash: &str) -> Result<Option<PipelineId>> {
+    match resume::earlier(hodei, hash).await? {
+        Earlier::Same(pipeline) if !args.new => {
+            println!("resuming");
+            return Ok(Some(pipeline));
+        }
+        Earlier::Other(_) if !args.new => return Ok(None),
+        Earlier::Same(old) | Earlier::Other(old) => resume::give_up(hodei, old).await?,
+        Earlier::None => {}
+    }
+    resume::begin(hodei, new).await.map(Some)
+}
+
+async fn start_agent(args: &Args, hodei: &Orchestrator) -> Result<AgentHandle> {
+    Agent::builder(hodei.gateway())
+        .name("run")
+        .slots(args.jobs)
+        .capacity(machine().capacity)
+        .commands(ProcessExecutor::new().work_dir(args.store.join("work")))
+        .logs(args.store.join("logs"))
+        .start()
+        .await
+}
+
+/// Prints the table and returns the exit code.
+async fn summary(hodei: &Orchestrator, pipeline: PipelineId) -> Result<u8> {
+    let ids = resume::steps(hodei, pipeline).await?.into_iter().map(|step| step.id).collect();
+    let steps = hodei.shared_store().get_many(&Scope::All, ids, Consistency::Latest).await?;
+    let steps: Vec<Job> = steps.into_iter().flatten().collect();
+    print!("\n{}", table::table(&steps));
+    let all = steps.iter().all(|step| step.state == State::Succeeded);
+    Ok(if all { 0 } else { FAILED })
+}

@@ -1,0 +1,109 @@
+//! How a store is opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hodei_core::store::ChangeLog;
+use hodei_core::{Clock, Error, ErrorKind, Fault, Result, SystemClock};
+
+use crate::store::RedbStore;
+
+/// How a store is opened: a file, and limits that each have a default.
+#[derive(Clone, Debug)]
+#[must_use = "a builder opens nothing until `open`"]
+pub struct RedbStoreBuilder {
+    pub(crate) path: PathBuf,
+    pub(crate) cache_bytes: usize,
+    pub(crate) changes: ChangeLog,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) max_jobs: u64,
+    pub(crate) group_calls: usize,
+    pub(crate) group_items: usize,
+    pub(crate) waiting_calls: usize,
+    pub(crate) recent_jobs: usize,
+}
+
+impl RedbStoreBuilder {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            cache_bytes: 256 << 20,
+            changes: ChangeLog::All,
+            clock: Arc::new(SystemClock),
+            max_jobs: u64::MAX,
+            group_calls: 1_024,
+            group_items: 10_000,
+            waiting_calls: 4_096,
+            recent_jobs: 4_096,
+        }
+    }
+
+    /// Sets how much memory the pages of the file may take; 256 MiB unless set.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Sets which changes are recorded; all unless set.
+    pub fn changes(mut self, changes: ChangeLog) -> Self {
+        self.changes = changes;
+        self
+    }
+
+    /// Sets the clock that rules leases and eligibility; the operating system's unless set.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets how many jobs are kept; beyond it submissions fail with `Full`. Without limit unless set.
+    pub fn max_jobs(mut self, jobs: u64) -> Self {
+        self.max_jobs = jobs;
+        self
+    }
+
+    /// Sets how many calls share one commit at most; 1,024 unless set.
+    pub fn group_calls(mut self, calls: usize) -> Self {
+        self.group_calls = calls;
+        self
+    }
+
+    /// Sets after how many jobs, transitions and claims a commit takes no further call; 10,000 unless set.
+    pub fn group_items(mut self, items: usize) -> Self {
+        self.group_items = items;
+        self
+    }
+
+    /// Sets how many calls may wait for the writer before further ones wait for room; 4,096 unless set.
+    pub fn waiting_calls(mut self, calls: usize) -> Self {
+        self.waiting_calls = calls;
+        self
+    }
+
+    /// Sets of how many submitted jobs the specs are kept in memory for their claim; 4,096 unless set.
+    pub fn recent_jobs(mut self, jobs: usize) -> Self {
+        self.recent_jobs = jobs;
+        self
+    }
+
+    /// Opens the file, or makes it. Blocks while a file that was not closed is repaired.
+    ///
+    /// # Errors
+    ///
+    /// `Locked` while it is open elsewhere, `Corrupt` for a file that is damaged or no store, `SchemaTooNew` for one
+    /// of a newer version, which is left untouched, `Config` for a limit of zero, and `Io`.
+    pub fn open(self) -> Result<RedbStore> {
+        let limits = [
+            ("group_calls", self.group_calls),
+            ("group_items", self.group_items),
+            ("waiting_calls", self.waiting_calls),
+        ];
+        let zero = limits.into_iter().find(|(_, limit)| *limit == 0);
+        match zero {
+            Some((field, _)) => {
+                Err(Error::new(ErrorKind::Config, "store.open").with("fault", Fault::new(field, "zero")))
+            }
+            None => RedbStore::start(self),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the threads and the callers of a store share, and how it is opened.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use hodei_core::store::WakeupSignal;
+use hodei_core::{Error, ErrorKind, Result};
+use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
+
+use crate::codec;
+use crate::config::RedbStoreBuilder;
+use crate::error::{corrupt, failed};
+use crate::index::Index;
+use crate::reader::Snapshot;
+use crate::recent::Recent;
+use crate::stats::Stats;
+use crate::table::{META_SCHEMA, SCHEMA, Tab};
+use crate::txn::{Context, Work, expire_all};
+
+const OP: &str = "store.open";
+
+/// What is shared.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) db: Database,
+    pub(crate) config: RedbStoreBuilder,
+    pub(crate) index: Mutex<Index>,
+    pub(crate) recent: Mutex<Recent>,
+    pub(crate) stats: Stats,
+    pub(crate) bell: WakeupSignal,
+    /// Whether the index has to be read anew before the next write.
+    pub(crate) stale: AtomicBool,
+}
+
+impl Inner {
+    /// Opens the file. Nothing is written before the version of its schema is known to be ours.
+    pub(crate) fn open(config: RedbStoreBuilder) -> Result<Self> {
+        look_first(&config.path)?;
+        let mut builder = Builder::new();
+        builder.set_cache_size(config.cache_bytes);
+        let db = builder.create(&config.path).map_err(failed(OP))?;
+        let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
+        if new {
+            make(&db)?;
+        }
+        let stats = Stats::default();
+        let index = Mutex::new(Index::read(&mut Snapshot::new(&db, &stats)?)?);
+        let recent = Mutex::new(Recent::new(config.recent_jobs));
+        expire(&db, &config, &index, &recent)?;
+        let (stats, bell) = (Stats::default(), WakeupSignal::new());
+        Ok(Self { db, config, index, recent, stats, bell, stale: AtomicBool::new(false) })
+    }
+}
+
+/// Looks at a file that is there without being able to write to it.
+fn look_first(path: &Path) -> Result<()> {
+    let there = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0);
+    if !there {
+        return Ok(());
+    }
+    match Builder::new().open_read_only(path) {
+        Ok(db) => check_schema(&db.begin_read().map_err(failed(OP))?).map(drop),
+        // It was not closed: it is looked at once it is repaired.
+        Err(DatabaseError::RepairAborted) => Ok(()),
+        Err(error) => Err(failed(OP)(error)),
+    }
+}
+
+/// Returns whether the file is empty.
+fn check_schema(txn: &ReadTransaction) -> Result<bool> {
+    let meta = match txn.open_table(Tab::Meta.definition()) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => {
+            let foreign = txn.list_tables().map_err(failed(OP))?.next().is_some();
+            return if foreign { Err(corrupt(OP, "tables of another program")) } else { Ok(true) };
+        }
+        Err(error) => return Err(failed(OP)(error)),
+    };
+    let row = meta.get_owned(META_SCHEMA).map_err(failed(OP))?;
+    let row = row.ok_or_else(|| corrupt(OP, "no version of the schema"))?;
+    let schema = codec::number(row.value())?;
+    if schema > SCHEMA {
+        return Err(Error::new(ErrorKind::SchemaTooNew, OP).with("schema", schema).with("known", SCHEMA));
+    }
+    let tables: Vec<String> =
+        txn.list_tables().map_err(failed(OP))?.map(|table| table.name().to_owned()).collect();
+    let whole = Tab::ALL.iter().all(|tab| tables.iter().any(|name| name == tab.name()));
+    if whole { Ok(false) } else { Err(corrupt(OP, "a table is missing")) }
+}
+
+/// Makes every table, and notes the version of the schema.
+fn make(db: &Database) -> Result<()> {
+    let txn = db.begin_write().map_err(failed(OP))?;
+    for tab in Tab::ALL {
+        txn.open_table(tab.definition()).map_err(failed(OP))?;
+    }
+    {
+        let mut meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
+        meta.insert(META_SCHEMA, codec::number_row(SCHEMA)?.as_slice()).map_err(failed(OP))?;
+    }
+    txn.commit().map_err(failed(OP))
+}
+
+/// Ends the lives of all owners: nobody else can hold the file.
+fn expire(db: &Database, config: &RedbStoreBuilder, index: &Mutex<Index>, recent: &Mutex<Recent>) -> Result<()> {
+    let txn = db.begin_write().map_err(failed(OP))?;
+    let context = Context { index, clock: &*config.clock, changes: config.changes, max_jobs: u64::MAX, recent };
+    let mut work = Work::new(&txn, &context);
+    expire_all(&mut work)?;
+    let written = work.tally.written;
+    drop(work);
+    if written == 0 { txn.abort().map_err(failed(OP)) } else { txn.commit().map_err(failed(OP)) }
+}

@@ -1,0 +1,2 @@
+//! Being written.
+#![expect(missing_docs, reason="x")]

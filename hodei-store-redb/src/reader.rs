@@ -1,0 +1,113 @@
+//! Reading: snapshots, and the thread for reads that take long.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use hodei_core::{Error, ErrorKind, Result};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use tokio::sync::oneshot;
+
+use crate::error::{failed, guarded};
+use crate::inner::Inner;
+use crate::rows::{Rows, Span};
+use crate::stats::Stats;
+use crate::table::Tab;
+
+/// A read of more rows than this leaves the caller's thread.
+pub(crate) const INLINE_ROWS: usize = 100;
+
+type Open = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// The store as of one commit.
+pub(crate) struct Snapshot<'s> {
+    txn: ReadTransaction,
+    tables: [Option<Open>; Tab::ALL.len()],
+    stats: &'s Stats,
+}
+
+impl<'s> Snapshot<'s> {
+    /// Takes a snapshot.
+    pub(crate) fn new(db: &impl ReadableDatabase, stats: &'s Stats) -> Result<Self> {
+        let txn = db.begin_read().map_err(failed("store.read"))?;
+        Ok(Self { txn, tables: [const { None }; Tab::ALL.len()], stats })
+    }
+
+    /// Opens a table; every table is there since the file was made.
+    pub(crate) fn table(&mut self, tab: Tab) -> Result<&Open> {
+        let place = &mut self.tables[tab.number()];
+        let table = match place.take() {
+            Some(table) => table,
+            None => self.txn.open_table(tab.definition()).map_err(failed("store.table"))?,
+        };
+        Ok(place.insert(table))
+    }
+
+    /// Counts rows that were read past this type.
+    pub(crate) fn count(&self, rows: u64) {
+        self.stats.read(rows);
+    }
+}
+
+impl Rows for Snapshot<'_> {
+    fn read<R>(&mut self, tab: Tab, key: &[u8], take: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
+        self.stats.read(1);
+        let row = self.table(tab)?.get_owned(key).map_err(failed("store.read"))?;
+        row.map(|row| take(row.value())).transpose()
+    }
+
+    fn scan(&mut self, tab: Tab, span: Span<'_>, mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+        let rows = self.table(tab)?.range::<&[u8]>(span.bounds()).map_err(failed("store.scan"))?;
+        for row in rows {
+            let (key, value) = row.map_err(failed("store.scan"))?;
+            self.stats.read(1);
+            if !take(key.value(), value.value())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// The thread for reads that take long.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader(mpsc::SyncSender<Task>);
+
+impl Reader {
+    /// Starts the thread; it ends with the last sender.
+    pub(crate) fn start() -> Result<Self> {
+        let (sender, tasks) = mpsc::sync_channel::<Task>(1_024);
+        let run = move || tasks.into_iter().for_each(|task| task());
+        std::thread::Builder::new()
+            .name("hodei-redb-read".to_owned())
+            .spawn(run)
+            .map_err(|source| Error::new(ErrorKind::Io, "store.open").source_error(source))?;
+        Ok(Self(sender))
+    }
+
+    /// Reads in a snapshot: here when it is little, else on the thread.
+    pub(crate) async fn read<R, F>(&self, inner: &Arc<Inner>, op: &'static str, rows: usize, read: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,
+    {
+        if rows <= INLINE_ROWS {
+            return snapshot(&inner.db, &inner.stats, op, read);
+        }
+        let (caller, answer) = oneshot::channel();
+        let inner = Arc::clone(inner);
+        let task: Task = Box::new(move || drop(caller.send(snapshot(&inner.db, &inner.stats, op, read))));
+        self.0.try_send(task).map_err(|_| Error::new(ErrorKind::Full, op))?;
+        answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, op))?
+    }
+}
+
+fn snapshot<R>(
+    db: &Database,
+    stats: &Stats,
+    op: &'static str,
+    read: impl FnOnce(&mut Snapshot<'_>) -> Result<R>,
+) -> Result<R> {
+    guarded(op, || read(&mut Snapshot::new(db, stats)?))
+}

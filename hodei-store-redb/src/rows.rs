@@ -1,0 +1,123 @@
+//! Reading rows, in a transaction that writes or in a snapshot.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use hodei_core::job::{Job, Lease, Output, Settled, State};
+use hodei_core::store::{Claimed, Input};
+use hodei_core::{JobId, Result};
+
+use crate::codec::{self, Fixed, Head};
+use crate::error::corrupt;
+use crate::key;
+use crate::table::Tab;
+
+/// Where a scan begins, and before what it ends; open where there is nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span<'a> {
+    from: Option<&'a [u8]>,
+    until: Option<&'a [u8]>,
+}
+
+impl<'a> Span<'a> {
+    /// The whole table.
+    pub(crate) const ALL: Self = Self { from: None, until: None };
+
+    /// Returns the bounds; an end before the beginning is an empty span.
+    pub(crate) fn bounds(self) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+        let until = match (self.from, self.until) {
+            (Some(from), Some(until)) => Some(until.max(from)),
+            (_, until) => until,
+        };
+        (self.from.map_or(Bound::Unbounded, Bound::Included), until.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+}
+
+impl<'a> From<(Option<&'a [u8]>, Option<&'a [u8]>)> for Span<'a> {
+    fn from((from, until): (Option<&'a [u8]>, Option<&'a [u8]>)) -> Self {
+        Self { from, until }
+    }
+}
+
+/// Something that rows can be read from.
+pub(crate) trait Rows {
+    /// Reads one row.
+    fn read<R>(&mut self, tab: Tab, key: &[u8], take: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>>;
+
+    /// Reads rows in the order of their keys, from the first bound up to the second, until `take` returns `false`.
+    fn scan(
+        &mut self,
+        tab: Tab,
+        span: Span<'_>,
+        take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()>;
+
+    /// Reads the rows whose keys begin with a prefix.
+    fn scan_prefix(
+        &mut self,
+        tab: Tab,
+        prefix: &[u8],
+        take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let end = key::behind(prefix);
+        self.scan(tab, (Some(prefix), end.as_deref()).into(), take)
+    }
+
+    /// Returns the ids that end the keys of a prefix.
+    fn ids(&mut self, tab: Tab, prefix: &[u8]) -> Result<Vec<JobId>> {
+        let mut ids = Vec::new();
+        self.scan_prefix(tab, prefix, |key, _| {
+            ids.push(key::last_id(key).ok_or_else(|| corrupt("row.key", "a short key"))?);
+            Ok(true)
+        })?;
+        Ok(ids)
+    }
+
+    /// Reads what moves of a job.
+    fn head(&mut self, id: JobId) -> Result<Option<Head>> {
+        self.read(Tab::Heads, id.as_bytes(), |bytes| codec::head(id, bytes))
+    }
+
+    /// Reads what never changes of a job.
+    fn fixed(&mut self, id: JobId) -> Result<Fixed> {
+        let fixed = self.read(Tab::Specs, id.as_bytes(), codec::fixed)?;
+        fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))
+    }
+
+    /// Reads how the last run of a job ended.
+    fn end(&mut self, id: JobId) -> Result<Option<Arc<Settled>>> {
+        Ok(self.read(Tab::Ends, id.as_bytes(), codec::end)?.map(Arc::new))
+    }
+
+    /// Reads a job in full.
+    fn job(&mut self, head: Head) -> Result<Job> {
+        let id = head.job.id;
+        let (fixed, end) = (self.fixed(id)?, self.end(id)?);
+        Ok(head.full(fixed, end))
+    }
+
+    /// Reads what the parents of a job gave back.
+    fn inputs(&mut self, job: &Job) -> Result<Arc<[Input]>> {
+        let mut inputs = Vec::with_capacity(job.parents.len());
+        for parent in job.parents.iter() {
+            let Some(head) = self.head(parent.id)? else { continue };
+            let end = if head.job.state == State::Succeeded { self.end(parent.id)? } else { None };
+            let output = end.map_or_else(Output::none, |end| end.output.clone());
+            inputs.push(Input { job: parent.id, name: head.name, output });
+        }
+        Ok(inputs.into())
+    }
+
+    /// Reads what an owner holds.
+    fn held(&mut self, owner: &Lease) -> Result<Vec<Claimed>> {
+        let mut held = Vec::new();
+        for id in self.ids(Tab::Leases, &key::lease_prefix(owner))? {
+            if let Some(head) = self.head(id)? {
+                let job = self.job(head)?;
+                let inputs = self.inputs(&job)?;
+                held.push(Claimed { job, inputs });
+            }
+        }
+        Ok(held)
+    }
+}

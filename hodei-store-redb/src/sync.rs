@@ -1,0 +1,8 @@
+//! Locks that a panic elsewhere does not close.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Takes a lock. What it guards is only ever replaced as a whole or changed without panics.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,91 @@
+//! Every table of the file, on one page. Keys are the ordered bytes of [`crate::key`], values the rows of
+//! [`crate::codec`]; an index row is its key alone unless said otherwise.
+
+use redb::TableDefinition;
+
+/// The definition of a table: bytes to bytes.
+pub(crate) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $tab:ident = $name:literal,)*) => {
+        /// A table of the file.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) enum Tab { $($(#[$doc])* $tab,)* }
+
+        impl Tab {
+            /// Every table.
+            pub(crate) const ALL: &[Self] = &[$(Self::$tab,)*];
+
+            /// Returns the name of the table in the file.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$tab => $name,)* }
+            }
+        }
+    };
+}
+
+tables! {
+    /// id → what never changes: spec, parents, unique key, fingerprint. Written once.
+    Specs = "specs",
+    /// id → what moves, with what lists show: small, rewritten with every transition.
+    Heads = "heads",
+    /// id → how the last run ended.
+    Ends = "ends",
+    /// (lane, 63 − level, eligible_at, id): what can be claimed, in the order of its lane.
+    Ready = "ready",
+    /// lane → what its jobs ask of a worker.
+    Lanes = "lanes",
+    /// (eligible_at, id) → key in [`Tab::Ready`]: what waits for its time.
+    Due = "due",
+    /// (tenant, state, created_at, id): the lists.
+    ByState = "by_state",
+    /// (pipeline, created_at, id): the steps of a pipeline.
+    Pipelines = "pipelines",
+    /// (owner, incarnation, id): what an owner holds.
+    Leases = "leases",
+    /// (owner, incarnation, id) → epoch: running jobs that somebody asked to stop.
+    Cancels = "cancels",
+    /// (tenant, unique key) → id.
+    Unique = "unique",
+    /// (parent, child) → what is needed of the parent, and whether the child was told of its end.
+    Children = "children",
+    /// (deadline, id): pending jobs with a deadline.
+    Deadlines = "deadlines",
+    /// sequence number → change.
+    Changes = "changes",
+    /// tenant → how many jobs are in each state.
+    Counts = "counts",
+    /// (tenant, key) → limit.
+    Limits = "limits",
+    /// (tenant, queue) → policy.
+    Queues = "queues",
+    /// (tenant, name) → schedule.
+    Schedules = "schedules",
+    /// owner → incarnation and end of life.
+    Owners = "owners",
+    /// duty → term.
+    Terms = "terms",
+    /// name → number: the schema, the last incarnation, the first change that is kept.
+    Meta = "meta",
+}
+
+impl Tab {
+    /// Returns the definition of the table.
+    pub(crate) const fn definition(self) -> Definition {
+        TableDefinition::new(self.name())
+    }
+
+    /// Returns the place of the table among all.
+    pub(crate) const fn number(self) -> usize {
+        self as usize
+    }
+}
+
+/// The version of the schema, in [`Tab::Meta`] under [`META_SCHEMA`]. A file with a higher one is not touched.
+pub(crate) const SCHEMA: u64 = 1;
+/// Where the version of the schema is.
+pub(crate) const META_SCHEMA: &[u8] = b"schema";
+/// Where the last incarnation that was given out is.
+pub(crate) const META_INCARNATION: &[u8] = b"incarnation";
+/// Where the number of the first change that is kept is.
+pub(crate) const META_FLOOR: &[u8] = b"floor";

@@ -1,0 +1,40 @@
+//! Queues, limits, schedules.
+
+use hodei_core::store::{Limit, QueuePolicy, Schedule};
+use hodei_core::{Error, Fault, Name, Result, Tenant};
+
+use super::Work;
+use crate::codec;
+use crate::key;
+use crate::rows::Rows;
+use crate::table::Tab;
+
+/// Sets how a queue is served.
+pub(crate) fn set_queue(work: &mut Work<'_, '_>, policy: &QueuePolicy) -> Result<()> {
+    if policy.weight == 0 {
+        return Err(Error::invalid("store.set_queue", vec![Fault::new("weight", "zero")]));
+    }
+    work.delta.ring = true;
+    let key = key::tenant_text(&policy.tenant, policy.queue.as_str());
+    work.put(Tab::Queues, &key, &codec::queue_row(policy)?)
+}
+
+/// Sets a limit.
+pub(crate) fn set_limit(work: &mut Work<'_, '_>, limit: &Limit) -> Result<()> {
+    work.delta.ring = true;
+    let key = key::tenant_text(&limit.tenant, limit.key.as_str());
+    work.put(Tab::Limits, &key, &codec::limit_row(limit)?)
+}
+
+/// Sets a schedule; what it fired last stays known.
+pub(crate) fn set_schedule(work: &mut Work<'_, '_>, schedule: &Schedule) -> Result<()> {
+    let key = key::tenant_text(&schedule.tenant, schedule.name.as_str());
+    let before = work.read(Tab::Schedules, &key, codec::schedule)?;
+    let schedule = Schedule { last_fired: before.and_then(|before| before.last_fired), ..schedule.clone() };
+    work.put(Tab::Schedules, &key, &codec::schedule_row(&schedule)?)
+}
+
+/// Removes a schedule.
+pub(crate) fn remove_schedule(work: &mut Work<'_, '_>, tenant: &Tenant, name: &Name) -> Result<bool> {
+    work.remove(Tab::Schedules, &key::tenant_text(tenant, name.as_str()))
+}

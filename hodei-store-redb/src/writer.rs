@@ -1,0 +1,207 @@
+//! The one thread that writes, and the group commit.
+//!
+//! Whoever wants to write sends a closure. The thread takes what has come meanwhile, runs all of it in one
+//! transaction, commits and syncs once, and only then replies. Nobody waits for company: a lone caller's transaction
+//! begins at once, and what comes during its sync is the next group.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use hodei_core::{Error, ErrorKind, Result};
+use redb::{Durability, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{corrupt, failed, guarded};
+use crate::index::{Delta, Index};
+use crate::inner::Inner;
+use crate::reader::Snapshot;
+use crate::stats::Tally;
+use crate::sync::lock;
+use crate::txn::{Context, Work};
+
+/// Something to do inside a transaction, and somebody to tell. It may run more than once: what ran in a transaction
+/// that was given up runs again in the next.
+pub(crate) trait Request: Send {
+    /// Runs.
+    fn run(&mut self, work: &mut Work<'_, '_>) -> Result<()>;
+    /// Tells the caller, after the commit or without one.
+    fn reply(self: Box<Self>, end: Result<()>);
+    /// How many items it carries, for the bounds of a group.
+    fn items(&self) -> usize;
+}
+
+struct Call<R, F> {
+    run: F,
+    out: Option<R>,
+    items: usize,
+    caller: oneshot::Sender<Result<R>>,
+}
+
+impl<R: Send, F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send> Request for Call<R, F> {
+    fn run(&mut self, work: &mut Work<'_, '_>) -> Result<()> {
+        self.out = Some((self.run)(work)?);
+        Ok(())
+    }
+
+    fn reply(self: Box<Self>, end: Result<()>) {
+        let out = end.and_then(|()| self.out.ok_or_else(|| Error::new(ErrorKind::Bug, "store.reply")));
+        // A caller that went away does not want to know.
+        drop(self.caller.send(out));
+    }
+
+    fn items(&self) -> usize {
+        self.items
+    }
+}
+
+/// The way to the thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer(mpsc::Sender<Box<dyn Request>>);
+
+impl Writer {
+    /// Makes the way; the thread takes the other end.
+    pub(crate) fn new(bound: usize) -> (Self, mpsc::Receiver<Box<dyn Request>>) {
+        let (sender, receiver) = mpsc::channel(bound);
+        (Self(sender), receiver)
+    }
+
+    /// Runs something in a transaction and waits for its commit.
+    pub(crate) async fn write<R, F>(&self, op: &'static str, items: usize, run: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static,
+    {
+        let (caller, answer) = oneshot::channel();
+        let gone = || Error::new(ErrorKind::Unavailable, op);
+        self.0.send(Box::new(Call { run, out: None, items, caller })).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| Error::new(ErrorKind::Indeterminate, op))?
+    }
+}
+
+/// A request in a group, and what became of it.
+struct Seat {
+    request: Box<dyn Request>,
+    refused: Option<Error>,
+}
+
+/// Runs until every sender is gone.
+pub(crate) fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
+    while let Some(first) = requests.blocking_recv() {
+        let mut items = first.items();
+        let mut group = vec![Seat { request: first, refused: None }];
+        while group.len() < inner.config.group_calls && items < inner.config.group_items {
+            let Ok(request) = requests.try_recv() else { break };
+            items += request.items();
+            group.push(Seat { request, refused: None });
+        }
+        let end = run_group(inner, &mut group);
+        for seat in group {
+            let own = match (seat.refused, &end) {
+                (Some(error), _) => Err(error),
+                (None, Ok(())) => Ok(()),
+                (None, Err((kind, text))) => Err(Error::new(*kind, "store.commit").with("cause", text)),
+            };
+            seat.request.reply(own);
+        }
+    }
+}
+
+/// What a whole group is told of a commit that failed.
+type Failed = (ErrorKind, String);
+
+fn run_group(inner: &Inner, group: &mut [Seat]) -> Result<(), Failed> {
+    if inner.stale.load(Ordering::Acquire) {
+        rebuild(inner).map_err(|error| told(&error))?;
+    }
+    loop {
+        match guarded("store.write", || attempt(inner, group)) {
+            Ok(Attempt::Again) => {}
+            Ok(Attempt::Done(delta, tally)) => {
+                inner.stats.committed(tally);
+                let ring = delta.ring;
+                lock(&inner.index).apply(delta);
+                if ring {
+                    inner.bell.ring();
+                }
+                return Ok(());
+            }
+            Ok(Attempt::Nothing) => return Ok(()),
+            Err(error) => {
+                inner.stale.store(true, Ordering::Release);
+                lock(&inner.recent).clear();
+                return Err(told(&error));
+            }
+        }
+    }
+}
+
+fn told(error: &Error) -> Failed {
+    (error.kind(), error.to_string())
+}
+
+/// Drops the index and reads it anew.
+fn rebuild(inner: &Inner) -> Result<()> {
+    let index = guarded("store.rebuild", || Index::read(&mut Snapshot::new(&inner.db, &inner.stats)?))?;
+    *lock(&inner.index) = index;
+    inner.stale.store(false, Ordering::Release);
+    Ok(())
+}
+
+enum Attempt {
+    Done(Delta, Tally),
+    Nothing,
+    Again,
+}
+
+/// Runs the group in one transaction. A request that fails after it wrote something takes the transaction with it:
+/// the others run again without it.
+fn attempt(inner: &Inner, group: &mut [Seat]) -> Result<Attempt> {
+    let mut txn = inner.db.begin_write().map_err(failed("store.begin"))?;
+    txn.set_durability(Durability::Immediate).map_err(failed("store.begin"))?;
+    let context = Context {
+        index: &inner.index,
+        clock: &*inner.config.clock,
+        changes: inner.config.changes,
+        max_jobs: inner.config.max_jobs,
+        recent: &inner.recent,
+    };
+    let mut work = Work::new(&txn, &context);
+    for seat in group.iter_mut().filter(|seat| seat.refused.is_none()) {
+        let before = work.tally.written;
+        work.tick();
+        let request = &mut seat.request;
+        let Err(error) = guarded("store.write", || request.run(&mut work)) else { continue };
+        let spoilt = work.tally.written != before || error.kind() == ErrorKind::Corrupt;
+        seat.refused = Some(error);
+        if spoilt {
+            drop(work);
+            give_up(txn);
+            lock(&inner.recent).clear();
+            return Ok(Attempt::Again);
+        }
+    }
+    if work.tally.written == 0 {
+        inner.stats.read(work.tally.read);
+        drop(work);
+        give_up(txn);
+        return Ok(Attempt::Nothing);
+    }
+    work.flush()?;
+    let (delta, tally) = (std::mem::take(&mut work.delta), work.tally);
+    drop(work);
+    commit(txn)?;
+    Ok(Attempt::Done(delta, tally))
+}
+
+fn give_up(txn: WriteTransaction) {
+    // Nothing was written: there is nothing to tell of a transaction that could not even be given up.
+    drop(guarded("store.abort", || txn.abort().map_err(failed("store.abort"))));
+}
+
+fn commit(txn: WriteTransaction) -> Result<()> {
+    txn.commit().map_err(|error| match error {
+        redb::CommitError::TransactionPoisoned => corrupt("store.commit", "a spoilt transaction"),
+        // The sync may have failed after the bytes had arrived.
+        error => Error::new(ErrorKind::Indeterminate, "store.commit").source_error(error),
+    })
+}
