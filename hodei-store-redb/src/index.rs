@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hodei_core::job::{Priority, Request, State};
-use hodei_core::store::{Counts, Lane};
+use hodei_core::store::{Counts, Lane, Scope};
 use hodei_core::text::Texts;
 use hodei_core::{Result, Tenant};
 
@@ -17,6 +17,11 @@ use crate::table::{META_FLOOR, META_INCARNATION, Tab};
 
 /// Which limit: a tenant and a key.
 pub(crate) type LimitKey = (Tenant, Box<str>);
+
+/// Returns the limits that jobs with these keys count against.
+pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = LimitKey> {
+    keys.iter().map(|key| (tenant.clone(), key.into()))
+}
 
 /// What is known of a lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,7 @@ pub(crate) struct Index {
 }
 
 /// What a transaction will have changed of the index.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Delta {
     /// Jobs that came into or left a state.
     pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()]>,
@@ -72,7 +77,7 @@ pub(crate) struct Delta {
 }
 
 /// Ready and waiting jobs of a lane that came or left.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct LaneDelta {
     /// Ready at a level.
     pub(crate) levels: HashMap<Priority, i64>,
@@ -124,8 +129,8 @@ impl Delta {
 
     /// Notes that a job began or ceased to count against its limits.
     pub(crate) fn uses(&mut self, tenant: &Tenant, keys: &Texts, change: i64) {
-        for key in keys.iter() {
-            *self.in_use.entry((tenant.clone(), key.into())).or_default() += change;
+        for of in limits_of(tenant, keys) {
+            *self.in_use.entry(of).or_default() += change;
             self.ring |= change < 0;
         }
     }
@@ -141,6 +146,17 @@ impl Index {
     /// Returns how many jobs there are.
     pub(crate) fn total(&self) -> u64 {
         self.counts.values().map(Counts::total).sum()
+    }
+
+    /// Returns how many jobs of a scope are in each state.
+    pub(crate) fn counts_of(&self, scope: &Scope) -> Counts {
+        match scope {
+            Scope::Tenant(tenant) => self.counts.get(tenant).copied().unwrap_or_default(),
+            Scope::All => {
+                let sum = |state| self.counts.values().map(|counts| counts.of(state)).sum();
+                Counts::from_numbers(State::ALL.map(sum))
+            }
+        }
     }
 
     /// Takes over what a committed transaction changed.
@@ -223,8 +239,8 @@ impl Index {
     fn read_uses(&mut self, rows: &mut impl Rows) -> Result<()> {
         for id in rows.ids(Tab::Leases, &[])? {
             let head = rows.head(id)?.ok_or_else(|| corrupt("index.read", "a lease without its job"))?;
-            for key in head.limit_keys.iter() {
-                *self.in_use.entry((head.job.tenant.clone(), key.into())).or_default() += 1;
+            for of in limits_of(&head.job.tenant, &head.limit_keys) {
+                *self.in_use.entry(of).or_default() += 1;
             }
         }
         Ok(())

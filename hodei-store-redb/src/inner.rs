@@ -103,9 +103,15 @@ fn make(db: &Database) -> Result<()> {
 }
 
 /// Ends the lives of all owners: nobody else can hold the file.
-fn expire(db: &Database, config: &RedbStoreBuilder, index: &Mutex<Index>, recent: &Mutex<Recent>) -> Result<()> {
+fn expire(
+    db: &Database,
+    config: &RedbStoreBuilder,
+    index: &Mutex<Index>,
+    recent: &Mutex<Recent>,
+) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
-    let context = Context { index, clock: &*config.clock, changes: config.changes, max_jobs: u64::MAX, recent };
+    let context =
+        Context { index, clock: &*config.clock, changes: config.changes, max_jobs: u64::MAX, recent };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
     let written = work.tally.written;

@@ -4,11 +4,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use hodei_core::job::{Job, Lease, Output, Settled, State};
-use hodei_core::store::{Claimed, Input};
+use hodei_core::store::{Claimed, Input, Lane, Limit, QueuePolicy};
 use hodei_core::{JobId, Result};
 
 use crate::codec::{self, Fixed, Head};
 use crate::error::corrupt;
+use crate::index::LimitKey;
 use crate::key;
 use crate::table::Tab;
 
@@ -106,6 +107,16 @@ pub(crate) trait Rows {
             inputs.push(Input { job: parent.id, name: head.name, output });
         }
         Ok(inputs.into())
+    }
+
+    /// Reads how a lane's queue is served; nothing when nobody set it.
+    fn policy(&mut self, lane: &Lane) -> Result<Option<QueuePolicy>> {
+        self.read(Tab::Queues, &key::tenant_text(&lane.tenant, lane.queue.as_str()), codec::queue)
+    }
+
+    /// Reads a limit; nothing when nobody set it.
+    fn limit(&mut self, (tenant, text): &LimitKey) -> Result<Option<Limit>> {
+        self.read(Tab::Limits, &key::tenant_text(tenant, text), codec::limit)
     }
 
     /// Reads what an owner holds.

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hodei_core::job::{
-    ArtifactEntry, Backoff, BlobRef, Cause, Command, CommandMore, Encoding, Epoch, Exit, Failure, FailureClass,
-    Fingerprint, Job, JobSpec, Lease, LogEnd, Manifest, Outcome, Output, Parent, Payload, Priority, Request,
-    RequestClass, Requires, Resources, RetryPolicy, RetryRule, Runs, Settled, SpecParts, State, Stream,
+    ArtifactEntry, Backoff, BlobRef, Cause, Command, CommandMore, Encoding, Epoch, Exit, Failure,
+    FailureClass, Fingerprint, Job, JobSpec, Lease, LogEnd, Manifest, Outcome, Output, Parent, Payload,
+    Priority, Request, RequestClass, Requires, Resources, RetryPolicy, RetryRule, Runs, Settled, SpecParts,
+    State, Stream,
 };
 use hodei_core::store::{Change, Counts, Lane, Limit, QueuePolicy, Schedule};
 use hodei_core::text::{TextMap, Texts};
 use hodei_core::{Error, JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
 use super::row::{
-    BackoffRow, BlobRow, ChangeRow, CountsRow, EndRow, ExitRow, FixedRow, HeadRow, Id, LaneRow, LimitRow, ManifestRow,
-    MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow, RetryRow, ScheduleRow, SpecRow, Wait,
+    BackoffRow, BlobRow, ChangeRow, CountsRow, EndRow, ExitRow, FixedRow, HeadRow, Id, LaneRow, LimitRow,
+    ManifestRow, MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow, RetryRow, ScheduleRow,
+    SpecRow, Wait,
 };
 use super::{decode, encode};
 use crate::error::corrupt;
@@ -139,7 +141,11 @@ fn wait(duration: Duration) -> Wait {
 }
 
 fn duration((secs, nanos): Wait) -> Result<Duration> {
-    if nanos < 1_000_000_000 { Ok(Duration::new(secs, nanos)) } else { Err(corrupt("row.decode", "a bad duration")) }
+    if nanos < 1_000_000_000 {
+        Ok(Duration::new(secs, nanos))
+    } else {
+        Err(corrupt("row.decode", "a bad duration"))
+    }
 }
 
 fn time(micros: i64) -> Timestamp {
@@ -296,7 +302,8 @@ fn spec(row: SpecRow<'_>) -> Result<JobSpec> {
         labels: map(row.labels)?,
         limit_keys: texts(row.limit_keys)?,
     };
-    let (class, fingerprint) = (RequestClass::from_number(row.class), Fingerprint::from_bytes(row.fingerprint));
+    let (class, fingerprint) =
+        (RequestClass::from_number(row.class), Fingerprint::from_bytes(row.fingerprint));
     Ok(JobSpec::restore(parts, class, fingerprint))
 }
 
@@ -330,13 +337,15 @@ fn payload(row: PayloadRow<'_>) -> Result<Payload> {
             },
             args: Bytes::copy_from_slice(args),
         },
-        PayloadRow::Command { argv, env, more } => {
-            Payload::Command(Command { argv: texts(argv)?, env: map(env)?, more: more.map(command_more).transpose()? })
-        }
+        PayloadRow::Command { argv, env, more } => Payload::Command(Command {
+            argv: texts(argv)?,
+            env: map(env)?,
+            more: more.as_ref().map(command_more).transpose()?,
+        }),
     })
 }
 
-fn command_more(row: MoreRow<'_>) -> Result<Box<CommandMore>> {
+fn command_more(row: &MoreRow<'_>) -> Result<Box<CommandMore>> {
     Ok(Box::new(CommandMore {
         secrets: map(row.secrets)?,
         cwd: row.cwd.map(Box::from),
@@ -371,7 +380,9 @@ fn backoff(row: BackoffRow) -> Result<Backoff> {
     Ok(match row {
         BackoffRow::Fixed(time) => Backoff::Fixed(duration(time)?),
         BackoffRow::Linear { step, max } => Backoff::Linear { step: duration(step)?, max: duration(max)? },
-        BackoffRow::Exponential { base, max } => Backoff::Exponential { base: duration(base)?, max: duration(max)? },
+        BackoffRow::Exponential { base, max } => {
+            Backoff::Exponential { base: duration(base)?, max: duration(max)? }
+        }
     })
 }
 
@@ -462,7 +473,11 @@ pub(crate) fn end_row(settled: &Settled) -> Result<Vec<u8>> {
             Output::Blob(blob) => OutputRow::Blob(blob_row(blob)),
         },
         manifest: settled.manifest.as_deref().map(|manifest| ManifestRow {
-            logs: manifest.logs.iter().map(|log| (log.stream as u8, log.kept, log.dropped, log.crc32)).collect(),
+            logs: manifest
+                .logs
+                .iter()
+                .map(|log| (log.stream as u8, log.kept, log.dropped, log.crc32))
+                .collect(),
             artifacts: manifest.artifacts.iter().map(|a| (a.name.as_str(), blob_row(&a.blob))).collect(),
         }),
     };
@@ -488,7 +503,12 @@ pub(crate) fn end(bytes: &[u8]) -> Result<Settled> {
         OutputRow::Inline(bytes) => Output::Inline(Bytes::copy_from_slice(bytes)),
         OutputRow::Blob(row) => Output::Blob(blob(&row)),
     };
-    Ok(Settled { at: time(row.at), outcome, output, manifest: row.manifest.map(manifest).transpose()?.map(Arc::new) })
+    Ok(Settled {
+        at: time(row.at),
+        outcome,
+        output,
+        manifest: row.manifest.map(manifest).transpose()?.map(Arc::new),
+    })
 }
 
 fn manifest(row: ManifestRow<'_>) -> Result<Manifest> {
@@ -569,7 +589,12 @@ pub(crate) fn queue_row(policy: &QueuePolicy) -> Result<Vec<u8>> {
 /// Reads how a queue is served.
 pub(crate) fn queue(bytes: &[u8]) -> Result<QueuePolicy> {
     let row: QueueRow<'_> = decode(bytes)?;
-    Ok(QueuePolicy { tenant: tenant(row.tenant)?, queue: name(row.queue)?, paused: row.paused, weight: row.weight })
+    Ok(QueuePolicy {
+        tenant: tenant(row.tenant)?,
+        queue: name(row.queue)?,
+        paused: row.paused,
+        weight: row.weight,
+    })
 }
 
 /// Writes a schedule.

@@ -2,14 +2,14 @@
 
 use hodei_core::job::{NewJob, rules};
 use hodei_core::store::{
-    Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope, SubmitOptions,
-    Transition,
+    Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
+    SubmitOptions, Transition,
 };
 use hodei_core::{JobId, Result};
 
-use super::{Was, Work, first_time, floor_byte};
-use crate::codec;
+use super::work::{Was, Work, first_time, floor_byte};
 use crate::error::corrupt;
+use crate::index::limits_of;
 use crate::key;
 use crate::rows::{Rows, Span};
 use crate::sync::lock;
@@ -79,19 +79,14 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
 
 /// Returns how many jobs of a lane its policy and its limits let through; `u64::MAX` without limits.
 fn room(work: &mut Work<'_, '_>, pick: &Pick, lane: &[u8]) -> Result<u64> {
-    let policy = key::tenant_text(&pick.lane.tenant, pick.lane.queue.as_str());
-    if work.read(Tab::Queues, &policy, codec::queue)?.is_some_and(|policy| policy.paused) {
+    if work.policy(&pick.lane)?.is_some_and(|policy| policy.paused) {
         return Ok(0);
     }
     let Some(keys) = work.limit_keys(lane) else { return Ok(0) };
     let mut room = u64::MAX;
-    for text in keys.iter() {
-        let limit = work.read(Tab::Limits, &key::tenant_text(&pick.lane.tenant, text), codec::limit)?;
-        if let Some(limit) = limit {
-            let of = (pick.lane.tenant.clone(), text.into());
-            let committed = lock(work.context.index).in_use.get(&of).copied().unwrap_or(0);
-            let used = committed.saturating_add_signed(work.delta.in_use.get(&of).copied().unwrap_or(0));
-            room = room.min(u64::from(limit.max).saturating_sub(used));
+    for of in limits_of(&pick.lane.tenant, &keys) {
+        if let Some(limit) = work.limit(&of)? {
+            room = room.min(u64::from(limit.max).saturating_sub(work.uses(&of)));
         }
     }
     Ok(room)
@@ -179,7 +174,11 @@ fn claim_one(
 }
 
 /// Asks for the end of jobs.
-pub(crate) fn cancel(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) -> Result<Committed<CancelReply>> {
+pub(crate) fn cancel(
+    work: &mut Work<'_, '_>,
+    scope: &Scope,
+    jobs: &[JobId],
+) -> Result<Committed<CancelReply>> {
     let mut done = Committed::default();
     for id in jobs {
         let Some(mut head) = work.head(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {

@@ -7,7 +7,7 @@ use hodei_core::job::{Fingerprint, NewJob, State, rules};
 use hodei_core::store::{Change, Committed, Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 
-use super::Work;
+use super::work::Work;
 use crate::codec::{self, Fixed, Head};
 use crate::key;
 use crate::rows::Rows;
@@ -135,7 +135,8 @@ fn admit(work: &mut Work<'_, '_>, new: NewJob, changes: &mut Vec<Change>) -> Res
         let ended = state.filter(|state| state.is_terminal());
         let row = [codec::requires_number(parent.requires), u8::from(ended.is_some())];
         work.put(Tab::Children, &key::child(parent.id, id), &row)?;
-        let told = ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
+        let told =
+            ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
         if let Some(change) = told {
             work.record(&change)?;
             changes.push(change);
