@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -73,27 +72,42 @@ impl<'a> Cycle<'a> {
         Self { program, directory, mark, wait: Duration::from_millis(5 + mixed(seed ^ cycle) % 900) }
     }
 
-    fn start(&self) -> Child {
+    /// Starts a run whose output goes to files: a pipe that nobody reads would stop it.
+    fn start(&self, life: &str) -> Child {
+        let file = |stream: &str| Stdio::from(fs::File::create(self.output(life, stream)).unwrap());
         Command::new(self.program)
             .arg(self.directory.path().join("p.yaml"))
             .args(["--jobs", "4"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
             .spawn()
             .unwrap()
     }
 
+    fn output(&self, life: &str, stream: &str) -> PathBuf {
+        self.directory.path().join(format!("{life}.{stream}"))
+    }
+
+    /// Returns the run that was acknowledged on standard output.
+    fn acked(&self, life: &str) -> Option<String> {
+        let stdout = fs::read(self.output(life, "stdout")).unwrap();
+        let stdout = String::from_utf8_lossy(&stdout);
+        // A line without its end was cut off.
+        let mut lines = stdout.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        lines.find_map(|line| line.strip_prefix("run ").map(str::to_owned))
+    }
+
     /// Returns what the run said that it had acknowledged, before it was killed.
     fn start_and_kill(&self) -> Option<String> {
-        let mut child = self.start();
+        let mut child = self.start("killed");
         let until = Instant::now() + self.wait;
         while Instant::now() < until && child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_micros(200));
         }
         // It may have ended by itself: then there is nothing to kill.
         let _ = child.kill();
         child.wait().unwrap();
-        acked(&mut child)
+        self.acked("killed")
     }
 
     /// Whether the killed run had come to its end.
@@ -105,18 +119,17 @@ impl<'a> Cycle<'a> {
         if self.finished() && acked_before.is_some() {
             return;
         }
-        let mut child = self.start();
+        let mut child = self.start("restarted");
         let until = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
             assert!(Instant::now() < until, "the restarted run hangs in {:?}", self.directory.path());
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         };
-        let mut stderr = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        let acked_now = acked(&mut child);
+        let stderr = fs::read_to_string(self.output("restarted", "stderr")).unwrap();
+        let acked_now = self.acked("restarted");
         assert!(status.success(), "the restarted run failed: {status}, {stderr}");
         if let Some(before) = acked_before {
             assert_eq!(acked_now.as_deref(), Some(before), "an acknowledged run was not resumed");
@@ -186,14 +199,6 @@ fn pipeline(mark: &str, ran: &Path) -> String {
     step("join", "work-0, work-1, work-2, work-3, work-4, work-5, stray", "sleep 0.05");
     step("end", "join", "true");
     text
-}
-
-/// Returns the run that was acknowledged on standard output.
-fn acked(child: &mut Child) -> Option<String> {
-    let mut stdout = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
-    let stdout = String::from_utf8_lossy(&stdout);
-    stdout.lines().find_map(|line| line.strip_prefix("run ").map(str::to_owned))
 }
 
 /// Returns the processes whose environment carries the mark.

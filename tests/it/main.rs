@@ -2,6 +2,7 @@
 
 mod agent_by_hand;
 mod house;
+mod kill_nine;
 mod lessons;
 mod tidy;
 mod walk;
