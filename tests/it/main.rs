@@ -4,5 +4,7 @@ mod agent_by_hand;
 mod house;
 mod kill_nine;
 mod lessons;
+mod program;
+mod run;
 mod tidy;
 mod walk;
