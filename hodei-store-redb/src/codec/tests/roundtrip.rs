@@ -92,10 +92,13 @@ proptest! {
 }
 
 #[test]
-fn requirements_have_numbers_of_their_own() {
+fn edges_come_back() {
     use hodei_core::job::Requires;
-    for requires in [Requires::Success, Requires::Ended] {
-        assert_eq!(codec::requires_of(codec::requires_number(requires)).unwrap(), requires);
+    for edge in
+        [Requires::Success, Requires::Ended].map(|requires| [(requires, false), (requires, true)]).concat()
+    {
+        assert_eq!(codec::edge(&codec::edge_row(edge.0, edge.1).unwrap()).unwrap(), edge);
     }
-    assert!(codec::requires_of(2).is_err());
+    let unknown = codec::encode(&(2_u8, false), 0).unwrap();
+    assert_eq!(codec::edge(&unknown).unwrap_err().kind(), hodei_core::ErrorKind::Corrupt);
 }

@@ -200,6 +200,16 @@ fn other_samples() -> Vec<Sample> {
             again: |bytes| codec::schedule_row(&codec::schedule(bytes)?),
         },
         Sample {
+            name: "edge",
+            row: codec::edge_row(Requires::Ended, true).expect("a small row"),
+            again: |bytes| codec::edge(bytes).and_then(|(requires, told)| codec::edge_row(requires, told)),
+        },
+        Sample {
+            name: "place",
+            row: codec::place_row(b"default\0night\0").expect("a small row"),
+            again: |bytes| codec::place_row(codec::place(bytes)?),
+        },
+        Sample {
             name: "owner",
             row: owner,
             again: |bytes| codec::encode(&codec::decode::<OwnerRow>(bytes)?, 32),
