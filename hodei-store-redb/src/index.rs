@@ -229,8 +229,8 @@ impl Index {
             *self.lanes.get_mut(lane).ok_or_else(lost)?.levels.entry(level).or_default() += 1;
             Ok(true)
         })?;
-        rows.scan(Tab::Due, Span::ALL, |_, key| {
-            let (lane, ..) = key::split_ready(key).ok_or_else(lost)?;
+        rows.scan(Tab::Due, Span::ALL, |_, row| {
+            let (lane, ..) = key::split_ready(codec::place(row)?).ok_or_else(lost)?;
             self.lanes.get_mut(lane).ok_or_else(lost)?.waiting += 1;
             Ok(true)
         })

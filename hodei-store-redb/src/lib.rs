@@ -34,5 +34,5 @@ mod table;
 mod txn;
 mod writer;
 
-pub use config::RedbStoreBuilder;
+pub use config::{RedbStoreBuilder, Verify};
 pub use store::RedbStore;

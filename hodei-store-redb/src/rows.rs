@@ -94,6 +94,9 @@ pub(crate) trait Rows {
     fn job(&mut self, head: Head) -> Result<Job> {
         let id = head.job.id;
         let (fixed, end) = (self.fixed(id)?, self.end(id)?);
+        if head.job.state.is_terminal() && end.is_none() {
+            return Err(corrupt("row.read", "a settled job without its end").with("job", id));
+        }
         Ok(head.full(fixed, end))
     }
 

@@ -155,7 +155,8 @@ impl JobStore for RedbStore {
 
     async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
         let scope = scope.clone();
-        let rows = query::rows_of(&query);
+        let tenants = self.look(|index| index.counts.len());
+        let rows = query::rows_of(&scope, &query, tenants);
         self.read("store.query", rows, move |rows| query::page(rows, &scope, &query)).await
     }
 
@@ -184,7 +185,8 @@ impl JobStore for RedbStore {
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
         let scope = scope.clone();
-        self.read("store.changes", limit, move |rows| query::changes(rows, &scope, after.as_ref(), limit))
+        let rows = query::changes_examined(&scope, limit);
+        self.read("store.changes", rows, move |rows| query::changes(rows, &scope, after.as_ref(), limit))
             .await
     }
 

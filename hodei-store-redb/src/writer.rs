@@ -95,7 +95,7 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
         let mut group = vec![Seat { request: first, refused: None }];
         while group.len() < inner.config.group_calls && items < inner.config.group_items {
             let Ok(request) = requests.try_recv() else { break };
-            items += request.items();
+            items = request.items().saturating_add(items);
             group.push(Seat { request, refused: None });
         }
         let end = run_group(inner, &mut group);

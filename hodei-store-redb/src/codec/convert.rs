@@ -15,9 +15,9 @@ use hodei_core::text::{TextMap, Texts};
 use hodei_core::{Error, JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
 use super::row::{
-    BackoffRow, BlobRow, ChangeRow, CountsRow, EndRow, ExitRow, FixedRow, HeadRow, Id, LaneRow, LimitRow,
-    ManifestRow, MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow, RetryRow, ScheduleRow,
-    SpecRow, Wait,
+    BackoffRow, BlobRow, ChangeRow, CountsRow, EdgeRow, EndRow, ExitRow, FixedRow, HeadRow, Id, LaneRow,
+    LimitRow, ManifestRow, MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow, RetryRow,
+    ScheduleRow, SpecRow, Wait,
 };
 use super::{decode, encode};
 use crate::error::corrupt;
@@ -257,7 +257,7 @@ pub(crate) fn fixed(bytes: &[u8]) -> Result<Fixed> {
 }
 
 /// Returns the number of a requirement in a row.
-pub(crate) const fn requires_number(requires: Requires) -> u8 {
+const fn requires_number(requires: Requires) -> u8 {
     match requires {
         Requires::Success => 0,
         Requires::Ended => 1,
@@ -265,7 +265,7 @@ pub(crate) const fn requires_number(requires: Requires) -> u8 {
 }
 
 /// Returns the requirement of a number in a row.
-pub(crate) fn requires_of(number: u8) -> Result<Requires> {
+fn requires_of(number: u8) -> Result<Requires> {
     match number {
         0 => Ok(Requires::Success),
         1 => Ok(Requires::Ended),
@@ -619,6 +619,27 @@ pub(crate) fn schedule(bytes: &[u8]) -> Result<Schedule> {
         spec: Arc::new(spec(row.spec)?),
         last_fired: row.last_fired.map(time),
     })
+}
+
+/// Writes what is needed of a parent, and whether the child was told of its end.
+pub(crate) fn edge_row(requires: Requires, told: bool) -> Result<Vec<u8>> {
+    encode(&EdgeRow { requires: requires_number(requires), told }, 16)
+}
+
+/// Reads what is needed of a parent, and whether the child was told of its end.
+pub(crate) fn edge(bytes: &[u8]) -> Result<(Requires, bool)> {
+    let row: EdgeRow = decode(bytes)?;
+    Ok((requires_of(row.requires)?, row.told))
+}
+
+/// Writes the key of a place in a lane.
+pub(crate) fn place_row(ready: &[u8]) -> Result<Vec<u8>> {
+    encode(&ready, ready.len() + 16)
+}
+
+/// Reads the key of a place in a lane.
+pub(crate) fn place(bytes: &[u8]) -> Result<&[u8]> {
+    decode(bytes)
 }
 
 /// Writes an id.

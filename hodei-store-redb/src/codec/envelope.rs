@@ -13,13 +13,16 @@ use crate::error::corrupt;
 
 /// Codec 2 (bincode 2, `standard()`), schema 1.
 const FORMAT: u8 = 0x21;
-/// The largest row that is read or written.
-const ROW_MAX: usize = 64 << 20;
+/// The largest row that is written.
+pub(super) const ROW_MAX: usize = 16 << 20;
+/// The most memory that reading a row may ask for: lists take up to eight times the room that they take in a row.
+const DECODED_MAX: usize = 8 * ROW_MAX;
 /// The checksum at the end.
 const CRC: usize = 4;
 
-const CONFIG: Configuration<LittleEndian, Varint, Limit<ROW_MAX>> =
-    bincode::config::standard().with_limit::<ROW_MAX>();
+/// The limit holds for reading only.
+const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODED_MAX>> =
+    bincode::config::standard().with_limit::<DECODED_MAX>();
 
 /// Writes a row.
 pub(crate) fn encode<R: Encode>(row: &R, expected: usize) -> Result<Vec<u8>> {
@@ -27,6 +30,10 @@ pub(crate) fn encode<R: Encode>(row: &R, expected: usize) -> Result<Vec<u8>> {
     bytes.push(FORMAT);
     bincode::encode_into_std_write(row, &mut bytes, CONFIG)
         .map_err(|source| Error::new(ErrorKind::LimitExceeded, "row.encode").source_error(source))?;
+    if bytes.len() > ROW_MAX - CRC {
+        let error = Error::new(ErrorKind::LimitExceeded, "row.encode");
+        return Err(error.with("bytes", bytes.len() + CRC).with("limit", ROW_MAX));
+    }
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     Ok(bytes)

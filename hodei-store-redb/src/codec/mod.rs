@@ -5,6 +5,8 @@
 mod convert;
 mod envelope;
 mod row;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use convert::*;
 pub(crate) use envelope::{decode, encode};

@@ -190,6 +190,13 @@ pub(super) struct ScheduleRow<'a> {
     pub(super) spec: SpecRow<'a>,
 }
 
+/// What is needed of a parent, and whether the child was told of its end.
+#[derive(Encode, Decode)]
+pub(super) struct EdgeRow {
+    pub(super) requires: u8,
+    pub(super) told: bool,
+}
+
 /// An owner's row.
 #[derive(Clone, Copy, Encode, Decode)]
 pub(crate) struct OwnerRow {

@@ -5,6 +5,7 @@ use hodei_core::{Error, ErrorKind, Result};
 
 use super::list::bad_cursor;
 use crate::codec;
+use crate::error::corrupt;
 use crate::key;
 use crate::reader::Snapshot;
 use crate::rows::Rows;
@@ -12,6 +13,14 @@ use crate::table::{META_FLOOR, Tab};
 
 /// How many changes are looked at for a page before it is returned short.
 const EXAMINED_MAX: usize = 10_000;
+
+/// Returns how many rows a page may have to read.
+pub(crate) fn changes_examined(scope: &Scope, limit: usize) -> usize {
+    match scope {
+        Scope::All => limit,
+        Scope::Tenant(_) => EXAMINED_MAX,
+    }
+}
 
 /// Returns the cursor of the change of a number.
 pub(crate) fn cursor_before(number: u64) -> Cursor {
@@ -34,12 +43,15 @@ pub(crate) fn changes(
         return Err(Error::new(ErrorKind::CursorExpired, "store.changes"));
     }
     let (mut changes, mut next, mut examined) = (Vec::new(), from, 0);
-    rows.scan(Tab::Changes, (Some(&key::sequence(from)[..]), None).into(), |_, row| {
+    rows.scan(Tab::Changes, (Some(&key::sequence(from)[..]), None).into(), |key, row| {
         if changes.len() == limit || examined == EXAMINED_MAX {
             return Ok(false);
         }
-        let change = codec::change(row)?;
         // The numbers have no gaps.
+        if key::sequence_of(key) != Some(next) {
+            return Err(corrupt("store.changes", "a change that is not there"));
+        }
+        let change = codec::change(row)?;
         next += 1;
         examined += 1;
         if scope.covers(&change.tenant) {

@@ -21,11 +21,15 @@ type Place = [u8; 24];
 /// The places of one range of an index, in the order of the query.
 type Places = Box<dyn Iterator<Item = Result<Place>>>;
 
-/// Returns how many rows a page may have to read.
-pub(crate) fn rows_of(query: &Query) -> usize {
+/// Returns how many rows a page may have to read, where so many tenants have jobs.
+pub(crate) fn rows_of(scope: &Scope, query: &Query, tenants: usize) -> usize {
     let filtered =
         query.queue.is_some() || query.name.is_some() || (query.pipeline.is_some() && query.state.is_some());
-    if filtered { EXAMINED_MAX } else { query.limit.saturating_mul(2) }
+    let ranges = match scope {
+        Scope::Tenant(_) => 1,
+        Scope::All => tenants.saturating_mul(State::ALL.len()),
+    };
+    if filtered { EXAMINED_MAX } else { query.limit.saturating_mul(2).saturating_add(ranges) }
 }
 
 /// Reads jobs in full.
@@ -69,8 +73,11 @@ pub(crate) fn page(rows: &mut Snapshot<'_>, scope: &Scope, query: &Query) -> Res
         examined += 1;
         last = Some(place);
         let id = key::last_id(&place).ok_or_else(short)?;
-        let head = rows.head(id)?.filter(|head| scope.covers(&head.job.tenant));
-        page.jobs.extend(head.map(|head| head.summary()).filter(|summary| query.matches(summary)));
+        let head = rows.head(id)?.filter(|head| key::last_time(&place) == Some(head.job.created_at));
+        let head = head.ok_or_else(|| corrupt("store.query", "a listed job that is not there"))?;
+        if scope.covers(&head.job.tenant) {
+            page.jobs.extend(Some(head.summary()).filter(|summary| query.matches(summary)));
+        }
     }
     rows.count(examined);
     Ok(page)

@@ -8,6 +8,7 @@ use hodei_core::store::{
 use hodei_core::{JobId, Result};
 
 use super::work::{Was, Work, first_time, floor_byte};
+use crate::codec;
 use crate::error::corrupt;
 use crate::index::limits_of;
 use crate::key;
@@ -41,10 +42,10 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
 pub(crate) fn promote(work: &mut Work<'_, '_>) -> Result<()> {
     let mut due = Vec::new();
     let now = work.now;
-    work.scan(Tab::Due, Span::ALL, |key, ready| {
+    work.scan(Tab::Due, Span::ALL, |key, row| {
         let at = key::last_time(key).ok_or_else(|| corrupt("store.promote", "a short key"))?;
         if at <= now && due.len() < PROMOTE_MAX {
-            due.push((key.to_vec(), ready.to_vec()));
+            due.push((key.to_vec(), codec::place(row)?.to_vec()));
             Ok(true)
         } else {
             Ok(false)

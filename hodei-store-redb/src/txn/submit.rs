@@ -133,7 +133,7 @@ fn admit(work: &mut Work<'_, '_>, new: NewJob, changes: &mut Vec<Change>) -> Res
     for parent in fixed.parents.iter() {
         let state = work.head(parent.id)?.map(|parent| parent.job.state);
         let ended = state.filter(|state| state.is_terminal());
-        let row = [codec::requires_number(parent.requires), u8::from(ended.is_some())];
+        let row = codec::edge_row(parent.requires, ended.is_some())?;
         work.put(Tab::Children, &key::child(parent.id, id), &row)?;
         let told =
             ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));

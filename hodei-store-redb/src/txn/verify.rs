@@ -40,8 +40,8 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
         let mut found = rowset(work, tab)?;
         if tab == Tab::Ready {
             // A job whose time has come may still be where it waited.
-            for (_, place) in rowset(work, Tab::Due)? {
-                found.insert(place, Vec::new());
+            for (_, row) in rowset(work, Tab::Due)? {
+                found.insert(codec::place(&row)?.to_vec(), Vec::new());
             }
         }
         compare(tab, &found, expected.get(&tab).unwrap_or(&Rowset::new()), &mut wrong);
@@ -139,12 +139,12 @@ fn of_spec(
     let mut untold = 0;
     for parent in fixed.parents.iter() {
         let edge = key::child(parent.id, job.id);
-        let told = work.read(Tab::Children, &edge, |row| Ok(row.last() == Some(&1)))?;
+        let told = work.read(Tab::Children, &edge, |row| Ok(codec::edge(row)?.1))?;
         let Some(of_parent) = work.head(parent.id)? else { continue };
         // Who was told once is not told again, though the parent may go round again.
         let told = told.unwrap_or(false) || of_parent.job.state.is_terminal();
         untold += u32::from(!told);
-        row(Tab::Children, edge.to_vec(), vec![codec::requires_number(parent.requires), u8::from(told)]);
+        row(Tab::Children, edge.to_vec(), codec::edge_row(parent.requires, told)?);
     }
     if job.state == State::Blocked && job.waits_for != untold {
         wrong.push(format!(

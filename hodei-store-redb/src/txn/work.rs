@@ -217,7 +217,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             self.put(Tab::Ready, &ready, &[])
         } else {
             self.delta.waiting(&lane, 1);
-            self.put(Tab::Due, &key::at(job.eligible_at, job.id), &ready)
+            self.put(Tab::Due, &key::at(job.eligible_at, job.id), &codec::place_row(&ready)?)
         }
     }
 
@@ -285,14 +285,15 @@ impl<'a, 'txn> Work<'a, 'txn> {
         while let Some((parent, state)) = to_tell.pop_front() {
             let mut children = Vec::new();
             self.scan_prefix(Tab::Children, parent.as_bytes(), |key, row| {
-                if let [requires, 0] = row {
+                let (requires, told) = codec::edge(row)?;
+                if !told {
                     let child = key::last_id(key).ok_or_else(|| corrupt("store.children", "a short key"))?;
-                    children.push((child, codec::requires_of(*requires)?));
+                    children.push((child, requires));
                 }
                 Ok(true)
             })?;
             for (child, requires) in children {
-                self.put(Tab::Children, &key::child(parent, child), &[codec::requires_number(requires), 1])?;
+                self.put(Tab::Children, &key::child(parent, child), &codec::edge_row(requires, true)?)?;
                 let Some(mut head) = self.head(child)? else { continue };
                 let was = Was::of(&head);
                 let change = rules::parent_settled(&mut head.job, requires, state, self.now);
