@@ -218,7 +218,7 @@ impl Index {
         index.read_uses(rows)?;
         index.floor = rows.read(Tab::Meta, META_FLOOR, codec::number)?.unwrap_or(1);
         index.incarnation = rows.read(Tab::Meta, META_INCARNATION, codec::number)?.unwrap_or(0);
-        index.next_change = last_change(rows)?.map_or(index.floor, |last| last + 1);
+        index.next_change = next_change(rows)?.unwrap_or(index.floor).max(index.floor);
         Ok(index)
     }
 
@@ -247,27 +247,10 @@ impl Index {
     }
 }
 
-/// Finds the number of the last change, by halves: only a few rows are read.
-fn last_change(rows: &mut impl Rows) -> Result<Option<u64>> {
-    let mut first = None;
-    rows.scan(Tab::Changes, Span::ALL, |key, _| {
-        first = key::sequence_of(key);
-        Ok(false)
-    })?;
-    let Some(mut low) = first else { return Ok(None) };
-    let mut high = u64::MAX;
-    // There is a change at `low` and none from `high` on.
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        let mut found = None;
-        rows.scan(Tab::Changes, (Some(&key::sequence(middle)[..]), None).into(), |key, _| {
-            found = key::sequence_of(key);
-            Ok(false)
-        })?;
-        match found {
-            Some(number) => low = number,
-            None => high = middle,
-        }
-    }
-    Ok(Some(low))
+/// Returns the number that follows that of the last change.
+fn next_change(rows: &mut impl Rows) -> Result<Option<u64>> {
+    rows.at_or_before(Tab::Changes, &key::sequence(u64::MAX), |key, row| {
+        let first = key::sequence_of(key).ok_or_else(|| corrupt("index.read", "a short key"))?;
+        Ok(first + codec::changes(row)?.len() as u64)
+    })
 }

@@ -75,6 +75,18 @@ impl Rows for Snapshot<'_> {
         }
         Ok(())
     }
+
+    fn at_or_before<R>(
+        &mut self,
+        tab: Tab,
+        key: &[u8],
+        take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
+    ) -> Result<Option<R>> {
+        self.stats.read(1);
+        let row = self.table(tab)?.range::<&[u8]>(..=key).map_err(failed("store.scan"))?.next_back();
+        let row = row.transpose().map_err(failed("store.scan"))?;
+        row.map(|(key, row)| take(key.value(), row.value())).transpose()
+    }
 }
 
 type Task = Box<dyn FnOnce() + Send>;

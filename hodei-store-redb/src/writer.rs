@@ -174,7 +174,10 @@ fn attempt(inner: &Inner, group: &mut [Seat]) -> Result<Attempt> {
         let before = work.tally.written;
         work.tick();
         let request = &mut seat.request;
-        let Err(error) = guarded("store.write", || request.run(&mut work)) else { continue };
+        let Err(error) = guarded("store.write", || request.run(&mut work).and_then(|()| work.write_out()))
+        else {
+            continue;
+        };
         let spoilt = work.tally.written != before || error.kind() == ErrorKind::Corrupt;
         seat.refused = Some(error);
         if spoilt {

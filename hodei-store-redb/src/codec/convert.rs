@@ -14,12 +14,12 @@ use hodei_core::store::{Change, Counts, Lane, Limit, QueuePolicy, Schedule};
 use hodei_core::text::{TextMap, Texts};
 use hodei_core::{Error, JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
+use super::envelope::{decode, decode_part, encode, encode_part};
 use super::row::{
-    BackoffRow, BlobRow, ChangeRow, CountsRow, EdgeRow, EndRow, ExitRow, FixedRow, HeadRow, Id, LaneRow,
-    LimitRow, ManifestRow, MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow, RetryRow,
-    ScheduleRow, SpecRow, Wait,
+    BackoffRow, BlobRow, ChangeRow, ChangesRow, CountsRow, EdgeRow, EndRow, ExitRow, FixedRow, HeadRow, Id,
+    LaneRow, LimitRow, ManifestRow, MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow,
+    RetryRow, ScheduleRow, SpecRow, Wait,
 };
-use super::{decode, encode};
 use crate::error::corrupt;
 
 /// What of a job moves, and what lists show of it. Its record has no spec, no parents and no end: the rules need none.
@@ -37,6 +37,10 @@ pub(crate) struct Head {
     pub(crate) class: RequestClass,
     /// The limits it counts against.
     pub(crate) limit_keys: Texts,
+    /// Whether other jobs may wait for it.
+    pub(crate) has_children: bool,
+    /// Whether there is a row of how its last run ended.
+    pub(crate) has_end: bool,
 }
 
 /// What never changes of a job.
@@ -80,6 +84,8 @@ impl Head {
             priority: job.spec.priority(),
             class: job.spec.class(),
             limit_keys: job.spec.limit_keys().clone(),
+            has_children: false,
+            has_end: false,
             job,
         }
     }
@@ -92,6 +98,12 @@ impl Head {
         self.job.fingerprint = fixed.fingerprint;
         self.job.settled = settled;
         self.job
+    }
+
+    /// Returns the end that has no row: of a run that succeeded and left nothing behind.
+    pub(crate) fn plain_end(&self) -> Option<Arc<Settled>> {
+        let plain = |at| Settled { at, outcome: Outcome::Succeeded, output: Output::none(), manifest: None };
+        (self.job.state == State::Succeeded).then(|| Arc::new(plain(self.job.moved_at)))
     }
 
     /// Returns what lists show.
@@ -178,6 +190,8 @@ pub(crate) fn head_row(head: &Head) -> Result<Vec<u8>> {
         moved_at: job.moved_at.as_micros(),
         started_at: job.started_at.map(Timestamp::as_micros),
         lease: job.lease.as_ref().map(|lease| (lease.owner.name().as_str(), lease.incarnation)),
+        has_children: head.has_children,
+        has_end: head.has_end,
     };
     encode(&row, 160)
 }
@@ -221,6 +235,8 @@ pub(crate) fn head(id: JobId, bytes: &[u8]) -> Result<Head> {
         priority: priority(row.priority)?,
         class: RequestClass::from_number(row.class),
         limit_keys: texts(row.limit_keys)?,
+        has_children: row.has_children,
+        has_end: row.has_end,
     })
 }
 
@@ -232,13 +248,14 @@ pub(crate) fn fixed_row(job: &Job) -> Result<Vec<u8>> {
         fingerprint: *job.fingerprint.as_bytes(),
         unique: job.unique.as_deref(),
         parents,
-        spec: spec_row(&job.spec),
+        spec_fingerprint: *job.spec.fingerprint().as_bytes(),
+        spec: &encode_part(&spec_row(&job.spec), 768)?,
     };
     encode(&row, 768)
 }
 
-/// Reads what never changes of a job.
-pub(crate) fn fixed(bytes: &[u8]) -> Result<Fixed> {
+/// Reads what never changes of a job; a spec that is known by its fingerprint is not decoded.
+pub(crate) fn fixed(bytes: &[u8], known: impl FnOnce(Fingerprint) -> Option<Arc<JobSpec>>) -> Result<Fixed> {
     let row: FixedRow<'_> = decode(bytes)?;
     let parents: Result<Arc<[Parent]>> = if row.parents.is_empty() {
         Ok(Arc::clone(&NO_PARENTS))
@@ -248,12 +265,21 @@ pub(crate) fn fixed(bytes: &[u8]) -> Result<Fixed> {
             .map(|(id, requires)| Ok(Parent { id: JobId::from_bytes(id), requires: requires_of(requires)? }))
             .collect()
     };
+    let spec = match known(Fingerprint::from_bytes(row.spec_fingerprint)) {
+        Some(known) => known,
+        None => Arc::new(spec(decode_part(row.spec)?)?),
+    };
     Ok(Fixed {
-        spec: Arc::new(spec(row.spec)?),
+        spec,
         parents: parents?,
         unique: row.unique.map(Arc::from),
         fingerprint: Fingerprint::from_bytes(row.fingerprint),
     })
+}
+
+/// Reads the fingerprint of a job's submission.
+pub(crate) fn fingerprint(bytes: &[u8]) -> Result<Fingerprint> {
+    decode::<FixedRow<'_>>(bytes).map(|row| Fingerprint::from_bytes(row.fingerprint))
 }
 
 /// Returns the number of a requirement in a row.
@@ -524,9 +550,8 @@ fn manifest(row: ManifestRow<'_>) -> Result<Manifest> {
     })
 }
 
-/// Writes a change.
-pub(crate) fn change_row(change: &Change) -> Result<Vec<u8>> {
-    let row = ChangeRow {
+fn change_row(change: &Change) -> ChangeRow<'_> {
+    ChangeRow {
         job: *change.job.as_bytes(),
         tenant: change.tenant.as_str(),
         pipeline: change.pipeline.map(|id| *id.as_bytes()),
@@ -537,16 +562,13 @@ pub(crate) fn change_row(change: &Change) -> Result<Vec<u8>> {
         attempt: change.attempt,
         epoch: change.epoch.number(),
         at: change.at.as_micros(),
-    };
-    encode(&row, 64)
+    }
 }
 
-/// Reads a change.
-pub(crate) fn change(bytes: &[u8]) -> Result<Change> {
-    let row: ChangeRow<'_> = decode(bytes)?;
+fn change(row: &ChangeRow<'_>, tenant: Tenant) -> Result<Change> {
     Ok(Change {
         job: JobId::from_bytes(row.job),
-        tenant: tenant(row.tenant)?,
+        tenant,
         pipeline: row.pipeline.map(PipelineId::from_bytes),
         version: row.version,
         from: row.from.map(state).transpose()?,
@@ -556,6 +578,26 @@ pub(crate) fn change(bytes: &[u8]) -> Result<Change> {
         epoch: Epoch::from_number(row.epoch),
         at: time(row.at),
     })
+}
+
+/// Writes changes whose numbers follow one another.
+pub(crate) fn changes_row(changes: &[Change]) -> Result<Vec<u8>> {
+    encode(&ChangesRow { changes: changes.iter().map(change_row).collect() }, 16 + 80 * changes.len())
+}
+
+/// Reads changes whose numbers follow one another.
+pub(crate) fn changes(bytes: &[u8]) -> Result<Vec<Change>> {
+    let row: ChangesRow<'_> = decode(bytes)?;
+    let mut changes: Vec<Change> = Vec::with_capacity(row.changes.len());
+    for row in &row.changes {
+        // Neighbours are mostly of one tenant.
+        let of = match changes.last() {
+            Some(last) if last.tenant.as_str() == row.tenant => last.tenant.clone(),
+            _ => tenant(row.tenant)?,
+        };
+        changes.push(change(row, of)?);
+    }
+    Ok(changes)
 }
 
 /// Writes how many of a tenant's jobs are in each state.

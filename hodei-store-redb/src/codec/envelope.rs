@@ -48,6 +48,19 @@ pub(crate) fn decode<'a, R: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<R> 
     let Some((&FORMAT, body)) = body.split_first() else {
         return Err(corrupt("row.decode", "an unknown format"));
     };
+    decode_part(body)
+}
+
+/// Writes a part of a row, which has no envelope of its own.
+pub(super) fn encode_part<R: Encode>(part: &R, expected: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(expected);
+    bincode::encode_into_std_write(part, &mut bytes, CONFIG)
+        .map_err(|source| Error::new(ErrorKind::LimitExceeded, "row.encode").source_error(source))?;
+    Ok(bytes)
+}
+
+/// Reads what is in an envelope, or a part of it.
+pub(super) fn decode_part<'a, R: BorrowDecode<'a, ()>>(body: &'a [u8]) -> Result<R> {
     match bincode::borrow_decode_from_slice(body, CONFIG) {
         Ok((row, read)) if read == body.len() => Ok(row),
         Ok(_) => Err(corrupt("row.decode", "bytes behind a row")),

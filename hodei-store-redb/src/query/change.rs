@@ -42,22 +42,32 @@ pub(crate) fn changes(
     if from < floor {
         return Err(Error::new(ErrorKind::CursorExpired, "store.changes"));
     }
-    let (mut changes, mut next, mut examined) = (Vec::new(), from, 0);
-    rows.scan(Tab::Changes, (Some(&key::sequence(from)[..]), None).into(), |key, row| {
-        if changes.len() == limit || examined == EXAMINED_MAX {
-            return Ok(false);
+    let first = |key: &[u8]| key::sequence_of(key).ok_or_else(|| corrupt("store.changes", "a short key"));
+    // The change may be in the middle of a row.
+    let row = rows.at_or_before(Tab::Changes, &key::sequence(from), |key, _| first(key))?;
+    let (mut found, mut next, end) = (Vec::new(), from, from.saturating_add(EXAMINED_MAX as u64));
+    let begin = key::sequence(row.unwrap_or(from));
+    rows.scan(Tab::Changes, (Some(&begin[..]), None).into(), |key, row| {
+        let (first, changes) = (first(key)?, codec::changes(row)?);
+        let behind = first + changes.len() as u64;
+        if behind <= from {
+            return Ok(true);
         }
         // The numbers have no gaps.
-        if key::sequence_of(key) != Some(next) {
+        if first > next {
             return Err(corrupt("store.changes", "a change that is not there"));
         }
-        let change = codec::change(row)?;
-        next += 1;
-        examined += 1;
-        if scope.covers(&change.tenant) {
-            changes.push(change);
+        for change in changes.into_iter().skip(usize::try_from(next - first).unwrap_or(usize::MAX)) {
+            if found.len() == limit || next == end {
+                return Ok(false);
+            }
+            next += 1;
+            if scope.covers(&change.tenant) {
+                found.push(change);
+            }
         }
         Ok(true)
     })?;
+    let changes = found;
     Ok(ChangePage { changes, next: cursor_before(next) })
 }

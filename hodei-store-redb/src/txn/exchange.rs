@@ -28,10 +28,12 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
         let applied = apply(work, transition, &mut done.changes)?;
         done.applied.push(applied);
     }
+    work.write_out()?;
     done.owner_lost = !work.is_alive(&exchange.owner)?;
     if !done.owner_lost {
         for pick in &exchange.picks {
             claim(work, exchange, pick, &mut done)?;
+            work.write_out()?;
         }
     }
     done.next_due = first_time(work, Tab::Due)?;
@@ -67,11 +69,12 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     let was = Was::of(&head);
     let (applied, change) = rules::apply(&mut head.job, transition, work.now);
     let Some(change) = change else { return Ok(applied) };
-    work.transit(&was, &head, change, changes)?;
+    let tenant = head.job.tenant.clone();
+    work.transit(was, head, change, changes)?;
     if let Move::Finished(finish) = &transition.step
         && !finish.spawn.is_empty()
     {
-        let own = |job: &&NewJob| job.tenant == head.job.tenant;
+        let own = |job: &&NewJob| job.tenant == tenant;
         let spawn: Vec<NewJob> = finish.spawn.iter().filter(own).cloned().collect();
         changes.extend(super::submit(work, &spawn, SubmitOptions::each())?.changes);
     }
@@ -159,15 +162,14 @@ fn claim_one(
     let Some(change) = rules::claim(&mut head.job, exchange.owner.clone(), work.now) else {
         return Ok(Took::Nothing);
     };
-    work.save(&was, &head, Some(&change))?;
-    done.changes.push(change);
+    work.note(change, &mut done.changes);
+    work.keep(Some(was), head.clone());
     let known = lock(work.context.recent).take(id);
     let fixed = match known {
         Some(fixed) => fixed,
         None => work.fixed(id)?,
     };
-    // Only a job that ran before has an end.
-    let end = if head.job.version > 2 { work.end(id)? } else { None };
+    let end = work.end(&head)?;
     let job = head.full(fixed, end);
     let inputs = work.inputs(&job)?;
     done.claimed.push(Claimed { job, inputs });
@@ -186,11 +188,11 @@ pub(crate) fn cancel(
             done.replies.push(CancelReply::NotFound);
             continue;
         };
-        let was = Was::of(&head);
+        let (was, asked_before) = (Was::of(&head), head.job.cancel_requested);
         let (reply, change) = rules::cancel(&mut head.job, work.now);
         match change {
-            Some(change) => work.transit(&was, &head, change, &mut done.changes)?,
-            None if head.job.cancel_requested != was.cancel_requested => work.save(&was, &head, None)?,
+            Some(change) => work.transit(was, head, change, &mut done.changes)?,
+            None if head.job.cancel_requested != asked_before => work.keep(Some(was), head),
             None => {}
         }
         done.replies.push(reply);
@@ -210,7 +212,7 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
         let was = Was::of(&head);
         let reply = match rules::redrive(&mut head.job, work.now) {
             Some(change) => {
-                work.transit(&was, &head, change, &mut done.changes)?;
+                work.transit(was, head, change, &mut done.changes)?;
                 Redriven::Done
             }
             None if head.job.state == State::Succeeded => Redriven::Succeeded,

@@ -28,10 +28,11 @@ pub(crate) fn reap(work: &mut Work<'_, '_>, term: &Term, lost_max: u16, limit: u
             let Some(mut head) = work.head(id)? else { continue };
             let was = Was::of(&head);
             if let Some(change) = rules::lose(&mut head.job, lost_max, work.now) {
-                work.transit(&was, &head, change, &mut done.changes)?;
+                work.transit(was, head, change, &mut done.changes)?;
             }
         }
     }
+    work.write_out()?;
     expire_deadlines(work, left, &mut done)?;
     Ok(done)
 }
@@ -76,7 +77,7 @@ fn expire_deadlines(work: &mut Work<'_, '_>, left: usize, done: &mut Reaped) -> 
         let Some(mut head) = work.head(id)? else { continue };
         let was = Was::of(&head);
         if let Some(change) = rules::expire(&mut head.job, work.now) {
-            work.transit(&was, &head, change, &mut done.changes)?;
+            work.transit(was, head, change, &mut done.changes)?;
         }
     }
     Ok(())
@@ -221,14 +222,32 @@ fn prune_changes(
     if remove == 0 {
         return Ok(());
     }
-    for number in floor..floor + remove {
-        work.remove(Tab::Changes, &key::sequence(number))?;
+    for row in rows_below(work, floor + remove)? {
+        work.remove(Tab::Changes, &key::sequence(row))?;
     }
     work.put(Tab::Meta, META_FLOOR, &codec::number_row(floor + remove)?)?;
     work.delta.floor = Some(floor + remove);
     done.changes = remove;
     done.more |= surplus > remove;
     Ok(())
+}
+
+/// Returns the numbers of the rows whose changes are all below a number.
+fn rows_below(work: &mut Work<'_, '_>, floor: u64) -> Result<Vec<u64>> {
+    let mut rows = Vec::new();
+    let mut last = None;
+    work.scan(Tab::Changes, Span::ALL, |key, _| {
+        let number = key::sequence_of(key).ok_or_else(|| corrupt("store.prune", "a short key"))?;
+        // A row ends where the next begins.
+        let below = number <= floor;
+        rows.extend(last.filter(|_| below));
+        last = Some(number);
+        Ok(below)
+    })?;
+    if floor == work.next_change && work.nothing_to_log() {
+        rows.extend(last);
+    }
+    Ok(rows)
 }
 
 /// Removes the rows of lanes in which nothing waits. Lanes that the same transaction touched stay.

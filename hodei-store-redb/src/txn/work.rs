@@ -1,15 +1,16 @@
 //! A transaction that writes: rows, the index rows that follow them, and what the index in memory will take over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use hodei_core::job::{Priority, State, rules};
+use hodei_core::job::{Lease, Priority, State, rules};
 use hodei_core::store::{Change, ChangeLog, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, Result, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use crate::codec::{self, Head};
+use crate::codec::{self, Fixed, Head};
 use crate::error::{corrupt, failed};
 use crate::index::{Delta, Index, LaneState, LimitKey};
 use crate::key;
@@ -41,6 +42,10 @@ pub(crate) struct Work<'a, 'txn> {
     tables: [Option<Open<'txn>>; Tab::ALL.len()],
     pub(super) context: &'a Context<'a>,
     pub(super) next_change: u64,
+    /// Changes whose rows are still to be written, up to `next_change`.
+    log: Vec<Change>,
+    /// Jobs whose rows are still to be written.
+    moved: HashMap<JobId, Moved>,
     /// What the index will take over.
     pub(crate) delta: Delta,
     /// What was read and written.
@@ -73,6 +78,43 @@ impl Rows for Work<'_, '_> {
         self.tally.read += read;
         Ok(())
     }
+
+    fn at_or_before<R>(
+        &mut self,
+        tab: Tab,
+        key: &[u8],
+        take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
+    ) -> Result<Option<R>> {
+        self.tally.read += 1;
+        let row = self.table(tab)?.range::<&[u8]>(..=key).map_err(failed("store.scan"))?.next_back();
+        let row = row.transpose().map_err(failed("store.scan"))?;
+        row.map(|(key, row)| take(key.value(), row.value())).transpose()
+    }
+
+    fn head(&mut self, id: JobId) -> Result<Option<Head>> {
+        if let Some(moved) = self.moved.get(&id) {
+            return Ok(Some(moved.head.clone()));
+        }
+        self.read(Tab::Heads, id.as_bytes(), |bytes| codec::head(id, bytes))
+    }
+
+    fn fixed(&mut self, id: JobId) -> Result<Fixed> {
+        let recent = self.context.recent;
+        let fixed =
+            self.read(Tab::Specs, id.as_bytes(), |row| codec::fixed(row, |spec| lock(recent).spec(spec)))?;
+        let fixed = fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))?;
+        lock(recent).know(&fixed.spec);
+        Ok(fixed)
+    }
+}
+
+/// How many changes share a row.
+const CHANGES_PER_ROW: usize = 32;
+
+/// A job that moved, and what it was before; nothing when it is new.
+struct Moved {
+    was: Option<Was>,
+    head: Head,
 }
 
 impl<'a, 'txn> Work<'a, 'txn> {
@@ -83,6 +125,8 @@ impl<'a, 'txn> Work<'a, 'txn> {
             tables: [const { None }; Tab::ALL.len()],
             context,
             next_change: lock(context.index).next_change,
+            log: Vec::new(),
+            moved: HashMap::new(),
             delta: Delta::default(),
             tally: Tally::default(),
             now: context.clock.now(),
@@ -116,8 +160,109 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(there)
     }
 
-    /// Writes the counts that changed; at the end, once for all verbs.
+    /// Notes a change: it will be recorded, published and counted.
+    pub(super) fn note(&mut self, change: Change, changes: &mut Vec<Change>) {
+        self.delta.moved(&change.tenant, change.from, Some(change.to));
+        if self.context.changes.records(&change) {
+            self.log.push(change.clone());
+            self.next_change += 1;
+            self.delta.changes += 1;
+        }
+        changes.push(change);
+    }
+
+    /// Keeps a job as it is now until its rows are written.
+    pub(super) fn keep(&mut self, was: Option<Was>, head: Head) {
+        match self.moved.entry(head.job.id) {
+            Entry::Occupied(mut before) => before.get_mut().head = head,
+            Entry::Vacant(place) => {
+                place.insert(Moved { was, head });
+            }
+        }
+    }
+
+    /// Makes a transition, and tells the children when it was the last.
+    pub(super) fn transit(
+        &mut self,
+        was: Was,
+        head: Head,
+        change: Change,
+        changes: &mut Vec<Change>,
+    ) -> Result<()> {
+        let job = &head.job;
+        let told = (job.state.is_terminal() && head.has_children).then_some((job.id, job.state));
+        self.note(change, changes);
+        self.keep(Some(was), head);
+        told.map_or(Ok(()), |settled| self.cascade(settled, changes))
+    }
+
+    /// Tells the children of jobs that have settled, and their children in turn.
+    fn cascade(&mut self, settled: (JobId, State), changes: &mut Vec<Change>) -> Result<()> {
+        let mut to_tell = VecDeque::from([settled]);
+        while let Some((parent, state)) = to_tell.pop_front() {
+            let mut children = Vec::new();
+            self.scan_prefix(Tab::Children, parent.as_bytes(), |key, row| {
+                let (requires, told) = codec::edge(row)?;
+                if !told {
+                    let child = key::last_id(key).ok_or_else(|| corrupt("store.children", "a short key"))?;
+                    children.push((child, requires));
+                }
+                Ok(true)
+            })?;
+            for (child, requires) in children {
+                self.put(Tab::Children, &key::child(parent, child), &codec::edge_row(requires, true)?)?;
+                let Some(mut head) = self.head(child)? else { continue };
+                let was = Was::of(&head);
+                let waited_for = head.job.waits_for;
+                let change = rules::parent_settled(&mut head.job, requires, state, self.now);
+                if change.is_none() && head.job.waits_for == waited_for {
+                    continue;
+                }
+                if head.job.state.is_terminal() && head.has_children {
+                    to_tell.push_back((child, head.job.state));
+                }
+                self.keep(Some(was), head);
+                change.into_iter().for_each(|change| self.note(change, changes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of the jobs that moved, with every index row that their moves touch; table by table, in the
+    /// order of the ids, so that neighbouring rows are written one after the other.
+    ///
+    /// A job that moved more than once since the last time costs what it would have cost moving once.
+    pub(crate) fn write_out(&mut self) -> Result<()> {
+        let mut moved: Vec<Moved> = self.moved.drain().map(|(_, moved)| moved).collect();
+        moved.sort_unstable_by_key(|moved| moved.head.job.id);
+        for Moved { head, .. } in &mut moved {
+            self.write_head(head)?;
+        }
+        for Moved { was, head } in &moved {
+            self.write_state(was.as_ref(), head)?;
+        }
+        for Moved { was, head } in &moved {
+            self.write_place(was.as_ref(), head)?;
+        }
+        for Moved { was, head } in &moved {
+            self.write_lease(was.as_ref(), head)?;
+        }
+        Ok(())
+    }
+
+    /// Says whether every change so far has its row.
+    pub(super) fn nothing_to_log(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    /// Writes what a transaction writes once for all verbs: the changes, and the counts.
     pub(crate) fn flush(&mut self) -> Result<()> {
+        let log = std::mem::take(&mut self.log);
+        let mut number = self.next_change - log.len() as u64;
+        for changes in log.chunks(CHANGES_PER_ROW) {
+            self.put(Tab::Changes, &key::sequence(number), &codec::changes_row(changes)?)?;
+            number += changes.len() as u64;
+        }
         let rows: Vec<_> = {
             let index = lock(self.context.index);
             let counts = |(tenant, delta): (&hodei_core::Tenant, _)| {
@@ -136,62 +281,66 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(())
     }
 
-    /// Records a change.
-    pub(super) fn record(&mut self, change: &Change) -> Result<()> {
-        if self.context.changes.records(change) {
-            self.put(Tab::Changes, &key::sequence(self.next_change), &codec::change_row(change)?)?;
-            self.next_change += 1;
-            self.delta.changes += 1;
-        }
-        Ok(())
-    }
-
-    pub(super) fn put_head(&mut self, head: &Head) -> Result<()> {
-        let row = codec::head_row(head)?;
-        self.put(Tab::Heads, head.job.id.as_bytes(), &row)
-    }
-
-    /// Writes a job that moved from what it was, with every index row that the move touches.
-    pub(super) fn save(&mut self, was: &Was, head: &Head, change: Option<&Change>) -> Result<()> {
-        let job = &head.job;
-        self.put_head(head)?;
-        if let Some(settled) = &job.settled {
-            self.put(Tab::Ends, job.id.as_bytes(), &codec::end_row(settled)?)?;
-        }
-        if was.state != job.state {
-            self.remove(Tab::ByState, &key::by_state(&job.tenant, was.state, job.created_at, job.id))?;
-            self.put(Tab::ByState, &key::by_state(&job.tenant, job.state, job.created_at, job.id), &[])?;
-            self.delta.moved(&job.tenant, Some(was.state), Some(job.state));
-            if was.state == State::Pending {
-                self.leave_lane(was, head)?;
-            }
-            if job.state == State::Pending {
-                self.enter_lane(head, None)?;
+    fn write_head(&mut self, head: &mut Head) -> Result<()> {
+        let id = head.job.id;
+        if let Some(settled) = head.job.settled.clone() {
+            let had_end = head.has_end;
+            head.has_end = head.plain_end().as_ref() != Some(&settled);
+            if head.has_end {
+                self.put(Tab::Ends, id.as_bytes(), &codec::end_row(&settled)?)?;
+            } else if had_end {
+                self.remove(Tab::Ends, id.as_bytes())?;
             }
         }
-        self.save_lease(was, head)?;
-        change.map_or(Ok(()), |change| self.record(change))
+        self.put(Tab::Heads, id.as_bytes(), &codec::head_row(head)?)
     }
 
-    fn save_lease(&mut self, was: &Was, head: &Head) -> Result<()> {
+    fn write_state(&mut self, was: Option<&Was>, head: &Head) -> Result<()> {
         let job = &head.job;
-        if was.lease != job.lease {
-            if let Some(lease) = &was.lease {
+        let before = was.map(|was| was.state);
+        if before == Some(job.state) {
+            return Ok(());
+        }
+        if let Some(before) = before {
+            self.remove(Tab::ByState, &key::by_state(&job.tenant, before, job.created_at, job.id))?;
+        }
+        self.put(Tab::ByState, &key::by_state(&job.tenant, job.state, job.created_at, job.id), &[])
+    }
+
+    /// Moves a job between its lane and those that do not wait in one.
+    fn write_place(&mut self, was: Option<&Was>, head: &Head) -> Result<()> {
+        let before = was.and_then(Was::place);
+        let after = Was::of(head).place();
+        if before == after {
+            return Ok(());
+        }
+        if let Some((eligible_at, deadline)) = before {
+            self.leave_lane(head, eligible_at, deadline)?;
+        }
+        if after.is_some() { self.enter_lane(head) } else { Ok(()) }
+    }
+
+    fn write_lease(&mut self, was: Option<&Was>, head: &Head) -> Result<()> {
+        let job = &head.job;
+        let before = was.and_then(|was| was.lease.as_ref());
+        if before != job.lease.as_ref() {
+            if let Some(lease) = before {
                 self.remove(Tab::Leases, &key::lease(lease, job.id))?;
             }
             if let Some(lease) = &job.lease {
                 self.put(Tab::Leases, &key::lease(lease, job.id), &[])?;
             }
         }
-        match (was.lease.is_some(), job.lease.is_some()) {
+        match (before.is_some(), job.lease.is_some()) {
             (false, true) => self.delta.uses(&job.tenant, &head.limit_keys, 1),
             (true, false) => self.delta.uses(&job.tenant, &head.limit_keys, -1),
             _ => {}
         }
-        if let (true, false, Some(lease)) = (was.cancel_requested, job.cancel_requested, &was.lease) {
+        let asked_before = was.is_some_and(|was| was.cancel_requested);
+        if let (true, false, Some(lease)) = (asked_before, job.cancel_requested, before) {
             self.remove(Tab::Cancels, &key::lease(lease, job.id))?;
         }
-        if let (false, true, Some(lease)) = (was.cancel_requested, job.cancel_requested, &job.lease) {
+        if let (false, true, Some(lease)) = (asked_before, job.cancel_requested, &job.lease) {
             let row = codec::number_row(job.epoch.number())?;
             self.put(Tab::Cancels, &key::lease(lease, job.id), &row)?;
             self.delta.ring = true;
@@ -200,14 +349,10 @@ impl<'a, 'txn> Work<'a, 'txn> {
     }
 
     /// Puts a pending job where it waits: in its lane, or with those whose time has not come.
-    pub(super) fn enter_lane(
-        &mut self,
-        head: &Head,
-        request: Option<&Arc<hodei_core::job::JobSpec>>,
-    ) -> Result<()> {
+    fn enter_lane(&mut self, head: &Head) -> Result<()> {
         let job = &head.job;
         let lane = key::lane(job.tenant.as_str(), head.queue.as_str(), head.class.number());
-        self.know_lane(&lane, head, request)?;
+        self.know_lane(&lane, head)?;
         if let Some(deadline) = job.deadline {
             self.put(Tab::Deadlines, &key::at(deadline, job.id), &[])?;
         }
@@ -221,16 +366,16 @@ impl<'a, 'txn> Work<'a, 'txn> {
         }
     }
 
-    fn leave_lane(&mut self, was: &Was, head: &Head) -> Result<()> {
+    fn leave_lane(&mut self, head: &Head, eligible_at: Timestamp, deadline: Option<Timestamp>) -> Result<()> {
         let job = &head.job;
         let lane = key::lane(job.tenant.as_str(), head.queue.as_str(), head.class.number());
-        if let Some(deadline) = was.deadline {
+        if let Some(deadline) = deadline {
             self.remove(Tab::Deadlines, &key::at(deadline, job.id))?;
         }
-        let ready = key::ready(lane.clone(), head.priority, was.eligible_at, job.id);
+        let ready = key::ready(lane.clone(), head.priority, eligible_at, job.id);
         if self.remove(Tab::Ready, &ready)? {
             self.delta.ready(&lane, head.priority, -1);
-        } else if self.remove(Tab::Due, &key::at(was.eligible_at, job.id))? {
+        } else if self.remove(Tab::Due, &key::at(eligible_at, job.id))? {
             self.delta.waiting(&lane, -1);
         } else {
             return Err(corrupt("store.lane", "a pending job outside its lane").with("job", job.id));
@@ -239,22 +384,14 @@ impl<'a, 'txn> Work<'a, 'txn> {
     }
 
     /// Writes what a lane asks of a worker, unless it is known.
-    fn know_lane(
-        &mut self,
-        lane: &[u8],
-        head: &Head,
-        spec: Option<&Arc<hodei_core::job::JobSpec>>,
-    ) -> Result<()> {
+    fn know_lane(&mut self, lane: &[u8], head: &Head) -> Result<()> {
         let gone = self.delta.gone_lanes.iter().position(|gone| gone == lane);
         let known = gone.is_none()
             && (self.delta.new_lanes.contains_key(lane) || lock(self.context.index).lanes.contains_key(lane));
         if known {
             return Ok(());
         }
-        let request = match spec {
-            Some(spec) => spec.request(),
-            None => self.fixed(head.job.id)?.spec.request(),
-        };
+        let request = self.fixed(head.job.id)?.spec.request();
         let of = Lane { tenant: head.job.tenant.clone(), queue: head.queue.clone(), class: head.class };
         self.put(Tab::Lanes, lane, &codec::lane_row(&of, &request)?)?;
         if let Some(gone) = gone {
@@ -278,66 +415,15 @@ impl<'a, 'txn> Work<'a, 'txn> {
         let committed = lock(self.context.index).in_use.get(of).copied().unwrap_or(0);
         committed.saturating_add_signed(self.delta.in_use.get(of).copied().unwrap_or(0))
     }
-
-    /// Tells the children of jobs that have settled, and their children in turn.
-    fn cascade(&mut self, settled: (JobId, State), changes: &mut Vec<Change>) -> Result<()> {
-        let mut to_tell = VecDeque::from([settled]);
-        while let Some((parent, state)) = to_tell.pop_front() {
-            let mut children = Vec::new();
-            self.scan_prefix(Tab::Children, parent.as_bytes(), |key, row| {
-                let (requires, told) = codec::edge(row)?;
-                if !told {
-                    let child = key::last_id(key).ok_or_else(|| corrupt("store.children", "a short key"))?;
-                    children.push((child, requires));
-                }
-                Ok(true)
-            })?;
-            for (child, requires) in children {
-                self.put(Tab::Children, &key::child(parent, child), &codec::edge_row(requires, true)?)?;
-                let Some(mut head) = self.head(child)? else { continue };
-                let was = Was::of(&head);
-                let change = rules::parent_settled(&mut head.job, requires, state, self.now);
-                match change {
-                    Some(change) => {
-                        self.save(&was, &head, Some(&change))?;
-                        if head.job.state.is_terminal() {
-                            to_tell.push_back((child, head.job.state));
-                        }
-                        changes.push(change);
-                    }
-                    None if head.job.waits_for != was.waits_for => self.put_head(&head)?,
-                    None => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a transition, and tells the children when it was the last.
-    pub(super) fn transit(
-        &mut self,
-        was: &Was,
-        head: &Head,
-        change: Change,
-        changes: &mut Vec<Change>,
-    ) -> Result<()> {
-        self.save(was, head, Some(&change))?;
-        changes.push(change);
-        if head.job.state.is_terminal() {
-            self.cascade((head.job.id, head.job.state), changes)?;
-        }
-        Ok(())
-    }
 }
 
 /// What of a job decides which index rows it had.
 pub(super) struct Was {
-    pub(super) state: State,
-    pub(super) eligible_at: Timestamp,
-    pub(super) deadline: Option<Timestamp>,
-    pub(super) lease: Option<hodei_core::job::Lease>,
-    pub(super) cancel_requested: bool,
-    pub(super) waits_for: u32,
+    state: State,
+    eligible_at: Timestamp,
+    deadline: Option<Timestamp>,
+    lease: Option<Lease>,
+    cancel_requested: bool,
 }
 
 impl Was {
@@ -349,8 +435,12 @@ impl Was {
             deadline: job.deadline,
             lease: job.lease.clone(),
             cancel_requested: job.cancel_requested,
-            waits_for: job.waits_for,
         }
+    }
+
+    /// Returns where it waited to be claimed, if it did.
+    fn place(&self) -> Option<(Timestamp, Option<Timestamp>)> {
+        (self.state == State::Pending).then_some((self.eligible_at, self.deadline))
     }
 }
 

@@ -18,7 +18,7 @@ proptest! {
     #[test]
     fn a_job_is_the_sum_of_its_rows(job in job()) {
         let head = codec::head(job.id, &codec::head_row(&Head::of(job.clone())).unwrap()).unwrap();
-        let fixed = codec::fixed(&codec::fixed_row(&job).unwrap()).unwrap();
+        let fixed = codec::fixed(&codec::fixed_row(&job).unwrap(), |_| None).unwrap();
         let end = job.settled.as_deref().map(|end| codec::end(&codec::end_row(end).unwrap()).unwrap());
         prop_assert_eq!(head.summary(), job.summary());
         prop_assert_eq!((head.class, &head.limit_keys), (job.spec.class(), job.spec.limit_keys()));
@@ -26,9 +26,16 @@ proptest! {
     }
 
     #[test]
-    fn ends_and_changes_come_back(end in settled(), change in change()) {
+    fn ends_and_changes_come_back(end in settled(), changes in prop::collection::vec(change(), 0..5)) {
         prop_assert_eq!(codec::end(&codec::end_row(&end).unwrap()).unwrap(), end);
-        prop_assert_eq!(codec::change(&codec::change_row(&change).unwrap()).unwrap(), change);
+        prop_assert_eq!(codec::changes(&codec::changes_row(&changes).unwrap()).unwrap(), changes);
+    }
+
+    #[test]
+    fn a_known_spec_is_taken_as_it_is(job in job()) {
+        let row = codec::fixed_row(&job).unwrap();
+        let known = |fingerprint| (fingerprint == job.spec.fingerprint()).then(|| Arc::clone(&job.spec));
+        prop_assert!(Arc::ptr_eq(&codec::fixed(&row, known).unwrap().spec, &job.spec));
     }
 
     #[test]

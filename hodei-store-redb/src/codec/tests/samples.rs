@@ -121,7 +121,7 @@ fn fixed(job: &Job) -> Vec<u8> {
 }
 
 fn fixed_again(bytes: &[u8]) -> Result<Vec<u8>> {
-    let fixed = codec::fixed(bytes)?;
+    let fixed = codec::fixed(bytes, |_| None)?;
     let mut job = plain();
     (job.spec, job.parents, job.unique) = (fixed.spec, fixed.parents, fixed.unique);
     job.fingerprint = fixed.fingerprint;
@@ -174,8 +174,8 @@ fn other_samples() -> Vec<Sample> {
     let term = TermRow { number: 3, owner: "node-1", incarnation: 7, expires_at: i64::MIN };
     let owner = OwnerRow { incarnation: 7, expires_at: NOW.as_micros() };
     let rows = [
-        codec::change_row(&Change::of(&full(), Some(State::Scheduled))),
-        codec::change_row(&Change::of(&plain(), None)),
+        codec::changes_row(&[Change::of(&full(), Some(State::Scheduled))]),
+        codec::changes_row(&[Change::of(&plain(), None), Change::of(&full(), None)]),
         codec::counts_row(&tenant(), &counts),
         codec::limit_row(&limit),
         codec::queue_row(&queue),
@@ -184,13 +184,13 @@ fn other_samples() -> Vec<Sample> {
         codec::id_row(id(1)),
         codec::number_row(1),
     ];
-    let [moved, first, counts, limit, queue, owner, term, text, number] =
+    let [change, changes, counts, limit, queue, owner, term, text, number] =
         rows.map(|row| row.expect("a small row"));
-    let change_again = |bytes: &[u8]| codec::change_row(&codec::change(bytes)?);
+    let changes_again = |bytes: &[u8]| codec::changes_row(&codec::changes(bytes)?);
     let counts_again = |bytes: &[u8]| codec::counts(bytes).and_then(|(of, n)| codec::counts_row(&of, &n));
     vec![
-        Sample { name: "change", row: moved, again: change_again },
-        Sample { name: "change-first", row: first, again: change_again },
+        Sample { name: "change", row: change, again: changes_again },
+        Sample { name: "changes", row: changes, again: changes_again },
         Sample { name: "counts", row: counts, again: counts_again },
         Sample { name: "limit", row: limit, again: |bytes| codec::limit_row(&codec::limit(bytes)?) },
         Sample { name: "queue", row: queue, again: |bytes| codec::queue_row(&codec::queue(bytes)?) },
