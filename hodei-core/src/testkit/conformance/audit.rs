@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::env::Env;
+use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
 use crate::job::{Epoch, Job, State, next};
-use crate::store::{Change, ChangeLog, Consistency, Counts, Query, Scope};
+use crate::store::{Change, ChangeLog, Consistency, Counts, Cursor, Query, Scope};
 
 impl Env {
     /// Compares everything that the store tells of itself.
@@ -87,18 +88,28 @@ impl Env {
 
     /// Reads all changes of a scope that are kept.
     pub(super) async fn change_log(&self, scope: &Scope) -> Vec<Change> {
-        let end = self.store().changes_end().await.expect("changes_end");
+        self.changes_after(scope, None).await.expect("changes")
+    }
+
+    /// Reads all changes of a scope after a cursor, by pages.
+    pub(super) async fn changes_after(
+        &self,
+        scope: &Scope,
+        mut after: Option<Cursor>,
+    ) -> Result<Vec<Change>> {
+        let end = self.store().changes_end().await?;
         let mut changes = Vec::new();
-        let mut after = None;
-        while after.as_ref() != Some(&end) {
-            let page = self.store().changes(scope, after.clone(), 500).await.expect("changes");
+        loop {
+            let page = self.store().changes(scope, after.clone(), 500).await?;
             assert!(page.changes.len() <= 500, "at most the limit");
             let stuck = page.changes.is_empty() && after.as_ref() == Some(&page.next);
-            assert!(!stuck, "the last page gives back the cursor of the end");
             changes.extend(page.changes);
+            if page.next == end {
+                return Ok(changes);
+            }
+            assert!(!stuck, "the last page gives back the cursor of the end");
             after = Some(page.next);
         }
-        changes
     }
 }
 
