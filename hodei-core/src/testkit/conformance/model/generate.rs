@@ -41,8 +41,13 @@ impl Generator {
 
     /// Chooses the next operation.
     pub(super) fn next(&mut self, model: &Model) -> Op {
-        if self.leases.is_empty() || self.random.chance(3) {
+        // Without a living owner and a leader little can happen.
+        let alive = self.leases.iter().any(|lease| model.alive(lease));
+        if self.leases.is_empty() || self.random.chance(if alive { 3 } else { 40 }) {
             return Op::Register(self.owner(), LIFE);
+        }
+        if !self.terms.iter().any(|term| model.leads(term)) && self.random.chance(30) {
+            return Op::TakeTerm(Name::literal("d1"), self.lease(), 100 * LIFE);
         }
         match self.random.below(100) {
             0..20 => self.submit(model),
@@ -214,9 +219,9 @@ impl Generator {
             7..10 => self.finished(model),
             10..13 => jobs::failed(),
             13 => jobs::cancelled(),
-            14..16 => jobs::retried(self.step()),
-            16 => jobs::snoozed(self.step()),
-            17 => jobs::retried(Duration::ZERO),
+            14 => jobs::retried(self.step()),
+            15 => jobs::snoozed(self.step()),
+            16..18 => jobs::retried(Duration::ZERO),
             18 => Move::Returned,
             _ => Move::Preempted,
         }

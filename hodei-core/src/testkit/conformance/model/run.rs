@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::env::Env;
 use super::super::fixture::Fixture;
-use super::super::jobs::{LOST_MAX, acme};
+use super::super::jobs::acme;
 use super::generate::Generator;
 use super::op::Op;
 use super::reference::Model;
@@ -16,7 +16,9 @@ use crate::store::{
 };
 
 /// How many operations make a history.
-const OPERATIONS: usize = 60;
+const OPERATIONS: usize = 80;
+/// How often owners may die under a job here: little, so that it happens.
+const LOST_MAX: u16 = 2;
 /// After how many operations everything is read; in between only what is cheap.
 const READ_ALL: usize = 10;
 
