@@ -111,7 +111,7 @@ pub struct Exchanged {
     /// Whether the owner's row is gone, expired or of a later incarnation: nothing was claimed, and whatever it
     /// still runs must stop.
     pub owner_lost: bool,
-    /// When the next delayed job becomes ready.
+    /// When the next delayed job becomes ready, of whichever queue.
     pub next_due: Option<Timestamp>,
     /// Every change that the call committed, those of children and spawned jobs included, in their order.
     pub changes: Vec<Change>,

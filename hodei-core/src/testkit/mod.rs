@@ -1,5 +1,7 @@
-//! What tests and figures share: the job that every size, memory and codec figure is of.
+//! What tests and figures share: the suite that every store is held to, and the job that every size, memory and codec
+//! figure is of.
 
+pub mod conformance;
 mod typical;
 
 pub use typical::{typical_job, typical_spec};
