@@ -34,6 +34,12 @@ impl<S> RecordingStore<S> {
         &self.inner
     }
 
+    /// Gives the store inside back.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
     /// Returns the recorder.
     #[must_use]
     pub const fn recorder(&self) -> &Recorder {
