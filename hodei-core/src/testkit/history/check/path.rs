@@ -31,7 +31,7 @@ pub(super) fn check(book: &Book<'_>, report: &mut Report) {
 /// The change log has each version once, in order.
 fn log_order(id: JobId, job: &JobBook<'_>, report: &mut Report) {
     for pair in job.logged.windows(2) {
-        if pair[1].version <= pair[0].version {
+        if pair[1].version != pair[0].version + 1 {
             let text = format!("the change log has version {} after {}", pair[1].version, pair[0].version);
             report.add(Invariant::LegalPath, id, text);
         }
@@ -46,7 +46,7 @@ fn begins(book: &Book<'_>, id: JobId, job: &JobBook<'_>, in_doubt: bool, report:
         if !state || !blank || first.epoch.number() != 0 {
             report.add(Invariant::LegalPath, id, format!("begins with {}", told(first)));
         }
-    } else if (!job.logged.is_empty() && book.log().is_some()) || (book.log().is_some() && !in_doubt) {
+    } else if book.log().is_some() && !(job.logged.is_empty() && in_doubt) {
         report.add(Invariant::LegalPath, id, format!("begins with version {}", first.version));
     }
 }
