@@ -27,8 +27,6 @@ pub(crate) struct Script {
     pub(crate) keyed: JobId,
     /// Another tenant's.
     pub(crate) foreign: JobId,
-    /// Lost with its owner, and claimed by another.
-    pub(crate) lost: JobId,
 }
 
 fn job(tenant: &str, queue: &str) -> NewJob {
@@ -107,7 +105,7 @@ async fn play() -> Script {
     let (limited, other) = (limited(), limited());
     let child = job("acme", "family").after([Parent { id: parent.id, requires: Requires::Success }]);
     let ids = [&retried, &second, &limited, &parent, &child, &keyed, &foreign, &lost].map(|job| job.id);
-    let [retried_id, second_id, limited_id, parent_id, child_id, keyed_id, foreign_id, lost_id] = ids;
+    let [retried_id, second_id, limited_id, parent_id, child_id, keyed_id, foreign_id, _] = ids;
     let first = vec![retried, second, keyed.clone(), parent, child, foreign, limited, other, lost];
     store.submit(first, SubmitOptions::each()).await.expect("an answer");
     clock.advance(Duration::from_millis(1));
@@ -130,7 +128,6 @@ async fn play() -> Script {
         child: child_id,
         keyed: keyed_id,
         foreign: foreign_id,
-        lost: lost_id,
     }
 }
 

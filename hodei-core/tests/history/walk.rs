@@ -29,13 +29,24 @@ pub(crate) struct Plan {
     pub(crate) clients: u64,
     pub(crate) workers: u64,
     pub(crate) leaders: u64,
+    /// Whether the leaders prune. What is gone cannot be checked, so most runs do not.
+    pub(crate) prunes: bool,
     /// How many rounds each of them makes.
     pub(crate) rounds: u64,
 }
 
 impl Plan {
     pub(crate) const fn seeded(seed: u64) -> Self {
-        Self { seed, chaos: true, bug: None, clients: 3, workers: 4, leaders: 2, rounds: 30 }
+        Self {
+            seed,
+            chaos: true,
+            bug: None,
+            clients: 3,
+            workers: 4,
+            leaders: 2,
+            prunes: seed % 4 == 3,
+            rounds: 30,
+        }
     }
 }
 
@@ -124,7 +135,7 @@ async fn act(world: Arc<World>, plan: Plan, n: u64) {
     } else if n < plan.clients + plan.workers {
         world.worker(&dice, n, plan.rounds).await;
     } else {
-        world.leader(&dice, n, plan.rounds).await;
+        world.leader(&dice, n, plan).await;
     }
 }
 
@@ -346,7 +357,8 @@ impl World {
     }
 
     /// Leads when it can: reaps, fires, prunes; and moves the clock.
-    async fn leader(&self, dice: &Dice, n: u64, rounds: u64) {
+    async fn leader(&self, dice: &Dice, n: u64, plan: Plan) {
+        let Plan { rounds, prunes, .. } = plan;
         let id = OwnerId::new(format!("node-{n}")).expect("a name");
         let Some(lease) = self.register(&id).await else { return };
         let (duty, name) = (Name::literal("maintenance"), Name::literal("nightly"));
@@ -367,8 +379,12 @@ impl World {
             }
             let at = Timestamp::from_micros(i64::try_from(round / 4).expect("a small number"));
             let _ = self.store.fire(term, &tenant(0), &name, at).await;
-            let retention = Retention { jobs: Retention::KEYS_MIN, ..Retention::default() };
-            let _ = self.store.prune(term, retention, 5).await;
+            if prunes {
+                // Now and then everything that has ended is old enough to go.
+                self.clock.advance(if dice.one_in(10) { Retention::KEYS_MIN } else { Duration::ZERO });
+                let retention = Retention { jobs: Retention::KEYS_MIN, ..Retention::default() };
+                let _ = self.store.prune(term, retention, 5).await;
+            }
             tokio::task::yield_now().await;
         }
     }

@@ -35,8 +35,8 @@ pub enum Call {
     Reap { duty: Name, term: u64, lost_max: u16 },
     /// [`JobStore::fire`](crate::store::JobStore::fire).
     Fire { duty: Name, term: u64, tenant: Tenant, schedule: Name, at: Timestamp },
-    /// [`JobStore::prune`](crate::store::JobStore::prune).
-    Prune { duty: Name, term: u64 },
+    /// [`JobStore::prune`](crate::store::JobStore::prune), and how many changes it keeps.
+    Prune { duty: Name, term: u64, keep: u64 },
     /// [`JobStore::get_many`](crate::store::JobStore::get_many); `latest` unless it may come from a cache.
     GetMany { scope: Option<Tenant>, jobs: Vec<JobId>, latest: bool },
     /// [`JobStore::query`](crate::store::JobStore::query), or a batch of

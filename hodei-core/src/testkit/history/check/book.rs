@@ -357,8 +357,11 @@ impl<'h> Book<'h> {
                 self.pruned_jobs = self.pruned_jobs.map(|pruned| pruned + jobs);
                 self.pruned_changes |= *changes > 0;
             }
-            (Call::Prune { .. }, Ending::Unknown) => {
-                (self.pruned_jobs, self.pruned_changes) = (None, true);
+            (Call::Prune { keep, .. }, Ending::Unknown) => {
+                self.pruned_jobs = None;
+                // A log that is shorter than what was to be kept was never cut.
+                let logged = self.surveys.last().map_or(0, |survey| survey.changes.len() as u64);
+                self.pruned_changes |= logged >= *keep;
             }
             _ => {}
         }

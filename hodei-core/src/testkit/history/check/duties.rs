@@ -84,7 +84,7 @@ fn acts(call: &Call, reply: &Reply, floor: u64, report: &mut Report) {
             (format!("the term of {duty}"), *term, number.is_some())
         }
         (Call::Reap { duty, term, .. }, Reply::Reaped { term_lost, .. })
-        | (Call::Prune { duty, term }, Reply::Pruned { term_lost, .. }) => {
+        | (Call::Prune { duty, term, .. }, Reply::Pruned { term_lost, .. }) => {
             (format!("the term of {duty}"), *term, !term_lost)
         }
         (Call::Fire { duty, term, .. }, Reply::Fired { fired }) => {

@@ -108,7 +108,7 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
         let (duty, number) = duty_of(term);
-        let call = Call::Prune { duty, term: number };
+        let call = Call::Prune { duty, term: number, keep: retention.changes };
         let reply = |done: &Pruned| Reply::Pruned {
             jobs: done.jobs,
             changes: done.changes,
