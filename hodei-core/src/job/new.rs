@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use serde::{Deserialize, Serialize};
+
 use super::fingerprint::Fingerprint;
 use super::spec::JobSpec;
 use crate::error::{Error, Fault, Result};
@@ -12,7 +14,7 @@ use crate::time::{SystemClock, Timestamp};
 pub const UNIQUE_KEY_MAX: usize = 256;
 
 /// What a job needs of a parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Requires {
     /// It must succeed; when it fails or is cancelled, the child goes the same way.
     Success,
@@ -21,7 +23,7 @@ pub enum Requires {
 }
 
 /// A job that must settle first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Parent {
     /// Which job.
     pub id: JobId,

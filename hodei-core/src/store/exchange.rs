@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::change::Change;
 use super::lane::Pick;
 use crate::id::{JobId, Name};
@@ -70,7 +72,7 @@ impl Move {
 }
 
 /// What became of a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Applied {
     /// It was made now.
     Done,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::query::Scope;
 use crate::error::Result;
@@ -60,7 +61,7 @@ pub struct Schedule {
 }
 
 /// What came of a firing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fired {
     /// The job was submitted now.
     New(JobId),

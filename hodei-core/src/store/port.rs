@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::change::{Change, ChangePage};
 use super::coordination::{Coordination, Term};
@@ -40,7 +41,7 @@ impl SubmitOptions {
 }
 
 /// What became of a submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Submitted {
     /// It is stored.
     New(JobId),
@@ -79,7 +80,7 @@ impl<R> Default for Committed<R> {
 }
 
 /// Why a submission was not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
     /// It breaks a rule of [`NewJob::check`].
@@ -94,7 +95,7 @@ pub enum Refusal {
 }
 
 /// What became of a request to cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CancelReply {
     /// It is cancelled.
     Cancelled,
@@ -107,7 +108,7 @@ pub enum CancelReply {
 }
 
 /// What became of a request to send a job round again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Redriven {
     /// It waits for a worker again.
     Done,

@@ -2,6 +2,7 @@
 //! figure is of.
 
 pub mod conformance;
+pub mod history;
 mod typical;
 
 pub use typical::{typical_job, typical_spec};

@@ -1,0 +1,19 @@
+//! Holding a history to the guarantees: one file per group of invariants, all over the same [`book::Book`].
+
+mod answers;
+mod book;
+mod cancel;
+mod checker;
+mod duties;
+mod limits;
+mod order;
+mod parents;
+mod path;
+mod reads;
+mod runs;
+mod stream;
+mod submission;
+mod tenants;
+mod totals;
+
+pub use checker::{Bounds, check, check_within};

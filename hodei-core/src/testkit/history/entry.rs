@@ -1,0 +1,112 @@
+//! The entries of a history.
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{Call, Reply};
+use super::facts::{Facts, Seen};
+use crate::id::{JobId, Name, Tenant};
+use crate::job::{Epoch, Lease};
+use crate::store::Change;
+
+/// One line of a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A call was begun.
+    Called {
+        /// Its number, by which the reply is found.
+        call: u64,
+        /// What was asked.
+        what: Call,
+    },
+    /// A call was answered.
+    Returned {
+        /// Its number.
+        call: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A call failed.
+    Failed {
+        /// Its number.
+        call: u64,
+        /// The kind of the error, for people.
+        kind: String,
+        /// Whether it may have happened all the same.
+        unknown: bool,
+    },
+    /// Another process said that it would submit a job.
+    Attempted {
+        /// The job.
+        job: Facts,
+    },
+    /// Another process had a submission acknowledged.
+    Acknowledged {
+        /// The job.
+        job: JobId,
+    },
+    /// A worker began to run a job.
+    RunBegan {
+        /// The job.
+        job: JobId,
+        /// The fencing number it runs under.
+        epoch: Epoch,
+        /// Who runs it.
+        owner: Lease,
+    },
+    /// A run was over: nothing of it acts any more.
+    RunEnded {
+        /// The job.
+        job: JobId,
+        /// The fencing number it ran under.
+        epoch: Epoch,
+    },
+    /// A subscriber without a filter was told of a transition.
+    Observed {
+        /// Who was told.
+        subscriber: Name,
+        /// What the job was like after the transition.
+        seen: Seen,
+    },
+    /// A subscriber was told that it had missed something.
+    Lagged {
+        /// Who was told.
+        subscriber: Name,
+    },
+    /// The process died with everything that it ran, and another opened its store.
+    Restarted,
+    /// The store is about to be read as a whole, after everything that is to be judged.
+    SurveyBegan,
+    /// The next line of the store's change log.
+    Logged {
+        /// The change.
+        change: Change,
+    },
+    /// A job that the store holds.
+    Held {
+        /// The job.
+        seen: Seen,
+    },
+    /// The store was read as a whole.
+    SurveyEnded {
+        /// How many jobs are held; nothing where only the change log was read.
+        held: Option<u64>,
+        /// How many jobs the store counts in each state, in the order of their numbers.
+        counts: Option<Vec<u64>>,
+        /// What the store says of its limits.
+        limits: Vec<LimitSeen>,
+    },
+}
+
+/// A limit as a read showed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitSeen {
+    /// Whose limit.
+    pub tenant: Tenant,
+    /// The key that jobs name.
+    pub key: Name,
+    /// How many at most.
+    pub max: u32,
+    /// How many counted against it.
+    pub in_use: u32,
+}
