@@ -27,7 +27,8 @@ async fn greet(_: Context<()>, job: Greet) -> String {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::temp_dir().join(format!("hodei-quickstart-{}.redb", std::process::id()));
     let hodei = Orchestrator::builder().store(RedbStore::open(&file)?).start().await?;
-    let agent = Agent::builder(hodei.gateway()).handler(greet).commands(ProcessExecutor::new()).start().await?;
+    let agent =
+        Agent::builder(hodei.gateway()).handler(greet).commands(ProcessExecutor::new()).start().await?;
 
     let greeting = hodei.submit(NewJob::new(JobSpec::of(&Greet { name: "world".into() })?.build()?)).await?;
     let command = hodei.submit(NewJob::new(JobSpec::command(["uname", "-sr"]).build()?)).await?;

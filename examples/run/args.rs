@@ -26,7 +26,8 @@ impl Args {
     pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut args = args.into_iter();
         let (mut file, mut store, mut new) = (None, None, false);
-        let mut jobs = std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(JOBS_MAX));
+        let mut jobs =
+            std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(JOBS_MAX));
         while let Some(arg) = args.next() {
             let mut value = |name: &str| args.next().ok_or_else(|| format!("{name} wants a value; {USAGE}"));
             match arg.as_str() {

@@ -77,16 +77,25 @@ fn machine() -> Machine {
 /// Runs the pipeline, or what is left of it, and returns the exit code.
 async fn run(args: &Args, pipeline: &Pipeline, hash: &str) -> Result<u8> {
     let make = |error: std::io::Error| {
-        hodei_core::Error::new(hodei_core::ErrorKind::Io, "run.store").with("path", args.store.display()).source_error(error)
+        hodei_core::Error::new(hodei_core::ErrorKind::Io, "run.store")
+            .with("path", args.store.display())
+            .source_error(error)
     };
     std::fs::create_dir_all(&args.store).map_err(make)?;
     let bus = Arc::new(Bus::new());
     let store = RedbStore::open(args.store.join("store.redb"))?;
-    let hodei = Orchestrator::builder().store(store).shared_bus(Arc::clone(&bus) as Arc<dyn EventBus>).start().await?;
+    let hodei = Orchestrator::builder()
+        .store(store)
+        .shared_bus(Arc::clone(&bus) as Arc<dyn EventBus>)
+        .start()
+        .await?;
     let pipeline = match choose(args, &hodei, pipeline, hash).await? {
         Some(pipeline) => pipeline,
         None => {
-            eprintln!("{}: another file's run is unfinished in this store; --new gives it up", args.file.display());
+            eprintln!(
+                "{}: another file's run is unfinished in this store; --new gives it up",
+                args.file.display()
+            );
             hodei.shutdown().await;
             return Ok(BAD_INPUT);
         }

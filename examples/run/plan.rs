@@ -16,7 +16,12 @@ pub(crate) struct Machine {
 }
 
 /// Makes the pipeline; refuses steps that this machine can never run.
-pub(crate) fn plan(path: &Path, file: &PipelineFile, hash: &str, machine: &Machine) -> Result<Pipeline, String> {
+pub(crate) fn plan(
+    path: &Path,
+    file: &PipelineFile,
+    hash: &str,
+    machine: &Machine,
+) -> Result<Pipeline, String> {
     let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = std::path::absolute(directory).map_err(|error| format!("{}: {error}", path.display()))?;
     let Some(directory) = directory.to_str() else {

@@ -1,2 +1,2 @@
 //! Being written.
-#![expect(missing_docs, reason="x")]
+#![expect(missing_docs, reason = "x")]
