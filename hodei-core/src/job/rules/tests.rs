@@ -364,15 +364,14 @@ fn each_claim_has_a_higher_epoch_and_each_move_one_version_more() {
 #[test]
 fn a_blocked_job_goes_the_way_of_its_parents() {
     use {Cause as C, Requires as R, State as S};
-    let cases: [(R, S, Option<(S, C)>); 6] = [
+    for (requires, parent, expected) in [
         (R::Success, S::Succeeded, Some((S::Pending, C::ParentsSettled))),
         (R::Success, S::Failed, Some((S::Failed, C::ParentFailed))),
         (R::Success, S::Cancelled, Some((S::Cancelled, C::Skipped))),
         (R::Ended, S::Succeeded, Some((S::Pending, C::ParentsSettled))),
         (R::Ended, S::Failed, Some((S::Pending, C::ParentsSettled))),
         (R::Ended, S::Cancelled, Some((S::Pending, C::ParentsSettled))),
-    ];
-    for (requires, parent, expected) in cases {
+    ] {
         let (mut job, change) = admit(new_job(&[(9, requires)]), at(0));
         assert_eq!((change.from, change.to, job.waits_for), (None, State::Blocked, 1));
         let change = parent_settled(&mut job, requires, parent, at(5));
