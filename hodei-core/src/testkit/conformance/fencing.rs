@@ -163,3 +163,17 @@ pub(super) async fn the_end_of_a_run_is_kept_whole(env: &mut Env) {
     assert_eq!((&settled.output, settled.manifest.as_ref()), (&output("42"), Some(&manifest)));
     assert_eq!((stored.lease.as_ref(), stored.output()), (None, Some(&output("42"))));
 }
+
+pub(super) async fn a_loss_told_by_the_owner_is_counted_once(env: &mut Env) {
+    let lost = Move::Lost { lost_max: 2 };
+    let id = env.add(job()).await;
+    // A run that was lost costs no attempt, unless it was the last.
+    for (state, losses, attempt) in [(State::Pending, 1, 0), (State::Failed, 2, 1)] {
+        let held = env.hold(id).await;
+        env.tell(&held, started()).await;
+        assert_eq!(env.tell(&held, lost.clone()).await, Applied::Done);
+        replay(env, &held, lost.clone()).await;
+        let stored = env.get(id).await;
+        assert_eq!((stored.state, stored.lost_count, stored.attempt), (state, losses, attempt));
+    }
+}

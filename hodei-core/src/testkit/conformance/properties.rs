@@ -127,6 +127,7 @@ properties! { $
         a_job_that_nobody_holds_takes_no_reports
         a_job_that_was_taken_back_takes_no_reports
         an_illegal_move_changes_nothing
+        a_loss_told_by_the_owner_is_counted_once
         an_unknown_job_is_not_found
         transitions_are_applied_in_their_order
         a_start_can_hand_the_lease_on

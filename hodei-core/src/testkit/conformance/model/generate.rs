@@ -213,7 +213,7 @@ impl Generator {
     }
 
     fn step_of_a_run(&mut self, model: &Model) -> Move {
-        match self.random.below(20) {
+        match self.random.below(21) {
             0..6 => jobs::started(),
             6 => Move::Started { lease: Some(self.lease()) },
             7..10 => self.finished(model),
@@ -223,7 +223,8 @@ impl Generator {
             15 => jobs::snoozed(self.step()),
             16..18 => jobs::retried(Duration::ZERO),
             18 => Move::Returned,
-            _ => Move::Preempted,
+            19 => Move::Preempted,
+            _ => Move::Lost { lost_max: 2 },
         }
     }
 

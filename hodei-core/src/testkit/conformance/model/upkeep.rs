@@ -90,16 +90,24 @@ impl Model {
         }
         let now = self.now;
         let leased = self.jobs.values().filter_map(|job| Some((job.id, job.lease.clone()?)));
-        let lost: Vec<_> = leased.filter(|(_, lease)| !self.alive(lease)).map(|(id, _)| id).collect();
-        for id in lost {
+        let mut lost: Vec<_> = leased.filter(|(_, lease)| !self.alive(lease)).collect();
+        lost.sort_by(|(a, of_a), (b, of_b)| (of_a, a).cmp(&(of_b, b)));
+        for (id, _) in lost {
             self.shift(id, |job| ((), rules::lose(job, lost_max, now)));
         }
-        let late = |model: &Self| {
-            let mut pending = model.jobs.values().filter(|job| job.state == State::Pending);
-            pending.find(|job| job.deadline.is_some_and(|deadline| deadline <= now)).map(|job| job.id)
-        };
-        while let Some(id) = late(self) {
-            self.shift(id, |job| ((), rules::expire(job, now)));
+        loop {
+            // Who is late only because another has just ended comes in the next round.
+            let late = self.jobs.values().filter(|job| job.state == State::Pending);
+            let late =
+                late.filter_map(|job| Some((job.deadline.filter(|deadline| *deadline <= now)?, job.id)));
+            let mut late: Vec<_> = late.collect();
+            if late.is_empty() {
+                return;
+            }
+            late.sort_unstable();
+            for (_, id) in late {
+                self.shift(id, |job| ((), rules::expire(job, now)));
+            }
         }
     }
 
