@@ -57,16 +57,16 @@ impl Gated {
     }
 }
 
-/// Lets a future run until it waits.
+/// Lets a future run until it waits for the writer, and not for its turn, which tokio makes it do now and then.
 fn asked<'f, T>(future: impl Future<Output = T> + Send + 'f) -> BoxFuture<'f, T> {
-    let mut future: BoxFuture<'f, T> = Box::pin(future);
+    let mut future: BoxFuture<'f, T> = Box::pin(tokio::task::unconstrained(future));
     let first = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(first, Poll::Pending), "the writer is busy");
     future
 }
 
 /// A job that passes every check and whose row is too large all the same.
-fn huge() -> NewJob {
+pub(crate) fn huge() -> NewJob {
     let mut limits = SpecLimits::default();
     (limits.arg_bytes, limits.argv_bytes) = (usize::MAX, usize::MAX);
     let spec = JobSpec::command(["x".repeat(17 << 20)]).build_within(&limits);
