@@ -44,7 +44,11 @@ impl Inner {
         let mut builder = Builder::new();
         builder.set_cache_size(config.cache_bytes);
         builder.set_check_integrity_on_open(config.verify == Verify::Always);
-        let db = builder.create(&config.path).map_err(failed(OP))?;
+        Self::over(builder.create(&config.path).map_err(failed(OP))?, config)
+    }
+
+    /// Takes a database that nobody else has.
+    pub(crate) fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
         let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
         if new {
             make(&db)?;

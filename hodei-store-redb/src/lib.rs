@@ -31,6 +31,8 @@ mod stats;
 mod store;
 mod sync;
 mod table;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod writer;
 

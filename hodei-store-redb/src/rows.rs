@@ -86,17 +86,18 @@ pub(crate) trait Rows {
     }
 
     /// Reads how the last run of a job ended.
-    fn end(&mut self, id: JobId) -> Result<Option<Arc<Settled>>> {
-        Ok(self.read(Tab::Ends, id.as_bytes(), codec::end)?.map(Arc::new))
+    fn end(&mut self, head: &Head) -> Result<Option<Arc<Settled>>> {
+        if !head.ended {
+            return Ok(None);
+        }
+        let end = self.read(Tab::Ends, head.job.id.as_bytes(), codec::end)?;
+        let missing = || corrupt("row.read", "a job without its end").with("job", head.job.id);
+        end.map(Arc::new).map(Some).ok_or_else(missing)
     }
 
     /// Reads a job in full.
     fn job(&mut self, head: Head) -> Result<Job> {
-        let id = head.job.id;
-        let (fixed, end) = (self.fixed(id)?, self.end(id)?);
-        if head.job.state.is_terminal() && end.is_none() {
-            return Err(corrupt("row.read", "a settled job without its end").with("job", id));
-        }
+        let (fixed, end) = (self.fixed(head.job.id)?, self.end(&head)?);
         Ok(head.full(fixed, end))
     }
 
@@ -105,7 +106,7 @@ pub(crate) trait Rows {
         let mut inputs = Vec::with_capacity(job.parents.len());
         for parent in job.parents.iter() {
             let Some(head) = self.head(parent.id)? else { continue };
-            let end = if head.job.state == State::Succeeded { self.end(parent.id)? } else { None };
+            let end = if head.job.state == State::Succeeded { self.end(&head)? } else { None };
             let output = end.map_or_else(Output::none, |end| end.output.clone());
             inputs.push(Input { job: parent.id, name: head.name, output });
         }

@@ -60,7 +60,11 @@ impl RedbStore {
     }
 
     pub(crate) fn start(config: RedbStoreBuilder) -> Result<Self> {
-        let inner = Arc::new(Inner::open(config)?);
+        Self::serve(Inner::open(config)?)
+    }
+
+    pub(crate) fn serve(inner: Inner) -> Result<Self> {
+        let inner = Arc::new(inner);
         let (reader, reading) = Reader::start()?;
         let (writer, writing) = Writer::start(&inner)?;
         Ok(Self(Arc::new(Shared { inner, writer, reader, _threads: Threads(vec![reading, writing]) })))

@@ -37,6 +37,8 @@ pub(crate) struct Head {
     pub(crate) class: RequestClass,
     /// The limits it counts against.
     pub(crate) limit_keys: Texts,
+    /// Whether it has an end, in a row of its own.
+    pub(crate) ended: bool,
 }
 
 /// What never changes of a job.
@@ -80,6 +82,7 @@ impl Head {
             priority: job.spec.priority(),
             class: job.spec.class(),
             limit_keys: job.spec.limit_keys().clone(),
+            ended: job.settled.is_some(),
             job,
         }
     }
@@ -168,6 +171,7 @@ pub(crate) fn head_row(head: &Head) -> Result<Vec<u8>> {
         state: job.state as u8,
         cause: job.cause as u8,
         cancel_requested: job.cancel_requested,
+        ended: head.ended || job.settled.is_some(),
         version: job.version,
         attempt: job.attempt,
         waits_for: job.waits_for,
@@ -221,6 +225,7 @@ pub(crate) fn head(id: JobId, bytes: &[u8]) -> Result<Head> {
         priority: priority(row.priority)?,
         class: RequestClass::from_number(row.class),
         limit_keys: texts(row.limit_keys)?,
+        ended: row.ended,
     })
 }
 

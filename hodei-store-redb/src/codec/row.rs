@@ -21,6 +21,7 @@ pub(super) struct HeadRow<'a> {
     pub(super) state: u8,
     pub(super) cause: u8,
     pub(super) cancel_requested: bool,
+    pub(super) ended: bool,
     pub(super) version: u32,
     pub(super) attempt: u32,
     pub(super) waits_for: u32,

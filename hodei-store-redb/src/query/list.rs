@@ -47,8 +47,10 @@ pub(crate) fn outputs(rows: &mut Snapshot<'_>, scope: &Scope, ids: &[JobId]) -> 
     let mut outputs = Vec::with_capacity(ids.len());
     for id in ids {
         let head = rows.head(*id)?.filter(|head| scope.covers(&head.job.tenant));
-        let succeeded = head.is_some_and(|head| head.job.state == State::Succeeded);
-        let end = if succeeded { rows.end(*id)? } else { None };
+        let end = match head.filter(|head| head.job.state == State::Succeeded) {
+            Some(head) => rows.end(&head)?,
+            None => None,
+        };
         outputs.push(end.map(|end| end.output.clone()));
     }
     Ok(outputs)

@@ -166,8 +166,7 @@ fn claim_one(
         Some(fixed) => fixed,
         None => work.fixed(id)?,
     };
-    // Only a job that ran before has an end.
-    let end = if head.job.version > 2 { work.end(id)? } else { None };
+    let end = work.end(&head)?;
     let job = head.full(fixed, end);
     let inputs = work.inputs(&job)?;
     done.claimed.push(Claimed { job, inputs });
