@@ -78,7 +78,8 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets how many jobs are kept; beyond it submissions fail with `Full`. Without limit unless set.
+    /// Sets how many jobs are kept; beyond it submissions fail with `Full`. Without limit unless set. What a run
+    /// spawns with its end is stored all the same: the end cannot be refused.
     pub fn max_jobs(mut self, jobs: u64) -> Self {
         self.max_jobs = jobs;
         self

@@ -103,7 +103,10 @@ impl JobStore for RedbStore {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
-        self.write("store.submit", jobs.len(), move |work| txn::submit(work, &jobs, options)).await
+        self.write("store.submit", jobs.len(), move |work| {
+            txn::submit(work, &jobs, options, work.context.max_jobs)
+        })
+        .await
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {

@@ -73,7 +73,8 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     {
         let own = |job: &&NewJob| job.tenant == head.job.tenant;
         let spawn: Vec<NewJob> = finish.spawn.iter().filter(own).cloned().collect();
-        changes.extend(super::submit(work, &spawn, SubmitOptions::each())?.changes);
+        // A run that has ended is not undone because the store is full.
+        changes.extend(super::submit(work, &spawn, SubmitOptions::each(), u64::MAX)?.changes);
     }
     Ok(applied)
 }

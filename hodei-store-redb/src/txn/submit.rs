@@ -21,11 +21,12 @@ struct Taken<'j> {
     keys: HashMap<(&'j Tenant, &'j str), JobId>,
 }
 
-/// Stores jobs.
+/// Stores jobs, as long as there are at most so many then.
 pub(crate) fn submit(
     work: &mut Work<'_, '_>,
     jobs: &[NewJob],
     options: SubmitOptions,
+    max_jobs: u64,
 ) -> Result<Committed<Submitted>> {
     let mut taken = Taken::default();
     let mut replies = Vec::with_capacity(jobs.len());
@@ -46,7 +47,7 @@ pub(crate) fn submit(
         }
         return Ok(Committed { replies, changes: Vec::new() });
     }
-    hold_to_limit(work, taken.ids.len())?;
+    hold_to_limit(work, taken.ids.len(), max_jobs)?;
     let mut changes = Vec::with_capacity(jobs.len());
     for (job, reply) in jobs.iter().zip(&replies) {
         if let Submitted::New(_) = reply {
@@ -56,9 +57,8 @@ pub(crate) fn submit(
     Ok(Committed { replies, changes })
 }
 
-fn hold_to_limit(work: &Work<'_, '_>, new: usize) -> Result<()> {
-    let max = work.context.max_jobs;
-    if max == u64::MAX {
+fn hold_to_limit(work: &Work<'_, '_>, new: usize, max: u64) -> Result<()> {
+    if max == u64::MAX || new == 0 {
         return Ok(());
     }
     let pending: i64 = work.delta.counts.values().flatten().sum();

@@ -39,7 +39,7 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Work<'a, 'txn> {
     txn: &'txn WriteTransaction,
     tables: [Option<Open<'txn>>; Tab::ALL.len()],
-    pub(super) context: &'a Context<'a>,
+    pub(crate) context: &'a Context<'a>,
     pub(super) next_change: u64,
     /// What the index will take over.
     pub(crate) delta: Delta,

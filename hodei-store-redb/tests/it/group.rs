@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::future::{BoxFuture, join_all};
-use hodei_core::job::{JobSpec, NewJob, SpecLimits};
+use hodei_core::job::{Finish, JobSpec, NewJob, Output, SpecLimits};
 use hodei_core::store::{
-    Committed, Consistency, Coordination, JobStore, Policies, QueuePolicy, Scope, StoreStats, SubmitOptions,
-    Submitted,
+    Applied, Committed, Consistency, Coordination, JobStore, Move, Policies, QueuePolicy, Scope, StoreStats,
+    SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, Name, OwnerId, Result, Tenant};
 use hodei_store_redb::{RedbStore, RedbStoreBuilder};
@@ -213,6 +213,26 @@ async fn a_full_store_refuses_exactly_what_is_too_many() {
     let known = job();
     let error = gated.store.submit(vec![known], SubmitOptions::each()).await.unwrap_err();
     assert_eq!((error.kind(), error.context("max_jobs")), (ErrorKind::Full, Some("5")));
+}
+
+#[tokio::test]
+async fn a_full_store_still_knows_what_it_has_and_takes_the_ends_of_runs() {
+    let env = Env::new();
+    let store = env.builder().max_jobs(1).open().unwrap();
+    let known = job();
+    submit(&store, vec![known.clone()]).await;
+    let again = store.submit(vec![known.clone()], SubmitOptions::each()).await.unwrap();
+    assert_eq!(again.replies, [Submitted::Existing(known.id)]);
+    let node = owner(&store, "node").await;
+    let held = crate::env::claim(&store, &node, 1).await;
+    let mut finish = Finish::succeeded(Output::none());
+    let spawned = job();
+    finish.spawn = vec![spawned.clone()];
+    let step = Move::Finished(Box::new(finish));
+    let applied = crate::env::report(&store, &node, (held[0].job.id, held[0].job.epoch), step).await;
+    assert_eq!((applied, stored(&store, &spawned).await), (Applied::Done, true));
+    let more = store.submit(vec![job()], SubmitOptions::each()).await.unwrap_err();
+    assert_eq!(more.kind(), ErrorKind::Full);
 }
 
 #[tokio::test]
