@@ -7,6 +7,7 @@ use hodei_core::store::ChangeLog;
 use hodei_core::{Clock, Error, ErrorKind, Fault, Result, SystemClock};
 
 use crate::store::RedbStore;
+use crate::txn::Room;
 
 /// When the checksum of every page of the file is verified, which reads the whole of it.
 ///
@@ -31,7 +32,7 @@ pub struct RedbStoreBuilder {
     pub(crate) changes: ChangeLog,
     pub(crate) verify: Verify,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) max_jobs: u64,
+    pub(crate) room: Room,
     pub(crate) group_calls: usize,
     pub(crate) group_items: usize,
     pub(crate) waiting_calls: usize,
@@ -46,7 +47,7 @@ impl RedbStoreBuilder {
             changes: ChangeLog::All,
             verify: Verify::AfterCrash,
             clock: Arc::new(SystemClock),
-            max_jobs: u64::MAX,
+            room: Room::UNBOUNDED,
             group_calls: 1_024,
             group_items: 10_000,
             waiting_calls: 4_096,
@@ -78,9 +79,17 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets how many jobs are kept; beyond it submissions fail with `Full`. Without limit unless set.
+    /// Sets how many jobs are kept; beyond it submissions fail with `Full`. Without limit unless set. What a run
+    /// spawns with its end is stored all the same: the end cannot be refused.
     pub fn max_jobs(mut self, jobs: u64) -> Self {
-        self.max_jobs = jobs;
+        self.room.jobs = jobs;
+        self
+    }
+
+    /// Sets how many jobs of one tenant may be unsettled at once; more are refused, one by one, as
+    /// [`Refusal::TooMany`](hodei_core::store::Refusal::TooMany). Without limit unless set.
+    pub fn tenant_max_open(mut self, jobs: u64) -> Self {
+        self.room.tenant_open = jobs;
         self
     }
 

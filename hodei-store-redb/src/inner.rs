@@ -16,7 +16,7 @@ use crate::reader::Snapshot;
 use crate::recent::Recent;
 use crate::stats::Stats;
 use crate::table::{META_SCHEMA, SCHEMA, Tab};
-use crate::txn::{Context, Work, expire_all};
+use crate::txn::{Context, Room, Work, expire_all};
 
 const OP: &str = "store.open";
 
@@ -44,7 +44,11 @@ impl Inner {
         let mut builder = Builder::new();
         builder.set_cache_size(config.cache_bytes);
         builder.set_check_integrity_on_open(config.verify == Verify::Always);
-        let db = builder.create(&config.path).map_err(failed(OP))?;
+        Self::over(builder.create(&config.path).map_err(failed(OP))?, config)
+    }
+
+    /// Takes a database that nobody else has.
+    pub(crate) fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
         let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
         if new {
             make(&db)?;
@@ -119,7 +123,7 @@ fn expire(
 ) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
     let context =
-        Context { index, clock: &*config.clock, changes: config.changes, max_jobs: u64::MAX, recent };
+        Context { index, clock: &*config.clock, changes: config.changes, room: Room::UNBOUNDED, recent };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
     let written = work.tally.written;

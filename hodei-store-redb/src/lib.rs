@@ -31,8 +31,15 @@ mod stats;
 mod store;
 mod sync;
 mod table;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod writer;
+
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use config::{RedbStoreBuilder, Verify};
 pub use store::RedbStore;

@@ -74,10 +74,18 @@ pub(crate) trait Rows {
 
     /// Returns the ids that end the keys of a prefix.
     fn ids(&mut self, tab: Tab, prefix: &[u8]) -> Result<Vec<JobId>> {
+        self.first_ids(tab, prefix, usize::MAX)
+    }
+
+    /// Returns the first ids that end the keys of a prefix, at most so many.
+    fn first_ids(&mut self, tab: Tab, prefix: &[u8], most: usize) -> Result<Vec<JobId>> {
         let mut ids = Vec::new();
+        if most == 0 {
+            return Ok(ids);
+        }
         self.scan_prefix(tab, prefix, |key, _| {
             ids.push(key::last_id(key).ok_or_else(|| corrupt("row.key", "a short key"))?);
-            Ok(true)
+            Ok(ids.len() < most)
         })?;
         Ok(ids)
     }

@@ -60,7 +60,11 @@ impl RedbStore {
     }
 
     pub(crate) fn start(config: RedbStoreBuilder) -> Result<Self> {
-        let inner = Arc::new(Inner::open(config)?);
+        Self::serve(Inner::open(config)?)
+    }
+
+    pub(crate) fn serve(inner: Inner) -> Result<Self> {
+        let inner = Arc::new(inner);
         let (reader, reading) = Reader::start()?;
         let (writer, writing) = Writer::start(&inner)?;
         Ok(Self(Arc::new(Shared { inner, writer, reader, _threads: Threads(vec![reading, writing]) })))
@@ -99,7 +103,10 @@ impl JobStore for RedbStore {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
-        self.write("store.submit", jobs.len(), move |work| txn::submit(work, &jobs, options)).await
+        self.write("store.submit", jobs.len(), move |work| {
+            txn::submit(work, &jobs, options, work.context.room)
+        })
+        .await
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {

@@ -166,7 +166,7 @@ fn attempt(inner: &Inner, group: &mut [Seat]) -> Result<Attempt> {
         index: &inner.index,
         clock: &*inner.config.clock,
         changes: inner.config.changes,
-        max_jobs: inner.config.max_jobs,
+        room: inner.config.room,
         recent: &inner.recent,
     };
     let mut work = Work::new(&txn, &context);

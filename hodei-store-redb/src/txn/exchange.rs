@@ -7,6 +7,7 @@ use hodei_core::store::{
 };
 use hodei_core::{JobId, Result};
 
+use super::submit::Room;
 use super::work::{Was, Work, first_time, floor_byte};
 use crate::codec;
 use crate::error::corrupt;
@@ -76,7 +77,8 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     {
         let own = |job: &&NewJob| job.tenant == tenant;
         let spawn: Vec<NewJob> = finish.spawn.iter().filter(own).cloned().collect();
-        changes.extend(super::submit(work, &spawn, SubmitOptions::each())?.changes);
+        // A run that has ended is not undone because the store is full.
+        changes.extend(super::submit(work, &spawn, SubmitOptions::each(), Room::UNBOUNDED)?.changes);
     }
     Ok(applied)
 }

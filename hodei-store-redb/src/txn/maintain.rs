@@ -5,6 +5,7 @@ use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOption
 use hodei_core::time::micros;
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
+use super::submit::Room;
 use super::work::{Was, Work};
 use crate::codec::{self, Head};
 use crate::error::corrupt;
@@ -21,7 +22,7 @@ pub(crate) fn reap(work: &mut Work<'_, '_>, term: &Term, lost_max: u16, limit: u
     let mut done = Reaped::default();
     let mut left = limit;
     for owner in dead_owners(work)? {
-        let ids = work.ids(Tab::Leases, &owner)?;
+        let ids = work.first_ids(Tab::Leases, &owner, left.saturating_add(1))?;
         done.more |= ids.len() > left;
         for id in ids.into_iter().take(left) {
             left -= 1;
@@ -103,7 +104,7 @@ pub(crate) fn fire(
     }
     let id = JobId::mint(tenant, work.context.clock);
     let job = NewJob::of(tenant.clone(), std::sync::Arc::clone(&schedule.spec)).id(id);
-    super::submit(work, &[job], SubmitOptions::each())?;
+    super::submit(work, &[job], SubmitOptions::each(), Room::UNBOUNDED)?;
     let schedule = Schedule { last_fired: Some(at), ..schedule };
     work.put(Tab::Schedules, &key, &codec::schedule_row(&schedule)?)?;
     Ok(Fired::New(id))
@@ -137,8 +138,8 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
     let mut left = limit;
     for tenant in &tenants {
         for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
-            // Who was created after the cutoff cannot have settled before it.
-            for id in created_until(work, tenant, state, cutoff)? {
+            let mut list = Old { from: key::state_prefix(tenant, state), tenant, state, cutoff };
+            while let Some(id) = list.next(work)? {
                 let Some(head) = work.head(id)?.filter(|head| head.job.moved_at <= cutoff) else { continue };
                 if !children_ended(work, id)? {
                     continue;
@@ -156,24 +157,31 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
     Ok(())
 }
 
-fn created_until(
-    work: &mut Work<'_, '_>,
-    tenant: &Tenant,
+/// Goes through a list from the oldest job on, a row at a time: however long it is, no more is read than is removed.
+struct Old<'t> {
+    tenant: &'t Tenant,
     state: State,
     cutoff: Timestamp,
-) -> Result<Vec<JobId>> {
-    let mut ids = Vec::new();
-    work.scan_prefix(Tab::ByState, &key::state_prefix(tenant, state), |key, _| {
-        let (at, id) = key::last_time(key)
-            .zip(key::last_id(key))
-            .ok_or_else(|| corrupt("store.prune", "a short key"))?;
-        if at > cutoff {
-            return Ok(false);
-        }
-        ids.push(id);
-        Ok(true)
-    })?;
-    Ok(ids)
+    /// Where to go on.
+    from: Vec<u8>,
+}
+
+impl Old<'_> {
+    /// Returns the next job. Who was created after the cutoff cannot have settled before it.
+    fn next(&mut self, work: &mut Work<'_, '_>) -> Result<Option<JobId>> {
+        let end = key::behind(&key::state_prefix(self.tenant, self.state));
+        let mut found = None;
+        work.scan(Tab::ByState, (Some(self.from.as_slice()), end.as_deref()).into(), |key, _| {
+            found = Some(key.to_vec());
+            Ok(false)
+        })?;
+        let Some(key) = found else { return Ok(None) };
+        let place = key::last_time(&key).zip(key::last_id(&key));
+        let (at, id) = place.ok_or_else(|| corrupt("store.prune", "a short key"))?;
+        self.from = key;
+        self.from.push(0);
+        Ok((at <= self.cutoff).then_some(id))
+    }
 }
 
 fn children_ended(work: &mut Work<'_, '_>, parent: JobId) -> Result<bool> {

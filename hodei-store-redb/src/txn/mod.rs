@@ -12,6 +12,6 @@ pub(crate) use coordinate::{beat, expire_all, keep_term, register, retire, take_
 pub(crate) use exchange::{cancel, exchange, promote, redrive};
 pub(crate) use maintain::{fire, prune, reap};
 pub(crate) use policy::{remove_schedule, set_limit, set_queue, set_schedule};
-pub(crate) use submit::submit;
+pub(crate) use submit::{Room, submit};
 pub(crate) use verify::contradictions;
 pub(crate) use work::{Context, Work};

@@ -19,23 +19,40 @@ use crate::table::Tab;
 struct Taken<'j> {
     ids: HashMap<JobId, &'j NewJob>,
     keys: HashMap<(&'j Tenant, &'j str), JobId>,
+    open: HashMap<&'j Tenant, u64>,
 }
 
-/// Stores jobs.
+/// How many jobs there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Kept in the store.
+    pub(crate) jobs: u64,
+    /// Unsettled of one tenant.
+    pub(crate) tenant_open: u64,
+}
+
+impl Room {
+    /// For what a run spawns and what a schedule fires: no end of a run is lost for want of room.
+    pub(crate) const UNBOUNDED: Self = Self { jobs: u64::MAX, tenant_open: u64::MAX };
+}
+
+/// Stores jobs, as far as there is room.
 pub(crate) fn submit(
     work: &mut Work<'_, '_>,
     jobs: &[NewJob],
     options: SubmitOptions,
+    room: Room,
 ) -> Result<Committed<Submitted>> {
     let mut taken = Taken::default();
     let mut replies = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let reply = answer(work, job, &taken)?;
+        let reply = answer(work, job, &taken, room)?;
         if let Submitted::New(id) = reply {
             taken.ids.insert(id, job);
             if let Some(key) = &job.unique {
                 taken.keys.insert((&job.tenant, key), id);
             }
+            *taken.open.entry(&job.tenant).or_default() += 1;
         }
         replies.push(reply);
     }
@@ -46,7 +63,7 @@ pub(crate) fn submit(
         }
         return Ok(Committed { replies, changes: Vec::new() });
     }
-    hold_to_limit(work, taken.ids.len())?;
+    hold_to_limit(work, taken.ids.len(), room.jobs)?;
     let mut changes = Vec::with_capacity(jobs.len());
     for (job, reply) in jobs.iter().zip(&replies) {
         if let Submitted::New(_) = reply {
@@ -56,9 +73,8 @@ pub(crate) fn submit(
     Ok(Committed { replies, changes })
 }
 
-fn hold_to_limit(work: &Work<'_, '_>, new: usize) -> Result<()> {
-    let max = work.context.max_jobs;
-    if max == u64::MAX {
+fn hold_to_limit(work: &Work<'_, '_>, new: usize, max: u64) -> Result<()> {
+    if max == u64::MAX || new == 0 {
         return Ok(());
     }
     let pending: i64 = work.delta.counts.values().flatten().sum();
@@ -69,7 +85,7 @@ fn hold_to_limit(work: &Work<'_, '_>, new: usize) -> Result<()> {
     Ok(())
 }
 
-fn answer(work: &mut Work<'_, '_>, job: &NewJob, taken: &Taken<'_>) -> Result<Submitted> {
+fn answer(work: &mut Work<'_, '_>, job: &NewJob, taken: &Taken<'_>, room: Room) -> Result<Submitted> {
     if job.check().is_err() {
         return Ok(Submitted::Refused(Refusal::Invalid));
     }
@@ -96,7 +112,11 @@ fn answer(work: &mut Work<'_, '_>, job: &NewJob, taken: &Taken<'_>) -> Result<Su
             return Ok(Submitted::Refused(Refusal::UnknownParent(parent.id)));
         }
     }
-    Ok(Submitted::New(job.id))
+    if room.tenant_open == u64::MAX {
+        return Ok(Submitted::New(job.id));
+    }
+    let open = work.open_jobs(&job.tenant) + taken.open.get(&job.tenant).copied().unwrap_or(0);
+    Ok(if open >= room.tenant_open { Submitted::Refused(Refusal::TooMany) } else { Submitted::New(job.id) })
 }
 
 fn fingerprint_of(work: &mut Work<'_, '_>, id: JobId, taken: &Taken<'_>) -> Result<Option<Fingerprint>> {

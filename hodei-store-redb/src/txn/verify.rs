@@ -40,8 +40,12 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
         let mut found = rowset(work, tab)?;
         if tab == Tab::Ready {
             // A job whose time has come may still be where it waited.
-            for (_, row) in rowset(work, Tab::Due)? {
-                found.insert(codec::place(&row)?.to_vec(), Vec::new());
+            for (key, row) in rowset(work, Tab::Due)? {
+                let place = codec::place(&row)?.to_vec();
+                let time = key::split_ready(&place).map(|(_, _, at, id)| key::at(at, id).to_vec());
+                if time.as_ref() != Some(&key) || found.insert(place, Vec::new()).is_some() {
+                    wrong.push(format!("due: not where {} says", hex(&key)));
+                }
             }
         }
         compare(tab, &found, expected.get(&tab).unwrap_or(&Rowset::new()), &mut wrong);
@@ -86,15 +90,22 @@ fn expected(work: &mut Work<'_, '_>, wrong: &mut Vec<String>) -> Result<BTreeMap
     if ids != work.ids(Tab::Specs, &[])? {
         wrong.push("specs and heads are not of the same jobs".to_owned());
     }
+    let mut ended = Vec::new();
     let mut expected: BTreeMap<Tab, Rowset> = BTreeMap::new();
     let mut counts: BTreeMap<Tenant, Counts> = BTreeMap::new();
     for id in ids {
         let head = work.head(id)?.ok_or_else(|| corrupt("store.verify", "a job that went away"))?;
+        if head.has_end {
+            ended.push(id);
+        }
         counts.entry(head.job.tenant.clone()).or_default().moved(None, Some(head.job.state));
         let mut row =
             |tab: Tab, key: Vec<u8>, row: Vec<u8>| expected.entry(tab).or_default().insert(key, row);
         of_head(&head, &mut row)?;
         of_spec(work, &head, &mut row, wrong)?;
+    }
+    if ended != work.ids(Tab::Ends, &[])? {
+        wrong.push("the ends are not those of the jobs that have one".to_owned());
     }
     for (tenant, counts) in counts {
         let row = codec::counts_row(&tenant, &counts)?;

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use hodei_core::job::{Lease, Priority, State, rules};
-use hodei_core::store::{Change, ChangeLog, Lane};
+use hodei_core::store::{Change, ChangeLog, Counts, Lane};
 use hodei_core::text::Texts;
-use hodei_core::{Clock, JobId, Result, Timestamp};
+use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use super::submit::Room;
 use crate::codec::{self, Fixed, Head};
 use crate::error::{corrupt, failed};
 use crate::index::{Delta, Index, LaneState, LimitKey};
@@ -31,7 +32,7 @@ pub(crate) struct Context<'a> {
     /// Which changes are recorded.
     pub(crate) changes: ChangeLog,
     /// How many jobs the store takes.
-    pub(crate) max_jobs: u64,
+    pub(crate) room: Room,
     /// Jobs that were submitted lately.
     pub(crate) recent: &'a Mutex<Recent>,
 }
@@ -40,7 +41,7 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Work<'a, 'txn> {
     txn: &'txn WriteTransaction,
     tables: [Option<Open<'txn>>; Tab::ALL.len()],
-    pub(super) context: &'a Context<'a>,
+    pub(crate) context: &'a Context<'a>,
     pub(super) next_change: u64,
     /// Changes whose rows are still to be written, up to `next_change`.
     log: Vec<Change>,
@@ -265,9 +266,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
         }
         let rows: Vec<_> = {
             let index = lock(self.context.index);
-            let counts = |(tenant, delta): (&hodei_core::Tenant, _)| {
-                (tenant.clone(), index.counts_with(tenant, delta))
-            };
+            let counts = |(tenant, delta): (&Tenant, _)| (tenant.clone(), index.counts_with(tenant, delta));
             self.delta.counts.iter().map(counts).collect()
         };
         for (tenant, counts) in rows {
@@ -408,6 +407,15 @@ impl<'a, 'txn> Work<'a, 'txn> {
     pub(super) fn limit_keys(&self, lane: &[u8]) -> Option<Texts> {
         let new = self.delta.new_lanes.get(lane).map(|lane| lane.request.limit_keys.clone());
         new.or_else(|| lock(self.context.index).lanes.get(lane).map(|lane| lane.request.limit_keys.clone()))
+    }
+
+    /// Returns how many unsettled jobs a tenant has, those of this transaction included.
+    pub(super) fn open_jobs(&self, tenant: &Tenant) -> u64 {
+        let index = lock(self.context.index);
+        match self.delta.counts.get(tenant) {
+            Some(delta) => index.counts_with(tenant, delta).open(),
+            None => index.counts.get(tenant).map_or(0, Counts::open),
+        }
     }
 
     /// Returns how many leased jobs count against a limit, those of this transaction included.

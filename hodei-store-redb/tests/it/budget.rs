@@ -3,12 +3,13 @@
 
 use hodei_core::job::{Finish, NewJob, Output};
 use hodei_core::store::{
-    Consistency, Exchange, JobStore, Move, Query, Scope, Served, StoreStats, Transition,
+    Consistency, Coordination, Exchange, JobStore, Move, Query, Retention, Scope, Served, StoreStats,
+    Transition,
 };
 use hodei_core::testkit::typical_spec;
 use hodei_store_redb::RedbStore;
 
-use crate::env::{Env, claim, owner, submit};
+use crate::env::{Env, claim, owner, submit, term};
 
 const JOBS: u64 = 1_000;
 
@@ -66,6 +67,32 @@ async fn a_thousand_jobs_cost_what_they_did() {
     assert_eq!(spent(&store, &mut since), (0, 0, 2 * JOBS + 1), "listed");
     store.counts(&Scope::All).await.unwrap();
     assert_eq!(spent(&store, &mut since), (0, 0, 0), "counted");
+}
+
+#[tokio::test]
+async fn upkeep_reads_what_it_removes_and_not_what_waits() {
+    let env = Env::new();
+    let store = env.open();
+    let node = owner(&store, "node").await;
+    submit(&store, typical()).await;
+    assert_eq!(claim(&store, &node, 1_000).await.len(), 1_000);
+    store.retire(&node).await.unwrap();
+    let node = owner(&store, "node").await;
+    let duty = term(&store, "maintain", &node).await;
+    let mut since = store.stats();
+    assert_eq!(store.reap(&duty, 1, 10).await.unwrap().changes.len(), 10);
+    let (_, _, read) = spent(&store, &mut since);
+    assert!(read <= 50, "{read} rows read to take ten jobs back");
+    assert_eq!(store.reap(&duty, 1, 1_000).await.unwrap().changes.len(), 990);
+    env.clock.advance(Retention::KEYS_MIN);
+    let node = owner(&store, "node").await;
+    let duty = term(&store, "maintain", &node).await;
+    let retention = Retention { jobs: Retention::KEYS_MIN, changes: u64::MAX };
+    spent(&store, &mut since);
+    let pruned = store.prune(&duty, retention, 10).await.unwrap();
+    assert_eq!((pruned.jobs, pruned.more), (10, true));
+    let (_, _, read) = spent(&store, &mut since);
+    assert!(read <= 100, "{read} rows read to remove ten jobs");
 }
 
 #[tokio::test]

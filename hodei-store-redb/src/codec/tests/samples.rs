@@ -81,6 +81,8 @@ pub(super) fn full() -> Job {
     (job.lost_count, job.generation, job.epoch) = (1, 2, Epoch::from_number(70_000));
     job.started_at = Some(Timestamp::from_micros(-1));
     job.lease = Some(lease());
+    let [_, failed, _] = ends();
+    job.settled = Some(Arc::new(failed));
     job
 }
 
