@@ -10,7 +10,7 @@ use super::op::Op;
 use super::reference::Model;
 use crate::error::ErrorKind;
 use crate::id::{JobId, Tenant};
-use crate::job::{Lease, NewJob};
+use crate::job::{Cause, Lease, NewJob};
 use crate::store::{
     Change, Consistency, Cursor, Exchange, Fired, Limit, LimitUse, Query, Reaped, Retention, Scope, Term,
 };
@@ -202,7 +202,15 @@ impl Pair {
             }
             assert!(round < 1_000, "it comes to an end");
         }
-        self.model.reap(term, LOST_MAX);
+        let root = |change: &&Change| {
+            use Cause::{Cancelled, DeadlinePassed, Lost, LostTooOften};
+            matches!(change.cause, Lost | LostTooOften | DeadlinePassed | Cancelled)
+        };
+        let reaped: Vec<JobId> = changes.iter().filter(root).map(|change| change.job).collect();
+        assert!(
+            self.model.reap(term, LOST_MAX, &reaped),
+            "all that is dead or late, and nothing else: {reaped:?}"
+        );
         self.commit(changes);
     }
 
