@@ -101,7 +101,7 @@ pub struct Job {
     pub version: u32,
     /// How many runs began in this generation.
     pub attempt: u32,
-    /// How many parents it still waits for.
+    /// How many parents it still waits for; none once it has ended.
     pub waits_for: u32,
     /// How many owners died under it in this generation.
     pub lost_count: u16,

@@ -187,6 +187,8 @@ fn shift(job: &mut Job, cause: Cause, now: Timestamp) -> Option<Change> {
     }
     if job.state.is_terminal() {
         job.cancel_requested = false;
+        // Else the count would tell in which order several parents ended at once.
+        job.waits_for = 0;
     }
     Some(Change::of(job, Some(from)))
 }

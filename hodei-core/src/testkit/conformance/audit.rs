@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use super::env::Env;
 use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
-use crate::job::{Epoch, Job, State, next};
+use crate::job::{Epoch, Job, JobSummary, State, next};
 use crate::store::{Change, ChangeLog, Consistency, Counts, Cursor, Query, Scope};
+
+/// How many pages a list of the suite has at most: without an end, a list is wrong.
+const PAGES_MAX: usize = 10_000;
 
 impl Env {
     /// Compares everything that the store tells of itself.
@@ -21,19 +24,26 @@ impl Env {
 
     /// Reads every job, by pages.
     pub(super) async fn all_jobs(&self) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        let mut query = Query::new().oldest_first().limit(Query::LIMIT_MAX);
-        loop {
-            let page = self.store().query(&Scope::All, query.clone()).await.expect("query");
-            let ids = page.jobs.iter().map(|job| job.id).collect();
-            let found = self.store().get_many(&Scope::All, ids, Consistency::Latest).await.expect("get");
-            assert!(found.iter().all(Option::is_some), "a job that is listed can be read");
-            jobs.extend(found.into_iter().flatten());
+        let listed = self.list(&Scope::All, Query::new().oldest_first().limit(Query::LIMIT_MAX)).await;
+        let ids = listed.iter().map(|job| job.id).collect();
+        let found = self.store().get_many(&Scope::All, ids, Consistency::Latest).await.expect("get");
+        assert!(found.iter().all(Option::is_some), "a job that is listed can be read");
+        found.into_iter().flatten().collect()
+    }
+
+    /// Reads a list, by pages.
+    pub(super) async fn list(&self, scope: &Scope, mut query: Query) -> Vec<JobSummary> {
+        let mut found = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let page = self.store().query(scope, query.clone()).await.expect("query");
+            assert!(page.jobs.len() <= query.limit, "at most the limit");
+            found.extend(page.jobs);
             match page.next {
                 Some(next) => query.after = Some(next),
-                None => return jobs,
+                None => return found,
             }
         }
+        panic!("the list does not end: {query:?}");
     }
 
     async fn audit_counts(&self, jobs: &[Job]) {
@@ -99,17 +109,16 @@ impl Env {
     ) -> Result<Vec<Change>> {
         let end = self.store().changes_end().await?;
         let mut changes = Vec::new();
-        loop {
+        for _ in 0..PAGES_MAX {
             let page = self.store().changes(scope, after.clone(), 500).await?;
             assert!(page.changes.len() <= 500, "at most the limit");
-            let stuck = page.changes.is_empty() && after.as_ref() == Some(&page.next);
             changes.extend(page.changes);
             if page.next == end {
                 return Ok(changes);
             }
-            assert!(!stuck, "the last page gives back the cursor of the end");
             after = Some(page.next);
         }
+        panic!("no page gives back the cursor of the end");
     }
 }
 

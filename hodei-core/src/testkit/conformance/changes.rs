@@ -42,7 +42,8 @@ pub(super) async fn pages_of_any_size_make_up_the_log(env: &mut Env) {
     for limit in [1, 2, 5, 100] {
         let mut read = Vec::new();
         let mut after = None;
-        loop {
+        for round in 0.. {
+            assert!(round <= all.len(), "it comes to an end");
             let page = env.store().changes(&Scope::All, after.clone(), limit).await.expect("changes");
             assert!(page.changes.len() <= limit);
             if page.changes.is_empty() {

@@ -84,8 +84,10 @@ pub(super) async fn a_parent_stays_while_a_child_is_open(env: &mut Env) {
     let (parent, open) = (env.add(job()).await, env.add(job_of(spec().queue("open"))).await);
     let child = env.add(job().after(needs(&[parent, open]))).await;
     env.run(parent, succeeded_with(output("42"))).await;
+    let ended_child = env.add(job().after(needs(&[parent]))).await;
+    env.run(ended_child, succeeded()).await;
     env.advance(2 * DAY).await;
-    assert_eq!(pruned(env, &term, keep(DAY)).await, 0);
+    assert_eq!(pruned(env, &term, keep(DAY)).await, 1, "only the child that has ended");
     env.run(open, succeeded()).await;
     assert_eq!(env.run(child, succeeded()).await.inputs[0].output, output("42"));
     assert_eq!(pruned(env, &term, keep(DAY)).await, 1, "the old parent; the others have only just ended");

@@ -1,5 +1,7 @@
 //! Submitting: what is new, what is told apart, what is refused.
 
+use std::sync::Arc;
+
 use super::env::{Env, together};
 use super::fixture::Setup;
 use super::jobs::*;
@@ -7,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::id::{JobId, Tenant};
 use crate::job::{Cause, Epoch, NewJob, State};
 use crate::store::{
-    Change, Counts, Refusal, Retention, Scope, SubmitOptions,
+    Change, Counts, Fired, Refusal, Retention, Schedule, Scope, SubmitOptions,
     Submitted::{self, Conflict, Existing, New, Refused},
 };
 
@@ -248,6 +250,13 @@ pub(super) async fn a_run_and_a_schedule_submit_past_the_bounds(env: &mut Env) {
     let (a, b) = (job(), job());
     env.run(id, spawning(vec![a.clone(), b.clone()])).await;
     assert_eq!((env.state(a.id).await, env.state(b.id).await), (State::Pending, State::Pending));
+    let term = env.term().await;
+    let (tenant, spec) = (Tenant::default(), Arc::clone(&a.spec));
+    let daily = Schedule { tenant, name: name("daily"), rule: "@daily".into(), spec, last_fired: None };
+    env.store().set_schedule(daily).await.expect("set_schedule");
+    let at = env.now();
+    let Fired::New(fired) = env.fire(&term, "daily", at).await else { panic!("it fires") };
+    assert_eq!(env.state(fired).await, State::Pending);
 }
 
 pub(super) async fn one_of_many_racing_submissions_is_new(env: &mut Env) {

@@ -2,9 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::id::{JobId, Name, OwnerId, Tenant};
-use crate::job::{Fingerprint, Job, Lease, NewJob, Output, State, rules};
+use crate::job::{Fingerprint, Job, JobSummary, Lease, NewJob, Output, State, rules};
 use crate::store::{
     Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, Lanes, Move,
     Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope, SubmitOptions, Submitted, Term, Transition,
@@ -110,7 +111,7 @@ impl Model {
 
     fn admit(&mut self, new: NewJob) {
         let (job, change) = rules::admit(new, self.now);
-        let (id, parents) = (job.id, job.parents.clone());
+        let (id, parents) = (job.id, Arc::clone(&job.parents));
         self.jobs.insert(id, job);
         self.changes.push(change);
         for parent in parents.iter() {
@@ -229,7 +230,7 @@ impl Model {
         let policy = self.queues.get(&(lane.tenant.clone(), lane.queue.clone()));
         let weight = policy.map_or(1, |policy| policy.weight);
         let (request, eligible_at) = (first.spec.request().into(), first.eligible_at);
-        (depth > 0).then(|| LaneHead { lane, request, level, depth, eligible_at, weight })
+        (depth > 0).then_some(LaneHead { lane, request, level, depth, eligible_at, weight })
     }
 
     pub(super) fn cancel(&mut self, scope: &Scope, ids: &[JobId]) -> Vec<CancelReply> {
@@ -264,14 +265,14 @@ impl Model {
     }
 
     /// Every job of a list, in its order.
-    pub(super) fn list(&self, scope: &Scope, query: &Query) -> Vec<JobId> {
+    pub(super) fn list(&self, scope: &Scope, query: &Query) -> Vec<JobSummary> {
         let seen = self.jobs.values().filter(|job| scope.covers(&job.tenant));
         let mut found: Vec<&Job> = seen.filter(|job| query.matches(&job.summary())).collect();
         found.sort_by_key(|job| (job.created_at, job.id));
-        let ids = found.into_iter().map(|job| job.id);
+        let found = found.into_iter().map(Job::summary);
         match query.order {
-            crate::store::Order::OldestFirst => ids.collect(),
-            crate::store::Order::NewestFirst => ids.rev().collect(),
+            crate::store::Order::OldestFirst => found.collect(),
+            crate::store::Order::NewestFirst => found.rev().collect(),
         }
     }
 }

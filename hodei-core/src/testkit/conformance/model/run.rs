@@ -10,7 +10,7 @@ use super::op::Op;
 use super::reference::Model;
 use crate::error::ErrorKind;
 use crate::id::{JobId, Tenant};
-use crate::job::{Lease, NewJob};
+use crate::job::{Cause, Lease, NewJob};
 use crate::store::{
     Change, Consistency, Cursor, Exchange, Fired, Limit, LimitUse, Query, Reaped, Retention, Scope, Term,
 };
@@ -202,7 +202,15 @@ impl Pair {
             }
             assert!(round < 1_000, "it comes to an end");
         }
-        self.model.reap(term, LOST_MAX);
+        let root = |change: &&Change| {
+            use Cause::{Cancelled, DeadlinePassed, Lost, LostTooOften};
+            matches!(change.cause, Lost | LostTooOften | DeadlinePassed | Cancelled)
+        };
+        let reaped: Vec<JobId> = changes.iter().filter(root).map(|change| change.job).collect();
+        assert!(
+            self.model.reap(term, LOST_MAX, &reaped),
+            "all that is dead or late, and nothing else: {reaped:?}"
+        );
         self.commit(changes);
     }
 
@@ -245,20 +253,9 @@ impl Pair {
         assert_eq!(counts, self.model.counts(&Scope::All));
     }
 
-    async fn list(&self, scope: &Scope, mut query: Query) {
+    async fn list(&self, scope: &Scope, query: Query) {
         let expected = self.model.list(scope, &query);
-        let mut listed: Vec<JobId> = Vec::new();
-        loop {
-            let page = self.env.store().query(scope, query.clone()).await.expect("query");
-            let summaries = page.jobs.iter().map(|job| &self.model.jobs[&job.id]);
-            assert!(page.jobs.iter().eq(summaries.map(|job| job.summary()).collect::<Vec<_>>().iter()));
-            listed.extend(page.jobs.iter().map(|job| job.id));
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => break,
-            }
-        }
-        assert_eq!(listed, expected);
+        assert_eq!(self.env.list(scope, query).await, expected);
     }
 
     async fn compare_all(&mut self) {

@@ -83,32 +83,32 @@ impl Model {
         self.terms.values_mut().for_each(|(_, end)| *end = now.min(*end));
     }
 
-    /// Reaps until nothing is left to reap.
-    pub(super) fn reap(&mut self, term: &Term, lost_max: u16) {
+    /// Reaps jobs in the order in which the store did, and says whether that was right and left none.
+    pub(super) fn reap(&mut self, term: &Term, lost_max: u16, reaped: &[JobId]) -> bool {
         if !self.leads(term) {
-            return;
+            return reaped.is_empty();
         }
         let now = self.now;
-        let leased = self.jobs.values().filter_map(|job| Some((job.id, job.lease.clone()?)));
-        let mut lost: Vec<_> = leased.filter(|(_, lease)| !self.alive(lease)).collect();
-        lost.sort_by(|(a, of_a), (b, of_b)| (of_a, a).cmp(&(of_b, b)));
-        for (id, _) in lost {
-            self.shift(id, |job| ((), rules::lose(job, lost_max, now)));
-        }
-        loop {
-            // Who is late only because another has just ended comes in the next round.
-            let late = self.jobs.values().filter(|job| job.state == State::Pending);
-            let late =
-                late.filter_map(|job| Some((job.deadline.filter(|deadline| *deadline <= now)?, job.id)));
-            let mut late: Vec<_> = late.collect();
-            if late.is_empty() {
-                return;
-            }
-            late.sort_unstable();
-            for (_, id) in late {
-                self.shift(id, |job| ((), rules::expire(job, now)));
+        for id in reaped {
+            if self.is_lost(*id) {
+                self.shift(*id, |job| ((), rules::lose(job, lost_max, now)));
+            } else if self.is_late(*id) {
+                self.shift(*id, |job| ((), rules::expire(job, now)));
+            } else {
+                return false;
             }
         }
+        !self.jobs.keys().any(|id| self.is_lost(*id) || self.is_late(*id))
+    }
+
+    fn is_lost(&self, id: JobId) -> bool {
+        let lease = self.jobs.get(&id).and_then(|job| job.lease.as_ref());
+        lease.is_some_and(|lease| !self.alive(lease))
+    }
+
+    fn is_late(&self, id: JobId) -> bool {
+        let pending = self.jobs.get(&id).filter(|job| job.state == State::Pending);
+        pending.and_then(|job| job.deadline).is_some_and(|deadline| deadline <= self.now)
     }
 
     pub(super) fn fire(
