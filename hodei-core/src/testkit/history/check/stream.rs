@@ -19,7 +19,7 @@ pub(super) fn check(book: &Book<'_>, report: &mut Report) {
 
 /// What a reply announced is in the log that was read after it, as it was announced, and was announced once.
 fn announced(book: &Book<'_>, report: &mut Report) {
-    let began = book.log().and(book.last()).map_or(0, |survey| survey.began);
+    let began = book.log().and_then(|_| book.last()).map_or(0, |survey| survey.began);
     for (id, job) in &book.jobs {
         let mut seen = HashSet::new();
         let logged: HashMap<u32, &Change> =
