@@ -57,6 +57,8 @@ pub(crate) struct World {
     /// The submitted jobs, for whoever cancels, redrives, reads or waits for one.
     jobs: std::sync::Mutex<Vec<NewJob>>,
     redriven: std::sync::Mutex<HashSet<JobId>>,
+    /// The clients that have not ended.
+    clients: AtomicU64,
 }
 
 /// One actor's dice.
@@ -132,6 +134,7 @@ async fn act(world: Arc<World>, plan: Plan, n: u64) {
     let dice = Dice(AtomicU64::new(mixed(plan.seed ^ (n << 32))));
     if n < plan.clients {
         world.client(&dice, plan.rounds).await;
+        world.clients.fetch_sub(1, Ordering::Release);
     } else if n < plan.clients + plan.workers {
         world.worker(&dice, n, plan.rounds).await;
     } else {
@@ -145,7 +148,13 @@ impl World {
         let memory = MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
         let mangled = Mangled::new(memory, plan.seed, plan.chaos, plan.bug);
         let store = RecordingStore::new(mangled, Recorder::new());
-        Self { store, clock, jobs: std::sync::Mutex::default(), redriven: std::sync::Mutex::default() }
+        Self {
+            store,
+            clock,
+            jobs: std::sync::Mutex::default(),
+            redriven: std::sync::Mutex::default(),
+            clients: AtomicU64::new(plan.clients),
+        }
     }
 
     fn known(&self) -> Vec<NewJob> {
@@ -379,13 +388,27 @@ impl World {
             }
             let at = Timestamp::from_micros(i64::try_from(round / 4).expect("a small number"));
             let _ = self.store.fire(term, &tenant(0), &name, at).await;
-            if prunes {
-                // Now and then everything that has ended is old enough to go.
-                self.clock.advance(if dice.one_in(10) { Retention::KEYS_MIN } else { Duration::ZERO });
-                let retention = Retention { jobs: Retention::KEYS_MIN, ..Retention::default() };
-                let _ = self.store.prune(term, retention, 5).await;
-            }
             tokio::task::yield_now().await;
+        }
+        if let Some(term) = term.filter(|_| prunes) {
+            self.prune(&term).await;
+        }
+    }
+
+    /// Prunes when the clients are gone: whoever submits again what was pruned submits it anew.
+    async fn prune(&self, term: &Term) {
+        while self.clients.load(Ordering::Acquire) > 0 {
+            tokio::task::yield_now().await;
+        }
+        self.clock.advance(Retention::KEYS_MIN);
+        let retention = Retention { jobs: Retention::KEYS_MIN, ..Retention::default() };
+        let duty = (term.duty.clone(), term.holder.clone());
+        for _ in 0..TRIES {
+            if let Ok(Some(term)) = self.store.take_term(&duty.0, &duty.1, TTL).await {
+                let _ = self.store.prune(&term, retention, 5).await;
+                let _ = self.store.prune(&term, retention, 5).await;
+            }
+            self.clock.advance(TTL);
         }
     }
 }
