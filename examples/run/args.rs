@@ -55,5 +55,5 @@ fn number(text: &str) -> Result<u32, String> {
 /// `.hodei/STEM` beside the file.
 fn default_store(file: &Path) -> PathBuf {
     let stem = file.file_stem().unwrap_or(file.as_os_str());
-    file.parent().unwrap_or(Path::new("")).join(".hodei").join(stem)
+    file.parent().unwrap_or_else(|| Path::new("")).join(".hodei").join(stem)
 }

@@ -89,16 +89,13 @@ async fn run(args: &Args, pipeline: &Pipeline, hash: &str) -> Result<u8> {
         .shared_bus(Arc::clone(&bus) as Arc<dyn EventBus>)
         .start()
         .await?;
-    let pipeline = match choose(args, &hodei, pipeline, hash).await? {
-        Some(pipeline) => pipeline,
-        None => {
-            eprintln!(
-                "{}: another file's run is unfinished in this store; --new gives it up",
-                args.file.display()
-            );
-            hodei.shutdown().await;
-            return Ok(BAD_INPUT);
-        }
+    let Some(pipeline) = choose(args, &hodei, pipeline, hash).await? else {
+        eprintln!(
+            "{}: another file's run is unfinished in this store; --new gives it up",
+            args.file.display()
+        );
+        hodei.shutdown().await;
+        return Ok(BAD_INPUT);
     };
     println!("run {pipeline}");
     let options = SubscribeOptions { overflow: Overflow::Block, capacity: EVENTS };

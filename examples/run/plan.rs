@@ -22,7 +22,7 @@ pub(crate) fn plan(
     hash: &str,
     machine: &Machine,
 ) -> Result<Pipeline, String> {
-    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let directory = std::path::absolute(directory).map_err(|error| format!("{}: {error}", path.display()))?;
     let Some(directory) = directory.to_str() else {
         return Err(format!("{}: its directory is not UTF-8", path.display()));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{JobKind, Resources};
@@ -40,6 +41,7 @@ impl Agent {
             executors: Vec::new(),
             logs: None,
             labels: Vec::new(),
+            drain_timeout: Duration::from_secs(6),
             faults: Vec::new(),
         }
     }
@@ -58,6 +60,7 @@ pub struct AgentBuilder<S> {
     executors: Vec<Arc<dyn Executor>>,
     logs: Option<PathBuf>,
     labels: Vec<(String, String)>,
+    drain_timeout: Duration,
     faults: Vec<Fault>,
 }
 
@@ -77,6 +80,7 @@ impl AgentBuilder<()> {
             executors: self.executors,
             logs: self.logs,
             labels: self.labels,
+            drain_timeout: self.drain_timeout,
             faults: self.faults,
         }
     }
@@ -138,6 +142,13 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
         self
     }
 
+    /// Sets how long [`AgentHandle::shutdown`] goes on calling a node that does not answer, once nothing runs any more
+    /// and only ends are left to be told; what it is not told by then, it takes back. Default: 6 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
     /// Adds what the worker says about itself.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.push((name.into(), value.into()));
@@ -190,6 +201,7 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
             stops: HashMap::new(),
             runs: JoinSet::new(),
             by_work,
+            drain_timeout: self.drain_timeout,
         };
         let task = tokio::spawn(driver.run());
         Ok(AgentHandle { order, task: Mutex::new(Some(AbortOnDrop(task))), logs })
@@ -244,8 +256,8 @@ impl AgentHandle {
         Arc::clone(&self.logs) as Arc<dyn LogReader>
     }
 
-    /// Takes no more work and waits until what runs has ended and its end is durable. Idempotent. Call it before the
-    /// node is shut down.
+    /// Takes no more work and waits until what runs has ended and its end is durable, or the node has not answered for
+    /// as long as [`AgentBuilder::drain_timeout`] says. Idempotent. Call it before the node is shut down.
     ///
     /// # Cancel safety
     ///

@@ -1,16 +1,19 @@
 //! The agent's loop: sync with the node, begin and end runs, report how they ended.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hodei_core::gateway::{News, StopCause, WorkerGateway};
-use hodei_core::job::{Epoch, Runs};
+use hodei_core::job::{Epoch, Finish, Runs};
 use hodei_core::{Clock, Error, ErrorKind, JobId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::execute::{Executor, Run, StopToken};
+use crate::execute::{Executor, Run, StopToken, panicked};
 use crate::log::LogStore;
 use crate::machine::{Effect, Machine};
 
@@ -43,9 +46,12 @@ pub(crate) struct Driver {
     pub(crate) orders: watch::Receiver<Order>,
     pub(crate) notes: mpsc::UnboundedReceiver<Note>,
     pub(crate) notify: mpsc::UnboundedSender<Note>,
-    pub(crate) stops: HashMap<JobId, (Epoch, StopToken)>,
+    /// What tells each run to end.
+    pub(crate) stops: HashMap<(JobId, Epoch), StopToken>,
     pub(crate) runs: JoinSet<()>,
     pub(crate) by_work: HashMap<Runs, usize>,
+    /// How long a node that does not answer is called for the ends that it has not made durable.
+    pub(crate) drain_timeout: Duration,
 }
 
 /// What woke the loop.
@@ -59,6 +65,7 @@ enum Woken {
 impl Driver {
     pub(crate) async fn run(mut self) {
         let mut failures = 0;
+        let mut give_up: Option<Instant> = None;
         loop {
             let order = *self.orders.borrow_and_update();
             if order == Order::Kill {
@@ -72,7 +79,7 @@ impl Driver {
             }
             match self.wait(failures).await {
                 Woken::Synced(Ok(desired)) => {
-                    failures = 0;
+                    (failures, give_up) = (0, None);
                     let effects = self.machine.desired(desired, self.clock.now());
                     effects.into_iter().for_each(|effect| self.carry_out(effect));
                 }
@@ -82,8 +89,11 @@ impl Driver {
                     failures += 1;
                     self.machine.reconnect();
                     if order == Order::Drain && self.stops.is_empty() {
-                        // The node is gone: what it has not acknowledged, its successor takes back.
-                        return;
+                        let now = Instant::now();
+                        if now >= *give_up.get_or_insert_with(|| now + self.drain_timeout) {
+                            // The node is gone: what it has not acknowledged, its successor takes back.
+                            return;
+                        }
                     }
                 }
                 Woken::Note(note) => self.take(note),
@@ -131,9 +141,7 @@ impl Driver {
     fn take(&mut self, note: Note) {
         match note {
             Note::Ended(job, epoch, news) => {
-                if self.stops.get(&job).is_some_and(|(held, _)| *held == epoch) {
-                    self.stops.remove(&job);
-                }
+                self.stops.remove(&(job, epoch));
                 self.machine.ended(job, epoch, news);
             }
             Note::Progress(job, epoch, done, total) => self.machine.progress(job, epoch, done, total),
@@ -145,7 +153,7 @@ impl Driver {
             Effect::Start(assignment) => {
                 let (job, epoch) = (assignment.job.id, assignment.job.epoch);
                 let stop = StopToken::new();
-                self.stops.insert(job, (epoch, stop.clone()));
+                self.stops.insert((job, epoch), stop.clone());
                 let notify = self.notify.clone();
                 let executor = self.by_work.get(&assignment.job.spec.payload().runs());
                 let Some(executor) = executor.and_then(|n| self.executors.get(*n)) else {
@@ -153,15 +161,19 @@ impl Driver {
                     return self.take(Note::Ended(job, epoch, News::Returned));
                 };
                 let run = Run::new(*assignment, stop, Arc::clone(&self.logs), notify.clone());
-                let future = Arc::clone(executor).execute(run);
+                let executor = Arc::clone(executor);
                 self.runs.spawn(async move {
-                    let news = future.await;
+                    // The run's own destructor is inside too.
+                    let run = AssertUnwindSafe(async move { executor.execute(run).await }).catch_unwind();
+                    let news = run.await.unwrap_or_else(|panic| {
+                        News::Ended(Box::new(Finish::failed(panicked("executor", &*panic))))
+                    });
                     // A loop that is gone has nobody to tell.
                     let _ = notify.send(Note::Ended(job, epoch, news));
                 });
             }
             Effect::Stop(stop) => {
-                if let Some((_, token)) = self.stops.get(&stop.job) {
+                if let Some(token) = self.stops.get(&(stop.job, stop.epoch)) {
                     token.stop(stop.why);
                 }
             }
@@ -170,7 +182,7 @@ impl Driver {
 
     /// Ends every run at once and says nothing more.
     async fn kill(mut self) {
-        for (_, token) in self.stops.values() {
+        for token in self.stops.values() {
             token.stop(StopCause::LeaseLost);
         }
         while self.runs.join_next().await.is_some() {}

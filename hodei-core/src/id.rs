@@ -214,8 +214,13 @@ macro_rules! uuid_id {
             /// Mints an id for a tenant's work at a time; ids minted by one process ascend.
             #[must_use]
             pub fn mint(tenant: &Tenant, clock: &dyn Clock) -> Self {
+                Self::mint_in(tenant.slot(), clock)
+            }
+
+            /// Mints an id for a tenant whose slot is known already.
+            pub(crate) fn mint_in(slot: Slot, clock: &dyn Clock) -> Self {
                 let ticket = next_ticket(clock.now());
-                Self::from_parts(ticket, tenant.slot(), random(ticket))
+                Self::from_parts(ticket, slot, random(ticket))
             }
 
             /// Makes an id of its parts; for simulations and tests that must repeat.

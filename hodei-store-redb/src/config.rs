@@ -8,6 +8,20 @@ use hodei_core::{Clock, Error, ErrorKind, Fault, Result, SystemClock};
 
 use crate::store::RedbStore;
 
+/// When the checksum of every page of the file is verified, which reads the whole of it.
+///
+/// Each row has a checksum of its own that every read verifies, so that a damaged row is `Corrupt` either way. Damage
+/// to what leads to a row, as to its key, may hide the row from a store that did not verify its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verify {
+    /// At the opening of a file that was not closed.
+    #[default]
+    AfterCrash,
+    /// At every opening.
+    Always,
+}
+
 /// How a store is opened: a file, and limits that each have a default.
 #[derive(Clone, Debug)]
 #[must_use = "a builder opens nothing until `open`"]
@@ -15,6 +29,7 @@ pub struct RedbStoreBuilder {
     pub(crate) path: PathBuf,
     pub(crate) cache_bytes: usize,
     pub(crate) changes: ChangeLog,
+    pub(crate) verify: Verify,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) max_jobs: u64,
     pub(crate) group_calls: usize,
@@ -29,6 +44,7 @@ impl RedbStoreBuilder {
             path: path.to_owned(),
             cache_bytes: 256 << 20,
             changes: ChangeLog::All,
+            verify: Verify::AfterCrash,
             clock: Arc::new(SystemClock),
             max_jobs: u64::MAX,
             group_calls: 1_024,
@@ -47,6 +63,12 @@ impl RedbStoreBuilder {
     /// Sets which changes are recorded; all unless set.
     pub fn changes(mut self, changes: ChangeLog) -> Self {
         self.changes = changes;
+        self
+    }
+
+    /// Sets when the whole file is verified; after a crash unless set.
+    pub fn verify(mut self, verify: Verify) -> Self {
+        self.verify = verify;
         self
     }
 
@@ -91,7 +113,8 @@ impl RedbStoreBuilder {
     /// # Errors
     ///
     /// `Locked` while it is open elsewhere, `Corrupt` for a file that is damaged or no store, `SchemaTooNew` for one
-    /// of a newer version, which is left untouched, `Config` for a limit of zero, and `Io`.
+    /// of a newer version, which is left untouched, `Config` for a limit of zero, and `Io`, also where the path is
+    /// that of something else than a file.
     pub fn open(self) -> Result<RedbStore> {
         let limits = [
             ("group_calls", self.group_calls),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hodei_core::job::{Priority, Request, State};
-use hodei_core::store::{Counts, Lane};
+use hodei_core::store::{Counts, Lane, Scope};
 use hodei_core::text::Texts;
 use hodei_core::{Result, Tenant};
 
@@ -17,6 +17,11 @@ use crate::table::{META_FLOOR, META_INCARNATION, Tab};
 
 /// Which limit: a tenant and a key.
 pub(crate) type LimitKey = (Tenant, Box<str>);
+
+/// Returns the limits that jobs with these keys count against.
+pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = LimitKey> {
+    keys.iter().map(|key| (tenant.clone(), key.into()))
+}
 
 /// What is known of a lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,7 @@ pub(crate) struct Index {
 }
 
 /// What a transaction will have changed of the index.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Delta {
     /// Jobs that came into or left a state.
     pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()]>,
@@ -72,7 +77,7 @@ pub(crate) struct Delta {
 }
 
 /// Ready and waiting jobs of a lane that came or left.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct LaneDelta {
     /// Ready at a level.
     pub(crate) levels: HashMap<Priority, i64>,
@@ -124,8 +129,8 @@ impl Delta {
 
     /// Notes that a job began or ceased to count against its limits.
     pub(crate) fn uses(&mut self, tenant: &Tenant, keys: &Texts, change: i64) {
-        for key in keys.iter() {
-            *self.in_use.entry((tenant.clone(), key.into())).or_default() += change;
+        for of in limits_of(tenant, keys) {
+            *self.in_use.entry(of).or_default() += change;
             self.ring |= change < 0;
         }
     }
@@ -141,6 +146,17 @@ impl Index {
     /// Returns how many jobs there are.
     pub(crate) fn total(&self) -> u64 {
         self.counts.values().map(Counts::total).sum()
+    }
+
+    /// Returns how many jobs of a scope are in each state.
+    pub(crate) fn counts_of(&self, scope: &Scope) -> Counts {
+        match scope {
+            Scope::Tenant(tenant) => self.counts.get(tenant).copied().unwrap_or_default(),
+            Scope::All => {
+                let sum = |state| self.counts.values().map(|counts| counts.of(state)).sum();
+                Counts::from_numbers(State::ALL.map(sum))
+            }
+        }
     }
 
     /// Takes over what a committed transaction changed.
@@ -202,7 +218,7 @@ impl Index {
         index.read_uses(rows)?;
         index.floor = rows.read(Tab::Meta, META_FLOOR, codec::number)?.unwrap_or(1);
         index.incarnation = rows.read(Tab::Meta, META_INCARNATION, codec::number)?.unwrap_or(0);
-        index.next_change = last_change(rows)?.map_or(index.floor, |last| last + 1);
+        index.next_change = next_change(rows)?.unwrap_or(index.floor).max(index.floor);
         Ok(index)
     }
 
@@ -213,8 +229,8 @@ impl Index {
             *self.lanes.get_mut(lane).ok_or_else(lost)?.levels.entry(level).or_default() += 1;
             Ok(true)
         })?;
-        rows.scan(Tab::Due, Span::ALL, |_, key| {
-            let (lane, ..) = key::split_ready(key).ok_or_else(lost)?;
+        rows.scan(Tab::Due, Span::ALL, |_, row| {
+            let (lane, ..) = key::split_ready(codec::place(row)?).ok_or_else(lost)?;
             self.lanes.get_mut(lane).ok_or_else(lost)?.waiting += 1;
             Ok(true)
         })
@@ -223,35 +239,18 @@ impl Index {
     fn read_uses(&mut self, rows: &mut impl Rows) -> Result<()> {
         for id in rows.ids(Tab::Leases, &[])? {
             let head = rows.head(id)?.ok_or_else(|| corrupt("index.read", "a lease without its job"))?;
-            for key in head.limit_keys.iter() {
-                *self.in_use.entry((head.job.tenant.clone(), key.into())).or_default() += 1;
+            for of in limits_of(&head.job.tenant, &head.limit_keys) {
+                *self.in_use.entry(of).or_default() += 1;
             }
         }
         Ok(())
     }
 }
 
-/// Finds the number of the last change, by halves: only a few rows are read.
-fn last_change(rows: &mut impl Rows) -> Result<Option<u64>> {
-    let mut first = None;
-    rows.scan(Tab::Changes, Span::ALL, |key, _| {
-        first = key::sequence_of(key);
-        Ok(false)
-    })?;
-    let Some(mut low) = first else { return Ok(None) };
-    let mut high = u64::MAX;
-    // There is a change at `low` and none from `high` on.
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        let mut found = None;
-        rows.scan(Tab::Changes, (Some(&key::sequence(middle)[..]), None).into(), |key, _| {
-            found = key::sequence_of(key);
-            Ok(false)
-        })?;
-        match found {
-            Some(number) => low = number,
-            None => high = middle,
-        }
-    }
-    Ok(Some(low))
+/// Returns the number that follows that of the last change.
+fn next_change(rows: &mut impl Rows) -> Result<Option<u64>> {
+    rows.at_or_before(Tab::Changes, &key::sequence(u64::MAX), |key, row| {
+        let first = key::sequence_of(key).ok_or_else(|| corrupt("index.read", "a short key"))?;
+        Ok(first + codec::changes(row)?.len() as u64)
+    })
 }

@@ -9,8 +9,8 @@ use hodei_core::{Error, ErrorKind, Result};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
 
 use crate::codec;
-use crate::config::RedbStoreBuilder;
-use crate::error::{corrupt, failed};
+use crate::config::{RedbStoreBuilder, Verify};
+use crate::error::{corrupt, failed, guarded};
 use crate::index::Index;
 use crate::reader::Snapshot;
 use crate::recent::Recent;
@@ -36,9 +36,14 @@ pub(crate) struct Inner {
 impl Inner {
     /// Opens the file. Nothing is written before the version of its schema is known to be ours.
     pub(crate) fn open(config: RedbStoreBuilder) -> Result<Self> {
+        guarded(OP, || Self::open_unguarded(config))
+    }
+
+    fn open_unguarded(config: RedbStoreBuilder) -> Result<Self> {
         look_first(&config.path)?;
         let mut builder = Builder::new();
         builder.set_cache_size(config.cache_bytes);
+        builder.set_check_integrity_on_open(config.verify == Verify::Always);
         let db = builder.create(&config.path).map_err(failed(OP))?;
         let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
         if new {
@@ -55,8 +60,11 @@ impl Inner {
 
 /// Looks at a file that is there without being able to write to it.
 fn look_first(path: &Path) -> Result<()> {
-    let there = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0);
-    if !there {
+    let Ok(file) = std::fs::metadata(path) else { return Ok(()) };
+    if !file.is_file() {
+        return Err(Error::new(ErrorKind::Io, OP).with("found", "something that is no file"));
+    }
+    if file.len() == 0 {
         return Ok(());
     }
     match Builder::new().open_read_only(path) {
@@ -103,9 +111,15 @@ fn make(db: &Database) -> Result<()> {
 }
 
 /// Ends the lives of all owners: nobody else can hold the file.
-fn expire(db: &Database, config: &RedbStoreBuilder, index: &Mutex<Index>, recent: &Mutex<Recent>) -> Result<()> {
+fn expire(
+    db: &Database,
+    config: &RedbStoreBuilder,
+    index: &Mutex<Index>,
+    recent: &Mutex<Recent>,
+) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
-    let context = Context { index, clock: &*config.clock, changes: config.changes, max_jobs: u64::MAX, recent };
+    let context =
+        Context { index, clock: &*config.clock, changes: config.changes, max_jobs: u64::MAX, recent };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
     let written = work.tally.written;

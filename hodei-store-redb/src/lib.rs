@@ -1,2 +1,38 @@
-//! Being written.
-#![expect(missing_docs, reason = "x")]
+//! The embedded store of Hodei: one [redb](https://docs.rs/redb) file that keeps every acknowledged job across crashes.
+//!
+//! ```no_run
+//! # fn main() -> hodei_core::Result<()> {
+//! let store = hodei_store_redb::RedbStore::open("jobs.redb")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A write is acknowledged when it is synced to the disk. One thread writes: whatever was asked of it during a sync
+//! shares the next one, so that a thousand callers wait for a few syncs and a lone caller waits for his own only. Reads
+//! take a snapshot and never wait for the writer.
+//!
+//! Every index row is written in the transaction of the row it points to. Rows stand behind a version and a checksum:
+//! damage becomes `Corrupt`, never a wrong job. A file is open in one process at a time; whoever opens it takes back
+//! what a process that died was holding.
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod codec;
+mod config;
+mod error;
+mod index;
+mod inner;
+mod key;
+mod query;
+mod reader;
+mod recent;
+mod rows;
+mod stats;
+mod store;
+mod sync;
+mod table;
+mod txn;
+mod writer;
+
+pub use config::{RedbStoreBuilder, Verify};
+pub use store::RedbStore;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 use hodei_core::{Error, ErrorKind, Result};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
@@ -15,6 +16,9 @@ use crate::table::Tab;
 
 /// A read of more rows than this leaves the caller's thread.
 pub(crate) const INLINE_ROWS: usize = 100;
+
+/// How many reads may wait for the thread; beyond it they are refused.
+const WAITING_READS: usize = 1_024;
 
 type Open = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
@@ -55,7 +59,12 @@ impl Rows for Snapshot<'_> {
         row.map(|row| take(row.value())).transpose()
     }
 
-    fn scan(&mut self, tab: Tab, span: Span<'_>, mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    fn scan(
+        &mut self,
+        tab: Tab,
+        span: Span<'_>,
+        mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
         let rows = self.table(tab)?.range::<&[u8]>(span.bounds()).map_err(failed("store.scan"))?;
         for row in rows {
             let (key, value) = row.map_err(failed("store.scan"))?;
@@ -66,28 +75,43 @@ impl Rows for Snapshot<'_> {
         }
         Ok(())
     }
+
+    fn at_or_before<R>(
+        &mut self,
+        tab: Tab,
+        key: &[u8],
+        take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
+    ) -> Result<Option<R>> {
+        self.stats.read(1);
+        let row = self.table(tab)?.range::<&[u8]>(..=key).map_err(failed("store.scan"))?.next_back();
+        let row = row.transpose().map_err(failed("store.scan"))?;
+        row.map(|(key, row)| take(key.value(), row.value())).transpose()
+    }
 }
 
 type Task = Box<dyn FnOnce() + Send>;
 
 /// The thread for reads that take long.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Reader(mpsc::SyncSender<Task>);
 
 impl Reader {
-    /// Starts the thread; it ends with the last sender.
-    pub(crate) fn start() -> Result<Self> {
-        let (sender, tasks) = mpsc::sync_channel::<Task>(1_024);
-        let run = move || tasks.into_iter().for_each(|task| task());
-        std::thread::Builder::new()
-            .name("hodei-redb-read".to_owned())
-            .spawn(run)
-            .map_err(|source| Error::new(ErrorKind::Io, "store.open").source_error(source))?;
-        Ok(Self(sender))
+    /// Starts the thread; it ends with the reader.
+    pub(crate) fn start() -> Result<(Self, JoinHandle<()>)> {
+        let (sender, tasks) = mpsc::sync_channel::<Task>(WAITING_READS);
+        let thread =
+            crate::sync::thread("hodei-redb-read", move || tasks.into_iter().for_each(|task| task()))?;
+        Ok((Self(sender), thread))
     }
 
     /// Reads in a snapshot: here when it is little, else on the thread.
-    pub(crate) async fn read<R, F>(&self, inner: &Arc<Inner>, op: &'static str, rows: usize, read: F) -> Result<R>
+    pub(crate) async fn read<R, F>(
+        &self,
+        inner: &Arc<Inner>,
+        op: &'static str,
+        rows: usize,
+        read: F,
+    ) -> Result<R>
     where
         R: Send + 'static,
         F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,

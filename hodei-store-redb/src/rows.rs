@@ -4,11 +4,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use hodei_core::job::{Job, Lease, Output, Settled, State};
-use hodei_core::store::{Claimed, Input};
+use hodei_core::store::{Claimed, Input, Lane, Limit, QueuePolicy};
 use hodei_core::{JobId, Result};
 
 use crate::codec::{self, Fixed, Head};
 use crate::error::corrupt;
+use crate::index::LimitKey;
 use crate::key;
 use crate::table::Tab;
 
@@ -52,6 +53,14 @@ pub(crate) trait Rows {
         take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<()>;
 
+    /// Reads the last row whose key is not behind another.
+    fn at_or_before<R>(
+        &mut self,
+        tab: Tab,
+        key: &[u8],
+        take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
+    ) -> Result<Option<R>>;
+
     /// Reads the rows whose keys begin with a prefix.
     fn scan_prefix(
         &mut self,
@@ -80,19 +89,26 @@ pub(crate) trait Rows {
 
     /// Reads what never changes of a job.
     fn fixed(&mut self, id: JobId) -> Result<Fixed> {
-        let fixed = self.read(Tab::Specs, id.as_bytes(), codec::fixed)?;
+        let fixed = self.read(Tab::Specs, id.as_bytes(), |row| codec::fixed(row, |_| None))?;
         fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))
     }
 
     /// Reads how the last run of a job ended.
-    fn end(&mut self, id: JobId) -> Result<Option<Arc<Settled>>> {
-        Ok(self.read(Tab::Ends, id.as_bytes(), codec::end)?.map(Arc::new))
+    fn end(&mut self, head: &Head) -> Result<Option<Arc<Settled>>> {
+        if !head.has_end {
+            return Ok(head.plain_end());
+        }
+        let end = self.read(Tab::Ends, head.job.id.as_bytes(), codec::end)?;
+        let missing = || corrupt("row.read", "a job without its end").with("job", head.job.id);
+        Ok(Some(Arc::new(end.ok_or_else(missing)?)))
     }
 
     /// Reads a job in full.
     fn job(&mut self, head: Head) -> Result<Job> {
-        let id = head.job.id;
-        let (fixed, end) = (self.fixed(id)?, self.end(id)?);
+        let (fixed, end) = (self.fixed(head.job.id)?, self.end(&head)?);
+        if head.job.state.is_terminal() && end.is_none() {
+            return Err(corrupt("row.read", "a settled job without its end").with("job", head.job.id));
+        }
         Ok(head.full(fixed, end))
     }
 
@@ -101,11 +117,21 @@ pub(crate) trait Rows {
         let mut inputs = Vec::with_capacity(job.parents.len());
         for parent in job.parents.iter() {
             let Some(head) = self.head(parent.id)? else { continue };
-            let end = if head.job.state == State::Succeeded { self.end(parent.id)? } else { None };
+            let end = if head.job.state == State::Succeeded { self.end(&head)? } else { None };
             let output = end.map_or_else(Output::none, |end| end.output.clone());
             inputs.push(Input { job: parent.id, name: head.name, output });
         }
         Ok(inputs.into())
+    }
+
+    /// Reads how a lane's queue is served; nothing when nobody set it.
+    fn policy(&mut self, lane: &Lane) -> Result<Option<QueuePolicy>> {
+        self.read(Tab::Queues, &key::tenant_text(&lane.tenant, lane.queue.as_str()), codec::queue)
+    }
+
+    /// Reads a limit; nothing when nobody set it.
+    fn limit(&mut self, (tenant, text): &LimitKey) -> Result<Option<Limit>> {
+        self.read(Tab::Limits, &key::tenant_text(tenant, text), codec::limit)
     }
 
     /// Reads what an owner holds.

@@ -29,7 +29,7 @@ tables! {
     Specs = "specs",
     /// id → what moves, with what lists show: small, rewritten with every transition.
     Heads = "heads",
-    /// id → how the last run ended.
+    /// id → how the last run ended, unless it just succeeded.
     Ends = "ends",
     /// (lane, 63 − level, eligible_at, id): what can be claimed, in the order of its lane.
     Ready = "ready",
@@ -51,7 +51,7 @@ tables! {
     Children = "children",
     /// (deadline, id): pending jobs with a deadline.
     Deadlines = "deadlines",
-    /// sequence number → change.
+    /// sequence number of the first → changes, a few to a row.
     Changes = "changes",
     /// tenant → how many jobs are in each state.
     Counts = "counts",

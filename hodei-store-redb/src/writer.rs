@@ -4,8 +4,9 @@
 //! transaction, commits and syncs once, and only then replies. Nobody waits for company: a lone caller's transaction
 //! begins at once, and what comes during its sync is the next group.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 use hodei_core::{Error, ErrorKind, Result};
 use redb::{Durability, WriteTransaction};
@@ -44,9 +45,10 @@ impl<R: Send, F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send> Request for Call<
     }
 
     fn reply(self: Box<Self>, end: Result<()>) {
-        let out = end.and_then(|()| self.out.ok_or_else(|| Error::new(ErrorKind::Bug, "store.reply")));
+        let Self { out, caller, .. } = *self;
+        let out = end.and_then(|()| out.ok_or_else(|| Error::new(ErrorKind::Bug, "store.reply")));
         // A caller that went away does not want to know.
-        drop(self.caller.send(out));
+        drop(caller.send(out));
     }
 
     fn items(&self) -> usize {
@@ -55,14 +57,16 @@ impl<R: Send, F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send> Request for Call<
 }
 
 /// The way to the thread.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Writer(mpsc::Sender<Box<dyn Request>>);
 
 impl Writer {
-    /// Makes the way; the thread takes the other end.
-    pub(crate) fn new(bound: usize) -> (Self, mpsc::Receiver<Box<dyn Request>>) {
-        let (sender, receiver) = mpsc::channel(bound);
-        (Self(sender), receiver)
+    /// Starts the thread; it ends with the writer, when it has done everything that was sent.
+    pub(crate) fn start(inner: &Arc<Inner>) -> Result<(Self, JoinHandle<()>)> {
+        let (sender, requests) = mpsc::channel(inner.config.waiting_calls);
+        let inner = Arc::clone(inner);
+        let thread = crate::sync::thread("hodei-redb-write", move || serve(&inner, requests))?;
+        Ok((Self(sender), thread))
     }
 
     /// Runs something in a transaction and waits for its commit.
@@ -85,13 +89,13 @@ struct Seat {
 }
 
 /// Runs until every sender is gone.
-pub(crate) fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
+fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
     while let Some(first) = requests.blocking_recv() {
         let mut items = first.items();
         let mut group = vec![Seat { request: first, refused: None }];
         while group.len() < inner.config.group_calls && items < inner.config.group_items {
             let Ok(request) = requests.try_recv() else { break };
-            items += request.items();
+            items = request.items().saturating_add(items);
             group.push(Seat { request, refused: None });
         }
         let end = run_group(inner, &mut group);
@@ -119,7 +123,7 @@ fn run_group(inner: &Inner, group: &mut [Seat]) -> Result<(), Failed> {
             Ok(Attempt::Done(delta, tally)) => {
                 inner.stats.committed(tally);
                 let ring = delta.ring;
-                lock(&inner.index).apply(delta);
+                lock(&inner.index).apply(*delta);
                 if ring {
                     inner.bell.ring();
                 }
@@ -148,7 +152,7 @@ fn rebuild(inner: &Inner) -> Result<()> {
 }
 
 enum Attempt {
-    Done(Delta, Tally),
+    Done(Box<Delta>, Tally),
     Nothing,
     Again,
 }
@@ -170,7 +174,10 @@ fn attempt(inner: &Inner, group: &mut [Seat]) -> Result<Attempt> {
         let before = work.tally.written;
         work.tick();
         let request = &mut seat.request;
-        let Err(error) = guarded("store.write", || request.run(&mut work)) else { continue };
+        let Err(error) = guarded("store.write", || request.run(&mut work).and_then(|()| work.write_out()))
+        else {
+            continue;
+        };
         let spoilt = work.tally.written != before || error.kind() == ErrorKind::Corrupt;
         seat.refused = Some(error);
         if spoilt {
@@ -190,7 +197,7 @@ fn attempt(inner: &Inner, group: &mut [Seat]) -> Result<Attempt> {
     let (delta, tally) = (std::mem::take(&mut work.delta), work.tally);
     drop(work);
     commit(txn)?;
-    Ok(Attempt::Done(delta, tally))
+    Ok(Attempt::Done(Box::new(delta), tally))
 }
 
 fn give_up(txn: WriteTransaction) {

@@ -2,6 +2,9 @@
 
 mod agent_by_hand;
 mod house;
+mod kill_nine;
 mod lessons;
+mod program;
+mod run;
 mod tidy;
 mod walk;

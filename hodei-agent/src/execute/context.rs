@@ -89,7 +89,8 @@ impl<S> Context<S> {
         self.inner.run.stop().stopped().is_some()
     }
 
-    /// Waits until somebody wants this run to end. After a grace of a few seconds the handler is dropped.
+    /// Waits until somebody wants this run to end. A handler that was cancelled is dropped after a grace of a few
+    /// seconds; one whose lease is lost at once.
     ///
     /// # Cancel safety
     ///

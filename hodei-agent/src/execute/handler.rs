@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use hodei_core::Name;
-use hodei_core::gateway::News;
+use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Failure, FailureClass, Finish, JobKind, Outcome as JobOutcome, Runs};
 
 use super::context::Context;
 use super::executor::{Executor, Run, RunFuture};
 use super::outcome::{IntoOutcome, Outcome};
+use super::panic::panicked;
 
-/// How long a handler may go on after it was told to end.
+/// How long a handler may go on after it was cancelled.
 const GRACE: Duration = Duration::from_secs(5);
 
 type Call<S> = dyn Fn(Context<S>) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync;
@@ -96,19 +97,24 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
 /// Calls the handler, catches its panics, and ends it when its time is over or somebody wants it to end.
 async fn watch<S: Send + Sync + 'static>(context: &Context<S>, call: &Call<S>) -> Outcome {
     let called = std::panic::catch_unwind(AssertUnwindSafe(|| call(context.clone())));
-    let Ok(future) = called else { return panicked(None) };
+    let future = match called {
+        Ok(future) => future,
+        Err(panic) => return Outcome::Failed(panicked("handler", &*panic)),
+    };
     let mut future = AssertUnwindSafe(future).catch_unwind();
     let timeout = context.job().spec.timeout();
     tokio::select! {
         biased;
-        outcome = &mut future => outcome.unwrap_or_else(|panic| panicked(Some(&*panic))),
-        _ = context.cancelled() => {
+        outcome = &mut future => outcome.unwrap_or_else(|panic| Outcome::Failed(panicked("handler", &*panic))),
+        why = context.cancelled() => match why {
             // A run that had truly ended has ended; whatever else comes now, it was stopped.
-            match tokio::time::timeout(GRACE, &mut future).await {
+            StopCause::Cancelled => match tokio::time::timeout(GRACE, &mut future).await {
                 Ok(Ok(done @ Outcome::Done(_))) => done,
                 _ => Outcome::Cancel,
-            }
-        }
+            },
+            // Somebody else runs it now, or is about to.
+            StopCause::LeaseLost => Outcome::Cancel,
+        },
         () = over(timeout) => {
             let message = format!("it took longer than {timeout:?}");
             Outcome::Failed(Failure::new(FailureClass::Timeout, message))
@@ -121,18 +127,6 @@ async fn over(timeout: Option<Duration>) {
         Some(timeout) => tokio::time::sleep(timeout).await,
         None => std::future::pending().await,
     }
-}
-
-fn panicked(panic: Option<&(dyn std::any::Any + Send)>) -> Outcome {
-    let text = panic.and_then(|panic| {
-        panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-    });
-    let message = text
-        .map_or_else(|| "the handler panicked".to_owned(), |text| format!("the handler panicked: {text}"));
-    Outcome::Failed(Failure::new(FailureClass::Panic, message))
 }
 
 /// Says how a run ended badly before it began.

@@ -5,6 +5,7 @@ mod context;
 mod executor;
 mod handler;
 mod outcome;
+mod panic;
 mod process;
 
 pub use command::ProcessExecutor;
@@ -12,3 +13,4 @@ pub use context::Context;
 pub use executor::{Executor, Run, RunFuture, StopToken};
 pub(crate) use handler::Handlers;
 pub use outcome::{IntoOutcome, Json, Outcome};
+pub(crate) use panic::panicked;

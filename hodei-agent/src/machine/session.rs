@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hodei_core::gateway::{Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop};
+use hodei_core::gateway::{
+    Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
+};
 use hodei_core::job::Epoch;
 use hodei_core::{JobId, Name, Timestamp};
 
@@ -72,13 +74,14 @@ impl Machine {
             return Vec::new();
         }
         self.seen = desired.number;
-        self.received = self.received.max(desired.received);
+        // A node that has received less than we knew has forgotten the session: the rest is said again.
+        self.received = desired.received;
         while self.reports.front().is_some_and(|report| report.number <= desired.acked) {
             self.reports.pop_front();
         }
         let mut effects = Vec::new();
         for assignment in desired.assign {
-            effects.extend(self.assigned(assignment, now));
+            self.assigned(assignment, now, &mut effects);
         }
         for stop in desired.stop {
             if self.running.get(&stop.job).is_some_and(|held| held.epoch == stop.epoch) {
@@ -88,33 +91,39 @@ impl Machine {
         effects
     }
 
-    fn assigned(&mut self, assignment: Assignment, now: Timestamp) -> Option<Effect> {
+    fn assigned(&mut self, assignment: Assignment, now: Timestamp, effects: &mut Vec<Effect>) {
         let (job, epoch) = (assignment.job.id, assignment.job.epoch);
         if self.epochs.get(&job).is_some_and(|highest| *highest >= epoch) {
             // Said twice: it runs, or it ran and the report is on its way.
-            return None;
+            return;
         }
         self.remember(job, epoch);
+        if let Some(stale) = self.running.remove(&job) {
+            // The lease was lost meanwhile, and came back to us under another epoch.
+            effects.push(Effect::Stop(Stop { job, epoch: stale.epoch, why: StopCause::LeaseLost }));
+        }
         if self.draining || self.running.len() >= self.offer.slots as usize {
             self.report(job, epoch, News::Returned);
-            return None;
+            return;
         }
         self.running.insert(job, Held { epoch, progress: None });
         self.young.push_back((now, job, epoch));
-        Some(Effect::Start(Box::new(assignment)))
+        effects.push(Effect::Start(Box::new(assignment)));
     }
 
     fn remember(&mut self, job: JobId, epoch: Epoch) {
         if self.epochs.insert(job, epoch).is_none() {
             self.remembered.push_back(job);
         }
-        if self.remembered.len() > REMEMBERED
-            && let Some(oldest) = self.remembered.pop_front()
-        {
-            if self.running.contains_key(&oldest) {
-                self.remembered.push_back(oldest);
-            } else {
-                self.epochs.remove(&oldest);
+        // What runs is never forgotten; beside it there is always something that may be.
+        for _ in 0..=self.running.len() {
+            if self.remembered.len() <= REMEMBERED {
+                return;
+            }
+            match self.remembered.pop_front() {
+                Some(oldest) if self.running.contains_key(&oldest) => self.remembered.push_back(oldest),
+                Some(oldest) => drop(self.epochs.remove(&oldest)),
+                None => return,
             }
         }
     }
@@ -249,6 +258,77 @@ mod tests {
         assert_eq!(machine.state().reports.len(), 1);
         machine.desired(Desired { number: 3, received: 1, acked: 1, ..Desired::default() }, Timestamp::EPOCH);
         assert!(machine.is_idle());
+    }
+
+    #[test]
+    fn a_node_that_forgot_what_it_had_received_is_told_again() {
+        let mut machine = machine(8);
+        assign(&mut machine, 1, 1, 1);
+        machine.ended(assignment(1, 1).job.id, Epoch::from_number(1), News::Returned);
+        machine.desired(Desired { number: 2, received: 1, ..Desired::default() }, Timestamp::EPOCH);
+        assert_eq!(machine.state().reports.len(), 0);
+        machine.desired(Desired { number: 3, received: 0, ..Desired::default() }, Timestamp::EPOCH);
+        assert_eq!(machine.state().reports.len(), 1);
+    }
+
+    #[test]
+    fn a_run_is_stopped_when_its_job_comes_again_under_a_higher_epoch() {
+        let mut machine = machine(1);
+        assign(&mut machine, 1, 1, 1);
+        let again = Desired { number: 2, assign: vec![assignment(1, 2)], ..Desired::default() };
+        let effects = machine.desired(again, Timestamp::EPOCH);
+        let (job, epoch) = (assignment(1, 1).job.id, Epoch::from_number(1));
+        let stop = Effect::Stop(Stop { job, epoch, why: StopCause::LeaseLost });
+        assert_eq!(effects, [stop, Effect::Start(Box::new(assignment(1, 2)))]);
+        machine.ended(job, epoch, News::Returned);
+        assert_eq!(
+            (machine.state().reports.len(), machine.state().running.len()),
+            (0, 1),
+            "its end is no news"
+        );
+    }
+
+    #[test]
+    fn an_old_reply_changes_nothing() {
+        let mut machine = machine(8);
+        assign(&mut machine, 5, 1, 1);
+        assert_eq!(assign(&mut machine, 5, 2, 1), 0);
+        assert_eq!(assign(&mut machine, 4, 3, 1), 0);
+        assert_eq!(machine.state().running.len(), 1);
+    }
+
+    #[test]
+    fn only_the_run_that_is_named_is_stopped() {
+        let mut machine = machine(8);
+        assign(&mut machine, 1, 1, 2);
+        let stop = |epoch, why| Stop { job: assignment(1, 1).job.id, epoch: Epoch::from_number(epoch), why };
+        let (stale, own) = (stop(1, StopCause::LeaseLost), stop(2, StopCause::Cancelled));
+        let desired = Desired { number: 2, stop: vec![stale, own], ..Desired::default() };
+        assert_eq!(machine.desired(desired, Timestamp::EPOCH), [Effect::Stop(own)]);
+    }
+
+    #[test]
+    fn progress_is_of_the_run_under_its_epoch() {
+        let mut machine = machine(8);
+        assign(&mut machine, 1, 1, 2);
+        let job = assignment(1, 1).job.id;
+        machine.progress(job, Epoch::from_number(1), 9, 9);
+        assert_eq!(machine.state().running[0].progress, None);
+        machine.progress(job, Epoch::from_number(2), 3, 7);
+        assert_eq!(machine.state().running[0].progress, Some((3, 7)));
+    }
+
+    #[test]
+    fn the_memory_of_epochs_is_bounded_and_keeps_what_runs() {
+        let mut machine = machine(1);
+        assign(&mut machine, 1, 0, 1);
+        // One runs; the others find no slot, and are returned.
+        let many = u64::try_from(REMEMBERED).unwrap() + 10;
+        for n in 1..many {
+            assign(&mut machine, n + 1, n, 1);
+        }
+        assert!(machine.epochs.len() <= REMEMBERED && machine.remembered.len() <= REMEMBERED);
+        assert_eq!(assign(&mut machine, many + 1, 0, 1), 0, "it is known that it runs");
     }
 
     #[test]

@@ -65,10 +65,14 @@ impl NewJob {
     #[must_use]
     pub fn of(tenant: Tenant, spec: impl Into<Arc<JobSpec>>) -> Self {
         let id = JobId::mint(&tenant, &SystemClock);
+        Self::with_id(id, tenant, spec.into())
+    }
+
+    pub(crate) fn with_id(id: JobId, tenant: Tenant, spec: Arc<JobSpec>) -> Self {
         Self {
             id,
             tenant,
-            spec: spec.into(),
+            spec,
             run_at: None,
             deadline: None,
             unique: None,

@@ -251,7 +251,7 @@ pub struct Finish {
     pub output: Output,
     /// What else it left behind.
     pub manifest: Option<Arc<Manifest>>,
-    /// Jobs to submit in the same transaction, in the same tenant.
+    /// Jobs to submit in the same transaction, in the same tenant; one that would not be new there is left out.
     pub spawn: Vec<NewJob>,
 }
 

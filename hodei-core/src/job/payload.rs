@@ -186,19 +186,25 @@ impl Request {
     /// Returns the class of this request: the first eight bytes of a BLAKE3 hash of its canonical bytes.
     #[must_use]
     pub fn class(&self) -> RequestClass {
-        let mut hash = blake3::Hasher::new();
+        let mut bytes = Vec::with_capacity(64);
         match &self.runs {
-            Runs::Command => hash.update(&[0]),
-            Runs::Handler(kind) => hash.update(&[1]).update(kind.as_str().as_bytes()).update(&[0]),
-        };
-        hash.update(&self.resources.cpu_millis.to_le_bytes());
-        hash.update(&self.resources.memory.to_le_bytes());
-        hash.update(&self.resources.gpus.to_le_bytes());
-        for (name, amount) in self.resources.customs() {
-            hash.update(name.as_str().as_bytes()).update(&[0]).update(&amount.to_le_bytes());
+            Runs::Command => bytes.push(0),
+            Runs::Handler(kind) => {
+                bytes.push(1);
+                bytes.extend_from_slice(kind.as_str().as_bytes());
+                bytes.push(0);
+            }
         }
-        hash.update(self.limit_keys.packed().as_bytes());
-        let [a, b, c, d, e, f, g, h, ..] = *hash.finalize().as_bytes();
+        bytes.extend_from_slice(&self.resources.cpu_millis.to_le_bytes());
+        bytes.extend_from_slice(&self.resources.memory.to_le_bytes());
+        bytes.extend_from_slice(&self.resources.gpus.to_le_bytes());
+        for (name, amount) in self.resources.customs() {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.push(0);
+            bytes.extend_from_slice(&amount.to_le_bytes());
+        }
+        bytes.extend_from_slice(self.limit_keys.packed().as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&bytes).as_bytes();
         RequestClass(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     }
 }

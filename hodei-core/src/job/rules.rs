@@ -108,6 +108,7 @@ pub fn apply(job: &mut Job, transition: &Transition, now: Timestamp) -> (Applied
         Move::Snoozed { wait } => go_back(job, Cause::Snoozed, *wait, now),
         Move::Returned => go_back(job, Cause::Returned, Duration::ZERO, now),
         Move::Preempted => go_back(job, Cause::Preempted, Duration::ZERO, now),
+        Move::Lost { lost_max } => lose(job, *lost_max, now),
     };
     match change {
         Some(change) => (Applied::Done, Some(change)),
@@ -241,17 +242,12 @@ fn retried(
     now: Timestamp,
 ) -> Option<Change> {
     begin_run(job, now);
-    if job.cancel_requested {
-        end(job, Outcome::Cancelled, now);
-        return shift(job, Cause::Cancelled, now);
-    }
-    job.settled = Some(Arc::new(Settled {
-        at: now,
-        outcome: Outcome::Failed(failure.clone()),
-        output: Output::none(),
-        manifest: manifest.cloned(),
-    }));
-    go_back(job, Cause::Retried, wait, now)
+    let cancelled = job.cancel_requested;
+    let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Failed(failure.clone()) };
+    // What the run left behind is kept either way.
+    let manifest = manifest.cloned();
+    job.settled = Some(Arc::new(Settled { at: now, outcome, output: Output::none(), manifest }));
+    if cancelled { shift(job, Cause::Cancelled, now) } else { go_back(job, Cause::Retried, wait, now) }
 }
 
 /// Sends a leased job back to its lane, or ends it there when somebody asked for its end.
@@ -275,22 +271,27 @@ fn go_back(job: &mut Job, cause: Cause, wait: Duration, now: Timestamp) -> Optio
 /// Says why a transition under another epoch, or of a job that nobody holds, is refused.
 fn refusal(job: &Job, transition: &Transition) -> Applied {
     let same_epoch = job.epoch == transition.epoch;
-    let ran = matches!(
-        job.cause,
-        Cause::Succeeded
-            | Cause::Failed
-            | Cause::Retried
-            | Cause::Snoozed
-            | Cause::Preempted
-            | Cause::Cancelled
-    );
-    let made = match &transition.step {
-        Move::Started { .. } => ran,
-        step => job.cause == step.cause(),
-    };
-    if same_epoch && !job.state.is_leased() && made {
+    if same_epoch && !job.state.is_leased() && was_made(job.cause, &transition.step) {
         Applied::AlreadyApplied
     } else {
         Applied::LeaseLost { held: transition.epoch, current: job.epoch }
     }
 }
+
+/// Whether a job can have come to rest by this step of its last owner: as the cause says, or as it went when somebody
+/// had asked for its end. A cancellation at once is told apart by its epoch.
+fn was_made(cause: Cause, step: &Move) -> bool {
+    let cancelled = cause == Cause::Cancelled;
+    match step {
+        Move::Started { .. } => {
+            use Cause::{Failed, Preempted, Retried, Snoozed, Succeeded};
+            cancelled || matches!(cause, Succeeded | Failed | Retried | Snoozed | Preempted)
+        }
+        Move::Finished(_) | Move::Returned => cause == step.cause(),
+        Move::Retried { .. } | Move::Snoozed { .. } | Move::Preempted => cancelled || cause == step.cause(),
+        Move::Lost { .. } => cancelled || matches!(cause, Cause::Lost | Cause::LostTooOften),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! The way to a spec: collect, then hold everything to the limits at once.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::payload::{Command, CommandMore, Payload};
@@ -11,12 +13,15 @@ use crate::error::{Error, Fault, Result};
 use crate::id::Name;
 use crate::text::{TextMap, Texts};
 
+/// The queue of jobs that name none.
+const DEFAULT_QUEUE: &str = "default";
+
 /// Collects the parts of a [`JobSpec`]; [`JobSpecBuilder::build`] checks them all and reports every fault at once.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct JobSpecBuilder {
     pub(super) name: Option<String>,
-    pub(super) queue: String,
+    pub(super) queue: Cow<'static, str>,
     pub(super) work: Work,
     pub(super) resources: Resources,
     pub(super) priority: Priority,
@@ -59,7 +64,7 @@ impl JobSpecBuilder {
     fn new(work: Work) -> Self {
         Self {
             name: None,
-            queue: "default".to_owned(),
+            queue: Cow::Borrowed(DEFAULT_QUEUE),
             work,
             resources: Resources::none(),
             priority: Priority::DEFAULT,
@@ -79,7 +84,7 @@ impl JobSpecBuilder {
 
     /// Sets the queue it waits in. Default: `default`.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
-        self.queue = queue.into();
+        self.queue = Cow::Owned(queue.into());
         self
     }
 
@@ -190,7 +195,7 @@ impl JobSpecBuilder {
         };
         Ok(SpecParts {
             name: self.name.map_or(Ok(default_name), Name::new)?,
-            queue: Name::new(self.queue)?,
+            queue: queue(&self.queue)?,
             payload,
             resources: self.resources,
             priority: self.priority,
@@ -200,6 +205,12 @@ impl JobSpecBuilder {
             limit_keys: Texts::new(self.limit_keys).ok_or_else(|| nul("limit_keys"))?,
         })
     }
+}
+
+/// Makes the name of a queue; that of most jobs is shared by all of them.
+fn queue(text: &str) -> Result<Name> {
+    static DEFAULT: LazyLock<Name> = LazyLock::new(|| Name::literal(DEFAULT_QUEUE));
+    if text == DEFAULT_QUEUE { Ok(DEFAULT.clone()) } else { Name::new(text) }
 }
 
 impl RawCommand {

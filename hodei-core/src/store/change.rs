@@ -55,9 +55,10 @@ impl Change {
 /// Changes in the order of their commits, and where to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangePage {
-    /// The changes after the cursor; empty when there is none yet.
+    /// The changes after the cursor; empty when there is none yet. A page may be short, in a tenant's scope even
+    /// empty, and yet not be the last.
     pub changes: Vec<Change>,
-    /// Where to go on. The cursor of an empty page waits for the next change.
+    /// Where to go on; the last page gives back the cursor that waits for the next change.
     pub next: Cursor,
 }
 

@@ -44,7 +44,7 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// `Invalid` below [`OWNER_TTL_MIN`].
+    /// `Invalid`: `ttl: too_small` below [`OWNER_TTL_MIN`] (the limit of the fault is in milliseconds).
     async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease>;
 
     /// Prolongs the lives of several owners at once, and says for each whether it is alive and what it must cancel.
@@ -58,7 +58,8 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn beat(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>>;
 
-    /// Ends an owner's life. What it still holds is lost. Idempotent.
+    /// Ends an owner's life and the terms that it leads. What it still holds is lost. Idempotent, and nothing to a
+    /// later incarnation.
     ///
     /// # Errors
     ///
@@ -66,6 +67,11 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     async fn retire(&self, owner: &Lease) -> Result<()>;
 
     /// Takes a duty that nobody leads; `None` while somebody does, be it the caller.
+    ///
+    /// # Behavior
+    ///
+    /// A term lives by its own `ttl`, not by the life of its holder's row; only [`retire`](Self::retire) ends both.
+    /// A number is never given out twice.
     ///
     /// # Errors
     ///

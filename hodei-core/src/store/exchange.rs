@@ -50,10 +50,17 @@ pub enum Move {
     Returned,
     /// The owner stopped the run in favour of another job; costs no attempt.
     Preempted,
+    /// Whoever ran it for the owner died. Raises only the count of losses; with `lost_max` of them the job fails for
+    /// good.
+    Lost {
+        /// How many losses are one too many; at least one.
+        lost_max: u16,
+    },
 }
 
 impl Move {
-    /// Returns the cause that the transition records.
+    /// Returns the cause that the transition records, unless the job goes another way: cancelled where somebody asked
+    /// for its end, failed where it was lost once too often.
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
@@ -67,6 +74,7 @@ impl Move {
             Self::Snoozed { .. } => Cause::Snoozed,
             Self::Returned => Cause::Returned,
             Self::Preempted => Cause::Preempted,
+            Self::Lost { .. } => Cause::Lost,
         }
     }
 }
@@ -113,7 +121,7 @@ pub struct Exchanged {
     /// Whether the owner's row is gone, expired or of a later incarnation: nothing was claimed, and whatever it
     /// still runs must stop.
     pub owner_lost: bool,
-    /// When the next delayed job becomes ready.
+    /// When the next delayed job becomes ready, of whichever queue.
     pub next_due: Option<Timestamp>,
     /// Every change that the call committed, those of children and spawned jobs included, in their order.
     pub changes: Vec<Change>,

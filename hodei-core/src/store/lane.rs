@@ -67,7 +67,7 @@ pub struct LaneHead {
 pub struct Lanes {
     /// One head per lane with ready work, in no order.
     pub heads: Vec<LaneHead>,
-    /// When the next delayed job becomes ready.
+    /// When the next delayed job becomes ready, of whichever queue.
     pub next_due: Option<Timestamp>,
 }
 

@@ -85,11 +85,12 @@ impl<R> Default for Committed<R> {
 pub enum Refusal {
     /// It breaks a rule of [`NewJob::check`].
     Invalid,
-    /// One of its parents is neither stored nor earlier in the batch.
+    /// One of its parents is no job of its tenant: neither stored nor taken earlier in the batch.
     UnknownParent(JobId),
     /// Another job of an atomic batch was not taken.
     Together,
-    /// The tenant has as many jobs as it may.
+    /// The tenant has as many unsettled jobs as it may. The bound of the whole store is no refusal but the error
+    /// `Full`.
     TooMany,
 }
 
@@ -214,15 +215,30 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// # Behavior
     ///
-    /// One reply per job, in order. Parents may stand earlier in the same batch. A job with the id or the unique key
-    /// of a stored one is `Existing` when their fingerprints are equal, else `Conflict`.
+    /// One reply per job, in order. Parents may stand earlier in the same batch; one that was refused there is no
+    /// parent. A job with the id of a stored one, or else with its unique key, is `Existing` when their fingerprints
+    /// are equal, else `Conflict`; jobs earlier in the batch count as stored. A job is told at once of the parents
+    /// that have settled already.
+    ///
+    /// An atomic batch is stored whole or not at all. Where one job is a conflict or is refused, those that would have
+    /// been new are [`Refusal::Together`] and the others keep their replies; `Existing` spoils nothing.
+    ///
+    /// Two bounds are held here, and only here: that of a tenant's unsettled jobs refuses job by job
+    /// ([`Refusal::TooMany`]); that of the store, over all jobs kept, fails the batch (`Full`). What a run spawns and
+    /// what a schedule fires counts against both and is stopped by neither, so that no end of a run is lost for want
+    /// of room.
     ///
     /// # Errors
     ///
-    /// `Full`, `Unavailable`, `Indeterminate`: nothing is known to be stored; submit the same jobs again.
+    /// `Full`: the new jobs of the batch have no room, and none of it is stored. `Unavailable`, `Indeterminate`:
+    /// nothing is known to be stored. Submit the same jobs again, after `Full` when something was pruned.
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>>;
 
     /// Returns the heads of the lanes with ready work.
+    ///
+    /// # Behavior
+    ///
+    /// Jobs whose deadline has passed stay in their lanes, counted but not claimed, until they are reaped.
     ///
     /// # Errors
     ///
@@ -233,8 +249,12 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// # Behavior
     ///
-    /// Settling a job tells its children and frees its limits in the same transaction. Claims honour pauses and
-    /// limits exactly. After a lost reply: send the transitions again, and ask [`JobStore::leases_of`] for the claims.
+    /// Settling a job frees its limits, tells its children, and then submits what it spawned, all in the same
+    /// transaction. An edge tells its child once: a parent that settles again, after a redrive, tells nobody twice.
+    /// A spawned job that would not be new is left out; the end of a run stands whatever it asked for.
+    ///
+    /// Claims honour pauses and limits exactly, those of the same exchange included, and leave jobs whose deadline has
+    /// passed. After a lost reply: send the transitions again, and ask [`JobStore::leases_of`] for the claims.
     ///
     /// # Errors
     ///
@@ -248,7 +268,7 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>>;
 
-    /// Returns what an owner holds, by id; for after a lost reply.
+    /// Returns what an owner holds in this incarnation, by id, dead or alive; for after a lost reply.
     ///
     /// # Errors
     ///
@@ -262,11 +282,13 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>>;
 
-    /// Takes jobs back from dead owners and fails those whose deadline has passed, at most `limit`.
+    /// Takes jobs back from dead owners and fails pending ones whose deadline has passed, at most `limit` in all.
     ///
     /// # Behavior
     ///
-    /// That an owner is dead is decided inside the transaction. `lost_max` losses fail a job for good.
+    /// That an owner is dead is decided inside the transaction. `lost_max` losses fail a job for good. Children that
+    /// are told of an end are not counted. [`Reaped::more`] is exact, but for jobs that only this reap made late (it
+    /// released them, or told them of their last parent): they may wait for the next one.
     ///
     /// # Errors
     ///
@@ -274,6 +296,10 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped>;
 
     /// Submits the job of a schedule for a fire time, exactly once for each pair.
+    ///
+    /// # Behavior
+    ///
+    /// Fire times only go forward: one that is not later than the last is `Already`.
     ///
     /// # Errors
     ///
@@ -284,7 +310,8 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// # Behavior
     ///
-    /// A terminal job goes only when all its children are terminal.
+    /// A terminal job goes only when all its children are terminal. What is kept of such children forgets it: a child
+    /// that is redriven later is claimed without that parent's output. Rows of dead owners that hold nothing may go too.
     ///
     /// # Errors
     ///
@@ -307,10 +334,10 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// `Invalid` for a limit of 0 or above [`Query::LIMIT_MAX`], and for a cursor that is not one of this query's.
+    /// `Invalid` for a limit of 0 or above [`Query::LIMIT_MAX`], and for a cursor that no list of jobs has given.
     async fn query(&self, scope: &Scope, query: Query) -> Result<Page>;
 
-    /// Lists all jobs of a query in batches of its limit, in bounded memory.
+    /// Lists all jobs of a query in batches of at most its limit, in bounded memory. After an error it ends.
     fn stream(&self, scope: &Scope, query: Query) -> SummaryStream;
 
     /// Reads outputs, one reply per id, in order; `None` where the job is unknown or has not succeeded.
@@ -327,11 +354,16 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn counts(&self, scope: &Scope) -> Result<Counts>;
 
-    /// Reads recorded changes in the order of their commits, from the beginning without a cursor.
+    /// Reads recorded changes in the order of their commits, at most `limit`; without a cursor from the oldest kept.
+    ///
+    /// # Behavior
+    ///
+    /// The order is that of the changes in the replies, and within a job that of its versions.
     ///
     /// # Errors
     ///
-    /// `CursorExpired` when retention has removed what would follow.
+    /// `CursorExpired` when retention has removed what would follow; `Invalid` for a limit of 0 and for a cursor that
+    /// no list of changes has given.
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage>;
 
     /// Returns the cursor that waits for the next change.

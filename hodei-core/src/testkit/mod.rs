@@ -1,5 +1,7 @@
-//! What tests and figures share: the job that every size, memory and codec figure is of.
+//! What tests and figures share: the suite that every store is held to, the recorder and checker of histories, and the
+//! job that every size, memory and codec figure is of.
 
+pub mod conformance;
 pub mod history;
 mod typical;
 

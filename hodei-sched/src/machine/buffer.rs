@@ -59,6 +59,18 @@ impl Buffer {
         self.take(place)
     }
 
+    /// Takes out, in order, the jobs whose request `keep` does not want.
+    pub(super) fn shed(&mut self, keep: impl Fn(&Request) -> bool) -> Vec<Claimed> {
+        let unwanted = self.waiting.iter().filter(|(_, (request, _))| !keep(request));
+        let classes: Vec<RequestClass> = unwanted.map(|(class, _)| *class).collect();
+        if classes.is_empty() {
+            return Vec::new();
+        }
+        let places = self.order.iter().filter(|(_, claimed)| classes.contains(&claimed.job.spec.class()));
+        let places: Vec<Place> = places.map(|(place, _)| *place).collect();
+        places.into_iter().filter_map(|place| self.take(place)).collect()
+    }
+
     /// Takes everything out, in order.
     pub(super) fn drain(&mut self) -> Vec<Claimed> {
         self.places.clear();

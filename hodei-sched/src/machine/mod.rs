@@ -8,6 +8,8 @@ mod buffer;
 mod picks;
 mod scheduler;
 mod session;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use scheduler::{Effect, Input, Scheduler, SchedulerConfig, Ticket};

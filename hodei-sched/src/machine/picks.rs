@@ -1,6 +1,6 @@
 //! What to claim: only what can start soon, most urgent first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hodei_core::Tenant;
 use hodei_core::job::{Request, Resources};
@@ -24,16 +24,17 @@ struct Free {
 
 impl Room {
     pub(super) fn of<'a>(sessions: impl Iterator<Item = &'a Session>) -> Self {
-        let free = |(session, s): (usize, &Session)| {
-            let (resources, slots) = s.free();
-            Free { session, resources: resources.clone(), slots: if s.draining { 0 } else { slots } }
+        let free = |(session, s): (usize, &Session)| Free {
+            session,
+            resources: s.free().clone(),
+            slots: s.open_slots(),
         };
         Self { sessions: sessions.enumerate().map(free).collect() }
     }
 
     /// How many slots are free.
     pub(super) fn slots(&self) -> u32 {
-        self.sessions.iter().map(|free| free.slots).sum()
+        self.sessions.iter().fold(0, |sum, free| sum.saturating_add(free.slots))
     }
 
     /// Sets room aside for up to `n` jobs of a request, and returns for how many there was any.
@@ -96,8 +97,8 @@ fn interleave(heads: &mut [LaneHead], turn: usize) {
 
 /// Decides what to claim.
 ///
-/// Lanes of a level share what is free in rounds: each tenant gets a share by its weight before any gets more. What
-/// a level leaves goes to the next one. `ahead` more jobs are claimed for slots that are about to become free.
+/// The tenants of a level share what is free by their weights; a tenant's weight is the highest of its lanes'. What a
+/// level leaves goes to the next one. `ahead` more jobs are claimed for slots that are about to become free.
 pub(super) fn decide(heads: &[LaneHead], sessions: &[&Session], room: &mut Room, ahead: u32) -> Vec<Pick> {
     let mut picks = Vec::new();
     let mut ahead = ahead;
@@ -121,30 +122,36 @@ fn decide_level(
     let mut weights: HashMap<&Tenant, u32> = HashMap::new();
     for head in heads {
         let weight = weights.entry(&head.lane.tenant).or_default();
-        *weight = (*weight).max(head.weight);
+        *weight = (*weight).max(head.weight).max(1);
     }
-    let mut want: Vec<u32> = heads.iter().map(|head| u32::try_from(head.depth).unwrap_or(u32::MAX)).collect();
+    let able = |head: &LaneHead| sessions.iter().any(|session| session.could_run(&head.request));
+    let depth = |head: &LaneHead| u32::try_from(head.depth).unwrap_or(u32::MAX);
+    let mut want: Vec<u32> = heads.iter().map(|head| if able(head) { depth(head) } else { 0 }).collect();
     let mut got = vec![0_u32; heads.len()];
-    let mut quantum = if weights.len() > 1 { 1 } else { u32::MAX };
     loop {
-        let mut moved = false;
-        for (n, head) in heads.iter().enumerate() {
-            let share = quantum.saturating_mul(head.weight.max(1)).min(want[n]);
-            if share == 0 || !sessions.iter().any(|session| session.could_run(&head.request)) {
-                continue;
-            }
-            let now = room.take(sessions, &head.request, share);
-            let extra = (share - now).min(*ahead);
-            *ahead -= extra;
-            got[n] += now + extra;
-            want[n] -= now + extra;
-            moved |= now + extra > 0;
-        }
-        if !moved {
+        let active =
+            heads.iter().zip(&want).filter(|(_, want)| **want > 0).map(|(head, _)| &head.lane.tenant);
+        let active: HashSet<&Tenant> = active.collect();
+        if active.is_empty() {
             break;
         }
-        // Growing rounds keep the shares while the number of rounds stays logarithmic.
-        quantum = quantum.saturating_mul(2);
+        let total = active.iter().fold(0_u32, |sum, tenant| sum.saturating_add(weights[*tenant]));
+        // What is free is shared out; what a tenant cannot use is shared out again in the next round.
+        let quantum = (room.slots().saturating_add(*ahead) / total).max(1);
+        // However many lanes a tenant has, they draw from the one share of the tenant.
+        let mut shares: HashMap<&Tenant, u32> = HashMap::new();
+        for (n, head) in heads.iter().enumerate() {
+            let tenant = &head.lane.tenant;
+            let share = shares.entry(tenant).or_insert_with(|| quantum.saturating_mul(weights[tenant]));
+            let wanted = want[n].min(*share);
+            let now = room.take(sessions, &head.request, wanted);
+            let extra = (wanted - now).min(*ahead);
+            *ahead -= extra;
+            *share -= now + extra;
+            got[n] += now + extra;
+            // A lane that finds no room now finds none later.
+            want[n] = if now + extra < wanted { 0 } else { want[n] - wanted };
+        }
     }
     for (head, n) in heads.iter().zip(got).filter(|(_, n)| *n > 0) {
         picks.push(Pick { lane: head.lane.clone(), floor: head.level, n });

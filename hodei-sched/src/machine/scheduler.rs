@@ -1,11 +1,11 @@
 //! The scheduler's state and its three verbs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::{Desired, Report, SessionState, StopCause};
-use hodei_core::job::{Epoch, Lease};
+use hodei_core::job::{Epoch, Job, Lease};
 use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, LaneHead, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
@@ -34,6 +34,8 @@ pub struct SchedulerConfig {
     pub poll_interval: Duration,
     /// The first wait after a failed exchange, doubled up to 64 times: 50 ms.
     pub retry_wait: Duration,
+    /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
+    pub lost_max: u16,
 }
 
 impl Default for SchedulerConfig {
@@ -45,6 +47,7 @@ impl Default for SchedulerConfig {
             next_sync: Duration::from_secs(2),
             poll_interval: Duration::from_secs(1),
             retry_wait: Duration::from_millis(50),
+            lost_max: 3,
         }
     }
 }
@@ -116,6 +119,8 @@ pub struct Scheduler {
     outgoing: VecDeque<Outgoing>,
     /// The transitions of the exchange under way.
     sent: Vec<Outgoing>,
+    /// The jobs that were cancelled while claims were under way, which may bring them.
+    unwanted: HashSet<JobId>,
     heads: Vec<LaneHead>,
     lanes_stale: bool,
     leases_unknown: bool,
@@ -143,6 +148,7 @@ impl Scheduler {
             buffer: Buffer::default(),
             outgoing: VecDeque::new(),
             sent: Vec::new(),
+            unwanted: HashSet::new(),
             heads: Vec::new(),
             lanes_stale: true,
             leases_unknown: false,
@@ -173,7 +179,7 @@ impl Scheduler {
             Input::Abandon => {
                 self.drain();
                 let sessions: Vec<Name> = self.sessions.keys().cloned().collect();
-                sessions.iter().for_each(|session| self.lose_session(session));
+                sessions.iter().for_each(|session| self.end_session(session, &Move::Preempted));
             }
             Input::Tick => {}
         }
@@ -236,16 +242,18 @@ impl Scheduler {
                 self.lose_session(&state.worker);
             }
         }
-        let session = self
-            .sessions
-            .entry(state.worker.clone())
-            .or_insert_with(|| Session::new(state.incarnation, Arc::clone(&state.offer), now));
+        let session = self.sessions.entry(state.worker.clone()).or_insert_with(|| {
+            // What nobody could run before it may run.
+            self.lanes_stale = true;
+            Session::new(state.incarnation, Arc::clone(&state.offer), state.seen, now)
+        });
         if state.seq <= session.seq {
             // Overtaken on the way: the later call has said more.
             return self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Cancelled)));
         }
         session.seq = state.seq;
         session.last_sync = now;
+        let leaves = state.draining && !session.draining;
         session.draining = state.draining;
         if let Some(old) = session.waiter.replace(ticket) {
             self.effects.push_back(Effect::Reply(old, Err(ErrorKind::Cancelled)));
@@ -264,6 +272,9 @@ impl Scheduler {
         }
         for report in state.reports {
             self.report(&state.worker, report);
+        }
+        if leaves {
+            self.shed();
         }
     }
 
@@ -297,27 +308,47 @@ impl Scheduler {
     }
 
     fn cancelled(&mut self, jobs: &[JobId]) {
+        if self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
+            self.unwanted.extend(jobs);
+        }
         for job in jobs {
-            // Claimed and not assigned: the store has cancelled it under us, or will when we give it back.
-            if let Some(claimed) = self.buffer.remove(*job) {
-                self.give_back(&claimed.job);
-            }
+            // Nobody was told of it: the store has cancelled it under us, or will when we give it back.
+            let mut untold = self.buffer.remove(*job).map(|claimed| claimed.job);
             for session in self.sessions.values_mut() {
-                session.stop(*job, StopCause::Cancelled);
+                match session.withdraw(*job) {
+                    Some(assigned) => untold = Some(assigned.job),
+                    None => session.stop(*job, StopCause::Cancelled),
+                }
+            }
+            if let Some(job) = untold {
+                self.give_back(&job);
             }
         }
     }
 
-    fn give_back(&mut self, job: &hodei_core::job::Job) {
+    /// Gives back what no connected worker could run any more: another node's may, and here it would only be in the
+    /// way.
+    fn shed(&mut self) {
+        let sessions = &self.sessions;
+        let shed = self.buffer.shed(|request| sessions.values().any(|session| session.could_run(request)));
+        shed.iter().for_each(|claimed| self.give_back(&claimed.job));
+    }
+
+    fn give_back(&mut self, job: &Job) {
         let transition = Transition { job: job.id, epoch: job.epoch, step: Move::Returned };
         self.outgoing.push_back(Outgoing { transition, report: None });
     }
 
     fn drain(&mut self) {
         self.draining = true;
-        for claimed in self.buffer.drain() {
-            self.give_back(&claimed.job);
+        let mut untold: Vec<Job> = self.buffer.drain().into_iter().map(|claimed| claimed.job).collect();
+        for session in self.sessions.values_mut() {
+            let jobs: Vec<JobId> = session.assigned.keys().copied().collect();
+            untold.extend(
+                jobs.into_iter().filter_map(|job| session.withdraw(job)).map(|assigned| assigned.job),
+            );
         }
+        untold.iter().for_each(|job| self.give_back(job));
     }
 
     fn lanes(&mut self, lanes: Result<Lanes, Error>, now: Timestamp) {
@@ -363,10 +394,12 @@ impl Scheduler {
         // There may be more behind what was claimed.
         self.lanes_stale |= !exchanged.claimed.is_empty();
         exchanged.claimed.into_iter().for_each(|claimed| self.claimed(claimed));
+        self.unwanted.clear();
+        self.shed();
     }
 
     fn claimed(&mut self, claimed: Claimed) {
-        if self.draining {
+        if self.draining || self.unwanted.contains(&claimed.job.id) {
             self.give_back(&claimed.job);
         } else {
             self.buffer.push(claimed);
@@ -398,6 +431,8 @@ impl Scheduler {
                 self.claimed(claimed);
             }
         }
+        self.unwanted.clear();
+        self.shed();
     }
 
     /// The node was given up: whatever it holds is somebody else's now.
@@ -407,7 +442,9 @@ impl Scheduler {
         for session in self.sessions.values_mut() {
             let jobs: Vec<JobId> = session.assigned.keys().copied().collect();
             for job in jobs {
-                session.stop(job, StopCause::LeaseLost);
+                if session.withdraw(job).is_none() {
+                    session.stop(job, StopCause::LeaseLost);
+                }
             }
         }
     }
@@ -489,17 +526,23 @@ impl Scheduler {
         }
     }
 
-    /// Takes back what a dead session had: untouched jobs unstarted, the others as runs that were broken off.
+    /// Ends the session of an agent that died, or that nobody hears of any more.
     fn lose_session(&mut self, name: &Name) {
+        self.end_session(name, &Move::Lost { lost_max: self.config.lost_max });
+    }
+
+    /// Takes back what a session had: unstarted the jobs of which the agent was never told, the others as `told` says.
+    fn end_session(&mut self, name: &Name, told: &Move) {
         let Some(session) = self.sessions.remove(name) else { return };
         if let Some(ticket) = session.waiter {
             self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Conflict)));
         }
         for assigned in session.assigned.into_values() {
-            let step = if assigned.confirmed { Move::Preempted } else { Move::Returned };
+            let step = if assigned.told { told.clone() } else { Move::Returned };
             let transition = Transition { job: assigned.job.id, epoch: assigned.job.epoch, step };
             self.outgoing.push_back(Outgoing { transition, report: None });
         }
+        self.shed();
     }
 
     /// Calls the store when there is something to say or to fetch, and no call under way.
@@ -525,7 +568,11 @@ impl Scheduler {
         } else {
             match self.exchange() {
                 Some(exchange) => (Store::Exchange, Effect::Exchange(Box::new(exchange))),
-                None => return,
+                None => {
+                    // Nothing is left of what had failed.
+                    self.failures = 0;
+                    return;
+                }
             }
         };
         self.store = store;
@@ -533,8 +580,8 @@ impl Scheduler {
     }
 
     fn wants_work(&self) -> bool {
-        let slots: u32 = self.sessions.values().map(|session| session.free().1).sum();
-        !self.draining && !self.sessions.is_empty() && self.buffer.len() < (slots + self.ahead()) as usize
+        let slots = self.sessions.values().fold(self.ahead(), |n, s| n.saturating_add(s.open_slots()));
+        !self.draining && !self.sessions.is_empty() && self.buffer.len() < slots as usize
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.

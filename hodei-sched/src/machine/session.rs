@@ -15,8 +15,8 @@ use super::scheduler::Ticket;
 pub(super) struct Assigned {
     pub(super) job: Job,
     pub(super) inputs: Arc<[Input]>,
-    /// Whether the agent has said that it took the job.
-    pub(super) confirmed: bool,
+    /// Whether a reply has named the job: from then on the agent may run it, whether or not it says so.
+    pub(super) told: bool,
     /// What the agent was told to stop it for.
     pub(super) stop: Option<StopCause>,
 }
@@ -48,7 +48,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(incarnation: u64, offer: Arc<Offer>, now: Timestamp) -> Self {
+    /// Begins with an agent that has taken in the replies up to `seen`, of whatever node: the next one is a later one.
+    pub(super) fn new(incarnation: u64, offer: Arc<Offer>, seen: u64, now: Timestamp) -> Self {
         Self {
             incarnation,
             seq: 0,
@@ -65,7 +66,7 @@ impl Session {
             stops: Vec::new(),
             outstanding: VecDeque::new(),
             told_acked: 0,
-            number: 0,
+            number: seen,
         }
     }
 
@@ -77,13 +78,19 @@ impl Session {
         times(&request.resources, &self.free).min(self.free_slots)
     }
 
-    pub(super) fn free(&self) -> (&Resources, u32) {
-        (&self.free, self.free_slots)
+    pub(super) fn free(&self) -> &Resources {
+        &self.free
+    }
+
+    /// How many slots are free for more work.
+    pub(super) fn open_slots(&self) -> u32 {
+        if self.draining { 0 } else { self.free_slots }
     }
 
     /// Whether a job of this request could ever run here.
     pub(super) fn could_run(&self, request: &Request) -> bool {
-        self.offer.slots > 0
+        !self.draining
+            && self.offer.slots > 0
             && self.offer.runs.contains(&request.runs)
             && request.resources.fits(&self.offer.capacity)
     }
@@ -96,7 +103,7 @@ impl Session {
         }
         self.free_slots = self.free_slots.saturating_sub(1);
         self.unsent.push(job.id);
-        self.assigned.insert(job.id, Assigned { job, inputs, confirmed: false, stop: None });
+        self.assigned.insert(job.id, Assigned { job, inputs, told: false, stop: None });
     }
 
     /// Ends an assignment and frees what it had reserved, unless it is of another epoch.
@@ -110,6 +117,14 @@ impl Session {
         }
         self.free_slots += 1;
         Some(assigned)
+    }
+
+    /// Takes an assignment back of which the agent has not been told.
+    pub(super) fn withdraw(&mut self, job: JobId) -> Option<Assigned> {
+        let assigned = self.assigned.get(&job).filter(|assigned| !assigned.told)?;
+        let epoch = assigned.job.epoch;
+        self.unsent.retain(|unsent| *unsent != job);
+        self.release(job, epoch)
     }
 
     /// Tells the agent to stop a job, once.
@@ -130,13 +145,7 @@ impl Session {
     /// Takes in which replies the agent has seen; what an unseen one said is said again.
     pub(super) fn confirm(&mut self, seen: u64) {
         while let Some((number, jobs)) = self.unseen.pop_front() {
-            if number <= seen {
-                for job in jobs {
-                    if let Some(assigned) = self.assigned.get_mut(&job) {
-                        assigned.confirmed = true;
-                    }
-                }
-            } else {
+            if number > seen {
                 self.unsent.extend(jobs.into_iter().filter(|job| self.assigned.contains_key(job)));
                 // Stops of a lost reply are level-triggered too.
                 let stops = self.assigned.values().filter_map(|assigned| {
@@ -174,11 +183,14 @@ impl Session {
     pub(super) fn desired(&mut self, next_sync: std::time::Duration) -> Desired {
         self.number += 1;
         let jobs = std::mem::take(&mut self.unsent);
-        let assign = jobs
-            .iter()
-            .filter_map(|job| self.assigned.get(job))
-            .map(|assigned| Assignment { job: assigned.job.clone(), inputs: Arc::clone(&assigned.inputs) });
-        let assign: Vec<Assignment> = assign.collect();
+        let mut assign = Vec::with_capacity(jobs.len());
+        for job in &jobs {
+            if let Some(assigned) = self.assigned.get_mut(job) {
+                assigned.told = true;
+                let inputs = Arc::clone(&assigned.inputs);
+                assign.push(Assignment { job: assigned.job.clone(), inputs });
+            }
+        }
         let stop = std::mem::take(&mut self.stops);
         if !jobs.is_empty() || !stop.is_empty() {
             self.unseen.push_back((self.number, jobs));

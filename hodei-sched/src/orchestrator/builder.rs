@@ -28,7 +28,6 @@ pub struct OrchestratorBuilder {
     queues: Option<Vec<String>>,
     ttl: Duration,
     beat: Duration,
-    lost_max: u16,
     retention: Retention,
     machine: SchedulerConfig,
 }
@@ -43,7 +42,6 @@ impl Default for OrchestratorBuilder {
             queues: None,
             ttl: Duration::from_secs(6),
             beat: Duration::from_secs(2),
-            lost_max: 3,
             retention: Retention::default(),
             machine: SchedulerConfig::default(),
         }
@@ -102,9 +100,9 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// Sets how many owners may die under a job before it fails for good. Default: 3.
+    /// Sets how many owners may die under a job, nodes and agents alike, before it fails for good. Default: 3.
     pub fn lost_max(mut self, lost_max: u16) -> Self {
-        self.lost_max = lost_max;
+        self.machine.lost_max = lost_max;
         self
     }
 
@@ -114,7 +112,7 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// Sets the figures that the scheduler goes by. Default: [`SchedulerConfig::default`].
+    /// Sets all figures that the scheduler goes by, `lost_max` among them. Default: [`SchedulerConfig::default`].
     pub fn scheduler(mut self, config: SchedulerConfig) -> Self {
         self.machine = config;
         self
@@ -144,7 +142,8 @@ impl OrchestratorBuilder {
             offers: Mutex::default(),
             lease: watch::Sender::new(lease.clone()),
         });
-        let maintenance = Maintenance { beat: self.beat, lost_max: self.lost_max, retention: self.retention };
+        let maintenance =
+            Maintenance { beat: self.beat, lost_max: self.machine.lost_max, retention: self.retention };
         let term = maintain::recover(&shared, maintenance).await?;
         let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
         let machine = Scheduler::new(self.machine, lease, shared.clock.now());
@@ -167,7 +166,7 @@ impl OrchestratorBuilder {
         if self.beat.is_zero() {
             faults.push(Fault::new("heartbeat", "zero"));
         }
-        if self.lost_max == 0 {
+        if self.machine.lost_max == 0 {
             faults.push(Fault::new("lost_max", "zero"));
         }
         if self.retention.jobs < Retention::KEYS_MIN {

@@ -93,3 +93,62 @@ pub(super) fn explain(job: &Job, offers: &[(Name, Arc<Offer>)], now: Timestamp) 
         most,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::Timestamp;
+    use hodei_core::job::{JobSpec, NewJob, Resources, rules};
+    use hodei_core::text::TextMap;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(10);
+
+    fn pending(gpus: u32) -> Job {
+        let spec = JobSpec::command(["true"]).resources(Resources::none().gpus(gpus)).build();
+        rules::admit(NewJob::new(spec.expect("a valid spec")), NOW).0
+    }
+
+    fn worker(runs: Runs, gpus: u32) -> (Name, Arc<Offer>) {
+        let capacity = Resources::none().gpus(gpus);
+        (
+            Name::literal("w"),
+            Arc::new(Offer { runs: vec![runs], capacity, slots: 1, labels: TextMap::default() }),
+        )
+    }
+
+    #[test]
+    fn each_state_has_its_explanation() {
+        let in_state = |state| Job { state, waits_for: 2, ..pending(0) };
+        for (state, expected) in [
+            (State::Blocked, Explanation::WaitsForParents(2)),
+            (State::Pending, Explanation::NoWorker),
+            (State::Scheduled, Explanation::Leased(State::Scheduled)),
+            (State::Running, Explanation::Leased(State::Running)),
+            (State::Succeeded, Explanation::Ended(State::Succeeded)),
+            (State::Failed, Explanation::Ended(State::Failed)),
+            (State::Cancelled, Explanation::Ended(State::Cancelled)),
+        ] {
+            assert_eq!(explain(&in_state(state), &[], NOW), expected);
+        }
+        let later = Timestamp::from_micros(11);
+        let delayed = Job { eligible_at: later, ..pending(0) };
+        assert_eq!(explain(&delayed, &[], NOW), Explanation::NotBefore(later));
+    }
+
+    #[test]
+    fn what_no_worker_has_is_told_by_the_one_that_comes_nearest() {
+        let handler = Runs::Handler(Name::literal("k"));
+        let cases = [
+            (vec![worker(handler.clone(), 8)], "no connected worker runs commands"),
+            (
+                vec![worker(Runs::Command, 1), worker(Runs::Command, 3), worker(handler, 8)],
+                "no connected worker has enough gpus: it needs 4, the most is 3",
+            ),
+            (vec![worker(Runs::Command, 1), worker(Runs::Command, 4)], "workers that could run it are busy"),
+        ];
+        for (offers, expected) in cases {
+            assert_eq!(explain(&pending(4), &offers, NOW).to_string(), expected);
+        }
+    }
+}

@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hodei_core::job::{
-    ArtifactEntry, Backoff, BlobRef, Cause, Command, CommandMore, Encoding, Epoch, Exit, Failure, FailureClass,
-    Fingerprint, Job, JobSpec, Lease, LogEnd, Manifest, Outcome, Output, Parent, Payload, Priority, Request,
-    RequestClass, Requires, Resources, RetryPolicy, RetryRule, Runs, Settled, SpecParts, State, Stream,
+    ArtifactEntry, Backoff, BlobRef, Cause, Command, CommandMore, Encoding, Epoch, Exit, Failure,
+    FailureClass, Fingerprint, Job, JobSpec, Lease, LogEnd, Manifest, Outcome, Output, Parent, Payload,
+    Priority, Request, RequestClass, Requires, Resources, RetryPolicy, RetryRule, Runs, Settled, SpecParts,
+    State, Stream,
 };
 use hodei_core::store::{Change, Counts, Lane, Limit, QueuePolicy, Schedule};
 use hodei_core::text::{TextMap, Texts};
 use hodei_core::{Error, JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
+use super::envelope::{decode, decode_part, encode, encode_part};
 use super::row::{
-    BackoffRow, BlobRow, ChangeRow, CountsRow, EndRow, ExitRow, FixedRow, HeadRow, Id, LaneRow, LimitRow, ManifestRow,
-    MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow, RetryRow, ScheduleRow, SpecRow, Wait,
+    BackoffRow, BlobRow, ChangeRow, ChangesRow, CountsRow, EdgeRow, EndRow, ExitRow, FixedRow, HeadRow, Id,
+    LaneRow, LimitRow, ManifestRow, MoreRow, OutcomeRow, OutputRow, PayloadRow, QueueRow, ResourcesRow,
+    RetryRow, ScheduleRow, SpecRow, Wait,
 };
-use super::{decode, encode};
 use crate::error::corrupt;
 
 /// What of a job moves, and what lists show of it. Its record has no spec, no parents and no end: the rules need none.
@@ -35,6 +37,10 @@ pub(crate) struct Head {
     pub(crate) class: RequestClass,
     /// The limits it counts against.
     pub(crate) limit_keys: Texts,
+    /// Whether other jobs may wait for it.
+    pub(crate) has_children: bool,
+    /// Whether there is a row of how its last run ended.
+    pub(crate) has_end: bool,
 }
 
 /// What never changes of a job.
@@ -78,6 +84,8 @@ impl Head {
             priority: job.spec.priority(),
             class: job.spec.class(),
             limit_keys: job.spec.limit_keys().clone(),
+            has_children: false,
+            has_end: false,
             job,
         }
     }
@@ -90,6 +98,12 @@ impl Head {
         self.job.fingerprint = fixed.fingerprint;
         self.job.settled = settled;
         self.job
+    }
+
+    /// Returns the end that has no row: of a run that succeeded and left nothing behind.
+    pub(crate) fn plain_end(&self) -> Option<Arc<Settled>> {
+        let plain = |at| Settled { at, outcome: Outcome::Succeeded, output: Output::none(), manifest: None };
+        (self.job.state == State::Succeeded).then(|| Arc::new(plain(self.job.moved_at)))
     }
 
     /// Returns what lists show.
@@ -139,7 +153,11 @@ fn wait(duration: Duration) -> Wait {
 }
 
 fn duration((secs, nanos): Wait) -> Result<Duration> {
-    if nanos < 1_000_000_000 { Ok(Duration::new(secs, nanos)) } else { Err(corrupt("row.decode", "a bad duration")) }
+    if nanos < 1_000_000_000 {
+        Ok(Duration::new(secs, nanos))
+    } else {
+        Err(corrupt("row.decode", "a bad duration"))
+    }
 }
 
 fn time(micros: i64) -> Timestamp {
@@ -172,6 +190,8 @@ pub(crate) fn head_row(head: &Head) -> Result<Vec<u8>> {
         moved_at: job.moved_at.as_micros(),
         started_at: job.started_at.map(Timestamp::as_micros),
         lease: job.lease.as_ref().map(|lease| (lease.owner.name().as_str(), lease.incarnation)),
+        has_children: head.has_children,
+        has_end: head.has_end,
     };
     encode(&row, 160)
 }
@@ -215,6 +235,8 @@ pub(crate) fn head(id: JobId, bytes: &[u8]) -> Result<Head> {
         priority: priority(row.priority)?,
         class: RequestClass::from_number(row.class),
         limit_keys: texts(row.limit_keys)?,
+        has_children: row.has_children,
+        has_end: row.has_end,
     })
 }
 
@@ -226,13 +248,14 @@ pub(crate) fn fixed_row(job: &Job) -> Result<Vec<u8>> {
         fingerprint: *job.fingerprint.as_bytes(),
         unique: job.unique.as_deref(),
         parents,
-        spec: spec_row(&job.spec),
+        spec_fingerprint: *job.spec.fingerprint().as_bytes(),
+        spec: &encode_part(&spec_row(&job.spec), 768)?,
     };
     encode(&row, 768)
 }
 
-/// Reads what never changes of a job.
-pub(crate) fn fixed(bytes: &[u8]) -> Result<Fixed> {
+/// Reads what never changes of a job; a spec that is known by its fingerprint is not decoded.
+pub(crate) fn fixed(bytes: &[u8], known: impl FnOnce(Fingerprint) -> Option<Arc<JobSpec>>) -> Result<Fixed> {
     let row: FixedRow<'_> = decode(bytes)?;
     let parents: Result<Arc<[Parent]>> = if row.parents.is_empty() {
         Ok(Arc::clone(&NO_PARENTS))
@@ -242,16 +265,25 @@ pub(crate) fn fixed(bytes: &[u8]) -> Result<Fixed> {
             .map(|(id, requires)| Ok(Parent { id: JobId::from_bytes(id), requires: requires_of(requires)? }))
             .collect()
     };
+    let spec = match known(Fingerprint::from_bytes(row.spec_fingerprint)) {
+        Some(known) => known,
+        None => Arc::new(spec(decode_part(row.spec)?)?),
+    };
     Ok(Fixed {
-        spec: Arc::new(spec(row.spec)?),
+        spec,
         parents: parents?,
         unique: row.unique.map(Arc::from),
         fingerprint: Fingerprint::from_bytes(row.fingerprint),
     })
 }
 
+/// Reads the fingerprint of a job's submission.
+pub(crate) fn fingerprint(bytes: &[u8]) -> Result<Fingerprint> {
+    decode::<FixedRow<'_>>(bytes).map(|row| Fingerprint::from_bytes(row.fingerprint))
+}
+
 /// Returns the number of a requirement in a row.
-pub(crate) const fn requires_number(requires: Requires) -> u8 {
+const fn requires_number(requires: Requires) -> u8 {
     match requires {
         Requires::Success => 0,
         Requires::Ended => 1,
@@ -259,7 +291,7 @@ pub(crate) const fn requires_number(requires: Requires) -> u8 {
 }
 
 /// Returns the requirement of a number in a row.
-pub(crate) fn requires_of(number: u8) -> Result<Requires> {
+fn requires_of(number: u8) -> Result<Requires> {
     match number {
         0 => Ok(Requires::Success),
         1 => Ok(Requires::Ended),
@@ -296,7 +328,8 @@ fn spec(row: SpecRow<'_>) -> Result<JobSpec> {
         labels: map(row.labels)?,
         limit_keys: texts(row.limit_keys)?,
     };
-    let (class, fingerprint) = (RequestClass::from_number(row.class), Fingerprint::from_bytes(row.fingerprint));
+    let (class, fingerprint) =
+        (RequestClass::from_number(row.class), Fingerprint::from_bytes(row.fingerprint));
     Ok(JobSpec::restore(parts, class, fingerprint))
 }
 
@@ -330,13 +363,15 @@ fn payload(row: PayloadRow<'_>) -> Result<Payload> {
             },
             args: Bytes::copy_from_slice(args),
         },
-        PayloadRow::Command { argv, env, more } => {
-            Payload::Command(Command { argv: texts(argv)?, env: map(env)?, more: more.map(command_more).transpose()? })
-        }
+        PayloadRow::Command { argv, env, more } => Payload::Command(Command {
+            argv: texts(argv)?,
+            env: map(env)?,
+            more: more.as_ref().map(command_more).transpose()?,
+        }),
     })
 }
 
-fn command_more(row: MoreRow<'_>) -> Result<Box<CommandMore>> {
+fn command_more(row: &MoreRow<'_>) -> Result<Box<CommandMore>> {
     Ok(Box::new(CommandMore {
         secrets: map(row.secrets)?,
         cwd: row.cwd.map(Box::from),
@@ -371,7 +406,9 @@ fn backoff(row: BackoffRow) -> Result<Backoff> {
     Ok(match row {
         BackoffRow::Fixed(time) => Backoff::Fixed(duration(time)?),
         BackoffRow::Linear { step, max } => Backoff::Linear { step: duration(step)?, max: duration(max)? },
-        BackoffRow::Exponential { base, max } => Backoff::Exponential { base: duration(base)?, max: duration(max)? },
+        BackoffRow::Exponential { base, max } => {
+            Backoff::Exponential { base: duration(base)?, max: duration(max)? }
+        }
     })
 }
 
@@ -462,7 +499,11 @@ pub(crate) fn end_row(settled: &Settled) -> Result<Vec<u8>> {
             Output::Blob(blob) => OutputRow::Blob(blob_row(blob)),
         },
         manifest: settled.manifest.as_deref().map(|manifest| ManifestRow {
-            logs: manifest.logs.iter().map(|log| (log.stream as u8, log.kept, log.dropped, log.crc32)).collect(),
+            logs: manifest
+                .logs
+                .iter()
+                .map(|log| (log.stream as u8, log.kept, log.dropped, log.crc32))
+                .collect(),
             artifacts: manifest.artifacts.iter().map(|a| (a.name.as_str(), blob_row(&a.blob))).collect(),
         }),
     };
@@ -488,7 +529,12 @@ pub(crate) fn end(bytes: &[u8]) -> Result<Settled> {
         OutputRow::Inline(bytes) => Output::Inline(Bytes::copy_from_slice(bytes)),
         OutputRow::Blob(row) => Output::Blob(blob(&row)),
     };
-    Ok(Settled { at: time(row.at), outcome, output, manifest: row.manifest.map(manifest).transpose()?.map(Arc::new) })
+    Ok(Settled {
+        at: time(row.at),
+        outcome,
+        output,
+        manifest: row.manifest.map(manifest).transpose()?.map(Arc::new),
+    })
 }
 
 fn manifest(row: ManifestRow<'_>) -> Result<Manifest> {
@@ -504,9 +550,8 @@ fn manifest(row: ManifestRow<'_>) -> Result<Manifest> {
     })
 }
 
-/// Writes a change.
-pub(crate) fn change_row(change: &Change) -> Result<Vec<u8>> {
-    let row = ChangeRow {
+fn change_row(change: &Change) -> ChangeRow<'_> {
+    ChangeRow {
         job: *change.job.as_bytes(),
         tenant: change.tenant.as_str(),
         pipeline: change.pipeline.map(|id| *id.as_bytes()),
@@ -517,16 +562,13 @@ pub(crate) fn change_row(change: &Change) -> Result<Vec<u8>> {
         attempt: change.attempt,
         epoch: change.epoch.number(),
         at: change.at.as_micros(),
-    };
-    encode(&row, 64)
+    }
 }
 
-/// Reads a change.
-pub(crate) fn change(bytes: &[u8]) -> Result<Change> {
-    let row: ChangeRow<'_> = decode(bytes)?;
+fn change(row: &ChangeRow<'_>, tenant: Tenant) -> Result<Change> {
     Ok(Change {
         job: JobId::from_bytes(row.job),
-        tenant: tenant(row.tenant)?,
+        tenant,
         pipeline: row.pipeline.map(PipelineId::from_bytes),
         version: row.version,
         from: row.from.map(state).transpose()?,
@@ -536,6 +578,26 @@ pub(crate) fn change(bytes: &[u8]) -> Result<Change> {
         epoch: Epoch::from_number(row.epoch),
         at: time(row.at),
     })
+}
+
+/// Writes changes whose numbers follow one another.
+pub(crate) fn changes_row(changes: &[Change]) -> Result<Vec<u8>> {
+    encode(&ChangesRow { changes: changes.iter().map(change_row).collect() }, 16 + 80 * changes.len())
+}
+
+/// Reads changes whose numbers follow one another.
+pub(crate) fn changes(bytes: &[u8]) -> Result<Vec<Change>> {
+    let row: ChangesRow<'_> = decode(bytes)?;
+    let mut changes: Vec<Change> = Vec::with_capacity(row.changes.len());
+    for row in &row.changes {
+        // Neighbours are mostly of one tenant.
+        let of = match changes.last() {
+            Some(last) if last.tenant.as_str() == row.tenant => last.tenant.clone(),
+            _ => tenant(row.tenant)?,
+        };
+        changes.push(change(row, of)?);
+    }
+    Ok(changes)
 }
 
 /// Writes how many of a tenant's jobs are in each state.
@@ -569,7 +631,12 @@ pub(crate) fn queue_row(policy: &QueuePolicy) -> Result<Vec<u8>> {
 /// Reads how a queue is served.
 pub(crate) fn queue(bytes: &[u8]) -> Result<QueuePolicy> {
     let row: QueueRow<'_> = decode(bytes)?;
-    Ok(QueuePolicy { tenant: tenant(row.tenant)?, queue: name(row.queue)?, paused: row.paused, weight: row.weight })
+    Ok(QueuePolicy {
+        tenant: tenant(row.tenant)?,
+        queue: name(row.queue)?,
+        paused: row.paused,
+        weight: row.weight,
+    })
 }
 
 /// Writes a schedule.
@@ -594,6 +661,27 @@ pub(crate) fn schedule(bytes: &[u8]) -> Result<Schedule> {
         spec: Arc::new(spec(row.spec)?),
         last_fired: row.last_fired.map(time),
     })
+}
+
+/// Writes what is needed of a parent, and whether the child was told of its end.
+pub(crate) fn edge_row(requires: Requires, told: bool) -> Result<Vec<u8>> {
+    encode(&EdgeRow { requires: requires_number(requires), told }, 16)
+}
+
+/// Reads what is needed of a parent, and whether the child was told of its end.
+pub(crate) fn edge(bytes: &[u8]) -> Result<(Requires, bool)> {
+    let row: EdgeRow = decode(bytes)?;
+    Ok((requires_of(row.requires)?, row.told))
+}
+
+/// Writes the key of a place in a lane.
+pub(crate) fn place_row(ready: &[u8]) -> Result<Vec<u8>> {
+    encode(&ready, ready.len() + 16)
+}
+
+/// Reads the key of a place in a lane.
+pub(crate) fn place(bytes: &[u8]) -> Result<&[u8]> {
+    decode(bytes)
 }
 
 /// Writes an id.

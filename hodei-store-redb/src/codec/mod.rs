@@ -1,57 +1,13 @@
 //! Rows as bytes: the only home of bincode.
 //!
-//! A row is one byte for codec and schema (0x21: bincode 2 `standard()`, schema 1), the bincode of one of the structs
-//! of [`row`], and the CRC32 of all before it, little-endian. `standard()` writes integers below 251 as one byte, else
-//! as 251, 252 or 253 and the little-endian 2, 4 or 8 bytes; signed ones zigzagged first; texts, bytes and lists behind
-//! their length; options behind 0 or 1; enums behind their number; structs as their fields in order.
+//! [`envelope`] has the bytes around a row, [`row`] the rows, [`convert`] the ways between rows and values.
 
 mod convert;
+mod envelope;
 mod row;
-
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::{BorrowDecode, Encode};
-use hodei_core::{Error, ErrorKind, Result};
-
-use crate::error::corrupt;
-
-pub(crate) use convert::*;
-pub(crate) use row::{OwnerRow, TermRow};
-
-/// Codec 2 (bincode 2, `standard()`), schema 1.
-const FORMAT: u8 = 0x21;
-/// The largest row that is read or written.
-const ROW_MAX: usize = 64 << 20;
-/// The checksum at the end.
-const CRC: usize = 4;
-
-const CONFIG: Configuration<LittleEndian, Varint, Limit<ROW_MAX>> = bincode::config::standard().with_limit::<ROW_MAX>();
-
-/// Writes a row.
-pub(crate) fn encode<R: Encode>(row: &R, expected: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(expected);
-    bytes.push(FORMAT);
-    bincode::encode_into_std_write(row, &mut bytes, CONFIG)
-        .map_err(|source| Error::new(ErrorKind::LimitExceeded, "row.encode").source_error(source))?;
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    Ok(bytes)
-}
-
-/// Reads a row.
-pub(crate) fn decode<'a, R: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<R> {
-    let (body, crc) = bytes.split_last_chunk::<CRC>().ok_or_else(|| corrupt("row.decode", "a short row"))?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err(corrupt("row.decode", "a wrong checksum"));
-    }
-    let Some((&FORMAT, body)) = body.split_first() else {
-        return Err(corrupt("row.decode", "an unknown format"));
-    };
-    match bincode::borrow_decode_from_slice(body, CONFIG) {
-        Ok((row, read)) if read == body.len() => Ok(row),
-        Ok(_) => Err(corrupt("row.decode", "bytes behind a row")),
-        Err(source) => Err(Error::new(ErrorKind::Corrupt, "row.decode").source_error(source)),
-    }
-}
-
 #[cfg(test)]
 mod tests;
+
+pub(crate) use convert::*;
+pub(crate) use envelope::{decode, encode};
+pub(crate) use row::{OwnerRow, TermRow};

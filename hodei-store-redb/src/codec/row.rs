@@ -31,6 +31,8 @@ pub(super) struct HeadRow<'a> {
     pub(super) moved_at: i64,
     pub(super) started_at: Option<i64>,
     pub(super) lease: Option<(&'a str, u64)>,
+    pub(super) has_children: bool,
+    pub(super) has_end: bool,
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -38,7 +40,9 @@ pub(super) struct FixedRow<'a> {
     pub(super) fingerprint: Id,
     pub(super) unique: Option<&'a str>,
     pub(super) parents: Vec<(Id, u8)>,
-    pub(super) spec: SpecRow<'a>,
+    pub(super) spec_fingerprint: Id,
+    /// A [`SpecRow`], which need not be decoded when the spec is known by its fingerprint.
+    pub(super) spec: &'a [u8],
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -160,6 +164,12 @@ pub(super) struct ChangeRow<'a> {
     pub(super) at: i64,
 }
 
+/// Changes whose numbers follow one another; the key is the number of the first.
+#[derive(Encode, BorrowDecode)]
+pub(super) struct ChangesRow<'a> {
+    pub(super) changes: Vec<ChangeRow<'a>>,
+}
+
 #[derive(Encode, BorrowDecode)]
 pub(super) struct CountsRow<'a> {
     pub(super) tenant: &'a str,
@@ -188,6 +198,13 @@ pub(super) struct ScheduleRow<'a> {
     pub(super) rule: &'a str,
     pub(super) last_fired: Option<i64>,
     pub(super) spec: SpecRow<'a>,
+}
+
+/// What is needed of a parent, and whether the child was told of its end.
+#[derive(Encode, Decode)]
+pub(super) struct EdgeRow {
+    pub(super) requires: u8,
+    pub(super) told: bool,
 }
 
 /// An owner's row.

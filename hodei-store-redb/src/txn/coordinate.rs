@@ -6,7 +6,7 @@ use hodei_core::job::{Epoch, Lease};
 use hodei_core::store::{Beat, OWNER_TTL_MIN, Term};
 use hodei_core::{Error, Fault, Name, OwnerId, Result, Timestamp};
 
-use super::Work;
+use super::work::Work;
 use crate::codec::{self, OwnerRow, TermRow};
 use crate::error::corrupt;
 use crate::key;
@@ -19,7 +19,7 @@ const ENDED: i64 = i64::MIN;
 
 impl Work<'_, '_> {
     fn owner(&mut self, owner: &str) -> Result<Option<OwnerRow>> {
-        self.read(Tab::Owners, owner.as_bytes(), codec::decode)
+        self.read(Tab::Owners, owner.as_bytes(), |row| codec::decode(row))
     }
 
     fn put_owner(&mut self, owner: &str, row: OwnerRow) -> Result<()> {
@@ -47,6 +47,19 @@ impl Work<'_, '_> {
                 && row.expires_at > now)
         })?;
         Ok(held.unwrap_or(false))
+    }
+
+    /// Ends the terms that are chosen.
+    fn end_terms(&mut self, chosen: impl Fn(&TermRow<'_>) -> bool) -> Result<()> {
+        let mut terms = Vec::new();
+        self.scan(Tab::Terms, Span::ALL, |key, row| {
+            let row: TermRow<'_> = codec::decode(row)?;
+            if row.expires_at != ENDED && chosen(&row) {
+                terms.push((key.to_vec(), codec::encode(&TermRow { expires_at: ENDED, ..row }, 64)?));
+            }
+            Ok(true)
+        })?;
+        terms.into_iter().try_for_each(|(key, row)| self.put(Tab::Terms, &key, &row))
     }
 
     fn put_term(&mut self, term: &Term, ttl: Duration) -> Result<()> {
@@ -96,16 +109,16 @@ pub(crate) fn beat(work: &mut Work<'_, '_>, owners: &[Lease], ttl: Duration) -> 
     Ok(beats)
 }
 
-/// Ends an owner's life.
+/// Ends an owner's life, and with it the terms that it holds.
 pub(crate) fn retire(work: &mut Work<'_, '_>, lease: &Lease) -> Result<()> {
     let owner = lease.owner.name().as_str();
-    match work.owner(owner)? {
-        Some(row) if row.incarnation == lease.incarnation && row.expires_at != ENDED => {
-            work.delta.ring = true;
-            work.put_owner(owner, OwnerRow { expires_at: ENDED, ..row })
-        }
-        _ => Ok(()),
+    if let Some(row) =
+        work.owner(owner)?.filter(|row| row.incarnation == lease.incarnation && row.expires_at != ENDED)
+    {
+        work.delta.ring = true;
+        work.put_owner(owner, OwnerRow { expires_at: ENDED, ..row })?;
     }
+    work.end_terms(|row| row.owner == owner && row.incarnation == lease.incarnation)
 }
 
 /// Takes a duty that nobody leads.
@@ -150,15 +163,7 @@ pub(crate) fn expire_all(work: &mut Work<'_, '_>) -> Result<()> {
     for (owner, row) in owners {
         work.put_owner(&owner, OwnerRow { expires_at: ENDED, ..row })?;
     }
-    let mut terms = Vec::new();
-    work.scan(Tab::Terms, Span::ALL, |key, row| {
-        let row: TermRow<'_> = codec::decode(row)?;
-        if row.expires_at != ENDED {
-            terms.push((key.to_vec(), codec::encode(&TermRow { expires_at: ENDED, ..row }, 64)?));
-        }
-        Ok(true)
-    })?;
-    terms.into_iter().try_for_each(|(key, row)| work.put(Tab::Terms, &key, &row))
+    work.end_terms(|_| true)
 }
 
 fn text(key: &[u8]) -> Result<String> {

@@ -2,14 +2,15 @@
 
 use hodei_core::job::{NewJob, rules};
 use hodei_core::store::{
-    Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope, SubmitOptions,
-    Transition,
+    Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
+    SubmitOptions, Transition,
 };
 use hodei_core::{JobId, Result};
 
-use super::{Was, Work, first_time, floor_byte};
+use super::work::{Was, Work, first_time, floor_byte};
 use crate::codec;
 use crate::error::corrupt;
+use crate::index::limits_of;
 use crate::key;
 use crate::rows::{Rows, Span};
 use crate::sync::lock;
@@ -27,10 +28,12 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
         let applied = apply(work, transition, &mut done.changes)?;
         done.applied.push(applied);
     }
+    work.write_out()?;
     done.owner_lost = !work.is_alive(&exchange.owner)?;
     if !done.owner_lost {
         for pick in &exchange.picks {
             claim(work, exchange, pick, &mut done)?;
+            work.write_out()?;
         }
     }
     done.next_due = first_time(work, Tab::Due)?;
@@ -41,10 +44,10 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
 pub(crate) fn promote(work: &mut Work<'_, '_>) -> Result<()> {
     let mut due = Vec::new();
     let now = work.now;
-    work.scan(Tab::Due, Span::ALL, |key, ready| {
+    work.scan(Tab::Due, Span::ALL, |key, row| {
         let at = key::last_time(key).ok_or_else(|| corrupt("store.promote", "a short key"))?;
         if at <= now && due.len() < PROMOTE_MAX {
-            due.push((key.to_vec(), ready.to_vec()));
+            due.push((key.to_vec(), codec::place(row)?.to_vec()));
             Ok(true)
         } else {
             Ok(false)
@@ -66,11 +69,12 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     let was = Was::of(&head);
     let (applied, change) = rules::apply(&mut head.job, transition, work.now);
     let Some(change) = change else { return Ok(applied) };
-    work.transit(&was, &head, change, changes)?;
+    let tenant = head.job.tenant.clone();
+    work.transit(was, head, change, changes)?;
     if let Move::Finished(finish) = &transition.step
         && !finish.spawn.is_empty()
     {
-        let own = |job: &&NewJob| job.tenant == head.job.tenant;
+        let own = |job: &&NewJob| job.tenant == tenant;
         let spawn: Vec<NewJob> = finish.spawn.iter().filter(own).cloned().collect();
         changes.extend(super::submit(work, &spawn, SubmitOptions::each())?.changes);
     }
@@ -79,19 +83,14 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
 
 /// Returns how many jobs of a lane its policy and its limits let through; `u64::MAX` without limits.
 fn room(work: &mut Work<'_, '_>, pick: &Pick, lane: &[u8]) -> Result<u64> {
-    let policy = key::tenant_text(&pick.lane.tenant, pick.lane.queue.as_str());
-    if work.read(Tab::Queues, &policy, codec::queue)?.is_some_and(|policy| policy.paused) {
+    if work.policy(&pick.lane)?.is_some_and(|policy| policy.paused) {
         return Ok(0);
     }
     let Some(keys) = work.limit_keys(lane) else { return Ok(0) };
     let mut room = u64::MAX;
-    for text in keys.iter() {
-        let limit = work.read(Tab::Limits, &key::tenant_text(&pick.lane.tenant, text), codec::limit)?;
-        if let Some(limit) = limit {
-            let of = (pick.lane.tenant.clone(), text.into());
-            let committed = lock(work.context.index).in_use.get(&of).copied().unwrap_or(0);
-            let used = committed.saturating_add_signed(work.delta.in_use.get(&of).copied().unwrap_or(0));
-            room = room.min(u64::from(limit.max).saturating_sub(used));
+    for of in limits_of(&pick.lane.tenant, &keys) {
+        if let Some(limit) = work.limit(&of)? {
+            room = room.min(u64::from(limit.max).saturating_sub(work.uses(&of)));
         }
     }
     Ok(room)
@@ -163,15 +162,14 @@ fn claim_one(
     let Some(change) = rules::claim(&mut head.job, exchange.owner.clone(), work.now) else {
         return Ok(Took::Nothing);
     };
-    work.save(&was, &head, Some(&change))?;
-    done.changes.push(change);
+    work.note(change, &mut done.changes);
+    work.keep(Some(was), head.clone());
     let known = lock(work.context.recent).take(id);
     let fixed = match known {
         Some(fixed) => fixed,
         None => work.fixed(id)?,
     };
-    // Only a job that ran before has an end.
-    let end = if head.job.version > 2 { work.end(id)? } else { None };
+    let end = work.end(&head)?;
     let job = head.full(fixed, end);
     let inputs = work.inputs(&job)?;
     done.claimed.push(Claimed { job, inputs });
@@ -179,18 +177,22 @@ fn claim_one(
 }
 
 /// Asks for the end of jobs.
-pub(crate) fn cancel(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) -> Result<Committed<CancelReply>> {
+pub(crate) fn cancel(
+    work: &mut Work<'_, '_>,
+    scope: &Scope,
+    jobs: &[JobId],
+) -> Result<Committed<CancelReply>> {
     let mut done = Committed::default();
     for id in jobs {
         let Some(mut head) = work.head(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {
             done.replies.push(CancelReply::NotFound);
             continue;
         };
-        let was = Was::of(&head);
+        let (was, asked_before) = (Was::of(&head), head.job.cancel_requested);
         let (reply, change) = rules::cancel(&mut head.job, work.now);
         match change {
-            Some(change) => work.transit(&was, &head, change, &mut done.changes)?,
-            None if head.job.cancel_requested != was.cancel_requested => work.save(&was, &head, None)?,
+            Some(change) => work.transit(was, head, change, &mut done.changes)?,
+            None if head.job.cancel_requested != asked_before => work.keep(Some(was), head),
             None => {}
         }
         done.replies.push(reply);
@@ -210,7 +212,7 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
         let was = Was::of(&head);
         let reply = match rules::redrive(&mut head.job, work.now) {
             Some(change) => {
-                work.transit(&was, &head, change, &mut done.changes)?;
+                work.transit(was, head, change, &mut done.changes)?;
                 Redriven::Done
             }
             None if head.job.state == State::Succeeded => Redriven::Succeeded,

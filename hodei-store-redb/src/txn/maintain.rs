@@ -1,11 +1,11 @@
 //! Reaping, firing, pruning: fenced by a term.
 
 use hodei_core::job::{NewJob, State, rules};
-use hodei_core::store::{Change, Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Term};
+use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Term};
 use hodei_core::time::micros;
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
-use super::{Was, Work};
+use super::work::{Was, Work};
 use crate::codec::{self, Head};
 use crate::error::corrupt;
 use crate::key;
@@ -28,10 +28,11 @@ pub(crate) fn reap(work: &mut Work<'_, '_>, term: &Term, lost_max: u16, limit: u
             let Some(mut head) = work.head(id)? else { continue };
             let was = Was::of(&head);
             if let Some(change) = rules::lose(&mut head.job, lost_max, work.now) {
-                work.transit(&was, &head, change, &mut done.changes)?;
+                work.transit(was, head, change, &mut done.changes)?;
             }
         }
     }
+    work.write_out()?;
     expire_deadlines(work, left, &mut done)?;
     Ok(done)
 }
@@ -76,7 +77,7 @@ fn expire_deadlines(work: &mut Work<'_, '_>, left: usize, done: &mut Reaped) -> 
         let Some(mut head) = work.head(id)? else { continue };
         let was = Was::of(&head);
         if let Some(change) = rules::expire(&mut head.job, work.now) {
-            work.transit(&was, &head, change, &mut done.changes)?;
+            work.transit(was, head, change, &mut done.changes)?;
         }
     }
     Ok(())
@@ -89,23 +90,23 @@ pub(crate) fn fire(
     tenant: &Tenant,
     name: &Name,
     at: Timestamp,
-) -> Result<(Fired, Vec<Change>)> {
+) -> Result<Fired> {
     if !work.holds(term)? {
-        return Ok((Fired::TermLost, Vec::new()));
+        return Ok(Fired::TermLost);
     }
     let key = key::tenant_text(tenant, name.as_str());
     let Some(schedule) = work.read(Tab::Schedules, &key, codec::schedule)? else {
-        return Ok((Fired::NotFound, Vec::new()));
+        return Ok(Fired::NotFound);
     };
     if schedule.last_fired.is_some_and(|last| last >= at) {
-        return Ok((Fired::Already, Vec::new()));
+        return Ok(Fired::Already);
     }
     let id = JobId::mint(tenant, work.context.clock);
     let job = NewJob::of(tenant.clone(), std::sync::Arc::clone(&schedule.spec)).id(id);
-    let done = super::submit(work, &[job], SubmitOptions::each())?;
+    super::submit(work, &[job], SubmitOptions::each())?;
     let schedule = Schedule { last_fired: Some(at), ..schedule };
     work.put(Tab::Schedules, &key, &codec::schedule_row(&schedule)?)?;
-    Ok((Fired::New(id), done.changes))
+    Ok(Fired::New(id))
 }
 
 /// Removes what retention no longer keeps.
@@ -155,10 +156,17 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
     Ok(())
 }
 
-fn created_until(work: &mut Work<'_, '_>, tenant: &Tenant, state: State, cutoff: Timestamp) -> Result<Vec<JobId>> {
+fn created_until(
+    work: &mut Work<'_, '_>,
+    tenant: &Tenant,
+    state: State,
+    cutoff: Timestamp,
+) -> Result<Vec<JobId>> {
     let mut ids = Vec::new();
     work.scan_prefix(Tab::ByState, &key::state_prefix(tenant, state), |key, _| {
-        let (at, id) = key::last_time(key).zip(key::last_id(key)).ok_or_else(|| corrupt("store.prune", "a short key"))?;
+        let (at, id) = key::last_time(key)
+            .zip(key::last_id(key))
+            .ok_or_else(|| corrupt("store.prune", "a short key"))?;
         if at > cutoff {
             return Ok(false);
         }
@@ -201,7 +209,12 @@ fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     Ok(())
 }
 
-fn prune_changes(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
+fn prune_changes(
+    work: &mut Work<'_, '_>,
+    retention: Retention,
+    limit: usize,
+    done: &mut Pruned,
+) -> Result<()> {
     let index_floor = lock(work.context.index).floor;
     let floor = work.delta.floor.unwrap_or(index_floor);
     let surplus = work.next_change.saturating_sub(floor).saturating_sub(retention.changes);
@@ -209,14 +222,32 @@ fn prune_changes(work: &mut Work<'_, '_>, retention: Retention, limit: usize, do
     if remove == 0 {
         return Ok(());
     }
-    for number in floor..floor + remove {
-        work.remove(Tab::Changes, &key::sequence(number))?;
+    for row in rows_below(work, floor + remove)? {
+        work.remove(Tab::Changes, &key::sequence(row))?;
     }
     work.put(Tab::Meta, META_FLOOR, &codec::number_row(floor + remove)?)?;
     work.delta.floor = Some(floor + remove);
     done.changes = remove;
     done.more |= surplus > remove;
     Ok(())
+}
+
+/// Returns the numbers of the rows whose changes are all below a number.
+fn rows_below(work: &mut Work<'_, '_>, floor: u64) -> Result<Vec<u64>> {
+    let mut rows = Vec::new();
+    let mut last = None;
+    work.scan(Tab::Changes, Span::ALL, |key, _| {
+        let number = key::sequence_of(key).ok_or_else(|| corrupt("store.prune", "a short key"))?;
+        // A row ends where the next begins.
+        let below = number <= floor;
+        rows.extend(last.filter(|_| below));
+        last = Some(number);
+        Ok(below)
+    })?;
+    if floor == work.next_change && work.nothing_to_log() {
+        rows.extend(last);
+    }
+    Ok(rows)
 }
 
 /// Removes the rows of lanes in which nothing waits. Lanes that the same transaction touched stay.

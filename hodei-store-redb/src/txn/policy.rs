@@ -3,7 +3,7 @@
 use hodei_core::store::{Limit, QueuePolicy, Schedule};
 use hodei_core::{Error, Fault, Name, Result, Tenant};
 
-use super::Work;
+use super::work::Work;
 use crate::codec;
 use crate::key;
 use crate::rows::Rows;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::job::{Fingerprint, NewJob, State, rules};
+use hodei_core::job::{Fingerprint, NewJob, Parent, State, rules};
 use hodei_core::store::{Change, Committed, Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 
-use super::Work;
+use super::work::{Was, Work};
 use crate::codec::{self, Fixed, Head};
 use crate::key;
 use crate::rows::Rows;
@@ -102,7 +102,7 @@ fn answer(work: &mut Work<'_, '_>, job: &NewJob, taken: &Taken<'_>) -> Result<Su
 fn fingerprint_of(work: &mut Work<'_, '_>, id: JobId, taken: &Taken<'_>) -> Result<Option<Fingerprint>> {
     match taken.ids.get(&id) {
         Some(earlier) => Ok(Some(earlier.fingerprint())),
-        None => Ok(work.read(Tab::Specs, id.as_bytes(), codec::fixed)?.map(|fixed| fixed.fingerprint)),
+        None => Ok(work.read(Tab::Specs, id.as_bytes(), codec::fingerprint)?),
     }
 }
 
@@ -110,7 +110,7 @@ fn compare(job: &NewJob, id: JobId, stored: Fingerprint) -> Submitted {
     if job.fingerprint() == stored { Submitted::Existing(id) } else { Submitted::Conflict(id) }
 }
 
-/// Writes a job that nothing speaks against, told already of those of its parents that have settled.
+/// Admits a job that nothing speaks against, told already of those of its parents that have settled.
 fn admit(work: &mut Work<'_, '_>, new: NewJob, changes: &mut Vec<Change>) -> Result<()> {
     let (job, change) = rules::admit(new, work.now);
     let fixed = Fixed {
@@ -127,30 +127,31 @@ fn admit(work: &mut Work<'_, '_>, new: NewJob, changes: &mut Vec<Change>) -> Res
     if let Some(pipeline) = job.pipeline {
         work.put(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, id), &[])?;
     }
-    work.record(&change)?;
-    changes.push(change);
+    work.note(change, changes);
     let mut head = Head::of(job);
     for parent in fixed.parents.iter() {
-        let state = work.head(parent.id)?.map(|parent| parent.job.state);
-        let ended = state.filter(|state| state.is_terminal());
-        let row = [codec::requires_number(parent.requires), u8::from(ended.is_some())];
-        work.put(Tab::Children, &key::child(parent.id, id), &row)?;
-        let told = ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
-        if let Some(change) = told {
-            work.record(&change)?;
-            changes.push(change);
-        }
+        let ended = meet_parent(work, parent, id)?;
+        let told =
+            ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
+        told.into_iter().for_each(|change| work.note(change, changes));
     }
-    let job = &head.job;
-    work.put_head(&head)?;
-    if let Some(settled) = &job.settled {
-        work.put(Tab::Ends, id.as_bytes(), &codec::end_row(settled)?)?;
-    }
-    work.put(Tab::ByState, &key::by_state(&job.tenant, job.state, job.created_at, id), &[])?;
-    work.delta.moved(&job.tenant, None, Some(job.state));
-    if job.state == State::Pending {
-        work.enter_lane(&head, Some(&fixed.spec))?;
-    }
+    work.keep(None, head);
     lock(work.context.recent).insert(id, fixed);
     Ok(())
+}
+
+/// Writes the edge from a parent to a new job, and returns the parent's state when it has settled.
+fn meet_parent(work: &mut Work<'_, '_>, parent: &Parent, child: JobId) -> Result<Option<State>> {
+    let mut ended = None;
+    if let Some(mut head) = work.head(parent.id)? {
+        ended = Some(head.job.state).filter(|state| state.is_terminal());
+        if !head.has_children {
+            let was = Was::of(&head);
+            head.has_children = true;
+            work.keep(Some(was), head);
+        }
+    }
+    let row = codec::edge_row(parent.requires, ended.is_some())?;
+    work.put(Tab::Children, &key::child(parent.id, child), &row)?;
+    Ok(ended)
 }

@@ -37,7 +37,8 @@ fn handler(args: Vec<u8>) -> JobSpecBuilder {
 }
 
 /// What a row expects: nothing, or exactly one fault.
-type Row = (JobSpecBuilder, Option<(&'static str, &'static str, Option<u64>)>);
+type Expected = Option<(&'static str, &'static str, Option<u64>)>;
+type Row = (JobSpecBuilder, Expected);
 
 fn check(rows: Vec<Row>) {
     for (n, (spec, expected)) in rows.into_iter().enumerate() {
@@ -330,7 +331,7 @@ fn parent(n: u64, requires: Requires) -> Parent {
 fn submissions_are_checked() {
     let tenant = Tenant::new("acme").unwrap();
     let (success, ended) = (Requires::Success, Requires::Ended);
-    let cases: Vec<(NewJob, Option<(&str, &'static str, Option<u64>)>)> = vec![
+    let cases: Vec<(NewJob, Expected)> = vec![
         (job(), None),
         (NewJob { tenant, ..job() }, Some(("id", "wrong_slot", None))),
         (job().unique("k"), None),

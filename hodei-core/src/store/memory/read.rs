@@ -106,6 +106,9 @@ impl State {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<ChangePage> {
+        if limit == 0 {
+            return Err(Error::invalid("store.changes", vec![Fault::new("limit", "zero")]));
+        }
         let expired = || Error::new(ErrorKind::CursorExpired, "store.changes");
         let from = match after {
             None => self.first_change,

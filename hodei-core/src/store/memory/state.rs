@@ -1,7 +1,8 @@
 //! The rows and their indexes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::{Change, ChangeLog, Counts, Lane, QueuePolicy, Schedule, StoreStats, Term};
@@ -47,6 +48,7 @@ pub(super) struct LimitRow {
 pub(super) struct State {
     pub(super) change_log: ChangeLog,
     pub(super) max_jobs: usize,
+    pub(super) tenant_max_open: u64,
     pub(super) jobs: HashMap<JobId, Job>,
 
     pub(super) ready: BTreeMap<Lane, Ready>,
@@ -57,7 +59,9 @@ pub(super) struct State {
     pub(super) pipelines: BTreeSet<(PipelineId, Timestamp, JobId)>,
     pub(super) leases: BTreeSet<(Lease, JobId)>,
     pub(super) deadlines: BTreeSet<(Timestamp, JobId)>,
-    pub(super) children: HashMap<JobId, Vec<JobId>>,
+    /// Parent and child, and whether the child was told of the parent's end. It is told once, however often the
+    /// parent is redriven.
+    pub(super) edges: BTreeMap<(JobId, JobId), bool>,
     pub(super) unique: HashMap<(Tenant, Arc<str>), JobId>,
     pub(super) counts: Counts,
     pub(super) tenant_counts: BTreeMap<Tenant, Counts>,
@@ -66,6 +70,8 @@ pub(super) struct State {
     pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
     pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
     pub(super) owners: HashMap<OwnerId, OwnerRow>,
+    /// One counter for all owners, so that the rows of dead ones can go.
+    pub(super) last_incarnation: u64,
     pub(super) terms: HashMap<Name, TermRow>,
 
     /// The changes that are kept; the first one has the number `first_change`.
@@ -138,14 +144,17 @@ impl State {
             self.unique.remove(&(job.tenant.clone(), Arc::clone(key)));
         }
         for parent in job.parents.iter() {
-            if let Some(children) = self.children.get_mut(&parent.id) {
-                children.retain(|child| *child != id);
-                if children.is_empty() {
-                    self.children.remove(&parent.id);
-                }
-            }
+            self.edges.remove(&(parent.id, id));
         }
-        self.children.remove(&id);
+        for child in self.children(id) {
+            self.edges.remove(&(id, child));
+        }
+    }
+
+    /// Returns the children of a job, by id.
+    pub(super) fn children(&self, parent: JobId) -> Vec<JobId> {
+        let all = (parent, JobId::from_bytes([0; 16]))..=(parent, JobId::from_bytes([0xff; 16]));
+        self.edges.range(all).map(|((_, child), _)| *child).collect()
     }
 
     /// Makes the jobs ready whose time has come.
@@ -171,7 +180,7 @@ impl State {
             self.unique.insert((job.tenant.clone(), Arc::clone(key)), job.id);
         }
         for parent in job.parents.iter() {
-            self.children.entry(parent.id).or_default().push(job.id);
+            self.edges.insert((parent.id, job.id), false);
         }
     }
 
@@ -250,8 +259,12 @@ impl State {
             return;
         }
         for key in job.spec.limit_keys().iter().filter_map(|key| Name::new(key).ok()) {
-            let row = self.limits.entry((job.tenant.clone(), key)).or_default();
+            let key = (job.tenant.clone(), key);
+            let row = self.limits.entry(key.clone()).or_default();
             row.in_use = row.in_use.saturating_add_signed(by);
+            if *row == LimitRow::default() {
+                self.limits.remove(&key);
+            }
             // A full limit that has room again lets a lane through.
             self.readied |= by < 0;
         }
@@ -267,7 +280,15 @@ impl State {
         }
         if let Some(counts) = self.tenant_counts.get_mut(tenant) {
             counts.moved(from, to);
+            if counts.total() == 0 {
+                self.tenant_counts.remove(tenant);
+            }
         }
+    }
+
+    /// How many jobs of a tenant have not settled.
+    pub(super) fn open_jobs(&self, tenant: &Tenant) -> u64 {
+        self.tenant_counts.get(tenant).map_or(0, Counts::open)
     }
 
     /// How many more jobs of a lane the limits let through.
@@ -299,9 +320,18 @@ impl State {
         self.terms.get(&term.duty).is_some_and(|row| row.term == *term && row.expires_at > now)
     }
 
-    /// The distinct owners that hold something.
-    pub(super) fn holders(&self) -> HashSet<Lease> {
-        self.leases.iter().map(|(lease, _)| lease.clone()).collect()
+    /// The owners that hold something and are dead, in their order: one step for each, however much it holds.
+    pub(super) fn dead_holders(&self, now: Timestamp) -> Vec<Lease> {
+        let mut dead = Vec::new();
+        let mut next = self.leases.first();
+        while let Some((lease, _)) = next {
+            if !self.alive(lease, now) {
+                dead.push(lease.clone());
+            }
+            let last = (lease.clone(), JobId::from_bytes([0xff; 16]));
+            next = self.leases.range((Bound::Excluded(last), Bound::Unbounded)).next();
+        }
+        dead
     }
 }
 

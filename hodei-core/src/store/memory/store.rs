@@ -35,6 +35,7 @@ pub struct MemoryStoreBuilder {
     clock: Arc<dyn Clock>,
     change_log: ChangeLog,
     max_jobs: usize,
+    tenant_max_open: u64,
 }
 
 impl MemoryStoreBuilder {
@@ -50,16 +51,28 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// Sets how many jobs are kept at most; more are refused. Default: ten million.
+    /// Sets how many jobs are kept at most; a submission beyond fails with `Full`. Default: ten million.
     pub fn max_jobs(mut self, max_jobs: usize) -> Self {
         self.max_jobs = max_jobs;
+        self
+    }
+
+    /// Sets how many jobs of one tenant may be unsettled at once; more are [`Refusal::TooMany`]. Default: no bound
+    /// but that of the store.
+    pub fn tenant_max_open(mut self, jobs: u64) -> Self {
+        self.tenant_max_open = jobs;
         self
     }
 
     /// Makes the store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
-        let state = State { change_log: self.change_log, max_jobs: self.max_jobs, ..State::default() };
+        let state = State {
+            change_log: self.change_log,
+            max_jobs: self.max_jobs,
+            tenant_max_open: self.tenant_max_open,
+            ..State::default()
+        };
         let inner = Inner { state: Mutex::new(state), clock: self.clock, wakeups: WakeupSignal::new() };
         MemoryStore(Arc::new(inner))
     }
@@ -86,7 +99,12 @@ impl MemoryStore {
 
     /// Begins to set a store up.
     pub fn builder() -> MemoryStoreBuilder {
-        MemoryStoreBuilder { clock: Arc::new(SystemClock), change_log: ChangeLog::All, max_jobs: 10_000_000 }
+        MemoryStoreBuilder {
+            clock: Arc::new(SystemClock),
+            change_log: ChangeLog::All,
+            max_jobs: 10_000_000,
+            tenant_max_open: u64::MAX,
+        }
     }
 
     fn read<R>(&self, read: impl FnOnce(&mut State, Timestamp) -> R) -> R {
@@ -129,7 +147,10 @@ impl JobStore for MemoryStore {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
-        Ok(self.committed(|state, now| state.submit(jobs, options, now)))
+        self.write(|state, now| {
+            let replies = state.submit(jobs, options, now)?;
+            Ok(Committed { replies, changes: std::mem::take(&mut state.committing) })
+        })
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
@@ -227,7 +248,8 @@ impl JobStore for MemoryStore {
 impl Coordination for MemoryStore {
     async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
         if ttl < OWNER_TTL_MIN {
-            return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_short")]));
+            let limit = u64::try_from(OWNER_TTL_MIN.as_millis()).unwrap_or(u64::MAX);
+            return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_small").limit(limit)]));
         }
         Ok(self.write(|state, now| state.register(owner, ttl, now)))
     }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Beat, Fired, Pruned, Reaped, Retention, Term};
+use super::super::{Beat, Change, Fired, Pruned, Reaped, Retention, Term};
 use super::state::{OwnerRow, State, TermRow};
 use crate::id::{JobId, Name, OwnerId, Tenant};
-use crate::job::{Lease, NewJob, rules};
+use crate::job::{Job, Lease, NewJob, rules};
 use crate::time::Timestamp;
 
 impl State {
     pub(super) fn register(&mut self, owner: &OwnerId, ttl: Duration, now: Timestamp) -> Lease {
-        let incarnation = self.owners.get(owner).map_or(1, |row| row.incarnation + 1);
+        self.last_incarnation += 1;
+        let incarnation = self.last_incarnation;
         let row = OwnerRow { incarnation, expires_at: now.saturating_add(ttl) };
         self.owners.insert(owner.clone(), row);
         Lease { owner: owner.clone(), incarnation }
@@ -83,26 +84,31 @@ impl State {
         if !self.leads(term, now) {
             return Reaped { term_lost: true, ..Reaped::default() };
         }
-        let dead = self.holders().into_iter().filter(|lease| !self.alive(lease, now));
-        let lost: Vec<JobId> = dead.flat_map(|lease| self.leases_of(&lease)).collect();
-        let late: Vec<JobId> = self
-            .deadlines
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .map(|(_, id)| *id)
-            .take(limit + 1)
-            .collect();
-        let more = lost.len() + late.len() > limit;
-        for id in lost.into_iter().chain(late).take(limit) {
+        let dead = self.dead_holders(now).into_iter();
+        let mut lost: Vec<JobId> = dead.flat_map(|lease| self.leases_of(&lease)).collect();
+        let mut more = lost.len() > limit;
+        lost.truncate(limit);
+        let left = limit - lost.len();
+        self.move_each(lost, now, |job| rules::lose(job, lost_max, now));
+        // After the losses, so that a job which comes back too late does not wait for another reap.
+        let late = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        let mut late: Vec<JobId> = late.take(left.saturating_add(1)).collect();
+        more |= late.len() > left;
+        late.truncate(left);
+        self.move_each(late, now, |job| rules::expire(job, now));
+        Reaped { changes: std::mem::take(&mut self.committing), more, term_lost: false }
+    }
+
+    fn move_each(&mut self, ids: Vec<JobId>, now: Timestamp, rule: impl Fn(&mut Job) -> Option<Change>) {
+        for id in ids {
             let moved = self.update(id, now, |job| {
-                let change = rules::lose(job, lost_max, now).or_else(|| rules::expire(job, now));
+                let change = rule(job);
                 (change.is_some(), change)
             });
             if moved == Some(true) {
                 self.cascade(id, now);
             }
         }
-        Reaped { changes: std::mem::take(&mut self.committing), more, term_lost: false }
     }
 
     pub(super) fn fire(
@@ -125,7 +131,7 @@ impl State {
         schedule.last_fired = Some(at);
         let new = NewJob::of(tenant.clone(), Arc::clone(&schedule.spec));
         let id = new.id;
-        self.submit_one(new, now);
+        self.submit_inside(vec![new], now);
         Fired::New(id)
     }
 
@@ -146,7 +152,7 @@ impl State {
             })
         };
         let ids = self.by_created.iter().map(|(_, id)| id);
-        let mut gone: Vec<JobId> = ids.filter(old).take(limit + 1).copied().collect();
+        let mut gone: Vec<JobId> = ids.filter(old).take(limit.saturating_add(1)).copied().collect();
         let mut more = gone.len() > limit;
         gone.truncate(limit);
         gone.iter().for_each(|id| self.remove(*id));
@@ -156,12 +162,24 @@ impl State {
         let removed = spare.min(limit);
         self.changes.drain(..removed);
         self.first_change += removed as u64;
+        self.forget_owners(now);
         Pruned { jobs: gone.len() as u64, changes: removed as u64, more, term_lost: false }
+    }
+
+    /// Removes the rows of dead owners that hold nothing; incarnations come from one counter, so none comes twice.
+    fn forget_owners(&mut self, now: Timestamp) {
+        let leases = &self.leases;
+        let none = JobId::from_bytes([0; 16]);
+        self.owners.retain(|owner, row| {
+            let lease = |incarnation| Lease { owner: owner.clone(), incarnation };
+            let held = || leases.range((lease(0), none)..(lease(row.incarnation + 1), none)).next();
+            row.expires_at > now || held().is_some()
+        });
     }
 
     /// Whether every child of a job has ended.
     fn childless(&self, id: JobId) -> bool {
-        let children = self.children.get(&id).map(Vec::as_slice).unwrap_or_default();
-        children.iter().all(|child| self.jobs.get(child).is_none_or(|job| job.state.is_terminal()))
+        let ended = |child: &JobId| self.jobs.get(child).is_none_or(|job| job.state.is_terminal());
+        self.children(id).iter().all(ended)
     }
 }

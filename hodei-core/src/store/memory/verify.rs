@@ -1,16 +1,22 @@
 //! Compares the indexes with the rows.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::super::Lane;
 use super::state::State;
+use crate::job::State as JobState;
 use crate::time::Timestamp;
 
 impl State {
     /// Builds every index anew from the rows and names those that differ.
     pub(super) fn contradictions(&self, now: Timestamp) -> Vec<String> {
-        let mut fresh = Self { max_jobs: usize::MAX, ..Self::default() };
+        let mut fresh = Self::default();
         for job in self.jobs.values() {
             fresh.create(job.clone(), None, now);
         }
-        let mut wrong = Vec::new();
+        let mut wrong = self.wrong_places(now);
+        wrong.extend(self.wrong_edges());
         let mut compare = |name: &str, same: bool| {
             if !same {
                 wrong.push(format!("index {name} contradicts the rows"));
@@ -24,13 +30,7 @@ impl State {
         compare("deadlines", self.deadlines == fresh.deadlines);
         compare("unique", self.unique == fresh.unique);
         compare("counts", self.counts == fresh.counts);
-        compare("waiting", self.waiting() == fresh.waiting());
-        compare("children", self.edges() == fresh.edges());
-        let tenants = |state: &Self| {
-            let counts = state.tenant_counts.iter().filter(|(_, counts)| counts.total() > 0);
-            counts.map(|(tenant, counts)| (tenant.clone(), *counts)).collect::<Vec<_>>()
-        };
-        compare("tenant_counts", tenants(self) == tenants(&fresh));
+        compare("tenant_counts", self.tenant_counts == fresh.tenant_counts);
         let used = |state: &Self| {
             let limits = state.limits.iter().filter(|(_, row)| row.in_use > 0);
             limits.map(|(key, row)| (key.clone(), row.in_use)).collect::<Vec<_>>()
@@ -39,21 +39,52 @@ impl State {
         wrong
     }
 
-    /// Everything that is ready or due, whichever of the two it is in.
-    fn waiting(&self) -> Vec<crate::id::JobId> {
-        let ready = self.ready.values().flat_map(|lane| lane.jobs.iter().map(|(_, _, id)| *id));
-        let mut waiting: Vec<_> = ready.chain(self.due.iter().map(|(_, id)| *id)).collect();
-        waiting.sort_unstable();
-        waiting
+    /// A pending job is in its place of its lane, or among the delayed ones; when it is not due, only there.
+    fn wrong_places(&self, now: Timestamp) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let pending = || self.jobs.values().filter(|job| job.state == JobState::Pending);
+        for job in pending() {
+            let place = (Reverse(job.spec.priority()), job.eligible_at, job.id);
+            let ready = self.ready.get(&Lane::of(job)).is_some_and(|lane| lane.jobs.contains(&place));
+            let due = self.due.contains(&(job.eligible_at, job.id));
+            if ready == due || (ready && job.eligible_at > now) {
+                wrong.push(format!("job {} waits in the wrong place", job.id));
+            }
+        }
+        let ready: usize = self.ready.values().map(|lane| lane.jobs.len()).sum();
+        if ready + self.due.len() != pending().count() {
+            wrong.push("somebody waits who is not pending".to_owned());
+        }
+        for (key, lane) in &self.ready {
+            let mut levels = BTreeMap::new();
+            lane.jobs.iter().for_each(|(level, ..)| *levels.entry(*level).or_insert(0_u64) += 1);
+            if lane.jobs.is_empty() || levels != lane.levels || lane.request.class() != key.class {
+                wrong.push(format!("lane {key:?} contradicts its jobs"));
+            }
+        }
+        wrong
     }
 
-    fn edges(&self) -> Vec<(crate::id::JobId, crate::id::JobId)> {
-        let edges = self
-            .children
-            .iter()
-            .flat_map(|(parent, children)| children.iter().map(|child| (*parent, *child)));
-        let mut edges: Vec<_> = edges.collect();
-        edges.sort_unstable();
-        edges
+    /// Both ends of an edge are stored. A blocked job has one from each of its parents, and waits for those it was
+    /// not told of, none of which has settled.
+    fn wrong_edges(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (parent, child) in self.edges.keys() {
+            let of_child =
+                |id| self.jobs.get(id).is_some_and(|job| job.parents.iter().any(|p| p.id == *parent));
+            if !self.jobs.contains_key(parent) || !of_child(child) {
+                wrong.push(format!("the edge from {parent} to {child} has no end"));
+            }
+        }
+        for job in self.jobs.values().filter(|job| job.state == JobState::Blocked) {
+            let edges = || job.parents.iter().map(|parent| (parent.id, self.edges.get(&(parent.id, job.id))));
+            let untold = || edges().filter(|(_, told)| *told == Some(&false)).map(|(parent, _)| parent);
+            let settled = |id| self.jobs.get(&id).is_none_or(|parent| parent.state.is_terminal());
+            let missing = edges().any(|(_, told)| told.is_none());
+            if missing || untold().any(settled) || untold().count() != job.waits_for as usize {
+                wrong.push(format!("job {} waits for the wrong parents", job.id));
+            }
+        }
+        wrong
     }
 }

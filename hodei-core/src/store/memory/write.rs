@@ -8,106 +8,128 @@ use super::super::{
     SubmitOptions, Submitted, Transition,
 };
 use super::state::State;
-use crate::id::JobId;
-use crate::job::{Job, Lease, NewJob, Output, State as JobState, rules};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{JobId, Tenant};
+use crate::job::{Fingerprint, Job, Lease, NewJob, Output, State as JobState, rules};
 use crate::time::Timestamp;
 
 impl State {
-    /// Stores jobs, each for itself or all together.
+    /// Stores jobs, each for itself or all together. What becomes of each is settled before the first is stored.
     pub(super) fn submit(
         &mut self,
         jobs: Vec<NewJob>,
         options: SubmitOptions,
         now: Timestamp,
-    ) -> Vec<Submitted> {
-        if options.atomic {
-            let refused = self.rehearse(&jobs);
-            if refused.iter().any(|reply| reply.is_some_and(|reply| reply.stored().is_none())) {
-                let together = Submitted::Refused(Refusal::Together);
-                return refused.into_iter().map(|reply| reply.unwrap_or(together)).collect();
-            }
+    ) -> Result<Vec<Submitted>> {
+        let mut replies = self.answers(&jobs, self.tenant_max_open);
+        let is_new = |reply: &Submitted| matches!(reply, Submitted::New(_));
+        if options.atomic && replies.iter().any(|reply| reply.stored().is_none()) {
+            let spared = replies.iter_mut().filter(|reply| is_new(reply));
+            spared.for_each(|reply| *reply = Submitted::Refused(Refusal::Together));
+            return Ok(replies);
         }
-        jobs.into_iter().map(|job| self.submit_one(job, now)).collect()
+        let new = replies.iter().filter(|reply| is_new(reply)).count();
+        if new > self.max_jobs.saturating_sub(self.jobs.len()) {
+            return Err(Error::new(ErrorKind::Full, "store.submit").with("max_jobs", self.max_jobs));
+        }
+        self.admit(jobs, &replies, now);
+        Ok(replies)
     }
 
-    /// Says what would become of a batch: nothing for the jobs that would be new.
-    fn rehearse(&self, jobs: &[NewJob]) -> Vec<Option<Submitted>> {
-        let mut batch: HashMap<JobId, &NewJob> = HashMap::new();
-        let mut keys: HashMap<(&crate::id::Tenant, &str), &NewJob> = HashMap::new();
+    /// Stores what the engine itself submits: it comes past the door, where the bounds are held.
+    pub(super) fn submit_inside(&mut self, jobs: Vec<NewJob>, now: Timestamp) {
+        let replies = self.answers(&jobs, u64::MAX);
+        self.admit(jobs, &replies, now);
+    }
+
+    /// Says what becomes of each job of a batch when those that are new are stored.
+    fn answers(&self, jobs: &[NewJob], max_open: u64) -> Vec<Submitted> {
+        let mut taken = Taken::default();
         let mut replies = Vec::with_capacity(jobs.len());
-        for (n, job) in jobs.iter().enumerate() {
-            let twin = batch.get(&job.id).or_else(|| keys.get(&(&job.tenant, job.unique.as_deref()?)));
-            let reply = if let Some(twin) = twin {
-                Some(told_apart(twin.id, twin.fingerprint() == job.fingerprint()))
-            } else if self.jobs.len() + n >= self.max_jobs {
-                Some(Submitted::Refused(Refusal::TooMany))
-            } else {
-                let known = |parent| batch.get(&parent).is_some_and(|known| known.tenant == job.tenant);
-                self.verdict(job, known)
-            };
-            if reply.is_none() {
-                batch.insert(job.id, job);
+        for job in jobs {
+            let reply = self.answer(job, &taken, max_open);
+            if let Submitted::New(id) = reply {
+                taken.ids.insert(id, job);
                 if let Some(key) = job.unique.as_deref() {
-                    keys.insert((&job.tenant, key), job);
+                    taken.keys.insert((&job.tenant, key), job);
                 }
+                *taken.open.entry(&job.tenant).or_default() += 1;
             }
             replies.push(reply);
         }
         replies
     }
 
-    /// Says why a job would not be new, if so. `known` tells of parents earlier in the batch.
-    fn verdict(&self, job: &NewJob, known: impl Fn(JobId) -> bool) -> Option<Submitted> {
+    fn answer(&self, job: &NewJob, taken: &Taken<'_>, max_open: u64) -> Submitted {
         if job.check().is_err() {
-            return Some(Submitted::Refused(Refusal::Invalid));
+            return Submitted::Refused(Refusal::Invalid);
         }
-        let by_key =
-            job.unique.as_ref().and_then(|key| self.unique.get(&(job.tenant.clone(), Arc::clone(key))));
-        if let Some(existing) = self.jobs.get(&job.id).or_else(|| self.jobs.get(by_key?)) {
-            return Some(told_apart(existing.id, existing.fingerprint == job.fingerprint()));
+        if let Some((id, fingerprint)) = self.holder(job, taken) {
+            let same = fingerprint == job.fingerprint();
+            return if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
         }
-        let stored = |id| self.jobs.get(&id).is_some_and(|parent| parent.tenant == job.tenant);
-        let missing = job.parents.iter().map(|parent| parent.id).find(|id| !stored(*id) && !known(*id));
-        missing.map(|id| Submitted::Refused(Refusal::UnknownParent(id)))
+        let known = |id: &JobId| {
+            let tenant = taken.ids.get(id).map(|parent| &parent.tenant);
+            tenant.or_else(|| self.jobs.get(id).map(|parent| &parent.tenant)) == Some(&job.tenant)
+        };
+        if let Some(missing) = job.parents.iter().map(|parent| parent.id).find(|id| !known(id)) {
+            return Submitted::Refused(Refusal::UnknownParent(missing));
+        }
+        let open = self.open_jobs(&job.tenant) + taken.open.get(&job.tenant).copied().unwrap_or(0);
+        if open >= max_open { Submitted::Refused(Refusal::TooMany) } else { Submitted::New(job.id) }
     }
 
-    pub(super) fn submit_one(&mut self, new: NewJob, now: Timestamp) -> Submitted {
-        if let Some(reply) = self.verdict(&new, |_| false) {
-            return reply;
-        }
-        if self.jobs.len() >= self.max_jobs {
-            return Submitted::Refused(Refusal::TooMany);
-        }
-        let (job, change) = rules::admit(new, now);
-        let (id, parents) = (job.id, Arc::clone(&job.parents));
-        self.create(job, Some(change), now);
-        for parent in parents.iter() {
-            let settled = self.jobs.get(&parent.id).map(|job| job.state).filter(|state| state.is_terminal());
-            if let Some(state) = settled {
-                self.tell_child(id, parent.id, state, now);
+    /// Returns the job that has the id of a submission, or else its unique key.
+    fn holder(&self, job: &NewJob, taken: &Taken<'_>) -> Option<(JobId, Fingerprint)> {
+        let earlier = |job: &&NewJob| (job.id, job.fingerprint());
+        let stored = |id: &JobId| self.jobs.get(id).map(|job| (job.id, job.fingerprint));
+        let by_id = taken.ids.get(&job.id).map(earlier).or_else(|| stored(&job.id));
+        by_id.or_else(|| {
+            let key = job.unique.as_ref()?;
+            let stored = || self.unique.get(&(job.tenant.clone(), Arc::clone(key))).and_then(stored);
+            taken.keys.get(&(&job.tenant, &**key)).map(earlier).or_else(stored)
+        })
+    }
+
+    fn admit(&mut self, jobs: Vec<NewJob>, replies: &[Submitted], now: Timestamp) {
+        for (new, reply) in jobs.into_iter().zip(replies) {
+            if !matches!(reply, Submitted::New(_)) {
+                continue;
+            }
+            let (job, change) = rules::admit(new, now);
+            let (id, parents) = (job.id, Arc::clone(&job.parents));
+            self.create(job, Some(change), now);
+            for parent in parents.iter() {
+                if let Some(state) = self.settled_state(parent.id) {
+                    self.tell(parent.id, id, state, now);
+                }
             }
         }
-        Submitted::New(id)
+    }
+
+    fn settled_state(&self, id: JobId) -> Option<JobState> {
+        self.jobs.get(&id).map(|job| job.state).filter(|state| state.is_terminal())
     }
 
     /// Tells the children of a job that has ended, and theirs; a list instead of recursion, however deep it goes.
     pub(super) fn cascade(&mut self, ended: JobId, now: Timestamp) {
         let mut ended = VecDeque::from([ended]);
         while let Some(parent) = ended.pop_front() {
-            let Some(state) = self.jobs.get(&parent).map(|job| job.state).filter(|state| state.is_terminal())
-            else {
-                continue;
-            };
-            for child in self.children.get(&parent).cloned().unwrap_or_default() {
-                if self.tell_child(child, parent, state, now) {
+            let Some(state) = self.settled_state(parent) else { continue };
+            for child in self.children(parent) {
+                if self.tell(parent, child, state, now) {
                     ended.push_back(child);
                 }
             }
         }
     }
 
-    /// Tells a child of one parent; says whether the child has ended by it.
-    fn tell_child(&mut self, child: JobId, parent: JobId, state: JobState, now: Timestamp) -> bool {
+    /// Tells a child of a parent's end, unless it was told before; says whether the child has ended by it.
+    fn tell(&mut self, parent: JobId, child: JobId, state: JobState, now: Timestamp) -> bool {
+        match self.edges.get_mut(&(parent, child)) {
+            Some(told) if !*told => *told = true,
+            _ => return false,
+        }
         let ended = self.update(child, now, |job| {
             let change = rules::requirement(job, parent)
                 .and_then(|requires| rules::parent_settled(job, requires, state, now));
@@ -142,14 +164,16 @@ impl State {
             ((applied, change.is_some() && job.state.is_terminal()), change)
         });
         let Some((applied, ended)) = applied else { return Applied::NotFound };
-        if let (Applied::Done, Move::Finished(finish)) = (applied, &transition.step) {
-            let tenant = self.jobs.get(&transition.job).map(|job| job.tenant.clone());
-            for new in finish.spawn.iter().filter(|new| Some(&new.tenant) == tenant.as_ref()) {
-                self.submit_one(new.clone(), now);
-            }
-        }
+        // First the children that wait, then what is spawned: a spawned child of this job is told as it is admitted,
+        // and must not be told a second time.
         if ended {
             self.cascade(transition.job, now);
+        }
+        if let (Applied::Done, Move::Finished(finish)) = (applied, &transition.step)
+            && let Some(tenant) = self.jobs.get(&transition.job).map(|job| job.tenant.clone())
+        {
+            let own = finish.spawn.iter().filter(|new| new.tenant == tenant);
+            self.submit_inside(own.cloned().collect(), now);
         }
         applied
     }
@@ -235,7 +259,10 @@ impl State {
     }
 }
 
-/// The reply to a submission whose id or key is taken.
-const fn told_apart(id: JobId, same: bool) -> Submitted {
-    if same { Submitted::Existing(id) } else { Submitted::Conflict(id) }
+/// What a batch takes before it is stored.
+#[derive(Default)]
+struct Taken<'j> {
+    ids: HashMap<JobId, &'j NewJob>,
+    keys: HashMap<(&'j Tenant, &'j str), &'j NewJob>,
+    open: HashMap<&'j Tenant, u64>,
 }

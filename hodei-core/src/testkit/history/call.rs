@@ -189,7 +189,7 @@ impl From<&Transition> for Step {
         let (wait, spawn) = match &transition.step {
             Move::Retried { wait, .. } | Move::Snoozed { wait } => (Some(*wait), Vec::new()),
             Move::Finished(finish) => (None, finish.spawn.iter().map(Facts::of_new).collect()),
-            Move::Started { .. } | Move::Returned | Move::Preempted => (None, Vec::new()),
+            Move::Started { .. } | Move::Returned | Move::Preempted | Move::Lost { .. } => (None, Vec::new()),
         };
         Self { job: transition.job, epoch: transition.epoch, cause: transition.step.cause(), wait, spawn }
     }

@@ -118,8 +118,10 @@ async fn closing_its_output_does_not_end_a_process() {
 #[tokio::test]
 async fn output_held_open_by_an_unmarked_process_is_given_up() {
     let env = Env::new();
-    let (finished, stdout) =
-        env.run(script("env -i setsid -f sh -c 'echo $$; exec sleep 600'; read x")).await;
+    // The substitution ends when the sleeper has let go of its pipe: by then it is in a session of its own, without
+    // the mark, and holds the job's own output.
+    let wanted = script("exec 3>&1; echo $(env -i setsid -f sh -c 'echo $$; exec sleep 600 >&3 2>&1')");
+    let (finished, stdout) = env.run(wanted).await;
     assert!(finished.leaked && finished.escapees == 0, "{finished:?}");
     // What no mark reaches the test has to end itself.
     let pid = rustix::process::Pid::from_raw(text(&stdout).parse().unwrap()).unwrap();

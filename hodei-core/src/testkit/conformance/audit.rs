@@ -1,0 +1,135 @@
+//! What must hold of every store at every rest, whatever a property did.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::env::Env;
+use crate::error::Result;
+use crate::id::{JobId, Name, Tenant};
+use crate::job::{Epoch, Job, State, next};
+use crate::store::{Change, ChangeLog, Consistency, Counts, Cursor, Query, Scope};
+
+impl Env {
+    /// Compares everything that the store tells of itself.
+    pub(super) async fn audit(&self) {
+        let wrong = self.store().verify_indexes().await.expect("verify_indexes");
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        let jobs = self.all_jobs().await;
+        self.audit_counts(&jobs).await;
+        self.audit_limits(&jobs).await;
+        self.audit_changes(&jobs).await;
+    }
+
+    /// Reads every job, by pages.
+    pub(super) async fn all_jobs(&self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut query = Query::new().oldest_first().limit(Query::LIMIT_MAX);
+        loop {
+            let page = self.store().query(&Scope::All, query.clone()).await.expect("query");
+            let ids = page.jobs.iter().map(|job| job.id).collect();
+            let found = self.store().get_many(&Scope::All, ids, Consistency::Latest).await.expect("get");
+            assert!(found.iter().all(Option::is_some), "a job that is listed can be read");
+            jobs.extend(found.into_iter().flatten());
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return jobs,
+            }
+        }
+    }
+
+    async fn audit_counts(&self, jobs: &[Job]) {
+        let mut by_tenant: BTreeMap<Tenant, Counts> = BTreeMap::new();
+        let mut all = Counts::default();
+        for job in jobs {
+            all.moved(None, Some(job.state));
+            by_tenant.entry(job.tenant.clone()).or_default().moved(None, Some(job.state));
+        }
+        assert_eq!(self.store().counts(&Scope::All).await.expect("counts"), all, "the counts of all");
+        for (tenant, counts) in by_tenant {
+            let told = self.store().counts(&Scope::Tenant(tenant.clone())).await.expect("counts");
+            assert_eq!(told, counts, "the counts of {tenant}");
+        }
+    }
+
+    async fn audit_limits(&self, jobs: &[Job]) {
+        let mut used: HashMap<(Tenant, Name), u32> = HashMap::new();
+        for job in jobs.iter().filter(|job| job.state.is_leased()) {
+            for key in job.spec.limit_keys().iter() {
+                *used.entry((job.tenant.clone(), Name::new(key).expect("a key is a name"))).or_default() += 1;
+            }
+        }
+        for told in self.store().limits(&Scope::All).await.expect("limits") {
+            let key = (told.limit.tenant.clone(), told.limit.key.clone());
+            assert_eq!(told.in_use, used.get(&key).copied().unwrap_or(0), "the use of {key:?}");
+        }
+    }
+
+    async fn audit_changes(&self, jobs: &[Job]) {
+        let log = self.change_log(&Scope::All).await;
+        if self.seen.change_log != ChangeLog::All {
+            assert!(log.iter().all(|change| self.seen.change_log.records(change)));
+            return;
+        }
+        legal(&log, self.seen.pruned);
+        let mut last: HashMap<JobId, &Change> = HashMap::new();
+        last.extend(log.iter().map(|change| (change.job, change)));
+        for job in jobs {
+            if let Some(change) = last.get(&job.id) {
+                assert_eq!(**change, Change::of(job, change.from), "the last change tells the job");
+            } else {
+                assert!(self.seen.pruned, "every job has changes");
+            }
+        }
+        if !self.seen.pruned && !self.seen.unordered {
+            let fired = |change: &Change| change.from.is_none() && self.seen.fired.contains(&change.job);
+            let told: Vec<Change> = log.into_iter().filter(|change| !fired(change)).collect();
+            assert_eq!(told, self.seen.changes, "the log has the changes of the replies, in their order");
+        }
+    }
+
+    /// Reads all changes of a scope that are kept.
+    pub(super) async fn change_log(&self, scope: &Scope) -> Vec<Change> {
+        self.changes_after(scope, None).await.expect("changes")
+    }
+
+    /// Reads all changes of a scope after a cursor, by pages.
+    pub(super) async fn changes_after(
+        &self,
+        scope: &Scope,
+        mut after: Option<Cursor>,
+    ) -> Result<Vec<Change>> {
+        let end = self.store().changes_end().await?;
+        let mut changes = Vec::new();
+        loop {
+            let page = self.store().changes(scope, after.clone(), 500).await?;
+            assert!(page.changes.len() <= 500, "at most the limit");
+            let stuck = page.changes.is_empty() && after.as_ref() == Some(&page.next);
+            changes.extend(page.changes);
+            if page.next == end {
+                return Ok(changes);
+            }
+            assert!(!stuck, "the last page gives back the cursor of the end");
+            after = Some(page.next);
+        }
+    }
+}
+
+/// Every job walks a path of the table: each version once, in order, from where the last one led, its epochs never
+/// falling and rising with each claim.
+fn legal(log: &[Change], cut: bool) {
+    let mut at: HashMap<JobId, (u32, State, Epoch)> = HashMap::new();
+    for change in log {
+        let before = at.insert(change.job, (change.version, change.to, change.epoch));
+        match (before, change.from) {
+            (None, None) => assert_eq!(change.version, 1, "{change:?}"),
+            (None, Some(_)) => assert!(cut, "the first change of a job is its submission: {change:?}"),
+            (Some((version, state, epoch)), Some(from)) => {
+                assert_eq!((change.version, from), (version + 1, state), "{change:?}");
+                assert_eq!(next(from, change.cause), Some(change.to), "{change:?}");
+                let claimed = change.to == State::Scheduled;
+                assert!(change.epoch >= epoch && (!claimed || change.epoch > epoch), "{change:?}");
+            }
+            // An id that was pruned can be submitted anew.
+            (Some(_), None) => assert!(cut, "submitted twice: {change:?}"),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Lanes: the heads tell what is ready, and nothing else.
+
+use super::env::Env;
+use super::jobs::*;
+use crate::id::Tenant;
+use crate::job::{JobSpec, Resources};
+use crate::store::{Lane, LaneHead, Limit, QueuePolicy, Served};
+
+pub(super) async fn an_empty_store_has_no_lanes(env: &mut Env) {
+    let lanes = env.lanes().await;
+    assert_eq!((lanes.heads, lanes.next_due), (Vec::new(), None));
+}
+
+pub(super) async fn a_head_tells_level_depth_and_age(env: &mut Env) {
+    env.add(urgent(10)).await;
+    env.advance(SECOND).await;
+    let first = env.add(urgent(40)).await;
+    let since = env.now();
+    env.advance(SECOND).await;
+    env.add(urgent(40)).await;
+    env.add(urgent(10)).await;
+    let job = env.get(first).await;
+    let head = LaneHead {
+        lane: Lane::of(&job),
+        request: job.spec.request().into(),
+        level: priority(40),
+        depth: 2,
+        eligible_at: since,
+        weight: 1,
+    };
+    assert_eq!(env.lanes().await.heads, [head]);
+}
+
+pub(super) async fn heads_follow_what_is_claimed(env: &mut Env) {
+    let ids = env.add_all(vec![urgent(40), urgent(40), urgent(10)]).await;
+    for (depth, level, claimed) in [(2, 40, ids[0]), (1, 40, ids[1]), (1, 10, ids[2])] {
+        let head = env.lanes().await.heads.remove(0);
+        assert_eq!((head.depth, head.level), (depth, priority(level)));
+        env.hold(claimed).await;
+    }
+    assert_eq!(env.lanes().await.heads, []);
+}
+
+pub(super) async fn lanes_part_tenants_queues_and_requests(env: &mut Env) {
+    let large = Resources::none().cpu_millis(2_000);
+    let apart = vec![
+        job(),
+        job_for(&acme(), spec()),
+        job_of(spec().queue("other")),
+        job_of(spec().resources(large)),
+        job_of(spec().limited_by("k")),
+    ];
+    let same = vec![
+        job_of(spec().name("renamed").priority(priority(1))),
+        job_of(JobSpec::command(["other", "arguments"]).label("a", "b")),
+    ];
+    env.add_all(apart).await;
+    assert_eq!(env.lanes().await.heads.len(), 5);
+    env.add_all(same).await;
+    assert_eq!(env.lanes().await.heads.len(), 5, "names, levels and arguments share a lane");
+}
+
+pub(super) async fn only_served_queues_are_shown(env: &mut Env) {
+    env.add_all(vec![job_of(spec().queue("a")), job_of(spec().queue("b")), job_of(spec().queue("c"))]).await;
+    for queues in [&["a"][..], &["a", "c"], &["nobody"], &[]] {
+        let served = Served { queues: Some(queues.iter().copied().map(name).collect()) };
+        let mut shown: Vec<_> = env
+            .store()
+            .lanes(&served)
+            .await
+            .expect("lanes")
+            .heads
+            .into_iter()
+            .map(|head| head.lane.queue)
+            .collect();
+        shown.sort();
+        let expected: Vec<_> = queues.iter().filter(|queue| **queue != "nobody").copied().map(name).collect();
+        assert_eq!(shown, expected);
+    }
+    assert_eq!(env.lanes().await.heads.len(), 3);
+}
+
+pub(super) async fn a_delayed_job_appears_when_it_is_due(env: &mut Env) {
+    let (soon, late) = (env.ahead(SECOND), env.ahead(2 * SECOND));
+    let id = env.add(job().run_at(soon)).await;
+    env.add(job_of(spec().queue("other")).run_at(late)).await;
+    let before = env.lanes().await;
+    assert_eq!((before.heads, before.next_due), (Vec::new(), Some(soon)));
+    env.advance(SECOND).await;
+    let then = env.lanes().await;
+    let head = &then.heads[0];
+    assert_eq!((then.heads.len(), then.next_due), (1, Some(late)));
+    assert_eq!((&head.lane, head.depth, head.eligible_at), (&Lane::of(&env.get(id).await), 1, soon));
+    env.advance(HOUR).await;
+    let after = env.lanes().await;
+    assert_eq!((after.heads.len(), after.next_due), (2, None));
+}
+
+pub(super) async fn a_delayed_job_that_is_cancelled_is_due_no_more(env: &mut Env) {
+    let id = env.add(job().run_at(env.ahead(SECOND))).await;
+    env.cancel(&[id]).await;
+    assert_eq!(env.lanes().await.next_due, None);
+    env.advance(SECOND).await;
+    assert_eq!(env.lanes().await.heads, []);
+}
+
+pub(super) async fn blocked_leased_and_settled_jobs_are_in_no_lane(env: &mut Env) {
+    let parent = env.add(job()).await;
+    env.add(job_of(spec().queue("blocked")).after(needs(&[parent]))).await;
+    let running = env.running(job_of(spec().queue("running"))).await;
+    env.add(job_of(spec().queue("scheduled"))).await;
+    let ended = env.add(job_of(spec().queue("ended"))).await;
+    env.run(ended, succeeded()).await;
+    let queues = |heads: Vec<LaneHead>| heads.into_iter().map(|head| head.lane.queue).collect::<Vec<_>>();
+    assert_eq!(queues(env.lanes().await.heads), [name("default"), name("scheduled")]);
+    env.tell(&running, retried(std::time::Duration::ZERO)).await;
+    assert_eq!(queues(env.lanes().await.heads), [name("default"), name("running"), name("scheduled")]);
+}
+
+pub(super) async fn paused_queues_do_not_appear(env: &mut Env) {
+    env.add_all(vec![job(), job_for(&acme(), spec())]).await;
+    let mut policy =
+        QueuePolicy { tenant: Tenant::default(), queue: name("default"), paused: true, weight: 7 };
+    env.store().set_queue(policy.clone()).await.expect("set_queue");
+    let heads = env.lanes().await.heads;
+    assert_eq!(heads.iter().map(|head| head.lane.tenant.clone()).collect::<Vec<_>>(), [acme()]);
+    policy.paused = false;
+    env.store().set_queue(policy).await.expect("set_queue");
+    let weights: Vec<u32> = env.lanes().await.heads.iter().map(|head| head.weight).collect();
+    assert_eq!(weights, [1, 7], "in the order of the lanes");
+}
+
+pub(super) async fn limits_cut_the_depth_and_hide_the_lane(env: &mut Env) {
+    let ids = env.add_all((0..4).map(|_| job_of(spec().limited_by("k"))).collect()).await;
+    let depths = async |env: &Env| env.lanes().await.heads.iter().map(|head| head.depth).collect::<Vec<_>>();
+    for (max, expected) in [(9, vec![4]), (2, vec![2]), (0, vec![])] {
+        let limit = Limit { tenant: Tenant::default(), key: name("k"), max };
+        env.store().set_limit(limit).await.expect("set_limit");
+        assert_eq!(depths(env).await, expected, "at {max}");
+    }
+    let limit = Limit { tenant: Tenant::default(), key: name("k"), max: 2 };
+    env.store().set_limit(limit).await.expect("set_limit");
+    let held = env.hold(ids[0]).await;
+    assert_eq!(depths(env).await, [1]);
+    env.hold(ids[1]).await;
+    assert_eq!(depths(env).await, [0; 0]);
+    env.tell(&held, succeeded()).await;
+    assert_eq!(depths(env).await, [1]);
+}

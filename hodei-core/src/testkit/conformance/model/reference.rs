@@ -1,0 +1,277 @@
+//! The model: what a store must do, written with plain lists.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::id::{JobId, Name, OwnerId, Tenant};
+use crate::job::{Fingerprint, Job, Lease, NewJob, Output, State, rules};
+use crate::store::{
+    Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, Lanes, Move,
+    Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope, SubmitOptions, Submitted, Term, Transition,
+};
+use crate::time::Timestamp;
+
+/// Everything that a store should know.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) now: Timestamp,
+    pub(super) jobs: BTreeMap<JobId, Job>,
+    /// Parent and child, and whether the child was told.
+    pub(super) edges: BTreeMap<(JobId, JobId), bool>,
+    pub(super) owners: BTreeMap<OwnerId, (u64, Timestamp)>,
+    pub(super) terms: BTreeMap<Name, (Term, Timestamp)>,
+    pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
+    pub(super) limits: BTreeMap<(Tenant, Name), u32>,
+    pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
+    /// What the operation under way has changed.
+    pub(super) changes: Vec<Change>,
+}
+
+impl Model {
+    /// Lets a rule move a job.
+    pub(super) fn shift<R>(
+        &mut self,
+        id: JobId,
+        rule: impl FnOnce(&mut Job) -> (R, Option<Change>),
+    ) -> Option<R> {
+        let (reply, change) = rule(self.jobs.get_mut(&id)?);
+        let ended = change.as_ref().is_some_and(|change| change.to.is_terminal());
+        self.changes.extend(change);
+        if ended {
+            self.settle(id);
+        }
+        Some(reply)
+    }
+
+    fn settle(&mut self, ended: JobId) {
+        let mut to_tell = VecDeque::from([ended]);
+        while let Some(parent) = to_tell.pop_front() {
+            let state = self.jobs[&parent].state;
+            let untold = self.edges.iter().filter(|((from, _), told)| *from == parent && !**told);
+            for child in untold.map(|((_, child), _)| *child).collect::<Vec<_>>() {
+                if self.tell(parent, child, state) {
+                    to_tell.push_back(child);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, parent: JobId, child: JobId, state: State) -> bool {
+        self.edges.insert((parent, child), true);
+        let Some(job) = self.jobs.get_mut(&child) else { return false };
+        let requires = rules::requirement(job, parent).expect("an edge is of a parent");
+        let change = rules::parent_settled(job, requires, state, self.now);
+        let ended = change.is_some() && job.state.is_terminal();
+        self.changes.extend(change);
+        ended
+    }
+
+    pub(super) fn submit(&mut self, batch: &[NewJob], options: SubmitOptions) -> Vec<Submitted> {
+        let mut taken: Vec<&NewJob> = Vec::new();
+        let mut replies = Vec::new();
+        for new in batch {
+            let reply = self.answer(new, &taken);
+            if let Submitted::New(_) = reply {
+                taken.push(new);
+            }
+            replies.push(reply);
+        }
+        let spoiled =
+            replies.iter().any(|reply| matches!(reply, Submitted::Conflict(_) | Submitted::Refused(_)));
+        if options.atomic && spoiled {
+            for reply in replies.iter_mut().filter(|reply| matches!(reply, Submitted::New(_))) {
+                *reply = Submitted::Refused(Refusal::Together);
+            }
+            return replies;
+        }
+        let taken: Vec<NewJob> = taken.into_iter().cloned().collect();
+        taken.into_iter().for_each(|new| self.admit(new));
+        replies
+    }
+
+    fn answer(&self, new: &NewJob, taken: &[&NewJob]) -> Submitted {
+        if new.check().is_err() {
+            return Submitted::Refused(Refusal::Invalid);
+        }
+        let earlier = taken.iter().map(|job| (job.id, &job.tenant, job.unique.as_deref(), job.fingerprint()));
+        let stored = self.jobs.values();
+        let stored = stored.map(|job| (job.id, &job.tenant, job.unique.as_deref(), job.fingerprint));
+        let all: Vec<(JobId, &Tenant, Option<&str>, Fingerprint)> = earlier.chain(stored).collect();
+        let by_key = |key: &str| all.iter().find(|job| job.1 == &new.tenant && job.2 == Some(key));
+        let by_id = all.iter().find(|job| job.0 == new.id);
+        if let Some((id, .., fingerprint)) = by_id.or_else(|| by_key(new.unique.as_deref()?)) {
+            let same = *fingerprint == new.fingerprint();
+            return if same { Submitted::Existing(*id) } else { Submitted::Conflict(*id) };
+        }
+        let known = |id| all.iter().any(|job| job.0 == id && job.1 == &new.tenant);
+        let missing = new.parents.iter().find(|parent| !known(parent.id));
+        missing.map_or(Submitted::New(new.id), |parent| Submitted::Refused(Refusal::UnknownParent(parent.id)))
+    }
+
+    fn admit(&mut self, new: NewJob) {
+        let (job, change) = rules::admit(new, self.now);
+        let (id, parents) = (job.id, job.parents.clone());
+        self.jobs.insert(id, job);
+        self.changes.push(change);
+        for parent in parents.iter() {
+            self.edges.insert((parent.id, id), false);
+            let state = self.jobs[&parent.id].state;
+            if state.is_terminal() {
+                self.tell(parent.id, id, state);
+            }
+        }
+    }
+
+    pub(super) fn exchange(&mut self, exchange: &Exchange) -> Exchanged {
+        let applied = exchange.transitions.iter().map(|transition| self.apply(transition)).collect();
+        let owner_lost = !self.alive(&exchange.owner);
+        let picks = if owner_lost { &[] } else { exchange.picks.as_slice() };
+        let claimed = picks.iter().flat_map(|pick| self.claim(pick, &exchange.owner)).collect();
+        Exchanged { applied, claimed, owner_lost, next_due: self.next_due(), changes: Vec::new() }
+    }
+
+    fn apply(&mut self, transition: &Transition) -> Applied {
+        let now = self.now;
+        let applied = self.shift(transition.job, |job| rules::apply(job, transition, now));
+        if let (Some(Applied::Done), Move::Finished(finish)) = (applied, &transition.step) {
+            let tenant = &self.jobs[&transition.job].tenant;
+            let spawn: Vec<NewJob> =
+                finish.spawn.iter().filter(|new| new.tenant == *tenant).cloned().collect();
+            self.submit(&spawn, SubmitOptions::each());
+        }
+        applied.unwrap_or(Applied::NotFound)
+    }
+
+    fn claim(&mut self, pick: &Pick, owner: &Lease) -> Vec<Claimed> {
+        if self.paused(&pick.lane) {
+            return Vec::new();
+        }
+        let in_time = |job: &&Job| job.deadline.is_none_or(|deadline| deadline > self.now);
+        let ready = self.ready(&pick.lane).into_iter().filter(in_time);
+        let ready: Vec<(JobId, bool)> = ready
+            .filter(|job| job.spec.priority() >= pick.floor)
+            .map(|job| (job.id, job.lost_count > 0))
+            .collect();
+        let mut claimed: Vec<Claimed> = Vec::new();
+        for (id, lost) in ready {
+            let full = self.room(&self.jobs[&id]) == 0 || claimed.len() == pick.n as usize;
+            if full || (lost && !claimed.is_empty()) {
+                break;
+            }
+            let now = self.now;
+            let lease = owner.clone();
+            self.shift(id, |job| ((), rules::claim(job, lease, now)));
+            claimed.push(self.with_inputs(&self.jobs[&id]));
+            if lost {
+                break;
+            }
+        }
+        claimed
+    }
+
+    pub(super) fn with_inputs(&self, job: &Job) -> Claimed {
+        let input = |parent: &Job| Input {
+            job: parent.id,
+            name: parent.spec.name().clone(),
+            output: parent.output().cloned().unwrap_or_else(Output::none),
+        };
+        let parents = job.parents.iter().filter_map(|parent| self.jobs.get(&parent.id));
+        Claimed { job: job.clone(), inputs: parents.map(input).collect() }
+    }
+
+    /// The jobs of a lane that are ready, in their order.
+    fn ready(&self, lane: &Lane) -> Vec<&Job> {
+        let waits = |job: &&Job| job.state == State::Pending && job.eligible_at <= self.now;
+        let mut ready: Vec<&Job> =
+            self.jobs.values().filter(waits).filter(|job| Lane::of(job) == *lane).collect();
+        ready.sort_by_key(|job| (Reverse(job.spec.priority()), job.eligible_at, job.id));
+        ready
+    }
+
+    /// How many more jobs that ask for the same the limits let through.
+    fn room(&self, job: &Job) -> u64 {
+        let free = |key: &str| {
+            let key = Name::new(key).expect("a key is a name");
+            let max = *self.limits.get(&(job.tenant.clone(), key.clone()))?;
+            Some(u64::from(max).saturating_sub(self.in_use(&job.tenant, &key)))
+        };
+        job.spec.limit_keys().iter().filter_map(free).min().unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn in_use(&self, tenant: &Tenant, key: &Name) -> u64 {
+        let names = |job: &&Job| job.spec.limit_keys().iter().any(|named| named == key.as_str());
+        let leased = self.jobs.values().filter(|job| job.state.is_leased() && job.tenant == *tenant);
+        leased.filter(names).count() as u64
+    }
+
+    fn paused(&self, lane: &Lane) -> bool {
+        self.queues.get(&(lane.tenant.clone(), lane.queue.clone())).is_some_and(|policy| policy.paused)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        let pending = self.jobs.values().filter(|job| job.state == State::Pending);
+        pending.map(|job| job.eligible_at).filter(|at| *at > self.now).min()
+    }
+
+    /// What is ready, the heads by lane.
+    pub(super) fn lanes(&self) -> Lanes {
+        let lanes: BTreeSet<Lane> = self.jobs.values().map(Lane::of).collect();
+        let heads = lanes.into_iter().filter_map(|lane| self.head(lane)).collect();
+        Lanes { heads, next_due: self.next_due() }
+    }
+
+    fn head(&self, lane: Lane) -> Option<LaneHead> {
+        let ready = self.ready(&lane);
+        let first = *ready.first().filter(|_| !self.paused(&lane))?;
+        let level = first.spec.priority();
+        let count = ready.iter().filter(|job| job.spec.priority() == level).count() as u64;
+        let depth = count.min(self.room(first));
+        let policy = self.queues.get(&(lane.tenant.clone(), lane.queue.clone()));
+        let weight = policy.map_or(1, |policy| policy.weight);
+        let (request, eligible_at) = (first.spec.request().into(), first.eligible_at);
+        (depth > 0).then(|| LaneHead { lane, request, level, depth, eligible_at, weight })
+    }
+
+    pub(super) fn cancel(&mut self, scope: &Scope, ids: &[JobId]) -> Vec<CancelReply> {
+        let now = self.now;
+        let cancel = |id: &JobId| {
+            let seen = self.jobs.get(id).is_some_and(|job| scope.covers(&job.tenant));
+            let reply = if seen { self.shift(*id, |job| rules::cancel(job, now)) } else { None };
+            reply.unwrap_or(CancelReply::NotFound)
+        };
+        ids.iter().map(cancel).collect()
+    }
+
+    pub(super) fn redrive(&mut self, scope: &Scope, ids: &[JobId]) -> Vec<Redriven> {
+        let now = self.now;
+        let redrive = |id: &JobId| match self.jobs.get(id).filter(|job| scope.covers(&job.tenant)) {
+            None => Redriven::NotFound,
+            Some(job) if job.state == State::Succeeded => Redriven::Succeeded,
+            Some(job) if !job.state.is_terminal() => Redriven::NotTerminal,
+            Some(_) => {
+                self.shift(*id, |job| ((), rules::redrive(job, now)));
+                Redriven::Done
+            }
+        };
+        ids.iter().map(redrive).collect()
+    }
+
+    pub(super) fn counts(&self, scope: &Scope) -> Counts {
+        let mut counts = Counts::default();
+        let seen = self.jobs.values().filter(|job| scope.covers(&job.tenant));
+        seen.for_each(|job| counts.moved(None, Some(job.state)));
+        counts
+    }
+
+    /// Every job of a list, in its order.
+    pub(super) fn list(&self, scope: &Scope, query: &Query) -> Vec<JobId> {
+        let seen = self.jobs.values().filter(|job| scope.covers(&job.tenant));
+        let mut found: Vec<&Job> = seen.filter(|job| query.matches(&job.summary())).collect();
+        found.sort_by_key(|job| (job.created_at, job.id));
+        let ids = found.into_iter().map(|job| job.id);
+        match query.order {
+            crate::store::Order::OldestFirst => ids.collect(),
+            crate::store::Order::NewestFirst => ids.rev().collect(),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The model's owners, terms and maintenance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reference::Model;
+use crate::id::{JobId, Name, OwnerId, Tenant};
+use crate::job::{Lease, NewJob, State, rules};
+use crate::store::{Beat, Fired, Retention, SubmitOptions, Term};
+use crate::time::Timestamp;
+
+impl Model {
+    pub(super) fn alive(&self, lease: &Lease) -> bool {
+        let row = self.owners.get(&lease.owner);
+        row.is_some_and(|(incarnation, end)| *incarnation == lease.incarnation && *end > self.now)
+    }
+
+    pub(super) fn leads(&self, term: &Term) -> bool {
+        self.terms.get(&term.duty).is_some_and(|(last, end)| last == term && *end > self.now)
+    }
+
+    /// Takes over the lease that the store has given, unless it is not higher than the last.
+    pub(super) fn register(&mut self, owner: &OwnerId, ttl: Duration, given: &Lease) -> bool {
+        let end = self.now.saturating_add(ttl);
+        let last = self.owners.insert(owner.clone(), (given.incarnation, end));
+        given.owner == *owner && last.is_none_or(|(incarnation, _)| incarnation < given.incarnation)
+    }
+
+    pub(super) fn beat(&mut self, owners: &[Lease], ttl: Duration) -> Vec<Beat> {
+        let beat = |lease: &Lease| {
+            if !self.alive(lease) {
+                return Beat::default();
+            }
+            self.owners.insert(lease.owner.clone(), (lease.incarnation, self.now.saturating_add(ttl)));
+            let held = self.jobs.values().filter(|job| job.lease.as_ref() == Some(lease));
+            let asked = held.filter(|job| job.cancel_requested).map(|job| (job.id, job.epoch));
+            Beat { alive: true, cancel: asked.collect() }
+        };
+        owners.iter().map(beat).collect()
+    }
+
+    pub(super) fn retire(&mut self, lease: &Lease) {
+        let now = self.now;
+        if let Some((incarnation, end)) = self.owners.get_mut(&lease.owner)
+            && *incarnation == lease.incarnation
+        {
+            *end = now.min(*end);
+        }
+        for (term, end) in self.terms.values_mut().filter(|(term, _)| term.holder == *lease) {
+            debug_assert_eq!(term.holder, *lease);
+            *end = now.min(*end);
+        }
+    }
+
+    /// Says whether a duty is free, and takes over the term that the store has given.
+    pub(super) fn take_term(
+        &mut self,
+        duty: &Name,
+        holder: &Lease,
+        ttl: Duration,
+        given: Option<&Term>,
+    ) -> bool {
+        let last = self.terms.get(duty);
+        let free = last.is_none_or(|(_, end)| *end <= self.now);
+        let Some(term) = given else { return !free };
+        let rises = last.is_none_or(|(last, _)| last.number < term.number);
+        self.terms.insert(duty.clone(), (term.clone(), self.now.saturating_add(ttl)));
+        free && rises && term.duty == *duty && term.holder == *holder
+    }
+
+    pub(super) fn keep_term(&mut self, term: &Term, ttl: Duration) -> bool {
+        let leads = self.leads(term);
+        if leads {
+            self.terms.insert(term.duty.clone(), (term.clone(), self.now.saturating_add(ttl)));
+        }
+        leads
+    }
+
+    /// Ends every life and every term, as the opening of an exclusive store does.
+    pub(super) fn end_all(&mut self) {
+        let now = self.now;
+        self.owners.values_mut().for_each(|(_, end)| *end = now.min(*end));
+        self.terms.values_mut().for_each(|(_, end)| *end = now.min(*end));
+    }
+
+    /// Reaps until nothing is left to reap.
+    pub(super) fn reap(&mut self, term: &Term, lost_max: u16) {
+        if !self.leads(term) {
+            return;
+        }
+        let now = self.now;
+        let leased = self.jobs.values().filter_map(|job| Some((job.id, job.lease.clone()?)));
+        let mut lost: Vec<_> = leased.filter(|(_, lease)| !self.alive(lease)).collect();
+        lost.sort_by(|(a, of_a), (b, of_b)| (of_a, a).cmp(&(of_b, b)));
+        for (id, _) in lost {
+            self.shift(id, |job| ((), rules::lose(job, lost_max, now)));
+        }
+        loop {
+            // Who is late only because another has just ended comes in the next round.
+            let late = self.jobs.values().filter(|job| job.state == State::Pending);
+            let late =
+                late.filter_map(|job| Some((job.deadline.filter(|deadline| *deadline <= now)?, job.id)));
+            let mut late: Vec<_> = late.collect();
+            if late.is_empty() {
+                return;
+            }
+            late.sort_unstable();
+            for (_, id) in late {
+                self.shift(id, |job| ((), rules::expire(job, now)));
+            }
+        }
+    }
+
+    pub(super) fn fire(
+        &mut self,
+        term: &Term,
+        tenant: &Tenant,
+        name: &Name,
+        at: Timestamp,
+        given: Fired,
+    ) -> Fired {
+        let key = (tenant.clone(), name.clone());
+        if !self.leads(term) {
+            return Fired::TermLost;
+        }
+        let Some(schedule) = self.schedules.get_mut(&key) else { return Fired::NotFound };
+        if schedule.last_fired.is_some_and(|last| last >= at) {
+            return Fired::Already;
+        }
+        schedule.last_fired = Some(at);
+        let new = NewJob::of(tenant.clone(), Arc::clone(&schedule.spec));
+        let new = if let Fired::New(id) = given { new.id(id) } else { new };
+        let fired = Fired::New(new.id);
+        self.submit(&[new], SubmitOptions::each());
+        fired
+    }
+
+    /// Removes what is no longer kept, and says how many jobs that were.
+    pub(super) fn prune(&mut self, term: &Term, retention: Retention) -> u64 {
+        if !self.leads(term) {
+            return 0;
+        }
+        let keep = retention.jobs.max(Retention::KEYS_MIN);
+        let open = |id: &JobId| self.jobs.get(id).is_some_and(|job| !job.state.is_terminal());
+        let parent_of_open =
+            |id: JobId| self.edges.keys().any(|(parent, child)| *parent == id && open(child));
+        let old = self.jobs.values().filter(|job| job.state.is_terminal());
+        let old = old.filter(|job| job.moved_at.saturating_add(keep) <= self.now);
+        let gone: Vec<JobId> = old.map(|job| job.id).filter(|id| !parent_of_open(*id)).collect();
+        for id in &gone {
+            self.jobs.remove(id);
+            self.edges.retain(|(parent, child), _| parent != id && child != id);
+        }
+        gone.len() as u64
+    }
+}

@@ -1,0 +1,28 @@
+//! The memory store, held to the conformance suite.
+
+use hodei_core::store::MemoryStore;
+use hodei_core::testkit::conformance::{Fixture, PROPERTIES, Setup, Volatile};
+use hodei_core::{Clock, store_conformance};
+
+fn memory() -> impl Fixture + 'static {
+    Volatile::new(|setup: Setup, clock: std::sync::Arc<dyn Clock>| {
+        let mut store = MemoryStore::builder().clock(clock).change_log(setup.change_log);
+        if let Some(jobs) = setup.max_jobs {
+            store = store.max_jobs(jobs as usize);
+        }
+        if let Some(jobs) = setup.tenant_max_open {
+            store = store.tenant_max_open(jobs.into());
+        }
+        Some(store.build())
+    })
+}
+
+store_conformance!(memory());
+
+#[test]
+fn every_property_has_a_name_of_its_own() {
+    let mut names: Vec<&str> = PROPERTIES.iter().map(|property| property.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), PROPERTIES.len());
+}

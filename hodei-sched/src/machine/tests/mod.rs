@@ -1,0 +1,11 @@
+//! The machine by hand: every input and every answer of the store is the test's own.
+
+mod cancel;
+mod drain;
+mod loss;
+mod order;
+mod recovery;
+mod session;
+mod verdict;
+mod window;
+mod world;

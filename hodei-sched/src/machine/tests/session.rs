@@ -1,0 +1,173 @@
+//! Sessions: who is heard, what is said again, what is acknowledged.
+
+use std::time::Duration;
+
+use hodei_core::ErrorKind;
+use hodei_core::gateway::{News, RunningJob, StopCause};
+use hodei_core::job::{Epoch, State};
+use hodei_core::store::Move;
+
+use super::world::{Agent, World, assigned, command, success};
+use crate::machine::Input;
+
+#[test]
+fn a_job_goes_to_the_agent_that_waits_for_it() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    assert!(world.sync(&mut agent).is_none(), "nothing to say");
+    let jobs = world.submit(command(), 1);
+    let heard = world.hear(&mut agent).expect("news").expect("an answer");
+    assert_eq!((assigned(&heard), world.job(jobs[0]).state), (jobs, State::Scheduled));
+}
+
+#[test]
+fn a_call_without_news_is_answered_in_time() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    assert!(world.sync(&mut agent).is_none());
+    world.pass(Duration::from_millis(1_999));
+    assert!(world.hear(&mut agent).is_none());
+    world.pass(Duration::from_millis(1));
+    let heard = world.hear(&mut agent).expect("its time is over").expect("an answer");
+    assert_eq!((heard.assign.len(), heard.next_sync), (0, Duration::from_secs(2)));
+}
+
+#[test]
+fn what_a_lost_reply_said_is_said_again() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let jobs = world.submit(command(), 2);
+    let before = agent.state.clone();
+    let first = world.news(&mut agent);
+    agent.state = before;
+    agent.state.seq += 1;
+    let again = world.news(&mut agent);
+    assert_eq!((assigned(&first), assigned(&again)), (jobs.clone(), jobs));
+    assert!(again.number > first.number);
+    assert!(world.sync(&mut agent).is_none(), "it was seen, and is not said a third time");
+}
+
+#[test]
+fn a_report_is_taken_in_once_however_often_it_is_said() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let jobs = world.submit(command(), 1);
+    world.news(&mut agent);
+    agent.report(jobs[0], success());
+    let said = agent.state.reports.clone();
+    for _ in 0..3 {
+        agent.state.reports = said.clone();
+        world.sync(&mut agent);
+    }
+    let ends = world.exchanges.iter().flat_map(|exchange| &exchange.transitions);
+    assert_eq!(ends.filter(|transition| matches!(transition.step, Move::Finished(_))).count(), 1);
+    assert_eq!((world.job(jobs[0]).state, world.job(jobs[0]).version), (State::Succeeded, 3));
+}
+
+#[test]
+fn a_report_is_acknowledged_when_it_is_durable_and_not_before() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let jobs = world.submit(command(), 2);
+    world.news(&mut agent);
+    world.hold = true;
+    agent.report(jobs[0], success());
+    agent.report(jobs[1], News::Started);
+    assert!(world.sync(&mut agent).is_none(), "the store has not answered");
+    world.pass(Duration::from_secs(2));
+    let heard = world.hear(&mut agent).expect("its time is over").expect("an answer");
+    assert_eq!((heard.received, heard.acked), (2, 0));
+    world.let_go();
+    let heard = world.news(&mut agent);
+    assert_eq!((heard.received, heard.acked), (2, 2));
+}
+
+#[test]
+fn an_overtaken_call_is_cancelled_and_its_state_ignored() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    assert!(world.sync(&mut agent).is_none());
+    let first = agent.ticket;
+    agent.state.seq += 1;
+    world.sync(&mut agent);
+    let second = std::mem::replace(&mut agent.ticket, first);
+    assert_eq!(world.hear(&mut agent), Some(Err(ErrorKind::Cancelled)), "a later call took its place");
+    agent.state.seq = 0;
+    assert_eq!(world.sync(&mut agent), Some(Err(ErrorKind::Cancelled)), "it was overtaken on its way");
+    agent.ticket = second;
+    world.submit(command(), 1);
+    assert!(world.hear(&mut agent).expect("news").is_ok(), "the later call still waits");
+}
+
+#[test]
+fn an_earlier_life_of_a_worker_is_refused() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let mut next = agent.reborn();
+    world.sync(&mut next);
+    assert_eq!(world.sync(&mut agent), Some(Err(ErrorKind::Conflict)));
+}
+
+#[test]
+fn a_later_life_of_a_worker_takes_over() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let jobs = world.submit(command(), 1);
+    world.news(&mut agent);
+    assert!(world.sync(&mut agent).is_none());
+    let mut next = agent.reborn();
+    let heard = world.news(&mut next);
+    assert_eq!(world.hear(&mut agent), Some(Err(ErrorKind::Conflict)), "the old life is told");
+    assert_eq!((assigned(&heard), heard.assign[0].job.epoch.number()), (jobs, 2));
+}
+
+#[test]
+fn a_run_that_nobody_knows_is_stopped() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let jobs = world.submit(command(), 1);
+    world.news(&mut agent);
+    let stale = RunningJob { epoch: Epoch::from_number(9), ..agent.state.running[0] };
+    agent.state.running.push(stale);
+    let heard = world.news(&mut agent);
+    let told: Vec<_> = heard.stop.iter().map(|stop| (stop.job, stop.epoch, stop.why)).collect();
+    assert_eq!(told, [(jobs[0], stale.epoch, StopCause::LeaseLost)]);
+}
+
+#[test]
+fn a_run_whose_lease_was_lost_is_stopped_and_its_end_not_reported() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let jobs = world.submit(command(), 1);
+    world.news(&mut agent);
+    // Scheduled in the store still: cancelled at once, under a higher epoch.
+    world.cancel_in_store(jobs[0]);
+    agent.report(jobs[0], News::Started);
+    let heard = world.news(&mut agent);
+    assert_eq!(heard.stop.iter().map(|stop| stop.why).collect::<Vec<_>>(), [StopCause::LeaseLost]);
+    let before = world.exchanges.len();
+    agent.report(jobs[0], success());
+    let heard = world.news(&mut agent);
+    assert_eq!((heard.acked, world.exchanges.len()), (2, before), "acknowledged, and nothing written");
+    assert_eq!(world.job(jobs[0]).state, State::Cancelled);
+}
+
+#[test]
+fn an_agent_that_comes_back_is_heard_although_it_has_seen_many_replies() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    for _ in 0..3 {
+        world.submit(command(), 1);
+        world.news(&mut agent);
+        agent.finish_all();
+        world.sync(&mut agent);
+    }
+    let seen = agent.state.seen;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.machine.offers().count(), 0, "it was silent too long");
+    let jobs = world.submit(command(), 1);
+    let heard = world.news(&mut agent);
+    assert!(heard.number > seen, "an agent ignores a reply that is not new");
+    assert_eq!((agent.jobs(), heard.received), (jobs, 0));
+}
+
+#[test]
+fn an_offer_is_shown_while_the_agent_is_heard_of() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 3));
+    assert_eq!(world.machine.offers().count(), 0);
+    world.sync(&mut agent);
+    let shown: Vec<_> =
+        world.machine.offers().map(|(name, offer)| (name.as_str().to_owned(), offer.slots)).collect();
+    assert_eq!(shown, [("w".to_owned(), 3)]);
+    world.tell(Input::Abandon);
+    assert_eq!(world.machine.offers().count(), 0);
+}

@@ -1,0 +1,7 @@
+//! What is written is what was meant, is what was written by every build before, and is told from everything else.
+
+mod any;
+mod damage;
+mod golden;
+mod roundtrip;
+mod samples;

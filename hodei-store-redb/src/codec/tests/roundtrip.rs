@@ -1,0 +1,111 @@
+//! What is written is what is read, for values of every kind.
+
+use std::sync::Arc;
+
+use hodei_core::Tenant;
+use hodei_core::job::{Request, RequestClass, Runs};
+use hodei_core::store::{Counts, Lane, Limit, QueuePolicy, Schedule};
+use hodei_core::text::Texts;
+use proptest::option::of;
+use proptest::prelude::*;
+
+use super::any::{change, job, name, resources, settled, spec, state, time};
+use crate::codec::{self, Head, OwnerRow, TermRow};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_job_is_the_sum_of_its_rows(job in job()) {
+        let head = codec::head(job.id, &codec::head_row(&Head::of(job.clone())).unwrap()).unwrap();
+        let fixed = codec::fixed(&codec::fixed_row(&job).unwrap(), |_| None).unwrap();
+        let end = job.settled.as_deref().map(|end| codec::end(&codec::end_row(end).unwrap()).unwrap());
+        prop_assert_eq!(head.summary(), job.summary());
+        prop_assert_eq!((head.class, &head.limit_keys), (job.spec.class(), job.spec.limit_keys()));
+        prop_assert_eq!(head.full(fixed, end.map(Arc::new)), job);
+    }
+
+    #[test]
+    fn ends_and_changes_come_back(end in settled(), changes in prop::collection::vec(change(), 0..5)) {
+        prop_assert_eq!(codec::end(&codec::end_row(&end).unwrap()).unwrap(), end);
+        prop_assert_eq!(codec::changes(&codec::changes_row(&changes).unwrap()).unwrap(), changes);
+    }
+
+    #[test]
+    fn a_known_spec_is_taken_as_it_is(job in job()) {
+        let row = codec::fixed_row(&job).unwrap();
+        let known = |fingerprint| (fingerprint == job.spec.fingerprint()).then(|| Arc::clone(&job.spec));
+        prop_assert!(Arc::ptr_eq(&codec::fixed(&row, known).unwrap().spec, &job.spec));
+    }
+
+    #[test]
+    fn lanes_come_back(
+        of in (name(), name(), any::<u64>()),
+        kind in of(name()),
+        resources in resources(),
+        keys in prop::collection::vec(name(), 0..4),
+    ) {
+        let lane = Lane { tenant: Tenant::from(of.0), queue: of.1, class: RequestClass::from_number(of.2) };
+        let runs = kind.map_or(Runs::Command, Runs::Handler);
+        let limit_keys = Texts::new(keys.iter().map(|key| key.as_str())).unwrap();
+        let request = Request { runs, resources, limit_keys };
+        let row = codec::lane_row(&lane, &request).unwrap();
+        prop_assert_eq!(codec::lane(&row).unwrap(), (lane, request));
+    }
+
+    #[test]
+    fn what_operators_set_comes_back(
+        of in (name(), name()),
+        numbers in any::<(u32, u32, bool)>(),
+        spec in spec(),
+        rule in any::<String>(),
+        last_fired in of(time()),
+    ) {
+        let (tenant, name) = (Tenant::from(of.0), of.1);
+        let (max, weight, paused) = numbers;
+        let limit = Limit { tenant: tenant.clone(), key: name.clone(), max };
+        prop_assert_eq!(codec::limit(&codec::limit_row(&limit).unwrap()).unwrap(), limit);
+        let queue = QueuePolicy { tenant: tenant.clone(), queue: name.clone(), paused, weight };
+        prop_assert_eq!(codec::queue(&codec::queue_row(&queue).unwrap()).unwrap(), queue);
+        let schedule = Schedule { tenant, name, rule: Arc::from(rule), spec: Arc::new(spec), last_fired };
+        prop_assert_eq!(codec::schedule(&codec::schedule_row(&schedule).unwrap()).unwrap(), schedule);
+    }
+
+    #[test]
+    fn small_rows_come_back(
+        tenant in name(),
+        numbers in any::<[u64; 7]>(),
+        of in any::<(u64, u64, i64)>(),
+        id in any::<[u8; 16]>(),
+        state in state(),
+    ) {
+        let (tenant, counts) = (Tenant::from(tenant), Counts::from_numbers(numbers));
+        let back = codec::counts(&codec::counts_row(&tenant, &counts).unwrap()).unwrap();
+        prop_assert_eq!(back.1.of(state), numbers[state as usize]);
+        prop_assert_eq!(back, (tenant.clone(), counts));
+        prop_assert_eq!(codec::number(&codec::number_row(of.0).unwrap()).unwrap(), of.0);
+        let id = hodei_core::JobId::from_bytes(id);
+        prop_assert_eq!(codec::id(&codec::id_row(id).unwrap()).unwrap(), id);
+        let owner = codec::encode(&OwnerRow { incarnation: of.0, expires_at: of.2 }, 0).unwrap();
+        let owner: OwnerRow = codec::decode(&owner).unwrap();
+        prop_assert_eq!((owner.incarnation, owner.expires_at), (of.0, of.2));
+        let (number, incarnation, expires_at) = of;
+        let row = TermRow { number, owner: tenant.as_str(), incarnation, expires_at };
+        let row = codec::encode(&row, 0).unwrap();
+        let term: TermRow<'_> = codec::decode(&row).unwrap();
+        prop_assert_eq!((term.number, term.owner), (number, tenant.as_str()));
+        prop_assert_eq!((term.incarnation, term.expires_at), (incarnation, expires_at));
+    }
+}
+
+#[test]
+fn edges_come_back() {
+    use hodei_core::job::Requires;
+    for edge in
+        [Requires::Success, Requires::Ended].map(|requires| [(requires, false), (requires, true)]).concat()
+    {
+        assert_eq!(codec::edge(&codec::edge_row(edge.0, edge.1).unwrap()).unwrap(), edge);
+    }
+    let unknown = codec::encode(&(2_u8, false), 0).unwrap();
+    assert_eq!(codec::edge(&unknown).unwrap_err().kind(), hodei_core::ErrorKind::Corrupt);
+}

@@ -1,0 +1,11 @@
+//! Questions, answered from a snapshot.
+
+mod change;
+mod lane;
+mod list;
+mod policy;
+
+pub(crate) use change::{changes, changes_examined, cursor_before};
+pub(crate) use lane::{lanes, next_due};
+pub(crate) use list::{jobs, outputs, page, rows_of};
+pub(crate) use policy::{limits, queues, schedules};

@@ -1,0 +1,267 @@
+//! The store, and how its verbs reach the threads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream;
+use hodei_core::job::{Job, Lease, NewJob, Output};
+use hodei_core::store::{
+    Beat, CancelReply, Capabilities, ChangePage, Claimed, Committed, Consistency, Coordination, Counts,
+    Cursor, Exchange, Exchanged, Fired, JobStore, Lanes, Limit, LimitUse, Page, Policies, Pruned, Query,
+    QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted,
+    SummaryStream, Term, Wakeups,
+};
+use hodei_core::{JobId, Name, OwnerId, Result, Tenant, Timestamp};
+
+use crate::config::RedbStoreBuilder;
+use crate::index::Index;
+use crate::inner::Inner;
+use crate::query;
+use crate::reader::{INLINE_ROWS, Reader, Snapshot};
+use crate::rows::Rows;
+use crate::sync::{Threads, lock};
+use crate::txn::{self, Work};
+use crate::writer::Writer;
+
+/// A store in one redb file. Cloning shares it; dropping the last clone waits for the writes that were asked for and
+/// closes the file.
+///
+/// # Cancel safety
+///
+/// A call whose future is dropped may still be carried out, whole; what it would have answered is found out as after
+/// a lost reply.
+#[derive(Clone, Debug)]
+pub struct RedbStore(Arc<Shared>);
+
+/// The order matters: without the ways to them, the threads end, and are waited for.
+#[derive(Debug)]
+struct Shared {
+    inner: Arc<Inner>,
+    writer: Writer,
+    reader: Reader,
+    _threads: Threads,
+}
+
+impl RedbStore {
+    /// Opens a file, or makes it, with the limits of [`RedbStore::builder`] as they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedbStoreBuilder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Begins to say how a file is to be opened.
+    pub fn builder(path: impl AsRef<Path>) -> RedbStoreBuilder {
+        RedbStoreBuilder::new(path.as_ref())
+    }
+
+    pub(crate) fn start(config: RedbStoreBuilder) -> Result<Self> {
+        let inner = Arc::new(Inner::open(config)?);
+        let (reader, reading) = Reader::start()?;
+        let (writer, writing) = Writer::start(&inner)?;
+        Ok(Self(Arc::new(Shared { inner, writer, reader, _threads: Threads(vec![reading, writing]) })))
+    }
+
+    async fn write<R, F>(&self, op: &'static str, items: usize, run: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static,
+    {
+        self.0.writer.write(op, items, run).await
+    }
+
+    async fn read<R, F>(&self, op: &'static str, rows: usize, read: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,
+    {
+        self.0.reader.read(&self.0.inner, op, rows, read).await
+    }
+
+    /// Looks at what is kept in memory.
+    fn look<R>(&self, look: impl FnOnce(&Index) -> R) -> R {
+        look(&lock(&self.0.inner.index))
+    }
+}
+
+#[async_trait]
+impl JobStore for RedbStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, exclusive: true }
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.0.inner.stats.snapshot()
+    }
+
+    async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
+        self.write("store.submit", jobs.len(), move |work| txn::submit(work, &jobs, options)).await
+    }
+
+    async fn lanes(&self, served: &Served) -> Result<Lanes> {
+        let now = self.0.inner.config.clock.now();
+        if self.read("store.lanes", 1, query::next_due).await?.is_some_and(|due| due <= now) {
+            self.write("store.promote", 1, txn::promote).await?;
+        }
+        let (inner, served) = (Arc::clone(&self.0.inner), served.clone());
+        let rows = self.look(|index| index.lanes.len());
+        self.read("store.lanes", rows, move |rows| query::lanes(rows, &inner.index, &served)).await
+    }
+
+    async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
+        let claims: usize = exchange.picks.iter().map(|pick| pick.n as usize).sum();
+        let items = exchange.transitions.len().saturating_add(claims);
+        self.write("store.exchange", items, move |work| txn::exchange(work, &exchange)).await
+    }
+
+    async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
+        let scope = scope.clone();
+        self.write("store.request_cancel", jobs.len(), move |work| txn::cancel(work, &scope, &jobs)).await
+    }
+
+    async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
+        let owner = owner.clone();
+        self.read("store.leases_of", INLINE_ROWS + 1, move |rows| rows.held(&owner)).await
+    }
+
+    async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>> {
+        let scope = scope.clone();
+        self.write("store.redrive", jobs.len(), move |work| txn::redrive(work, &scope, &jobs)).await
+    }
+
+    async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
+        let term = term.clone();
+        self.write("store.reap", limit, move |work| txn::reap(work, &term, lost_max, limit)).await
+    }
+
+    async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
+        let (term, tenant, schedule) = (term.clone(), tenant.clone(), schedule.clone());
+        self.write("store.fire", 1, move |work| txn::fire(work, &term, &tenant, &schedule, at)).await
+    }
+
+    async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
+        let term = term.clone();
+        self.write("store.prune", limit, move |work| txn::prune(work, &term, retention, limit)).await
+    }
+
+    async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {
+        let scope = scope.clone();
+        self.read("store.get_many", jobs.len() * 3, move |rows| query::jobs(rows, &scope, &jobs)).await
+    }
+
+    async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
+        let scope = scope.clone();
+        let tenants = self.look(|index| index.counts.len());
+        let rows = query::rows_of(&scope, &query, tenants);
+        self.read("store.query", rows, move |rows| query::page(rows, &scope, &query)).await
+    }
+
+    fn stream(&self, scope: &Scope, query: Query) -> SummaryStream {
+        let start = (self.clone(), scope.clone(), Some(query));
+        Box::pin(stream::try_unfold(start, |(store, scope, mut rest)| async move {
+            while let Some(query) = rest {
+                let page = store.query(&scope, query.clone()).await?;
+                rest = page.next.map(|next| query.after(next));
+                if !page.jobs.is_empty() {
+                    return Ok(Some((page.jobs, (store, scope, rest))));
+                }
+            }
+            Ok(None)
+        }))
+    }
+
+    async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
+        let scope = scope.clone();
+        self.read("store.outputs", jobs.len() * 2, move |rows| query::outputs(rows, &scope, &jobs)).await
+    }
+
+    async fn counts(&self, scope: &Scope) -> Result<Counts> {
+        Ok(self.look(|index| index.counts_of(scope)))
+    }
+
+    async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
+        let scope = scope.clone();
+        let rows = query::changes_examined(&scope, limit);
+        self.read("store.changes", rows, move |rows| query::changes(rows, &scope, after.as_ref(), limit))
+            .await
+    }
+
+    async fn changes_end(&self) -> Result<Cursor> {
+        Ok(self.look(|index| query::cursor_before(index.next_change)))
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.0.inner.bell.listen()
+    }
+
+    async fn verify_indexes(&self) -> Result<Vec<String>> {
+        self.write("store.verify_indexes", 1, txn::contradictions).await
+    }
+}
+
+#[async_trait]
+impl Coordination for RedbStore {
+    async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
+        let owner = owner.clone();
+        self.write("store.register", 1, move |work| txn::register(work, &owner, ttl)).await
+    }
+
+    async fn beat(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>> {
+        self.write("store.beat", owners.len(), move |work| txn::beat(work, &owners, ttl)).await
+    }
+
+    async fn retire(&self, owner: &Lease) -> Result<()> {
+        let owner = owner.clone();
+        self.write("store.retire", 1, move |work| txn::retire(work, &owner)).await
+    }
+
+    async fn take_term(&self, duty: &Name, holder: &Lease, ttl: Duration) -> Result<Option<Term>> {
+        let (duty, holder) = (duty.clone(), holder.clone());
+        self.write("store.take_term", 1, move |work| txn::take_term(work, &duty, &holder, ttl)).await
+    }
+
+    async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
+        let term = term.clone();
+        self.write("store.keep_term", 1, move |work| txn::keep_term(work, &term, ttl)).await
+    }
+}
+
+#[async_trait]
+impl Policies for RedbStore {
+    async fn set_queue(&self, policy: QueuePolicy) -> Result<()> {
+        self.write("store.set_queue", 1, move |work| txn::set_queue(work, &policy)).await
+    }
+
+    async fn queues(&self, scope: &Scope) -> Result<Vec<QueuePolicy>> {
+        let scope = scope.clone();
+        self.read("store.queues", INLINE_ROWS + 1, move |rows| query::queues(rows, &scope)).await
+    }
+
+    async fn set_limit(&self, limit: Limit) -> Result<()> {
+        self.write("store.set_limit", 1, move |work| txn::set_limit(work, &limit)).await
+    }
+
+    async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
+        let (inner, scope) = (Arc::clone(&self.0.inner), scope.clone());
+        self.read("store.limits", INLINE_ROWS + 1, move |rows| query::limits(rows, &inner.index, &scope))
+            .await
+    }
+
+    async fn set_schedule(&self, schedule: Schedule) -> Result<()> {
+        self.write("store.set_schedule", 1, move |work| txn::set_schedule(work, &schedule)).await
+    }
+
+    async fn remove_schedule(&self, tenant: &Tenant, name: &Name) -> Result<bool> {
+        let (tenant, name) = (tenant.clone(), name.clone());
+        self.write("store.remove_schedule", 1, move |work| txn::remove_schedule(work, &tenant, &name)).await
+    }
+
+    async fn schedules(&self, scope: &Scope) -> Result<Vec<Schedule>> {
+        let scope = scope.clone();
+        self.read("store.schedules", INLINE_ROWS + 1, move |rows| query::schedules(rows, &scope)).await
+    }
+}

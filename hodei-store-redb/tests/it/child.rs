@@ -1,0 +1,54 @@
+//! The other process: this very program, told by its environment what to do.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{Write as _, stdout};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use hodei_store_redb::RedbStore;
+
+use crate::kill;
+
+const ORDER: &str = "HODEI_REDB_TEST_ORDER";
+const FILE: &str = "HODEI_REDB_TEST_FILE";
+
+/// What another process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Opens the file and says how that went.
+    Open,
+    /// Submits and settles jobs without end, and says each that was acknowledged.
+    Work,
+}
+
+/// Starts another process on a file; what it says comes through a pipe.
+pub(crate) fn spawn(order: Order, file: &Path) -> Child {
+    Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", "child::it_does_what_its_environment_says", "--nocapture", "--test-threads=1"])
+        .env(ORDER, format!("{order:?}"))
+        .env(FILE, file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process more")
+}
+
+/// Says something to the parent, past the capture of the test harness.
+pub(crate) fn say(line: impl Display) {
+    let mut out = stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("the parent listens");
+}
+
+#[test]
+fn it_does_what_its_environment_says() {
+    let file = env::var_os(FILE);
+    match env::var(ORDER).as_deref() {
+        Ok("Open") => match RedbStore::open(file.unwrap()) {
+            Ok(_) => say("opened: fine"),
+            Err(error) => say(format_args!("opened: {:?}", error.kind())),
+        },
+        Ok("Work") => kill::work(RedbStore::open(file.unwrap()).unwrap()),
+        _ => assert_eq!(file, None, "without an order there is nothing to do"),
+    }
+}

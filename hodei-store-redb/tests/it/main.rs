@@ -1,0 +1,13 @@
+//! What the embedded store promises beyond what every store does: one file, opened by one, kept whole.
+
+mod budget;
+mod child;
+mod damage;
+mod env;
+mod gate;
+mod group;
+mod index;
+mod kill;
+mod open;
+mod query;
+mod reopen;

@@ -1,0 +1,181 @@
+//! What can stand where the file should be.
+
+use std::fs;
+use std::path::Path;
+
+use hodei_core::ErrorKind;
+use hodei_core::store::{JobStore, Scope};
+use hodei_store_redb::{RedbStore, Verify};
+use redb::{Database, TableDefinition};
+
+use crate::child::{Order, spawn};
+use crate::env::{Env, everything, job, submit};
+use crate::reopen::populate;
+
+const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
+
+fn kind_of(path: &Path) -> ErrorKind {
+    RedbStore::open(path).expect_err("this is no store").kind()
+}
+
+/// A file with a table of the name `meta`, written by somebody else or by a version of the future.
+fn meta_file(path: &Path, row: &[u8]) {
+    let db = Database::create(path).expect("a new file");
+    let txn = db.begin_write().expect("a sound file");
+    txn.open_table(META).expect("a new table").insert(&b"schema"[..], row).expect("room");
+    txn.commit().expect("room");
+}
+
+/// A row with a number, as the format says it: format, number, checksum.
+fn number_row(number: u8) -> Vec<u8> {
+    let body = [0x21, number];
+    [&body[..], &crc32fast::hash(&body).to_le_bytes()].concat()
+}
+
+#[tokio::test]
+async fn it_is_open_once_at_a_time() {
+    let env = Env::new();
+    let store = env.open();
+    let clone = store.clone();
+    assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Locked);
+    drop(store);
+    assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Locked, "a clone is still there");
+    let child = spawn(Order::Open, &env.path()).wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&child.stdout).contains("opened: Locked"), "{child:?}");
+    assert_eq!(clone.counts(&Scope::All).await.unwrap().total(), 0, "the first one lives on");
+    drop(clone);
+    let child = spawn(Order::Open, &env.path()).wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&child.stdout).contains("opened: fine"), "{child:?}");
+    drop(env.open());
+}
+
+#[test]
+fn what_is_no_store_is_corrupt_and_stays_as_it_is() {
+    let env = Env::new();
+    let path = env.path();
+    let noise: Vec<u8> = (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    for bytes in [&b"x"[..], b"redb", b"Dear diary,\n", &[0; 4_096], &[0xff; 100], &noise] {
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(kind_of(&path), ErrorKind::Corrupt, "{} bytes", bytes.len());
+        assert!(fs::read(&path).unwrap() == bytes, "{} bytes were changed", bytes.len());
+    }
+}
+
+#[test]
+fn a_database_of_another_program_is_corrupt_and_stays_as_it_is() {
+    let env = Env::new();
+    let path = env.path();
+    let db = Database::create(&path).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(TableDefinition::<u64, u64>::new("songs")).unwrap().insert(1, 2).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let before = fs::read(&path).unwrap();
+    assert_eq!(kind_of(&path), ErrorKind::Corrupt);
+    assert!(fs::read(&path).unwrap() == before);
+    for row in [&b""[..], b"1", &[0x21, 1, 0, 0, 0, 0]] {
+        fs::remove_file(&path).unwrap();
+        meta_file(&path, row);
+        assert_eq!(kind_of(&path), ErrorKind::Corrupt, "{row:?}");
+    }
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_told_and_not_touched() {
+    let env = Env::new();
+    let path = env.path();
+    meta_file(&path, &number_row(2));
+    let before = fs::read(&path).unwrap();
+    for verify in [Verify::AfterCrash, Verify::Always] {
+        let error = env.builder().verify(verify).open().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SchemaTooNew);
+        assert_eq!((error.context("schema"), error.context("known")), (Some("2"), Some("1")));
+        assert!(fs::read(&path).unwrap() == before, "not one byte is another");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_table_is_corrupt() {
+    let env = Env::new();
+    populate(&env, &env.open()).await;
+    let whole = fs::read(env.path()).unwrap();
+    let db = Database::create(env.path()).unwrap();
+    let names: Vec<String> = {
+        use redb::{ReadableDatabase, TableHandle};
+        db.begin_read().unwrap().list_tables().unwrap().map(|table| table.name().to_owned()).collect()
+    };
+    drop(db);
+    assert_eq!(names.len(), 21);
+    for name in names {
+        fs::write(env.path(), &whole).unwrap();
+        let db = Database::create(env.path()).unwrap();
+        let txn = db.begin_write().unwrap();
+        assert!(txn.delete_table(TableDefinition::<&[u8], &[u8]>::new(&name)).unwrap());
+        txn.commit().unwrap();
+        drop(db);
+        assert_eq!(kind_of(&env.path()), ErrorKind::Corrupt, "without {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_other_types_is_corrupt() {
+    let env = Env::new();
+    drop(env.open());
+    let db = Database::create(env.path()).unwrap();
+    let txn = db.begin_write().unwrap();
+    assert!(txn.delete_table(TableDefinition::<&[u8], &[u8]>::new("ready")).unwrap());
+    txn.open_table(TableDefinition::<u64, u64>::new("ready")).unwrap().insert(1, 2).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    assert_eq!(kind_of(&env.path()), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn an_empty_file_and_an_empty_database_become_stores() {
+    let env = Env::new();
+    fs::write(env.path(), b"").unwrap();
+    submit(&env.open(), vec![job()]).await;
+    assert_eq!(everything(&env.open()).await.unwrap().jobs.len(), 1);
+    fs::remove_file(env.path()).unwrap();
+    // As a crash between the making of the file and that of the tables leaves it.
+    drop(Database::create(env.path()).unwrap());
+    submit(&env.open(), vec![job()]).await;
+    assert_eq!(everything(&env.open()).await.unwrap().jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_is_an_error_at_every_length() {
+    let env = Env::new();
+    populate(&env, &env.open()).await;
+    let whole = fs::read(env.path()).unwrap();
+    for eighth in 0..24 {
+        let mut cut = whole.clone();
+        cut.truncate((whole.len() * eighth / 24).max(1));
+        fs::write(env.path(), &cut).unwrap();
+        assert_eq!(kind_of(&env.path()), ErrorKind::Corrupt, "{} of {}", cut.len(), whole.len());
+    }
+}
+
+#[test]
+fn what_is_no_file_is_an_error_of_input_and_output() {
+    let env = Env::new();
+    assert_eq!(kind_of(env.dir.path()), ErrorKind::Io);
+    assert_eq!(kind_of(&env.dir.path().join("missing").join("jobs.redb")), ErrorKind::Io);
+    assert_eq!(kind_of(Path::new("/dev/null")), ErrorKind::Io);
+    assert_eq!(kind_of(Path::new("/dev/full")), ErrorKind::Io);
+}
+
+#[test]
+fn a_limit_of_zero_is_told_by_name_before_the_file_is_made() {
+    let env = Env::new();
+    for (builder, field) in [
+        (env.builder().group_calls(0), "group_calls"),
+        (env.builder().group_items(0), "group_items"),
+        (env.builder().waiting_calls(0), "waiting_calls"),
+    ] {
+        let error = builder.open().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(field), "{error}");
+    }
+    assert!(!env.path().exists());
+}
