@@ -1,6 +1,5 @@
 //! A random run: clients, workers and leaders on one store, with retries, crashes and stale reports.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,7 +55,6 @@ pub(crate) struct World {
     clock: Arc<ManualClock>,
     /// The submitted jobs, for whoever cancels, redrives, reads or waits for one.
     jobs: std::sync::Mutex<Vec<NewJob>>,
-    redriven: std::sync::Mutex<HashSet<JobId>>,
     /// The clients that have not ended.
     clients: AtomicU64,
 }
@@ -148,29 +146,11 @@ impl World {
         let memory = MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
         let mangled = Mangled::new(memory, plan.seed, plan.chaos, plan.bug);
         let store = RecordingStore::new(mangled, Recorder::new());
-        Self {
-            store,
-            clock,
-            jobs: std::sync::Mutex::default(),
-            redriven: std::sync::Mutex::default(),
-            clients: AtomicU64::new(plan.clients),
-        }
+        Self { store, clock, jobs: std::sync::Mutex::default(), clients: AtomicU64::new(plan.clients) }
     }
 
     fn known(&self) -> Vec<NewJob> {
         self.jobs.lock().expect("no actor panics").clone()
-    }
-
-    /// The jobs that no other waits for to its end, however it ends.
-    fn childless(&self) -> Vec<NewJob> {
-        let known = self.known();
-        let parents: HashSet<JobId> = known
-            .iter()
-            .flat_map(|job| job.parents.iter())
-            .filter(|parent| parent.requires == Requires::Ended)
-            .map(|parent| parent.id)
-            .collect();
-        known.into_iter().filter(|job| !parents.contains(&job.id)).collect()
     }
 
     async fn client(&self, dice: &Dice, rounds: u64) {
@@ -182,9 +162,8 @@ impl World {
                     let _ = self.store.request_cancel(&scope, vec![job.id]).await;
                 }
                 1 => {
-                    let Some(job) = dice.pick(&self.childless()) else { continue };
+                    let Some(job) = dice.pick(&self.known()) else { continue };
                     let scope = scope_of(dice, &job);
-                    self.redriven.lock().expect("no actor panics").insert(job.id);
                     let _ = self.store.redrive(&scope, vec![job.id]).await;
                 }
                 2 => self.read(dice).await,
@@ -261,9 +240,6 @@ impl World {
             parents.sort_unstable();
             parents.dedup();
             let requires = if dice.one_in(2) { Requires::Ended } else { Requires::Success };
-            let redriven = self.redriven.lock().expect("no actor panics");
-            parents.retain(|parent| requires == Requires::Success || !redriven.contains(parent));
-            drop(redriven);
             job = job.after(parents.into_iter().map(|id| Parent { id, requires }));
         }
         job
@@ -350,7 +326,8 @@ impl World {
         let job = &claimed.job;
         let failure = Failure::new(FailureClass::Error, "it failed");
         let wait = Duration::from_millis(dice.below(50));
-        match dice.below(8) {
+        match dice.below(9) {
+            8 => Move::Lost { lost_max: LOST_MAX },
             0 | 1 if job.attempt + 1 < job.spec.retry().max_attempts => {
                 Move::Retried { failure, wait, manifest: None }
             }

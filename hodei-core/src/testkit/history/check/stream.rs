@@ -77,9 +77,7 @@ const fn may_cause(call: &Call, cause: Cause) -> bool {
     match call {
         Call::Submit { .. } => parent || matches!(cause, Cause::Submitted),
         Call::Fire { .. } => matches!(cause, Cause::Submitted),
-        Call::Exchange { .. } => {
-            !matches!(cause, Cause::Redriven | Cause::Lost | Cause::LostTooOften | Cause::DeadlinePassed)
-        }
+        Call::Exchange { .. } => !matches!(cause, Cause::Redriven | Cause::DeadlinePassed),
         Call::RequestCancel { .. } => parent || matches!(cause, Cause::Cancelled),
         Call::Redrive { .. } => matches!(cause, Cause::Redriven),
         Call::Reap { .. } => {
