@@ -91,7 +91,7 @@ impl<'h> JobBook<'h> {
     /// know the time to run.
     fn shown(&mut self, facts: &'h Facts) {
         let mut same = self.candidates.iter().filter(|known| known.fingerprint == facts.fingerprint);
-        self.stored = self.stored.or(same.next().copied()).or(Some(facts));
+        self.stored = self.stored.or_else(|| same.next().copied()).or(Some(facts));
     }
 
     fn acknowledge(&mut self, at: usize) {
