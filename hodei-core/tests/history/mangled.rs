@@ -1,7 +1,7 @@
 //! A store that is slow, loses replies, and may have a bug.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -249,7 +249,7 @@ impl JobStore for Mangled {
         let mut fired = self.inner.fire(term, tenant, schedule, at).await?;
         if self.has(Bug::FiresTwice) && fired == Fired::Already {
             let schedules = self.inner.schedules(&tenant.clone().into()).await?;
-            let job = NewJob::of(tenant.clone(), schedules[0].spec.clone());
+            let job = NewJob::of(tenant.clone(), Arc::clone(&schedules[0].spec));
             fired = Fired::New(job.id);
             self.inner.submit(vec![job], SubmitOptions::each()).await?;
         }

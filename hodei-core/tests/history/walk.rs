@@ -1,6 +1,5 @@
 //! A random run: clients, workers and leaders on one store, with retries, crashes and stale reports.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,7 +55,8 @@ pub(crate) struct World {
     clock: Arc<ManualClock>,
     /// The submitted jobs, for whoever cancels, redrives, reads or waits for one.
     jobs: std::sync::Mutex<Vec<NewJob>>,
-    redriven: std::sync::Mutex<HashSet<JobId>>,
+    /// The clients that have not ended.
+    clients: AtomicU64,
 }
 
 /// One actor's dice.
@@ -132,6 +132,7 @@ async fn act(world: Arc<World>, plan: Plan, n: u64) {
     let dice = Dice(AtomicU64::new(mixed(plan.seed ^ (n << 32))));
     if n < plan.clients {
         world.client(&dice, plan.rounds).await;
+        world.clients.fetch_sub(1, Ordering::Release);
     } else if n < plan.clients + plan.workers {
         world.worker(&dice, n, plan.rounds).await;
     } else {
@@ -145,23 +146,11 @@ impl World {
         let memory = MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
         let mangled = Mangled::new(memory, plan.seed, plan.chaos, plan.bug);
         let store = RecordingStore::new(mangled, Recorder::new());
-        Self { store, clock, jobs: std::sync::Mutex::default(), redriven: std::sync::Mutex::default() }
+        Self { store, clock, jobs: std::sync::Mutex::default(), clients: AtomicU64::new(plan.clients) }
     }
 
     fn known(&self) -> Vec<NewJob> {
         self.jobs.lock().expect("no actor panics").clone()
-    }
-
-    /// The jobs that no other waits for to its end, however it ends.
-    fn childless(&self) -> Vec<NewJob> {
-        let known = self.known();
-        let parents: HashSet<JobId> = known
-            .iter()
-            .flat_map(|job| job.parents.iter())
-            .filter(|parent| parent.requires == Requires::Ended)
-            .map(|parent| parent.id)
-            .collect();
-        known.into_iter().filter(|job| !parents.contains(&job.id)).collect()
     }
 
     async fn client(&self, dice: &Dice, rounds: u64) {
@@ -173,9 +162,8 @@ impl World {
                     let _ = self.store.request_cancel(&scope, vec![job.id]).await;
                 }
                 1 => {
-                    let Some(job) = dice.pick(&self.childless()) else { continue };
+                    let Some(job) = dice.pick(&self.known()) else { continue };
                     let scope = scope_of(dice, &job);
-                    self.redriven.lock().expect("no actor panics").insert(job.id);
                     let _ = self.store.redrive(&scope, vec![job.id]).await;
                 }
                 2 => self.read(dice).await,
@@ -252,9 +240,6 @@ impl World {
             parents.sort_unstable();
             parents.dedup();
             let requires = if dice.one_in(2) { Requires::Ended } else { Requires::Success };
-            let redriven = self.redriven.lock().expect("no actor panics");
-            parents.retain(|parent| requires == Requires::Success || !redriven.contains(parent));
-            drop(redriven);
             job = job.after(parents.into_iter().map(|id| Parent { id, requires }));
         }
         job
@@ -341,7 +326,8 @@ impl World {
         let job = &claimed.job;
         let failure = Failure::new(FailureClass::Error, "it failed");
         let wait = Duration::from_millis(dice.below(50));
-        match dice.below(8) {
+        match dice.below(9) {
+            8 => Move::Lost { lost_max: LOST_MAX },
             0 | 1 if job.attempt + 1 < job.spec.retry().max_attempts => {
                 Move::Retried { failure, wait, manifest: None }
             }
@@ -379,13 +365,27 @@ impl World {
             }
             let at = Timestamp::from_micros(i64::try_from(round / 4).expect("a small number"));
             let _ = self.store.fire(term, &tenant(0), &name, at).await;
-            if prunes {
-                // Now and then everything that has ended is old enough to go.
-                self.clock.advance(if dice.one_in(10) { Retention::KEYS_MIN } else { Duration::ZERO });
-                let retention = Retention { jobs: Retention::KEYS_MIN, ..Retention::default() };
-                let _ = self.store.prune(term, retention, 5).await;
-            }
             tokio::task::yield_now().await;
+        }
+        if let Some(term) = term.filter(|_| prunes) {
+            self.prune(&term).await;
+        }
+    }
+
+    /// Prunes when the clients are gone: whoever submits again what was pruned submits it anew.
+    async fn prune(&self, term: &Term) {
+        while self.clients.load(Ordering::Acquire) > 0 {
+            tokio::task::yield_now().await;
+        }
+        self.clock.advance(Retention::KEYS_MIN);
+        let retention = Retention { jobs: Retention::KEYS_MIN, ..Retention::default() };
+        let duty = (term.duty.clone(), term.holder.clone());
+        for _ in 0..TRIES {
+            if let Ok(Some(term)) = self.store.take_term(&duty.0, &duty.1, TTL).await {
+                let _ = self.store.prune(&term, retention, 5).await;
+                let _ = self.store.prune(&term, retention, 5).await;
+            }
+            self.clock.advance(TTL);
         }
     }
 }

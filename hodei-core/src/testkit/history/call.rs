@@ -180,18 +180,25 @@ pub struct Step {
     pub cause: Cause,
     /// How long the job is to wait, where it goes back.
     pub wait: Option<Duration>,
+    /// How many losses are one too many, where it was lost.
+    pub lost_max: Option<u16>,
     /// What is to be submitted with it.
     pub spawn: Vec<Facts>,
 }
 
 impl From<&Transition> for Step {
     fn from(transition: &Transition) -> Self {
-        let (wait, spawn) = match &transition.step {
-            Move::Retried { wait, .. } | Move::Snoozed { wait } => (Some(*wait), Vec::new()),
-            Move::Finished(finish) => (None, finish.spawn.iter().map(Facts::of_new).collect()),
-            Move::Started { .. } | Move::Returned | Move::Preempted | Move::Lost { .. } => (None, Vec::new()),
-        };
-        Self { job: transition.job, epoch: transition.epoch, cause: transition.step.cause(), wait, spawn }
+        let Transition { job, epoch, step: made } = transition;
+        let cause = made.cause();
+        let mut step =
+            Self { job: *job, epoch: *epoch, cause, wait: None, lost_max: None, spawn: Vec::new() };
+        match made {
+            Move::Retried { wait, .. } | Move::Snoozed { wait } => step.wait = Some(*wait),
+            Move::Finished(finish) => step.spawn = finish.spawn.iter().map(Facts::of_new).collect(),
+            Move::Lost { lost_max } => step.lost_max = Some(*lost_max),
+            Move::Started { .. } | Move::Returned | Move::Preempted => {}
+        }
+        step
     }
 }
 

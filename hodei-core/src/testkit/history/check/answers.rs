@@ -44,8 +44,7 @@ fn applications(
     report: &mut Report,
 ) {
     let mut made: BTreeMap<JobId, Vec<&Change>> = BTreeMap::new();
-    for change in changes.iter().filter(|change| is_report(change.cause) || change.cause == Cause::Cancelled)
-    {
+    for change in changes.iter().filter(|change| is_answered(change.cause)) {
         made.entry(change.job).or_default().push(change);
     }
     for (step, applied) in steps.iter().zip(applied) {
@@ -73,11 +72,7 @@ fn applications(
 
 /// A transition that was answered as done has its change, under its epoch.
 fn done(step: &Step, made: &mut Vec<&Change>, report: &mut Report) {
-    // Whoever was asked to stop and gives the job back ends it instead.
-    let fits = |change: &&Change| {
-        change.cause == step.cause || (change.cause == Cause::Cancelled && step.cause != Cause::Started)
-    };
-    let place = made.iter().position(fits);
+    let place = made.iter().position(|change| may_make(step.cause, change.cause));
     match place.map(|place| made.remove(place)) {
         None => {
             let text =
@@ -97,11 +92,22 @@ fn was_made(job: &JobBook<'_>, step: &Step) -> bool {
     let first = job.path.partition_point(|change| change.epoch < step.epoch);
     let under = job.path[first..].iter().take_while(|change| change.epoch == step.epoch);
     let mut causes = under.map(|change| change.cause);
-    causes.any(|cause| {
-        cause == step.cause
-            || (step.cause == Cause::Started
-                && (is_report(cause) && cause != Cause::Returned || cause == Cause::Cancelled))
-    })
+    let ended_run = |cause| cause == Cause::Cancelled || (is_report(cause) && cause != Cause::Returned);
+    causes.any(|cause| may_make(step.cause, cause) || (step.cause == Cause::Started && ended_run(cause)))
+}
+
+/// Whether a report of one cause may make a transition of another: a job that somebody asked to end goes nowhere else,
+/// and one loss is the last.
+const fn may_make(told: Cause, made: Cause) -> bool {
+    let back = matches!(told, Cause::Retried | Cause::Snoozed | Cause::Preempted | Cause::Lost);
+    told as u8 == made as u8
+        || (back && matches!(made, Cause::Cancelled))
+        || (matches!(told, Cause::Lost) && matches!(made, Cause::LostTooOften))
+}
+
+/// Whether an exchange makes such a transition only when a report asks for it.
+const fn is_answered(cause: Cause) -> bool {
+    is_report(cause) || matches!(cause, Cause::Cancelled | Cause::Lost | Cause::LostTooOften)
 }
 
 /// Whoever is told that its lease is lost had lost it.

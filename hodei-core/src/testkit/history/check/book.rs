@@ -44,24 +44,13 @@ impl<'h> Span<'h> {
     }
 }
 
-/// How well the facts of a job are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Known {
-    #[default]
-    Not,
-    /// Two submissions contradict each other and either may be the stored one.
-    Ambiguous,
-    /// A submission that may be the stored one.
-    Perhaps,
-    /// The stored one.
-    Surely,
-}
-
 /// What is known of one job.
 #[derive(Debug, Default)]
 pub(super) struct JobBook<'h> {
-    facts: Option<&'h Facts>,
-    known: Known,
+    /// The different submissions that may be the stored one.
+    candidates: Vec<&'h Facts>,
+    /// The submission that is the stored one.
+    stored: Option<&'h Facts>,
     /// What the change log of the last survey has of it, in the order of the log.
     pub(super) logged: Vec<&'h Change>,
     /// What replies said of it, with the place of the call in [`Book::spans`].
@@ -77,40 +66,32 @@ pub(super) struct JobBook<'h> {
 impl<'h> JobBook<'h> {
     /// The facts of the stored submission, as far as they are known.
     pub(super) fn facts(&self) -> Option<&'h Facts> {
-        self.facts.filter(|_| self.known >= Known::Perhaps)
+        let only = || self.candidates.first().filter(|_| self.candidates.len() == 1).copied();
+        self.stored.or_else(only)
     }
 
     /// The facts that are beyond doubt.
     pub(super) fn sure_facts(&self) -> Option<&'h Facts> {
-        self.facts.filter(|_| self.known == Known::Surely)
+        self.stored
     }
 
     fn perhaps(&mut self, facts: &'h Facts) {
         self.submitted = true;
-        match self.known {
-            Known::Not => (self.facts, self.known) = (Some(facts), Known::Perhaps),
-            Known::Perhaps if self.facts.is_some_and(|old| old.fingerprint != facts.fingerprint) => {
-                self.known = Known::Ambiguous;
-            }
-            Known::Perhaps | Known::Ambiguous | Known::Surely => {}
+        if self.candidates.iter().all(|known| known.fingerprint != facts.fingerprint) {
+            self.candidates.push(facts);
         }
     }
 
     fn surely(&mut self, facts: &'h Facts) {
         self.submitted = true;
-        if self.known < Known::Surely {
-            (self.facts, self.known) = (Some(facts), Known::Surely);
-        }
+        self.stored.get_or_insert(facts);
     }
 
-    /// What a claim showed settles what was in doubt. It does not know the time to run, so it replaces only what
-    /// contradicts it.
+    /// What a claim showed settles which of several submissions it is. The submission says more: a record does not
+    /// know the time to run.
     fn shown(&mut self, facts: &'h Facts) {
-        if self.known < Known::Surely {
-            let same = |old: &&Facts| self.known == Known::Perhaps && old.fingerprint == facts.fingerprint;
-            self.facts = self.facts.filter(same).or(Some(facts));
-            self.known = Known::Surely;
-        }
+        let mut same = self.candidates.iter().filter(|known| known.fingerprint == facts.fingerprint);
+        self.stored = self.stored.or_else(|| same.next().copied()).or(Some(facts));
     }
 
     fn acknowledge(&mut self, at: usize) {

@@ -71,8 +71,7 @@ fn waits(book: &Book<'_>) -> HashMap<(JobId, Epoch, Cause), Option<std::time::Du
 
 impl<'h> Replay<'_, 'h> {
     fn lane(&mut self, facts: &'h Facts) -> &mut Lane {
-        let key = (facts.tenant.as_str(), facts.queue.as_str(), facts.class);
-        self.lanes.entry(key).or_default()
+        self.lanes.entry(lane_of(facts)).or_default()
     }
 
     /// Works out since when a job may be claimed, as the rules do.
@@ -141,30 +140,33 @@ impl<'h> Replay<'_, 'h> {
         place: Place,
         bound: u64,
     ) -> (u64, Option<JobId>) {
+        let Some(lane) = self.lanes.get_mut(&lane_of(facts)) else { return (0, None) };
+        // A redrive takes the deadline away.
+        let kept = |job: &JobId| !self.redriven.contains(job);
+        let deadline =
+            |job: &JobId| self.book.facts(*job).and_then(|facts| facts.deadline).filter(|_| kept(job));
         let mut expired = Vec::new();
         let (mut overtaken, mut first) = (0, None);
-        let deadlines = (self.book, std::mem::take(&mut self.redriven));
-        for waiting in self.lane(facts).ready.range(..place) {
-            let (_, since, job) = *waiting;
-            // A redrive takes the deadline away.
-            let redriven = deadlines.1.contains(&job);
-            let deadline = deadlines.0.facts(job).and_then(|facts| facts.deadline).filter(|_| !redriven);
-            if deadline.is_some_and(|deadline| deadline <= claim.at) {
+        for waiting in lane.ready.range(..place) {
+            let (_, since, job) = waiting;
+            if deadline(job).is_some_and(|deadline| deadline <= claim.at) {
                 expired.push(*waiting);
-            } else if since <= claim.at {
+            } else if *since <= claim.at {
                 overtaken += 1;
-                first.get_or_insert(job);
+                first.get_or_insert(*job);
             }
             if overtaken > bound {
                 break;
             }
         }
-        self.redriven = deadlines.1;
-        let lane = self.lane(facts);
         // Nobody will claim them any more; they wait to be failed.
         expired.iter().for_each(|place| {
             lane.ready.remove(place);
         });
         (overtaken, first)
     }
+}
+
+fn lane_of(facts: &Facts) -> (&str, &str, RequestClass) {
+    (facts.tenant.as_str(), facts.queue.as_str(), facts.class)
 }

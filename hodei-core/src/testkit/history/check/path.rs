@@ -97,14 +97,23 @@ pub(super) const fn is_report(cause: Cause) -> bool {
     )
 }
 
-/// The least and the most losses that any reaping allows.
+/// The least and the most losses that anybody allows.
 fn losses_allowed(book: &Book<'_>) -> Option<(u16, u16)> {
-    let allowed = book.spans.iter().filter_map(|span| match span.call {
-        Call::Reap { lost_max, .. } => Some(*lost_max),
-        _ => None,
-    });
-    let allowed: Vec<u16> = allowed.collect();
-    Some((*allowed.iter().min()?, *allowed.iter().max()?))
+    let mut allowed: Option<(u16, u16)> = None;
+    let mut allow = |max: u16| {
+        let (least, most) = allowed.unwrap_or((max, max));
+        allowed = Some((least.min(max), most.max(max)));
+    };
+    for span in &book.spans {
+        match span.call {
+            Call::Reap { lost_max, .. } => allow(*lost_max),
+            Call::Exchange { steps, .. } => {
+                steps.iter().filter_map(|step| step.lost_max).for_each(&mut allow)
+            }
+            _ => {}
+        }
+    }
+    allowed
 }
 
 /// Counts attempts and losses along a path that is known from its beginning.

@@ -19,7 +19,7 @@ pub(super) fn check(book: &Book<'_>, report: &mut Report) {
 
 /// What a reply announced is in the log that was read after it, as it was announced, and was announced once.
 fn announced(book: &Book<'_>, report: &mut Report) {
-    let began = book.log().and(book.last()).map_or(0, |survey| survey.began);
+    let began = book.log().and_then(|_| book.last()).map_or(0, |survey| survey.began);
     for (id, job) in &book.jobs {
         let mut seen = HashSet::new();
         let logged: HashMap<u32, &Change> =
@@ -77,9 +77,7 @@ const fn may_cause(call: &Call, cause: Cause) -> bool {
     match call {
         Call::Submit { .. } => parent || matches!(cause, Cause::Submitted),
         Call::Fire { .. } => matches!(cause, Cause::Submitted),
-        Call::Exchange { .. } => {
-            !matches!(cause, Cause::Redriven | Cause::Lost | Cause::LostTooOften | Cause::DeadlinePassed)
-        }
+        Call::Exchange { .. } => !matches!(cause, Cause::Redriven | Cause::DeadlinePassed),
         Call::RequestCancel { .. } => parent || matches!(cause, Cause::Cancelled),
         Call::Redrive { .. } => matches!(cause, Cause::Redriven),
         Call::Reap { .. } => {

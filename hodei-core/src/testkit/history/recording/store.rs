@@ -45,9 +45,11 @@ impl<S> RecordingStore<S> {
     pub const fn recorder(&self) -> &Recorder {
         &self.recorder
     }
+}
 
+impl<S: Sync> RecordingStore<S> {
     /// Awaits a verb between the two notes.
-    pub(super) async fn noted<R>(
+    pub(super) async fn noted<R: Send>(
         &self,
         call: Call,
         verb: impl Future<Output = Result<R>> + Send,
