@@ -60,7 +60,11 @@ async fn each_end_of_a_handler_is_reported_as_what_it_is() {
         (say("panic"), F::Panic, "the handler panicked: as I was told"),
         (say("hang").timeout(Duration::from_millis(20)), F::Timeout, "it took longer than 20ms"),
         (say("too much"), F::BadOutput, "the output has 65537 bytes, at most 65536 are kept"),
-        (bad("{}"), F::BadInput, "payload.decode: invalid input: args: bad_json"),
+        (
+            bad("{}"),
+            F::BadInput,
+            "payload.decode: invalid input: args: bad_json: missing field `text` at line 1 column 2",
+        ),
     ] {
         let finish = node.finish_of(node.assign(spec)).await;
         let JobOutcome::Failed(failure) = finish.outcome else { panic!("{message}: {:?}", finish.outcome) };

@@ -123,7 +123,11 @@ impl Node {
     }
 
     /// Waits until something is so.
-    pub(crate) async fn until<R>(&self, what: &str, check: impl Fn(&Self) -> Option<R>) -> R {
+    pub(crate) async fn until<R: Send>(
+        &self,
+        what: &str,
+        check: impl Fn(&Self) -> Option<R> + Send + Sync,
+    ) -> R {
         let mut changed = self.0.changed.subscribe();
         let wait = async {
             loop {
