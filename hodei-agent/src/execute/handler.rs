@@ -105,7 +105,13 @@ async fn watch<S: Send + Sync + 'static>(context: &Context<S>, call: &Call<S>) -
     let timeout = context.job().spec.timeout();
     tokio::select! {
         biased;
-        outcome = &mut future => outcome.unwrap_or_else(|panic| Outcome::Failed(panicked("handler", &*panic))),
+        outcome = &mut future => match outcome {
+            Ok(done @ Outcome::Done(_)) => done,
+            // It may have heard of it before we did.
+            _ if context.is_cancelled() => Outcome::Cancel,
+            Ok(outcome) => outcome,
+            Err(panic) => Outcome::Failed(panicked("handler", &*panic)),
+        },
         why = context.cancelled() => match why {
             // A run that had truly ended has ended; whatever else comes now, it was stopped.
             StopCause::Cancelled => match tokio::time::timeout(GRACE, &mut future).await {
@@ -116,7 +122,7 @@ async fn watch<S: Send + Sync + 'static>(context: &Context<S>, call: &Call<S>) -
             StopCause::LeaseLost => Outcome::Cancel,
         },
         () = over(timeout) => {
-            let message = format!("it took longer than {timeout:?}");
+            let message = format!("it took longer than {:?}", timeout.unwrap_or_default());
             Outcome::Failed(Failure::new(FailureClass::Timeout, message))
         }
     }

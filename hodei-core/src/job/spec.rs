@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
-use super::payload::{JobKind, Payload, Request, RequestClass};
+use super::payload::{JobKind, Payload, Request, RequestClass, Runs};
 use super::resources::Resources;
 use super::retry::RetryPolicy;
 pub use super::spec_builder::JobSpecBuilder;
@@ -162,8 +162,23 @@ impl JobSpec {
     pub(super) fn of_valid_parts(parts: SpecParts) -> Self {
         let fingerprint = Fingerprint::of_spec(&parts);
         let mut spec = Self { parts, class: RequestClass::from_number(0), fingerprint };
-        spec.class = spec.request().class();
+        spec.class = if spec.asks_nothing() { Self::plain_class() } else { spec.request().class() };
         spec
+    }
+
+    /// Whether it is a command that asks for nothing but a free slot.
+    fn asks_nothing(&self) -> bool {
+        let command = matches!(self.parts.payload, Payload::Command(_));
+        command && self.parts.limit_keys.is_empty() && self.parts.resources == Resources::none()
+    }
+
+    /// The class of such commands, computed once for all of them.
+    fn plain_class() -> RequestClass {
+        static PLAIN: LazyLock<RequestClass> = LazyLock::new(|| {
+            Request { runs: Runs::Command, resources: Resources::none(), limit_keys: Texts::default() }
+                .class()
+        });
+        *PLAIN
     }
 
     /// Restores a spec that a store wrote down. Nothing is checked: only for parts, class and fingerprint that came

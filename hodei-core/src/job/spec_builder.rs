@@ -26,7 +26,7 @@ pub struct JobSpecBuilder {
     pub(super) resources: Resources,
     pub(super) priority: Priority,
     pub(super) timeout: Option<Duration>,
-    pub(super) retry: Option<RetryPolicy>,
+    pub(super) retry: Option<Box<RetryPolicy>>,
     pub(super) labels: Vec<(String, String)>,
     pub(super) limit_keys: Vec<String>,
     /// What was said of a command although the work is a handler.
@@ -108,7 +108,7 @@ impl JobSpecBuilder {
 
     /// Sets when it is retried. Default: never.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = Some(retry);
+        self.retry = Some(Box::new(retry));
         self
     }
 
@@ -200,7 +200,7 @@ impl JobSpecBuilder {
             resources: self.resources,
             priority: self.priority,
             timeout: self.timeout,
-            retry: self.retry.map(Box::new),
+            retry: self.retry,
             labels: TextMap::new(self.labels).ok_or_else(|| nul("labels"))?,
             limit_keys: Texts::new(self.limit_keys).ok_or_else(|| nul("limit_keys"))?,
         })

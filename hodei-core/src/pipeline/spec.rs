@@ -172,20 +172,18 @@ fn jobs(
     order: &[StepIndex],
 ) -> Vec<NewJob> {
     let slot = tenant.slot();
-    let mut ids: Vec<Option<JobId>> = vec![None; specs.len()];
+    let mut ids = vec![JobId::from_bytes([0; 16]); specs.len()];
     let mut jobs = Vec::with_capacity(specs.len());
     for step in order.iter().map(|step| *step as usize) {
         // The order names each step once, and none before its parents.
         let Some(spec) = specs[step].take() else { continue };
         let id = JobId::mint_in(slot, &SystemClock);
-        ids[step] = Some(id);
+        ids[step] = id;
         let asked = graph.parents(step).iter().zip(&requires[graph.span(step)]);
-        let parent = |(parent, requires): (&StepIndex, &Requires)| {
-            ids[*parent as usize].map(|id| Parent { id, requires: *requires })
-        };
-        let parents: Vec<Parent> = asked.filter_map(parent).collect();
+        let parents =
+            asked.map(|(parent, requires)| Parent { id: ids[*parent as usize], requires: *requires });
         let job = NewJob::with_id(id, tenant.clone(), spec).in_pipeline(pipeline);
-        jobs.push(if parents.is_empty() { job } else { job.after(parents) });
+        jobs.push(if parents.len() == 0 { job } else { job.after(parents) });
     }
     jobs
 }
@@ -200,15 +198,21 @@ fn resolve(steps: &[Step], limits: &PipelineLimits, faults: &mut Vec<Fault>) -> 
     }
     let mut last_seen: Vec<Option<StepIndex>> = vec![None; steps.len()];
     let mut graph = Graph::with_capacity(steps.len());
-    for (n, step) in (0..).zip(steps) {
+    for (n, step) in (0_u32..).zip(steps) {
         let field = || format!("steps.{}.needs", shown(&step.id));
         if step.needs.len() > limits.needs {
             faults.push(Fault::new(field(), "too_many").limit(limits.needs as u64));
             graph.end_step();
             continue;
         }
+        // Most steps need the one before them: that is seen without a look-up.
+        let before = n.checked_sub(1).map(|before| (before, &steps[before as usize].id));
         for (need, _) in &step.needs {
-            match by_id.get(need.as_str()).copied() {
+            let parent = match before {
+                Some((before, id)) if id == need => Some(before),
+                _ => by_id.get(need.as_str()).copied(),
+            };
+            match parent {
                 None => faults.push(Fault::new(field(), "unknown_dep").detail(shown(need))),
                 Some(parent) if *need == step.id || parent == n => {
                     faults.push(Fault::new(field(), "self_dep"));

@@ -1,0 +1,8 @@
+//! The agent over the in-process link, with a node that each test plays by hand.
+
+mod commands;
+mod drain;
+mod executor;
+mod handlers;
+mod node;
+mod slots;
