@@ -1,15 +1,15 @@
 //! `run` is killed at random moments and started again: nothing is lost, nothing ends twice, nothing is left behind.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hodei_core::job::{State, next};
-use hodei_core::store::{Change, Consistency, JobStore, Scope};
+use hodei_core::job::State;
+use hodei_core::store::{JobStore, Query, Scope};
+use hodei_core::testkit::history::{Recorder, RecordingStore, check};
 use hodei_store_redb::RedbStore;
 
-use crate::program::{Program, example, marked};
+use crate::program::{Program, example, marked, pause};
 
 /// How many times `run` is killed; `HODEI_KILLS` sets another number.
 const KILLS: u64 = 10;
@@ -30,7 +30,7 @@ fn kill_nine_loses_nothing() {
         killed_in_flight += u64::from(!cycle.finished());
         acknowledged += u64::from(acked.is_some());
         cycle.finish(acked.as_deref());
-        runtime.block_on(cycle.check());
+        runtime.block_on(cycle.check(acked.as_deref()));
     }
     println!("{kills} kills, {acknowledged} acknowledged runs, {killed_in_flight} killed in flight, 0 lost");
     assert!(killed_in_flight > 0, "no kill met a running pipeline");
@@ -46,9 +46,10 @@ struct Cycle<'a> {
 
 impl<'a> Cycle<'a> {
     fn new(program: &'a Path, seed: u64, cycle: u64) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a directory");
         let mark = format!("{seed}-{cycle}");
-        fs::write(directory.path().join("p.yaml"), pipeline(&mark, &directory.path().join("ran"))).unwrap();
+        let file = pipeline(&mark, &directory.path().join("ran"));
+        fs::write(directory.path().join("p.yaml"), file).expect("the pipeline file");
         Self { program, directory, mark, wait: Duration::from_micros(mixed(seed ^ cycle) % 900_000) }
     }
 
@@ -61,7 +62,7 @@ impl<'a> Cycle<'a> {
         let mut run = self.start("killed");
         let until = Instant::now() + self.wait;
         while Instant::now() < until && !run.has_ended() {
-            std::thread::sleep(Duration::from_micros(200));
+            pause(Duration::from_micros(200));
         }
         run.kill().line("run ").map(str::to_owned)
     }
@@ -82,47 +83,25 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    async fn check(&self) {
+    /// Reads what the runs left behind and holds it to the invariants.
+    async fn check(&self, acknowledged: Option<&str>) {
         assert_eq!(marked(MARK, &self.mark), Vec::<i32>::new(), "processes are left");
-        let store = RedbStore::open(self.directory.path().join(".hodei/p/store.redb")).unwrap();
-        assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
-        let mut log = Vec::new();
-        let mut cursor = None;
-        loop {
-            let page = store.changes(&Scope::All, cursor, 1_000).await.unwrap();
-            if page.changes.is_empty() {
-                break;
-            }
-            log.extend(page.changes);
-            cursor = Some(page.next);
+        let path = self.directory.path().join(".hodei/p/store.redb");
+        let store = RedbStore::open(path).expect("the store opens");
+        let store = RecordingStore::new(store, Recorder::new());
+        assert_eq!(store.verify_indexes().await.expect("a sound file"), Vec::<String>::new());
+        let mut query = Query::new().limit(1_000);
+        if let Some(run) = acknowledged {
+            query = query.pipeline(run.parse().expect("the id of a run"));
         }
-        let mut by_job: HashMap<_, Vec<&Change>> = HashMap::new();
-        for change in &log {
-            by_job.entry(change.job).or_default().push(change);
-        }
-        assert_eq!(by_job.len(), STEPS, "jobs were lost or made up");
-        for (job, changes) in &by_job {
-            legal(changes);
-            let terminal = changes.iter().filter(|change| change.to.is_terminal()).count();
-            assert_eq!(terminal, 1, "{job} ended {terminal} times");
-        }
-        let jobs: Vec<_> = by_job.keys().copied().collect();
-        for job in store.get_many(&Scope::All, jobs, Consistency::Latest).await.unwrap() {
-            assert_eq!(job.unwrap().state, State::Succeeded);
-        }
-    }
-}
-
-/// Each version once and in order, each move one of the table, the epoch never lower.
-fn legal(changes: &[&Change]) {
-    for (n, change) in changes.iter().enumerate() {
-        assert_eq!(change.version as usize, n + 1, "{change:?}");
-        let before = n.checked_sub(1).map(|n| changes[n]);
-        assert_eq!(change.from, before.map(|before| before.to), "{change:?}");
-        if let (Some(from), Some(before)) = (change.from, before) {
-            assert_eq!(next(from, change.cause), Some(change.to), "{change:?}");
-            assert!(change.epoch.number() >= before.epoch.number(), "{change:?}");
-        }
+        let steps = store.query(&Scope::All, query).await.expect("a list").jobs;
+        assert_eq!(steps.len(), STEPS, "jobs were lost or made up");
+        assert!(steps.iter().all(|step| step.state == State::Succeeded), "{steps:?}");
+        steps.iter().for_each(|step| store.recorder().acknowledged(step.id));
+        store.recorder().restarted();
+        store.survey().await.expect("a whole reading");
+        let report = check(&store.recorder().history());
+        assert!(report.is_clean(), "{report}");
     }
 }
 

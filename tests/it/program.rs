@@ -114,7 +114,7 @@ pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !happened() {
         assert!(Instant::now() < end, "it takes too long until {what}");
-        thread::sleep(Duration::from_millis(1));
+        pause(Duration::from_millis(1));
     }
 }
 
@@ -129,4 +129,10 @@ pub(crate) fn marked(name: &str, value: &str) -> Vec<i32> {
             environ.split(|&b| b == 0).any(|entry| entry == wanted.as_bytes())
         })
         .collect()
+}
+
+/// Waits for a moment: another process gives no signal.
+#[expect(clippy::disallowed_methods, reason = "what another process does is found out by looking")]
+pub(crate) fn pause(time: Duration) {
+    thread::sleep(time);
 }

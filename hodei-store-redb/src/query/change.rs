@@ -1,7 +1,7 @@
 //! The change log.
 
 use hodei_core::store::{ChangePage, Cursor, Scope};
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::{Error, ErrorKind, Fault, Result};
 
 use super::list::bad_cursor;
 use crate::codec;
@@ -34,6 +34,9 @@ pub(crate) fn changes(
     after: Option<&Cursor>,
     limit: usize,
 ) -> Result<ChangePage> {
+    if limit == 0 {
+        return Err(Error::invalid("store.changes", vec![Fault::new("limit", "zero")]));
+    }
     let floor = rows.read(Tab::Meta, META_FLOOR, codec::number)?.unwrap_or(1);
     let from = match after {
         Some(cursor) => key::sequence_of(cursor.as_bytes()).ok_or_else(bad_cursor)?,
