@@ -1,8 +1,6 @@
 //! The only loop of a dispatcher: collect what happened, let the machine decide, carry it out, sleep.
 
 use std::collections::HashMap;
-use std::future::{Future, pending};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use hodei_core::gateway::{Desired, Offer, SessionState};
 use hodei_core::store::{Change, Exchanged, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::machine::{Effect, Input, Scheduler, Ticket};
 use crate::settled::Waiters;
@@ -64,8 +63,6 @@ impl Shared {
     }
 }
 
-type StoreCall = Pin<Box<dyn Future<Output = Input> + Send>>;
-
 /// Drives the machine until it is told to drain and everything has ended, or until nobody holds its channel.
 pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
@@ -74,7 +71,9 @@ pub(crate) struct Driver {
     pub(crate) wakeups: Wakeups,
     replies: HashMap<Ticket, SyncReply>,
     next_ticket: Ticket,
-    call: Option<StoreCall>,
+    /// The call of the store under way, at most one. In a task of its own, so that agents whose calls were just
+    /// answered begin their runs on another thread meanwhile; it ends with the driver.
+    call: JoinSet<Input>,
     draining: bool,
 }
 
@@ -88,7 +87,7 @@ impl Driver {
             wakeups,
             replies: HashMap::new(),
             next_ticket: 0,
-            call: None,
+            call: JoinSet::new(),
             draining: false,
         }
     }
@@ -100,7 +99,7 @@ impl Driver {
                 self.carry_out(effect);
             }
             self.show_offers(now);
-            if self.draining && self.machine.is_idle() && self.call.is_none() {
+            if self.draining && self.machine.is_idle() && self.call.is_empty() {
                 return;
             }
             let input = self.next_input(now).await;
@@ -116,10 +115,7 @@ impl Driver {
         let patience = self.machine.poll_timeout().saturating_since(now);
         tokio::select! {
             message = self.messages.recv() => message.map(|message| self.input(message)),
-            input = maybe(&mut self.call) => {
-                self.call = None;
-                Some(input)
-            }
+            Some(input) = self.call.join_next() => Some(answered(input)),
             _ = self.wakeups.next() => Some(Input::Woken),
             () = tokio::time::sleep(patience) => Some(Input::Tick),
         }
@@ -165,30 +161,30 @@ impl Driver {
                 }
             }
             Effect::AskLanes => {
-                self.call =
-                    Some(Box::pin(async move { Input::Lanes(shared.store.lanes(&shared.served).await) }));
+                self.call.spawn(async move { Input::Lanes(shared.store.lanes(&shared.served).await) });
             }
             Effect::Exchange(exchange) => {
-                self.call = Some(Box::pin(async move {
+                self.call.spawn(async move {
                     let exchanged = shared.store.exchange(*exchange).await;
                     Input::Exchanged(
                         exchanged.inspect(|exchanged: &Exchanged| shared.publish(&exchanged.changes)),
                     )
-                }));
+                });
             }
             Effect::AskLeases => {
-                self.call = Some(Box::pin(async move {
+                self.call.spawn(async move {
                     let lease = shared.lease.borrow().clone();
                     Input::Leases(shared.store.leases_of(&lease).await)
-                }));
+                });
             }
             Effect::Register => {
-                self.call = Some(Box::pin(async move {
+                self.call.spawn(async move {
                     if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
                         shared.lease.send_replace(lease);
                     }
-                    Input::Registered(shared.lease.borrow().clone())
-                }));
+                    let lease = shared.lease.borrow().clone();
+                    Input::Registered(lease)
+                });
             }
         }
     }
@@ -217,10 +213,14 @@ impl Driver {
     }
 }
 
-/// Waits for a call that may be under way; for ever when there is none.
-async fn maybe(call: &mut Option<StoreCall>) -> Input {
-    match call {
-        Some(call) => call.await,
-        None => pending().await,
+/// Returns what the store answered. A store that panics takes the driver with it.
+fn answered(answer: Result<Input, JoinError>) -> Input {
+    match answer {
+        Ok(input) => input,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Nobody else can cancel it: the runtime shuts down.
+            Err(_) => Input::Tick,
+        },
     }
 }

@@ -113,9 +113,8 @@ fn pipeline(mark: &str, ran: &Path) -> String {
     let ran = ran.display();
     let mut text = format!("env: {{{MARK}: \"{mark}\"}}\nsteps:\n");
     let mut step = |id: &str, needs: &str, run: &str| {
-        text.push_str(&format!(
-            "  - id: {id}\n    needs: [{needs}]\n    run: |\n      {run}\n      echo '{id} ' >> {ran}\n"
-        ));
+        text += &format!("  - id: {id}\n    needs: [{needs}]\n    run: |\n");
+        text += &format!("      {run}\n      echo '{id} ' >> {ran}\n");
     };
     step("begin", "", "sleep 0.05");
     for n in 0..6 {

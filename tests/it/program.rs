@@ -25,11 +25,11 @@ pub(crate) fn example(name: &str) -> PathBuf {
         .expect("cargo runs");
     assert!(output.status.success(), "{name} does not build");
     let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
-    let executables = lines.lines().filter_map(|line| {
+    let mut executables = lines.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    executables.last().expect("cargo names the executable")
+    executables.next_back().expect("cargo names the executable")
 }
 
 /// A running program whose output goes to files: a pipe that nobody reads would stop it.

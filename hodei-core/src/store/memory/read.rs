@@ -1,19 +1,17 @@
 //! Lanes, lists and the change log.
 
+use std::iter::Peekable;
 use std::ops::Bound;
 
 use super::super::{ChangePage, Cursor, LaneHead, Lanes, Order, Page, Query, Scope, Served};
-use super::state::State;
+use super::state::{Key, Lists, State};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::JobId;
-use crate::job::JobSummary;
+use crate::job::{JobSummary, State as JobState};
 use crate::time::Timestamp;
 
 /// How many rows a page looks at before it is returned short.
 const EXAMINED_MAX: usize = 10_000;
-
-/// The place of a job in a list.
-type Key = (Timestamp, JobId);
 
 impl State {
     pub(super) fn lanes(&mut self, served: &Served, now: Timestamp) -> Lanes {
@@ -78,26 +76,19 @@ impl State {
             (Order::NewestFirst, Some(key)) => (Bound::Included(low), Bound::Excluded(key)),
             (_, None) => (Bound::Included(low), Bound::Included(high)),
         };
-        match (query.pipeline, scope, query.state) {
-            (Some(pipeline), ..) => {
-                let with = |key: Key| (pipeline, key.0, key.1);
-                let range =
-                    self.pipelines.range((from.map(with), to.map(with))).map(|(_, at, id)| (*at, *id));
-                ordered(range, query.order)
-            }
-            (None, Scope::Tenant(tenant), Some(state)) => {
-                let with = |key: Key| (tenant.clone(), state, key.0, key.1);
-                let range =
-                    self.by_tenant.range((from.map(with), to.map(with))).map(|(_, _, at, id)| (*at, *id));
-                ordered(range, query.order)
-            }
-            (None, Scope::All, Some(state)) => {
-                let with = |key: Key| (state, key.0, key.1);
-                let range = self.by_state.range((from.map(with), to.map(with))).map(|(_, at, id)| (*at, *id));
-                ordered(range, query.order)
-            }
-            (None, _, None) => ordered(self.by_created.range((from, to)).copied(), query.order),
+        if let Some(pipeline) = query.pipeline {
+            let with = |key: Key| (pipeline, key.0, key.1);
+            let range = self.pipelines.range((from.map(with), to.map(with))).map(|(_, at, id)| (*at, *id));
+            return ordered(range, query.order);
         }
+        let tenants = self.lists.iter().filter(|(tenant, _)| scope.covers(tenant));
+        let wanted = |state: &JobState| query.state.is_none_or(|only| only == *state);
+        let states = |(_, lists): (_, &'a Lists)| {
+            JobState::ALL.into_iter().filter(wanted).map(|state| lists.of(state)).collect::<Vec<_>>()
+        };
+        let lists = tenants.flat_map(states).filter(|list| !list.is_empty());
+        let ranges = lists.map(|list| ordered(list.range((from, to)).copied(), query.order).peekable());
+        Box::new(Merged { ranges: ranges.collect(), order: query.order })
     }
 
     pub(super) fn changes_after(
@@ -132,6 +123,25 @@ impl State {
 
     pub(super) fn changes_end(&self) -> Cursor {
         Cursor::from_bytes((self.first_change + self.changes.len() as u64).to_be_bytes().to_vec())
+    }
+}
+
+/// Several lists, each in order, as one.
+struct Merged<'a> {
+    ranges: Vec<Peekable<Box<dyn Iterator<Item = Key> + 'a>>>,
+    order: Order,
+}
+
+impl Iterator for Merged<'_> {
+    type Item = Key;
+
+    fn next(&mut self) -> Option<Key> {
+        let heads = self.ranges.iter_mut().enumerate().filter_map(|(n, range)| Some((*range.peek()?, n)));
+        let (_, first) = match self.order {
+            Order::OldestFirst => heads.min(),
+            Order::NewestFirst => heads.max(),
+        }?;
+        self.ranges[first].next()
     }
 }
 

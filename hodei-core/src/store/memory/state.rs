@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::{Change, ChangeLog, Counts, Lane, QueuePolicy, Schedule, StoreStats, Term};
@@ -43,28 +42,45 @@ pub(super) struct LimitRow {
     pub(super) in_use: u32,
 }
 
+/// The place of a job in a list: created at, id.
+pub(super) type Key = (Timestamp, JobId);
+
+/// The jobs of a tenant in each state, by age.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lists([BTreeSet<Key>; JobState::ALL.len()]);
+
+impl Lists {
+    pub(super) fn of(&self, state: JobState) -> &BTreeSet<Key> {
+        &self.0[state as usize]
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts::from_numbers(JobState::ALL.map(|state| self.of(state).len() as u64))
+    }
+}
+
 /// Everything that the store knows.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) change_log: ChangeLog,
     pub(super) max_jobs: usize,
     pub(super) tenant_max_open: u64,
-    pub(super) jobs: HashMap<JobId, Job>,
+    /// Boxed: a record that moves through the indexes is not copied.
+    pub(super) jobs: HashMap<JobId, Box<Job>>,
 
     pub(super) ready: BTreeMap<Lane, Ready>,
     pub(super) due: BTreeSet<(Timestamp, JobId)>,
-    pub(super) by_created: BTreeSet<(Timestamp, JobId)>,
-    pub(super) by_state: BTreeSet<(JobState, Timestamp, JobId)>,
-    pub(super) by_tenant: BTreeSet<(Tenant, JobState, Timestamp, JobId)>,
+    /// The jobs of each tenant that has any.
+    pub(super) lists: BTreeMap<Tenant, Lists>,
     pub(super) pipelines: BTreeSet<(PipelineId, Timestamp, JobId)>,
-    pub(super) leases: BTreeSet<(Lease, JobId)>,
+    /// What each owner holds that holds anything.
+    pub(super) leases: BTreeMap<Lease, BTreeSet<JobId>>,
     pub(super) deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Parent and child, and whether the child was told of the parent's end. It is told once, however often the
     /// parent is redriven.
     pub(super) edges: BTreeMap<(JobId, JobId), bool>,
     pub(super) unique: HashMap<(Tenant, Arc<str>), JobId>,
     pub(super) counts: Counts,
-    pub(super) tenant_counts: BTreeMap<Tenant, Counts>,
 
     pub(super) limits: BTreeMap<(Tenant, Name), LimitRow>,
     pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
@@ -90,8 +106,8 @@ impl State {
         self.stats.rows_written += 1;
         self.born(&job);
         self.place(&job, &Placed::of(&job), now);
-        self.count(&job.tenant, None, Some(job.state));
-        self.jobs.insert(job.id, job);
+        self.counts.moved(None, Some(job.state));
+        self.jobs.insert(job.id, Box::new(job));
         if let Some(change) = change {
             self.note(change);
         }
@@ -114,7 +130,7 @@ impl State {
             self.stats.rows_written += 1;
             self.unplace(&job, &before);
             self.place(&job, &after, now);
-            self.count(&job.tenant, Some(before.state), Some(after.state));
+            self.counts.moved(Some(before.state), Some(after.state));
         }
         self.jobs.insert(id, job);
         if let Some(change) = change {
@@ -135,8 +151,7 @@ impl State {
         let Some(job) = self.jobs.remove(&id) else { return };
         let placed = Placed::of(&job);
         self.unplace(&job, &placed);
-        self.count(&job.tenant, Some(placed.state), None);
-        self.by_created.remove(&(job.created_at, id));
+        self.counts.moved(Some(placed.state), None);
         if let Some(pipeline) = job.pipeline {
             self.pipelines.remove(&(pipeline, job.created_at, id));
         }
@@ -148,6 +163,9 @@ impl State {
         }
         for child in self.children(id) {
             self.edges.remove(&(id, child));
+        }
+        if self.lists.get(&job.tenant).is_some_and(|lists| *lists == Lists::default()) {
+            self.lists.remove(&job.tenant);
         }
     }
 
@@ -172,7 +190,6 @@ impl State {
 
     /// Enters what never changes.
     fn born(&mut self, job: &Job) {
-        self.by_created.insert((job.created_at, job.id));
         if let Some(pipeline) = job.pipeline {
             self.pipelines.insert((pipeline, job.created_at, job.id));
         }
@@ -185,10 +202,12 @@ impl State {
     }
 
     fn place(&mut self, job: &Job, at: &Placed, now: Timestamp) {
-        self.by_state.insert((at.state, job.created_at, job.id));
-        self.by_tenant.insert((job.tenant.clone(), at.state, job.created_at, job.id));
+        self.list(job, at.state, BTreeSet::insert);
         if let Some(lease) = &at.lease {
-            self.leases.insert((lease.clone(), job.id));
+            match self.leases.get_mut(lease) {
+                Some(held) => held.insert(job.id),
+                None => self.leases.entry(lease.clone()).or_default().insert(job.id),
+            };
             self.use_limits(job, 1);
         }
         if at.state != JobState::Pending {
@@ -207,10 +226,14 @@ impl State {
     }
 
     fn unplace(&mut self, job: &Job, at: &Placed) {
-        self.by_state.remove(&(at.state, job.created_at, job.id));
-        self.by_tenant.remove(&(job.tenant.clone(), at.state, job.created_at, job.id));
+        self.list(job, at.state, |list, key| list.remove(&key));
         if let Some(lease) = &at.lease {
-            self.leases.remove(&(lease.clone(), job.id));
+            if let Some(held) = self.leases.get_mut(lease)
+                && held.remove(&job.id)
+                && held.is_empty()
+            {
+                self.leases.remove(lease);
+            }
             self.use_limits(job, -1);
         }
         if at.state != JobState::Pending {
@@ -270,25 +293,23 @@ impl State {
         }
     }
 
-    fn count(&mut self, tenant: &Tenant, from: Option<JobState>, to: Option<JobState>) {
-        if from == to {
-            return;
-        }
-        self.counts.moved(from, to);
-        if !self.tenant_counts.contains_key(tenant) {
-            self.tenant_counts.insert(tenant.clone(), Counts::default());
-        }
-        if let Some(counts) = self.tenant_counts.get_mut(tenant) {
-            counts.moved(from, to);
-            if counts.total() == 0 {
-                self.tenant_counts.remove(tenant);
-            }
-        }
+    /// Changes a list of a job's tenant.
+    fn list(&mut self, job: &Job, state: JobState, change: impl Fn(&mut BTreeSet<Key>, Key) -> bool) {
+        let key = (job.created_at, job.id);
+        match self.lists.get_mut(&job.tenant) {
+            Some(lists) => change(&mut lists.0[state as usize], key),
+            None => change(&mut self.lists.entry(job.tenant.clone()).or_default().0[state as usize], key),
+        };
+    }
+
+    /// How many jobs of a tenant are in each state.
+    pub(super) fn counts_of(&self, tenant: &Tenant) -> Counts {
+        self.lists.get(tenant).map(Lists::counts).unwrap_or_default()
     }
 
     /// How many jobs of a tenant have not settled.
     pub(super) fn open_jobs(&self, tenant: &Tenant) -> u64 {
-        self.tenant_counts.get(tenant).map_or(0, Counts::open)
+        self.counts_of(tenant).open()
     }
 
     /// How many more jobs of a lane the limits let through.
@@ -322,16 +343,7 @@ impl State {
 
     /// The owners that hold something and are dead, in their order: one step for each, however much it holds.
     pub(super) fn dead_holders(&self, now: Timestamp) -> Vec<Lease> {
-        let mut dead = Vec::new();
-        let mut next = self.leases.first();
-        while let Some((lease, _)) = next {
-            if !self.alive(lease, now) {
-                dead.push(lease.clone());
-            }
-            let last = (lease.clone(), JobId::from_bytes([0xff; 16]));
-            next = self.leases.range((Bound::Excluded(last), Bound::Unbounded)).next();
-        }
-        dead
+        self.leases.keys().filter(|lease| !self.alive(lease, now)).cloned().collect()
     }
 }
 

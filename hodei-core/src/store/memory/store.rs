@@ -172,7 +172,10 @@ impl JobStore for MemoryStore {
 
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
         Ok(self.read(|state, _| {
-            let held = state.leases_of(owner).into_iter().filter_map(|id| state.jobs.get(&id).cloned());
+            let held = state
+                .leases_of(owner)
+                .into_iter()
+                .filter_map(|id| state.jobs.get(&id).map(|job| Job::clone(job)));
             held.map(|job| state.with_inputs(job)).collect()
         }))
     }
@@ -195,7 +198,8 @@ impl JobStore for MemoryStore {
 
     async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {
         Ok(self.read(|state, _| {
-            let get = |id| state.jobs.get(&id).filter(|job| scope.covers(&job.tenant)).cloned();
+            let get =
+                |id| state.jobs.get(&id).filter(|job| scope.covers(&job.tenant)).map(|job| Job::clone(job));
             jobs.into_iter().map(get).collect()
         }))
     }
@@ -223,7 +227,7 @@ impl JobStore for MemoryStore {
     async fn counts(&self, scope: &Scope) -> Result<Counts> {
         Ok(self.read(|state, _| match scope {
             Scope::All => state.counts,
-            Scope::Tenant(tenant) => state.tenant_counts.get(tenant).copied().unwrap_or_default(),
+            Scope::Tenant(tenant) => state.counts_of(tenant),
         }))
     }
 

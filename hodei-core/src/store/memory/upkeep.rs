@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::{Beat, Change, Fired, Pruned, Reaped, Retention, Term};
 use super::state::{OwnerRow, State, TermRow};
 use crate::id::{JobId, Name, OwnerId, Tenant};
-use crate::job::{Job, Lease, NewJob, rules};
+use crate::job::{Job, Lease, NewJob, State as JobState, rules};
 use crate::time::Timestamp;
 
 impl State {
@@ -47,9 +47,7 @@ impl State {
 
     /// Returns what an owner holds, by id.
     pub(super) fn leases_of(&self, lease: &Lease) -> Vec<JobId> {
-        let first = (lease.clone(), JobId::from_bytes([0; 16]));
-        let last = (lease.clone(), JobId::from_bytes([0xff; 16]));
-        self.leases.range(first..=last).map(|(_, id)| *id).collect()
+        self.leases.get(lease).map(|held| held.iter().copied().collect()).unwrap_or_default()
     }
 
     pub(super) fn take_term(
@@ -151,7 +149,9 @@ impl State {
                 job.state.is_terminal() && job.moved_at.saturating_add(keep) <= now && self.childless(job.id)
             })
         };
-        let ids = self.by_created.iter().map(|(_, id)| id);
+        let terminal = || JobState::ALL.into_iter().filter(|state| state.is_terminal());
+        let lists = self.lists.values().flat_map(|lists| terminal().map(|state| lists.of(state)));
+        let ids = lists.flatten().map(|(_, id)| id);
         let mut gone: Vec<JobId> = ids.filter(old).take(limit.saturating_add(1)).copied().collect();
         let mut more = gone.len() > limit;
         gone.truncate(limit);
@@ -169,12 +169,8 @@ impl State {
     /// Removes the rows of dead owners that hold nothing; incarnations come from one counter, so none comes twice.
     fn forget_owners(&mut self, now: Timestamp) {
         let leases = &self.leases;
-        let none = JobId::from_bytes([0; 16]);
-        self.owners.retain(|owner, row| {
-            let lease = |incarnation| Lease { owner: owner.clone(), incarnation };
-            let held = || leases.range((lease(0), none)..(lease(row.incarnation + 1), none)).next();
-            row.expires_at > now || held().is_some()
-        });
+        self.owners
+            .retain(|owner, row| row.expires_at > now || leases.keys().any(|lease| lease.owner == *owner));
     }
 
     /// Whether every child of a job has ended.
