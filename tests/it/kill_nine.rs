@@ -1,5 +1,6 @@
 //! `run` is killed at random moments and started again: nothing is lost, nothing ends twice, nothing is left behind.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -113,8 +114,9 @@ fn pipeline(mark: &str, ran: &Path) -> String {
     let ran = ran.display();
     let mut text = format!("env: {{{MARK}: \"{mark}\"}}\nsteps:\n");
     let mut step = |id: &str, needs: &str, run: &str| {
-        text += &format!("  - id: {id}\n    needs: [{needs}]\n    run: |\n");
-        text += &format!("      {run}\n      echo '{id} ' >> {ran}\n");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  - id: {id}\n    needs: [{needs}]\n    run: |");
+        let _ = writeln!(text, "      {run}\n      echo '{id} ' >> {ran}");
     };
     step("begin", "", "sleep 0.05");
     for n in 0..6 {
