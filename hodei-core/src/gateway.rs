@@ -91,7 +91,7 @@ pub struct SessionState {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assignment {
     /// The job, with the epoch to run it under.
-    pub job: Job,
+    pub job: Arc<Job>,
     /// What its direct parents gave back.
     pub inputs: Arc<[Input]>,
 }

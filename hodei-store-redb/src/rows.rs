@@ -149,7 +149,7 @@ pub(crate) trait Rows {
             if let Some(head) = self.head(id)? {
                 let job = self.job(head)?;
                 let inputs = self.inputs(&job)?;
-                held.push(Claimed { job, inputs });
+                held.push(Claimed { job: Arc::new(job), inputs });
             }
         }
         Ok(held)

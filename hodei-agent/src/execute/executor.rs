@@ -85,7 +85,7 @@ impl StopToken {
 /// A job to run, and what belongs to the run.
 #[derive(Debug)]
 pub struct Run {
-    job: Job,
+    job: Arc<Job>,
     inputs: Arc<[Input]>,
     stop: StopToken,
     logs: Arc<LogStore>,

@@ -130,8 +130,8 @@ pub struct Exchanged {
 /// A job that its owner now holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claimed {
-    /// The job, with the epoch to act under.
-    pub job: Job,
+    /// The job, with the epoch to act under; shared by all who handle it from here on.
+    pub job: Arc<Job>,
     /// What its direct parents gave back.
     pub inputs: Arc<[Input]>,
 }

@@ -33,7 +33,7 @@ impl Buffer {
     }
 
     /// Takes the jobs that `place` accepts, in order. A class that was refused once is not offered again.
-    pub(super) fn assign(&mut self, mut place: impl FnMut(&Claimed) -> bool) -> Vec<Claimed> {
+    pub(super) fn assign(&mut self, mut place: impl FnMut(&Request) -> bool) -> Vec<Claimed> {
         let mut refused: Vec<RequestClass> = Vec::new();
         let mut taken = Vec::new();
         for (at, claimed) in &self.order {
@@ -44,10 +44,9 @@ impl Buffer {
             if refused.contains(&class) {
                 continue;
             }
-            if place(claimed) {
-                taken.push(*at);
-            } else {
-                refused.push(class);
+            match self.waiting.get(&class) {
+                Some((request, _)) if place(request) => taken.push(*at),
+                _ => refused.push(class),
             }
         }
         taken.into_iter().filter_map(|at| self.take(at)).collect()

@@ -341,7 +341,7 @@ impl Scheduler {
 
     fn drain(&mut self) {
         self.draining = true;
-        let mut untold: Vec<Job> = self.buffer.drain().into_iter().map(|claimed| claimed.job).collect();
+        let mut untold: Vec<Arc<Job>> = self.buffer.drain().into_iter().map(|claimed| claimed.job).collect();
         for session in self.sessions.values_mut() {
             let jobs: Vec<JobId> = session.assigned.keys().copied().collect();
             untold.extend(
@@ -468,14 +468,13 @@ impl Scheduler {
         let mut chosen: Vec<Name> = Vec::new();
         let mut room: BTreeMap<&Name, Room> =
             sessions.iter().map(|(name, session)| (name, Room::of(std::iter::once(session)))).collect();
-        let taken = self.buffer.assign(|claimed| {
-            let request = claimed.job.spec.request();
+        let taken = self.buffer.assign(|request| {
             let best = room
                 .iter_mut()
-                .filter(|(name, _)| sessions[**name].room_for(&request) > 0)
+                .filter(|(name, _)| sessions[**name].room_for(request) > 0)
                 .max_by_key(|(_, room)| room.slots());
             let Some((name, room)) = best else { return false };
-            if room.take(&[&sessions[*name]], &request, 1) == 0 {
+            if room.take(&[&sessions[*name]], request, 1) == 0 {
                 return false;
             }
             chosen.push((*name).clone());

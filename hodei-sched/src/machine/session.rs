@@ -13,7 +13,7 @@ use super::scheduler::Ticket;
 /// A job that a session has.
 #[derive(Debug)]
 pub(super) struct Assigned {
-    pub(super) job: Job,
+    pub(super) job: Arc<Job>,
     pub(super) inputs: Arc<[Input]>,
     /// Whether a reply has named the job: from then on the agent may run it, whether or not it says so.
     pub(super) told: bool,
@@ -188,7 +188,7 @@ impl Session {
             if let Some(assigned) = self.assigned.get_mut(job) {
                 assigned.told = true;
                 let inputs = Arc::clone(&assigned.inputs);
-                assign.push(Assignment { job: assigned.job.clone(), inputs });
+                assign.push(Assignment { job: Arc::clone(&assigned.job), inputs });
             }
         }
         let stop = std::mem::take(&mut self.stops);

@@ -1,5 +1,7 @@
 //! Settling, claiming, cancelling, redriving.
 
+use std::sync::Arc;
+
 use hodei_core::job::{NewJob, rules};
 use hodei_core::store::{
     Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
@@ -174,7 +176,7 @@ fn claim_one(
     let end = work.end(&head)?;
     let job = head.full(fixed, end);
     let inputs = work.inputs(&job)?;
-    done.claimed.push(Claimed { job, inputs });
+    done.claimed.push(Claimed { job: Arc::new(job), inputs });
     Ok(if lost_before { Took::Last } else { Took::Job })
 }
 

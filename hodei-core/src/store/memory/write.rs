@@ -221,7 +221,7 @@ impl State {
             Some(Input { job: parent.id, name: parent.spec.name().clone(), output })
         });
         let inputs = inputs.collect();
-        Claimed { job, inputs }
+        Claimed { job: Arc::new(job), inputs }
     }
 
     pub(super) fn cancel(&mut self, scope: &Scope, jobs: &[JobId], now: Timestamp) -> Vec<CancelReply> {

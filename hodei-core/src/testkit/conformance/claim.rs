@@ -17,7 +17,7 @@ pub(super) async fn a_claim_leases_the_job_under_a_new_epoch(env: &mut Env) {
     let owner = env.owner("a").await;
     let held = env.take(&owner, id).await;
     let stored = env.get(id).await;
-    assert_eq!(held.job, stored);
+    assert_eq!(*held.job, stored);
     assert_eq!((stored.state, &stored.lease, stored.epoch.number()), (State::Scheduled, &Some(owner), 1));
     assert_eq!((stored.attempt, stored.version, stored.moved_at), (0, 2, env.now()));
     env.report(vec![of(&held, retried(std::time::Duration::ZERO))]).await;

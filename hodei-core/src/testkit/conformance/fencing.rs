@@ -52,7 +52,7 @@ pub(super) async fn a_stale_epoch_changes_nothing(env: &mut Env) {
     let lost = Applied::LeaseLost { held: held.job.epoch, current: now_held.job.epoch };
     for step in moves().into_iter().chain([started(), Move::Returned]) {
         assert_eq!(env.tell(&held, step.clone()).await, lost, "{step:?}");
-        assert_eq!(env.get(held.job.id).await, now_held.job);
+        assert_eq!(env.get(held.job.id).await, *now_held.job);
     }
     assert_eq!(env.tell(&now_held, started()).await, Applied::Done);
 }

@@ -177,7 +177,7 @@ impl Model {
             output: parent.output().cloned().unwrap_or_else(Output::none),
         };
         let parents = job.parents.iter().filter_map(|parent| self.jobs.get(&parent.id));
-        Claimed { job: job.clone(), inputs: parents.map(input).collect() }
+        Claimed { job: Arc::new(job.clone()), inputs: parents.map(input).collect() }
     }
 
     /// The jobs of a lane that are ready, in their order.

@@ -57,7 +57,7 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
             claimed: done
                 .claimed
                 .iter()
-                .map(|Claimed { job, .. }| (Seen::from(job), Facts::of_job(job)))
+                .map(|Claimed { job, .. }| (Seen::from(&**job), Facts::of_job(job)))
                 .collect(),
             owner_lost: done.owner_lost,
             changes: done.changes.clone(),
@@ -77,7 +77,7 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
         let call = Call::LeasesOf { owner: owner.clone() };
         let reply = |held: &Vec<Claimed>| Reply::Jobs {
-            jobs: held.iter().map(|claimed| Some(Seen::from(&claimed.job))).collect(),
+            jobs: held.iter().map(|claimed| Some(Seen::from(&*claimed.job))).collect(),
         };
         self.noted(call, self.inner.leases_of(owner), reply).await
     }
