@@ -3,10 +3,9 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use ecow::EcoString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -16,13 +15,12 @@ use crate::time::{Clock, Timestamp};
 /// The longest name, in bytes.
 pub const NAME_MAX: usize = 128;
 
-/// A short name: `[A-Za-z0-9_.-]{1,128}`, but not `.` or `..`. Up to 15 bytes are stored inline, and cloned without a
-/// counter that threads would contend for; cloning a longer one shares the text.
+/// A short name: `[A-Za-z0-9_.-]{1,128}`, but not `.` or `..`. Cloning shares the text.
 ///
 /// Names are compared byte by byte: there is no case folding and no normalisation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(EcoString);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// Takes a name.
