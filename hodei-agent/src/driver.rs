@@ -163,11 +163,15 @@ impl Driver {
                 let run = Run::new(*assignment, stop, Arc::clone(&self.logs), notify.clone());
                 let executor = Arc::clone(executor);
                 self.runs.spawn(async move {
+                    let began = Instant::now();
                     // The run's own destructor is inside too.
                     let run = AssertUnwindSafe(async move { executor.execute(run).await }).catch_unwind();
-                    let news = run.await.unwrap_or_else(|panic| {
+                    let mut news = run.await.unwrap_or_else(|panic| {
                         News::Ended(Box::new(Finish::failed(panicked("executor", &*panic))))
                     });
+                    if let News::Ended(finish) = &mut news {
+                        finish.ran = began.elapsed();
+                    }
                     // A loop that is gone has nobody to tell.
                     let _ = notify.send(Note::Ended(job, epoch, news));
                 });

@@ -40,6 +40,12 @@ impl Timestamp {
         Self(self.0.saturating_add(micros(duration)))
     }
 
+    /// Returns the time a duration earlier, or the earliest time there is.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(duration)))
+    }
+
     /// Returns the time from `earlier` to `self`, or zero when `earlier` is later.
     #[must_use]
     pub fn saturating_since(self, earlier: Self) -> Duration {

@@ -121,9 +121,9 @@ impl RedbStoreBuilder {
     ///
     /// # Errors
     ///
-    /// `Locked` while it is open elsewhere, `Corrupt` for a file that is damaged or no store, `SchemaTooNew` for one
-    /// of a newer version, which is left untouched, `Config` for a limit of zero, and `Io`, also where the path is
-    /// that of something else than a file.
+    /// `Locked` while it is open elsewhere, after a quarter of a second, for which a killed process may still hold it;
+    /// `Corrupt` for a file that is damaged or no store, `SchemaTooNew` for one of a newer version, which is left
+    /// untouched, `Config` for a limit of zero, and `Io`, also where the path is that of something else than a file.
     pub fn open(self) -> Result<RedbStore> {
         let limits = [
             ("group_calls", self.group_calls),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use hodei_core::store::WakeupSignal;
 use hodei_core::{Error, ErrorKind, Result};
@@ -36,15 +37,10 @@ pub(crate) struct Inner {
 impl Inner {
     /// Opens the file. Nothing is written before the version of its schema is known to be ours.
     pub(crate) fn open(config: RedbStoreBuilder) -> Result<Self> {
-        guarded(OP, || Self::open_unguarded(config))
-    }
-
-    fn open_unguarded(config: RedbStoreBuilder) -> Result<Self> {
-        look_first(&config.path)?;
-        let mut builder = Builder::new();
-        builder.set_cache_size(config.cache_bytes);
-        builder.set_check_integrity_on_open(config.verify == Verify::Always);
-        Self::over(builder.create(&config.path).map_err(failed(OP))?, config)
+        guarded(OP, || {
+            let db = unlocked(|| take(&config))?;
+            Self::over(db, config)
+        })
     }
 
     /// Takes a database that nobody else has.
@@ -60,6 +56,32 @@ impl Inner {
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         Ok(Self { db, config, index, recent, stats, bell, stale: AtomicBool::new(false) })
     }
+}
+
+/// How long a lock is waited for. A process that is killed while it starts another leaves the file to that one, until
+/// that one has begun or is dead too.
+const LOCK_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Tries to open the file until it is not locked, for a moment.
+#[expect(clippy::disallowed_methods, reason = "nobody tells when a lock is free")]
+fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match take() {
+            Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            taken => return taken,
+        }
+    }
+}
+
+fn take(config: &RedbStoreBuilder) -> Result<Database> {
+    look_first(&config.path)?;
+    let mut builder = Builder::new();
+    builder.set_cache_size(config.cache_bytes);
+    builder.set_check_integrity_on_open(config.verify == Verify::Always);
+    builder.create(&config.path).map_err(failed(OP))
 }
 
 /// Looks at a file that is there without being able to write to it.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -253,25 +254,31 @@ pub struct Finish {
     pub manifest: Option<Arc<Manifest>>,
     /// Jobs to submit in the same transaction, in the same tenant; one that would not be new there is left out.
     pub spawn: Vec<NewJob>,
+    /// How long the run took, as whoever ran it measured; tells when it began where its start was not told before.
+    pub ran: Duration,
 }
 
 impl Finish {
+    fn of(outcome: Outcome, output: Output) -> Self {
+        Self { outcome, output, manifest: None, spawn: Vec::new(), ran: Duration::ZERO }
+    }
+
     /// A run that ended well, with an output.
     #[must_use]
     pub fn succeeded(output: Output) -> Self {
-        Self { outcome: Outcome::Succeeded, output, manifest: None, spawn: Vec::new() }
+        Self::of(Outcome::Succeeded, output)
     }
 
     /// A run that ended badly.
     #[must_use]
     pub fn failed(failure: Failure) -> Self {
-        Self { outcome: Outcome::Failed(failure), output: Output::none(), manifest: None, spawn: Vec::new() }
+        Self::of(Outcome::Failed(failure), Output::none())
     }
 
     /// A run that was cancelled.
     #[must_use]
     pub fn cancelled() -> Self {
-        Self { outcome: Outcome::Cancelled, output: Output::none(), manifest: None, spawn: Vec::new() }
+        Self::of(Outcome::Cancelled, Output::none())
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::new::{NewJob, Parent, Requires};
-use super::outcome::{Failure, FailureClass, Manifest, Outcome, Output};
+use super::outcome::{Failure, FailureClass, Finish, Manifest, Outcome, Output};
 use super::record::{Epoch, Job, Lease, Settled};
 use super::state::{Cause, State, next};
 use crate::store::{Applied, CancelReply, Change, Move, Transition};
@@ -101,9 +101,7 @@ pub fn apply(job: &mut Job, transition: &Transition, now: Timestamp) -> (Applied
     }
     let change = match &transition.step {
         Move::Started { lease } => start(job, lease.as_ref(), now),
-        Move::Finished(finish) => {
-            finished(job, &finish.outcome, &finish.output, finish.manifest.as_ref(), now)
-        }
+        Move::Finished(finish) => finished(job, finish, now),
         Move::Retried { failure, wait, manifest } => retried(job, failure, *wait, manifest.as_ref(), now),
         Move::Snoozed { wait } => go_back(job, Cause::Snoozed, *wait, now),
         Move::Returned => go_back(job, Cause::Returned, Duration::ZERO, now),
@@ -199,36 +197,30 @@ fn end(job: &mut Job, outcome: Outcome, now: Timestamp) {
 
 fn start(job: &mut Job, lease: Option<&Lease>, now: Timestamp) -> Option<Change> {
     next(job.state, Cause::Started)?;
-    begin_run(job, now);
+    begin_run(job, Duration::ZERO, now);
     if let Some(lease) = lease {
         job.lease = Some(lease.clone());
     }
     shift(job, Cause::Started, now)
 }
 
-/// Counts the run: also when its start and its end are written at once.
-fn begin_run(job: &mut Job, now: Timestamp) {
+/// Counts the run: also when its start and its end are written at once. It began no earlier than it was claimed.
+fn begin_run(job: &mut Job, ran: Duration, now: Timestamp) {
     if job.state == State::Scheduled {
         job.attempt += 1;
-        job.started_at = Some(now);
+        job.started_at = Some(now.saturating_sub(ran).max(job.moved_at));
     }
 }
 
-fn finished(
-    job: &mut Job,
-    outcome: &Outcome,
-    output: &Output,
-    manifest: Option<&Arc<Manifest>>,
-    now: Timestamp,
-) -> Option<Change> {
-    begin_run(job, now);
+fn finished(job: &mut Job, finish: &Finish, now: Timestamp) -> Option<Change> {
+    begin_run(job, finish.ran, now);
     job.settled = Some(Arc::new(Settled {
         at: now,
-        outcome: outcome.clone(),
-        output: output.clone(),
-        manifest: manifest.cloned(),
+        outcome: finish.outcome.clone(),
+        output: finish.output.clone(),
+        manifest: finish.manifest.clone(),
     }));
-    let cause = match outcome {
+    let cause = match &finish.outcome {
         Outcome::Succeeded => Cause::Succeeded,
         Outcome::Failed(_) => Cause::Failed,
         Outcome::Cancelled => Cause::Cancelled,
@@ -243,7 +235,7 @@ fn retried(
     manifest: Option<&Arc<Manifest>>,
     now: Timestamp,
 ) -> Option<Change> {
-    begin_run(job, now);
+    begin_run(job, Duration::ZERO, now);
     let cancelled = job.cancel_requested;
     let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Failed(failure.clone()) };
     // What the run left behind is kept either way.

@@ -2,7 +2,6 @@
 
 use hodei_core::job::{NewJob, State, rules};
 use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Term};
-use hodei_core::time::micros;
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
 use super::submit::Room;
@@ -129,8 +128,7 @@ pub(crate) fn prune(
 }
 
 fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
-    let keep = micros(retention.jobs.max(Retention::KEYS_MIN));
-    let cutoff = Timestamp::from_micros(work.now.as_micros().saturating_sub(keep));
+    let cutoff = work.now.saturating_sub(retention.jobs.max(Retention::KEYS_MIN));
     let mut tenants: Vec<Tenant> = lock(work.context.index).counts.keys().cloned().collect();
     tenants.extend(work.delta.counts.keys().cloned());
     tenants.sort();

@@ -38,7 +38,14 @@ fn manifest() -> Arc<Manifest> {
 
 fn finish(outcome: Outcome) -> Move {
     let output = Output::Inline(Bytes::from_static(b"out"));
-    Move::Finished(Box::new(Finish { outcome, output, manifest: Some(manifest()), spawn: Vec::new() }))
+    let spawn = Vec::new();
+    Move::Finished(Box::new(Finish {
+        outcome,
+        output,
+        manifest: Some(manifest()),
+        spawn,
+        ran: Duration::ZERO,
+    }))
 }
 
 /// Every move, with the name that the tables give it.
@@ -425,5 +432,20 @@ fn a_redrive_gives_back_everything_but_the_history() {
     }
     for mut job in [pending(), scheduled(), running(), ended(Outcome::Succeeded)] {
         assert_eq!(redrive(&mut job, at(9)), None, "{:?}", job.state);
+    }
+}
+
+#[test]
+fn a_run_whose_start_was_not_told_began_as_long_ago_as_it_took_but_not_before_its_claim() {
+    let claimed_at = Timestamp::from_micros(5_000_000);
+    for (ran, began) in [(0, 9_000_000), (1, 8_999_999), (4_000_000, 5_000_000), (60_000_000, 5_000_000)] {
+        let (mut job, _) = admit(new_job(&[]), claimed_at);
+        claim(&mut job, lease("a"), claimed_at);
+        let mut finish = Finish::succeeded(Output::none());
+        finish.ran = Duration::from_micros(ran);
+        let step = Move::Finished(Box::new(finish));
+        let transition = Transition { job: job.id, epoch: job.epoch, step };
+        let (applied, _) = apply(&mut job, &transition, Timestamp::from_micros(9_000_000));
+        assert_eq!((applied, job.started_at), (Applied::Done, Some(Timestamp::from_micros(began))));
     }
 }
