@@ -1,8 +1,8 @@
 //! The one thread that writes, and the group commit.
 //!
-//! Whoever wants to write sends a closure. The thread takes what has come meanwhile, runs all of it in one
-//! transaction, commits and syncs once, and only then replies. Nobody waits for company: a lone caller's transaction
-//! begins at once, and what comes during its sync is the next group.
+//! Whoever wants to write sends a closure. The thread begins a transaction with the first, takes in what has come until
+//! nobody is left, commits and syncs once, and only then replies. Nobody waits for company: a lone caller's transaction
+//! begins at once and ends at once, and what comes during its sync is the next group.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -88,18 +88,45 @@ struct Seat {
     refused: Option<Error>,
 }
 
+/// The requests that share a transaction, and where more may come from.
+struct Group<'r> {
+    seats: Vec<Seat>,
+    items: usize,
+    requests: &'r mut mpsc::Receiver<Box<dyn Request>>,
+    max_calls: usize,
+    max_items: usize,
+}
+
+impl Group<'_> {
+    fn board(&mut self, request: Box<dyn Request>) {
+        self.items = request.items().saturating_add(self.items);
+        self.seats.push(Seat { request, refused: None });
+    }
+
+    /// Returns a seat by its number; behind the last one, of whoever has come meanwhile, as long as there is room.
+    fn seat(&mut self, number: usize) -> Option<&mut Seat> {
+        let full = self.seats.len() >= self.max_calls || self.items >= self.max_items;
+        if number == self.seats.len() && !full {
+            let request = self.requests.try_recv().ok()?;
+            self.board(request);
+        }
+        self.seats.get_mut(number)
+    }
+}
+
 /// Runs until every sender is gone.
 fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
     while let Some(first) = requests.blocking_recv() {
-        let mut items = first.items();
-        let mut group = vec![Seat { request: first, refused: None }];
-        while group.len() < inner.config.group_calls && items < inner.config.group_items {
-            let Ok(request) = requests.try_recv() else { break };
-            items = request.items().saturating_add(items);
-            group.push(Seat { request, refused: None });
-        }
+        let mut group = Group {
+            seats: Vec::new(),
+            items: 0,
+            requests: &mut requests,
+            max_calls: inner.config.group_calls,
+            max_items: inner.config.group_items,
+        };
+        group.board(first);
         let end = run_group(inner, &mut group);
-        for seat in group {
+        for seat in group.seats {
             let own = match (seat.refused, &end) {
                 (Some(error), _) => Err(error),
                 (None, Ok(())) => Ok(()),
@@ -113,7 +140,7 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
 /// What a whole group is told of a commit that failed.
 type Failed = (ErrorKind, String);
 
-fn run_group(inner: &Inner, group: &mut [Seat]) -> Result<(), Failed> {
+fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
     if inner.stale.load(Ordering::Acquire) {
         rebuild(inner).map_err(|error| told(&error))?;
     }
@@ -157,9 +184,9 @@ enum Attempt {
     Again,
 }
 
-/// Runs the group in one transaction. A request that fails after it wrote something takes the transaction with it:
-/// the others run again without it.
-fn attempt(inner: &Inner, group: &mut [Seat]) -> Result<Attempt> {
+/// Runs the group in one transaction, and with it whoever comes while it runs. A request that fails after it wrote
+/// something takes the transaction with it: the others run again without it.
+fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
     let mut txn = inner.db.begin_write().map_err(failed("store.begin"))?;
     txn.set_durability(Durability::Immediate).map_err(failed("store.begin"))?;
     let context = Context {
@@ -170,7 +197,12 @@ fn attempt(inner: &Inner, group: &mut [Seat]) -> Result<Attempt> {
         recent: &inner.recent,
     };
     let mut work = Work::new(&txn, &context);
-    for seat in group.iter_mut().filter(|seat| seat.refused.is_none()) {
+    let mut number = 0;
+    while let Some(seat) = group.seat(number) {
+        number += 1;
+        if seat.refused.is_some() {
+            continue;
+        }
         let before = work.tally.written;
         work.tick();
         let request = &mut seat.request;
