@@ -160,7 +160,7 @@ impl Driver {
                     // The node sends nothing that was not offered.
                     return self.take(Note::Ended(job, epoch, News::Returned));
                 };
-                let run = Run::new(*assignment, stop, Arc::clone(&self.logs), notify.clone());
+                let run = Run::new(assignment, stop, Arc::clone(&self.logs), notify.clone());
                 let executor = Arc::clone(executor);
                 self.runs.spawn(async move {
                     let began = Instant::now();

@@ -19,7 +19,7 @@ const STARTED_AFTER: Duration = Duration::from_millis(10);
 #[derive(Debug, PartialEq)]
 pub(crate) enum Effect {
     /// Begin a run.
-    Start(Box<Assignment>),
+    Start(Assignment),
     /// End a run.
     Stop(Stop),
 }
@@ -108,7 +108,7 @@ impl Machine {
         }
         self.running.insert(job, Held { epoch, progress: None });
         self.young.push_back((now, job, epoch));
-        effects.push(Effect::Start(Box::new(assignment)));
+        effects.push(Effect::Start(assignment));
     }
 
     fn remember(&mut self, job: JobId, epoch: Epoch) {
@@ -279,7 +279,7 @@ mod tests {
         let effects = machine.desired(again, Timestamp::EPOCH);
         let (job, epoch) = (assignment(1, 1).job.id, Epoch::from_number(1));
         let stop = Effect::Stop(Stop { job, epoch, why: StopCause::LeaseLost });
-        assert_eq!(effects, [stop, Effect::Start(Box::new(assignment(1, 2)))]);
+        assert_eq!(effects, [stop, Effect::Start(assignment(1, 2))]);
         machine.ended(job, epoch, News::Returned);
         assert_eq!(
             (machine.state().reports.len(), machine.state().running.len()),
