@@ -1,5 +1,6 @@
 //! What the user asked for.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// How the program is called; printed with every misuse.
@@ -23,20 +24,20 @@ pub(crate) struct Args {
 
 impl Args {
     /// Reads the arguments, without the program's name.
-    pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut args = args.into_iter();
         let (mut file, mut store, mut new) = (None, None, false);
         let mut jobs =
             std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(JOBS_MAX));
         while let Some(arg) = args.next() {
             let mut value = |name: &str| args.next().ok_or_else(|| format!("{name} wants a value; {USAGE}"));
-            match arg.as_str() {
+            match arg.to_string_lossy().as_ref() {
                 "--store" => store = Some(PathBuf::from(value("--store")?)),
                 "--new" => new = true,
-                "--jobs" => jobs = number(&value("--jobs")?)?,
+                "--jobs" => jobs = number(&value("--jobs")?.to_string_lossy())?,
                 flag if flag.starts_with('-') => return Err(format!("unknown option {flag:?}; {USAGE}")),
                 _ if file.is_some() => return Err(format!("one FILE, please; {USAGE}")),
-                _ => file = Some(PathBuf::from(arg)),
+                _ => file = Some(PathBuf::from(&arg)),
             }
         }
         let file = file.ok_or_else(|| USAGE.to_owned())?;

@@ -1,15 +1,19 @@
 //! Live progress and the steps' logs, line by line.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hodei_core::bus::{Delivery, Subscription};
 use hodei_core::event::{Event, JobEvent};
 use hodei_core::job::{Cause, Epoch, JobSummary, State, Stream};
 use hodei_core::log::{LogKey, LogReader};
-use hodei_core::{JobId, Name};
+use hodei_core::{JobId, Name, PipelineId, Result};
+use hodei_sched::Orchestrator;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use super::print::show;
+use super::resume;
 
 /// How many events are taken at once.
 const BATCH: usize = 256;
@@ -26,12 +30,11 @@ pub(crate) struct Screen {
     logs: Arc<dyn LogReader>,
     followed: HashSet<(JobId, Epoch)>,
     followers: JoinSet<()>,
-    /// Whole lines only, so that steps do not mix; held for a write.
-    out: Arc<Mutex<std::io::Stdout>>,
+    out: mpsc::Sender<String>,
 }
 
 impl Screen {
-    pub(crate) fn new(steps: &[JobSummary], logs: Arc<dyn LogReader>) -> Self {
+    pub(crate) fn new(steps: &[JobSummary], logs: Arc<dyn LogReader>, out: mpsc::Sender<String>) -> Self {
         Self {
             names: steps.iter().map(|step| (step.id, step.name.clone())).collect(),
             open: steps.iter().filter(|step| !step.state.is_terminal()).map(|step| step.id).collect(),
@@ -39,28 +42,40 @@ impl Screen {
             logs,
             followed: HashSet::new(),
             followers: JoinSet::new(),
-            out: Arc::new(Mutex::new(std::io::stdout())),
+            out,
         }
     }
 
-    /// Shows events until every step has ended.
-    pub(crate) async fn run(&mut self, events: &mut dyn Subscription) {
+    /// Shows events until every step has ended. What was missed is read from the store.
+    pub(crate) async fn run(
+        &mut self,
+        events: &mut dyn Subscription,
+        hodei: &Orchestrator,
+        run: PipelineId,
+    ) -> Result<()> {
         while !self.open.is_empty() {
             let deliveries = events.recv(BATCH).await;
             if deliveries.is_empty() {
-                return;
+                return Ok(());
             }
             for delivery in deliveries {
-                if let Delivery::Event(Event::Job(event)) = delivery {
-                    self.job(&event);
+                match delivery {
+                    Delivery::Event(Event::Job(event)) => self.job(&event).await,
+                    Delivery::Lagged { .. } => {
+                        let steps = resume::steps(hodei, run).await?;
+                        let open = steps.iter().filter(|step| !step.state.is_terminal());
+                        self.open = open.map(|step| step.id).collect();
+                    }
+                    _ => {}
                 }
             }
         }
         // The ends of the logs may come after the ends of the steps.
         while self.followers.join_next().await.is_some() {}
+        Ok(())
     }
 
-    fn job(&mut self, event: &JobEvent) {
+    async fn job(&mut self, event: &JobEvent) {
         let Some(name) = self.names.get(&event.job).cloned() else { return };
         if ran(event) && self.followed.insert((event.job, event.epoch)) {
             self.follow(event, &name);
@@ -79,14 +94,14 @@ impl Screen {
             self.open.remove(&event.job);
         }
         let done = self.total - self.open.len();
-        line(&self.out, &format!("[{done}/{}] {name}: {word}", self.total));
+        show(&self.out, format!("[{done}/{}] {name}: {word}", self.total)).await;
     }
 
     /// Shows both streams of a run while it writes them.
     fn follow(&mut self, event: &JobEvent, name: &Name) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let key = LogKey { tenant: event.tenant.clone(), job: event.job, epoch: event.epoch, stream };
-            let (logs, out, name) = (Arc::clone(&self.logs), Arc::clone(&self.out), name.clone());
+            let (logs, out, name) = (Arc::clone(&self.logs), self.out.clone(), name.clone());
             self.followers.spawn(async move { follow(&*logs, &key, &name, &out).await });
         }
     }
@@ -100,7 +115,7 @@ fn ran(event: &JobEvent) -> bool {
     ) && event.attempt > 0
 }
 
-async fn follow(logs: &dyn LogReader, key: &LogKey, name: &Name, out: &Mutex<std::io::Stdout>) {
+async fn follow(logs: &dyn LogReader, key: &LogKey, name: &Name, out: &mpsc::Sender<String>) {
     let (mut offset, mut rest) = (0, Vec::new());
     // A log that is not there, or no longer, shows nothing.
     while let Ok(read) = logs.follow(key, offset, READ).await {
@@ -108,10 +123,10 @@ async fn follow(logs: &dyn LogReader, key: &LogKey, name: &Name, out: &Mutex<std
         rest.extend_from_slice(&read.bytes);
         while let Some(end) = rest.iter().position(|&b| b == b'\n') {
             let whole: Vec<u8> = rest.drain(..=end).collect();
-            log_line(out, name, &whole[..end]);
+            log_line(out, name, &whole[..end]).await;
         }
         if rest.len() > LINE_MAX || (read.ended && !rest.is_empty()) {
-            log_line(out, name, &std::mem::take(&mut rest));
+            log_line(out, name, &std::mem::take(&mut rest)).await;
         }
         if read.ended {
             return;
@@ -120,7 +135,7 @@ async fn follow(logs: &dyn LogReader, key: &LogKey, name: &Name, out: &Mutex<std
 }
 
 /// Shows a line of a log with its control characters escaped: a log must not steer the terminal.
-fn log_line(out: &Mutex<std::io::Stdout>, name: &Name, bytes: &[u8]) {
+async fn log_line(out: &mpsc::Sender<String>, name: &Name, bytes: &[u8]) {
     let text: String = String::from_utf8_lossy(bytes)
         .trim_end_matches('\r')
         .chars()
@@ -129,11 +144,5 @@ fn log_line(out: &Mutex<std::io::Stdout>, name: &Name, bytes: &[u8]) {
             escaped.then(|| c.escape_default()).into_iter().flatten().chain((!escaped).then_some(c))
         })
         .collect();
-    line(out, &format!("{name} | {text}"));
-}
-
-fn line(out: &Mutex<std::io::Stdout>, text: &str) {
-    let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-    // A terminal that is gone must not stop the run.
-    let _ = writeln!(out, "{text}");
+    show(out, format!("{name} | {text}")).await;
 }

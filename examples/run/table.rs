@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use hodei_core::job::{Exit, Job, Outcome, State};
+use hodei_core::job::{Exit, FailureClass, Job, Outcome, State};
 
 /// Makes the table: a line per step, with its state, its attempts, its time and its exit code.
 pub(crate) fn table(steps: &[Job]) -> String {
@@ -28,7 +28,8 @@ fn exit(step: &Job) -> String {
     match (step.state, step.outcome()) {
         (State::Succeeded, _) => "0".to_owned(),
         (_, Some(Outcome::Failed(failure))) => match failure.exit {
-            Some(Exit::Code(code)) => code.to_string(),
+            Some(Exit::Code(code)) if failure.class == FailureClass::Exit => code.to_string(),
+            Some(Exit::Code(code)) => format!("{code}: {failure}"),
             Some(Exit::Signal(signal)) => format!("signal {signal}: {failure}"),
             None => failure.to_string(),
         },

@@ -9,7 +9,7 @@ use hodei_core::bus::EventBus;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
 use hodei_core::store::{Change, Exchanged, Served, Store, Wakeups};
-use hodei_core::{Clock, Error, JobId, Name, OwnerId, Timestamp};
+use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -47,9 +47,25 @@ pub(crate) struct Shared {
     pub(crate) offers: Mutex<Vec<(Name, Arc<Offer>)>>,
     /// The lease under which the node acts now; the maintenance beats for it.
     pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
+    /// How the store refuses for good, as long as it does.
+    pub(crate) failure: watch::Sender<Option<(ErrorKind, String)>>,
 }
 
 impl Shared {
+    /// Notes whether the store refuses for good.
+    fn health(&self, answer: &Input) {
+        let error = match answer {
+            Input::Lanes(answer) => answer.as_ref().err(),
+            Input::Exchanged(answer) => answer.as_ref().err(),
+            Input::Leases(answer) => answer.as_ref().err(),
+            _ => return,
+        };
+        let error = error.filter(|error| !error.is_retryable());
+        if error.is_some() || self.failure.borrow().is_some() {
+            self.failure.send_replace(error.map(|error| (error.kind(), error.to_string())));
+        }
+    }
+
     /// Tells everyone of what was committed.
     pub(crate) fn publish(&self, changes: &[Change]) {
         if changes.is_empty() {
@@ -115,7 +131,11 @@ impl Driver {
         let patience = self.machine.poll_timeout().saturating_since(now);
         tokio::select! {
             message = self.messages.recv() => message.map(|message| self.input(message)),
-            Some(input) = self.call.join_next() => Some(answered(input)),
+            Some(input) = self.call.join_next() => {
+                let input = answered(input);
+                self.shared.health(&input);
+                Some(input)
+            }
             _ = self.wakeups.next() => Some(Input::Woken),
             () = tokio::time::sleep(patience) => Some(Input::Tick),
         }

@@ -52,9 +52,22 @@ pub(crate) async fn run(
             // What fails now is tried again at the next beat; the store has told its own counters.
             let _ = reap(&shared, term, config).await;
             if rounds.is_multiple_of(PRUNE_EVERY) {
-                let _ = shared.store.prune(term, config.retention, BATCH).await;
+                let _ = prune(&shared, term, config).await;
             }
         }
+    }
+}
+
+/// Prunes until nothing is left that retention does not keep, or until the next beat is due; between two batches the
+/// store serves others.
+async fn prune(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core::Result<()> {
+    let until = tokio::time::Instant::now() + config.beat;
+    loop {
+        let pruned = shared.store.prune(term, config.retention, BATCH).await?;
+        if pruned.term_lost || !pruned.more || tokio::time::Instant::now() >= until {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
     }
 }
 

@@ -16,13 +16,11 @@ pub(crate) struct Waiters {
 
 impl Waiters {
     /// Waits for a job. Ask the store after this call, not before: what ends in between is told.
-    pub(crate) fn wait(&self, job: JobId) -> oneshot::Receiver<()> {
-        let (told, wait) = oneshot::channel();
+    pub(crate) fn wait(&self, job: JobId) -> Waiting<'_> {
+        let (told, end) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let senders = waiting.entry(job).or_default();
-        senders.retain(|sender| !sender.is_closed());
-        senders.push(told);
-        wait
+        waiting.entry(job).or_default().push(told);
+        Waiting { of: self, job, end }
     }
 
     /// Tells those who wait for the jobs that ended.
@@ -40,7 +38,7 @@ impl Waiters {
     }
 
     /// Forgets a job whose waiters have gone.
-    pub(crate) fn forget(&self, job: JobId) {
+    fn forget(&self, job: JobId) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(senders) = waiting.get_mut(&job) {
             senders.retain(|sender| !sender.is_closed());
@@ -48,5 +46,28 @@ impl Waiters {
                 waiting.remove(&job);
             }
         }
+    }
+}
+
+/// Somebody who waits for the end of a job; once dropped, nothing is kept of it.
+#[derive(Debug)]
+pub(crate) struct Waiting<'w> {
+    of: &'w Waiters,
+    job: JobId,
+    end: oneshot::Receiver<()>,
+}
+
+impl Waiting<'_> {
+    /// Waits until the job is told to have ended.
+    pub(crate) async fn told(&mut self) {
+        // Told or not, the store has the last word.
+        let _ = (&mut self.end).await;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.end.close();
+        self.of.forget(self.job);
     }
 }

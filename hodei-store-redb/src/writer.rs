@@ -203,14 +203,14 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
         if seat.refused.is_some() {
             continue;
         }
-        let before = work.tally.written;
+        let before = work.mark();
         work.tick();
         let request = &mut seat.request;
         let Err(error) = guarded("store.write", || request.run(&mut work).and_then(|()| work.write_out()))
         else {
             continue;
         };
-        let spoilt = work.tally.written != before || error.kind() == ErrorKind::Corrupt;
+        let spoilt = work.mark() != before || error.kind() == ErrorKind::Corrupt;
         seat.refused = Some(error);
         if spoilt {
             drop(work);

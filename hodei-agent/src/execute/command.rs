@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,15 +292,11 @@ impl Files {
     /// Reads what the command gave back: one JSON object of strings, with every declared name.
     fn read_output(&self, command: &Command) -> std::result::Result<Bytes, String> {
         let declared: Vec<&str> = command.more.iter().flat_map(|more| more.outputs.iter()).collect();
-        let length = std::fs::metadata(&self.output).map_or(0, |data| data.len());
-        if length > OUTPUT_INLINE_MAX as u64 {
-            return Err(format!("the output file has {length} bytes, at most {OUTPUT_INLINE_MAX} are kept"));
+        let bytes =
+            read_regular(&self.output).map_err(|error| format!("the output file cannot be read: {error}"))?;
+        if bytes.len() > OUTPUT_INLINE_MAX {
+            return Err(format!("the output file has more than the {OUTPUT_INLINE_MAX} bytes that are kept"));
         }
-        let bytes = match std::fs::read(&self.output) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(format!("the output file cannot be read: {error}")),
-        };
         let given: BTreeMap<String, String> = if bytes.is_empty() {
             BTreeMap::new()
         } else {
@@ -318,6 +315,24 @@ impl Files {
         // What stays behind is in the way of nobody: the directory is of this run alone.
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Reads a file that a command wrote, no further than the first byte that is too many; nothing where there is none. The
+/// command may have put anything there: links are not followed, and nothing that is no file is waited for.
+fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = match file {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(OUTPUT_INLINE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The inputs as one JSON object: what each direct parent gave back, by its name.

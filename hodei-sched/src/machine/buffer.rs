@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use hodei_core::JobId;
-use hodei_core::job::{Priority, Request, RequestClass};
+use hodei_core::job::{Epoch, Priority, Request, RequestClass};
 use hodei_core::store::Claimed;
 
 /// Claimed jobs in the order in which they are to be assigned: by level, then as they were claimed.
@@ -19,10 +19,14 @@ pub(super) struct Buffer {
 type Place = (Reverse<Priority>, u64);
 
 impl Buffer {
-    /// Adds a claimed job behind those of its level; a job that is there already stays where it is.
+    /// Adds a claimed job behind those of its level; a job that is there already stays where it is, under the higher
+    /// of the two epochs.
     pub(super) fn push(&mut self, claimed: Claimed) {
         let job = &claimed.job;
-        if self.places.contains_key(&job.id) {
+        if let Some(there) = self.places.get(&job.id).and_then(|place| self.order.get_mut(place)) {
+            if there.job.epoch < job.epoch {
+                *there = claimed;
+            }
             return;
         }
         let place = (Reverse(job.spec.priority()), self.next);
@@ -82,8 +86,10 @@ impl Buffer {
         self.waiting.values().map(|(request, n)| (request, *n))
     }
 
-    pub(super) fn contains(&self, job: JobId) -> bool {
-        self.places.contains_key(&job)
+    /// Says whether a job is there under this epoch.
+    pub(super) fn contains(&self, job: JobId, epoch: Epoch) -> bool {
+        let there = self.places.get(&job).and_then(|place| self.order.get(place));
+        there.is_some_and(|claimed| claimed.job.epoch == epoch)
     }
 
     pub(super) fn len(&self) -> usize {

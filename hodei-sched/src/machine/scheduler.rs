@@ -423,10 +423,13 @@ impl Scheduler {
         self.failures = 0;
         self.leases_unknown = false;
         for claimed in leases {
-            let id = claimed.job.id;
-            let known = self.buffer.contains(id)
-                || self.sessions.values().any(|session| session.assigned.contains_key(&id))
-                || self.outgoing.iter().any(|outgoing| outgoing.transition.job == id);
+            let (id, epoch) = (claimed.job.id, claimed.job.epoch);
+            let has = |session: &Session| session.assigned.get(&id).is_some_and(|of| of.job.epoch == epoch);
+            let told =
+                |outgoing: &Outgoing| (outgoing.transition.job, outgoing.transition.epoch) == (id, epoch);
+            let known = self.buffer.contains(id, epoch)
+                || self.sessions.values().any(has)
+                || self.outgoing.iter().any(told);
             if !known {
                 self.claimed(claimed);
             }

@@ -98,6 +98,10 @@ impl Session {
     /// Reserves what the job asks and notes it for the next reply. The caller has checked that there is room.
     pub(super) fn assign(&mut self, claimed: Claimed) {
         let Claimed { job, inputs } = claimed;
+        // The agent stops a run of an older epoch by itself, and reports nothing of it.
+        if let Some(older) = self.assigned.get(&job.id).map(|assigned| assigned.job.epoch) {
+            self.release(job.id, older);
+        }
         if let Some(free) = self.free.checked_sub(job.spec.resources()) {
             self.free = free;
         }

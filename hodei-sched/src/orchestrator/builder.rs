@@ -141,6 +141,7 @@ impl OrchestratorBuilder {
             waiters: Waiters::default(),
             offers: Mutex::default(),
             lease: watch::Sender::new(lease.clone()),
+            failure: watch::Sender::new(None),
         });
         let maintenance =
             Maintenance { beat: self.beat, lost_max: self.machine.lost_max, retention: self.retention };

@@ -203,15 +203,28 @@ impl Orchestrator {
     /// Cancel safe: it only reads.
     pub async fn wait(&self, job: JobId) -> Result<Job> {
         loop {
-            let told = self.inner.shared.waiters.wait(job);
+            let mut waiting = self.inner.shared.waiters.wait(job);
             let found = self.get(job).await?;
             if found.state.is_terminal() {
-                drop(told);
-                self.inner.shared.waiters.forget(job);
                 return Ok(found);
             }
-            // Told or not, the store has the last word.
-            let _ = tokio::time::timeout(WAIT_POLL, told).await;
+            let _ = tokio::time::timeout(WAIT_POLL, waiting.told()).await;
+        }
+    }
+
+    /// Waits until the store refuses for good, with an error that repeating the call does not mend, and returns it. The
+    /// node goes on trying: whether to go on is for the application to say.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only listens.
+    pub async fn store_failed(&self) -> Error {
+        let mut failure = self.inner.shared.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone());
+        match failed {
+            Some((kind, cause)) => Error::new(kind, "orchestrator.store").with("cause", cause),
+            // The sender lives as long as this handle.
+            None => std::future::pending().await,
         }
     }
 

@@ -134,6 +134,11 @@ impl<'a, 'txn> Work<'a, 'txn> {
         }
     }
 
+    /// Tells what has been done so far; another mark means that a verb has left something behind.
+    pub(crate) fn mark(&self) -> (u64, u64, usize) {
+        (self.tally.written, self.next_change, self.moved.len())
+    }
+
     /// Looks at the clock, before each verb.
     pub(crate) fn tick(&mut self) {
         self.now = self.context.clock.now();
