@@ -11,16 +11,14 @@ use hodei_sched::Orchestrator;
 use hodei_store_redb::RedbStore;
 
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Greet {
-    name: String,
-}
+struct Greet(String);
 
 impl JobKind for Greet {
     const KIND: &'static str = "greet";
 }
 
 async fn greet(_: Context<()>, job: Greet) -> String {
-    format!("hello, {}", job.name)
+    format!("hello, {}", job.0)
 }
 
 #[tokio::main]
@@ -30,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let agent =
         Agent::builder(hodei.gateway()).handler(greet).commands(ProcessExecutor::new()).start().await?;
 
-    let greeting = hodei.submit(NewJob::new(JobSpec::of(&Greet { name: "world".into() })?.build()?)).await?;
+    let greeting = hodei.submit(NewJob::new(JobSpec::of(&Greet("world".into()))?.build()?)).await?;
     let command = hodei.submit(NewJob::new(JobSpec::command(["uname", "-sr"]).build()?)).await?;
     let release = Pipeline::builder("release")
         .step(Step::new("build", JobSpec::shell("echo building; echo '{\"file\": \"app\"}' > $HODEI_OUTPUT")))
@@ -39,10 +37,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pipeline = hodei.submit_pipeline(&release).await?;
 
     println!("handler:  {:?}", hodei.wait(greeting).await?.output());
-    let ran = hodei.wait(command).await?;
     println!("pipeline: {:?}", hodei.wait_pipeline(pipeline).await?.status());
-    let test = hodei.wait(release.jobs()[1].id).await?;
-    for job in [ran, test] {
+    for id in [command, release.jobs()[1].id] {
+        let job = hodei.wait(id).await?;
         let key = LogKey { tenant: job.tenant, job: job.id, epoch: job.epoch, stream: Stream::Stdout };
         let log = agent.logs().read(&key, 0, 4096).await?;
         println!("{}: {}", job.spec.name(), String::from_utf8_lossy(&log.bytes).trim_end());

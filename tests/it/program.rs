@@ -80,10 +80,10 @@ impl Program {
         self.wait()
     }
 
-    /// Asks it to stop, as Ctrl-C does.
-    pub(crate) fn interrupt(&self) {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("the program lives");
+        rustix::process::kill_process(pid, signal).expect("the program lives");
     }
 
     /// Waits for its end.

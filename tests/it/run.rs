@@ -1,8 +1,12 @@
 //! The program `run`, from its command line to its exit code.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+use rustix::process::Signal;
 
 use crate::program::{Ended, Program, example, marked, until};
 
@@ -112,7 +116,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
     ));
     let running = place.start(&["p.yaml"]);
     until("the second step runs", || place.path("second").exists());
-    running.interrupt();
+    running.signal(Signal::INT);
     let ended = running.wait();
     assert_eq!(ended.code(), INTERRUPTED, "{ended:?}");
     assert_eq!(marked("RUN_TEST_MARK", &mark), Vec::<i32>::new(), "the step lives on");
@@ -130,11 +134,92 @@ fn an_interrupted_run_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_run_that_is_killed_again_and_again_is_still_resumed() {
+    const KILLS: usize = 5;
+    let place = Place::new(
+        "steps:\n- {id: first, run: 'echo x >> first'}\n\
+         - {id: second, needs: [first], run: 'echo x >> second; [ -e go ] || sleep 600'}\n",
+    );
+    let mut ids = Vec::new();
+    for kill in 1..=KILLS {
+        let running = place.start(&["p.yaml"]);
+        until("the second step runs once more", || place.lines("second").len() == kill);
+        ids.push(running.kill().line("run ").expect("an id").to_owned());
+    }
+    fs::write(place.path("go"), "").unwrap();
+    let ended = place.run(&["p.yaml"]);
+    assert_eq!(ended.code(), SUCCEEDED, "{ended:?}");
+    ids.push(ended.line("run ").expect("an id").to_owned());
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!((place.lines("first").len(), place.lines("second").len()), (1, KILLS + 1));
+    assert_eq!(row(&ended, "second")[1..3], ["succeeded", "1"], "a lost run costs no attempt");
+}
+
+#[test]
+fn a_supervisor_and_a_closed_terminal_end_a_run_like_its_user() {
+    for (n, signal) in [Signal::TERM, Signal::HUP].into_iter().enumerate() {
+        let mark = format!("end-{n}-{}", std::process::id());
+        let place = Place::new(format!(
+            "env: {{RUN_TEST_MARK: {mark}}}\nsteps:\n- {{id: a, run: 'sleep 600 & touch began; wait'}}\n"
+        ));
+        let running = place.start(&["p.yaml"]);
+        until("the step runs", || place.path("began").exists());
+        running.signal(signal);
+        let ended = running.wait();
+        assert_eq!(ended.code(), INTERRUPTED, "{ended:?}");
+        assert_eq!(marked("RUN_TEST_MARK", &mark), Vec::<i32>::new(), "the step lives on");
+    }
+}
+
+#[test]
+fn whatever_a_step_puts_in_place_of_its_output_is_refused_at_once() {
+    let place = Place::new(
+        "steps:\n- {id: link, run: 'ln -s /dev/zero $HODEI_OUTPUT'}\n\
+         - {id: pipe, run: 'mkfifo $HODEI_OUTPUT'}\n- {id: folder, run: 'mkdir $HODEI_OUTPUT'}\n\
+         - {id: large, run: 'head -c 65537 /dev/zero > $HODEI_OUTPUT'}\n\
+         - {id: text, run: 'echo text > $HODEI_OUTPUT'}\n\
+         - {id: less, outputs: [word], run: 'true'}\n",
+    );
+    let ended = place.run(&["p.yaml"]);
+    assert_eq!(ended.code(), FAILED, "{ended:?}");
+    for (step, said) in [
+        ("link", "the output file cannot be read"),
+        ("pipe", "the output file cannot be read: it is not a regular file"),
+        ("folder", "the output file cannot be read: it is not a regular file"),
+        ("large", "the output file has more than the 65536 bytes that are kept"),
+        ("text", "the output file is not a JSON object of strings"),
+        ("less", "it did not write word"),
+    ] {
+        let row = row(&ended, step).join(" ");
+        assert!(row.contains("failed 1 ") && row.contains(said), "{row}");
+    }
+}
+
+#[test]
+fn a_terminal_that_stands_still_does_not_stop_the_steps() {
+    let place = Place::new(
+        "steps:\n- {id: noisy, run: 'seq 100000'}\n- {id: steady, run: 'echo x >> steady; sleep 8; touch done'}\n",
+    );
+    let mut running = Command::new(example("run"))
+        .args(["p.yaml", "--jobs", "2"])
+        .current_dir(place.0.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Nobody reads: the pipe is full long before the steady step has outlived what a silent node may live.
+    until("the steady step has ended", || place.path("done").exists());
+    let mut shown = String::new();
+    running.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    assert_eq!((running.wait().unwrap().code(), place.lines("steady").len()), (SUCCEEDED, 1), "it ran again");
+    assert_eq!(shown.lines().filter(|line| line.starts_with("noisy | ")).count(), 100_000);
+}
+
+#[test]
 fn changed_bytes_are_refused_unless_new() {
     let place = Place::new("steps:\n- {id: a, run: 'touch began; sleep 600'}\n");
     let running = place.start(&["p.yaml"]);
     until("the step runs", || place.path("began").exists());
-    running.interrupt();
+    running.signal(Signal::INT);
     assert_eq!(running.wait().code(), INTERRUPTED);
 
     place.write("steps:\n- {id: a, run: 'touch changed'}\n");
@@ -245,6 +330,31 @@ fn bad_command_lines_get_one_line_and_code_2() {
         assert!(ended.stderr.starts_with(said), "{args:?}: {ended:?}");
         assert!(!place.path(".hodei").exists(), "{args:?}: a store was made");
     }
+}
+
+#[test]
+fn arguments_and_pipes_may_be_anything() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new("steps:\n- {id: a, run: 'touch ran'}\n");
+    let odd = std::ffi::OsStr::from_bytes(b"odd-\xff.yaml");
+    fs::rename(place.path("p.yaml"), place.0.path().join(odd)).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut run = Command::new(example("run"));
+    run.arg(odd).args(["--store", "st"]).current_dir(place.0.path()).stdout(writer);
+    let code = run.status().unwrap().code();
+    assert_eq!(
+        (code, place.path("ran").exists()),
+        (SUCCEEDED, true),
+        "nobody listens, and it runs all the same"
+    );
+}
+
+#[test]
+fn the_quickstart_is_short() {
+    let text = include_str!("../../examples/quickstart.rs");
+    let code = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    assert!(code.count() <= 40);
 }
 
 #[test]

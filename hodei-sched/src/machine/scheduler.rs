@@ -267,9 +267,7 @@ impl Scheduler {
             })
             .map(|running| (running.job, running.epoch))
             .collect();
-        for (job, epoch) in unknown {
-            session.disown(job, epoch);
-        }
+        session.disown(unknown);
         for report in state.reports {
             self.report(&state.worker, report);
         }

@@ -1,6 +1,6 @@
 //! What the machine knows of a connected agent.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use hodei_core::gateway::{Assignment, Desired, Offer, Stop, StopCause};
@@ -41,6 +41,8 @@ pub(super) struct Session {
     /// Said in a reply that the agent has not confirmed.
     unseen: VecDeque<(u64, Vec<JobId>)>,
     stops: Vec<Stop>,
+    /// What it still runs although it was told that it has no lease for it.
+    disowned: HashSet<(JobId, Epoch)>,
     /// Reports whose transitions are not durable, in order.
     outstanding: VecDeque<u64>,
     told_acked: u64,
@@ -64,6 +66,7 @@ impl Session {
             unsent: Vec::new(),
             unseen: VecDeque::new(),
             stops: Vec::new(),
+            disowned: HashSet::new(),
             outstanding: VecDeque::new(),
             told_acked: 0,
             number: seen,
@@ -141,15 +144,21 @@ impl Session {
         self.stops.push(Stop { job, epoch: assigned.job.epoch, why });
     }
 
-    /// Tells the agent to stop a job that this node does not know.
-    pub(super) fn disown(&mut self, job: JobId, epoch: Epoch) {
-        self.stops.push(Stop { job, epoch, why: StopCause::LeaseLost });
+    /// Tells the agent to stop what it runs and has no lease for: once, and again when the reply was lost.
+    pub(super) fn disown(&mut self, unknown: Vec<(JobId, Epoch)>) {
+        self.disowned.retain(|told| unknown.contains(told));
+        for (job, epoch) in unknown {
+            if self.disowned.insert((job, epoch)) {
+                self.stops.push(Stop { job, epoch, why: StopCause::LeaseLost });
+            }
+        }
     }
 
     /// Takes in which replies the agent has seen; what an unseen one said is said again.
     pub(super) fn confirm(&mut self, seen: u64) {
         while let Some((number, jobs)) = self.unseen.pop_front() {
             if number > seen {
+                self.disowned.clear();
                 self.unsent.extend(jobs.into_iter().filter(|job| self.assigned.contains_key(job)));
                 // Stops of a lost reply are level-triggered too.
                 let stops = self.assigned.values().filter_map(|assigned| {

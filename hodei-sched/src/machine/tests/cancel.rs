@@ -2,7 +2,7 @@
 
 use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Cause, Finish, State};
-use hodei_core::store::{JobStore, Move};
+use hodei_core::store::{JobStore, Move, Scope};
 
 use super::world::{Agent, World, assigned, command, now, success};
 use crate::machine::{Effect, Input};
@@ -119,4 +119,36 @@ fn a_cancelled_job_in_the_window_makes_room_for_the_next() {
     world.sync(&mut agent);
     assert!(!agent.jobs().contains(&waits));
     assert_eq!(now(world.store.verify_indexes()).expect("it verifies"), Vec::<String>::new());
+}
+
+#[test]
+fn a_job_that_comes_back_under_a_higher_epoch_takes_one_slot() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let jobs = world.submit(command(), 1);
+    world.news(&mut agent);
+    world.cancel_in_store(jobs[0]);
+    world.tell(Input::Cancelled(jobs.clone()));
+    world.sync(&mut agent);
+    now(world.store.redrive(&Scope::All, jobs.clone())).unwrap();
+    world.tell(Input::Woken);
+    for _ in 0..5 {
+        world.sync(&mut agent);
+        world.hear(&mut agent);
+    }
+    // The agent stops the run of the older epoch by itself and reports nothing of it.
+    let epoch = world.job(jobs[0]).epoch;
+    agent.state.running.retain(|run| run.epoch == epoch);
+    assert_eq!(agent.state.running.len(), 1);
+    agent.report(jobs[0], success());
+    for _ in 0..5 {
+        world.sync(&mut agent);
+        world.hear(&mut agent);
+    }
+    assert_eq!(world.job(jobs[0]).state, State::Succeeded);
+    world.submit(command(), 2);
+    for _ in 0..5 {
+        world.sync(&mut agent);
+        world.hear(&mut agent);
+    }
+    assert_eq!(agent.jobs().len(), 2, "a slot is gone");
 }
