@@ -335,7 +335,7 @@ fn bad_command_lines_get_one_line_and_code_2() {
 #[test]
 fn arguments_and_pipes_may_be_anything() {
     use std::os::unix::ffi::OsStrExt;
-    let place = Place::new("steps:\n- {id: a, run: 'touch ran'}\n");
+    let place = Place::new("name: odd\nsteps:\n- {id: a, run: 'touch ran'}\n");
     let odd = std::ffi::OsStr::from_bytes(b"odd-\xff.yaml");
     fs::rename(place.path("p.yaml"), place.0.path().join(odd)).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
