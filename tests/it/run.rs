@@ -333,6 +333,26 @@ fn bad_command_lines_get_one_line_and_code_2() {
 }
 
 #[test]
+fn a_store_that_can_write_no_more_ends_the_run_which_goes_on_when_it_can() {
+    let mut file = "steps:\n- {id: s0, run: 'echo x >> ran'}\n".to_owned();
+    for n in 1..20 {
+        let text = "printf '{\"a\": \"%060000d\"}' 0 > $HODEI_OUTPUT";
+        file += &format!("- id: s{n}\n  needs: [s{}]\n  run: |\n    {text}\n", n - 1);
+    }
+    let place = Place::new(file);
+    // No file may grow beyond 512 KiB, and trying is an error instead of a signal.
+    let limited = format!("trap '' XFSZ; ulimit -f 1024; exec {} p.yaml", example("run").display());
+    let ended = Program::start(Path::new("/bin/sh"), place.0.path(), "run", ["-c", &limited]).wait();
+    assert_eq!((ended.code(), ended.stderr.lines().count()), (FAILED, 1), "{ended:?}");
+    assert!(ended.stderr.contains("input/output error"), "{ended:?}");
+    let id = ended.line("run ").expect("an id").to_owned();
+
+    let ended = place.run(&["p.yaml"]);
+    assert_eq!((ended.code(), ended.line("run ")), (SUCCEEDED, Some(id.as_str())), "{ended:?}");
+    assert_eq!(place.lines("ran").len(), 1);
+}
+
+#[test]
 fn arguments_and_pipes_may_be_anything() {
     use std::os::unix::ffi::OsStrExt;
     let place = Place::new("name: odd\nsteps:\n- {id: a, run: 'touch ran'}\n");
