@@ -153,6 +153,8 @@ fn a_run_that_is_killed_again_and_again_is_still_resumed() {
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     assert_eq!((place.lines("first").len(), place.lines("second").len()), (1, KILLS + 1));
     assert_eq!(row(&ended, "second")[1..3], ["succeeded", "1"], "a lost run costs no attempt");
+    let left = fs::read_dir(place.path(".hodei/p/work")).unwrap().count();
+    assert_eq!(left, 0, "killed runs leave no directories behind");
 }
 
 #[test]
@@ -334,11 +336,12 @@ fn bad_command_lines_get_one_line_and_code_2() {
 
 #[test]
 fn a_store_that_can_write_no_more_ends_the_run_which_goes_on_when_it_can() {
-    let mut file = "steps:\n- {id: s0, run: 'echo x >> ran'}\n".to_owned();
-    for n in 1..20 {
+    let step = |n: u32| {
         let text = "printf '{\"a\": \"%060000d\"}' 0 > $HODEI_OUTPUT";
-        file += &format!("- id: s{n}\n  needs: [s{}]\n  run: |\n    {text}\n", n - 1);
-    }
+        format!("- id: s{n}\n  needs: [s{}]\n  run: |\n    {text}\n", n - 1)
+    };
+    let first = "steps:\n- {id: s0, run: 'echo x >> ran'}\n".to_owned();
+    let file = (1..20).fold(first, |file, n| file + &step(n));
     let place = Place::new(file);
     // No file may grow beyond 512 KiB, and trying is an error instead of a signal.
     let limited = format!("trap '' XFSZ; ulimit -f 1024; exec {} p.yaml", example("run").display());

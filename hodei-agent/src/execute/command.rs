@@ -32,6 +32,8 @@ use crate::sys::{Exit as SysExit, Privileges};
 #[derive(Debug)]
 pub struct ProcessExecutor {
     work_dir: PathBuf,
+    /// Whether the directory is nobody's but this executor's, and goes with it.
+    own_dir: bool,
     grace: Duration,
     privileges: Privileges,
     escapees: Escapees,
@@ -52,6 +54,7 @@ impl ProcessExecutor {
         let unique = JobId::mint(&Tenant::default(), &SystemClock);
         Self {
             work_dir: std::env::temp_dir().join(format!("hodei-{unique}")),
+            own_dir: true,
             grace: Duration::from_secs(5),
             privileges: Privileges::Fixed,
             escapees: Escapees::Always,
@@ -65,6 +68,7 @@ impl ProcessExecutor {
     #[must_use]
     pub fn work_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.work_dir = std::path::absolute(&directory).unwrap_or_else(|_| directory.as_ref().to_owned());
+        self.own_dir = false;
         self
     }
 
@@ -105,7 +109,7 @@ impl ProcessExecutor {
         };
         std::fs::create_dir_all(&self.work_dir).map_err(io)?;
         self.processes().await.map_err(io)?.sweep_all().await.map_err(io)?;
-        Ok(())
+        remove_left_runs(&self.work_dir).map_err(io)
     }
 
     async fn processes(&self) -> std::io::Result<&Processes> {
@@ -270,6 +274,30 @@ fn judge(run: &Run, spec: &JobSpec, command: &Command, files: &Files, finished: 
         Ok(output) => Finish::succeeded(Output::Inline(output)),
         Err(message) => Finish::failed(Failure::new(FailureClass::BadOutput, message).exit(exit)),
     }
+}
+
+impl Drop for ProcessExecutor {
+    fn drop(&mut self) {
+        if self.own_dir {
+            // Only when it is empty; it may never have been made.
+            let _ = std::fs::remove_dir(&self.work_dir);
+        }
+    }
+}
+
+/// Removes the directories of runs that an earlier life of this agent was killed in; they are named by job and epoch.
+fn remove_left_runs(work_dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(work_dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let parts = name.to_str().and_then(|name| name.rsplit_once('-'));
+        let of_a_run =
+            parts.is_some_and(|(id, epoch)| id.parse::<JobId>().is_ok() && epoch.parse::<u64>().is_ok());
+        if of_a_run && entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The files of a run.
