@@ -49,7 +49,8 @@ pub struct LogRead {
 /// Reads logs, of runs that are over and of runs that go on.
 #[async_trait]
 pub trait LogReader: Send + Sync + fmt::Debug {
-    /// Reads up to `max` bytes from an offset.
+    /// Reads up to `max` bytes from an offset, or from the first byte after it that is still kept: what is missing in
+    /// between is what [`LogRead::next`] is ahead of the bytes.
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -15,9 +15,9 @@ use tokio::sync::watch;
 
 use super::file;
 
-/// How many bytes of a stream are kept; more are counted and dropped.
+/// How many bytes of a stream are kept in a file: the first ones; more are counted and dropped.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
-/// How many bytes of a stream are kept where there is no directory for files.
+/// How many bytes of a stream are kept where there is no directory for files: the last ones, in a ring.
 const MEMORY_MAX: u64 = 256 * 1024;
 /// How many ended streams are kept where there is no directory for files.
 const MEMORY_STREAMS: usize = 1_024;
@@ -49,7 +49,10 @@ struct Live {
 #[derive(Debug)]
 struct Content {
     file: Option<File>,
-    bytes: Vec<u8>,
+    /// The last bytes, where there is no file.
+    ring: VecDeque<u8>,
+    /// Where the ring begins in the stream.
+    ring_start: u64,
     kept: u64,
     dropped: u64,
     crc: crc32fast::Hasher,
@@ -67,7 +70,8 @@ impl LogStore {
     /// Begins a stream. Its file is made with its first byte.
     pub(crate) fn writer(self: &Arc<Self>, key: LogKey) -> LogWriter {
         let crc = crc32fast::Hasher::new();
-        let content = Content { file: None, bytes: Vec::new(), kept: 0, dropped: 0, crc };
+        let ring = VecDeque::new();
+        let content = Content { file: None, ring, ring_start: 0, kept: 0, dropped: 0, crc };
         let live = Arc::new(Live { content: Mutex::new(content), grown: watch::Sender::new((0, false)) });
         self.open().streams.insert(key.clone(), Arc::clone(&live));
         LogWriter { store: Arc::clone(self), key, live, ended: false }
@@ -94,15 +98,19 @@ impl LogStore {
     fn read_now(&self, key: &LogKey, offset: u64, max: usize) -> Result<LogRead> {
         let live = self.live(key);
         let ended = live.as_ref().is_none_or(|live| live.grown.borrow().1);
-        let (bytes, dropped) = match (&self.directory, &live) {
+        let (start, bytes, dropped) = match (&self.directory, &live) {
             (None, Some(live)) => live.copy(offset, max),
-            (Some(_), Some(live)) if live.grown.borrow().0 <= offset => (Bytes::new(), live.dropped()),
+            (Some(_), Some(live)) if live.grown.borrow().0 <= offset => {
+                (offset, Bytes::new(), live.dropped())
+            }
             (Some(directory), _) => {
-                file::read(directory, key, offset, max).map_err(|source| failed(key, source))?
+                let read = file::read(directory, key, offset, max);
+                let (bytes, dropped) = read.map_err(|source| failed(key, source))?;
+                (offset, bytes, dropped)
             }
             (None, None) => return Err(failed(key, std::io::ErrorKind::NotFound.into())),
         };
-        let next = offset + bytes.len() as u64;
+        let next = start + bytes.len() as u64;
         // A full answer may have more behind it.
         let more = bytes.len() == max;
         Ok(LogRead { next, ended: ended && !more, dropped, bytes })
@@ -143,11 +151,31 @@ impl Live {
         self.content().dropped
     }
 
-    fn copy(&self, offset: u64, max: usize) -> (Bytes, u64) {
+    /// Copies what the ring has from an offset on, or from its own beginning; with the offset of the first byte.
+    fn copy(&self, offset: u64, max: usize) -> (u64, Bytes, u64) {
         let content = self.content();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.bytes.len());
-        let end = start.saturating_add(max).min(content.bytes.len());
-        (Bytes::copy_from_slice(&content.bytes[start..end]), content.dropped)
+        let start = offset.max(content.ring_start);
+        let skip = usize::try_from(start - content.ring_start).unwrap_or(usize::MAX);
+        let bytes: Vec<u8> = content.ring.iter().skip(skip).take(max).copied().collect();
+        (start, bytes.into(), content.dropped)
+    }
+}
+
+impl Content {
+    /// Adds bytes to the ring, and forgets the first ones beyond its limit.
+    fn turn(&mut self, bytes: &[u8]) {
+        self.ring.extend(bytes);
+        let limit = usize::try_from(MEMORY_MAX).unwrap_or(usize::MAX);
+        let surplus = self.ring.len().saturating_sub(limit);
+        self.ring.drain(..surplus);
+        self.ring_start += surplus as u64;
+        self.dropped += surplus as u64;
+        self.kept = self.ring.len() as u64;
+    }
+
+    /// Where the next byte will be in the stream as it is kept.
+    fn end(&self) -> u64 {
+        self.ring_start + self.kept
     }
 }
 
@@ -167,27 +195,29 @@ impl LogWriter {
             return;
         }
         let mut content = self.live.content();
-        let limit = if self.store.directory.is_some() { FILE_MAX } else { MEMORY_MAX };
-        let room = usize::try_from(limit - content.kept).unwrap_or(usize::MAX);
+        match &self.store.directory {
+            None => content.turn(bytes),
+            Some(directory) => self.file(directory, &mut content, bytes),
+        }
+        let length = content.end();
+        drop(content);
+        self.live.grown.send_replace((length, false));
+    }
+
+    fn file(&self, directory: &Path, content: &mut Content, bytes: &[u8]) {
+        let room = usize::try_from(FILE_MAX - content.kept).unwrap_or(usize::MAX);
         let (kept, dropped) = bytes.split_at(room.min(bytes.len()));
         content.dropped += dropped.len() as u64;
-        match self.keep(&mut content, kept) {
+        match self.append(directory, content, kept) {
             Ok(()) => {
                 content.kept += kept.len() as u64;
                 content.crc.update(kept);
             }
             Err(_) => content.dropped += kept.len() as u64,
         }
-        let length = content.kept;
-        drop(content);
-        self.live.grown.send_replace((length, false));
     }
 
-    fn keep(&self, content: &mut Content, bytes: &[u8]) -> std::io::Result<()> {
-        let Some(directory) = &self.store.directory else {
-            content.bytes.extend_from_slice(bytes);
-            return Ok(());
-        };
+    fn append(&self, directory: &Path, content: &mut Content, bytes: &[u8]) -> std::io::Result<()> {
         if content.file.is_none() {
             content.file = Some(file::create(directory, &self.key)?);
         }
@@ -207,7 +237,11 @@ impl LogWriter {
             return None;
         }
         let content = self.live.content();
-        let crc32 = content.crc.clone().finalize();
+        let mut crc = content.crc.clone();
+        let (front, back) = content.ring.as_slices();
+        crc.update(front);
+        crc.update(back);
+        let crc32 = crc.finalize();
         let end = LogEnd { stream: self.key.stream, kept: content.kept, dropped: content.dropped, crc32 };
         drop(content);
         let empty = end.kept + end.dropped == 0;
@@ -262,14 +296,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_above_the_limit_is_counted() {
+    async fn a_ring_keeps_the_end_and_its_offsets() {
         let store = Arc::new(LogStore::new(None));
         let mut writer = store.writer(key());
-        writer.write(&Bytes::from(vec![7; usize::try_from(MEMORY_MAX).unwrap() - 1]));
+        let most = usize::try_from(MEMORY_MAX).unwrap();
+        writer.write(&Bytes::from(vec![7; most - 1]));
         writer.write(&Bytes::from_static(b"abc"));
-        assert_eq!(writer.end().map(|end| (end.kept, end.dropped)), Some((MEMORY_MAX, 2)));
+        let read = store.read(&key(), 0, 10).await.unwrap();
+        assert_eq!(
+            (read.bytes.len(), read.next, read.dropped),
+            (10, 12, 2),
+            "it goes on where the ring begins"
+        );
+        let end = writer.end().unwrap();
+        let kept = [vec![7; most - 3], b"abc".to_vec()].concat();
+        assert_eq!((end.kept, end.dropped, end.crc32), (MEMORY_MAX, 2, crc32fast::hash(&kept)));
         let read = store.read(&key(), MEMORY_MAX - 1, 10).await.unwrap();
-        assert_eq!((read.bytes, read.dropped, read.ended), (Bytes::from_static(b"a"), 2, true));
+        assert_eq!((read.bytes, read.dropped, read.ended), (Bytes::from_static(b"abc"), 2, true));
     }
 
     #[tokio::test]
