@@ -1,8 +1,8 @@
 //! What the threads and the callers of a store share, and how it is opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hodei_core::store::WakeupSignal;
@@ -77,11 +77,39 @@ fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
 }
 
 fn take(config: &RedbStoreBuilder) -> Result<Database> {
+    if !std::fs::exists(&config.path).map_err(io)? {
+        bear(&config.path)?;
+    }
     look_first(&config.path)?;
     let mut builder = Builder::new();
     builder.set_cache_size(config.cache_bytes);
     builder.set_check_integrity_on_open(config.verify == Verify::Always);
     builder.create(&config.path).map_err(failed(OP))
+}
+
+fn io(source: std::io::Error) -> Error {
+    failed(OP)(redb::Error::Io(source))
+}
+
+/// Makes an empty store beside the path and gives it its name when it is whole, so that a death in between leaves no
+/// half-made store under that name. Whoever comes second finds the name taken and uses what it names.
+fn bear(path: &Path) -> Result<()> {
+    static BORN: AtomicU64 = AtomicU64::new(0);
+    let mut unborn = path.as_os_str().to_owned();
+    unborn.push(format!(".new-{}-{}", std::process::id(), BORN.fetch_add(1, Ordering::Relaxed)));
+    let unborn = PathBuf::from(unborn);
+    // A process of the same number may have died here.
+    drop(std::fs::remove_file(&unborn));
+    make(&Builder::new().create(&unborn).map_err(failed(OP))?)?;
+    let named = match std::fs::hard_link(&unborn, path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        named => named.map_err(io),
+    };
+    std::fs::remove_file(&unborn).map_err(io)?;
+    named?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
+    directory.sync_all().map_err(io)
 }
 
 /// Looks at a file that is there without being able to write to it.

@@ -179,3 +179,21 @@ fn a_limit_of_zero_is_told_by_name_before_the_file_is_made() {
     }
     assert!(!env.path().exists());
 }
+
+#[test]
+fn those_who_open_at_once_share_one_new_file_and_leave_no_other() {
+    for _ in 0..20 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new.redb");
+        let open = || RedbStore::open(&path).map_err(|error| error.kind());
+        let opened = std::thread::scope(|scope| {
+            let openers: Vec<_> = (0..3).map(|_| scope.spawn(open)).collect();
+            openers.into_iter().map(|opener| opener.join().unwrap()).collect::<Vec<_>>()
+        });
+        let (stores, refused): (Vec<_>, Vec<_>) = opened.into_iter().partition(Result::is_ok);
+        assert_eq!(stores.len(), 1, "{refused:?}");
+        assert!(refused.into_iter().all(|error| error.unwrap_err() == ErrorKind::Locked));
+        let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["new.redb"]);
+    }
+}
