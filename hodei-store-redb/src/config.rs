@@ -111,7 +111,7 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets of how many submitted jobs the specs are kept in memory for their claim; 4,096 unless set.
+    /// Sets how many submitted jobs are kept in memory for their claim, and how many specs; 4,096 of each unless set.
     pub fn recent_jobs(mut self, jobs: usize) -> Self {
         self.recent_jobs = jobs;
         self

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{failed, guarded};
 use crate::inner::Inner;
-use crate::rows::{Rows, Span};
+use crate::rows::{self, Rows, Span};
 use crate::stats::Stats;
 use crate::table::Tab;
 
@@ -63,16 +63,10 @@ impl Rows for Snapshot<'_> {
         &mut self,
         tab: Tab,
         span: Span<'_>,
-        mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+        take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let rows = self.table(tab)?.range::<&[u8]>(span.bounds()).map_err(failed("store.scan"))?;
-        for row in rows {
-            let (key, value) = row.map_err(failed("store.scan"))?;
-            self.stats.read(1);
-            if !take(key.value(), value.value())? {
-                break;
-            }
-        }
+        let read = rows::scan(self.table(tab)?, span, take)?;
+        self.stats.read(read);
         Ok(())
     }
 
@@ -83,9 +77,7 @@ impl Rows for Snapshot<'_> {
         take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
         self.stats.read(1);
-        let row = self.table(tab)?.range::<&[u8]>(..=key).map_err(failed("store.scan"))?.next_back();
-        let row = row.transpose().map_err(failed("store.scan"))?;
-        row.map(|(key, row)| take(key.value(), row.value())).transpose()
+        rows::at_or_before(self.table(tab)?, key, take)
     }
 }
 

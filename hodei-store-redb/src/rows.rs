@@ -6,9 +6,10 @@ use std::sync::Arc;
 use hodei_core::job::{Job, Lease, Output, Settled, State};
 use hodei_core::store::{Claimed, Input, Lane, Limit, QueuePolicy};
 use hodei_core::{JobId, Result};
+use redb::ReadableTable;
 
 use crate::codec::{self, Fixed, Head};
-use crate::error::corrupt;
+use crate::error::{corrupt, failed};
 use crate::index::LimitKey;
 use crate::key;
 use crate::table::Tab;
@@ -38,6 +39,34 @@ impl<'a> From<(Option<&'a [u8]>, Option<&'a [u8]>)> for Span<'a> {
     fn from((from, until): (Option<&'a [u8]>, Option<&'a [u8]>)) -> Self {
         Self { from, until }
     }
+}
+
+/// Reads rows of a table in the order of their keys until `take` returns `false`, and returns how many were read.
+pub(crate) fn scan(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    span: Span<'_>,
+    mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+) -> Result<u64> {
+    let mut read = 0;
+    for row in table.range::<&[u8]>(span.bounds()).map_err(failed("store.scan"))? {
+        let (key, value) = row.map_err(failed("store.scan"))?;
+        read += 1;
+        if !take(key.value(), value.value())? {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+/// Reads the last row of a table whose key is not behind another.
+pub(crate) fn at_or_before<R>(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &[u8],
+    take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
+) -> Result<Option<R>> {
+    let row = table.range::<&[u8]>(..=key).map_err(failed("store.scan"))?.next_back();
+    let row = row.transpose().map_err(failed("store.scan"))?;
+    row.map(|(key, row)| take(key.value(), row.value())).transpose()
 }
 
 /// Something that rows can be read from.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hodei_core::job::{NewJob, rules};
+use hodei_core::job::{NewJob, State, rules};
 use hodei_core::store::{
     Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
     SubmitOptions, Transition,
@@ -206,7 +206,6 @@ pub(crate) fn cancel(
 
 /// Sends failed and cancelled jobs round again.
 pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) -> Result<Committed<Redriven>> {
-    use hodei_core::job::State;
     let mut done = Committed::default();
     for id in jobs {
         let Some(mut head) = work.head(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {

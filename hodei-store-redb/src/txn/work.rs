@@ -16,7 +16,7 @@ use crate::error::{corrupt, failed};
 use crate::index::{Delta, Index, LaneState, LimitKey};
 use crate::key;
 use crate::recent::Recent;
-use crate::rows::{Rows, Span};
+use crate::rows::{self, Rows, Span};
 use crate::stats::Tally;
 use crate::sync::lock;
 use crate::table::Tab;
@@ -66,16 +66,9 @@ impl Rows for Work<'_, '_> {
         &mut self,
         tab: Tab,
         span: Span<'_>,
-        mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+        take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let mut read = 0;
-        for row in self.table(tab)?.range::<&[u8]>(span.bounds()).map_err(failed("store.scan"))? {
-            let (key, value) = row.map_err(failed("store.scan"))?;
-            read += 1;
-            if !take(key.value(), value.value())? {
-                break;
-            }
-        }
+        let read = rows::scan(self.table(tab)?, span, take)?;
         self.tally.read += read;
         Ok(())
     }
@@ -87,9 +80,7 @@ impl Rows for Work<'_, '_> {
         take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
         self.tally.read += 1;
-        let row = self.table(tab)?.range::<&[u8]>(..=key).map_err(failed("store.scan"))?.next_back();
-        let row = row.transpose().map_err(failed("store.scan"))?;
-        row.map(|(key, row)| take(key.value(), row.value())).transpose()
+        rows::at_or_before(self.table(tab)?, key, take)
     }
 
     fn head(&mut self, id: JobId) -> Result<Option<Head>> {

@@ -97,7 +97,7 @@ async fn callers_that_come_before_a_commit_share_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn crowds_are_served_whole_with_a_commit_each_at_most() {
+async fn crowds_are_served_whole_and_share_commits() {
     const CALLERS: u64 = 256;
     let env = Env::new();
     let store = env.open();
@@ -114,7 +114,7 @@ async fn crowds_are_served_whole_with_a_commit_each_at_most() {
     let after = store.stats();
     assert_eq!(store.counts(&Scope::All).await.unwrap().total(), 4 * CALLERS);
     assert_eq!(after.commits, after.syncs);
-    assert!(after.commits - before.commits <= 4 * CALLERS, "{} commits", after.commits - before.commits);
+    assert!(after.commits - before.commits < 4 * CALLERS, "{} commits", after.commits - before.commits);
     assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
 }
 
