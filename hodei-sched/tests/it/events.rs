@@ -37,14 +37,14 @@ async fn work(_: Context<()>, work: Work) -> Result<(), &'static str> {
 }
 
 fn job(fails: bool) -> NewJob {
-    let spec = JobSpec::of(&Work { fails }).unwrap().retry(RetryPolicy::attempts(1));
-    NewJob::new(spec.build().unwrap())
+    let spec = JobSpec::of(&Work { fails }).expect("arguments").retry(RetryPolicy::attempts(1));
+    NewJob::new(spec.build().expect("a valid spec"))
 }
 
 async fn node(store: &Arc<MemoryStore>, bus: &Arc<Bus>) -> Orchestrator {
     let store = Arc::clone(store) as Arc<dyn Store>;
     let bus = Arc::clone(bus) as Arc<dyn EventBus>;
-    Orchestrator::builder().shared_store(store).shared_bus(bus).start().await.unwrap()
+    Orchestrator::builder().shared_store(store).shared_bus(bus).start().await.expect("the node starts")
 }
 
 fn listen(bus: &Bus) -> Box<dyn Subscription> {
@@ -82,7 +82,7 @@ async fn logged(store: &MemoryStore) -> Vec<(JobId, u32)> {
     let mut logged = Vec::new();
     let mut cursor = None;
     loop {
-        let page = store.changes(&Scope::All, cursor, 1_000).await.unwrap();
+        let page = store.changes(&Scope::All, cursor, 1_000).await.expect("changes");
         if page.changes.is_empty() {
             return logged;
         }
