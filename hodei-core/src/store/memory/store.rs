@@ -192,10 +192,7 @@ impl JobStore for MemoryStore {
 
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
         Ok(self.read(|state, _| {
-            let held = state
-                .leases_of(owner)
-                .into_iter()
-                .filter_map(|id| state.jobs.get(&id).map(|job| Job::clone(job)));
+            let held = state.leases_of(owner).into_iter().filter_map(|id| state.jobs.get(&id).cloned());
             held.map(|job| state.with_inputs(job)).collect()
         }))
     }
