@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hodei_core::store::WakeupSignal;
+use hodei_core::store::{Feeds, WakeupSignal};
 use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
 
@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) recent: Mutex<Recent>,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
+    /// Who is told what was committed.
+    pub(crate) feeds: Feeds,
     /// Whether the index has to be read anew before the next write.
     pub(crate) stale: AtomicBool,
 }
@@ -71,12 +73,13 @@ impl Inner {
         let stats = Stats::default();
         let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
-        expire(&db, &config, &committed, &recent)?;
+        let feeds = Feeds::new();
+        expire(&db, &config, &committed, &recent, &feeds)?;
         let view = View::new(&db)?;
         lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
-        Ok(Self { view, committed, db, config, recent, stats, bell, stale: AtomicBool::new(false) })
+        Ok(Self { view, committed, db, config, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
     }
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
@@ -224,10 +227,17 @@ fn expire(
     config: &RedbStoreBuilder,
     committed: &Mutex<Committed>,
     recent: &Mutex<Recent>,
+    feeds: &Feeds,
 ) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
-    let context =
-        Context { committed, clock: &*config.clock, changes: config.changes, room: Room::UNBOUNDED, recent };
+    let context = Context {
+        committed,
+        clock: &*config.clock,
+        changes: config.changes,
+        feeds,
+        room: Room::UNBOUNDED,
+        recent,
+    };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
     let written = work.tally.written;

@@ -172,10 +172,14 @@ fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
     loop {
         match guarded("store.write", || attempt(inner, group)) {
             Ok(Attempt::Again) => {}
-            Ok(Attempt::Done(delta, tally)) => {
+            Ok(Attempt::Done(mut delta, tally)) => {
                 inner.stats.committed(tally);
                 let ring = delta.ring;
-                if let Err(error) = inner.take_over(*delta) {
+                let committed = std::mem::take(&mut delta.committed);
+                let taken_over = inner.take_over(*delta);
+                // Before anybody is answered, and before the next commit: this is the only thread that commits.
+                inner.feeds.tell(&committed);
+                if let Err(error) = taken_over {
                     // It is committed, and nobody here can know it: the index is read anew.
                     inner.give_up();
                     return Err((ErrorKind::Indeterminate, error.to_string()));
@@ -220,6 +224,7 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
         committed: &inner.committed,
         clock: &*inner.config.clock,
         changes: inner.config.changes,
+        feeds: &inner.feeds,
         room: inner.config.room,
         recent: &inner.recent,
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use hodei_core::job::{Request, State};
-use hodei_core::store::Lane;
+use hodei_core::store::{Change, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{JobId, Tenant, Timestamp};
 
@@ -48,6 +48,8 @@ pub(crate) struct Delta {
     pub(crate) opened: Vec<JobId>,
     /// How many jobs of a row have ended.
     pub(crate) closed: HashMap<u64, u32>,
+    /// What the sinks are told; nothing while there is none.
+    pub(crate) committed: Vec<Change>,
     /// Whether something may be ready or has to stop.
     pub(crate) ring: bool,
     /// The store's clock when the transaction ended.
