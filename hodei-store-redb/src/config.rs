@@ -37,6 +37,7 @@ pub struct RedbStoreBuilder {
     pub(crate) group_items: usize,
     pub(crate) waiting_calls: usize,
     pub(crate) recent_jobs: usize,
+    pub(crate) migrate_jobs: usize,
 }
 
 impl RedbStoreBuilder {
@@ -51,7 +52,8 @@ impl RedbStoreBuilder {
             group_calls: 1_024,
             group_items: 10_000,
             waiting_calls: 4_096,
-            recent_jobs: 4_096,
+            recent_jobs: 16_384,
+            migrate_jobs: 10_000,
         }
     }
 
@@ -111,9 +113,17 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets how many submitted jobs are kept in memory for their claim, and how many specs; 4,096 of each unless set.
+    /// Sets how many submitted jobs are kept in memory for their claim, how many claimed ones for their end, and how many
+    /// specs; 16,384 of each unless set.
     pub fn recent_jobs(mut self, jobs: usize) -> Self {
         self.recent_jobs = jobs;
+        self
+    }
+
+    /// Sets how many jobs of a file of an older schema are rewritten in one transaction; 10,000 unless set. A migration
+    /// that is interrupted goes on with the next opening.
+    pub fn migrate_jobs(mut self, jobs: usize) -> Self {
+        self.migrate_jobs = jobs;
         self
     }
 
@@ -129,6 +139,7 @@ impl RedbStoreBuilder {
             ("group_calls", self.group_calls),
             ("group_items", self.group_items),
             ("waiting_calls", self.waiting_calls),
+            ("migrate_jobs", self.migrate_jobs),
         ];
         let zero = limits.into_iter().find(|(_, limit)| *limit == 0);
         match zero {

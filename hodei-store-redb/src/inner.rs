@@ -13,11 +13,12 @@ use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
 use crate::memory::{Delta, Index};
+use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::Recent;
 use crate::stats::Stats;
 use crate::sync::lock;
-use crate::table::{META_SCHEMA, SCHEMA, Tab};
+use crate::table::{META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
 use crate::txn::{Context, Room, Work, expire_all};
 
 const OP: &str = "store.open";
@@ -66,9 +67,10 @@ impl Inner {
 
     /// Takes a database that nobody else has.
     pub(crate) fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
-        let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
-        if new {
-            make(&db)?;
+        match check_schema(&db.begin_read().map_err(failed(OP))?)? {
+            Schema::None => make(&db)?,
+            Schema::Older => migrate(&db, config.migrate_jobs)?,
+            Schema::Ours => {}
         }
         let stats = Stats::default();
         let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
@@ -186,13 +188,23 @@ fn look_first(path: &Path) -> Result<()> {
     }
 }
 
-/// Returns whether the file is empty.
-fn check_schema(txn: &ReadTransaction) -> Result<bool> {
+/// What is known of a file's schema.
+enum Schema {
+    /// The file is empty.
+    None,
+    /// It has to be migrated, or the migration has to go on.
+    Older,
+    /// It is ours.
+    Ours,
+}
+
+/// Looks at the version of the schema, and whether every table is there.
+fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
     let meta = match txn.open_table(Tab::Meta.definition()) {
         Ok(meta) => meta,
         Err(TableError::TableDoesNotExist(_)) => {
             let foreign = txn.list_tables().map_err(failed(OP))?.next().is_some();
-            return if foreign { Err(corrupt(OP, "tables of another program")) } else { Ok(true) };
+            return if foreign { Err(corrupt(OP, "tables of another program")) } else { Ok(Schema::None) };
         }
         Err(error) => return Err(failed(OP)(error)),
     };
@@ -202,10 +214,13 @@ fn check_schema(txn: &ReadTransaction) -> Result<bool> {
     if schema > SCHEMA {
         return Err(Error::new(ErrorKind::SchemaTooNew, OP).with("schema", schema).with("known", SCHEMA));
     }
+    if schema < SCHEMA || meta.get_owned(META_MIGRATED).map_err(failed(OP))?.is_some() {
+        return Ok(Schema::Older);
+    }
     let tables: Vec<String> =
         txn.list_tables().map_err(failed(OP))?.map(|table| table.name().to_owned()).collect();
     let whole = Tab::ALL.iter().all(|tab| tables.iter().any(|name| name == tab.name()));
-    if whole { Ok(false) } else { Err(corrupt(OP, "a table is missing")) }
+    if whole { Ok(Schema::Ours) } else { Err(corrupt(OP, "a table is missing")) }
 }
 
 /// Makes every table, and notes the version of the schema.

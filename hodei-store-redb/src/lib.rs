@@ -23,6 +23,7 @@ mod error;
 mod inner;
 mod key;
 mod memory;
+mod migrate;
 mod query;
 mod reader;
 mod recent;

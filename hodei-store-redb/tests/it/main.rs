@@ -8,6 +8,7 @@ mod gate;
 mod group;
 mod index;
 mod kill;
+mod migrate;
 mod open;
 mod query;
 mod reopen;
