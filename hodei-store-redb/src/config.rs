@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hodei_core::store::ChangeLog;
 use hodei_core::{Clock, Error, ErrorKind, Fault, Result, SystemClock};
 
+use crate::inner::compact;
 use crate::store::RedbStore;
 use crate::txn::Room;
 
@@ -125,6 +126,16 @@ impl RedbStoreBuilder {
     pub fn migrate_jobs(mut self, jobs: usize) -> Self {
         self.migrate_jobs = jobs;
         self
+    }
+
+    /// Makes a file that nobody has open as small as it can be, and says whether it became smaller. Rewrites much of it:
+    /// for after a large pruning.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedbStoreBuilder::open`].
+    pub fn compact(self) -> Result<bool> {
+        compact(&self)
     }
 
     /// Opens the file, or makes it. Blocks while a file that was not closed is repaired.

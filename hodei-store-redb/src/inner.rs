@@ -1,7 +1,7 @@
 //! What the threads and the callers of a store share, and how it is opened.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use hodei_core::store::{Feeds, WakeupSignal};
 use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
 
+use crate::backup::bear;
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
@@ -117,6 +118,18 @@ impl Inner {
     }
 }
 
+/// Makes a file that nobody has open as small as it can be, and says whether it became smaller.
+pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
+    const OP: &str = "store.compact";
+    guarded(OP, || {
+        let mut db = unlocked(|| take(config))?;
+        match check_schema(&db.begin_read().map_err(failed(OP))?)? {
+            Schema::Ours => db.compact().map_err(failed(OP)),
+            Schema::None | Schema::Older => Ok(false),
+        }
+    })
+}
+
 /// How long a lock is waited for. A process that is killed while it starts another leaves the file to that one, until
 /// that one has begun or is dead too.
 const LOCK_PATIENCE: Duration = Duration::from_millis(250);
@@ -137,7 +150,8 @@ fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
 
 fn take(config: &RedbStoreBuilder) -> Result<Database> {
     if !std::fs::exists(&config.path).map_err(io)? {
-        bear(&config.path)?;
+        // Whoever comes second uses what the first has made.
+        bear(&config.path, OP, make)?;
     }
     look_first(&config.path)?;
     let mut builder = Builder::new();
@@ -148,27 +162,6 @@ fn take(config: &RedbStoreBuilder) -> Result<Database> {
 
 fn io(source: std::io::Error) -> Error {
     failed(OP)(redb::Error::Io(source))
-}
-
-/// Makes an empty store beside the path and gives it its name when it is whole, so that a death in between leaves no
-/// half-made store under that name. Whoever comes second finds the name taken and uses what it names.
-fn bear(path: &Path) -> Result<()> {
-    static BORN: AtomicU64 = AtomicU64::new(0);
-    let mut unborn = path.as_os_str().to_owned();
-    unborn.push(format!(".new-{}-{}", std::process::id(), BORN.fetch_add(1, Ordering::Relaxed)));
-    let unborn = PathBuf::from(unborn);
-    // A process of the same number may have died here.
-    drop(std::fs::remove_file(&unborn));
-    make(&Builder::new().create(&unborn).map_err(failed(OP))?)?;
-    let named = match std::fs::hard_link(&unborn, path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        named => named.map_err(io),
-    };
-    std::fs::remove_file(&unborn).map_err(io)?;
-    named?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
-    directory.sync_all().map_err(io)
 }
 
 /// Looks at a file that is there without being able to write to it.
