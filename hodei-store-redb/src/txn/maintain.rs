@@ -149,6 +149,7 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
                 left -= 1;
                 forget(work, &head)?;
                 done.jobs += 1;
+                done.gone.push((tenant.clone(), id));
             }
         }
     }
