@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hodei_core::job::{Priority, Request, State};
-use hodei_core::store::{Counts, Lane, Scope};
+use hodei_core::store::{Change, Counts, Lane, Scope};
 use hodei_core::text::Texts;
 use hodei_core::{Result, Tenant};
 
@@ -72,6 +72,8 @@ pub(crate) struct Delta {
     pub(crate) floor: Option<u64>,
     /// The last incarnation that was given out.
     pub(crate) incarnation: Option<u64>,
+    /// What the sinks are told; nothing while there is none.
+    pub(crate) committed: Vec<Change>,
     /// Whether something may be ready or has to stop.
     pub(crate) ring: bool,
 }

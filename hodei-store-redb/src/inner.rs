@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hodei_core::store::WakeupSignal;
+use hodei_core::store::{Feeds, WakeupSignal};
 use hodei_core::{Error, ErrorKind, Result};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
 
@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) recent: Mutex<Recent>,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
+    /// Who is told what was committed.
+    pub(crate) feeds: Feeds,
     /// Whether the index has to be read anew before the next write.
     pub(crate) stale: AtomicBool,
 }
@@ -52,9 +54,9 @@ impl Inner {
         let stats = Stats::default();
         let index = Mutex::new(Index::read(&mut Snapshot::new(&db, &stats)?)?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
-        expire(&db, &config, &index, &recent)?;
-        let (stats, bell) = (Stats::default(), WakeupSignal::new());
-        Ok(Self { db, config, index, recent, stats, bell, stale: AtomicBool::new(false) })
+        let (stats, bell, feeds) = (Stats::default(), WakeupSignal::new(), Feeds::new());
+        expire(&db, &config, &index, &recent, &feeds)?;
+        Ok(Self { db, config, index, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
     }
 }
 
@@ -170,10 +172,17 @@ fn expire(
     config: &RedbStoreBuilder,
     index: &Mutex<Index>,
     recent: &Mutex<Recent>,
+    feeds: &Feeds,
 ) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
-    let context =
-        Context { index, clock: &*config.clock, changes: config.changes, room: Room::UNBOUNDED, recent };
+    let context = Context {
+        index,
+        clock: &*config.clock,
+        changes: config.changes,
+        feeds,
+        room: Room::UNBOUNDED,
+        recent,
+    };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
     let written = work.tally.written;

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use futures_util::stream;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
-    Beat, CancelReply, Capabilities, ChangePage, Claimed, Committed, Consistency, Coordination, Counts,
-    Cursor, Exchange, Exchanged, Fired, JobStore, Lanes, Limit, LimitUse, Page, Policies, Pruned, Query,
-    QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted,
-    SummaryStream, Term, Wakeups,
+    Beat, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Coordination,
+    Counts, Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Limit, LimitUse, Page, Policies,
+    Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats,
+    SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{JobId, Name, OwnerId, Result, Tenant, Timestamp};
 
@@ -203,6 +203,10 @@ impl JobStore for RedbStore {
 
     fn wakeups(&self) -> Wakeups {
         self.0.inner.bell.listen()
+    }
+
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.0.inner.feeds.register(sink)
     }
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {

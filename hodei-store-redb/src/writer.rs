@@ -147,10 +147,13 @@ fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
     loop {
         match guarded("store.write", || attempt(inner, group)) {
             Ok(Attempt::Again) => {}
-            Ok(Attempt::Done(delta, tally)) => {
+            Ok(Attempt::Done(mut delta, tally)) => {
                 inner.stats.committed(tally);
                 let ring = delta.ring;
+                let committed = std::mem::take(&mut delta.committed);
                 lock(&inner.index).apply(*delta);
+                // Before anybody is answered, and before the next commit: this is the only thread that commits.
+                inner.feeds.tell(&committed);
                 if ring {
                     inner.bell.ring();
                 }
@@ -193,6 +196,7 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
         index: &inner.index,
         clock: &*inner.config.clock,
         changes: inner.config.changes,
+        feeds: &inner.feeds,
         room: inner.config.room,
         recent: &inner.recent,
     };

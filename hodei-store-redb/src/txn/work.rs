@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use hodei_core::job::{Lease, Priority, State, rules};
-use hodei_core::store::{Change, ChangeLog, Counts, Lane};
+use hodei_core::store::{Change, ChangeLog, Counts, Feeds, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -31,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) clock: &'a dyn Clock,
     /// Which changes are recorded.
     pub(crate) changes: ChangeLog,
+    /// Who is told what is committed.
+    pub(crate) feeds: &'a Feeds,
     /// How many jobs the store takes.
     pub(crate) room: Room,
     /// Jobs that were submitted lately.
@@ -164,6 +166,9 @@ impl<'a, 'txn> Work<'a, 'txn> {
             self.log.push(change.clone());
             self.next_change += 1;
             self.delta.changes += 1;
+        }
+        if !self.context.feeds.is_empty() {
+            self.delta.committed.push(change.clone());
         }
         changes.push(change);
     }

@@ -138,7 +138,7 @@ impl State {
         ended == Some(true)
     }
 
-    /// Settles, then claims.
+    /// Settles, then claims; what changed stays in `committing`.
     pub(super) fn exchange(&mut self, exchange: &Exchange, now: Timestamp) -> Exchanged {
         let applied = exchange.transitions.iter().map(|transition| self.apply(transition, now)).collect();
         self.promote(now);
@@ -154,7 +154,7 @@ impl State {
             claimed,
             owner_lost,
             next_due: self.due.first().map(|(at, _)| *at),
-            changes: std::mem::take(&mut self.committing),
+            changes: Vec::new(),
         }
     }
 
