@@ -97,6 +97,9 @@ pub enum Applied {
     Illegal,
     /// There is no such job.
     NotFound,
+    /// The part of the store that holds the job does not answer, or is just moving it elsewhere: perhaps it was made.
+    /// Tell it again after a while; the others of the batch are not held up.
+    Unavailable,
 }
 
 /// One round trip of an owner: settle what ended, then claim what can start. Either half may be empty.

@@ -16,6 +16,9 @@ mod memory;
 mod policy;
 mod port;
 mod query;
+mod shard;
+mod sharded;
+mod together;
 mod wakeup;
 
 pub use change::{Change, ChangeLog, ChangePage};
@@ -29,4 +32,7 @@ pub use port::{
     Retention, Store, StoreStats, SubmitOptions, Submitted,
 };
 pub use query::{Counts, Cursor, Order, Page, Query, Scope, SummaryStream};
+pub use shard::{Note, Relocate, SLOT_RETRY, Shard, SlotBatch, SlotRow, is_slot_closed, slot_closed};
+pub use sharded::ShardedStore;
+pub(crate) use together::together;
 pub use wakeup::{Wakeup, WakeupSignal, Wakeups};

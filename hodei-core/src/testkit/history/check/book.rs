@@ -322,7 +322,7 @@ impl<'h> Book<'h> {
             }
             (Call::Exchange { steps, .. }, Ending::Returned(Reply::Exchanged { applied, .. })) => {
                 for (step, applied) in steps.iter().zip(applied) {
-                    if matches!(applied, Applied::Done | Applied::AlreadyApplied) {
+                    if matches!(applied, Applied::Done | Applied::AlreadyApplied | Applied::Unavailable) {
                         step.spawn.iter().for_each(|facts| self.job_mut(facts.job).perhaps(facts));
                     }
                 }
