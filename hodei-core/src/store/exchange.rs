@@ -121,6 +121,9 @@ pub struct Exchanged {
     /// What was claimed, in the order of the picks. A job that lost an owner before is alone in the claim of its
     /// pick.
     pub claimed: Vec<Claimed>,
+    /// What else the owner holds unstarted in a part of the store whose last reply to it was lost: perhaps claimed then,
+    /// perhaps known for long, told apart by (job, epoch). Empty where a store answers as a whole.
+    pub reclaimed: Vec<Claimed>,
     /// Whether the owner's row is gone, expired or of a later incarnation: nothing was claimed, and whatever it
     /// still runs must stop.
     pub owner_lost: bool,

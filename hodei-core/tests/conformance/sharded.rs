@@ -1,4 +1,5 @@
-//! One, two and three memory stores as shards of one, held to the conformance suite.
+//! One, two and three memory stores as shards of one, held to the conformance suite; and three between which the slots
+//! of the suite's tenants move whenever time passes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,17 @@ use crate::builder;
 struct Shards {
     count: usize,
     clock: Arc<ManualClock>,
+    /// The store whose slots move, and how often time has passed.
+    moving: Option<Option<ShardedStore>>,
+    turn: usize,
 }
 
 fn shards(count: usize) -> Shards {
-    Shards { count, clock: Arc::new(ManualClock::at(START)) }
+    Shards { count, clock: Arc::new(ManualClock::at(START)), moving: None, turn: 0 }
+}
+
+fn moving() -> Shards {
+    Shards { moving: Some(None), ..shards(3) }
 }
 
 #[async_trait]
@@ -25,7 +33,11 @@ impl Fixture for Shards {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         let shard = |_| Arc::new(builder(setup, Arc::clone(&clock)).build()) as Arc<dyn Shard>;
         let store = ShardedStore::open((0..self.count).map(shard).collect()).await.expect("it opens");
-        apart(&store, self.count).await;
+        // Apart from each other, and the first of them not at home.
+        bring(&store, self.count - 1, 0).await;
+        if let Some(moving) = &mut self.moving {
+            *moving = Some(store.clone());
+        }
         Some(Arc::new(store))
     }
 
@@ -39,12 +51,16 @@ impl Fixture for Shards {
 
     async fn advance(&mut self, by: Duration) {
         self.clock.advance(by);
+        if let Some(Some(store)) = &self.moving {
+            self.turn += 1;
+            bring(store, self.turn % 3, self.turn / 3 % 3).await;
+        }
     }
 }
 
-/// Makes sure that the tenants of the suite are in different shards, and the first of them not at home.
-async fn apart(store: &ShardedStore, count: usize) {
-    for (tenant, shard) in [(Tenant::default(), count - 1), (Tenant::new("acme").unwrap(), 0)] {
+/// Brings the tenants of the suite to shards.
+async fn bring(store: &ShardedStore, default: usize, acme: usize) {
+    for (tenant, shard) in [(Tenant::default(), default), (Tenant::new("acme").expect("a name"), acme)] {
         store.move_slot(tenant.slot(), shard).await.expect("it moves");
         assert_eq!(store.shard_of(&tenant), shard);
     }
@@ -60,4 +76,9 @@ mod two {
 
 mod three {
     hodei_core::store_conformance!(super::shards(3));
+}
+
+/// Without the model: it takes a tenant's old changes to be gone in their order, which holds shard by shard.
+mod on_the_move {
+    hodei_core::for_each_property!(hodei_core::__store_conformance_tests, super::moving());
 }

@@ -152,6 +152,7 @@ impl State {
         Exchanged {
             applied,
             claimed,
+            reclaimed: Vec::new(),
             owner_lost,
             next_due: self.due.first().map(|(at, _)| *at),
             changes: std::mem::take(&mut self.committing),

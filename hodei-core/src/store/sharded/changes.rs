@@ -166,6 +166,9 @@ fn first(map: &ShardMap, ahead: &mut [Ahead]) -> Option<Change> {
 /// Times are compared with those of the same shard only.
 fn waits_for(map: &ShardMap, ahead: &[Ahead], chosen: usize) -> Option<usize> {
     let next = ahead[chosen].changes.front()?;
+    if next.at <= map.forgotten {
+        return None;
+    }
     let own = ahead[chosen].shard;
     let before = |former: &&Former| usize::from(former.shard) != own || former.until < next.at;
     map.former_of(next.job.slot()).take_while(before).find_map(|former| {

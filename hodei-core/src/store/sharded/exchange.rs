@@ -43,7 +43,7 @@ enum Answer {
 /// What the shards have answered so far.
 struct Merged {
     done: Exchanged,
-    /// The claims with the places of their picks; those of lost replies behind all.
+    /// The claims with the places of their picks.
     claimed: Vec<(usize, Claimed)>,
     answered: bool,
     failure: Option<Error>,
@@ -83,7 +83,8 @@ impl ShardedStore {
                     continue;
                 }
             }
-            merged.claimed.extend(self.claims_in_doubt(shard, &owner, &merged.claimed).await);
+            let reclaimed = self.claims_in_doubt(shard, &owner, &merged.claimed).await;
+            merged.done.reclaimed.extend(reclaimed);
         }
         if merged.failure.is_none() && merged.done.applied.contains(&Applied::Unavailable) {
             // A slot has moved or is about to; whoever tells it again finds it. What fails here fails again there.
@@ -156,12 +157,7 @@ impl ShardedStore {
     }
 
     /// After a lost reply of a shard that answers again: what the owner holds there and was perhaps never told of.
-    async fn claims_in_doubt(
-        &self,
-        shard: usize,
-        owner: &Lease,
-        told: &[(usize, Claimed)],
-    ) -> Vec<(usize, Claimed)> {
+    async fn claims_in_doubt(&self, shard: usize, owner: &Lease, told: &[(usize, Claimed)]) -> Vec<Claimed> {
         let doubt = (shard, owner.clone());
         if !self.doubts().contains(&doubt) {
             return Vec::new();
@@ -174,7 +170,7 @@ impl ShardedStore {
             let known = |(_, told): &(usize, Claimed)| told.job.id == claimed.job.id;
             claimed.job.state == State::Scheduled && !told.iter().any(known)
         };
-        held.into_iter().filter(unstarted).map(|claimed| (usize::MAX, claimed)).collect()
+        held.into_iter().filter(unstarted).collect()
     }
 
     /// Asks all shards for their lanes, and leaves out those that do not answer.
@@ -217,8 +213,10 @@ impl Merged {
             _ => {}
         }
         self.claimed.sort_by_key(|(place, _)| *place);
-        if !self.done.owner_lost {
+        if self.done.owner_lost {
             // What a shard gave to an owner that another calls lost is taken back by the next reap.
+            self.done.reclaimed.clear();
+        } else {
             self.done.claimed = self.claimed.into_iter().map(|(_, claimed)| claimed).collect();
         }
         Ok(self.done)

@@ -9,8 +9,9 @@ use crate::time::Timestamp;
 
 /// How many shards there may be: 64.
 pub(super) const SHARDS_MAX: usize = 64;
-/// How many stays of a slot are known, beside one in each shard: 16.
-const STAYS_MAX: usize = 16;
+/// How many stays that are over are remembered, of all slots: 4,096. Beyond, the oldest are forgotten, and changes from
+/// before are in the order of the clocks.
+const FORMER_MAX: usize = 4_096;
 const SLOTS: usize = Slot::MAX.number() as usize + 1;
 const MAGIC: &[u8; 8] = b"hodei-m1";
 
@@ -29,6 +30,8 @@ pub(super) struct ShardMap {
     pub(super) moves: Vec<Relocation>,
     /// Where slots were before, in the order in which they left: their old changes are still there.
     former: Vec<Former>,
+    /// Until when stays may have been forgotten.
+    pub(super) forgotten: Timestamp,
 }
 
 /// A move under way.
@@ -38,8 +41,37 @@ pub(super) struct Relocation {
     pub(super) to: u16,
     /// Rises from move to move; the shards refuse what comes late.
     pub(super) number: u64,
-    /// The source's time when everything was copied; from then on there is no way back.
-    pub(super) switched: Option<Timestamp>,
+    pub(super) step: Step,
+}
+
+/// How far a move has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The rows are on their way; the slot is in the source.
+    Copying,
+    /// Everything was copied by this time of the source; there is no way back, and the slot may be in neither shard.
+    Switching(Timestamp),
+    /// The slot stays in the source, and is to be opened there again.
+    Staying,
+}
+
+impl Step {
+    const fn encode(self) -> (u8, Timestamp) {
+        match self {
+            Self::Copying => (0, Timestamp::EPOCH),
+            Self::Switching(at) => (1, at),
+            Self::Staying => (2, Timestamp::EPOCH),
+        }
+    }
+
+    const fn decode(tag: u8, at: Timestamp) -> Option<Self> {
+        match tag {
+            0 => Some(Self::Copying),
+            1 => Some(Self::Switching(at)),
+            2 => Some(Self::Staying),
+            _ => None,
+        }
+    }
 }
 
 /// A stay of a slot in a shard that it has left.
@@ -60,7 +92,8 @@ impl ShardMap {
     /// Spreads the slots evenly over shards.
     pub(super) fn spread(cluster: [u8; 16], shards: u16) -> Self {
         let homes = (0..=Slot::MAX.number()).map(|slot| slot % shards).collect();
-        Self { version: 0, cluster, shards, homes, moves: Vec::new(), former: Vec::new() }
+        let (moves, former, forgotten) = (Vec::new(), Vec::new(), Timestamp::from_micros(i64::MIN));
+        Self { version: 0, cluster, shards, homes, moves, former, forgotten }
     }
 
     /// Returns the shard of a slot; of one that moves, the source.
@@ -74,8 +107,8 @@ impl ShardMap {
 
     /// Returns a slot that is in neither shard just now.
     pub(super) fn switching(&self) -> Option<Slot> {
-        let switching = self.moves.iter().find(|relocation| relocation.switched.is_some());
-        switching.map(|relocation| relocation.slot)
+        let is_switching = |relocation: &&Relocation| matches!(relocation.step, Step::Switching(_));
+        self.moves.iter().find(is_switching).map(|relocation| relocation.slot)
     }
 
     /// Returns the stays of a slot that are over, in their order.
@@ -85,41 +118,46 @@ impl ShardMap {
 
     /// Notes that a slot begins to move. The number is the version that the map will have.
     pub(super) fn begin(&mut self, slot: Slot, to: u16) {
-        self.moves.push(Relocation { slot, to, number: self.version + 1, switched: None });
+        self.moves.push(Relocation { slot, to, number: self.version + 1, step: Step::Copying });
     }
 
-    pub(super) fn switch(&mut self, slot: Slot, at: Timestamp) {
-        let of_slot = self.moves.iter_mut().find(|relocation| relocation.slot == slot);
-        if let Some(relocation) = of_slot {
-            relocation.switched = Some(at);
+    /// Notes how far a move has come, unless another step or another move was noted meanwhile.
+    pub(super) fn take_step(&mut self, known: &Relocation, step: Step) {
+        let same = self.moves.iter_mut().find(|relocation| *relocation == known);
+        if let Some(relocation) = same {
+            relocation.step = step;
         }
     }
 
-    /// Notes that a slot has arrived.
-    pub(super) fn arrive(&mut self, slot: Slot) {
-        let Some(relocation) = self.move_of(slot).copied() else { return };
-        let from = self.homes[usize::from(slot.number())];
-        let until = relocation.switched.unwrap_or(Timestamp::MAX);
-        self.former.push(Former { slot, shard: from, until });
-        self.forget_stays(slot);
-        self.homes[usize::from(slot.number())] = relocation.to;
-        self.give_up(slot);
-    }
-
-    /// Forgets the oldest stay of a slot that has very many, if it was in that shard again: that there are changes
-    /// must stay known.
-    fn forget_stays(&mut self, slot: Slot) {
-        let stays: Vec<u16> = self.former_of(slot).map(|former| former.shard).collect();
-        let again = |n: &usize| stays[n + 1..].contains(&stays[*n]);
-        let Some(oldest) = (0..stays.len()).find(again).filter(|_| stays.len() > STAYS_MAX) else { return };
-        let place = self.former.iter().enumerate().filter(|(_, former)| former.slot == slot).nth(oldest);
-        if let Some((place, _)) = place {
-            self.former.remove(place);
+    /// Notes that a move is over: the slot has arrived, or stays.
+    pub(super) fn finish(&mut self, known: &Relocation) {
+        if self.move_of(known.slot) != Some(known) {
+            return;
         }
+        self.moves.retain(|relocation| relocation != known);
+        let Step::Switching(until) = known.step else { return };
+        let home = &mut self.homes[usize::from(known.slot.number())];
+        let shard = std::mem::replace(home, known.to);
+        self.former.push(Former { slot: known.slot, shard, until });
+        self.forget_stay();
     }
 
-    pub(super) fn give_up(&mut self, slot: Slot) {
-        self.moves.retain(|relocation| relocation.slot != slot);
+    /// Forgets the oldest stay when there are very many, of those in a shard in which the slot is or was again: that
+    /// there are changes must stay known.
+    fn forget_stay(&mut self) {
+        if self.former.len() <= FORMER_MAX {
+            return;
+        }
+        let again = |n: &usize| {
+            let stay = self.former[*n];
+            let home = self.homes[usize::from(stay.slot.number())] == stay.shard;
+            let same = |later: &Former| (later.slot, later.shard) == (stay.slot, stay.shard);
+            home || self.former[n + 1..].iter().any(same)
+        };
+        if let Some(oldest) = (0..self.former.len()).find(again) {
+            let stay = self.former.remove(oldest);
+            self.forgotten = self.forgotten.max(stay.until);
+        }
     }
 
     pub(super) fn encode(&self) -> Bytes {
@@ -133,9 +171,11 @@ impl ShardMap {
             out.put_u16(relocation.slot.number());
             out.put_u16(relocation.to);
             out.put_u64(relocation.number);
-            out.put_u8(relocation.switched.is_some().into());
-            out.put_i64(relocation.switched.unwrap_or_default().as_micros());
+            let (tag, at) = relocation.step.encode();
+            out.put_u8(tag);
+            out.put_i64(at.as_micros());
         }
+        out.put_i64(self.forgotten.as_micros());
         put_len(&mut out, self.former.len());
         for former in &self.former {
             out.put_u16(former.slot.number());
@@ -165,11 +205,12 @@ impl ShardMap {
         let moves = (0..n).map(|_| {
             let (slot, to) = (slot(&mut bytes)?, shard(&mut bytes)?);
             let number = bytes.try_get_u64().ok()?;
-            let switched = bytes.try_get_u8().ok()? != 0;
-            let at = time(&mut bytes)?;
-            Some(Relocation { slot, to, number, switched: switched.then_some(at) })
+            let tag = bytes.try_get_u8().ok()?;
+            let step = Step::decode(tag, time(&mut bytes)?)?;
+            Some(Relocation { slot, to, number, step })
         });
         let moves = moves.collect::<Option<Vec<Relocation>>>()?;
+        let forgotten = time(&mut bytes)?;
         let n = bytes.try_get_u32().ok()?;
         let former = (0..n).map(|_| {
             let (slot, shard, until) = (slot(&mut bytes)?, shard(&mut bytes)?, time(&mut bytes)?);
@@ -177,7 +218,7 @@ impl ShardMap {
         });
         let former = former.collect::<Option<Vec<Former>>>()?;
         let whole = !bytes.has_remaining();
-        whole.then_some(Self { version: note.version, cluster, shards, homes, moves, former })
+        whole.then_some(Self { version: note.version, cluster, shards, homes, moves, former, forgotten })
     }
 }
 
@@ -198,7 +239,9 @@ mod tests {
         map.version = 4;
         map.begin(slot(9), 2);
         map.begin(slot(10), 0);
-        map.switch(slot(9), Timestamp::from_micros(5));
+        let copying = *map.move_of(slot(9)).unwrap();
+        map.take_step(&copying, Step::Switching(Timestamp::from_micros(5)));
+        map.take_step(&copying, Step::Staying);
         map
     }
 
@@ -219,10 +262,31 @@ mod tests {
     fn a_slot_that_has_arrived_is_there_and_was_elsewhere() {
         let mut map = map();
         assert_eq!((map.shard_of(slot(9)), map.switching()), (0, Some(slot(9))));
-        map.arrive(slot(9));
+        let switching = *map.move_of(slot(9)).unwrap();
+        map.finish(&switching);
         assert_eq!((map.shard_of(slot(9)), map.switching()), (2, None));
         let former: Vec<_> = map.former_of(slot(9)).map(|former| (former.shard, former.until)).collect();
         assert_eq!(former, [(0, Timestamp::from_micros(5))]);
         assert_eq!((map.moves.len(), map.move_of(slot(10)).unwrap().number), (1, 5));
+    }
+
+    #[test]
+    fn very_old_stays_are_forgotten_and_the_shards_are_not() {
+        let mut map = ShardMap::spread([7; 16], 3);
+        let stays = i64::try_from(FORMER_MAX).unwrap() + 10;
+        for n in 0..stays {
+            map.version += 1;
+            let to = if n == 0 { 1 } else { u16::try_from(1 + n % 2).unwrap() };
+            map.begin(slot(0), to);
+            let copying = map.moves[0];
+            map.take_step(&copying, Step::Switching(Timestamp::from_micros(n)));
+            let switching = map.moves[0];
+            map.finish(&switching);
+        }
+        assert_eq!((map.former.len(), map.moves.len()), (FORMER_MAX, 0));
+        assert_eq!(map.forgotten, Timestamp::from_micros(10), "the first, in a shard of its own, stays known");
+        assert_eq!(map.former_of(slot(0)).next().unwrap().shard, 0);
+        let note = Note { version: map.version, value: map.encode() };
+        assert_eq!(ShardMap::decode(&note).unwrap(), map);
     }
 }

@@ -26,8 +26,8 @@
 //!
 //! - `exchange` settles and claims in the shards that answer. Transitions of the others are
 //!   [`Applied::Unavailable`](super::Applied::Unavailable): perhaps made, to be told again. A claim whose reply was lost
-//!   comes with a later exchange of its owner: whatever the owner holds there unstarted is claimed once more, so one
-//!   may come twice, told apart by (job, epoch).
+//!   comes with a later exchange of its owner, among what the owner holds there unstarted
+//!   ([`Exchanged::reclaimed`](super::Exchanged::reclaimed)).
 //! - `lanes` leaves out the lanes of a failed shard, from which nobody can claim.
 //! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails.
 //! - `register`, `beat`, `retire`, `take_term` and `keep_term` need the home. The others learn of owners and terms as

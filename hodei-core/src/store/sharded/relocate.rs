@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::{Relocate, Shard, SlotRow};
-use super::map::{Relocation, ShardMap};
+use super::map::{Relocation, Step};
 use super::store::ShardedStore;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::Slot;
@@ -40,6 +40,7 @@ impl ShardedStore {
         loop {
             let map = self.map();
             match map.move_of(slot) {
+                Some(relocation) if relocation.step == Step::Staying => self.carry_on(*relocation).await?,
                 Some(relocation) if relocation.to != target => {
                     let error = Error::new(ErrorKind::Conflict, OP).with("slot", slot.number());
                     return Err(error.with("to", relocation.to));
@@ -88,25 +89,26 @@ impl ShardedStore {
         let _mover = self.mover();
         self.renew(&self.map()).await?;
         loop {
-            let map = self.map();
-            let on_the_way = map.move_of(slot).filter(|relocation| relocation.switched.is_none()).copied();
-            let Some(relocation) = on_the_way else {
-                return Err(Error::new(ErrorKind::Conflict, OP).with("slot", slot.number()));
-            };
-            // A mover that is late cannot switch any more: the map has another version, and no such move.
-            if self.change_map(|map| map.give_up(slot)).await? {
-                return self.stay(&map, relocation).await;
+            let relocation = self.map().move_of(slot).copied();
+            match relocation.map(|relocation| (relocation, relocation.step)) {
+                Some((relocation, Step::Staying)) => return self.carry_on(relocation).await,
+                Some((relocation, Step::Copying)) => {
+                    self.change_map(|map| map.take_step(&relocation, Step::Staying)).await?;
+                }
+                Some((_, Step::Switching(_))) | None => {
+                    return Err(Error::new(ErrorKind::Conflict, OP).with("slot", slot.number()));
+                }
             }
         }
     }
 
     /// Opens a slot where it was. What the target has of it is forgotten by the next move, and now if it answers.
-    async fn stay(&self, map: &ShardMap, relocation: Relocation) -> Result<()> {
-        let (slot, number) = (relocation.slot, relocation.number);
-        let (from, to) = (map.shard_of(slot), usize::from(relocation.to));
-        // One number higher, so that what the late mover still asks for is refused.
-        self.ask_one(from, self.mover_of(from)?.open_slot(slot, number + 1)).await?;
-        let _ = self.ask_one(to, self.mover_of(to)?.close_slot(slot, number + 1, BATCH)).await;
+    async fn stay(&self, from: usize, relocation: &Relocation) -> Result<()> {
+        let (slot, to) = (relocation.slot, usize::from(relocation.to));
+        // One number higher, so that what a late mover still asks for is refused.
+        let number = relocation.number + 1;
+        self.ask_one(from, self.mover_of(from)?.open_slot(slot, number)).await?;
+        let _ = self.ask_one(to, self.mover_of(to)?.close_slot(slot, number, BATCH)).await;
         Ok(())
     }
 
@@ -116,57 +118,46 @@ impl ShardedStore {
         Shard::relocate(&*self.shards()[shard]).ok_or_else(cannot)
     }
 
-    /// Takes a move from wherever it is to its end. Every step can be made again.
+    /// Takes a move from wherever it is to its end. Every step can be made again, and by several processes at once: what
+    /// counts is the map, and a shard refuses what comes late.
     async fn carry_on(&self, mut relocation: Relocation) -> Result<()> {
         let slot = relocation.slot;
-        while relocation.switched.is_none() {
-            let sealed = match self.copy(&relocation).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    // Another process may have made this move meanwhile.
-                    self.renew(&self.map()).await?;
-                    match self.map().move_of(slot) {
-                        Some(known) if *known == relocation => return Err(error),
-                        Some(known) if known.number == relocation.number => relocation = *known,
-                        _ => return self.other_mover(slot, &relocation),
-                    }
-                    continue;
-                }
-                copied => copied?,
-            };
-            self.change_map(|map| {
-                // Not a move that was given up meanwhile, and another one begun.
-                if map.move_of(slot) == Some(&relocation) {
-                    map.switch(slot, sealed);
-                }
-            })
-            .await?;
-            match self.map().move_of(slot) {
-                Some(known) if known.number == relocation.number => relocation = *known,
-                _ => return self.other_mover(slot, &relocation),
-            }
-        }
-        self.switch(&relocation).await?;
+        let meant = relocation;
         loop {
             let map = self.map();
-            if map.move_of(slot).is_none_or(|known| known.number != relocation.number) {
-                return Ok(());
+            match map.move_of(slot) {
+                Some(known) if known.number == meant.number => relocation = *known,
+                _ if meant.step == Step::Staying || map.shard_of(slot) == usize::from(meant.to) => {
+                    return Ok(());
+                }
+                // Another process has given it up, or has moved the slot on.
+                _ => return Err(Error::new(ErrorKind::Conflict, OP).with("slot", slot.number())),
             }
-            self.change_map(|map| map.arrive(slot)).await?;
+            let from = map.shard_of(slot);
+            let made = match relocation.step {
+                Step::Copying => self.copy(from, &relocation).await.map(Some),
+                Step::Switching(_) => self.switch(from, &relocation).await.map(|()| None),
+                Step::Staying => self.stay(from, &relocation).await.map(|()| None),
+            };
+            match made {
+                Ok(Some(sealed)) => {
+                    let step = Step::Switching(sealed);
+                    self.change_map(|map| map.take_step(&relocation, step)).await?;
+                }
+                Ok(None) => {
+                    self.change_map(|map| map.finish(&relocation)).await?;
+                }
+                // A shard that refuses may know of a later step than this process.
+                Err(error) if error.kind() == ErrorKind::Conflict && self.renew(&map).await? => {}
+                Err(error) => return Err(error),
+            }
         }
-    }
-
-    /// Says how a move ended that another process has ended.
-    fn other_mover(&self, slot: Slot, relocation: &Relocation) -> Result<()> {
-        if self.map().shard_of(slot) == usize::from(relocation.to) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Conflict, OP).with("slot", slot.number()).with("move", "given_up"))
     }
 
     /// Seals the slot and copies its rows; returns the source's time.
-    async fn copy(&self, relocation: &Relocation) -> Result<Timestamp> {
+    async fn copy(&self, from: usize, relocation: &Relocation) -> Result<Timestamp> {
         let Relocation { slot, number, .. } = *relocation;
-        let (from, to) = (self.map().shard_of(slot), usize::from(relocation.to));
+        let to = usize::from(relocation.to);
         let (source, target) = (self.mover_of(from)?, self.mover_of(to)?);
         let sealed = self.ask_one(from, source.seal_slot(slot, number)).await?;
         // Also when there is no row: the slot must be arriving to be opened.
@@ -197,12 +188,9 @@ impl ShardedStore {
     }
 
     /// Closes the source, then opens the target.
-    async fn switch(&self, relocation: &Relocation) -> Result<()> {
+    async fn switch(&self, from: usize, relocation: &Relocation) -> Result<()> {
         let Relocation { slot, number, .. } = *relocation;
-        let (from, to) = (self.map().shard_of(slot), usize::from(relocation.to));
-        if from == to {
-            return Ok(());
-        }
+        let to = usize::from(relocation.to);
         let (source, target) = (self.mover_of(from)?, self.mover_of(to)?);
         while self.ask_one(from, source.close_slot(slot, number, BATCH)).await? {}
         self.ask_one(to, target.open_slot(slot, number)).await
