@@ -173,7 +173,11 @@ async fn a_store_whose_disk_failed_still_answers_from_what_it_read_or_says_why_n
     first.unwrap();
     disk.left.store(0, Ordering::Relaxed);
     let (_, second) = submit_one(&store).await;
-    assert_eq!(second.as_ref().map_err(Error::kind), Err(ErrorKind::Io), "nothing was written yet");
+    assert_eq!(
+        second.as_ref().map_err(Error::kind),
+        Err(ErrorKind::Indeterminate),
+        "it failed in its commit"
+    );
     let read = store.get_many(&Scope::All, vec![id], hodei_core::store::Consistency::Latest).await;
     assert!(read.map_or_else(|error| error.kind() == ErrorKind::Io, |found| found[0].is_some()));
 }

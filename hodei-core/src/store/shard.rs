@@ -112,7 +112,8 @@ pub trait Shard: Store {
 /// What is said here is as durable as everything else that the store acknowledges.
 #[async_trait]
 pub trait Relocate: Send + Sync + std::fmt::Debug {
-    /// Seals an open slot: from now on its rows do not change. Returns the store's time.
+    /// Seals an open slot: from now on its rows do not change, and the sinks were told of every change that they made.
+    /// Returns the store's time.
     ///
     /// # Errors
     ///

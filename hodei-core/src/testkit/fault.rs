@@ -109,7 +109,8 @@ impl Faults {
     }
 }
 
-/// A store whose calls fail as its [`Faults`] say. Streams and wake-ups pass through.
+/// A store whose calls fail as its [`Faults`] say. Streams, wake-ups and feeds pass
+/// through.
 pub struct Faulty<S> {
     inner: S,
     faults: Faults,
@@ -181,6 +182,10 @@ impl<S: JobStore> JobStore for Faulty<S> {
 
     fn wakeups(&self) -> Wakeups {
         self.inner.wakeups()
+    }
+
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.inner.feed(sink)
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {

@@ -254,7 +254,9 @@ fn conflict(op: &'static str, slot: Slot) -> Error {
 #[async_trait]
 impl Relocate for MemoryStore {
     async fn seal_slot(&self, slot: Slot, number: u64) -> Result<Timestamp> {
-        self.write(|state, now| state.seal_slot(slot, number, now))
+        let sealed = self.write(|state, now| state.seal_slot(slot, number, now))?;
+        self.told();
+        Ok(sealed)
     }
 
     async fn export_slot(

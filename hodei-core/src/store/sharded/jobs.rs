@@ -1,5 +1,7 @@
 //! The verbs of jobs, shard by shard.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::super::*;
@@ -218,6 +220,10 @@ impl JobStore for ShardedStore {
 
     fn wakeups(&self) -> Wakeups {
         self.wakeups_of_all()
+    }
+
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.feed_of_all(sink)
     }
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {

@@ -284,7 +284,11 @@ mod tests {
             map.finish(&switching);
         }
         assert_eq!((map.former.len(), map.moves.len()), (FORMER_MAX, 0));
-        assert_eq!(map.forgotten, Timestamp::from_micros(10), "the first, in a shard of its own, stays known");
+        assert_eq!(
+            map.forgotten,
+            Timestamp::from_micros(10),
+            "the first, in a shard of its own, stays known"
+        );
         assert_eq!(map.former_of(slot(0)).next().unwrap().shard, 0);
         let note = Note { version: map.version, value: map.encode() };
         assert_eq!(ShardMap::decode(&note).unwrap(), map);

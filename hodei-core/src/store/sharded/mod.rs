@@ -58,6 +58,7 @@ mod changes;
 mod coordination;
 mod cursor;
 mod exchange;
+mod feed;
 mod jobs;
 mod lists;
 mod map;

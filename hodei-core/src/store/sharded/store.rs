@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use event_listener::Event;
 
-use super::super::{Scope, Shard, is_slot_closed, slot_closed, together};
+use super::super::{Feed, Scope, Shard, is_slot_closed, slot_closed, together};
+use super::feed::Relay;
 use super::map::{SHARDS_MAX, ShardMap};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::{JobId, Name, Slot, Tenant};
@@ -61,6 +62,9 @@ struct Inner {
     /// How many moves this process makes just now, and what tells of their steps.
     movers: Mutex<usize>,
     moved: Event,
+    /// Who is told what the shards commit, and what keeps them telling; empty until somebody asks.
+    relay: Arc<Relay>,
+    ears: Mutex<Vec<Feed>>,
 }
 
 impl fmt::Debug for ShardedStore {
@@ -112,6 +116,8 @@ impl ShardedStore {
             doubts: Mutex::default(),
             movers: Mutex::default(),
             moved: Event::new(),
+            relay: Arc::default(),
+            ears: Mutex::default(),
         };
         let store = Self(Arc::new(inner));
         store.widen(count).await?;
@@ -302,6 +308,10 @@ impl ShardedStore {
     pub(super) fn mover(&self) -> Mover<'_> {
         *locked(&self.0.movers) += 1;
         Mover(self)
+    }
+
+    pub(super) fn relay(&self) -> (&Arc<Relay>, MutexGuard<'_, Vec<Feed>>) {
+        (&self.0.relay, locked(&self.0.ears))
     }
 
     pub(super) fn doubts(&self) -> MutexGuard<'_, BTreeSet<(usize, Lease)>> {

@@ -298,6 +298,8 @@ impl Pair {
         }
         self.compare_leases().await;
         self.compare_policies().await;
+        let (heard, log) = (self.env.ear.heard(), self.log.clone());
+        assert_eq!(self.env.in_order(heard), self.env.in_order(log), "what the sinks are told");
         let end = self.env.store().changes_end().await.expect("changes_end");
         self.cursors.push((end, self.log.len()));
     }
