@@ -196,6 +196,12 @@ impl Slot {
     /// The highest slot.
     pub const MAX: Self = Self(0x0fff);
 
+    /// Returns the slot of a number, if there is one.
+    #[must_use]
+    pub const fn new(number: u16) -> Option<Self> {
+        if number <= Self::MAX.0 { Some(Self(number)) } else { None }
+    }
+
     /// Returns the number of the slot, 0 to 4095.
     #[must_use]
     pub const fn number(self) -> u16 {

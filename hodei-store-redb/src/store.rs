@@ -134,7 +134,7 @@ impl RedbStore {
 #[async_trait]
 impl JobStore for RedbStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, exclusive: true }
+        Capabilities { durable: true, exclusive: true, spans_tenants: true }
     }
 
     fn stats(&self) -> StoreStats {
