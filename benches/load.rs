@@ -27,14 +27,6 @@ pub struct Load {
     pub bulk: usize,
 }
 
-impl Load {
-    /// Returns the load with so many jobs to drain.
-    #[must_use]
-    pub const fn draining(self, drain: usize) -> Self {
-        Self { drain, ..self }
-    }
-}
-
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} {} {}", self.drain, self.single, self.callers, self.each, self.bulk)
@@ -61,19 +53,6 @@ pub struct Rates {
     pub concurrent: f64,
     /// In batches of [`BATCH`].
     pub bulk: f64,
-}
-
-impl Rates {
-    /// Returns the better of each.
-    #[must_use]
-    pub fn best(self, other: Self) -> Self {
-        Self {
-            drain: self.drain.max(other.drain),
-            single: self.single.max(other.single),
-            concurrent: self.concurrent.max(other.concurrent),
-            bulk: self.bulk.max(other.bulk),
-        }
-    }
 }
 
 impl fmt::Display for Rates {
