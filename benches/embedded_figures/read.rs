@@ -153,7 +153,12 @@ async fn stream(sizes: Sizes, kept: &Kept, report: &mut Report) -> Result<(), St
     let (streamed, peak) = sys::peak(summaries(&store, kept.jobs)).await;
     streamed?;
     let mib = peak as f64 / f64::from(1 << 20);
-    report.judge("memory of that at most, a cache of 1 MiB included", mib, Unit::Mib, Goal::AtMost(64.0));
+    report.judge(
+        "growth of memory meanwhile, at most, with a cache of 1 MiB",
+        mib,
+        Unit::Mib,
+        Goal::AtMost(64.0),
+    );
     Ok(())
 }
 

@@ -10,7 +10,8 @@ use tokio::process::Command;
 pub(crate) enum Mode {
     /// As it comes: with a rollback journal, since its pragma is misspelt.
     Shipped,
-    /// With the write-ahead log that its authors meant.
+    /// With the write-ahead log that its authors meant, which they sync at checkpoints only: what it acknowledged may be
+    /// lost with the power. Its documentation knows no way to get there, so that no goal is about it.
     Wal,
 }
 
