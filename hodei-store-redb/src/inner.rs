@@ -43,8 +43,17 @@ impl Inner {
         })
     }
 
+    /// Opens what stands in for a file.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn open_on(config: RedbStoreBuilder, disk: impl redb::StorageBackend) -> Result<Self> {
+        guarded(OP, || {
+            let db = builder(&config).create_with_backend(disk).map_err(failed(OP))?;
+            Self::over(db, config)
+        })
+    }
+
     /// Takes a database that nobody else has.
-    pub(crate) fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
+    fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
         let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
         if new {
             make(&db)?;
@@ -81,10 +90,14 @@ fn take(config: &RedbStoreBuilder) -> Result<Database> {
         bear(&config.path)?;
     }
     look_first(&config.path)?;
+    builder(config).create(&config.path).map_err(failed(OP))
+}
+
+fn builder(config: &RedbStoreBuilder) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(config.cache_bytes);
     builder.set_check_integrity_on_open(config.verify == Verify::Always);
-    builder.create(&config.path).map_err(failed(OP))
+    builder
 }
 
 fn io(source: std::io::Error) -> Error {

@@ -31,7 +31,10 @@ mod stats;
 mod store;
 mod sync;
 mod table;
-#[cfg(test)]
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod testkit;
+#[cfg(all(test, feature = "testkit"))]
 mod tests;
 mod txn;
 mod writer;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,13 +9,10 @@ use futures_util::TryStreamExt;
 use hodei_core::job::{JobSpec, NewJob};
 use hodei_core::store::{JobStore, Query, Scope, SubmitOptions};
 use hodei_core::{Error, ErrorKind, JobId, Result};
-use redb::{Builder, StorageBackend};
 
-use crate::config::RedbStoreBuilder;
-use crate::error::{failed, guarded};
-use crate::inner::Inner;
 use crate::store::RedbStore;
 use crate::sync::lock;
+use crate::testkit::{StorageBackend, open_on};
 
 /// What was written, and what of it was synced.
 #[derive(Debug, Default)]
@@ -77,13 +73,7 @@ impl StorageBackend for Failing {
 }
 
 fn open(on: Failing) -> Result<RedbStore> {
-    let config = RedbStoreBuilder::new(Path::new("on no disk"));
-    let inner = guarded("store.open", || {
-        let db =
-            Builder::new().set_cache_size(1 << 20).create_with_backend(on).map_err(failed("store.open"))?;
-        Inner::over(db, config)
-    });
-    RedbStore::serve(inner?)
+    open_on(RedbStore::builder("on no disk").cache_bytes(1 << 20), on)
 }
 
 async fn submit_one(store: &RedbStore) -> (JobId, Result<()>) {
