@@ -34,8 +34,6 @@ mod table;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod testkit;
-#[cfg(all(test, feature = "testkit"))]
-mod tests;
 mod txn;
 mod writer;
 

@@ -2,8 +2,8 @@
 
 mod budget;
 mod child;
-mod damage;
 mod env;
+mod faults;
 mod gate;
 mod group;
 mod index;

@@ -1,0 +1,13 @@
+//! What goes wrong below a store: power that fails, disks that fail, bytes that are others than were written.
+//!
+//! Everything here happens in memory, from a seed that is printed: [`disk`] stands in for the file.
+
+mod cut;
+mod damage;
+mod disk;
+mod exam;
+mod failing;
+mod numbers;
+mod power;
+mod watch;
+mod work;
