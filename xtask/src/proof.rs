@@ -17,6 +17,15 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "kill9-store",
+        shows: "no acknowledged job is lost when the process of a store is killed at any moment",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-redb --test it -- kill:: --nocapture",
+        )
+        .env(&[("HODEI_STORE_KILLS", "1000")])
+        .must_test()],
+    },
+    Stage {
         name: "power",
         shows: "nothing acknowledged is lost when the power or the disk fails, and every file opens again",
         steps: &[

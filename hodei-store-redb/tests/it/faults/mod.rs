@@ -11,3 +11,5 @@ mod numbers;
 mod power;
 mod watch;
 mod work;
+
+pub(crate) use numbers::{Numbers, variable};
