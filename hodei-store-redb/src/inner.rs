@@ -113,16 +113,20 @@ fn bear(path: &Path) -> Result<()> {
     let unborn = PathBuf::from(unborn);
     // A process of the same number may have died here.
     drop(std::fs::remove_file(&unborn));
-    make(&Builder::new().create(&unborn).map_err(failed(OP))?)?;
-    let named = match std::fs::hard_link(&unborn, path) {
+    let named = make_at(&unborn).and_then(|()| match std::fs::hard_link(&unborn, path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         named => named.map_err(io),
-    };
-    std::fs::remove_file(&unborn).map_err(io)?;
-    named?;
+    });
+    // Whatever became of it, nothing stays beside the path; what went wrong first is what is told.
+    let removed = std::fs::remove_file(&unborn).map_err(io);
+    named.and(removed)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
     directory.sync_all().map_err(io)
+}
+
+fn make_at(path: &Path) -> Result<()> {
+    make(&Builder::new().create(path).map_err(failed(OP))?)
 }
 
 /// Looks at a file that is there without being able to write to it.

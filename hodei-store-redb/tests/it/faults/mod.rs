@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod exam;
 mod failing;
+mod full;
 mod numbers;
 mod power;
 mod watch;
