@@ -5,9 +5,13 @@
 mod convert;
 mod envelope;
 mod row;
+#[cfg(any(test, feature = "testkit"))]
+mod samples;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use convert::*;
 pub(crate) use envelope::{decode, encode};
 pub(crate) use row::{OwnerRow, TermRow};
+#[cfg(feature = "testkit")]
+pub(crate) use samples::{Sample, samples};

@@ -4,4 +4,3 @@ mod any;
 mod damage;
 mod golden;
 mod roundtrip;
-mod samples;
