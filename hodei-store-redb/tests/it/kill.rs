@@ -90,7 +90,7 @@ fn lines(child: &mut Child) -> mpsc::Receiver<String> {
 
 /// Lets a process work and kills it after a while: of its work, or of its life.
 fn kill_after(wait: Duration, of_its_work: bool, file: &Path) -> Said {
-    let mut child = spawn(Order::Work, file);
+    let mut child = spawn(Order::Work, file, &[]);
     let (lines, mut said) = (lines(&mut child), Said::default());
     while of_its_work && !said.open {
         said.hear(&lines.recv().expect("it begins to work"));

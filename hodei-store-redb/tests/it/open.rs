@@ -40,11 +40,11 @@ async fn it_is_open_once_at_a_time() {
     assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Locked);
     drop(store);
     assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Locked, "a clone is still there");
-    let child = spawn(Order::Open, &env.path()).wait_with_output().unwrap();
+    let child = spawn(Order::Open, &env.path(), &[]).wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&child.stdout).contains("opened: Locked"), "{child:?}");
     assert_eq!(clone.counts(&Scope::All).await.unwrap().total(), 0, "the first one lives on");
     drop(clone);
-    let child = spawn(Order::Open, &env.path()).wait_with_output().unwrap();
+    let child = spawn(Order::Open, &env.path(), &[]).wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&child.stdout).contains("opened: fine"), "{child:?}");
     drop(env.open());
 }

@@ -13,4 +13,5 @@ mod power;
 mod watch;
 mod work;
 
+pub(crate) use damage::examine;
 pub(crate) use numbers::{Numbers, variable};
