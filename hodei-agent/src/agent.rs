@@ -12,10 +12,11 @@ use hodei_core::log::LogReader;
 use hodei_core::text::TextMap;
 use hodei_core::{Clock, Error, ErrorKind, Fault, Name, Result, SystemClock};
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
+use crate::crew::Crew;
 use crate::driver::{Driver, Order};
-use crate::execute::{Context, Executor, Handlers, IntoOutcome, ProcessExecutor};
+use crate::execute::{Context, Executor, Handlers, Home, IntoOutcome, ProcessExecutor};
 use crate::log::LogStore;
 use crate::machine::Machine;
 
@@ -193,14 +194,13 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
             gateway: self.gateway,
             machine: Machine::new(name, incarnation, Arc::new(offer)),
             clock,
-            executors,
-            logs: Arc::clone(&logs),
+            home: Arc::new(Home { logs: Arc::clone(&logs), notify }),
             orders,
             notes,
-            notify,
-            stops: HashMap::new(),
-            runs: JoinSet::new(),
+            stops: HashMap::default(),
+            crew: Crew::new(executors),
             by_work,
+            ended: Vec::new(),
             drain_timeout: self.drain_timeout,
         };
         let task = tokio::spawn(driver.run());

@@ -1,9 +1,11 @@
 //! Names and ids.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -199,12 +201,12 @@ impl Slot {
 /// Layout, from the highest bit: 48 bits of milliseconds, the version, 12 bits of a counter that keeps the ids of a
 /// process in order, the variant, 12 bits of slot, 50 random bits. Ids are minted by the caller before the first
 /// try, so that a submission can be repeated.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(Uuid);
 
 /// The id of a pipeline; the same layout as [`JobId`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PipelineId(Uuid);
 
@@ -253,6 +255,19 @@ macro_rules! uuid_id {
             }
         }
 
+        /// The order of the bytes, compared as one number.
+        impl Ord for $id {
+            fn cmp(&self, other: &Self) -> Ordering {
+                self.0.as_u128().cmp(&other.0.as_u128())
+            }
+        }
+
+        impl PartialOrd for $id {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
         impl fmt::Debug for $id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(&self.0, f)
@@ -297,7 +312,7 @@ fn next_ticket(now: Timestamp) -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let floor = u64::try_from(now.as_micros() / 1_000).unwrap_or(0) << 12;
     // Relaxed: the counter orders nothing but itself.
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(floor.max(last + 1)));
+    let last = LAST.fetch_update(Relaxed, Relaxed, |last| Some(floor.max(last + 1)));
     last.map_or(floor, |last| floor.max(last + 1))
 }
 

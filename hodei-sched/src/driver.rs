@@ -5,16 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use hodei_core::bus::EventBus;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
-use hodei_core::store::{Change, Exchanged, Served, Store, Wakeups};
+use hodei_core::store::{Feed, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
+use crate::herald::Herald;
 use crate::machine::{Effect, Input, Scheduler, Ticket};
-use crate::settled::Waiters;
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
@@ -37,12 +36,13 @@ pub(crate) enum Message {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) bus: Option<Arc<dyn EventBus>>,
+    pub(crate) herald: Arc<Herald>,
+    /// As long as the node lives, the store tells the herald what it commits.
+    pub(crate) _feed: Feed,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) served: Served,
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
-    pub(crate) waiters: Waiters,
     /// The workers connected now; a std mutex, held for a copy.
     pub(crate) offers: Mutex<Vec<(Name, Arc<Offer>)>>,
     /// The lease under which the node acts now; the maintenance beats for it.
@@ -63,18 +63,6 @@ impl Shared {
         let error = error.filter(|error| !error.is_retryable());
         if error.is_some() || self.failure.borrow().is_some() {
             self.failure.send_replace(error.map(|error| (error.kind(), error.to_string())));
-        }
-    }
-
-    /// Tells everyone of what was committed.
-    pub(crate) fn publish(&self, changes: &[Change]) {
-        if changes.is_empty() {
-            return;
-        }
-        self.waiters.tell(changes);
-        if let Some(bus) = &self.bus {
-            let events: Vec<Event> = changes.iter().map(Event::from).collect();
-            bus.publish_or_gap(&events);
         }
     }
 }
@@ -184,12 +172,7 @@ impl Driver {
                 self.call.spawn(async move { Input::Lanes(shared.store.lanes(&shared.served).await) });
             }
             Effect::Exchange(exchange) => {
-                self.call.spawn(async move {
-                    let exchanged = shared.store.exchange(*exchange).await;
-                    Input::Exchanged(
-                        exchanged.inspect(|exchanged: &Exchanged| shared.publish(&exchanged.changes)),
-                    )
-                });
+                self.call.spawn(async move { Input::Exchanged(shared.store.exchange(*exchange).await) });
             }
             Effect::AskLeases => {
                 self.call.spawn(async move {
@@ -219,7 +202,7 @@ impl Driver {
         }
         let before: Vec<Name> = shown.iter().map(|(name, _)| name.clone()).collect();
         *shown = self.machine.offers().map(|(name, offer)| (name.clone(), Arc::clone(offer))).collect();
-        let Some(bus) = &self.shared.bus else { return };
+        let Some(bus) = &self.shared.herald.bus else { return };
         let event = |worker: &Name, connected| {
             Event::Worker(WorkerEvent { worker: worker.clone(), incarnation: 0, at: now, connected })
         };

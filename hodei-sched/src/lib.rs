@@ -19,6 +19,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod driver;
+mod herald;
 pub mod machine;
 mod maintain;
 mod orchestrator;

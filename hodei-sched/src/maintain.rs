@@ -94,7 +94,6 @@ async fn keep(shared: &Shared, term: Option<Term>) -> Option<Term> {
 async fn reap(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core::Result<()> {
     loop {
         let reaped = shared.store.reap(term, config.lost_max, BATCH).await?;
-        shared.publish(&reaped.changes);
         if reaped.term_lost || !reaped.more {
             return Ok(());
         }

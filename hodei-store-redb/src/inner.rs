@@ -1,35 +1,56 @@
 //! What the threads and the callers of a store share, and how it is opened.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hodei_core::store::WakeupSignal;
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::store::{Feeds, WakeupSignal};
+use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
 
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
-use crate::index::Index;
-use crate::reader::Snapshot;
+use crate::memory::{Delta, Index};
+use crate::reader::{Snapshot, View};
 use crate::recent::Recent;
 use crate::stats::Stats;
+use crate::sync::lock;
 use crate::table::{META_SCHEMA, SCHEMA, Tab};
 use crate::txn::{Context, Room, Work, expire_all};
 
 const OP: &str = "store.open";
 
-/// What is shared.
+/// The last commit: what is kept in memory of it, and the view of the file that belongs to it.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) index: Index,
+    pub(crate) view: Arc<View>,
+}
+
+impl Committed {
+    /// Reads it.
+    fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
+        let view = View::new(db)?;
+        let index = Index::read(&mut Snapshot::first(Arc::clone(&view), stats), now)?;
+        Ok(Self { index, view })
+    }
+}
+
+/// What is shared. What reads the file is dropped before the file.
 #[derive(Debug)]
 pub(crate) struct Inner {
+    /// The view of the last commit again, so that whoever reads rows only need not wait for the index.
+    pub(crate) view: Mutex<Arc<View>>,
+    pub(crate) committed: Mutex<Committed>,
     pub(crate) db: Database,
     pub(crate) config: RedbStoreBuilder,
-    pub(crate) index: Mutex<Index>,
     pub(crate) recent: Mutex<Recent>,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
+    /// Who is told what was committed.
+    pub(crate) feeds: Feeds,
     /// Whether the index has to be read anew before the next write.
     pub(crate) stale: AtomicBool,
 }
@@ -59,11 +80,47 @@ impl Inner {
             make(&db)?;
         }
         let stats = Stats::default();
-        let index = Mutex::new(Index::read(&mut Snapshot::new(&db, &stats)?)?);
+        let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
-        expire(&db, &config, &index, &recent)?;
+        let feeds = Feeds::new();
+        expire(&db, &config, &committed, &recent, &feeds)?;
+        let view = View::new(&db)?;
+        lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
-        Ok(Self { db, config, index, recent, stats, bell, stale: AtomicBool::new(false) })
+        let view = Mutex::new(view);
+        Ok(Self { view, committed, db, config, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
+    }
+
+    /// Takes over what a committed transaction changed, and shows it to those who read from now on.
+    pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
+        let view = View::new(&self.db)?;
+        {
+            let mut committed = lock(&self.committed);
+            committed.index.apply(&delta);
+            committed.view = Arc::clone(&view);
+        }
+        *lock(&self.view) = view;
+        lock(&self.recent).apply(delta.steps);
+        Ok(())
+    }
+
+    /// Gives up what is in memory: the next transaction reads it anew first.
+    pub(crate) fn give_up(&self) {
+        self.stale.store(true, Ordering::Release);
+        lock(&self.recent).clear();
+    }
+
+    /// Reads anew what is kept in memory.
+    pub(crate) fn rebuild(&self) -> Result<()> {
+        let mut committed = Committed::read(&self.db, &self.stats, self.config.clock.now())?;
+        let view = Arc::clone(&committed.view);
+        {
+            let mut older = lock(&self.committed);
+            committed.index.remember(&older.index);
+            *older = committed;
+        }
+        *lock(&self.view) = view;
+        Ok(())
     }
 }
 
@@ -185,12 +242,19 @@ fn make(db: &Database) -> Result<()> {
 fn expire(
     db: &Database,
     config: &RedbStoreBuilder,
-    index: &Mutex<Index>,
+    committed: &Mutex<Committed>,
     recent: &Mutex<Recent>,
+    feeds: &Feeds,
 ) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
-    let context =
-        Context { index, clock: &*config.clock, changes: config.changes, room: Room::UNBOUNDED, recent };
+    let context = Context {
+        committed,
+        clock: &*config.clock,
+        changes: config.changes,
+        feeds,
+        room: Room::UNBOUNDED,
+        recent,
+    };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
     let written = work.tally.written;

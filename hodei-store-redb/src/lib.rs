@@ -20,9 +20,9 @@
 mod codec;
 mod config;
 mod error;
-mod index;
 mod inner;
 mod key;
+mod memory;
 mod query;
 mod reader;
 mod recent;

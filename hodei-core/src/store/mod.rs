@@ -11,6 +11,7 @@
 mod change;
 mod coordination;
 mod exchange;
+mod feed;
 mod lane;
 mod memory;
 mod policy;
@@ -21,6 +22,7 @@ mod wakeup;
 pub use change::{Change, ChangeLog, ChangePage};
 pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Term};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
+pub use feed::{ChangeSink, Feed, Feeds};
 pub use lane::{Lane, LaneHead, Lanes, Pick, Served};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};

@@ -1,6 +1,7 @@
 //! The port of the jobs themselves.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::change::{Change, ChangePage};
 use super::coordination::{Coordination, Term};
 use super::exchange::{Claimed, Exchange, Exchanged};
+use super::feed::{ChangeSink, Feed};
 use super::lane::{Lanes, Served};
 use super::policy::{Fired, Policies};
 use super::query::{Counts, Cursor, Page, Query, Scope, SummaryStream};
@@ -69,7 +71,7 @@ impl Submitted {
 pub struct Committed<R> {
     /// One reply per item asked for, in order.
     pub replies: Vec<R>,
-    /// What it changed, be it recorded or not; for the bus.
+    /// What it changed, be it recorded or not; the sinks were told the same.
     pub changes: Vec<Change>,
 }
 
@@ -375,6 +377,19 @@ pub trait JobStore: Send + Sync + fmt::Debug {
 
     /// Returns a stream that wakes whoever waits for ready work or for cancellations.
     fn wakeups(&self) -> Wakeups;
+
+    /// Tells a sink of every change that is committed from now on, by whomever, until the [`Feed`] is dropped.
+    ///
+    /// # Behavior
+    ///
+    /// The order is that of the commits, which is that of the change log; each change is told once, recorded or not,
+    /// after it is durable and before its caller is answered. There may be several sinks. What became of a commit that
+    /// ended `Indeterminate` is not told: the next version of its jobs shows the gap, and the change log fills it.
+    ///
+    /// # Performance
+    ///
+    /// Costs nothing while there is no sink. A sink that takes its time holds up every writer.
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed;
 
     /// Compares every index with the rows it is made of, and returns what contradicts; empty when all is well.
     ///

@@ -308,6 +308,10 @@ impl JobStore for Mangled {
         self.inner.wakeups()
     }
 
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.inner.feed(sink)
+    }
+
     async fn verify_indexes(&self) -> Result<Vec<String>> {
         self.inner.verify_indexes().await
     }

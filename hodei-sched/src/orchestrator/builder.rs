@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::handle::Orchestrator;
 use crate::driver::{Driver, Message, Shared};
+use crate::herald::Herald;
 use crate::machine::{Scheduler, SchedulerConfig};
 use crate::maintain::{self, Maintenance};
 use crate::settled::Waiters;
@@ -67,7 +68,8 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// As [`OrchestratorBuilder::bus`], for a bus that others hold too.
+    /// As [`OrchestratorBuilder::bus`], for a bus that others hold too. A node publishes whatever its store commits:
+    /// nodes that share a store and a bus would publish it twice.
     pub fn shared_bus(mut self, bus: Arc<dyn EventBus>) -> Self {
         self.bus = Some(bus);
         self
@@ -131,14 +133,15 @@ impl OrchestratorBuilder {
         let (owner, served) = self.check()?;
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
         let lease = store.register(&owner, self.ttl).await?;
+        let herald = Arc::new(Herald { waiters: Waiters::default(), bus: self.bus });
         let shared = Arc::new(Shared {
+            _feed: store.feed(Arc::<Herald>::clone(&herald)),
+            herald,
             store,
-            bus: self.bus,
             clock: self.clock,
             served,
             owner,
             ttl: self.ttl,
-            waiters: Waiters::default(),
             offers: Mutex::default(),
             lease: watch::Sender::new(lease.clone()),
             failure: watch::Sender::new(None),

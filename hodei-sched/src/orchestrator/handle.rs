@@ -112,7 +112,6 @@ impl Orchestrator {
     /// As [`Orchestrator::submit`].
     pub async fn submit_many(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Vec<Submitted>> {
         let committed = self.store().submit(jobs, options).await?;
-        self.inner.shared.publish(&committed.changes);
         Ok(committed.replies)
     }
 
@@ -159,7 +158,6 @@ impl Orchestrator {
     /// As [`Orchestrator::cancel`].
     pub async fn cancel_many(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<CancelReply>> {
         let committed = self.store().request_cancel(scope, jobs.clone()).await?;
-        self.inner.shared.publish(&committed.changes);
         let told = jobs.into_iter().zip(&committed.replies);
         let ours = told.filter(|(_, reply)| matches!(reply, CancelReply::Cancelled | CancelReply::Requested));
         let ours: Vec<JobId> = ours.map(|(job, _)| job).collect();
@@ -177,7 +175,6 @@ impl Orchestrator {
     /// What the store says.
     pub async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Redriven>> {
         let committed = self.store().redrive(scope, jobs).await?;
-        self.inner.shared.publish(&committed.changes);
         Ok(committed.replies)
     }
 
@@ -203,7 +200,7 @@ impl Orchestrator {
     /// Cancel safe: it only reads.
     pub async fn wait(&self, job: JobId) -> Result<Job> {
         loop {
-            let mut waiting = self.inner.shared.waiters.wait(job);
+            let mut waiting = self.inner.shared.herald.waiters.wait(job);
             let found = self.get(job).await?;
             if found.state.is_terminal() {
                 return Ok(found);
@@ -276,11 +273,12 @@ impl Orchestrator {
         self.store().counts(&Scope::All).await
     }
 
-    /// Subscribes to what happens on this node; without a bus nothing comes.
+    /// Subscribes to what happens in the store, by whomever, and to the workers of this node; without a bus nothing
+    /// comes. The events of a job come in the order of its versions.
     #[must_use]
     pub fn subscribe(&self, filter: EventFilter, options: SubscribeOptions) -> Box<dyn Subscription> {
         use hodei_core::bus::EventBus as _;
-        match &self.inner.shared.bus {
+        match &self.inner.shared.herald.bus {
             Some(bus) => bus.subscribe(filter, options),
             None => NullBus.subscribe(filter, options),
         }

@@ -9,11 +9,11 @@ use hodei_core::job::{
     JobSpecBuilder, Lease, LogEnd, Manifest, NewJob, Outcome, Output, Parent, Payload, Priority, Requires,
     Resources, RetryPolicy, RetryRule, Settled, State, Stream, rules,
 };
-use hodei_core::store::{Change, Counts, Lane, Limit, QueuePolicy, Schedule};
+use hodei_core::store::{Change, Counts, Limit, QueuePolicy, Schedule};
 use hodei_core::testkit::typical_spec;
 use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
-use crate::codec::{self, Head, OwnerRow, TermRow};
+use crate::codec::{self, Head, Names, OwnerRow, TermRow};
 
 /// A row, and how its kind is read and written again.
 pub(crate) struct Sample {
@@ -115,23 +115,19 @@ fn ends() -> [Settled; 3] {
 
 /// Writes the head of a job.
 pub(super) fn head(job: &Job) -> Vec<u8> {
-    codec::head_row(&Head::of(job.clone())).expect("a small row")
+    codec::head_row(&Head::of(job.clone(), 9)).expect("a small row")
 }
 
-fn fixed(job: &Job) -> Vec<u8> {
-    codec::fixed_row(job).expect("a small row")
+/// Writes what a job is born with.
+pub(super) fn born(job: &Job) -> Vec<u8> {
+    let work = codec::work_part(&job.spec).expect("a small row");
+    codec::born_row(job, &work, 9).expect("a small row")
 }
 
-fn fixed_again(bytes: &[u8]) -> Result<Vec<u8>> {
-    let fixed = codec::fixed(bytes, |_| None)?;
-    let mut job = plain();
-    (job.spec, job.parents, job.unique) = (fixed.spec, fixed.parents, fixed.unique);
-    job.fingerprint = fixed.fingerprint;
-    codec::fixed_row(&job)
-}
-
-fn lane(job: &Job) -> Vec<u8> {
-    codec::lane_row(&Lane::of(job), &job.spec.request()).expect("a small row")
+fn born_again(bytes: &[u8]) -> Result<Vec<u8>> {
+    let (head, fixed) = codec::born(id(2), bytes, &mut Names::default(), |_| None)?;
+    let (batch, work) = (head.batch, codec::work_part(&fixed.spec)?);
+    codec::born_row(&head.full(fixed, None), &work, batch)
 }
 
 fn schedule() -> Vec<u8> {
@@ -150,18 +146,15 @@ fn term_again(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn job_samples() -> Vec<Sample> {
-    let head_again = |bytes: &[u8]| codec::head_row(&codec::head(id(2), bytes)?);
-    let lane_again = |bytes: &[u8]| codec::lane(bytes).and_then(|(lane, of)| codec::lane_row(&lane, &of));
+    let head_again = |bytes: &[u8]| codec::head_row(&codec::head(id(2), bytes, &mut Names::default())?);
     let end_again = |bytes: &[u8]| codec::end_row(&codec::end(bytes)?);
     let [well, badly, cancelled] = ends().map(|end| codec::end_row(&end).expect("a small row"));
     vec![
         Sample { name: "head", row: head(&plain()), again: head_again },
         Sample { name: "head-full", row: head(&full()), again: head_again },
-        Sample { name: "spec", row: fixed(&plain()), again: fixed_again },
-        Sample { name: "spec-full", row: fixed(&full()), again: fixed_again },
-        Sample { name: "spec-handler", row: fixed(&handled()), again: fixed_again },
-        Sample { name: "lane", row: lane(&full()), again: lane_again },
-        Sample { name: "lane-handler", row: lane(&handled()), again: lane_again },
+        Sample { name: "born", row: born(&plain()), again: born_again },
+        Sample { name: "born-full", row: born(&full()), again: born_again },
+        Sample { name: "born-handler", row: born(&handled()), again: born_again },
         Sample { name: "end-succeeded", row: well, again: end_again },
         Sample { name: "end-failed", row: badly, again: end_again },
         Sample { name: "end-cancelled", row: cancelled, again: end_again },
@@ -207,9 +200,9 @@ fn other_samples() -> Vec<Sample> {
             again: |bytes| codec::edge(bytes).and_then(|(requires, told)| codec::edge_row(requires, told)),
         },
         Sample {
-            name: "place",
-            row: codec::place_row(b"default\0night\0").expect("a small row"),
-            again: |bytes| codec::place_row(codec::place(bytes)?),
+            name: "batch",
+            row: codec::ids_row(&[id(1), id(2)]).expect("a small row"),
+            again: |bytes| codec::ids_row(&codec::ids(bytes)?),
         },
         Sample {
             name: "owner",

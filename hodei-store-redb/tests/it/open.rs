@@ -84,12 +84,12 @@ fn a_database_of_another_program_is_corrupt_and_stays_as_it_is() {
 fn a_file_of_a_newer_version_is_told_and_not_touched() {
     let env = Env::new();
     let path = env.path();
-    meta_file(&path, &number_row(2));
+    meta_file(&path, &number_row(3));
     let before = fs::read(&path).unwrap();
     for verify in [Verify::AfterCrash, Verify::Always] {
         let error = env.builder().verify(verify).open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SchemaTooNew);
-        assert_eq!((error.context("schema"), error.context("known")), (Some("2"), Some("1")));
+        assert_eq!((error.context("schema"), error.context("known")), (Some("3"), Some("2")));
         assert!(fs::read(&path).unwrap() == before, "not one byte is another");
     }
 }
@@ -105,7 +105,7 @@ async fn a_missing_table_is_corrupt() {
         db.begin_read().unwrap().list_tables().unwrap().map(|table| table.name().to_owned()).collect()
     };
     drop(db);
-    assert_eq!(names.len(), 21);
+    assert_eq!(names.len(), 16);
     for name in names {
         fs::write(env.path(), &whole).unwrap();
         let db = Database::create(env.path()).unwrap();
@@ -123,8 +123,8 @@ async fn a_table_of_other_types_is_corrupt() {
     drop(env.open());
     let db = Database::create(env.path()).unwrap();
     let txn = db.begin_write().unwrap();
-    assert!(txn.delete_table(TableDefinition::<&[u8], &[u8]>::new("ready")).unwrap());
-    txn.open_table(TableDefinition::<u64, u64>::new("ready")).unwrap().insert(1, 2).unwrap();
+    assert!(txn.delete_table(TableDefinition::<&[u8], &[u8]>::new("open")).unwrap());
+    txn.open_table(TableDefinition::<u64, u64>::new("open")).unwrap().insert(1, 2).unwrap();
     txn.commit().unwrap();
     drop(db);
     assert_eq!(kind_of(&env.path()), ErrorKind::Corrupt);
@@ -202,7 +202,7 @@ async fn a_file_of_any_permissions_and_a_link_to_a_file_open() {
     assert_eq!(mode & 0o777, 0o666, "they are left as they are");
 }
 
-/// A header with bytes of its own, at every place: told, or without effect, and never a wrong answer.
+/// A header with another byte, in its first part at every place: told, or without effect, and never a wrong answer.
 #[tokio::test]
 async fn a_header_with_any_other_byte_is_told_or_without_effect() {
     let env = Env::new();
@@ -210,7 +210,7 @@ async fn a_header_with_any_other_byte_is_told_or_without_effect() {
     let before = everything(&env.open()).await.unwrap();
     let whole = fs::read(env.path()).unwrap();
     let (mut told, mut same) = (0, 0);
-    for at in 0..320 {
+    for at in (0..64).chain((64..320).step_by(7)) {
         let mut other = whole.clone();
         other[at] = !other[at];
         fs::write(env.path(), &other).unwrap();

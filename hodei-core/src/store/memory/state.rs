@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::{Change, ChangeLog, Counts, Lane, QueuePolicy, Schedule, StoreStats, Term};
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Job, Lease, Priority, Request, State as JobState};
+use crate::map::JobMap;
 use crate::time::Timestamp;
 
 /// The place of a ready job in its lane: level, highest first; then the time; then the id.
@@ -65,8 +66,8 @@ pub(super) struct State {
     pub(super) change_log: ChangeLog,
     pub(super) max_jobs: usize,
     pub(super) tenant_max_open: u64,
-    /// Boxed: a record that moves through the indexes is not copied.
-    pub(super) jobs: HashMap<JobId, Box<Job>>,
+    /// Shared with whoever claimed the job, and copied when it moves while somebody still has it.
+    pub(super) jobs: JobMap<Arc<Job>>,
 
     pub(super) ready: BTreeMap<Lane, Ready>,
     pub(super) due: BTreeSet<(Timestamp, JobId)>,
@@ -107,7 +108,7 @@ impl State {
         self.born(&job);
         self.place(&job, &Placed::of(&job), now);
         self.counts.moved(None, Some(job.state));
-        self.jobs.insert(job.id, Box::new(job));
+        self.jobs.insert(job.id, Arc::new(job));
         if let Some(change) = change {
             self.note(change);
         }
@@ -124,7 +125,7 @@ impl State {
         // Taken out while it moves, so that the indexes can be changed beside it.
         let mut job = self.jobs.remove(&id)?;
         let before = Placed::of(&job);
-        let (reply, change) = rule(&mut job);
+        let (reply, change) = rule(Arc::make_mut(&mut job));
         let after = Placed::of(&job);
         if before != after {
             self.stats.rows_written += 1;
@@ -171,6 +172,9 @@ impl State {
 
     /// Returns the children of a job, by id.
     pub(super) fn children(&self, parent: JobId) -> Vec<JobId> {
+        if self.edges.is_empty() {
+            return Vec::new();
+        }
         let all = (parent, JobId::from_bytes([0; 16]))..=(parent, JobId::from_bytes([0xff; 16]));
         self.edges.range(all).map(|((_, child), _)| *child).collect()
     }

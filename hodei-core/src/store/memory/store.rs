@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ pub struct MemoryStore(Arc<Inner>);
 struct Inner {
     /// One std mutex for everything: a verb is a transaction, short and without an await.
     state: Mutex<State>,
+    /// Taken before `state` is let go, so that the sinks are told in the order of the commits while others already use
+    /// the state.
+    turn: Mutex<()>,
+    feeds: Feeds,
     clock: Arc<dyn Clock>,
     wakeups: WakeupSignal,
 }
@@ -73,7 +77,13 @@ impl MemoryStoreBuilder {
             tenant_max_open: self.tenant_max_open,
             ..State::default()
         };
-        let inner = Inner { state: Mutex::new(state), clock: self.clock, wakeups: WakeupSignal::new() };
+        let inner = Inner {
+            state: Mutex::new(state),
+            turn: Mutex::new(()),
+            feeds: Feeds::new(),
+            clock: self.clock,
+            wakeups: WakeupSignal::new(),
+        };
         MemoryStore(Arc::new(inner))
     }
 }
@@ -107,32 +117,43 @@ impl MemoryStore {
         }
     }
 
-    fn read<R>(&self, read: impl FnOnce(&mut State, Timestamp) -> R) -> R {
-        let now = self.0.clock.now();
-        read(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner), now)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a verb, counts it, and wakes whoever waits for what it made ready.
-    fn write<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> R) -> R {
+    fn read<R>(&self, read: impl FnOnce(&mut State, Timestamp) -> R) -> R {
         let now = self.0.clock.now();
-        let (result, readied) = {
-            let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.stats.commits += 1;
-            let result = write(&mut state, now);
-            state.committing.clear();
-            (result, std::mem::take(&mut state.readied))
-        };
-        if readied {
-            self.0.wakeups.ring();
-        }
-        result
+        read(&mut self.state(), now)
+    }
+
+    fn write<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> R) -> R {
+        self.commit(write).0
     }
 
     fn committed<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> Vec<R>) -> Committed<R> {
-        self.write(|state, now| {
-            let replies = write(state, now);
-            Committed { replies, changes: std::mem::take(&mut state.committing) }
-        })
+        let (replies, changes) = self.commit(write);
+        Committed { replies, changes }
+    }
+
+    /// Runs a verb, counts it, tells the sinks what it changed, and wakes whoever waits for what it made ready.
+    fn commit<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> R) -> (R, Vec<Change>) {
+        let now = self.0.clock.now();
+        let mut state = self.state();
+        state.stats.commits += 1;
+        let result = write(&mut state, now);
+        let changes = std::mem::take(&mut state.committing);
+        let readied = std::mem::take(&mut state.readied);
+        let told = !changes.is_empty() && !self.0.feeds.is_empty();
+        let turn = told.then(|| self.0.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(state);
+        if turn.is_some() {
+            self.0.feeds.tell(&changes);
+        }
+        drop(turn);
+        if readied {
+            self.0.wakeups.ring();
+        }
+        (result, changes)
     }
 }
 
@@ -147,10 +168,8 @@ impl JobStore for MemoryStore {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
-        self.write(|state, now| {
-            let replies = state.submit(jobs, options, now)?;
-            Ok(Committed { replies, changes: std::mem::take(&mut state.committing) })
-        })
+        let (replies, changes) = self.commit(|state, now| state.submit(jobs, options, now));
+        Ok(Committed { replies: replies?, changes })
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
@@ -163,7 +182,8 @@ impl JobStore for MemoryStore {
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
-        Ok(self.write(|state, now| state.exchange(&exchange, now)))
+        let (exchanged, changes) = self.commit(|state, now| state.exchange(&exchange, now));
+        Ok(Exchanged { changes, ..exchanged })
     }
 
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
@@ -172,10 +192,7 @@ impl JobStore for MemoryStore {
 
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
         Ok(self.read(|state, _| {
-            let held = state
-                .leases_of(owner)
-                .into_iter()
-                .filter_map(|id| state.jobs.get(&id).map(|job| Job::clone(job)));
+            let held = state.leases_of(owner).into_iter().filter_map(|id| state.jobs.get(&id).cloned());
             held.map(|job| state.with_inputs(job)).collect()
         }))
     }
@@ -185,7 +202,8 @@ impl JobStore for MemoryStore {
     }
 
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
-        Ok(self.write(|state, now| state.reap(term, lost_max, limit, now)))
+        let (reaped, changes) = self.commit(|state, now| state.reap(term, lost_max, limit, now));
+        Ok(Reaped { changes, ..reaped })
     }
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
@@ -241,6 +259,10 @@ impl JobStore for MemoryStore {
 
     fn wakeups(&self) -> Wakeups {
         self.0.wakeups.listen()
+    }
+
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.0.feeds.register(sink)
     }
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {

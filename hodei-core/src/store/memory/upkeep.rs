@@ -94,7 +94,7 @@ impl State {
         more |= late.len() > left;
         late.truncate(left);
         self.move_each(late, now, |job| rules::expire(job, now));
-        Reaped { changes: std::mem::take(&mut self.committing), more, term_lost: false }
+        Reaped { changes: Vec::new(), more, term_lost: false }
     }
 
     fn move_each(&mut self, ids: Vec<JobId>, now: Timestamp, rule: impl Fn(&mut Job) -> Option<Change>) {

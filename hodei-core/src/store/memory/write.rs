@@ -1,7 +1,7 @@
 //! Submit, exchange, cancel, redrive.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::super::{
     Applied, CancelReply, Claimed, Exchange, Exchanged, Input, Move, Pick, Redriven, Refusal, Scope,
@@ -9,8 +9,9 @@ use super::super::{
 };
 use super::state::State;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{JobId, Tenant};
+use crate::id::{JobId, Slot, Tenant};
 use crate::job::{Fingerprint, Job, Lease, NewJob, Output, State as JobState, rules};
+use crate::map::JobMap;
 use crate::time::Timestamp;
 
 impl State {
@@ -45,9 +46,13 @@ impl State {
     /// Says what becomes of each job of a batch when those that are new are stored.
     fn answers(&self, jobs: &[NewJob], max_open: u64) -> Vec<Submitted> {
         let mut taken = Taken::default();
+        let mut slot: Option<(&Tenant, Slot)> = None;
         let mut replies = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let reply = self.answer(job, &taken, max_open);
+            let known = slot.filter(|(tenant, _)| *tenant == &job.tenant).map(|(_, slot)| slot);
+            let own = known.unwrap_or_else(|| job.tenant.slot());
+            slot = Some((&job.tenant, own));
+            let reply = self.answer(job, own, &taken, max_open);
             if let Submitted::New(id) = reply {
                 taken.ids.insert(id, job);
                 if let Some(key) = job.unique.as_deref() {
@@ -60,8 +65,8 @@ impl State {
         replies
     }
 
-    fn answer(&self, job: &NewJob, taken: &Taken<'_>, max_open: u64) -> Submitted {
-        if job.check().is_err() {
+    fn answer(&self, job: &NewJob, slot: Slot, taken: &Taken<'_>, max_open: u64) -> Submitted {
+        if job.check_in(slot).is_err() {
             return Submitted::Refused(Refusal::Invalid);
         }
         if let Some((id, fingerprint)) = self.holder(job, taken) {
@@ -113,6 +118,9 @@ impl State {
 
     /// Tells the children of a job that has ended, and theirs; a list instead of recursion, however deep it goes.
     pub(super) fn cascade(&mut self, ended: JobId, now: Timestamp) {
+        if self.edges.is_empty() {
+            return;
+        }
         let mut ended = VecDeque::from([ended]);
         while let Some(parent) = ended.pop_front() {
             let Some(state) = self.settled_state(parent) else { continue };
@@ -138,7 +146,7 @@ impl State {
         ended == Some(true)
     }
 
-    /// Settles, then claims.
+    /// Settles, then claims; what changed stays in `committing`.
     pub(super) fn exchange(&mut self, exchange: &Exchange, now: Timestamp) -> Exchanged {
         let applied = exchange.transitions.iter().map(|transition| self.apply(transition, now)).collect();
         self.promote(now);
@@ -154,7 +162,7 @@ impl State {
             claimed,
             owner_lost,
             next_due: self.due.first().map(|(at, _)| *at),
-            changes: std::mem::take(&mut self.committing),
+            changes: Vec::new(),
         }
     }
 
@@ -170,6 +178,7 @@ impl State {
             self.cascade(transition.job, now);
         }
         if let (Applied::Done, Move::Finished(finish)) = (applied, &transition.step)
+            && !finish.spawn.is_empty()
             && let Some(tenant) = self.jobs.get(&transition.job).map(|job| job.tenant.clone())
         {
             let own = finish.spawn.iter().filter(|new| new.tenant == tenant);
@@ -203,25 +212,30 @@ impl State {
             }
         }
         for id in ids {
-            let job = self.update(id, now, |job| {
+            let moved = self.update(id, now, |job| {
                 let change = rules::claim(job, owner.clone(), now);
-                (change.is_some().then(|| job.clone()), change)
+                (change.is_some(), change)
             });
-            if let Some(Some(job)) = job {
-                claimed.push(self.with_inputs(job));
+            if moved == Some(true)
+                && let Some(job) = self.jobs.get(&id)
+            {
+                claimed.push(self.with_inputs(Arc::clone(job)));
             }
         }
     }
 
     /// Adds what the direct parents gave back.
-    pub(super) fn with_inputs(&self, job: Job) -> Claimed {
+    pub(super) fn with_inputs(&self, job: Arc<Job>) -> Claimed {
+        if job.parents.is_empty() {
+            return Claimed { job, inputs: no_inputs() };
+        }
         let inputs = job.parents.iter().filter_map(|parent| {
             let parent = self.jobs.get(&parent.id)?;
             let output = parent.output().cloned().unwrap_or_else(Output::none);
             Some(Input { job: parent.id, name: parent.spec.name().clone(), output })
         });
         let inputs = inputs.collect();
-        Claimed { job: Arc::new(job), inputs }
+        Claimed { job, inputs }
     }
 
     pub(super) fn cancel(&mut self, scope: &Scope, jobs: &[JobId], now: Timestamp) -> Vec<CancelReply> {
@@ -259,10 +273,16 @@ impl State {
     }
 }
 
+/// The list of most jobs, shared by all of them.
+fn no_inputs() -> Arc<[Input]> {
+    static NONE: LazyLock<Arc<[Input]>> = LazyLock::new(|| Arc::from([]));
+    Arc::clone(&NONE)
+}
+
 /// What a batch takes before it is stored.
 #[derive(Default)]
 struct Taken<'j> {
-    ids: HashMap<JobId, &'j NewJob>,
+    ids: JobMap<&'j NewJob>,
     keys: HashMap<(&'j Tenant, &'j str), &'j NewJob>,
     open: HashMap<&'j Tenant, u64>,
 }

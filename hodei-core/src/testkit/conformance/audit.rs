@@ -75,8 +75,12 @@ impl Env {
 
     async fn audit_changes(&self, jobs: &[Job]) {
         let log = self.change_log(&Scope::All).await;
+        let mut heard = self.ear.heard();
+        heard.retain(|change| self.seen.change_log.records(change));
+        let gone = heard.len().checked_sub(log.len()).expect("the sinks are told all that is recorded");
+        assert_eq!(heard[gone..], log, "the sinks are told the same, in the same order");
+        assert!(gone == 0 || self.seen.pruned, "the sinks are told nothing else");
         if self.seen.change_log != ChangeLog::All {
-            assert!(log.iter().all(|change| self.seen.change_log.records(change)));
             return;
         }
         legal(&log, self.seen.pruned);

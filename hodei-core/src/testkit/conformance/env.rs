@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use super::jobs;
 use crate::id::{JobId, OwnerId};
 use crate::job::{Job, Lease, NewJob, Priority, State};
 use crate::store::{
-    Applied, CancelReply, Change, ChangeLog, Claimed, Consistency, Exchange, Exchanged, Fired, Lane, Lanes,
-    Move, Pick, Pruned, Reaped, Redriven, Retention, Scope, Served, Store, SubmitOptions, Submitted, Term,
-    Transition,
+    Applied, CancelReply, Change, ChangeLog, ChangeSink, Claimed, Consistency, Exchange, Exchanged, Feed,
+    Fired, Lane, Lanes, Move, Pick, Pruned, Reaped, Redriven, Retention, Scope, Served, Store, SubmitOptions,
+    Submitted, Term, Transition,
 };
 use crate::time::Timestamp;
 
@@ -28,6 +28,26 @@ pub struct Env {
     store: Arc<dyn Store>,
     worker: Option<Lease>,
     pub(super) seen: Seen,
+    pub(super) ear: Arc<Ear>,
+    feed: Feed,
+}
+
+/// A sink that keeps what it is told.
+#[derive(Debug, Default)]
+pub(super) struct Ear(Mutex<Vec<Change>>);
+
+impl Ear {
+    /// Returns what it was told so far.
+    pub(super) fn heard(&self) -> Vec<Change> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ChangeSink for Ear {
+    fn committed(&self, changes: &[Change]) {
+        assert!(!changes.is_empty(), "a commit without changes is not told");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(changes);
+    }
 }
 
 /// What the replies of a store have told, for the audit.
@@ -59,7 +79,9 @@ impl Env {
     /// When the fixture cannot.
     pub async fn open(mut fixture: Box<dyn Fixture>) -> Self {
         let store = fixture.open(Setup::default()).await.expect("a store opens in the default setup");
-        Self { fixture, store, worker: None, seen: Seen::default() }
+        let ear = Arc::<Ear>::default();
+        let feed = store.feed(Arc::<Ear>::clone(&ear));
+        Self { fixture, store, worker: None, seen: Seen::default(), ear, feed }
     }
 
     /// Goes on with an empty store in another setup; `false` when there is none.
@@ -68,7 +90,14 @@ impl Env {
         self.store = store;
         self.worker = None;
         self.seen = Seen { change_log: setup.change_log, ..Seen::default() };
+        self.ear = Arc::default();
+        self.listen();
         true
+    }
+
+    /// Has the ear told what the store commits from now on.
+    fn listen(&mut self) {
+        self.feed = self.store.feed(Arc::<Ear>::clone(&self.ear));
     }
 
     /// Closes the store and opens it again; `false` when it keeps nothing, and then it is empty.
@@ -80,6 +109,7 @@ impl Env {
             Some(store) => {
                 self.store = store;
                 self.worker = None;
+                self.listen();
                 true
             }
             None => {

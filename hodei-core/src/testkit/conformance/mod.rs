@@ -23,6 +23,7 @@ mod cancel;
 mod changes;
 mod claim;
 mod env;
+mod feeds;
 mod fencing;
 mod fixture;
 mod jobs;

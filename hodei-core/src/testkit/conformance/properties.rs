@@ -237,6 +237,14 @@ properties! { $
         a_log_of_ends_has_submissions_and_ends
         a_log_that_is_off_is_empty
     }
+    feeds {
+        every_verb_is_heard_in_the_order_of_the_log
+        what_commits_side_by_side_is_heard_in_the_order_of_the_log
+        a_commit_is_heard_before_its_reply
+        what_is_not_recorded_is_heard
+        a_dropped_feed_hears_nothing_more
+        a_sink_that_panics_spoils_nothing
+    }
     wakeups {
         a_submission_wakes_every_listener
         a_delayed_job_wakes_for_its_time_to_be_known

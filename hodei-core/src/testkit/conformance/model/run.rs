@@ -286,6 +286,7 @@ impl Pair {
         }
         self.compare_leases().await;
         self.compare_policies().await;
+        assert_eq!(self.env.ear.heard(), self.log, "what the sinks are told");
         let end = self.env.store().changes_end().await.expect("changes_end");
         self.cursors.push((end, self.log.len()));
     }

@@ -1,6 +1,7 @@
 //! The verbs of jobs.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -15,9 +16,9 @@ use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
 use crate::job::{Job, JobSummary, Lease, NewJob, Output};
 use crate::store::{
-    CancelReply, Capabilities, ChangePage, Claimed, Committed, Consistency, Counts, Cursor, Exchange,
-    Exchanged, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven, Retention, Scope, Served,
-    StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts, Cursor,
+    Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven, Retention,
+    Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use crate::time::Timestamp;
 
@@ -171,6 +172,10 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
 
     fn wakeups(&self) -> Wakeups {
         self.inner.wakeups()
+    }
+
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.inner.feed(sink)
     }
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {

@@ -1,0 +1,3 @@
+//! What a node promises, with a store, a bus and an agent.
+
+mod events;
