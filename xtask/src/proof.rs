@@ -51,6 +51,15 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "fuzz",
+        shows: "the corpora of the fuzz targets and random changes of them find nothing",
+        steps: &[Step::new(
+            "cargo test --release --locked --manifest-path fuzz/Cargo.toml --no-default-features -- --nocapture",
+        )
+        .env(&[("HODEI_FUZZ_SECONDS", "120")])
+        .must_test()],
+    },
+    Stage {
         name: "model",
         shows: "stores agree with the model on long random histories",
         steps: &[Step::new(

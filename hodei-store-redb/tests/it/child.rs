@@ -26,7 +26,18 @@ pub(crate) enum Order {
 
 /// Starts another process on a file; what it says comes through a pipe.
 pub(crate) fn spawn(order: Order, file: &Path, more: &[(&str, &str)]) -> Child {
-    Command::new(env::current_exe().expect("this program"))
+    start(Command::new(env::current_exe().expect("this program")), order, file, more)
+}
+
+/// Starts another process under a program that stands between it and the kernel.
+pub(crate) fn spawn_under(mut under: Command, order: Order, file: &Path) -> Child {
+    // What it says there of errors that were asked for is nobody's concern.
+    under.arg(env::current_exe().expect("this program")).stderr(Stdio::null());
+    start(under, order, file, &[])
+}
+
+fn start(mut program: Command, order: Order, file: &Path, more: &[(&str, &str)]) -> Child {
+    program
         .args(["--exact", "child::it_does_what_its_environment_says", "--nocapture", "--test-threads=1"])
         .env(ORDER, format!("{order:?}"))
         .env(FILE, file)

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use hodei_core::store::{Consistency, JobStore, Scope};
 use hodei_core::testkit::history::{Recorder, RecordingStore, check};
 use hodei_store_redb::RedbStore;
 
-use crate::child::{Order, say, spawn};
+use crate::child::{Order, say, spawn, spawn_under};
 use crate::env::{Env, claim, done, job, owner, report, submit};
 use crate::faults::{Numbers, variable};
 
@@ -170,4 +170,27 @@ async fn every_acknowledged_job_is_there_after_each_kill() {
     );
     println!("opened in {:?} (p50), {:?} (p99), {:?} (max); {rate:.1} cycles/s", at(50), at(99), at(100));
     assert!(acknowledged > 0, "some were killed at work");
+}
+
+/// The kernel says that a sync failed, from some sync on: the process ends with it, and what it acknowledged is there.
+/// Where there is no strace to make the kernel say so, the disks in memory alone show it.
+#[tokio::test]
+async fn every_acknowledged_job_is_there_after_the_kernel_failed_to_sync() {
+    if !Command::new("strace").arg("--version").output().is_ok_and(|ended| ended.status.success()) {
+        println!("there is no strace");
+        return;
+    }
+    for sync in [1, 2, 7, 30] {
+        let (env, mut known, mut said) = (Env::new(), Acknowledged::default(), Said::default());
+        drop(env.open());
+        let mut strace = Command::new("strace");
+        strace.args(["--follow-forks", "--output=/dev/null", "--trace=fsync,fdatasync"]);
+        strace.arg(format!("--inject=fsync,fdatasync:error=EIO:when={sync}+"));
+        let mut child = spawn_under(strace, Order::Work, &env.path());
+        lines(&mut child).iter().for_each(|line| said.hear(&line));
+        assert!(!child.wait().expect("it ends").success(), "a store that cannot sync does not work on");
+        assert!(said.stored.len() < 8 * sync, "{} are acknowledged by {sync} syncs", said.stored.len());
+        known.add(said);
+        known.hold(&env).await;
+    }
 }
