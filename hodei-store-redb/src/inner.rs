@@ -66,8 +66,17 @@ impl Inner {
         })
     }
 
+    /// Opens what stands in for a file.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn open_on(config: RedbStoreBuilder, disk: impl redb::StorageBackend) -> Result<Self> {
+        guarded(OP, || {
+            let db = builder(&config).create_with_backend(disk).map_err(failed(OP))?;
+            Self::over(db, config)
+        })
+    }
+
     /// Takes a database that nobody else has.
-    pub(crate) fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
+    fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
         match check_schema(&db.begin_read().map_err(failed(OP))?)? {
             Schema::None => make(&db)?,
             Schema::Older => migrate(&db, config.migrate_jobs)?,
@@ -154,10 +163,14 @@ fn take(config: &RedbStoreBuilder) -> Result<Database> {
         bear(&config.path, OP, make)?;
     }
     look_first(&config.path)?;
+    builder(config).create(&config.path).map_err(failed(OP))
+}
+
+fn builder(config: &RedbStoreBuilder) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(config.cache_bytes);
     builder.set_check_integrity_on_open(config.verify == Verify::Always);
-    builder.create(&config.path).map_err(failed(OP))
+    builder
 }
 
 fn io(source: std::io::Error) -> Error {

@@ -34,8 +34,9 @@ mod stats;
 mod store;
 mod sync;
 mod table;
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod testkit;
 mod txn;
 mod writer;
 

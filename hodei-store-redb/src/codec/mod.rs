@@ -9,6 +9,8 @@ mod first;
 mod job;
 mod policy;
 mod row;
+#[cfg(any(test, feature = "testkit"))]
+mod samples;
 mod small;
 mod spec;
 #[cfg(test)]
@@ -22,6 +24,8 @@ pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
 pub(crate) use policy::{counts, counts_row, limit, limit_row, queue, queue_row, schedule, schedule_row};
 pub(crate) use row::{OwnerRow, TermRow};
+#[cfg(feature = "testkit")]
+pub(crate) use samples::{Sample, samples};
 pub(crate) use small::{edge, edge_row, id, id_row, ids, ids_row, number, number_row};
 pub(crate) use spec::work_part;
 pub(crate) use value::Names;

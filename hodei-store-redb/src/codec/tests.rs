@@ -5,4 +5,3 @@ mod damage;
 mod figures;
 mod golden;
 mod roundtrip;
-mod samples;

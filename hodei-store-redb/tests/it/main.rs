@@ -3,8 +3,8 @@
 mod backup;
 mod budget;
 mod child;
-mod damage;
 mod env;
+mod faults;
 mod gate;
 mod group;
 mod index;
