@@ -27,8 +27,20 @@ pub(crate) const PROOFS: &[Stage] = &[
     },
     Stage {
         name: "figures",
-        shows: "the figures of the benchmark suite, measured in full",
-        steps: &[Step::new("cargo bench --locked --package hodei-benches --benches")],
+        shows: "the figures of the benchmark suite, measured in full, each beside its goal",
+        steps: &[
+            Step::new("cargo bench --locked --package hodei-benches --benches"),
+            Step::new(
+                "cargo test --release --locked --package hodei-store-redb --lib -- figures --nocapture",
+            )
+            .env(&[("HODEI_CODEC_TIMES", "100000")])
+            .must_test(),
+        ],
+    },
+    Stage {
+        name: "compare",
+        shows: "the engine beside the engines that one would embed instead, in one run",
+        steps: &[Step::new("cargo run --release --locked --manifest-path benches/compare/Cargo.toml")],
     },
 ];
 

@@ -186,6 +186,10 @@ pub struct Capabilities {
     pub durable: bool,
     /// Whether only one process can hold it: whoever opens it knows that all earlier owners are dead.
     pub exclusive: bool,
+    /// Whether tenants share a transaction and one order of changes. Where they do not, an atomic batch is of one
+    /// tenant (another is `Invalid`, `jobs: several_tenants`), the change log is in the order of the commits tenant by
+    /// tenant, and the bound of the store and that of the changes kept hold for each of its shards.
+    pub spans_tenants: bool,
 }
 
 /// What a store has done since it was opened. Budgets are held by counting, not by timing.

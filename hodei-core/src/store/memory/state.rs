@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::{Change, ChangeLog, Counts, Lane, QueuePolicy, Schedule, StoreStats, Term};
+use super::super::{Change, ChangeLog, Counts, Lane, Note, QueuePolicy, Schedule, StoreStats, Term};
+use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Job, Lease, Priority, Request, State as JobState};
 use crate::map::{JobMap, JobSet};
@@ -90,6 +91,9 @@ pub(super) struct State {
     /// One counter for all owners, so that the rows of dead ones can go.
     pub(super) last_incarnation: u64,
     pub(super) terms: HashMap<Name, TermRow>,
+
+    pub(super) notes: HashMap<Name, Note>,
+    pub(super) slots: Slots,
 
     /// The changes that are kept; the first one has the number `first_change`.
     pub(super) changes: VecDeque<Change>,

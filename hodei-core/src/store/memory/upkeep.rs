@@ -85,13 +85,16 @@ impl State {
             return Reaped { term_lost: true, ..Reaped::default() };
         }
         let dead = self.dead_holders(now).into_iter();
-        let mut lost: Vec<JobId> = dead.flat_map(|lease| self.leases_of(&lease)).collect();
+        let stays = |id: &JobId| self.slots.closed(|| id.slot());
+        let lost = dead.flat_map(|lease| self.leases_of(&lease)).filter(|id| !stays(id));
+        let mut lost: Vec<JobId> = lost.collect();
         let mut more = lost.len() > limit;
         lost.truncate(limit);
         let left = limit - lost.len();
         self.move_each(lost, now, |job| rules::lose(job, lost_max, now));
         // After the losses, so that a job which comes back too late does not wait for another reap.
         let late = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        let late = late.filter(|id| !self.slots.closed(|| id.slot()));
         let mut late: Vec<JobId> = late.take(left.saturating_add(1)).collect();
         more |= late.len() > left;
         late.truncate(left);
@@ -149,7 +152,7 @@ impl State {
         let old = |id: &&JobId| {
             self.jobs.get(*id).is_some_and(|job| {
                 job.state.is_terminal() && job.moved_at.saturating_add(keep) <= now && self.childless(job.id)
-            })
+            }) && !self.slots.closed(|| id.slot())
         };
         let terminal = || JobState::ALL.into_iter().filter(|state| state.is_terminal());
         let lists = self.lists.values().flat_map(|lists| terminal().map(|state| lists.of(state)));

@@ -165,6 +165,7 @@ impl State {
         Exchanged {
             applied,
             claimed,
+            reclaimed: Vec::new(),
             owner_lost,
             next_due: self.due.first().map(|(at, _)| *at),
             changes: Vec::new(),
@@ -172,6 +173,9 @@ impl State {
     }
 
     fn apply(&mut self, transition: &Transition, now: Timestamp) -> Applied {
+        if self.slots.closed(|| transition.job.slot()) {
+            return Applied::Unavailable;
+        }
         let applied = self.update(transition.job, now, |job| {
             let (applied, change) = rules::apply(job, transition, now);
             ((applied, change.is_some() && job.state.is_terminal()), change)
@@ -193,7 +197,7 @@ impl State {
     }
 
     fn claim(&mut self, pick: &Pick, owner: &Lease, now: Timestamp, claimed: &mut Vec<Claimed>) {
-        if self.paused(&pick.lane) {
+        if self.paused(&pick.lane) || self.slots.closed(|| pick.lane.tenant.slot()) {
             return;
         }
         let Some(lane) = self.ready.get(&pick.lane) else { return };
