@@ -55,6 +55,14 @@ pub(crate) fn ended(tenant: &Tenant, state: State, created_at: Timestamp, id: Jo
     key
 }
 
+/// Takes a key of a list of what has ended apart: tenant, state.
+pub(crate) fn split_ended(key: &[u8]) -> Option<(&str, State)> {
+    let (state, tenant) = key.get(..key.len().checked_sub(24)?)?.split_last()?;
+    let (end, tenant) = tenant.split_last()?;
+    (*end == 0).then_some(())?;
+    Some((std::str::from_utf8(tenant).ok()?, State::from_number(*state)?))
+}
+
 /// (pipeline, created_at, id)
 pub(crate) fn pipeline(pipeline: PipelineId, created_at: Timestamp, id: JobId) -> Vec<u8> {
     let mut key = pipeline.as_bytes().to_vec();

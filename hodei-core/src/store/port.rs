@@ -17,7 +17,7 @@ use super::query::{Counts, Cursor, Page, Query, Scope, SummaryStream};
 use super::wakeup::Wakeups;
 use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
-use crate::job::{Job, Lease, NewJob, Output};
+use crate::job::{Job, Lease, NewJob, Output, State};
 use crate::time::Timestamp;
 
 /// How a batch is submitted.
@@ -138,6 +138,11 @@ pub struct Reaped {
 pub struct Retention {
     /// How long a terminal job is kept, and with it its keys; at least [`Retention::KEYS_MIN`].
     pub jobs: Duration,
+    /// How long a failed job is kept, where that is another time: the dead letter may be looked at later.
+    pub failed: Option<Duration>,
+    /// How many terminal jobs of a tenant are kept in each state. Beyond it the oldest go first, though none before
+    /// [`Retention::KEYS_MIN`].
+    pub most: u64,
     /// How many changes are kept.
     pub changes: u64,
 }
@@ -145,12 +150,19 @@ pub struct Retention {
 impl Retention {
     /// How long keys are kept at least: 24 h.
     pub const KEYS_MIN: Duration = Duration::from_secs(24 * 3_600);
+
+    /// Returns how long a job is kept that ended in a state.
+    #[must_use]
+    pub fn age(&self, state: State) -> Duration {
+        let age = if state == State::Failed { self.failed.unwrap_or(self.jobs) } else { self.jobs };
+        age.max(Self::KEYS_MIN)
+    }
 }
 
 impl Default for Retention {
-    /// Seven days of jobs, ten million changes.
+    /// Seven days of jobs, however many, and ten million changes.
     fn default() -> Self {
-        Self { jobs: Duration::from_secs(7 * 24 * 3_600), changes: 10_000_000 }
+        Self { jobs: Duration::from_secs(7 * 24 * 3_600), failed: None, most: u64::MAX, changes: 10_000_000 }
     }
 }
 

@@ -75,7 +75,7 @@ async fn a_reader_that_a_pruning_overtook_brings_nothing_back() {
     cache.inner().dawdles.store(true, Ordering::SeqCst);
     let mut reader = Box::pin(read(&cache, id, CACHED));
     assert!(poll(&mut reader).is_pending());
-    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100 };
+    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100, ..Retention::default() };
     assert_eq!(cache.prune(&term, keep, 10).await.unwrap().jobs, 1);
     cache.inner().dawdles.store(false, Ordering::SeqCst);
     assert!(matches!(poll(&mut reader), Poll::Ready(Some(_))));
@@ -96,7 +96,7 @@ async fn what_was_pruned_is_gone_and_what_was_not_is_read_again() {
         assert!(read(&cache, id, Consistency::Latest).await.is_some());
         assert!(cache.get_cached(&Scope::All, id).is_some());
     }
-    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100 };
+    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100, ..Retention::default() };
     assert_eq!(cache.prune(&term, keep, 10).await.unwrap().jobs, 1);
     for consistency in [Consistency::Latest, CACHED] {
         assert_eq!(read(&cache, id, consistency).await, None);

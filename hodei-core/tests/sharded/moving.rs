@@ -236,7 +236,10 @@ async fn while_a_slot_leaves_its_writes_are_refused_and_its_reads_go_on() {
     let term = store.take_term(&name("e"), &leader, LONG).await.expect("take").expect("nobody leads");
     let reaped = store.reap(&term, 3, 99).await.expect("reap");
     assert_eq!((reaped.changes, reaped.more), (vec![], false), "what it would lose stays");
-    let pruned = store.prune(&term, Retention { jobs: LIFE, changes: 1_000 }, 99).await.expect("prune");
+    let pruned = store
+        .prune(&term, Retention { jobs: LIFE, changes: 1_000, ..Retention::default() }, 99)
+        .await
+        .expect("prune");
     assert_eq!((pruned.jobs, pruned.more), (0, false));
     source.open_slot(story.tenant.slot(), 1).await.expect("it stays");
     assert!(!store.reap(&term, 3, 99).await.expect("reap").changes.is_empty());

@@ -1,6 +1,6 @@
 //! Reaping, firing, pruning: fenced by a term.
 
-use hodei_core::job::{Lease, NewJob, rules};
+use hodei_core::job::{Lease, NewJob, State, rules};
 use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Term};
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
@@ -119,13 +119,12 @@ pub(crate) fn prune(
 const EXAMINED_MAX: usize = 4_096;
 
 fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
-    let cutoff = work.now.saturating_sub(retention.jobs.max(Retention::KEYS_MIN));
     let from = work.look(|index| index.prune_from.clone());
     let (mut left, mut examined) = (limit, limit.saturating_add(EXAMINED_MAX));
-    let mut list = Old { begun: from.clone(), from, cutoff, around: false };
+    let mut list = Old { retention, begun: from.clone(), from, around: false, of: None };
     loop {
         let here = list.from.clone();
-        let Some(id) = list.next(work)? else {
+        let Some((id, cutoff)) = list.next(work)? else {
             list.from.clear();
             break;
         };
@@ -154,19 +153,21 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
 /// Goes once round the lists of what has ended, each from the oldest job on, a row at a time: however long they are, no
 /// more is read than is looked at.
 struct Old {
+    retention: Retention,
     /// Where the call before stopped, and this one began.
     begun: Vec<u8>,
     /// Where to go on.
     from: Vec<u8>,
-    cutoff: Timestamp,
     /// Whether it has begun again with the first list.
     around: bool,
+    /// The list that it is in.
+    of: Option<(Tenant, State)>,
 }
 
 impl Old {
-    /// Returns the next job. Who was created after the cutoff cannot have settled before it: the rest of its list is
-    /// left out.
-    fn next(&mut self, work: &mut Work<'_, '_>) -> Result<Option<JobId>> {
+    /// Returns the next job, and when it must have settled to go. Who was created after that cannot have settled before
+    /// it: the rest of its list is left out.
+    fn next(&mut self, work: &mut Work<'_, '_>) -> Result<Option<(JobId, Timestamp)>> {
         loop {
             let mut found = None;
             work.scan(Tab::Ended, (Some(self.from.as_slice()), None).into(), |key, _| {
@@ -184,16 +185,29 @@ impl Old {
             if self.around && key >= self.begun {
                 return Ok(None);
             }
-            let place = key::last_time(&key).zip(key::last_id(&key));
-            let (at, id) = place.ok_or_else(|| corrupt("store.prune", "a short key"))?;
-            if at <= self.cutoff {
+            let short = || corrupt("store.prune", "a short key");
+            let (at, id) = key::last_time(&key).zip(key::last_id(&key)).ok_or_else(short)?;
+            let cutoff = self.cutoff(work, &key).ok_or_else(short)?;
+            if at <= cutoff {
                 self.from = key;
                 self.from.push(0);
-                return Ok(Some(id));
+                return Ok(Some((id, cutoff)));
             }
             let behind = key::behind(&key[..key.len() - 24]);
             self.from = behind.unwrap_or_else(|| vec![u8::MAX]);
         }
+    }
+
+    /// Returns when a job of the list that a key is in must have settled to go; nothing for a key of no list.
+    fn cutoff(&mut self, work: &Work<'_, '_>, key: &[u8]) -> Option<Timestamp> {
+        let (tenant, state) = key::split_ended(key)?;
+        if self.of.as_ref().is_none_or(|of| of.0.as_str() != tenant || of.1 != state) {
+            self.of = Some((Tenant::new(tenant).ok()?, state));
+        }
+        let (tenant, state) = self.of.as_ref()?;
+        let surplus = work.count_of(tenant, *state) > self.retention.most;
+        let age = if surplus { Retention::KEYS_MIN } else { self.retention.age(*state) };
+        Some(work.now.saturating_sub(age))
     }
 }
 

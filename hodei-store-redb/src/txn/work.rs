@@ -409,6 +409,13 @@ impl<'a, 'txn> Work<'a, 'txn> {
         new.or_else(|| self.look(|index| index.lanes.get(lane).map(|lane| lane.request.limit_keys.clone())))
     }
 
+    /// Returns how many jobs of a tenant are in a state, as this transaction has left it.
+    pub(super) fn count_of(&self, tenant: &Tenant, state: State) -> u64 {
+        let change = self.delta.counts.get(tenant).map_or(0, |delta| delta[state as usize]);
+        let committed = self.look(|index| index.counts.get(tenant).map_or(0, |counts| counts.of(state)));
+        committed.saturating_add_signed(change)
+    }
+
     /// Returns how many unsettled jobs a tenant has, those of this transaction included.
     pub(super) fn open_jobs(&self, tenant: &Tenant) -> u64 {
         self.look(|index| match self.delta.counts.get(tenant) {

@@ -100,7 +100,7 @@ async fn upkeep_reads_what_it_removes_and_not_what_waits() {
     env.clock.advance(Retention::KEYS_MIN);
     let node = owner(&store, "node").await;
     let duty = term(&store, "maintain", &node).await;
-    let retention = Retention { jobs: Retention::KEYS_MIN, changes: u64::MAX };
+    let retention = Retention { jobs: Retention::KEYS_MIN, changes: u64::MAX, ..Retention::default() };
     spent(&store, &mut since);
     let pruned = store.prune(&duty, retention, 10).await.unwrap();
     assert_eq!((pruned.jobs, pruned.more), (10, true));

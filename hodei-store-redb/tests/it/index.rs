@@ -170,7 +170,7 @@ impl Life {
         self.env.clock.advance(Retention::KEYS_MIN);
         self.node = owner(&self.store, "node").await;
         self.term = term(&self.store, "maintain", &self.node).await;
-        let retention = Retention { jobs: Duration::ZERO, changes: 7 };
+        let retention = Retention { jobs: Duration::ZERO, changes: 7, ..Retention::default() };
         self.store.prune(&self.term, retention, 5).await.expect("the store is sound");
     }
 

@@ -175,7 +175,7 @@ async fn what_was_pruned_stays_away_and_its_numbers_are_not_used_again() {
     env.clock.advance(Retention::KEYS_MIN);
     store.beat(vec![node.clone()], TTL).await.unwrap();
     let node = owner(&store, "node").await;
-    let none = Retention { jobs: Duration::ZERO, changes: 0 };
+    let none = Retention { jobs: Duration::ZERO, changes: 0, ..Retention::default() };
     assert!(store.prune(&duty, none, 100).await.unwrap().term_lost, "a day is longer than a term");
     let duty = term(&store, "maintain", &node).await;
     let pruned = store.prune(&duty, none, 100).await.unwrap();

@@ -148,16 +148,7 @@ impl State {
         if !self.leads(term, now) {
             return Pruned { term_lost: true, ..Pruned::default() };
         }
-        let keep = retention.jobs.max(Retention::KEYS_MIN);
-        let old = |id: &&JobId| {
-            self.jobs.get(*id).is_some_and(|job| {
-                job.state.is_terminal() && job.moved_at.saturating_add(keep) <= now && self.childless(job.id)
-            }) && !self.slots.closed(|| id.slot())
-        };
-        let terminal = || JobState::ALL.into_iter().filter(|state| state.is_terminal());
-        let lists = self.lists.values().flat_map(|lists| terminal().map(|state| lists.of(state)));
-        let ids = lists.flatten().map(|(_, id)| id);
-        let mut gone: Vec<JobId> = ids.filter(old).take(limit.saturating_add(1)).copied().collect();
+        let mut gone = self.outlived(retention, limit.saturating_add(1), now);
         let mut more = gone.len() > limit;
         gone.truncate(limit);
         let gone: Vec<(Tenant, JobId)> =
@@ -170,6 +161,32 @@ impl State {
         self.first_change += removed as u64;
         self.forget_owners(now);
         Pruned { jobs: gone.len() as u64, gone, changes: removed as u64, more, term_lost: false }
+    }
+
+    /// Returns the first terminal jobs that retention does not keep, at most so many.
+    fn outlived(&self, retention: Retention, most: usize, now: Timestamp) -> Vec<JobId> {
+        let goes = |id: JobId, age: Duration| {
+            self.jobs.get(&id).is_some_and(|job| job.moved_at.saturating_add(age) <= now)
+                && self.childless(id)
+                && !self.slots.closed(|| id.slot())
+        };
+        let mut gone = Vec::new();
+        for lists in self.lists.values() {
+            for state in JobState::ALL.into_iter().filter(|state| state.is_terminal()) {
+                let list = lists.of(state);
+                let mut surplus = (list.len() as u64).saturating_sub(retention.most);
+                for (_, id) in list {
+                    if gone.len() == most {
+                        return gone;
+                    }
+                    if goes(*id, if surplus > 0 { Retention::KEYS_MIN } else { retention.age(state) }) {
+                        gone.push(*id);
+                        surplus = surplus.saturating_sub(1);
+                    }
+                }
+            }
+        }
+        gone
     }
 
     /// Removes the rows of dead owners that hold nothing; incarnations come from one counter, so none comes twice.

@@ -13,7 +13,7 @@ use crate::store::{Pruned, Query, Retention, Scope, Submitted, Term};
 const DAY: Duration = Retention::KEYS_MIN;
 
 fn keep(jobs: Duration) -> Retention {
-    Retention { jobs, changes: 1_000_000 }
+    Retention { jobs, changes: 1_000_000, ..Retention::default() }
 }
 
 async fn pruned(env: &mut Env, term: &Term, retention: Retention) -> u64 {
@@ -45,6 +45,48 @@ pub(super) async fn only_what_settled_long_ago_goes(env: &mut Env) {
     assert_eq!((env.state(pending).await, env.state(running).await), (State::Pending, State::Running));
     let listed = env.store().query(&Scope::All, Query::new()).await.expect("query");
     assert_eq!(listed.jobs.len(), 2);
+}
+
+pub(super) async fn the_dead_letter_has_an_age_of_its_own(env: &mut Env) {
+    let term = env.term().await;
+    let good = env.add(job()).await;
+    env.run(good, succeeded()).await;
+    let bad = env.add(job()).await;
+    env.run(bad, failed()).await;
+    env.advance(2 * DAY).await;
+    let longer = Retention { failed: Some(3 * DAY), ..keep(2 * DAY) };
+    assert_eq!(pruned(env, &term, longer).await, 1);
+    assert_eq!((env.find(good).await, env.state(bad).await), (None, State::Failed));
+    let shorter = Retention { failed: Some(DAY), ..keep(9 * DAY) };
+    assert_eq!(pruned(env, &term, shorter).await, 1);
+    assert_eq!(env.find(bad).await, None);
+}
+
+pub(super) async fn no_more_are_kept_than_retention_says(env: &mut Env) {
+    let term = env.term().await;
+    let mut gone = Vec::new();
+    for _ in 0..4 {
+        gone.push(ended(env).await);
+        env.advance(Duration::from_secs(1)).await;
+    }
+    let other = job_for(&acme(), spec());
+    let others = env.add(other).await;
+    env.cancel(&[others]).await;
+    let good = env.add(job()).await;
+    env.run(good, succeeded()).await;
+    let two = Retention { most: 2, ..keep(9 * DAY) };
+    assert_eq!(pruned(env, &term, two).await, 0, "none goes before its keys may");
+    env.advance(DAY).await;
+    let young = ended(env).await;
+    assert_eq!(pruned(env, &term, two).await, 3, "the young one counts");
+    for id in &gone[..3] {
+        assert_eq!(env.find(*id).await, None, "the oldest go");
+    }
+    for id in [gone[3], young, others] {
+        assert_eq!(env.state(id).await, State::Cancelled);
+    }
+    assert_eq!(env.state(good).await, State::Succeeded, "each state has as many");
+    assert_eq!(pruned(env, &term, two).await, 0);
 }
 
 pub(super) async fn keys_are_kept_for_a_day_at_least(env: &mut Env) {
@@ -149,7 +191,7 @@ pub(super) async fn old_changes_go_and_their_cursors_expire(env: &mut Env) {
     let start = store.changes_end().await.expect("changes_end");
     let ids = env.add_all((0..10).map(|_| job()).collect()).await;
     let middle = store.changes(&Scope::All, None, 6).await.expect("changes").next;
-    let retention = Retention { jobs: DAY, changes: 4 };
+    let retention = Retention { jobs: DAY, changes: 4, ..Retention::default() };
     let first = env.prune(&term, retention, 5).await;
     assert_eq!((first.changes, first.more), (5, true));
     let second = env.prune(&term, retention, 5).await;
@@ -160,7 +202,7 @@ pub(super) async fn old_changes_go_and_their_cursors_expire(env: &mut Env) {
         let kept = store.changes(&Scope::All, after, 100).await.expect("changes").changes;
         assert_eq!(kept.iter().map(|change| change.job).collect::<Vec<_>>(), ids[6..]);
     }
-    env.prune(&term, Retention { jobs: DAY, changes: 0 }, 100).await;
+    env.prune(&term, Retention { jobs: DAY, changes: 0, ..Retention::default() }, 100).await;
     let end = store.changes(&Scope::All, None, 100).await.expect("changes");
     assert_eq!((end.changes, end.next), (vec![], store.changes_end().await.expect("changes_end")));
 }

@@ -241,7 +241,7 @@ pub(super) async fn a_full_store_takes_no_part_of_a_batch(env: &mut Env) {
     env.cancel(&[kept[0].id]).await;
     env.advance(Retention::KEYS_MIN).await;
     let term = env.term().await;
-    env.prune(&term, Retention { jobs: SECOND, changes: 1_000 }, 10).await;
+    env.prune(&term, Retention { jobs: SECOND, changes: 1_000, ..Retention::default() }, 10).await;
     assert_eq!(env.submit(vec![batch[1].clone()]).await, [New(batch[1].id)], "pruning makes room");
 }
 

@@ -141,7 +141,9 @@ impl Worker {
             }
             4..11 => {
                 let changes = [0, 20, 1_000][self.numbers.below(3)];
-                store.prune(term, Retention { jobs: Duration::ZERO, changes }, 5).await?;
+                store
+                    .prune(term, Retention { jobs: Duration::ZERO, changes, ..Retention::default() }, 5)
+                    .await?;
             }
             11 => {
                 let paused = self.numbers.chance(30);

@@ -271,7 +271,7 @@ impl Generator {
             _ => {
                 let jobs = self.random.one_of(&[Duration::ZERO, 30 * jobs::HOUR]);
                 let changes = self.random.one_of(&[0, 20, 1_000]);
-                Op::Prune(term, Retention { jobs, changes }, limit)
+                Op::Prune(term, Retention { jobs, changes, ..Retention::default() }, limit)
             }
         }
     }
