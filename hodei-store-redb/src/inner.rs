@@ -132,7 +132,9 @@ pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
     const OP: &str = "store.compact";
     guarded(OP, || {
         let mut db = unlocked(|| take(config))?;
-        match check_schema(&db.begin_read().map_err(failed(OP))?)? {
+        // Nobody may be reading meanwhile.
+        let schema = check_schema(&db.begin_read().map_err(failed(OP))?)?;
+        match schema {
             Schema::Ours => db.compact().map_err(failed(OP)),
             Schema::None | Schema::Older => Ok(false),
         }
