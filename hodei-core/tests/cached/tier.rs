@@ -175,6 +175,34 @@ async fn latest_does_not_ask_the_tier() {
 }
 
 #[tokio::test]
+async fn what_comes_from_the_tier_is_as_old_as_it_is_there() {
+    let world = World::new();
+    let id = succeed(&world.store, job()).await;
+    all(&world.node(Fault::Never).0, &[id]).await;
+    world.clock.advance(HOUR - SECOND);
+    let (node, tier) = world.node(Fault::Never);
+    all(&node, &[id]).await;
+    assert_eq!((node.inner().reads(), node.get_cached(&Scope::All, id).is_some()), (0, true));
+    world.clock.advance(2 * SECOND);
+    assert_eq!(node.get_cached(&Scope::All, id), None, "neither the memory nor the tier prolongs the other");
+    all(&node, &[id]).await;
+    assert_eq!((node.inner().reads(), tier.visits.load(Ordering::SeqCst)), (1, 3));
+}
+
+#[tokio::test]
+async fn an_exclusive_store_shares_nothing() {
+    let world = World::new();
+    let id = succeed(&world.store, job()).await;
+    all(&world.node(Fault::Never).0, &[id]).await;
+    let tier = Arc::new(Broken { tier: world.tier.clone(), fault: Fault::Never, visits: AtomicU64::new(0) });
+    let cache = CachedStore::builder(Scripted::exclusive(world.store.clone()))
+        .tier(Arc::<Broken>::clone(&tier), KEY, Arc::new(Patient), TierOptions::default())
+        .build();
+    assert!(all(&cache, &[id]).await[0].is_some());
+    assert_eq!((cache.inner().reads(), tier.visits.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[tokio::test]
 async fn no_fault_of_the_tier_changes_an_answer() {
     use Fault::*;
     for fault in [Flushed, Poisoned, Mixed, Slow, Dead, Mad, Short] {

@@ -5,7 +5,7 @@
 //! | asked for | of a store that is exclusive | of one that other processes write to |
 //! |---|---|---|
 //! | `Latest` | only jobs that succeeded, which no transition changes any more ([`LatestReads`] allows more) | nothing |
-//! | `Cached(max_age)` | everything: it is as fresh as the last acknowledged commit | what was read within `max_age`; jobs that succeeded within [`CachedStoreBuilder::final_max_age`] |
+//! | `Cached(max_age)` | everything: it is as fresh as the last acknowledged commit | what was read within `max_age`; jobs that succeeded within [`CachedStoreBuilder::final_max_age`], or from the second tier |
 //! | outputs | of jobs that succeeded | of jobs that succeeded, within the same age |
 //!
 //! Claims and transitions pass by: they neither read nor fill it. It learns of commits through
