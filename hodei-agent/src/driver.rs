@@ -1,33 +1,27 @@
 //! The agent's loop: sync with the node, begin and end runs, report how they ended.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use hodei_core::gateway::{News, StopCause, WorkerGateway};
-use hodei_core::job::{Epoch, Finish, Runs};
+use hodei_core::job::{Epoch, JobSpec, Runs};
+use hodei_core::map::IdState;
 use hodei_core::{Clock, Error, ErrorKind, JobId};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::execute::{Executor, Run, StopToken, panicked};
-use crate::log::LogStore;
+use crate::crew::{Crew, Ended, Start};
+use crate::execute::{Home, Run, StopToken};
 use crate::machine::{Effect, Machine};
 
 /// The first wait after a failed call, doubled up to 32 times.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// How many ends are taken in before the next call.
+/// How many tellings of progress are taken in before the next call.
 const COLLECT_MAX: usize = 4_096;
 
-/// What a run tells the loop.
-#[derive(Debug)]
-pub(crate) enum Note {
-    Ended(JobId, Epoch, News),
-    Progress(JobId, Epoch, u32, u32),
-}
+/// How far a run tells the loop that it is.
+pub(crate) type Progress = (JobId, Epoch, u32, u32);
 
 /// What the handle tells the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +35,16 @@ pub(crate) struct Driver {
     pub(crate) gateway: Arc<dyn WorkerGateway>,
     pub(crate) machine: Machine,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) executors: Vec<Arc<dyn Executor>>,
-    pub(crate) logs: Arc<LogStore>,
+    /// What every run is given of the agent.
+    pub(crate) home: Arc<Home>,
     pub(crate) orders: watch::Receiver<Order>,
-    pub(crate) notes: mpsc::UnboundedReceiver<Note>,
-    pub(crate) notify: mpsc::UnboundedSender<Note>,
+    pub(crate) notes: mpsc::UnboundedReceiver<Progress>,
     /// What tells each run to end.
-    pub(crate) stops: HashMap<(JobId, Epoch), StopToken>,
-    pub(crate) runs: JoinSet<()>,
+    pub(crate) stops: HashMap<(JobId, Epoch), StopToken, IdState>,
+    pub(crate) crew: Crew,
     pub(crate) by_work: HashMap<Runs, usize>,
+    /// Room for the ends that the loop takes in.
+    pub(crate) ended: Vec<Ended>,
     /// How long a node that does not answer is called for the ends that it has not made durable.
     pub(crate) drain_timeout: Duration,
 }
@@ -57,7 +52,8 @@ pub(crate) struct Driver {
 /// What woke the loop.
 enum Woken {
     Synced(Result<hodei_core::gateway::Desired, Error>),
-    Note(Note),
+    Ended,
+    Progress(Progress),
     Order,
     Tick,
 }
@@ -81,7 +77,7 @@ impl Driver {
                 Woken::Synced(Ok(desired)) => {
                     (failures, give_up) = (0, None);
                     let effects = self.machine.desired(desired, self.clock.now());
-                    effects.into_iter().for_each(|effect| self.carry_out(effect));
+                    self.carry_out(effects);
                 }
                 Woken::Synced(Err(error)) if error.kind() == ErrorKind::Cancelled => {}
                 Woken::Synced(Err(error)) if error.kind() == ErrorKind::Conflict => return self.kill().await,
@@ -96,8 +92,8 @@ impl Driver {
                         }
                     }
                 }
-                Woken::Note(note) => self.take(note),
-                Woken::Order | Woken::Tick => {}
+                Woken::Progress(progress) => self.progress(progress),
+                Woken::Ended | Woken::Order | Woken::Tick => {}
             }
             self.collect();
             self.machine.tick(self.clock.now());
@@ -125,70 +121,74 @@ impl Driver {
                 Err(_) => std::future::pending().await,
             },
             desired = call => Woken::Synced(desired),
-            Some(note) = self.notes.recv(), if !carries => Woken::Note(note),
+            () = self.crew.told(), if !carries => Woken::Ended,
+            Some(progress) = self.notes.recv(), if !carries => Woken::Progress(progress),
             () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() && !carries => Woken::Tick,
         }
     }
 
+    /// Takes in what else was told.
     fn collect(&mut self) {
         for _ in 0..COLLECT_MAX {
-            let Ok(note) = self.notes.try_recv() else { break };
-            self.take(note);
+            let Ok(progress) = self.notes.try_recv() else { break };
+            self.progress(progress);
         }
-        while self.runs.try_join_next().is_some() {}
+        let mut ended = std::mem::take(&mut self.ended);
+        self.crew.take_ended(&mut ended);
+        ended.drain(..).for_each(|ended| self.end(ended));
+        self.ended = ended;
     }
 
-    fn take(&mut self, note: Note) {
-        match note {
-            Note::Ended(job, epoch, news) => {
-                self.stops.remove(&(job, epoch));
-                self.machine.ended(job, epoch, news);
-            }
-            Note::Progress(job, epoch, done, total) => self.machine.progress(job, epoch, done, total),
-        }
+    fn progress(&mut self, (job, epoch, done, total): Progress) {
+        self.machine.progress(job, epoch, done, total);
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::Start(assignment) => {
-                let (job, epoch) = (assignment.job.id, assignment.job.epoch);
-                let stop = StopToken::new();
-                self.stops.insert((job, epoch), stop.clone());
-                let notify = self.notify.clone();
-                let executor = self.by_work.get(&assignment.job.spec.payload().runs());
-                let Some(executor) = executor.and_then(|n| self.executors.get(*n)) else {
-                    // The node sends nothing that was not offered.
-                    return self.take(Note::Ended(job, epoch, News::Returned));
-                };
-                let run = Run::new(assignment, stop, Arc::clone(&self.logs), notify.clone());
-                let executor = Arc::clone(executor);
-                self.runs.spawn(async move {
-                    let began = Instant::now();
-                    // The run's own destructor is inside too.
-                    let run = AssertUnwindSafe(async move { executor.execute(run).await }).catch_unwind();
-                    let mut news = run.await.unwrap_or_else(|panic| {
-                        News::Ended(Box::new(Finish::failed(panicked("executor", &*panic))))
-                    });
-                    if let News::Ended(finish) = &mut news {
-                        finish.ran = began.elapsed();
+    fn end(&mut self, (job, epoch, news): Ended) {
+        self.stops.remove(&(job, epoch));
+        self.machine.ended(job, epoch, news);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut starts: Vec<Start> = Vec::with_capacity(effects.len());
+        // Jobs of one spec come one behind the other, and have the same executor.
+        let mut last: Option<(Arc<JobSpec>, Option<usize>)> = None;
+        for effect in effects {
+            match effect {
+                Effect::Start(assignment) => {
+                    let spec = &assignment.job.spec;
+                    let executor = match &last {
+                        Some((known, executor)) if Arc::ptr_eq(known, spec) => *executor,
+                        _ => {
+                            let executor = self.by_work.get(&spec.payload().runs()).copied();
+                            last = Some((Arc::clone(spec), executor));
+                            executor
+                        }
+                    };
+                    let (job, epoch) = (assignment.job.id, assignment.job.epoch);
+                    let Some(executor) = executor else {
+                        // The node sends nothing that was not offered.
+                        self.machine.ended(job, epoch, News::Returned);
+                        continue;
+                    };
+                    let run = Run::new(assignment, Arc::clone(&self.home));
+                    self.stops.insert((job, epoch), run.stop().clone());
+                    starts.push((executor, run));
+                }
+                Effect::Stop(stop) => {
+                    if let Some(token) = self.stops.get(&(stop.job, stop.epoch)) {
+                        token.stop(stop.why);
                     }
-                    // A loop that is gone has nobody to tell.
-                    let _ = notify.send(Note::Ended(job, epoch, news));
-                });
-            }
-            Effect::Stop(stop) => {
-                if let Some(token) = self.stops.get(&(stop.job, stop.epoch)) {
-                    token.stop(stop.why);
                 }
             }
         }
+        self.crew.begin(starts);
     }
 
     /// Ends every run at once and says nothing more.
-    async fn kill(mut self) {
+    async fn kill(self) {
         for token in self.stops.values() {
             token.stop(StopCause::LeaseLost);
         }
-        while self.runs.join_next().await.is_some() {}
+        self.crew.end().await;
     }
 }

@@ -23,6 +23,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod agent;
+mod crew;
 mod driver;
 mod execute;
 mod log;

@@ -1,10 +1,12 @@
 //! Names and ids.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -194,6 +196,12 @@ impl Slot {
     /// The highest slot.
     pub const MAX: Self = Self(0x0fff);
 
+    /// Returns the slot of a number, if there is one.
+    #[must_use]
+    pub const fn new(number: u16) -> Option<Self> {
+        if number <= Self::MAX.0 { Some(Self(number)) } else { None }
+    }
+
     /// Returns the number of the slot, 0 to 4095.
     #[must_use]
     pub const fn number(self) -> u16 {
@@ -206,12 +214,12 @@ impl Slot {
 /// Layout, from the highest bit: 48 bits of milliseconds, the version, 12 bits of a counter that keeps the ids of a
 /// process in order, the variant, 12 bits of slot, 50 random bits. Ids are minted by the caller before the first
 /// try, so that a submission can be repeated.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(Uuid);
 
 /// The id of a pipeline; the same layout as [`JobId`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PipelineId(Uuid);
 
@@ -267,6 +275,19 @@ macro_rules! uuid_id {
             }
         }
 
+        /// The order of the bytes, compared as one number.
+        impl Ord for $id {
+            fn cmp(&self, other: &Self) -> Ordering {
+                self.0.as_u128().cmp(&other.0.as_u128())
+            }
+        }
+
+        impl PartialOrd for $id {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
         impl fmt::Debug for $id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(&self.0, f)
@@ -312,7 +333,7 @@ fn next_tickets(now: Timestamp, count: u64) -> Range<u64> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let floor = u64::try_from(now.as_micros() / 1_000).unwrap_or(0) << 12;
     // Relaxed: the counter orders nothing but itself.
-    let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| Some(floor.max(next) + count));
+    let next = NEXT.fetch_update(Relaxed, Relaxed, |next| Some(floor.max(next) + count));
     let start = next.map_or(floor, |next| floor.max(next));
     start..start + count
 }

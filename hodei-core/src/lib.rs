@@ -28,6 +28,7 @@ pub mod gateway;
 pub mod id;
 pub mod job;
 pub mod log;
+pub mod map;
 pub mod pipeline;
 pub mod security;
 pub mod store;

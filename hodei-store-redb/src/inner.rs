@@ -1,32 +1,53 @@
 //! What the threads and the callers of a store share, and how it is opened.
 
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hodei_core::store::{Feeds, WakeupSignal};
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
 
+use crate::backup::bear;
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
-use crate::index::Index;
-use crate::reader::Snapshot;
+use crate::memory::{Delta, Index};
+use crate::migrate::migrate;
+use crate::reader::{Snapshot, View};
 use crate::recent::Recent;
 use crate::stats::Stats;
-use crate::table::{META_SCHEMA, SCHEMA, Tab};
+use crate::sync::lock;
+use crate::table::{META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
 use crate::txn::{Context, Room, Work, expire_all};
 
 const OP: &str = "store.open";
 
-/// What is shared.
+/// The last commit: what is kept in memory of it, and the view of the file that belongs to it.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) index: Index,
+    pub(crate) view: Arc<View>,
+}
+
+impl Committed {
+    /// Reads it.
+    fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
+        let view = View::new(db)?;
+        let index = Index::read(&mut Snapshot::first(Arc::clone(&view), stats), now)?;
+        Ok(Self { index, view })
+    }
+}
+
+/// What is shared. What reads the file is dropped before the file.
 #[derive(Debug)]
 pub(crate) struct Inner {
+    /// The view of the last commit again, so that whoever reads rows only need not wait for the index.
+    pub(crate) view: Mutex<Arc<View>>,
+    pub(crate) committed: Mutex<Committed>,
     pub(crate) db: Database,
     pub(crate) config: RedbStoreBuilder,
-    pub(crate) index: Mutex<Index>,
     pub(crate) recent: Mutex<Recent>,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
@@ -45,19 +66,77 @@ impl Inner {
         })
     }
 
+    /// Opens what stands in for a file.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn open_on(config: RedbStoreBuilder, disk: impl redb::StorageBackend) -> Result<Self> {
+        guarded(OP, || {
+            let db = builder(&config).create_with_backend(disk).map_err(failed(OP))?;
+            Self::over(db, config)
+        })
+    }
+
     /// Takes a database that nobody else has.
-    pub(crate) fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
-        let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
-        if new {
-            make(&db)?;
+    fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
+        match check_schema(&db.begin_read().map_err(failed(OP))?)? {
+            Schema::None => make(&db)?,
+            Schema::Older => migrate(&db, config.migrate_jobs)?,
+            Schema::Ours => {}
         }
         let stats = Stats::default();
-        let index = Mutex::new(Index::read(&mut Snapshot::new(&db, &stats)?)?);
+        let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
-        let (stats, bell, feeds) = (Stats::default(), WakeupSignal::new(), Feeds::new());
-        expire(&db, &config, &index, &recent, &feeds)?;
-        Ok(Self { db, config, index, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
+        let feeds = Feeds::new();
+        expire(&db, &config, &committed, &recent, &feeds)?;
+        let view = View::new(&db)?;
+        lock(&committed).view = Arc::clone(&view);
+        let (stats, bell) = (Stats::default(), WakeupSignal::new());
+        let view = Mutex::new(view);
+        Ok(Self { view, committed, db, config, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
     }
+
+    /// Takes over what a committed transaction changed, and shows it to those who read from now on.
+    pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
+        let view = View::new(&self.db)?;
+        {
+            let mut committed = lock(&self.committed);
+            committed.index.apply(&delta);
+            committed.view = Arc::clone(&view);
+        }
+        *lock(&self.view) = view;
+        lock(&self.recent).apply(delta.steps);
+        Ok(())
+    }
+
+    /// Gives up what is in memory: the next transaction reads it anew first.
+    pub(crate) fn give_up(&self) {
+        self.stale.store(true, Ordering::Release);
+        lock(&self.recent).clear();
+    }
+
+    /// Reads anew what is kept in memory.
+    pub(crate) fn rebuild(&self) -> Result<()> {
+        let mut committed = Committed::read(&self.db, &self.stats, self.config.clock.now())?;
+        let view = Arc::clone(&committed.view);
+        {
+            let mut older = lock(&self.committed);
+            committed.index.remember(&older.index);
+            *older = committed;
+        }
+        *lock(&self.view) = view;
+        Ok(())
+    }
+}
+
+/// Makes a file that nobody has open as small as it can be, and says whether it became smaller.
+pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
+    const OP: &str = "store.compact";
+    guarded(OP, || {
+        let mut db = unlocked(|| take(config))?;
+        match check_schema(&db.begin_read().map_err(failed(OP))?)? {
+            Schema::Ours => db.compact().map_err(failed(OP)),
+            Schema::None | Schema::Older => Ok(false),
+        }
+    })
 }
 
 /// How long a lock is waited for. A process that is killed while it starts another leaves the file to that one, until
@@ -80,38 +159,22 @@ fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
 
 fn take(config: &RedbStoreBuilder) -> Result<Database> {
     if !std::fs::exists(&config.path).map_err(io)? {
-        bear(&config.path)?;
+        // Whoever comes second uses what the first has made.
+        bear(&config.path, OP, make)?;
     }
     look_first(&config.path)?;
+    builder(config).create(&config.path).map_err(failed(OP))
+}
+
+fn builder(config: &RedbStoreBuilder) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(config.cache_bytes);
     builder.set_check_integrity_on_open(config.verify == Verify::Always);
-    builder.create(&config.path).map_err(failed(OP))
+    builder
 }
 
 fn io(source: std::io::Error) -> Error {
     failed(OP)(redb::Error::Io(source))
-}
-
-/// Makes an empty store beside the path and gives it its name when it is whole, so that a death in between leaves no
-/// half-made store under that name. Whoever comes second finds the name taken and uses what it names.
-fn bear(path: &Path) -> Result<()> {
-    static BORN: AtomicU64 = AtomicU64::new(0);
-    let mut unborn = path.as_os_str().to_owned();
-    unborn.push(format!(".new-{}-{}", std::process::id(), BORN.fetch_add(1, Ordering::Relaxed)));
-    let unborn = PathBuf::from(unborn);
-    // A process of the same number may have died here.
-    drop(std::fs::remove_file(&unborn));
-    make(&Builder::new().create(&unborn).map_err(failed(OP))?)?;
-    let named = match std::fs::hard_link(&unborn, path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        named => named.map_err(io),
-    };
-    std::fs::remove_file(&unborn).map_err(io)?;
-    named?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
-    directory.sync_all().map_err(io)
 }
 
 /// Looks at a file that is there without being able to write to it.
@@ -131,13 +194,23 @@ fn look_first(path: &Path) -> Result<()> {
     }
 }
 
-/// Returns whether the file is empty.
-fn check_schema(txn: &ReadTransaction) -> Result<bool> {
+/// What is known of a file's schema.
+enum Schema {
+    /// The file is empty.
+    None,
+    /// It has to be migrated, or the migration has to go on.
+    Older,
+    /// It is ours.
+    Ours,
+}
+
+/// Looks at the version of the schema, and whether every table is there.
+fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
     let meta = match txn.open_table(Tab::Meta.definition()) {
         Ok(meta) => meta,
         Err(TableError::TableDoesNotExist(_)) => {
             let foreign = txn.list_tables().map_err(failed(OP))?.next().is_some();
-            return if foreign { Err(corrupt(OP, "tables of another program")) } else { Ok(true) };
+            return if foreign { Err(corrupt(OP, "tables of another program")) } else { Ok(Schema::None) };
         }
         Err(error) => return Err(failed(OP)(error)),
     };
@@ -147,10 +220,13 @@ fn check_schema(txn: &ReadTransaction) -> Result<bool> {
     if schema > SCHEMA {
         return Err(Error::new(ErrorKind::SchemaTooNew, OP).with("schema", schema).with("known", SCHEMA));
     }
+    if schema < SCHEMA || meta.get_owned(META_MIGRATED).map_err(failed(OP))?.is_some() {
+        return Ok(Schema::Older);
+    }
     let tables: Vec<String> =
         txn.list_tables().map_err(failed(OP))?.map(|table| table.name().to_owned()).collect();
     let whole = Tab::ALL.iter().all(|tab| tables.iter().any(|name| name == tab.name()));
-    if whole { Ok(false) } else { Err(corrupt(OP, "a table is missing")) }
+    if whole { Ok(Schema::Ours) } else { Err(corrupt(OP, "a table is missing")) }
 }
 
 /// Makes every table, and notes the version of the schema.
@@ -170,13 +246,13 @@ fn make(db: &Database) -> Result<()> {
 fn expire(
     db: &Database,
     config: &RedbStoreBuilder,
-    index: &Mutex<Index>,
+    committed: &Mutex<Committed>,
     recent: &Mutex<Recent>,
     feeds: &Feeds,
 ) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
     let context = Context {
-        index,
+        committed,
         clock: &*config.clock,
         changes: config.changes,
         feeds,

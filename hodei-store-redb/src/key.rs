@@ -2,20 +2,12 @@
 //!
 //! Numbers are big-endian, signed ones with the sign turned over; a text ends with a NUL, which none may hold.
 
-use hodei_core::job::{Lease, Priority, State};
-use hodei_core::store::Lane;
+use hodei_core::job::State;
 use hodei_core::{JobId, PipelineId, Tenant, Timestamp};
-
-/// The bytes after the lane in a key of ready work: level, time, id.
-const READY_TAIL: usize = 1 + 8 + 16;
 
 fn text(key: &mut Vec<u8>, text: &str) {
     key.extend_from_slice(text.as_bytes());
     key.push(0);
-}
-
-fn time(key: &mut Vec<u8>, at: Timestamp) {
-    key.extend_from_slice(&time_bytes(at));
 }
 
 fn time_bytes(at: Timestamp) -> [u8; 8] {
@@ -28,35 +20,6 @@ fn time_of(bytes: &[u8]) -> Option<Timestamp> {
     let mut bytes: [u8; 8] = bytes.try_into().ok()?;
     bytes[0] ^= 0x80;
     Some(Timestamp::from_micros(i64::from_be_bytes(bytes)))
-}
-
-/// (tenant, queue, class)
-pub(crate) fn lane(tenant: &str, queue: &str, class: u64) -> Vec<u8> {
-    let mut key = Vec::with_capacity(tenant.len() + queue.len() + 10 + READY_TAIL);
-    text(&mut key, tenant);
-    text(&mut key, queue);
-    key.extend_from_slice(&class.to_be_bytes());
-    key
-}
-
-/// The key of a lane.
-pub(crate) fn lane_of(of: &Lane) -> Vec<u8> {
-    lane(of.tenant.as_str(), of.queue.as_str(), of.class.number())
-}
-
-/// (lane, 63 − level, eligible_at, id)
-pub(crate) fn ready(mut lane: Vec<u8>, level: Priority, eligible_at: Timestamp, id: JobId) -> Vec<u8> {
-    lane.push(Priority::MAX.level() - level.level());
-    time(&mut lane, eligible_at);
-    lane.extend_from_slice(id.as_bytes());
-    lane
-}
-
-/// Takes a key of ready work apart: lane, level, eligible_at, id.
-pub(crate) fn split_ready(key: &[u8]) -> Option<(&[u8], Priority, Timestamp, JobId)> {
-    let (lane, tail) = key.split_at_checked(key.len().checked_sub(READY_TAIL)?)?;
-    let level = Priority::new(Priority::MAX.level().checked_sub(tail[0])?).ok()?;
-    Some((lane, level, time_of(&tail[1..9])?, last_id(key)?))
 }
 
 /// (time, id)
@@ -86,7 +49,7 @@ pub(crate) fn state_prefix(tenant: &Tenant, state: State) -> Vec<u8> {
 }
 
 /// (tenant, state, created_at, id)
-pub(crate) fn by_state(tenant: &Tenant, state: State, created_at: Timestamp, id: JobId) -> Vec<u8> {
+pub(crate) fn ended(tenant: &Tenant, state: State, created_at: Timestamp, id: JobId) -> Vec<u8> {
     let mut key = state_prefix(tenant, state);
     key.extend_from_slice(&at(created_at, id));
     key
@@ -97,31 +60,6 @@ pub(crate) fn pipeline(pipeline: PipelineId, created_at: Timestamp, id: JobId) -
     let mut key = pipeline.as_bytes().to_vec();
     key.extend_from_slice(&at(created_at, id));
     key
-}
-
-/// (owner, incarnation)
-pub(crate) fn lease_prefix(lease: &Lease) -> Vec<u8> {
-    let owner = lease.owner.name().as_str();
-    let mut key = Vec::with_capacity(owner.len() + 1 + 8 + 16);
-    text(&mut key, owner);
-    key.extend_from_slice(&lease.incarnation.to_be_bytes());
-    key
-}
-
-/// (owner, incarnation, id)
-pub(crate) fn lease(lease: &Lease, id: JobId) -> Vec<u8> {
-    let mut key = lease_prefix(lease);
-    key.extend_from_slice(id.as_bytes());
-    key
-}
-
-/// Takes a key of a lease apart: owner, incarnation.
-pub(crate) fn split_lease(key: &[u8]) -> Option<(&str, u64)> {
-    let head = key.get(..key.len().checked_sub(24)?)?;
-    let incarnation: [u8; 8] = key.get(head.len()..head.len() + 8)?.try_into().ok()?;
-    let (end, owner) = head.split_last()?;
-    (*end == 0).then_some(())?;
-    Some((std::str::from_utf8(owner).ok()?, u64::from_be_bytes(incarnation)))
 }
 
 /// (tenant, text)
@@ -181,12 +119,6 @@ mod tests {
         for (time, key) in times.into_iter().zip(keys) {
             assert_eq!((last_time(&key), last_id(&key)), (Some(time), Some(id(1))));
         }
-        let lane = lane("a", "b", 7);
-        let high = ready(lane.clone(), Priority::MAX, times[4], id(2));
-        let low = ready(lane.clone(), Priority::MIN, times[0], id(1));
-        assert!(high < low);
-        assert_eq!(split_ready(&low), Some((&lane[..], Priority::MIN, times[0], id(1))));
-        assert_eq!(split_ready(&low[..20]), None);
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! Reading: snapshots, and the thread for reads that take long.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use hodei_core::{Error, ErrorKind, Result};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 use tokio::sync::oneshot;
 
-use crate::error::{failed, guarded};
-use crate::inner::Inner;
+use crate::codec::{self, Head, Names};
+use crate::error::{corrupt, failed, guarded};
+use crate::inner::{Committed, Inner};
 use crate::rows::{self, Rows, Span};
 use crate::stats::Stats;
+use crate::sync::lock;
 use crate::table::Tab;
 
 /// A read of more rows than this leaves the caller's thread.
@@ -20,30 +23,59 @@ pub(crate) const INLINE_ROWS: usize = 100;
 /// How many reads may wait for the thread; beyond it they are refused.
 const WAITING_READS: usize = 1_024;
 
-type Open = ReadOnlyTable<&'static [u8], &'static [u8]>;
+type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// The store as of one commit.
-pub(crate) struct Snapshot<'s> {
+/// The file as of one commit; shared by all who read it, with the tables that one of them has opened.
+pub(crate) struct View {
     txn: ReadTransaction,
-    tables: [Option<Open>; Tab::ALL.len()],
-    stats: &'s Stats,
+    tables: [OnceLock<Table>; Tab::ALL.len()],
 }
 
-impl<'s> Snapshot<'s> {
-    /// Takes a snapshot.
-    pub(crate) fn new(db: &impl ReadableDatabase, stats: &'s Stats) -> Result<Self> {
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}
+
+impl View {
+    /// Takes the view of the last commit.
+    pub(crate) fn new(db: &impl ReadableDatabase) -> Result<Arc<Self>> {
         let txn = db.begin_read().map_err(failed("store.read"))?;
-        Ok(Self { txn, tables: [const { None }; Tab::ALL.len()], stats })
+        Ok(Arc::new(Self { txn, tables: [const { OnceLock::new() }; Tab::ALL.len()] }))
     }
 
     /// Opens a table; every table is there since the file was made.
-    pub(crate) fn table(&mut self, tab: Tab) -> Result<&Open> {
-        let place = &mut self.tables[tab.number()];
-        let table = match place.take() {
-            Some(table) => table,
-            None => self.txn.open_table(tab.definition()).map_err(failed("store.table"))?,
-        };
-        Ok(place.insert(table))
+    pub(crate) fn table(&self, tab: Tab) -> Result<&Table> {
+        let place = &self.tables[tab.number()];
+        match place.get() {
+            Some(table) => Ok(table),
+            None => {
+                let table = self.txn.open_table(tab.definition()).map_err(failed("store.table"))?;
+                Ok(place.get_or_init(|| table))
+            }
+        }
+    }
+}
+
+/// A reader of a view.
+pub(crate) struct Snapshot<'s> {
+    pub(crate) view: Arc<View>,
+    stats: &'s Stats,
+    /// Nothing while the index is being read.
+    committed: Option<&'s Mutex<Committed>>,
+    names: Names,
+}
+
+impl<'s> Snapshot<'s> {
+    /// Reads a view from which the index will be made.
+    pub(crate) fn first(view: Arc<View>, stats: &'s Stats) -> Self {
+        Self { view, stats, committed: None, names: Names::default() }
+    }
+
+    /// Reads the view of the last commit.
+    fn new(inner: &'s Inner) -> Self {
+        let view = Arc::clone(&lock(&inner.view));
+        Self { view, stats: &inner.stats, committed: Some(&inner.committed), names: Names::default() }
     }
 
     /// Counts rows that were read past this type.
@@ -55,7 +87,7 @@ impl<'s> Snapshot<'s> {
 impl Rows for Snapshot<'_> {
     fn read<R>(&mut self, tab: Tab, key: &[u8], take: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
         self.stats.read(1);
-        let row = self.table(tab)?.get_owned(key).map_err(failed("store.read"))?;
+        let row = self.view.table(tab)?.get_owned(key).map_err(failed("store.read"))?;
         row.map(|row| take(row.value())).transpose()
     }
 
@@ -65,7 +97,7 @@ impl Rows for Snapshot<'_> {
         span: Span<'_>,
         take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let read = rows::scan(self.table(tab)?, span, take)?;
+        let read = rows::scan(self.view.table(tab)?, span, take)?;
         self.stats.read(read);
         Ok(())
     }
@@ -77,7 +109,36 @@ impl Rows for Snapshot<'_> {
         take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
         self.stats.read(1);
-        rows::at_or_before(self.table(tab)?, key, take)
+        rows::at_or_before(self.view.table(tab)?, key, take)
+    }
+
+    fn seek<'k>(
+        &mut self,
+        tab: Tab,
+        keys: impl Iterator<Item = &'k [u8]>,
+        take: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let read = rows::seek(self.view.table(tab)?, keys, take)?;
+        self.stats.read(read);
+        Ok(())
+    }
+
+    fn confirm(&mut self, head: Head) -> Result<Head> {
+        let Some(committed) = self.committed else { return Ok(head) };
+        let committed = lock(committed);
+        if committed.index.confirms(&head) {
+            return Ok(head);
+        }
+        // It has moved since the view was taken, or it moved long ago and the row is lost: the last commit tells.
+        let id = head.job.id;
+        self.view = Arc::clone(&committed.view);
+        let row = self.view.table(Tab::Heads)?.get_owned(&id.as_bytes()[..]).map_err(failed("store.read"))?;
+        let row = row.ok_or_else(|| corrupt("row.read", "a job whose moves are lost").with("job", id))?;
+        codec::head(id, row.value(), &mut self.names)
+    }
+
+    fn names(&mut self) -> &mut Names {
+        &mut self.names
     }
 }
 
@@ -109,21 +170,20 @@ impl Reader {
         F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,
     {
         if rows <= INLINE_ROWS {
-            return snapshot(&inner.db, &inner.stats, op, read);
+            return snapshot(inner, op, read);
         }
         let (caller, answer) = oneshot::channel();
         let inner = Arc::clone(inner);
-        let task: Task = Box::new(move || drop(caller.send(snapshot(&inner.db, &inner.stats, op, read))));
+        let task: Task = Box::new(move || drop(caller.send(snapshot(&inner, op, read))));
         self.0.try_send(task).map_err(|_| Error::new(ErrorKind::Full, op))?;
         answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, op))?
     }
 }
 
 fn snapshot<R>(
-    db: &Database,
-    stats: &Stats,
+    inner: &Inner,
     op: &'static str,
     read: impl FnOnce(&mut Snapshot<'_>) -> Result<R>,
 ) -> Result<R> {
-    guarded(op, || read(&mut Snapshot::new(db, stats)?))
+    guarded(op, || read(&mut Snapshot::new(inner)))
 }

@@ -1,4 +1,4 @@
-//! What was submitted or claimed lately, so that claiming it soon reads and decodes no spec.
+//! What was submitted or claimed lately, so that claiming and settling it soon reads and decodes nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -7,31 +7,56 @@ use std::sync::Arc;
 use hodei_core::JobId;
 use hodei_core::job::{Fingerprint, JobSpec};
 
-use crate::codec::Fixed;
+use crate::codec::{Fixed, Head};
+use crate::memory::Step;
 
-/// Jobs that were submitted lately, and specs by their fingerprints. What it holds never changes, so it need not be told
-/// of a transaction that failed: a job's id would come again with the same content or not at all.
+/// Jobs that were submitted lately as they were born, jobs that are leased as of the last commit, and specs by their
+/// fingerprints. Forgotten as a whole when a transaction is given up.
 #[derive(Debug)]
 pub(crate) struct Recent {
-    jobs: Fifo<JobId, Fixed>,
+    born: Fifo<JobId, (Head, Fixed)>,
+    held: Fifo<JobId, Head>,
     specs: Fifo<Fingerprint, Arc<JobSpec>>,
 }
 
 impl Recent {
-    /// Makes one that keeps so many jobs and so many specs.
+    /// Makes one that keeps so many of each.
     pub(crate) fn new(most: usize) -> Self {
-        Self { jobs: Fifo::new(most), specs: Fifo::new(most) }
+        Self { born: Fifo::new(most), held: Fifo::new(most), specs: Fifo::new(most) }
     }
 
-    /// Keeps a job for a while.
-    pub(crate) fn insert(&mut self, id: JobId, fixed: Fixed) {
+    /// Keeps a job as it was born for a while.
+    pub(crate) fn insert(&mut self, head: Head, fixed: Fixed) {
         self.know(&fixed.spec);
-        self.jobs.insert(id, fixed);
+        self.born.insert(head.job.id, (head, fixed));
     }
 
-    /// Takes a job out.
-    pub(crate) fn take(&mut self, id: JobId) -> Option<Fixed> {
-        self.jobs.rows.remove(&id)
+    /// Takes a job out that is as it was born.
+    pub(crate) fn take(&mut self, id: JobId) -> Option<(Head, Fixed)> {
+        self.born.rows.remove(&id)
+    }
+
+    /// Returns a leased job.
+    pub(crate) fn held(&self, id: JobId) -> Option<Head> {
+        self.held.rows.get(&id).cloned()
+    }
+
+    /// Forgets leased jobs that a transaction moves, until it has been committed.
+    pub(crate) fn lose(&mut self, jobs: impl Iterator<Item = JobId>) {
+        for id in jobs {
+            self.held.rows.remove(&id);
+        }
+    }
+
+    /// Takes over how jobs moved.
+    pub(crate) fn apply(&mut self, steps: Vec<Step>) {
+        for Step { was, head } in steps {
+            if head.job.lease.is_some() {
+                self.held.insert(head.job.id, head);
+            } else if was.is_some() {
+                self.held.rows.remove(&head.job.id);
+            }
+        }
     }
 
     /// Returns the spec of a fingerprint.
@@ -48,7 +73,8 @@ impl Recent {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        self.jobs.clear();
+        self.born.clear();
+        self.held.clear();
         self.specs.clear();
     }
 }

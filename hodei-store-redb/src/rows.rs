@@ -1,17 +1,18 @@
 //! Reading rows, in a transaction that writes or in a snapshot.
 
+use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hodei_core::job::{Job, Lease, Output, Settled, State};
+use hodei_core::job::{Job, Output, Settled, State};
 use hodei_core::store::{Claimed, Input, Lane, Limit, QueuePolicy};
 use hodei_core::{JobId, Result};
 use redb::ReadableTable;
 
-use crate::codec::{self, Fixed, Head};
+use crate::codec::{self, Fixed, Head, Names};
 use crate::error::{corrupt, failed};
-use crate::index::LimitKey;
 use crate::key;
+use crate::memory::LimitKey;
 use crate::table::Tab;
 
 /// Where a scan begins, and before what it ends; open where there is nothing.
@@ -69,6 +70,46 @@ pub(crate) fn at_or_before<R>(
     row.map(|(key, row)| take(key.value(), row.value())).transpose()
 }
 
+/// How many rows that nobody asked for are passed over before a look-up begins anew from the top of the table.
+const PASSED_MAX: usize = 4;
+
+/// Looks up ascending keys: neighbours are found by going on from one to the next. Calls `take` with the number of each
+/// key that is there, and returns how many rows were read.
+pub(crate) fn seek<'k>(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    keys: impl Iterator<Item = &'k [u8]>,
+    mut take: impl FnMut(usize, &[u8]) -> Result<()>,
+) -> Result<u64> {
+    let mut read = 0;
+    let mut range = None;
+    let mut row = None;
+    for (number, key) in keys.enumerate() {
+        let mut passed = 0;
+        loop {
+            let found = row.as_ref().map(|(at, _)| redb::AccessGuard::<&[u8]>::value(at).cmp(key));
+            match (found, &row) {
+                (Some(Ordering::Equal), Some((_, value))) => {
+                    take(number, redb::AccessGuard::<&[u8]>::value(value))?;
+                    break;
+                }
+                (Some(Ordering::Greater), _) => break,
+                (Some(Ordering::Less), _) if passed < PASSED_MAX => passed += 1,
+                _ => {
+                    range = Some(table.range::<&[u8]>(key..).map_err(failed("store.seek"))?);
+                    passed = 0;
+                }
+            }
+            row = range.as_mut().and_then(Iterator::next).transpose().map_err(failed("store.seek"))?;
+            read += u64::from(row.is_some());
+            if row.is_none() {
+                // Nothing is behind this key, nor behind those that follow.
+                return Ok(read);
+            }
+        }
+    }
+    Ok(read)
+}
+
 /// Something that rows can be read from.
 pub(crate) trait Rows {
     /// Reads one row.
@@ -119,14 +160,58 @@ pub(crate) trait Rows {
         Ok(ids)
     }
 
+    /// Looks up ascending keys, and calls `take` with the number of each that is there.
+    fn seek<'k>(
+        &mut self,
+        tab: Tab,
+        keys: impl Iterator<Item = &'k [u8]>,
+        take: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Returns the names of the last row.
+    fn names(&mut self) -> &mut Names;
+
     /// Reads what moves of a job.
     fn head(&mut self, id: JobId) -> Result<Option<Head>> {
-        self.read(Tab::Heads, id.as_bytes(), |bytes| codec::head(id, bytes))
+        let mut names = std::mem::take(self.names());
+        let moved = self.read(Tab::Heads, id.as_bytes(), |row| codec::head(id, row, &mut names))?;
+        let head = match moved {
+            Some(head) => Some(head),
+            None => {
+                let newborn =
+                    self.read(Tab::Born, id.as_bytes(), |row| codec::newborn(id, row, &mut names))?;
+                newborn.map(|head| self.confirm(head)).transpose()?
+            }
+        };
+        *self.names() = names;
+        Ok(head)
+    }
+
+    /// Makes sure that a job without a row of what moves really is as it was born, and has not lost that row.
+    fn confirm(&mut self, head: Head) -> Result<Head>;
+
+    /// Reads what moves of jobs in ascending order. Whoever asks knows which of them are as they were born: a row that is
+    /// lost is not told from one that was never written.
+    fn heads(&mut self, ids: &[JobId]) -> Result<Vec<Option<Head>>> {
+        let mut names = std::mem::take(self.names());
+        let mut heads: Vec<Option<Head>> = vec![None; ids.len()];
+        self.seek(Tab::Heads, ids.iter().map(|id| &id.as_bytes()[..]), |number, row| {
+            heads[number] = Some(codec::head(ids[number], row, &mut names)?);
+            Ok(())
+        })?;
+        let unmoved: Vec<usize> = (0..ids.len()).filter(|number| heads[*number].is_none()).collect();
+        self.seek(Tab::Born, unmoved.iter().map(|number| &ids[*number].as_bytes()[..]), |place, row| {
+            let number = unmoved[place];
+            heads[number] = Some(codec::newborn(ids[number], row, &mut names)?);
+            Ok(())
+        })?;
+        *self.names() = names;
+        Ok(heads)
     }
 
     /// Reads what never changes of a job.
     fn fixed(&mut self, id: JobId) -> Result<Fixed> {
-        let fixed = self.read(Tab::Specs, id.as_bytes(), |row| codec::fixed(row, |_| None))?;
+        let fixed = self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, |_| None))?;
         fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))
     }
 
@@ -171,11 +256,11 @@ pub(crate) trait Rows {
         self.read(Tab::Limits, &key::tenant_text(tenant, text), codec::limit)
     }
 
-    /// Reads what an owner holds.
-    fn held(&mut self, owner: &Lease) -> Result<Vec<Claimed>> {
+    /// Reads jobs that are held, with what their parents gave back.
+    fn held(&mut self, ids: &[JobId]) -> Result<Vec<Claimed>> {
         let mut held = Vec::new();
-        for id in self.ids(Tab::Leases, &key::lease_prefix(owner))? {
-            if let Some(head) = self.head(id)? {
+        for id in ids {
+            if let Some(head) = self.head(*id)? {
                 let job = self.job(head)?;
                 let inputs = self.inputs(&job)?;
                 held.push(Claimed { job: Arc::new(job), inputs });

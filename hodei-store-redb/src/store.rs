@@ -13,17 +13,18 @@ use hodei_core::store::{
     Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats,
     SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
-use hodei_core::{JobId, Name, OwnerId, Result, Tenant, Timestamp};
+use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Result, Tenant, Timestamp};
+use tokio::sync::oneshot;
 
+use crate::backup::{self, Backup};
 use crate::config::RedbStoreBuilder;
-use crate::index::Index;
 use crate::inner::Inner;
+use crate::memory::Index;
 use crate::query;
 use crate::reader::{INLINE_ROWS, Reader, Snapshot};
-use crate::rows::Rows;
 use crate::sync::{Threads, lock};
 use crate::txn::{self, Work};
-use crate::writer::Writer;
+use crate::writer::{Size, Writer};
 
 /// A store in one redb file. Cloning shares it; dropping the last clone waits for the writes that were asked for and
 /// closes the file.
@@ -59,6 +60,35 @@ impl RedbStore {
         RedbStoreBuilder::new(path.as_ref())
     }
 
+    /// Copies the store as of now to a file that is not there yet, while it is in use: a store of its own that can be
+    /// opened like any other. The checksum of every row is verified on the way.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when there is something under that path; `Corrupt` for a damaged row, `Io` and `Full` when the copy
+    /// cannot be written. Nothing is left under the path then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A backup whose future is dropped is made all the same.
+    ///
+    /// # Performance
+    ///
+    /// It runs on a thread of its own and holds nobody up; what is written meanwhile takes the room of what it replaces
+    /// only when the copy is made.
+    pub async fn backup(&self, to: impl AsRef<Path>) -> Result<Backup> {
+        let (inner, to) = (Arc::clone(&self.0.inner), to.as_ref().to_owned());
+        let (caller, answer) = oneshot::channel();
+        crate::sync::thread("hodei-redb-backup", move || {
+            let view = Arc::clone(&lock(&inner.view));
+            // A caller that went away does not want to know.
+            drop(caller.send(backup::copy(&view, &to)));
+            // The file stays open until nobody reads it.
+            drop((view, inner));
+        })?;
+        answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, "store.backup"))?
+    }
+
     pub(crate) fn start(config: RedbStoreBuilder) -> Result<Self> {
         Self::serve(Inner::open(config)?)
     }
@@ -75,7 +105,16 @@ impl RedbStore {
         R: Send + 'static,
         F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static,
     {
-        self.0.writer.write(op, items, run).await
+        self.0.writer.write(op, Size::Items(items), run).await
+    }
+
+    /// Writes what depends on lists that are in memory.
+    async fn upkeep<R, F>(&self, op: &'static str, items: usize, run: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static,
+    {
+        self.0.writer.write(op, Size::Begins(items), run).await
     }
 
     async fn read<R, F>(&self, op: &'static str, rows: usize, read: F) -> Result<R>
@@ -88,14 +127,14 @@ impl RedbStore {
 
     /// Looks at what is kept in memory.
     fn look<R>(&self, look: impl FnOnce(&Index) -> R) -> R {
-        look(&lock(&self.0.inner.index))
+        look(&lock(&self.0.inner.committed).index)
     }
 }
 
 #[async_trait]
 impl JobStore for RedbStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, exclusive: true }
+        Capabilities { durable: true, exclusive: true, spans_tenants: true }
     }
 
     fn stats(&self) -> StoreStats {
@@ -110,13 +149,9 @@ impl JobStore for RedbStore {
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
-        let now = self.0.inner.config.clock.now();
-        if self.read("store.lanes", 1, query::next_due).await?.is_some_and(|due| due <= now) {
-            self.write("store.promote", 1, txn::promote).await?;
-        }
         let (inner, served) = (Arc::clone(&self.0.inner), served.clone());
-        let rows = self.look(|index| index.lanes.len());
-        self.read("store.lanes", rows, move |rows| query::lanes(rows, &inner.index, &served)).await
+        let lanes = self.look(|index| index.lanes.len());
+        self.read("store.lanes", lanes, move |rows| query::lanes(rows, &inner, &served)).await
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
@@ -131,8 +166,9 @@ impl JobStore for RedbStore {
     }
 
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
-        let owner = owner.clone();
-        self.read("store.leases_of", INLINE_ROWS + 1, move |rows| rows.held(&owner)).await
+        let (inner, owner) = (Arc::clone(&self.0.inner), owner.clone());
+        self.read("store.leases_of", INLINE_ROWS + 1, move |rows| query::leases_of(rows, &inner, &owner))
+            .await
     }
 
     async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>> {
@@ -142,7 +178,7 @@ impl JobStore for RedbStore {
 
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
         let term = term.clone();
-        self.write("store.reap", limit, move |work| txn::reap(work, &term, lost_max, limit)).await
+        self.upkeep("store.reap", limit, move |work| txn::reap(work, &term, lost_max, limit)).await
     }
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
@@ -152,7 +188,7 @@ impl JobStore for RedbStore {
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
         let term = term.clone();
-        self.write("store.prune", limit, move |work| txn::prune(work, &term, retention, limit)).await
+        self.upkeep("store.prune", limit, move |work| txn::prune(work, &term, retention, limit)).await
     }
 
     async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {
@@ -161,10 +197,10 @@ impl JobStore for RedbStore {
     }
 
     async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
-        let scope = scope.clone();
+        let (inner, scope) = (Arc::clone(&self.0.inner), scope.clone());
         let tenants = self.look(|index| index.counts.len());
         let rows = query::rows_of(&scope, &query, tenants);
-        self.read("store.query", rows, move |rows| query::page(rows, &scope, &query)).await
+        self.read("store.query", rows, move |rows| query::page(rows, &inner, &scope, &query)).await
     }
 
     fn stream(&self, scope: &Scope, query: Query) -> SummaryStream {
@@ -210,7 +246,7 @@ impl JobStore for RedbStore {
     }
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {
-        self.write("store.verify_indexes", 1, txn::contradictions).await
+        self.upkeep("store.verify_indexes", 1, txn::contradictions).await
     }
 }
 
@@ -222,7 +258,7 @@ impl Coordination for RedbStore {
     }
 
     async fn beat(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>> {
-        self.write("store.beat", owners.len(), move |work| txn::beat(work, &owners, ttl)).await
+        self.upkeep("store.beat", owners.len(), move |work| txn::beat(work, &owners, ttl)).await
     }
 
     async fn retire(&self, owner: &Lease) -> Result<()> {
@@ -258,8 +294,7 @@ impl Policies for RedbStore {
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         let (inner, scope) = (Arc::clone(&self.0.inner), scope.clone());
-        self.read("store.limits", INLINE_ROWS + 1, move |rows| query::limits(rows, &inner.index, &scope))
-            .await
+        self.read("store.limits", INLINE_ROWS + 1, move |rows| query::limits(rows, &inner, &scope)).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

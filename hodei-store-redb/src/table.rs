@@ -25,32 +25,24 @@ macro_rules! tables {
 }
 
 tables! {
-    /// id → what never changes: spec, parents, unique key, fingerprint. Written once.
-    Specs = "specs",
-    /// id → what moves, with what lists show: small, rewritten with every transition.
+    /// id → what the job was born with: spec, parents, unique key, fingerprint, and what lists show. Written once.
+    Born = "born",
+    /// id → what moves, with what lists show: small, rewritten with every transition after the first. A job without such
+    /// a row is as it was born.
     Heads = "heads",
     /// id → how the last run ended, unless it just succeeded.
     Ends = "ends",
-    /// (lane, 63 − level, eligible_at, id): what can be claimed, in the order of its lane.
-    Ready = "ready",
-    /// lane → what its jobs ask of a worker.
-    Lanes = "lanes",
-    /// (eligible_at, id) → key in [`Tab::Ready`]: what waits for its time.
-    Due = "due",
-    /// (tenant, state, created_at, id): the lists.
-    ByState = "by_state",
+    /// number of a batch → the jobs that came together, until the last of them has ended: whoever opens the file finds
+    /// what is open, without reading what has ended.
+    Open = "open",
+    /// (tenant, state, created_at, id): the lists of what has ended. Those of open jobs are in memory.
+    Ended = "ended",
     /// (pipeline, created_at, id): the steps of a pipeline.
     Pipelines = "pipelines",
-    /// (owner, incarnation, id): what an owner holds.
-    Leases = "leases",
-    /// (owner, incarnation, id) → epoch: running jobs that somebody asked to stop.
-    Cancels = "cancels",
     /// (tenant, unique key) → id.
     Unique = "unique",
     /// (parent, child) → what is needed of the parent, and whether the child was told of its end.
     Children = "children",
-    /// (deadline, id): pending jobs with a deadline.
-    Deadlines = "deadlines",
     /// sequence number of the first → changes, a few to a row.
     Changes = "changes",
     /// tenant → how many jobs are in each state.
@@ -65,7 +57,7 @@ tables! {
     Owners = "owners",
     /// duty → term.
     Terms = "terms",
-    /// name → number: the schema, the last incarnation, the first change that is kept.
+    /// name → number: the schema, the last incarnation, the first change that is kept; how far a migration has come.
     Meta = "meta",
 }
 
@@ -82,10 +74,12 @@ impl Tab {
 }
 
 /// The version of the schema, in [`Tab::Meta`] under [`META_SCHEMA`]. A file with a higher one is not touched.
-pub(crate) const SCHEMA: u64 = 1;
+pub(crate) const SCHEMA: u64 = 2;
 /// Where the version of the schema is.
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 /// Where the last incarnation that was given out is.
 pub(crate) const META_INCARNATION: &[u8] = b"incarnation";
 /// Where the number of the first change that is kept is.
 pub(crate) const META_FLOOR: &[u8] = b"floor";
+/// Where the last job that was migrated is, while a file of schema 1 is on its way to schema 2.
+pub(crate) const META_MIGRATED: &[u8] = b"migrated";

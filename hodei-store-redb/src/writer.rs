@@ -13,9 +13,8 @@ use redb::{Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{corrupt, failed, guarded};
-use crate::index::{Delta, Index};
 use crate::inner::Inner;
-use crate::reader::Snapshot;
+use crate::memory::Delta;
 use crate::stats::Tally;
 use crate::sync::lock;
 use crate::txn::{Context, Work};
@@ -29,12 +28,14 @@ pub(crate) trait Request: Send {
     fn reply(self: Box<Self>, end: Result<()>);
     /// How many items it carries, for the bounds of a group.
     fn items(&self) -> usize;
+    /// Whether it reads what is in memory as of the last commit, and therefore begins a group.
+    fn begins(&self) -> bool;
 }
 
 struct Call<R, F> {
     run: F,
     out: Option<R>,
-    items: usize,
+    size: Size,
     caller: oneshot::Sender<Result<R>>,
 }
 
@@ -52,8 +53,23 @@ impl<R: Send, F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send> Request for Call<
     }
 
     fn items(&self) -> usize {
-        self.items
+        match self.size {
+            Size::Items(items) | Size::Begins(items) => items,
+        }
     }
+
+    fn begins(&self) -> bool {
+        matches!(self.size, Size::Begins(_))
+    }
+}
+
+/// How much a call carries, and where in a group it may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Size {
+    /// So many items, anywhere.
+    Items(usize),
+    /// So many items, at the beginning: it reads what is in memory as of the last commit.
+    Begins(usize),
 }
 
 /// The way to the thread.
@@ -70,14 +86,14 @@ impl Writer {
     }
 
     /// Runs something in a transaction and waits for its commit.
-    pub(crate) async fn write<R, F>(&self, op: &'static str, items: usize, run: F) -> Result<R>
+    pub(crate) async fn write<R, F>(&self, op: &'static str, size: Size, run: F) -> Result<R>
     where
         R: Send + 'static,
         F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
         let gone = || Error::new(ErrorKind::Unavailable, op);
-        self.0.send(Box::new(Call { run, out: None, items, caller })).await.map_err(|_| gone())?;
+        self.0.send(Box::new(Call { run, out: None, size, caller })).await.map_err(|_| gone())?;
         answer.await.map_err(|_| Error::new(ErrorKind::Indeterminate, op))?
     }
 }
@@ -93,6 +109,8 @@ struct Group<'r> {
     seats: Vec<Seat>,
     items: usize,
     requests: &'r mut mpsc::Receiver<Box<dyn Request>>,
+    /// A request that begins the next group.
+    next: Option<Box<dyn Request>>,
     max_calls: usize,
     max_items: usize,
 }
@@ -106,9 +124,13 @@ impl Group<'_> {
     /// Returns a seat by its number; behind the last one, of whoever has come meanwhile, as long as there is room.
     fn seat(&mut self, number: usize) -> Option<&mut Seat> {
         let full = self.seats.len() >= self.max_calls || self.items >= self.max_items;
-        if number == self.seats.len() && !full {
+        if number == self.seats.len() && !full && self.next.is_none() {
             let request = self.requests.try_recv().ok()?;
-            self.board(request);
+            if request.begins() {
+                self.next = Some(request);
+            } else {
+                self.board(request);
+            }
         }
         self.seats.get_mut(number)
     }
@@ -116,16 +138,19 @@ impl Group<'_> {
 
 /// Runs until every sender is gone.
 fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
-    while let Some(first) = requests.blocking_recv() {
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| requests.blocking_recv()) {
         let mut group = Group {
             seats: Vec::new(),
             items: 0,
             requests: &mut requests,
+            next: None,
             max_calls: inner.config.group_calls,
             max_items: inner.config.group_items,
         };
         group.board(first);
         let end = run_group(inner, &mut group);
+        next = group.next.take();
         for seat in group.seats {
             let own = match (seat.refused, &end) {
                 (Some(error), _) => Err(error),
@@ -151,9 +176,14 @@ fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
                 inner.stats.committed(tally);
                 let ring = delta.ring;
                 let committed = std::mem::take(&mut delta.committed);
-                lock(&inner.index).apply(*delta);
+                let taken_over = inner.take_over(*delta);
                 // Before anybody is answered, and before the next commit: this is the only thread that commits.
                 inner.feeds.tell(&committed);
+                if let Err(error) = taken_over {
+                    // It is committed, and nobody here can know it: the index is read anew.
+                    inner.give_up();
+                    return Err((ErrorKind::Indeterminate, error.to_string()));
+                }
                 if ring {
                     inner.bell.ring();
                 }
@@ -161,8 +191,7 @@ fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
             }
             Ok(Attempt::Nothing) => return Ok(()),
             Err(error) => {
-                inner.stale.store(true, Ordering::Release);
-                lock(&inner.recent).clear();
+                inner.give_up();
                 return Err(told(&error));
             }
         }
@@ -175,8 +204,7 @@ fn told(error: &Error) -> Failed {
 
 /// Drops the index and reads it anew.
 fn rebuild(inner: &Inner) -> Result<()> {
-    let index = guarded("store.rebuild", || Index::read(&mut Snapshot::new(&inner.db, &inner.stats)?))?;
-    *lock(&inner.index) = index;
+    guarded("store.rebuild", || inner.rebuild())?;
     inner.stale.store(false, Ordering::Release);
     Ok(())
 }
@@ -193,7 +221,7 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
     let mut txn = inner.db.begin_write().map_err(failed("store.begin"))?;
     txn.set_durability(Durability::Immediate).map_err(failed("store.begin"))?;
     let context = Context {
-        index: &inner.index,
+        committed: &inner.committed,
         clock: &*inner.config.clock,
         changes: inner.config.changes,
         feeds: &inner.feeds,

@@ -1,41 +1,31 @@
 //! What a handler knows of its run.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hodei_core::gateway::StopCause;
-use hodei_core::job::{Epoch, Job, NewJob, Stream};
+use hodei_core::job::{Epoch, Job, NewJob};
 use hodei_core::{Error, ErrorKind, JobId, Result};
 
 use super::executor::Run;
-use crate::log::LogWriter;
 
 /// What a handler knows of its run, and the state that the application shares with its handlers.
 #[derive(Debug)]
 pub struct Context<S> {
     state: Arc<S>,
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
     run: Run,
-    /// Std mutexes, each held for a push.
-    spawned: Mutex<Vec<NewJob>>,
-    log: Mutex<Option<LogWriter>>,
 }
 
 impl<S> Clone for Context<S> {
     fn clone(&self) -> Self {
-        Self { state: Arc::clone(&self.state), inner: Arc::clone(&self.inner) }
+        Self { state: Arc::clone(&self.state), run: self.run.share() }
     }
 }
 
 impl<S> Context<S> {
     pub(super) fn new(state: Arc<S>, run: Run) -> Self {
-        let inner = Inner { run, spawned: Mutex::default(), log: Mutex::default() };
-        Self { state, inner: Arc::new(inner) }
+        Self { state, run }
     }
 
     /// Returns the state that the application shares with its handlers.
@@ -47,7 +37,7 @@ impl<S> Context<S> {
     /// Returns the job.
     #[must_use]
     pub fn job(&self) -> &Job {
-        self.inner.run.job()
+        self.run.job()
     }
 
     /// Returns the number of this attempt, counted from one.
@@ -71,7 +61,7 @@ impl<S> Context<S> {
     pub fn input<T: serde::de::DeserializeOwned>(&self, parent: &str) -> Result<T> {
         let missing = || Error::new(ErrorKind::NotFound, "context.input").with("parent", parent);
         let input =
-            self.inner.run.inputs().iter().find(|input| input.name.as_str() == parent).ok_or_else(missing)?;
+            self.run.inputs().iter().find(|input| input.name.as_str() == parent).ok_or_else(missing)?;
         let bytes = input.output.inline().filter(|bytes| !bytes.is_empty()).ok_or_else(missing)?;
         serde_json::from_slice(bytes).map_err(|source| {
             Error::new(ErrorKind::Invalid, "context.input").with("parent", parent).source_error(source)
@@ -80,13 +70,13 @@ impl<S> Context<S> {
 
     /// Tells how far the run is.
     pub fn progress(&self, done: u32, total: u32) {
-        self.inner.run.progress(done, total);
+        self.run.progress(done, total);
     }
 
     /// Says whether somebody wants this run to end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.inner.run.stop().stopped().is_some()
+        self.run.stop().stopped().is_some()
     }
 
     /// Waits until somebody wants this run to end. A handler that was cancelled is dropped after a grace of a few
@@ -96,29 +86,19 @@ impl<S> Context<S> {
     ///
     /// Cancel safe.
     pub fn cancelled(&self) -> impl Future<Output = StopCause> + Send + use<S> {
-        let stop = self.inner.run.stop().clone();
+        let stop = self.run.stop().clone();
         async move { stop.wait().await }
     }
 
     /// Writes a line to the run's own log.
     pub fn log(&self, line: impl AsRef<str>) {
-        let mut log = self.inner.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let writer = log.get_or_insert_with(|| self.inner.run.log(Stream::System));
         let mut bytes = Vec::from(line.as_ref());
         bytes.push(b'\n');
-        writer.write(&Bytes::from(bytes));
+        self.run.say(&Bytes::from(bytes));
     }
 
     /// Submits a job together with the end of this run, when it ends well; of this job's tenant.
     pub fn spawn(&self, job: NewJob) {
-        self.inner.spawned.lock().unwrap_or_else(PoisonError::into_inner).push(job);
-    }
-
-    pub(super) fn take_spawned(&self) -> Vec<NewJob> {
-        std::mem::take(&mut self.inner.spawned.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn take_log(&self) -> Option<LogWriter> {
-        self.inner.log.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.run.spawn(job);
     }
 }

@@ -3,16 +3,17 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use hodei_core::gateway::{Assignment, News, StopCause};
-use hodei_core::job::{Job, Manifest, Runs, Stream};
+use hodei_core::job::{Job, Manifest, NewJob, Runs, Stream};
 use hodei_core::log::LogKey;
 use hodei_core::store::Input;
 use tokio::sync::{Notify, mpsc};
 
-use crate::driver::Note;
+use crate::driver::Progress;
 use crate::log::{LogStore, LogWriter};
 
 /// How a run ends.
@@ -24,27 +25,42 @@ pub trait Executor: Send + Sync + fmt::Debug {
     fn runs(&self) -> Vec<Runs>;
 
     /// Runs a job to its end; ends it early when the run's [`StopToken`] says so.
+    ///
+    /// # Performance
+    ///
+    /// A run that ends at its first poll shares its task with others; every other one has a task to itself from then on.
+    /// One that blocks its thread holds up no other run, but whatever else needs that thread.
     fn execute(self: Arc<Self>, run: Run) -> RunFuture;
 }
 
 const _: fn(&dyn Executor) = |_| ();
 
+/// What the runs of an agent have in common.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) logs: Arc<LogStore>,
+    pub(crate) notify: mpsc::UnboundedSender<Progress>,
+}
+
 /// Tells a run that it must end.
 #[derive(Clone, Debug)]
-pub struct StopToken(Arc<Told>);
+pub struct StopToken(Arc<Inner>);
 
-#[derive(Debug, Default)]
-struct Told {
+/// Everything of a run, in one allocation.
+#[derive(Debug)]
+struct Inner {
+    job: Arc<Job>,
+    inputs: Arc<[Input]>,
+    home: Arc<Home>,
     /// 0: go on; else 1 + the cause's number.
     cause: AtomicU8,
     told: Notify,
+    /// Std mutexes, each held for a push.
+    spawned: Mutex<Vec<NewJob>>,
+    log: Mutex<Option<LogWriter>>,
 }
 
 impl StopToken {
-    pub(crate) fn new() -> Self {
-        Self(Arc::default())
-    }
-
     pub(crate) fn stop(&self, why: StopCause) {
         let number = match why {
             StopCause::Cancelled => 1,
@@ -85,33 +101,38 @@ impl StopToken {
 /// A job to run, and what belongs to the run.
 #[derive(Debug)]
 pub struct Run {
-    job: Arc<Job>,
-    inputs: Arc<[Input]>,
     stop: StopToken,
-    logs: Arc<LogStore>,
-    notify: mpsc::UnboundedSender<Note>,
 }
 
 impl Run {
-    pub(crate) fn new(
-        assignment: Assignment,
-        stop: StopToken,
-        logs: Arc<LogStore>,
-        notify: mpsc::UnboundedSender<Note>,
-    ) -> Self {
-        Self { job: assignment.job, inputs: assignment.inputs, stop, logs, notify }
+    pub(crate) fn new(assignment: Assignment, home: Arc<Home>) -> Self {
+        let inner = Inner {
+            job: assignment.job,
+            inputs: assignment.inputs,
+            home,
+            cause: AtomicU8::new(0),
+            told: Notify::new(),
+            spawned: Mutex::default(),
+            log: Mutex::default(),
+        };
+        Self { stop: StopToken(Arc::new(inner)) }
+    }
+
+    /// The same run, for another who works on it.
+    pub(super) fn share(&self) -> Self {
+        Self { stop: self.stop.clone() }
     }
 
     /// Returns the job, with the epoch to run it under.
     #[must_use]
     pub fn job(&self) -> &Job {
-        &self.job
+        &self.stop.0.job
     }
 
     /// Returns what the direct parents gave back.
     #[must_use]
     pub fn inputs(&self) -> &[Input] {
-        &self.inputs
+        &self.stop.0.inputs
     }
 
     /// Returns what tells the run to end.
@@ -123,12 +144,30 @@ impl Run {
     /// Tells how far the run is.
     pub fn progress(&self, done: u32, total: u32) {
         // A loop that is gone has nobody to tell.
-        let _ = self.notify.send(Note::Progress(self.job.id, self.job.epoch, done, total));
+        let _ = self.stop.0.home.notify.send((self.job().id, self.job().epoch, done, total));
     }
 
     pub(crate) fn log(&self, stream: Stream) -> LogWriter {
-        let (tenant, job, epoch) = (self.job.tenant.clone(), self.job.id, self.job.epoch);
-        self.logs.writer(LogKey { tenant, job, epoch, stream })
+        let (tenant, job, epoch) = (self.job().tenant.clone(), self.job().id, self.job().epoch);
+        self.stop.0.home.logs.writer(LogKey { tenant, job, epoch, stream })
+    }
+
+    /// Writes to the run's own log.
+    pub(super) fn say(&self, bytes: &Bytes) {
+        let mut log = self.stop.0.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.get_or_insert_with(|| self.log(Stream::System)).write(bytes);
+    }
+
+    pub(super) fn take_said(&self) -> Option<LogWriter> {
+        self.stop.0.log.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn spawn(&self, job: NewJob) {
+        self.stop.0.spawned.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    }
+
+    pub(super) fn take_spawned(&self) -> Vec<NewJob> {
+        std::mem::take(&mut self.stop.0.spawned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn manifest(logs: impl IntoIterator<Item = LogWriter>) -> Option<Arc<Manifest>> {

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use hodei_core::Name;
 use hodei_core::gateway::{News, StopCause};
-use hodei_core::job::{Failure, FailureClass, Finish, JobKind, Outcome as JobOutcome, Runs};
+use hodei_core::job::{Failure, FailureClass, Finish, JobKind, Outcome as JobOutcome, Payload, Runs};
+use hodei_core::map::IdState;
 
 use super::context::Context;
 use super::executor::{Executor, Run, RunFuture};
@@ -26,7 +28,7 @@ type Call<S> = dyn Fn(Context<S>) -> Pin<Box<dyn Future<Output = Outcome> + Send
 /// The handlers of an agent, by the kind of their arguments.
 pub(crate) struct Handlers<S> {
     state: Arc<S>,
-    by_kind: HashMap<Name, Arc<Call<S>>>,
+    by_kind: HashMap<Name, Box<Call<S>>, IdState>,
 }
 
 impl<S> fmt::Debug for Handlers<S> {
@@ -37,7 +39,7 @@ impl<S> fmt::Debug for Handlers<S> {
 
 impl<S: Send + Sync + 'static> Handlers<S> {
     pub(crate) fn new(state: Arc<S>) -> Self {
-        Self { state, by_kind: HashMap::new() }
+        Self { state, by_kind: HashMap::default() }
     }
 
     /// Adds a handler; says whether there was one of that kind.
@@ -57,7 +59,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
                 }
             }
         };
-        self.by_kind.insert(kind, Arc::new(call)).is_some()
+        self.by_kind.insert(kind, Box::new(call)).is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -71,22 +73,21 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
     }
 
     fn execute(self: Arc<Self>, run: Run) -> RunFuture {
-        let call = match run.job().spec.payload().runs() {
-            Runs::Handler(kind) => self.by_kind.get(&kind).map(Arc::clone),
-            Runs::Command => None,
-        };
-        let Some(call) = call else {
-            let failure = Failure::new(FailureClass::BadInput, "this agent has no such handler");
-            return Box::pin(std::future::ready(Outcome::Failed(failure).news()));
-        };
-        let context = Context::new(Arc::clone(&self.state), run);
         Box::pin(async move {
-            let outcome = watch(&context, &*call).await;
-            let mut news = outcome.news();
+            let call = match run.job().spec.payload() {
+                Payload::Handler { kind, .. } => self.by_kind.get(kind),
+                Payload::Command(_) => None,
+            };
+            let Some(call) = call else {
+                let failure = Failure::new(FailureClass::BadInput, "this agent has no such handler");
+                return Outcome::Failed(failure).news();
+            };
+            let context = Context::new(Arc::clone(&self.state), run.share());
+            let mut news = watch(&run, context, &**call).await.news();
             if let News::Ended(finish) = &mut news {
-                finish.manifest = Run::manifest(context.take_log());
+                finish.manifest = Run::manifest(run.take_said());
                 if finish.outcome == JobOutcome::Succeeded {
-                    finish.spawn = context.take_spawned();
+                    finish.spawn = run.take_spawned();
                 }
             }
             news
@@ -95,24 +96,29 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
 }
 
 /// Calls the handler, catches its panics, and ends it when its time is over or somebody wants it to end.
-async fn watch<S: Send + Sync + 'static>(context: &Context<S>, call: &Call<S>) -> Outcome {
-    let called = std::panic::catch_unwind(AssertUnwindSafe(|| call(context.clone())));
+async fn watch<S: Send + Sync + 'static>(run: &Run, context: Context<S>, call: &Call<S>) -> Outcome {
+    let called = std::panic::catch_unwind(AssertUnwindSafe(|| call(context)));
     let future = match called {
         Ok(future) => future,
         Err(panic) => return Outcome::Failed(panicked("handler", &*panic)),
     };
     let mut future = AssertUnwindSafe(future).catch_unwind();
-    let timeout = context.job().spec.timeout();
+    let ended = |end: std::thread::Result<Outcome>| match end {
+        Ok(done @ Outcome::Done(_)) => done,
+        // It may have heard of it before we did.
+        _ if run.stop().stopped().is_some() => Outcome::Cancel,
+        Ok(outcome) => outcome,
+        Err(panic) => Outcome::Failed(panicked("handler", &*panic)),
+    };
+    // Most handlers end at once, and need nobody to watch over them.
+    if let Poll::Ready(end) = poll_fn(|cx| Poll::Ready(future.poll_unpin(cx))).await {
+        return ended(end);
+    }
+    let timeout = run.job().spec.timeout();
     tokio::select! {
         biased;
-        outcome = &mut future => match outcome {
-            Ok(done @ Outcome::Done(_)) => done,
-            // It may have heard of it before we did.
-            _ if context.is_cancelled() => Outcome::Cancel,
-            Ok(outcome) => outcome,
-            Err(panic) => Outcome::Failed(panicked("handler", &*panic)),
-        },
-        why = context.cancelled() => match why {
+        end = &mut future => ended(end),
+        why = run.stop().wait() => match why {
             // A run that had truly ended has ended; whatever else comes now, it was stopped.
             StopCause::Cancelled => match tokio::time::timeout(GRACE, &mut future).await {
                 Ok(Ok(done @ Outcome::Done(_))) => done,

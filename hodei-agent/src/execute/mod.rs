@@ -10,6 +10,7 @@ mod process;
 
 pub use command::ProcessExecutor;
 pub use context::Context;
+pub(crate) use executor::Home;
 pub use executor::{Executor, Run, RunFuture, StopToken};
 pub(crate) use handler::Handlers;
 pub use outcome::{IntoOutcome, Json, Outcome};

@@ -1,6 +1,6 @@
 //! The agent's side of the session with its node.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use hodei_core::gateway::{
     Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
 };
 use hodei_core::job::Epoch;
+use hodei_core::map::JobMap;
 use hodei_core::{JobId, Name, Timestamp};
 
 /// How many jobs' highest epochs are remembered, so that a repeated assignment is told apart.
@@ -32,13 +33,13 @@ pub(crate) struct Machine {
     seq: u64,
     seen: u64,
     offer: Arc<Offer>,
-    running: HashMap<JobId, Held>,
+    running: JobMap<Held>,
     /// Runs in the order of their beginning that may have to be reported as started.
     young: VecDeque<(Timestamp, JobId, Epoch)>,
     reports: VecDeque<Report>,
     next_report: u64,
     received: u64,
-    epochs: HashMap<JobId, Epoch>,
+    epochs: JobMap<Epoch>,
     remembered: VecDeque<JobId>,
     draining: bool,
 }
@@ -57,12 +58,12 @@ impl Machine {
             seq: 0,
             seen: 0,
             offer,
-            running: HashMap::new(),
+            running: JobMap::default(),
             young: VecDeque::new(),
             reports: VecDeque::new(),
             next_report: 1,
             received: 0,
-            epochs: HashMap::new(),
+            epochs: JobMap::default(),
             remembered: VecDeque::new(),
             draining: false,
         }

@@ -1,6 +1,7 @@
 //! The agent over the in-process link, with a node that each test plays by hand.
 
 mod commands;
+mod crew;
 mod drain;
 mod executor;
 mod handlers;

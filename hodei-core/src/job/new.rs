@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::fingerprint::Fingerprint;
 use super::spec::JobSpec;
 use crate::error::{Error, Fault, Result};
-use crate::id::{JobId, PipelineId, Tenant};
+use crate::id::{JobId, PipelineId, Slot, Tenant};
 use crate::time::{SystemClock, Timestamp};
 
 /// The longest unique key, in bytes.
@@ -156,8 +156,13 @@ impl NewJob {
     ///
     /// `Invalid`: `id: wrong_slot`, `unique: empty | nul | too_long`, `parents: self | duplicate`.
     pub fn check(&self) -> Result<()> {
+        self.check_in(self.tenant.slot())
+    }
+
+    /// As [`NewJob::check`], where the slot of the tenant is known.
+    pub(crate) fn check_in(&self, slot: Slot) -> Result<()> {
         let mut faults = Vec::new();
-        if self.id.slot() != self.tenant.slot() {
+        if self.id.slot() != slot {
             faults.push(Fault::new("id", "wrong_slot"));
         }
         if let Some(key) = &self.unique {
@@ -169,13 +174,15 @@ impl NewJob {
                 faults.push(Fault::new("unique", "too_long").limit(UNIQUE_KEY_MAX as u64));
             }
         }
-        if self.parents.iter().any(|parent| parent.id == self.id) {
-            faults.push(Fault::new("parents", "self"));
-        }
-        let mut seen: Vec<JobId> = self.parents.iter().map(|parent| parent.id).collect();
-        seen.sort_unstable();
-        if seen.windows(2).any(|pair| pair[0] == pair[1]) {
-            faults.push(Fault::new("parents", "duplicate"));
+        if !self.parents.is_empty() {
+            if self.parents.iter().any(|parent| parent.id == self.id) {
+                faults.push(Fault::new("parents", "self"));
+            }
+            let mut seen: Vec<JobId> = self.parents.iter().map(|parent| parent.id).collect();
+            seen.sort_unstable();
+            if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+                faults.push(Fault::new("parents", "duplicate"));
+            }
         }
         if faults.is_empty() { Ok(()) } else { Err(Error::invalid("job.check", faults)) }
     }

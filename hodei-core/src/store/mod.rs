@@ -19,8 +19,11 @@ mod memory;
 mod policy;
 mod port;
 mod query;
+mod shard;
+mod sharded;
 #[cfg(feature = "cache")]
 mod tiered;
+mod together;
 mod wakeup;
 
 #[cfg(feature = "cache")]
@@ -38,7 +41,10 @@ pub use port::{
     Retention, Store, StoreStats, SubmitOptions, Submitted,
 };
 pub use query::{Counts, Cursor, Order, Page, Query, Scope, SummaryStream};
+pub use shard::{Note, Relocate, SLOT_RETRY, Shard, SlotBatch, SlotRow, is_slot_closed, slot_closed};
+pub use sharded::ShardedStore;
 #[cfg(feature = "cache")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cache")))]
 pub use tiered::{Breaker, BreakerOptions, CacheTier, MemoryTier, TierOptions, TierRow, Timer};
+pub(crate) use together::together;
 pub use wakeup::{Wakeup, WakeupSignal, Wakeups};

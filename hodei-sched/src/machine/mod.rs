@@ -4,10 +4,12 @@
 //! until it returns nothing, and comes back at [`Scheduler::poll_timeout`] at the latest. Calling it too often does
 //! no harm.
 
+mod agents;
 mod buffer;
 mod picks;
 mod scheduler;
 mod session;
+mod store;
 #[cfg(test)]
 mod tests;
 mod verdict;

@@ -1,10 +1,11 @@
 //! What the machine knows of a connected agent.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use hodei_core::gateway::{Assignment, Desired, Offer, Stop, StopCause};
 use hodei_core::job::{Epoch, Job, Request, Resources};
+use hodei_core::map::{IdState, JobMap};
 use hodei_core::store::{Claimed, Input};
 use hodei_core::{JobId, Timestamp};
 
@@ -33,7 +34,7 @@ pub(super) struct Session {
     pub(super) waiter: Option<Ticket>,
     /// Reports up to this number have arrived.
     pub(super) received: u64,
-    pub(super) assigned: HashMap<JobId, Assigned>,
+    pub(super) assigned: JobMap<Assigned>,
     free: Resources,
     free_slots: u32,
     /// Assigned and not said yet.
@@ -42,7 +43,7 @@ pub(super) struct Session {
     unseen: VecDeque<(u64, Vec<JobId>)>,
     stops: Vec<Stop>,
     /// What it still runs although it was told that it has no lease for it.
-    disowned: HashSet<(JobId, Epoch)>,
+    disowned: HashSet<(JobId, Epoch), IdState>,
     /// Reports whose transitions are not durable, in order.
     outstanding: VecDeque<u64>,
     told_acked: u64,
@@ -62,11 +63,11 @@ impl Session {
             last_sync: now,
             waiter: None,
             received: 0,
-            assigned: HashMap::new(),
+            assigned: JobMap::default(),
             unsent: Vec::new(),
             unseen: VecDeque::new(),
             stops: Vec::new(),
-            disowned: HashSet::new(),
+            disowned: HashSet::default(),
             outstanding: VecDeque::new(),
             told_acked: 0,
             number: seen,

@@ -7,6 +7,7 @@ pub(super) type Id = [u8; 16];
 /// Seconds and nanoseconds.
 pub(super) type Wait = (u64, u32);
 
+/// What moves of a job, of schema 2.
 #[derive(Encode, BorrowDecode)]
 pub(super) struct HeadRow<'a> {
     pub(super) tenant: &'a str,
@@ -31,18 +32,41 @@ pub(super) struct HeadRow<'a> {
     pub(super) moved_at: i64,
     pub(super) started_at: Option<i64>,
     pub(super) lease: Option<(&'a str, u64)>,
+    pub(super) batch: u64,
     pub(super) has_children: bool,
     pub(super) has_end: bool,
 }
 
+/// What a job is born with, of schema 2. What lists show comes first, what is to be done last.
 #[derive(Encode, BorrowDecode)]
-pub(super) struct FixedRow<'a> {
+pub(super) struct BornRow<'a> {
     pub(super) fingerprint: Id,
+    pub(super) spec_fingerprint: Id,
+    pub(super) batch: u64,
+    pub(super) tenant: &'a str,
+    pub(super) name: &'a str,
+    pub(super) queue: &'a str,
+    pub(super) limit_keys: &'a str,
+    pub(super) class: u64,
+    pub(super) priority: u8,
+    pub(super) pipeline: Option<Id>,
+    pub(super) created_at: i64,
+    pub(super) eligible_at: i64,
+    pub(super) deadline: Option<i64>,
     pub(super) unique: Option<&'a str>,
     pub(super) parents: Vec<(Id, u8)>,
-    pub(super) spec_fingerprint: Id,
-    /// A [`SpecRow`], which need not be decoded when the spec is known by its fingerprint.
-    pub(super) spec: &'a [u8],
+    /// A [`WorkRow`], which need not be decoded when the spec is known by its fingerprint.
+    pub(super) work: &'a [u8],
+}
+
+/// What of a spec no list shows.
+#[derive(Encode, BorrowDecode)]
+pub(super) struct WorkRow<'a> {
+    pub(super) payload: PayloadRow<'a>,
+    pub(super) resources: ResourcesRow<'a>,
+    pub(super) timeout: Option<Wait>,
+    pub(super) retry: Option<RetryRow>,
+    pub(super) labels: &'a str,
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -96,17 +120,6 @@ pub(super) struct RetryRow {
     pub(super) jitter: bool,
     /// The class, and the backoff unless it is never retried.
     pub(super) rules: Vec<(u8, Option<BackoffRow>)>,
-}
-
-#[derive(Encode, BorrowDecode)]
-pub(super) struct LaneRow<'a> {
-    pub(super) tenant: &'a str,
-    pub(super) queue: &'a str,
-    pub(super) class: u64,
-    /// The handler; a command when absent.
-    pub(super) handler: Option<&'a str>,
-    pub(super) resources: ResourcesRow<'a>,
-    pub(super) limit_keys: &'a str,
 }
 
 #[derive(Encode, BorrowDecode)]

@@ -1,73 +1,70 @@
-//! Which lanes have ready work.
+//! Which lanes have ready work, and what owners hold.
 
-use std::sync::Mutex;
+use std::sync::Arc;
 
-use hodei_core::job::Priority;
-use hodei_core::store::{LaneHead, Lanes, Served};
-use hodei_core::{Result, Timestamp};
+use hodei_core::job::{Lease, Priority, Request};
+use hodei_core::store::{Claimed, Lane, LaneHead, Lanes, Served};
+use hodei_core::{JobId, Result, Timestamp};
 
-use crate::error::corrupt;
-use crate::index::{Index, LaneState, limits_of};
-use crate::key;
+use crate::inner::Inner;
+use crate::memory::{Delta, limits_of};
 use crate::reader::Snapshot;
-use crate::rows::{Rows, Span};
+use crate::rows::Rows;
 use crate::sync::lock;
-use crate::table::Tab;
 
-/// Returns when the next delayed job becomes ready; what is already due counts.
-pub(crate) fn next_due(rows: &mut Snapshot<'_>) -> Result<Option<Timestamp>> {
-    let mut due = None;
-    rows.scan(Tab::Due, Span::ALL, |key, _| {
-        due = key::last_time(key);
-        Ok(false)
-    })?;
-    Ok(due)
-}
-
-/// Returns the heads of the lanes: one row is read for each, however many jobs wait.
-pub(crate) fn lanes(rows: &mut Snapshot<'_>, index: &Mutex<Index>, served: &Served) -> Result<Lanes> {
-    let full: Vec<(Vec<u8>, LaneState)> = {
-        let index = lock(index);
-        let full =
-            index.lanes.iter().filter(|(_, of)| !of.levels.is_empty() && served.covers(&of.lane.queue));
-        full.map(|(key, of)| (key.clone(), of.clone())).collect()
+/// Returns the heads of the lanes, however many jobs wait in them.
+pub(crate) fn lanes(rows: &mut Snapshot<'_>, inner: &Inner, served: &Served) -> Result<Lanes> {
+    let now = inner.config.clock.now();
+    let (first, next_due) = {
+        let mut committed = lock(&inner.committed);
+        committed.index.promote(now);
+        rows.view = Arc::clone(&committed.view);
+        let full = committed.index.lanes.iter().filter(|(lane, _)| served.covers(&lane.queue));
+        let first = |(lane, of): (&Lane, &crate::memory::LaneState)| {
+            let (level, eligible_at, depth) = of.head()?;
+            Some(First { lane: lane.clone(), request: Arc::clone(&of.request), level, eligible_at, depth })
+        };
+        (full.filter_map(first).collect::<Vec<_>>(), committed.index.next_due(&Delta::default()))
     };
-    let mut heads = Vec::with_capacity(full.len());
-    for (key, of) in full {
-        heads.extend(head(rows, index, &key, of)?);
+    let mut heads = Vec::with_capacity(first.len());
+    for first in first {
+        heads.extend(head(rows, inner, first)?);
     }
-    Ok(Lanes { heads, next_due: next_due(rows)? })
+    Ok(Lanes { heads, next_due })
 }
 
-fn head(
-    rows: &mut Snapshot<'_>,
-    index: &Mutex<Index>,
-    key: &[u8],
-    of: LaneState,
-) -> Result<Option<LaneHead>> {
-    let policy = rows.policy(&of.lane)?;
+/// What is ready in a lane.
+struct First {
+    lane: Lane,
+    request: Arc<Request>,
+    level: Priority,
+    eligible_at: Timestamp,
+    depth: u64,
+}
+
+/// Holds what is ready in a lane to its policy and its limits.
+fn head(rows: &mut Snapshot<'_>, inner: &Inner, first: First) -> Result<Option<LaneHead>> {
+    let First { lane, request, level, eligible_at, mut depth } = first;
+    let policy = rows.policy(&lane)?;
     if policy.as_ref().is_some_and(|policy| policy.paused) {
         return Ok(None);
     }
-    let Some((level, eligible_at)) = first(rows, key)? else { return Ok(None) };
-    let mut depth = of.levels.get(&level).copied().unwrap_or(1);
-    for limited in limits_of(&of.lane.tenant, &of.request.limit_keys) {
+    for limited in limits_of(&lane.tenant, &request.limit_keys) {
         if let Some(limit) = rows.limit(&limited)? {
-            let used = lock(index).in_use.get(&limited).copied().unwrap_or(0);
+            let used = lock(&inner.committed).index.in_use.get(&limited).copied().unwrap_or(0);
             depth = depth.min(u64::from(limit.max).saturating_sub(used));
         }
     }
     let weight = policy.map_or(1, |policy| policy.weight);
-    let head = LaneHead { lane: of.lane, request: of.request, level, depth, eligible_at, weight };
-    Ok((depth > 0).then_some(head))
+    Ok((depth > 0).then_some(LaneHead { lane, request, level, depth, eligible_at, weight }))
 }
 
-fn first(rows: &mut Snapshot<'_>, lane: &[u8]) -> Result<Option<(Priority, Timestamp)>> {
-    let mut first = None;
-    rows.scan_prefix(Tab::Ready, lane, |key, _| {
-        let (_, level, at, _) = key::split_ready(key).ok_or_else(|| corrupt("store.lanes", "a short key"))?;
-        first = Some((level, at));
-        Ok(false)
-    })?;
-    Ok(first)
+/// Returns what an owner holds.
+pub(crate) fn leases_of(rows: &mut Snapshot<'_>, inner: &Inner, owner: &Lease) -> Result<Vec<Claimed>> {
+    let ids: Vec<JobId> = {
+        let committed = lock(&inner.committed);
+        rows.view = Arc::clone(&committed.view);
+        committed.index.leases.get(owner).into_iter().flatten().copied().collect()
+    };
+    rows.held(&ids)
 }

@@ -1,35 +1,47 @@
 //! Lists of jobs: several index ranges, each in order, merged into one.
 
 use std::collections::BinaryHeap;
+use std::ops::Bound;
+use std::sync::Arc;
 
-use hodei_core::job::{Job, Output, State};
+use hodei_core::job::{Job, JobSummary, Output, State};
 use hodei_core::store::{Counts, Cursor, Order, Page, Query, Scope};
-use hodei_core::{Error, Fault, JobId, Result, Tenant};
+use hodei_core::{Error, Fault, JobId, Result, Tenant, Timestamp};
 
 use crate::codec;
 use crate::error::{corrupt, failed};
+use crate::inner::Inner;
 use crate::key;
 use crate::reader::Snapshot;
 use crate::rows::Rows;
+use crate::sync::lock;
 use crate::table::Tab;
 
 /// How many rows a page looks at before it is returned short.
 const EXAMINED_MAX: usize = 10_000;
 
+/// How many places of a list are looked up in one go.
+const TOGETHER: usize = 1_024;
+
 /// (created_at, id) as the last bytes of a key: the place of a job in every list.
 type Place = [u8; 24];
+/// A job's place, and its state where the list tells it.
+type Listed = (Place, Option<State>);
 /// The places of one range of an index, in the order of the query.
-type Places = Box<dyn Iterator<Item = Result<Place>>>;
+type Places<'p> = Box<dyn Iterator<Item = Result<Listed>> + 'p>;
 
 /// Returns how many rows a page may have to read, where so many tenants have jobs.
 pub(crate) fn rows_of(scope: &Scope, query: &Query, tenants: usize) -> usize {
-    let filtered =
-        query.queue.is_some() || query.name.is_some() || (query.pipeline.is_some() && query.state.is_some());
     let ranges = match scope {
         Scope::Tenant(_) => 1,
         Scope::All => tenants.saturating_mul(State::ALL.len()),
     };
-    if filtered { EXAMINED_MAX } else { query.limit.saturating_mul(2).saturating_add(ranges) }
+    if is_filtered(query) { EXAMINED_MAX } else { query.limit.saturating_mul(2).saturating_add(ranges) }
+}
+
+/// Says whether a list may name jobs that the query does not let through.
+fn is_filtered(query: &Query) -> bool {
+    query.queue.is_some() || query.name.is_some() || (query.pipeline.is_some() && query.state.is_some())
 }
 
 /// Reads jobs in full.
@@ -57,32 +69,63 @@ pub(crate) fn outputs(rows: &mut Snapshot<'_>, scope: &Scope, ids: &[JobId]) -> 
 }
 
 /// Reads a page of a list.
-pub(crate) fn page(rows: &mut Snapshot<'_>, scope: &Scope, query: &Query) -> Result<Page> {
+pub(crate) fn page(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope, query: &Query) -> Result<Page> {
     if query.limit == 0 || query.limit > Query::LIMIT_MAX {
         let fault = Fault::new("limit", "out_of_range").limit(Query::LIMIT_MAX as u64);
         return Err(Error::invalid("store.query", vec![fault]));
     }
     let after = query.after.as_ref().map(place_of).transpose()?;
-    let mut list = Merged::open(rows, scope, query, after)?;
+    let open = open_places(rows, inner, scope, query, after)?;
+    let mut list = Merged::open(rows, scope, query, open, after)?;
     let mut page = Page { jobs: Vec::new(), next: None };
-    let mut last = None;
-    let mut examined = 0;
-    while let Some(place) = list.next()? {
-        if page.jobs.len() == query.limit || examined == EXAMINED_MAX as u64 {
-            page.next = last.map(|last: Place| Cursor::from_bytes(last.to_vec()));
-            break;
+    let (mut last, mut examined): (Option<Place>, usize) = (None, 0);
+    loop {
+        let wanted = if is_filtered(query) { TOGETHER } else { query.limit - page.jobs.len() };
+        let most = wanted.min(EXAMINED_MAX - examined);
+        let places: Vec<Listed> = list.by_ref().take(most).collect::<Result<_>>()?;
+        examined += places.len();
+        rows.count(places.len() as u64);
+        for ((place, _), summary) in places.iter().zip(summaries(rows, &places)?) {
+            if page.jobs.len() == query.limit {
+                page.next = last.map(|last| Cursor::from_bytes(last.to_vec()));
+                return Ok(page);
+            }
+            last = Some(*place);
+            page.jobs.extend(Some(summary).filter(|of| scope.covers(&of.tenant) && query.matches(of)));
         }
-        examined += 1;
-        last = Some(place);
-        let id = key::last_id(&place).ok_or_else(short)?;
-        let head = rows.head(id)?.filter(|head| key::last_time(&place) == Some(head.job.created_at));
-        let head = head.ok_or_else(|| corrupt("store.query", "a listed job that is not there"))?;
-        if scope.covers(&head.job.tenant) {
-            page.jobs.extend(Some(head.summary()).filter(|summary| query.matches(summary)));
+        if places.len() < most {
+            return Ok(page);
+        }
+        if page.jobs.len() == query.limit || examined == EXAMINED_MAX {
+            if list.next().transpose()?.is_some() {
+                page.next = last.map(|last| Cursor::from_bytes(last.to_vec()));
+            }
+            return Ok(page);
         }
     }
-    rows.count(examined);
-    Ok(page)
+}
+
+/// Reads what lists show of the jobs at places. A job that is not as its list says is damage.
+fn summaries(rows: &mut Snapshot<'_>, places: &[Listed]) -> Result<Vec<JobSummary>> {
+    let mut ids = Vec::with_capacity(places.len());
+    for (number, (place, _)) in places.iter().enumerate() {
+        ids.push((key::last_id(place).ok_or_else(short)?, number));
+    }
+    ids.sort_unstable();
+    let sorted: Vec<JobId> = ids.iter().map(|(id, _)| *id).collect();
+    let mut summaries: Vec<Option<JobSummary>> = vec![None; places.len()];
+    for (head, (_, number)) in rows.heads(&sorted)?.into_iter().zip(ids) {
+        let (place, state) = places[number];
+        let Some(head) = head.filter(|head| key::last_time(&place) == Some(head.job.created_at)) else {
+            continue;
+        };
+        let head = if state.is_none() && head.is_newborn() { rows.confirm(head)? } else { head };
+        if state.is_none_or(|state| state == head.job.state) {
+            summaries[number] = Some(head.summary());
+        }
+    }
+    let missing = || corrupt("store.query", "a job that is not as it is listed");
+    summaries.into_iter().map(|summary| summary.ok_or_else(missing)).collect()
 }
 
 fn short() -> Error {
@@ -98,31 +141,42 @@ fn place_of(cursor: &Cursor) -> Result<Place> {
 }
 
 /// Ranges merged by place.
-struct Merged {
-    ranges: Vec<Places>,
+struct Merged<'p> {
+    ranges: Vec<Places<'p>>,
     /// The next place of each range, turned over where the oldest comes first, so that the greatest is the next.
-    next: BinaryHeap<(Place, usize)>,
+    next: BinaryHeap<(Place, usize, Option<State>)>,
     order: Order,
 }
 
-impl Merged {
+impl<'p> Merged<'p> {
+    /// Merges ranges that are each in an order.
+    fn of(ranges: Vec<Places<'p>>, order: Order) -> Result<Self> {
+        let mut merged = Self { next: BinaryHeap::with_capacity(ranges.len()), ranges, order };
+        (0..merged.ranges.len()).try_for_each(|number| merged.refill(number))?;
+        Ok(merged)
+    }
+
     /// Opens the narrowest ranges that have every job of the query, after a place.
-    fn open(rows: &mut Snapshot<'_>, scope: &Scope, query: &Query, after: Option<Place>) -> Result<Self> {
-        let mut ranges = Vec::new();
+    fn open(
+        rows: &mut Snapshot<'_>,
+        scope: &Scope,
+        query: &Query,
+        open: Vec<Listed>,
+        after: Option<Place>,
+    ) -> Result<Self> {
+        let mut ranges: Vec<Places<'p>> = vec![Box::new(open.into_iter().map(Ok))];
         if let Some(pipeline) = query.pipeline {
-            ranges.push(range(rows, Tab::Pipelines, pipeline.as_bytes(), query.order, after)?);
+            ranges.push(range(rows, Tab::Pipelines, pipeline.as_bytes(), query.order, after, None)?);
         } else {
-            let wanted = |state: &State| query.state.is_none_or(|only| only == *state);
+            let wanted = |state: &State| state.is_terminal() && query.state.is_none_or(|only| only == *state);
             for (tenant, counts) in tenants(rows, scope)? {
                 for state in State::ALL.into_iter().filter(wanted).filter(|state| counts.of(*state) > 0) {
                     let prefix = key::state_prefix(&tenant, state);
-                    ranges.push(range(rows, Tab::ByState, &prefix, query.order, after)?);
+                    ranges.push(range(rows, Tab::Ended, &prefix, query.order, after, Some(state))?);
                 }
             }
         }
-        let mut merged = Self { next: BinaryHeap::with_capacity(ranges.len()), ranges, order: query.order };
-        (0..merged.ranges.len()).try_for_each(|number| merged.refill(number))?;
-        Ok(merged)
+        Self::of(ranges, query.order)
     }
 
     fn turned(&self, place: Place) -> Place {
@@ -134,17 +188,57 @@ impl Merged {
 
     fn refill(&mut self, number: usize) -> Result<()> {
         if let Some(place) = self.ranges[number].next() {
-            let place = self.turned(place?);
-            self.next.push((place, number));
+            let (place, state) = place?;
+            self.next.push((self.turned(place), number, state));
         }
         Ok(())
     }
+}
 
-    fn next(&mut self) -> Result<Option<Place>> {
-        let Some((place, number)) = self.next.pop() else { return Ok(None) };
-        self.refill(number)?;
-        Ok(Some(self.turned(place)))
+impl Iterator for Merged<'_> {
+    type Item = Result<Listed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (place, number, state) = self.next.pop()?;
+        Some(self.refill(number).map(|()| (self.turned(place), state)))
     }
+}
+
+/// Returns the first places of open jobs after a place, as many as a page may look at; from here on the rows are those of
+/// the same commit.
+fn open_places(
+    rows: &mut Snapshot<'_>,
+    inner: &Inner,
+    scope: &Scope,
+    query: &Query,
+    after: Option<Place>,
+) -> Result<Vec<Listed>> {
+    let committed = lock(&inner.committed);
+    rows.view = Arc::clone(&committed.view);
+    if query.pipeline.is_some() {
+        return Ok(Vec::new());
+    }
+    let index = &committed.index;
+    let after = after.and_then(|after| key::last_time(&after).zip(key::last_id(&after)));
+    let tenants: Vec<&Tenant> = match scope {
+        Scope::Tenant(tenant) => vec![tenant],
+        Scope::All => index.counts.keys().collect(),
+    };
+    let wanted = |state: &State| !state.is_terminal() && query.state.is_none_or(|only| only == *state);
+    let mut lists: Vec<Places<'_>> = Vec::new();
+    for tenant in tenants {
+        for state in State::ALL.into_iter().filter(wanted) {
+            let Some(list) = index.list(tenant, state) else { continue };
+            let place = move |(at, id): &(Timestamp, JobId)| Ok((key::at(*at, *id), Some(state)));
+            let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+            lists.push(match query.order {
+                Order::OldestFirst => Box::new(list.range((after, Bound::Unbounded)).map(place)),
+                Order::NewestFirst => Box::new(list.range((Bound::Unbounded, after)).rev().map(place)),
+            });
+        }
+    }
+    let most = if is_filtered(query) { EXAMINED_MAX } else { query.limit };
+    Merged::of(lists, query.order)?.take(most.saturating_add(1)).collect()
 }
 
 /// Returns the tenants of a scope and how many jobs they have in each state, as of the snapshot.
@@ -169,7 +263,8 @@ fn range(
     prefix: &[u8],
     order: Order,
     after: Option<Place>,
-) -> Result<Places> {
+    state: Option<State>,
+) -> Result<Places<'static>> {
     let place = after.map(|place| [prefix, &place].concat());
     let (from, until) = match (order, place) {
         // The first key behind another is that key with a zero at its end.
@@ -181,10 +276,10 @@ fn range(
         (_, None) => (prefix.to_vec(), key::behind(prefix)),
     };
     let bounds = crate::rows::Span::from((Some(from.as_slice()), until.as_deref())).bounds();
-    let range = rows.table(tab)?.range::<&[u8]>(bounds).map_err(failed("store.query"))?;
-    let place = |row: std::result::Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
+    let range = rows.view.table(tab)?.range::<&[u8]>(bounds).map_err(failed("store.query"))?;
+    let place = move |row: std::result::Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
         let (key, _): (_, redb::AccessGuard<'_, &[u8]>) = row.map_err(failed("store.query"))?;
-        key.value().last_chunk::<24>().copied().ok_or_else(short)
+        key.value().last_chunk::<24>().map(|place| (*place, state)).ok_or_else(short)
     };
     Ok(match order {
         Order::OldestFirst => Box::new(range.map(place)),

@@ -1,12 +1,10 @@
 //! What operators set.
 
-use std::sync::Mutex;
-
 use hodei_core::Result;
 use hodei_core::store::{Limit, LimitUse, QueuePolicy, Schedule, Scope};
 
 use crate::codec;
-use crate::index::Index;
+use crate::inner::Inner;
 use crate::key;
 use crate::reader::Snapshot;
 use crate::rows::Rows;
@@ -33,9 +31,9 @@ pub(crate) fn queues(rows: &mut Snapshot<'_>, scope: &Scope) -> Result<Vec<Queue
 }
 
 /// Lists the limits that somebody set, with their use.
-pub(crate) fn limits(rows: &mut Snapshot<'_>, index: &Mutex<Index>, scope: &Scope) -> Result<Vec<LimitUse>> {
+pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> Result<Vec<LimitUse>> {
     let limits = all(rows, Tab::Limits, scope, codec::limit)?;
-    let index = lock(index);
+    let index = &lock(&inner.committed).index;
     let with_use = |limit: Limit| {
         let used = index.in_use.get(&(limit.tenant.clone(), limit.key.as_str().into())).copied().unwrap_or(0);
         LimitUse { limit, in_use: u32::try_from(used).unwrap_or(u32::MAX) }

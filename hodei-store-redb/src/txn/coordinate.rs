@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use hodei_core::job::{Epoch, Lease};
 use hodei_core::store::{Beat, OWNER_TTL_MIN, Term};
-use hodei_core::{Error, Fault, Name, OwnerId, Result, Timestamp};
+use hodei_core::{Error, Fault, JobId, Name, OwnerId, Result, Timestamp};
 
 use super::work::Work;
 use crate::codec::{self, OwnerRow, TermRow};
 use crate::error::corrupt;
-use crate::key;
+use crate::memory::Index;
 use crate::rows::{Rows, Span};
-use crate::sync::lock;
 use crate::table::{META_INCARNATION, Tab};
 
 /// An end of life that is over at any time.
@@ -28,12 +27,8 @@ impl Work<'_, '_> {
 
     /// Says whether an owner is registered and alive in this very incarnation.
     pub(super) fn is_alive(&mut self, lease: &Lease) -> Result<bool> {
-        self.lives(lease.owner.name().as_str(), lease.incarnation)
-    }
-
-    pub(super) fn lives(&mut self, owner: &str, incarnation: u64) -> Result<bool> {
-        let now = self.now.as_micros();
-        Ok(self.owner(owner)?.is_some_and(|row| row.incarnation == incarnation && row.expires_at > now))
+        let (now, row) = (self.now.as_micros(), self.owner(lease.owner.name().as_str())?);
+        Ok(row.is_some_and(|row| row.incarnation == lease.incarnation && row.expires_at > now))
     }
 
     /// Says whether a term still holds.
@@ -79,7 +74,7 @@ pub(crate) fn register(work: &mut Work<'_, '_>, owner: &OwnerId, ttl: Duration) 
         let limit = u64::try_from(OWNER_TTL_MIN.as_millis()).unwrap_or(u64::MAX);
         return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_small").limit(limit)]));
     }
-    let last = work.delta.incarnation.unwrap_or_else(|| lock(work.context.index).incarnation);
+    let last = work.delta.incarnation.unwrap_or_else(|| work.look(|index| index.incarnation));
     let incarnation = last + 1;
     work.put(Tab::Meta, META_INCARNATION, &codec::number_row(incarnation)?)?;
     work.delta.incarnation = Some(incarnation);
@@ -98,12 +93,10 @@ pub(crate) fn beat(work: &mut Work<'_, '_>, owners: &[Lease], ttl: Duration) -> 
         }
         let expires_at = work.now.saturating_add(ttl).as_micros();
         work.put_owner(lease.owner.name().as_str(), OwnerRow { incarnation: lease.incarnation, expires_at })?;
-        let mut cancel = Vec::new();
-        work.scan_prefix(Tab::Cancels, &key::lease_prefix(lease), |key, row| {
-            let id = key::last_id(key).ok_or_else(|| corrupt("store.beat", "a short key"))?;
-            cancel.push((id, Epoch::from_number(codec::number(row)?)));
-            Ok(true)
-        })?;
+        let asked = |index: &Index| -> Vec<(JobId, Epoch)> {
+            index.cancels.get(lease).into_iter().flatten().map(|(id, epoch)| (*id, *epoch)).collect()
+        };
+        let cancel = work.look(asked);
         beats.push(Beat { alive: true, cancel });
     }
     Ok(beats)

@@ -1,5 +1,6 @@
 //! Settling, claiming, cancelling, redriving.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::job::{NewJob, State, rules};
@@ -10,21 +11,18 @@ use hodei_core::store::{
 use hodei_core::{JobId, Result};
 
 use super::submit::Room;
-use super::work::{Was, Work, first_time, floor_byte};
-use crate::codec;
+use super::work::Work;
+use crate::codec::{self, Fixed, Head};
 use crate::error::corrupt;
-use crate::index::limits_of;
-use crate::key;
-use crate::rows::{Rows, Span};
+use crate::memory::{Place, Standing, Waiting, limits_of};
+use crate::rows::Rows;
 use crate::sync::lock;
 use crate::table::Tab;
 
-/// How many delayed jobs one transaction moves into their lanes at most; the next one goes on.
-const PROMOTE_MAX: usize = 10_000;
-
 /// Applies what an owner reports, then claims for it.
 pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<Exchanged> {
-    promote(work)?;
+    let now = work.now;
+    lock(work.context.committed).index.promote(now);
     let mut done = Exchanged::default();
     done.applied.reserve(exchange.transitions.len());
     for transition in &exchange.transitions {
@@ -39,37 +37,13 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
             work.write_out()?;
         }
     }
-    done.next_due = first_time(work, Tab::Due)?;
+    done.next_due = work.look(|index| index.next_due(&work.delta));
     Ok(done)
 }
 
-/// Moves delayed jobs whose time has come into their lanes.
-pub(crate) fn promote(work: &mut Work<'_, '_>) -> Result<()> {
-    let mut due = Vec::new();
-    let now = work.now;
-    work.scan(Tab::Due, Span::ALL, |key, row| {
-        let at = key::last_time(key).ok_or_else(|| corrupt("store.promote", "a short key"))?;
-        if at <= now && due.len() < PROMOTE_MAX {
-            due.push((key.to_vec(), codec::place(row)?.to_vec()));
-            Ok(true)
-        } else {
-            Ok(false)
-        }
-    })?;
-    for (due, ready) in due {
-        let (lane, level, ..) =
-            key::split_ready(&ready).ok_or_else(|| corrupt("store.promote", "a short place"))?;
-        work.remove(Tab::Due, &due)?;
-        work.delta.waiting(lane, -1);
-        work.put(Tab::Ready, &ready, &[])?;
-        work.delta.ready(lane, level, 1);
-    }
-    Ok(())
-}
-
 fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Change>) -> Result<Applied> {
-    let Some(mut head) = work.head(transition.job)? else { return Ok(Applied::NotFound) };
-    let was = Was::of(&head);
+    let Some(mut head) = work.current(transition.job)? else { return Ok(Applied::NotFound) };
+    let was = Standing::of(&head);
     let (applied, change) = rules::apply(&mut head.job, transition, work.now);
     let Some(change) = change else { return Ok(applied) };
     let tenant = head.job.tenant.clone();
@@ -86,11 +60,11 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
 }
 
 /// Returns how many jobs of a lane its policy and its limits let through; `u64::MAX` without limits.
-fn room(work: &mut Work<'_, '_>, pick: &Pick, lane: &[u8]) -> Result<u64> {
+fn room(work: &mut Work<'_, '_>, pick: &Pick) -> Result<u64> {
     if work.policy(&pick.lane)?.is_some_and(|policy| policy.paused) {
         return Ok(0);
     }
-    let Some(keys) = work.limit_keys(lane) else { return Ok(0) };
+    let Some(keys) = work.limit_keys(&pick.lane) else { return Ok(0) };
     let mut room = u64::MAX;
     for of in limits_of(&pick.lane.tenant, &keys) {
         if let Some(limit) = work.limit(&of)? {
@@ -100,43 +74,63 @@ fn room(work: &mut Work<'_, '_>, pick: &Pick, lane: &[u8]) -> Result<u64> {
     Ok(room)
 }
 
-/// How many more keys than wanted are looked at in one go: jobs past their deadline do not count.
-const LOOK: usize = 32;
+/// How many jobs past their deadline one claim passes over at most. They are gone when they are reaped.
+const LATE_MAX: usize = 4_096;
 
 fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut Exchanged) -> Result<()> {
-    let lane = key::lane_of(&pick.lane);
-    let wanted = room(work, pick, &lane)?.min(u64::from(pick.n));
+    let wanted = room(work, pick)?.min(u64::from(pick.n));
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-    let mut end = lane.clone();
-    end.push(floor_byte(pick.floor) + 1);
-    let mut from = lane;
-    let mut claimed = 0;
-    while claimed < wanted {
-        let most = (wanted - claimed).saturating_add(LOOK);
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        work.scan(Tab::Ready, (Some(from.as_slice()), Some(end.as_slice())).into(), |key, _| {
-            keys.push(key.to_vec());
-            Ok(keys.len() < most)
-        })?;
-        let Some(last) = keys.last() else { break };
-        from.clone_from(last);
-        from.push(0);
-        for key in &keys {
-            if claimed == wanted {
-                break;
-            }
-            let id = key::last_id(key).ok_or_else(|| corrupt("store.claim", "a short key"))?;
-            match claim_one(work, exchange, id, claimed == 0, done)? {
+    let (mut after, mut claimed, mut late) = (None, 0, 0);
+    while claimed < wanted && late <= LATE_MAX {
+        let most = wanted - claimed;
+        let found = work.look(|index| index.candidates(&work.delta, &pick.lane, pick.floor, after, most));
+        after = found.last().map(|(place, _)| *place);
+        let all = found.len() < most;
+        let now = work.now;
+        let in_time = |(_, waiting): &&(Place, Waiting)| waiting.deadline.is_none_or(|at| at > now);
+        let ids: Vec<(JobId, bool)> =
+            found.iter().filter(in_time).map(|(place, waiting)| (place.id, waiting.newborn)).collect();
+        late += found.len() - ids.len();
+        let mut newborn = newborn(work, &ids)?;
+        for (id, _) in ids {
+            match claim_one(work, exchange, id, newborn.remove(&id), claimed == 0, done)? {
                 Took::Job => claimed += 1,
                 Took::Last => return Ok(()),
                 Took::Nothing => {}
             }
         }
-        if keys.len() < most {
+        if all {
             break;
         }
     }
     Ok(())
+}
+
+/// Brings the jobs that are as they were born: those that are not remembered are read in one go.
+fn newborn(work: &mut Work<'_, '_>, ids: &[(JobId, bool)]) -> Result<HashMap<JobId, (Head, Fixed)>> {
+    let mut jobs = HashMap::with_capacity(ids.len());
+    let mut unknown = Vec::new();
+    {
+        let mut recent = lock(work.context.recent);
+        for (id, _) in ids.iter().filter(|(_, newborn)| *newborn) {
+            match recent.take(*id) {
+                Some(known) => drop(jobs.insert(*id, known)),
+                None => unknown.push(*id),
+            }
+        }
+    }
+    unknown.sort_unstable();
+    let recent = work.context.recent;
+    let mut names = std::mem::take(work.names());
+    work.seek(Tab::Born, unknown.iter().map(|id| &id.as_bytes()[..]), |number, row| {
+        let id = unknown[number];
+        let (head, fixed) = codec::born(id, row, &mut names, |spec| lock(recent).spec(spec))?;
+        lock(recent).know(&fixed.spec);
+        jobs.insert(id, (head, fixed));
+        Ok(())
+    })?;
+    *work.names() = names;
+    Ok(jobs)
 }
 
 /// What trying to claim a job means for its pick.
@@ -150,26 +144,26 @@ fn claim_one(
     work: &mut Work<'_, '_>,
     exchange: &Exchange,
     id: JobId,
+    newborn: Option<(Head, Fixed)>,
     first: bool,
     done: &mut Exchanged,
 ) -> Result<Took> {
     let missing = || corrupt("store.claim", "ready work without its job");
-    let mut head = work.head(id)?.ok_or_else(missing)?;
-    if head.job.deadline.is_some_and(|deadline| deadline <= work.now) {
-        return Ok(Took::Nothing);
-    }
+    let (mut head, fixed) = match newborn {
+        Some((head, fixed)) => (head, Some(fixed)),
+        None => (work.current(id)?.ok_or_else(missing)?, None),
+    };
     let lost_before = head.job.lost_count > 0;
     if lost_before && !first {
         return Ok(Took::Last);
     }
-    let was = Was::of(&head);
+    let was = Standing::of(&head);
     let Some(change) = rules::claim(&mut head.job, exchange.owner.clone(), work.now) else {
         return Ok(Took::Nothing);
     };
     work.note(change, &mut done.changes);
     work.keep(Some(was), head.clone());
-    let known = lock(work.context.recent).take(id);
-    let fixed = match known {
+    let fixed = match fixed {
         Some(fixed) => fixed,
         None => work.fixed(id)?,
     };
@@ -188,11 +182,11 @@ pub(crate) fn cancel(
 ) -> Result<Committed<CancelReply>> {
     let mut done = Committed::default();
     for id in jobs {
-        let Some(mut head) = work.head(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {
+        let Some(mut head) = work.current(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {
             done.replies.push(CancelReply::NotFound);
             continue;
         };
-        let (was, asked_before) = (Was::of(&head), head.job.cancel_requested);
+        let (was, asked_before) = (Standing::of(&head), head.job.cancel_requested);
         let (reply, change) = rules::cancel(&mut head.job, work.now);
         match change {
             Some(change) => work.transit(was, head, change, &mut done.changes)?,
@@ -208,13 +202,14 @@ pub(crate) fn cancel(
 pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) -> Result<Committed<Redriven>> {
     let mut done = Committed::default();
     for id in jobs {
-        let Some(mut head) = work.head(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {
+        let Some(mut head) = work.current(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {
             done.replies.push(Redriven::NotFound);
             continue;
         };
-        let was = Was::of(&head);
+        let was = Standing::of(&head);
         let reply = match rules::redrive(&mut head.job, work.now) {
             Some(change) => {
+                head.batch = work.open(*id);
                 work.transit(was, head, change, &mut done.changes)?;
                 Redriven::Done
             }

@@ -1,16 +1,16 @@
 //! Reaping, firing, pruning: fenced by a term.
 
-use hodei_core::job::{NewJob, State, rules};
+use hodei_core::job::{Lease, NewJob, rules};
 use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Term};
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
 use super::submit::Room;
-use super::work::{Was, Work};
+use super::work::Work;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
 use crate::key;
+use crate::memory::{Index, Standing};
 use crate::rows::{Rows, Span};
-use crate::sync::lock;
 use crate::table::{META_FLOOR, Tab};
 
 /// Takes jobs back from dead owners and fails those whose deadline has passed.
@@ -21,12 +21,16 @@ pub(crate) fn reap(work: &mut Work<'_, '_>, term: &Term, lost_max: u16, limit: u
     let mut done = Reaped::default();
     let mut left = limit;
     for owner in dead_owners(work)? {
-        let ids = work.first_ids(Tab::Leases, &owner, left.saturating_add(1))?;
+        let first = |index: &Index| -> Vec<JobId> {
+            let held = index.leases.get(&owner).into_iter().flatten();
+            held.take(left.saturating_add(1)).copied().collect()
+        };
+        let ids = work.look(first);
         done.more |= ids.len() > left;
         for id in ids.into_iter().take(left) {
             left -= 1;
-            let Some(mut head) = work.head(id)? else { continue };
-            let was = Was::of(&head);
+            let Some(mut head) = work.current(id)? else { continue };
+            let was = Standing::of(&head);
             if let Some(change) = rules::lose(&mut head.job, lost_max, work.now) {
                 work.transit(was, head, change, &mut done.changes)?;
             }
@@ -37,45 +41,28 @@ pub(crate) fn reap(work: &mut Work<'_, '_>, term: &Term, lost_max: u16, limit: u
     Ok(done)
 }
 
-/// Returns the prefixes of the leases whose owners are dead: one step per owner, however many jobs it holds.
-fn dead_owners(work: &mut Work<'_, '_>) -> Result<Vec<Vec<u8>>> {
+/// Returns the dead owners that hold something.
+fn dead_owners(work: &mut Work<'_, '_>) -> Result<Vec<Lease>> {
     let mut dead = Vec::new();
-    let mut from: Vec<u8> = Vec::new();
-    loop {
-        let mut found = None;
-        work.scan(Tab::Leases, (Some(from.as_slice()), None).into(), |key, _| {
-            let (owner, incarnation) =
-                key::split_lease(key).ok_or_else(|| corrupt("store.reap", "a short key"))?;
-            found = Some((owner.to_owned(), incarnation, key[..key.len() - 16].to_vec()));
-            Ok(false)
-        })?;
-        let Some((owner, incarnation, prefix)) = found else { return Ok(dead) };
-        let behind = key::behind(&prefix);
-        if !work.lives(&owner, incarnation)? {
-            dead.push(prefix);
+    for owner in work.look(|index| index.leases.keys().cloned().collect::<Vec<_>>()) {
+        if !work.is_alive(&owner)? {
+            dead.push(owner);
         }
-        let Some(behind) = behind else { return Ok(dead) };
-        from = behind;
     }
+    Ok(dead)
 }
 
 fn expire_deadlines(work: &mut Work<'_, '_>, left: usize, done: &mut Reaped) -> Result<()> {
-    let (now, mut passed, mut more) = (work.now, Vec::new(), false);
-    work.scan(Tab::Deadlines, Span::ALL, |key, _| {
-        let at = key::last_time(key).ok_or_else(|| corrupt("store.reap", "a short key"))?;
-        if at > now {
-            return Ok(false);
-        }
-        more = passed.len() == left;
-        if !more {
-            passed.push(key::last_id(key).ok_or_else(|| corrupt("store.reap", "a short key"))?);
-        }
-        Ok(!more)
-    })?;
-    done.more |= more;
-    for id in passed {
-        let Some(mut head) = work.head(id)? else { continue };
-        let was = Was::of(&head);
+    let now = work.now;
+    let passed = |index: &Index| -> Vec<JobId> {
+        let passed = index.deadlines.iter().take_while(|(at, _)| *at <= now);
+        passed.take(left.saturating_add(1)).map(|(_, id)| *id).collect()
+    };
+    let passed = work.look(passed);
+    done.more |= passed.len() > left;
+    for id in passed.into_iter().take(left) {
+        let Some(mut head) = work.current(id)? else { continue };
+        let was = Standing::of(&head);
         if let Some(change) = rules::expire(&mut head.job, work.now) {
             work.transit(was, head, change, &mut done.changes)?;
         }
@@ -122,63 +109,91 @@ pub(crate) fn prune(
     let mut done = Pruned::default();
     prune_jobs(work, retention, limit, &mut done)?;
     prune_changes(work, retention, limit, &mut done)?;
-    prune_lanes(work, limit)?;
+    work.delta.forget_idle = true;
     prune_owners(work, limit)?;
     Ok(done)
 }
 
+/// How many jobs that may not go yet one call passes over at most, beyond those that it removes; the next one goes on
+/// behind them.
+const EXAMINED_MAX: usize = 4_096;
+
 fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
     let cutoff = work.now.saturating_sub(retention.jobs.max(Retention::KEYS_MIN));
-    let mut tenants: Vec<Tenant> = lock(work.context.index).counts.keys().cloned().collect();
-    tenants.extend(work.delta.counts.keys().cloned());
-    tenants.sort();
-    tenants.dedup();
-    let mut left = limit;
-    for tenant in &tenants {
-        for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
-            let mut list = Old { from: key::state_prefix(tenant, state), tenant, state, cutoff };
-            while let Some(id) = list.next(work)? {
-                let Some(head) = work.head(id)?.filter(|head| head.job.moved_at <= cutoff) else { continue };
-                if !children_ended(work, id)? {
-                    continue;
-                }
-                if left == 0 {
-                    done.more = true;
-                    return Ok(());
-                }
-                left -= 1;
-                forget(work, &head)?;
-                done.jobs += 1;
-            }
+    let from = work.look(|index| index.prune_from.clone());
+    let (mut left, mut examined) = (limit, limit.saturating_add(EXAMINED_MAX));
+    let mut list = Old { begun: from.clone(), from, cutoff, around: false };
+    loop {
+        let here = list.from.clone();
+        let Some(id) = list.next(work)? else {
+            list.from.clear();
+            break;
+        };
+        let goes = match work.head(id)?.filter(|head| head.job.moved_at <= cutoff) {
+            Some(head) if children_ended(work, id)? => Some(head),
+            _ => None,
+        };
+        if examined == 0 || (left == 0 && goes.is_some()) {
+            // The next call begins with this one.
+            list.from = here;
+            done.more = true;
+            break;
+        }
+        examined -= 1;
+        if let Some(head) = goes {
+            left -= 1;
+            forget(work, &head)?;
+            done.jobs += 1;
+            done.gone.push((head.job.tenant.clone(), id));
         }
     }
+    work.delta.prune_from = Some(list.from);
     Ok(())
 }
 
-/// Goes through a list from the oldest job on, a row at a time: however long it is, no more is read than is removed.
-struct Old<'t> {
-    tenant: &'t Tenant,
-    state: State,
-    cutoff: Timestamp,
+/// Goes once round the lists of what has ended, each from the oldest job on, a row at a time: however long they are, no
+/// more is read than is looked at.
+struct Old {
+    /// Where the call before stopped, and this one began.
+    begun: Vec<u8>,
     /// Where to go on.
     from: Vec<u8>,
+    cutoff: Timestamp,
+    /// Whether it has begun again with the first list.
+    around: bool,
 }
 
-impl Old<'_> {
-    /// Returns the next job. Who was created after the cutoff cannot have settled before it.
+impl Old {
+    /// Returns the next job. Who was created after the cutoff cannot have settled before it: the rest of its list is
+    /// left out.
     fn next(&mut self, work: &mut Work<'_, '_>) -> Result<Option<JobId>> {
-        let end = key::behind(&key::state_prefix(self.tenant, self.state));
-        let mut found = None;
-        work.scan(Tab::ByState, (Some(self.from.as_slice()), end.as_deref()).into(), |key, _| {
-            found = Some(key.to_vec());
-            Ok(false)
-        })?;
-        let Some(key) = found else { return Ok(None) };
-        let place = key::last_time(&key).zip(key::last_id(&key));
-        let (at, id) = place.ok_or_else(|| corrupt("store.prune", "a short key"))?;
-        self.from = key;
-        self.from.push(0);
-        Ok((at <= self.cutoff).then_some(id))
+        loop {
+            let mut found = None;
+            work.scan(Tab::Ended, (Some(self.from.as_slice()), None).into(), |key, _| {
+                found = Some(key.to_vec());
+                Ok(false)
+            })?;
+            let Some(key) = found else {
+                if self.around || self.begun.is_empty() {
+                    return Ok(None);
+                }
+                self.around = true;
+                self.from.clear();
+                continue;
+            };
+            if self.around && key >= self.begun {
+                return Ok(None);
+            }
+            let place = key::last_time(&key).zip(key::last_id(&key));
+            let (at, id) = place.ok_or_else(|| corrupt("store.prune", "a short key"))?;
+            if at <= self.cutoff {
+                self.from = key;
+                self.from.push(0);
+                return Ok(Some(id));
+            }
+            let behind = key::behind(&key[..key.len() - 24]);
+            self.from = behind.unwrap_or_else(|| vec![u8::MAX]);
+        }
     }
 }
 
@@ -207,8 +222,8 @@ fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     if let Some(pipeline) = job.pipeline {
         work.remove(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, job.id))?;
     }
-    work.remove(Tab::ByState, &key::by_state(&job.tenant, job.state, job.created_at, job.id))?;
-    for tab in [Tab::Specs, Tab::Heads, Tab::Ends] {
+    work.remove(Tab::Ended, &key::ended(&job.tenant, job.state, job.created_at, job.id))?;
+    for tab in [Tab::Born, Tab::Heads, Tab::Ends] {
         work.remove(tab, job.id.as_bytes())?;
     }
     work.delta.moved(&job.tenant, Some(job.state), None);
@@ -221,7 +236,7 @@ fn prune_changes(
     limit: usize,
     done: &mut Pruned,
 ) -> Result<()> {
-    let index_floor = lock(work.context.index).floor;
+    let index_floor = work.look(|index| index.floor);
     let floor = work.delta.floor.unwrap_or(index_floor);
     let surplus = work.next_change.saturating_sub(floor).saturating_sub(retention.changes);
     let remove = surplus.min(limit as u64);
@@ -256,22 +271,6 @@ fn rows_below(work: &mut Work<'_, '_>, floor: u64) -> Result<Vec<u64>> {
     Ok(rows)
 }
 
-/// Removes the rows of lanes in which nothing waits. Lanes that the same transaction touched stay.
-fn prune_lanes(work: &mut Work<'_, '_>, limit: usize) -> Result<()> {
-    let empty: Vec<Vec<u8>> = {
-        let index = lock(work.context.index);
-        let idle = index.lanes.iter().filter(|(_, lane)| lane.levels.is_empty() && lane.waiting == 0);
-        let untouched = idle.filter(|(key, _)| !work.delta.depths.contains_key(*key));
-        untouched.take(limit).map(|(key, _)| key.clone()).collect()
-    };
-    for lane in empty {
-        if work.remove(Tab::Lanes, &lane)? {
-            work.delta.gone_lanes.push(lane);
-        }
-    }
-    Ok(())
-}
-
 /// Removes dead owners that hold nothing: incarnations come from one counter, so none is given out twice.
 fn prune_owners(work: &mut Work<'_, '_>, limit: usize) -> Result<()> {
     let (now, mut dead) = (work.now.as_micros(), Vec::new());
@@ -283,9 +282,9 @@ fn prune_owners(work: &mut Work<'_, '_>, limit: usize) -> Result<()> {
         Ok(dead.len() < limit)
     })?;
     for owner in dead {
-        let mut prefix = owner.clone();
-        prefix.push(0);
-        if work.ids(Tab::Leases, &prefix)?.is_empty() {
+        if !work
+            .look(|index| index.leases.keys().any(|lease| lease.owner.name().as_str().as_bytes() == owner))
+        {
             work.remove(Tab::Owners, &owner)?;
         }
     }

@@ -9,7 +9,7 @@ mod verify;
 mod work;
 
 pub(crate) use coordinate::{beat, expire_all, keep_term, register, retire, take_term};
-pub(crate) use exchange::{cancel, exchange, promote, redrive};
+pub(crate) use exchange::{cancel, exchange, redrive};
 pub(crate) use maintain::{fire, prune, reap};
 pub(crate) use policy::{remove_schedule, set_limit, set_queue, set_schedule};
 pub(crate) use submit::{Room, submit};

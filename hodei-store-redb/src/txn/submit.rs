@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::job::{Fingerprint, NewJob, Parent, State, rules};
+use hodei_core::job::{Fingerprint, JobSpec, NewJob, Parent, State, rules};
 use hodei_core::store::{Change, Committed, Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 
-use super::work::{Was, Work};
+use super::work::Work;
 use crate::codec::{self, Fixed, Head};
 use crate::key;
+use crate::memory::{Index, Standing};
 use crate::rows::Rows;
 use crate::sync::lock;
 use crate::table::Tab;
@@ -17,6 +18,8 @@ use crate::table::Tab;
 /// What a batch has taken so far.
 #[derive(Default)]
 struct Taken<'j> {
+    /// No job that was stored before has a higher id.
+    highest: Option<JobId>,
     ids: HashMap<JobId, &'j NewJob>,
     keys: HashMap<(&'j Tenant, &'j str), JobId>,
     open: HashMap<&'j Tenant, u64>,
@@ -43,7 +46,7 @@ pub(crate) fn submit(
     options: SubmitOptions,
     room: Room,
 ) -> Result<Committed<Submitted>> {
-    let mut taken = Taken::default();
+    let mut taken = Taken { highest: work.highest(), ..Taken::default() };
     let mut replies = Vec::with_capacity(jobs.len());
     for job in jobs {
         let reply = answer(work, job, &taken, room)?;
@@ -65,9 +68,10 @@ pub(crate) fn submit(
     }
     hold_to_limit(work, taken.ids.len(), room.jobs)?;
     let mut changes = Vec::with_capacity(jobs.len());
+    let mut encoded = Encoded::default();
     for (job, reply) in jobs.iter().zip(&replies) {
         if let Submitted::New(_) = reply {
-            admit(work, job.clone(), &mut changes)?;
+            admit(work, job.clone(), &mut encoded, &mut changes)?;
         }
     }
     Ok(Committed { replies, changes })
@@ -78,7 +82,7 @@ fn hold_to_limit(work: &Work<'_, '_>, new: usize, max: u64) -> Result<()> {
         return Ok(());
     }
     let pending: i64 = work.delta.counts.values().flatten().sum();
-    let stored = lock(work.context.index).total().saturating_add_signed(pending);
+    let stored = work.look(Index::total).saturating_add_signed(pending);
     if stored.saturating_add(new as u64) > max {
         return Err(Error::new(ErrorKind::Full, "store.submit").with("max_jobs", max));
     }
@@ -106,7 +110,7 @@ fn answer(work: &mut Work<'_, '_>, job: &NewJob, taken: &Taken<'_>, room: Room) 
     for parent in job.parents.iter() {
         let known = match taken.ids.get(&parent.id) {
             Some(earlier) => earlier.tenant == job.tenant,
-            None => work.head(parent.id)?.is_some_and(|head| head.job.tenant == job.tenant),
+            None => work.current(parent.id)?.is_some_and(|head| head.job.tenant == job.tenant),
         };
         if !known {
             return Ok(Submitted::Refused(Refusal::UnknownParent(parent.id)));
@@ -122,7 +126,9 @@ fn answer(work: &mut Work<'_, '_>, job: &NewJob, taken: &Taken<'_>, room: Room) 
 fn fingerprint_of(work: &mut Work<'_, '_>, id: JobId, taken: &Taken<'_>) -> Result<Option<Fingerprint>> {
     match taken.ids.get(&id) {
         Some(earlier) => Ok(Some(earlier.fingerprint())),
-        None => Ok(work.read(Tab::Specs, id.as_bytes(), codec::fingerprint)?),
+        // Ids ascend: most are higher than all before.
+        None if taken.highest < Some(id) => Ok(None),
+        None => Ok(work.read(Tab::Born, id.as_bytes(), codec::fingerprint)?),
     }
 }
 
@@ -130,8 +136,28 @@ fn compare(job: &NewJob, id: JobId, stored: Fingerprint) -> Submitted {
     if job.fingerprint() == stored { Submitted::Existing(id) } else { Submitted::Conflict(id) }
 }
 
+/// The bytes of the last spec: neighbours often share theirs.
+#[derive(Default)]
+struct Encoded(Option<(Arc<JobSpec>, Vec<u8>)>);
+
+impl Encoded {
+    fn of(&mut self, spec: &Arc<JobSpec>) -> Result<&[u8]> {
+        let known = self.0.take().filter(|(last, _)| Arc::ptr_eq(last, spec));
+        let (_, bytes) = match known {
+            Some(known) => self.0.insert(known),
+            None => self.0.insert((Arc::clone(spec), codec::work_part(spec)?)),
+        };
+        Ok(bytes)
+    }
+}
+
 /// Admits a job that nothing speaks against, told already of those of its parents that have settled.
-fn admit(work: &mut Work<'_, '_>, new: NewJob, changes: &mut Vec<Change>) -> Result<()> {
+fn admit(
+    work: &mut Work<'_, '_>,
+    new: NewJob,
+    encoded: &mut Encoded,
+    changes: &mut Vec<Change>,
+) -> Result<()> {
     let (job, change) = rules::admit(new, work.now);
     let fixed = Fixed {
         spec: Arc::clone(&job.spec),
@@ -140,7 +166,9 @@ fn admit(work: &mut Work<'_, '_>, new: NewJob, changes: &mut Vec<Change>) -> Res
         fingerprint: job.fingerprint,
     };
     let id = job.id;
-    work.put(Tab::Specs, id.as_bytes(), &codec::fixed_row(&job)?)?;
+    let batch = work.open(id);
+    work.put(Tab::Born, id.as_bytes(), &codec::born_row(&job, encoded.of(&job.spec)?, batch)?)?;
+    work.rise(id);
     if let Some(text) = &job.unique {
         work.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;
     }
@@ -148,25 +176,25 @@ fn admit(work: &mut Work<'_, '_>, new: NewJob, changes: &mut Vec<Change>) -> Res
         work.put(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, id), &[])?;
     }
     work.note(change, changes);
-    let mut head = Head::of(job);
+    let mut head = Head::of(job, batch);
     for parent in fixed.parents.iter() {
         let ended = meet_parent(work, parent, id)?;
         let told =
             ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
         told.into_iter().for_each(|change| work.note(change, changes));
     }
+    lock(work.context.recent).insert(head.clone(), fixed);
     work.keep(None, head);
-    lock(work.context.recent).insert(id, fixed);
     Ok(())
 }
 
 /// Writes the edge from a parent to a new job, and returns the parent's state when it has settled.
 fn meet_parent(work: &mut Work<'_, '_>, parent: &Parent, child: JobId) -> Result<Option<State>> {
     let mut ended = None;
-    if let Some(mut head) = work.head(parent.id)? {
+    if let Some(mut head) = work.current(parent.id)? {
         ended = Some(head.job.state).filter(|state| state.is_terminal());
         if !head.has_children {
-            let was = Was::of(&head);
+            let was = Standing::of(&head);
             head.has_children = true;
             work.keep(Some(was), head);
         }

@@ -1,35 +1,24 @@
 //! Compares every index with the rows it is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hodei_core::job::State;
 use hodei_core::store::Counts;
-use hodei_core::{Result, Tenant};
+use hodei_core::{JobId, Result, Tenant};
 
 use super::work::Work;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
-use crate::index::Index;
 use crate::key;
+use crate::memory::Index;
 use crate::rows::{Rows, Span};
-use crate::sync::lock;
 use crate::table::Tab;
 
 /// A table as it is, or as the rows say that it should be.
 type Rowset = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Every index that follows from the rows of the jobs.
-const DERIVED: [Tab; 9] = [
-    Tab::ByState,
-    Tab::Ready,
-    Tab::Pipelines,
-    Tab::Leases,
-    Tab::Cancels,
-    Tab::Unique,
-    Tab::Children,
-    Tab::Deadlines,
-    Tab::Counts,
-];
+const DERIVED: [Tab; 5] = [Tab::Ended, Tab::Pipelines, Tab::Unique, Tab::Children, Tab::Counts];
 
 /// Names what contradicts; empty when all is well.
 pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
@@ -37,25 +26,46 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let expected = expected(work, &mut wrong)?;
     for tab in DERIVED {
-        let mut found = rowset(work, tab)?;
-        if tab == Tab::Ready {
-            // A job whose time has come may still be where it waited.
-            for (key, row) in rowset(work, Tab::Due)? {
-                let place = codec::place(&row)?.to_vec();
-                let time = key::split_ready(&place).map(|(_, _, at, id)| key::at(at, id).to_vec());
-                if time.as_ref() != Some(&key) || found.insert(place, Vec::new()).is_some() {
-                    wrong.push(format!("due: not where {} says", hex(&key)));
-                }
-            }
-        }
+        let found = rowset(work, tab)?;
         compare(tab, &found, expected.get(&tab).unwrap_or(&Rowset::new()), &mut wrong);
     }
-    let mut memory = lock(work.context.index).clone();
-    memory.apply(work.delta.clone());
-    if memory != Index::read(work)? {
+    compare_batches(work, &mut wrong)?;
+    let mut memory = work.look(Index::clone);
+    let mut read = Index::read(work, work.now)?;
+    memory.promote(work.now);
+    read.remember(&memory);
+    memory.lanes.retain(|_, lane| !lane.is_idle());
+    if memory != read {
         wrong.push("the index in memory contradicts the rows".to_owned());
     }
     Ok(wrong)
+}
+
+/// Compares the rows of what is open with the jobs: each open one is named by the row of its batch, and no row names
+/// only what has ended.
+fn compare_batches(work: &mut Work<'_, '_>, wrong: &mut Vec<String>) -> Result<()> {
+    let mut named: BTreeMap<u64, Vec<JobId>> = BTreeMap::new();
+    work.scan(Tab::Open, Span::ALL, |key, row| {
+        let number = key::sequence_of(key).ok_or_else(|| corrupt("store.verify", "a short key"))?;
+        named.insert(number, codec::ids(row)?);
+        Ok(true)
+    })?;
+    let mut open: BTreeSet<u64> = BTreeSet::new();
+    for id in all(work)? {
+        let Some(batch) = work.head(id)?.and_then(|head| head.open_batch()) else { continue };
+        open.insert(batch);
+        if !named.get(&batch).is_some_and(|ids| ids.contains(&id)) {
+            wrong.push(format!("open: job {id} is not named by row {batch}"));
+        }
+    }
+    let over = named.keys().filter(|number| !open.contains(number));
+    wrong.extend(over.map(|number| format!("open: row {number} names nothing that is open")));
+    Ok(())
+}
+
+/// Returns every job.
+fn all(work: &mut Work<'_, '_>) -> Result<Vec<JobId>> {
+    work.ids(Tab::Born, &[])
 }
 
 fn rowset(work: &mut Work<'_, '_>, tab: Tab) -> Result<Rowset> {
@@ -86,9 +96,9 @@ fn hex(key: &[u8]) -> String {
 
 /// Builds every index from the rows of the jobs.
 fn expected(work: &mut Work<'_, '_>, wrong: &mut Vec<String>) -> Result<BTreeMap<Tab, Rowset>> {
-    let ids = work.ids(Tab::Heads, &[])?;
-    if ids != work.ids(Tab::Specs, &[])? {
-        wrong.push("specs and heads are not of the same jobs".to_owned());
+    let ids = all(work)?;
+    if let Some(lost) = work.ids(Tab::Heads, &[])?.iter().find(|id| ids.binary_search(id).is_err()) {
+        wrong.push(format!("heads: job {lost} was never born"));
     }
     let mut ended = Vec::new();
     let mut expected: BTreeMap<Tab, Rowset> = BTreeMap::new();
@@ -101,7 +111,7 @@ fn expected(work: &mut Work<'_, '_>, wrong: &mut Vec<String>) -> Result<BTreeMap
         counts.entry(head.job.tenant.clone()).or_default().moved(None, Some(head.job.state));
         let mut row =
             |tab: Tab, key: Vec<u8>, row: Vec<u8>| expected.entry(tab).or_default().insert(key, row);
-        of_head(&head, &mut row)?;
+        of_head(&head, &mut row);
         of_spec(work, &head, &mut row, wrong)?;
     }
     if ended != work.ids(Tab::Ends, &[])? {
@@ -114,26 +124,14 @@ fn expected(work: &mut Work<'_, '_>, wrong: &mut Vec<String>) -> Result<BTreeMap
     Ok(expected)
 }
 
-fn of_head(head: &Head, row: &mut impl FnMut(Tab, Vec<u8>, Vec<u8>) -> Option<Vec<u8>>) -> Result<()> {
+fn of_head(head: &Head, row: &mut impl FnMut(Tab, Vec<u8>, Vec<u8>) -> Option<Vec<u8>>) {
     let job = &head.job;
-    row(Tab::ByState, key::by_state(&job.tenant, job.state, job.created_at, job.id), Vec::new());
+    if job.state.is_terminal() {
+        row(Tab::Ended, key::ended(&job.tenant, job.state, job.created_at, job.id), Vec::new());
+    }
     if let Some(pipeline) = job.pipeline {
         row(Tab::Pipelines, key::pipeline(pipeline, job.created_at, job.id), Vec::new());
     }
-    if job.state == State::Pending {
-        let lane = key::lane(job.tenant.as_str(), head.queue.as_str(), head.class.number());
-        row(Tab::Ready, key::ready(lane, head.priority, job.eligible_at, job.id), Vec::new());
-        if let Some(deadline) = job.deadline {
-            row(Tab::Deadlines, key::at(deadline, job.id).to_vec(), Vec::new());
-        }
-    }
-    if let Some(lease) = &job.lease {
-        row(Tab::Leases, key::lease(lease, job.id), Vec::new());
-        if job.cancel_requested {
-            row(Tab::Cancels, key::lease(lease, job.id), codec::number_row(job.epoch.number())?);
-        }
-    }
-    Ok(())
 }
 
 fn of_spec(

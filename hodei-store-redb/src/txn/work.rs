@@ -1,20 +1,21 @@
 //! A transaction that writes: rows, the index rows that follow them, and what the index in memory will take over.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use hodei_core::job::{Lease, Priority, State, rules};
+use hodei_core::job::{State, rules};
 use hodei_core::store::{Change, ChangeLog, Counts, Feeds, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::submit::Room;
-use crate::codec::{self, Fixed, Head};
+use crate::codec::{self, Fixed, Head, Names};
 use crate::error::{corrupt, failed};
-use crate::index::{Delta, Index, LaneState, LimitKey};
+use crate::inner::Committed;
 use crate::key;
+use crate::memory::{BATCH, Delta, Index, LimitKey, Standing, Step};
 use crate::recent::Recent;
 use crate::rows::{self, Rows, Span};
 use crate::stats::Tally;
@@ -26,7 +27,7 @@ type Open<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
 /// What the writer lends to every transaction.
 pub(crate) struct Context<'a> {
     /// As of the last commit.
-    pub(crate) index: &'a Mutex<Index>,
+    pub(crate) committed: &'a Mutex<Committed>,
     /// The store's clock.
     pub(crate) clock: &'a dyn Clock,
     /// Which changes are recorded.
@@ -48,7 +49,10 @@ pub(crate) struct Work<'a, 'txn> {
     /// Changes whose rows are still to be written, up to `next_change`.
     log: Vec<Change>,
     /// Jobs whose rows are still to be written.
-    moved: HashMap<JobId, Moved>,
+    moved: HashMap<JobId, Step>,
+    names: Names,
+    /// The highest id that was stored in this transaction.
+    highest: Option<JobId>,
     /// What the index will take over.
     pub(crate) delta: Delta,
     /// What was read and written.
@@ -85,17 +89,34 @@ impl Rows for Work<'_, '_> {
         rows::at_or_before(self.table(tab)?, key, take)
     }
 
-    fn head(&mut self, id: JobId) -> Result<Option<Head>> {
-        if let Some(moved) = self.moved.get(&id) {
-            return Ok(Some(moved.head.clone()));
+    fn seek<'k>(
+        &mut self,
+        tab: Tab,
+        keys: impl Iterator<Item = &'k [u8]>,
+        take: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let read = rows::seek(self.table(tab)?, keys, take)?;
+        self.tally.read += read;
+        Ok(())
+    }
+
+    fn confirm(&mut self, head: Head) -> Result<Head> {
+        let id = head.job.id;
+        if self.look(|index| index.confirms(&head)) || self.delta.opened.contains(&id) {
+            Ok(head)
+        } else {
+            Err(corrupt("row.read", "a job whose moves are lost").with("job", id))
         }
-        self.read(Tab::Heads, id.as_bytes(), |bytes| codec::head(id, bytes))
+    }
+
+    fn names(&mut self) -> &mut Names {
+        &mut self.names
     }
 
     fn fixed(&mut self, id: JobId) -> Result<Fixed> {
         let recent = self.context.recent;
         let fixed =
-            self.read(Tab::Specs, id.as_bytes(), |row| codec::fixed(row, |spec| lock(recent).spec(spec)))?;
+            self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, |spec| lock(recent).spec(spec)))?;
         let fixed = fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))?;
         lock(recent).know(&fixed.spec);
         Ok(fixed)
@@ -105,12 +126,6 @@ impl Rows for Work<'_, '_> {
 /// How many changes share a row.
 const CHANGES_PER_ROW: usize = 32;
 
-/// A job that moved, and what it was before; nothing when it is new.
-struct Moved {
-    was: Option<Was>,
-    head: Head,
-}
-
 impl<'a, 'txn> Work<'a, 'txn> {
     /// Begins.
     pub(crate) fn new(txn: &'txn WriteTransaction, context: &'a Context<'a>) -> Self {
@@ -118,9 +133,11 @@ impl<'a, 'txn> Work<'a, 'txn> {
             txn,
             tables: [const { None }; Tab::ALL.len()],
             context,
-            next_change: lock(context.index).next_change,
+            next_change: lock(context.committed).index.next_change,
             log: Vec::new(),
             moved: HashMap::new(),
+            names: Names::default(),
+            highest: None,
             delta: Delta::default(),
             tally: Tally::default(),
             now: context.clock.now(),
@@ -135,6 +152,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
     /// Looks at the clock, before each verb.
     pub(crate) fn tick(&mut self) {
         self.now = self.context.clock.now();
+        self.delta.now = self.now;
     }
 
     fn table(&mut self, tab: Tab) -> Result<&mut Open<'txn>> {
@@ -173,20 +191,54 @@ impl<'a, 'txn> Work<'a, 'txn> {
         changes.push(change);
     }
 
+    /// Looks at what is in memory, as of the last commit.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&Index) -> R) -> R {
+        look(&lock(self.context.committed).index)
+    }
+
+    /// Reads what moves of a job, as this transaction has left it.
+    pub(super) fn current(&mut self, id: JobId) -> Result<Option<Head>> {
+        if let Some(moved) = self.moved.get(&id) {
+            return Ok(Some(moved.head.clone()));
+        }
+        let held = lock(self.context.recent).held(id);
+        if held.is_some() {
+            return Ok(held);
+        }
+        self.head(id)
+    }
+
     /// Keeps a job as it is now until its rows are written.
-    pub(super) fn keep(&mut self, was: Option<Was>, head: Head) {
+    pub(super) fn keep(&mut self, was: Option<Standing>, head: Head) {
         match self.moved.entry(head.job.id) {
             Entry::Occupied(mut before) => before.get_mut().head = head,
             Entry::Vacant(place) => {
-                place.insert(Moved { was, head });
+                place.insert(Step { was, head });
             }
         }
+    }
+
+    /// Returns an id that no stored job's is above.
+    pub(super) fn highest(&self) -> Option<JobId> {
+        self.look(|index| index.highest).max(self.highest)
+    }
+
+    /// Notes that a job was stored.
+    pub(super) fn rise(&mut self, id: JobId) {
+        self.highest = self.highest.max(Some(id));
+    }
+
+    /// Returns the batch of the next job that is opened, and names it there.
+    pub(super) fn open(&mut self, id: JobId) -> u64 {
+        let number = (self.delta.opened.len() / BATCH) as u64;
+        self.delta.opened.push(id);
+        self.look(|index| index.next_batch) + number
     }
 
     /// Makes a transition, and tells the children when it was the last.
     pub(super) fn transit(
         &mut self,
-        was: Was,
+        was: Standing,
         head: Head,
         change: Change,
         changes: &mut Vec<Change>,
@@ -213,8 +265,8 @@ impl<'a, 'txn> Work<'a, 'txn> {
             })?;
             for (child, requires) in children {
                 self.put(Tab::Children, &key::child(parent, child), &codec::edge_row(requires, true)?)?;
-                let Some(mut head) = self.head(child)? else { continue };
-                let was = Was::of(&head);
+                let Some(mut head) = self.current(child)? else { continue };
+                let was = Standing::of(&head);
                 let waited_for = head.job.waits_for;
                 let change = rules::parent_settled(&mut head.job, requires, state, self.now);
                 if change.is_none() && head.job.waits_for == waited_for {
@@ -230,25 +282,28 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(())
     }
 
-    /// Writes the rows of the jobs that moved, with every index row that their moves touch; table by table, in the
-    /// order of the ids, so that neighbouring rows are written one after the other.
+    /// Writes the rows of the jobs that moved, table by table, in the order of the ids, so that neighbouring rows are
+    /// written one after the other.
     ///
     /// A job that moved more than once since the last time costs what it would have cost moving once.
     pub(crate) fn write_out(&mut self) -> Result<()> {
-        let mut moved: Vec<Moved> = self.moved.drain().map(|(_, moved)| moved).collect();
+        if self.moved.is_empty() {
+            return Ok(());
+        }
+        let mut moved: Vec<Step> = self.moved.drain().map(|(_, moved)| moved).collect();
         moved.sort_unstable_by_key(|moved| moved.head.job.id);
-        for Moved { head, .. } in &mut moved {
-            self.write_head(head)?;
+        // What is remembered of them is no longer so.
+        lock(self.context.recent).lose(moved.iter().map(|moved| moved.head.job.id));
+        for Step { was, head } in &mut moved {
+            self.write_head(was.is_none(), head)?;
         }
-        for Moved { was, head } in &moved {
-            self.write_state(was.as_ref(), head)?;
+        for Step { was, head } in &moved {
+            self.write_ended(was.as_ref(), head)?;
         }
-        for Moved { was, head } in &moved {
-            self.write_place(was.as_ref(), head)?;
+        for Step { head, .. } in moved.iter().filter(|moved| moved.head.job.state == State::Pending) {
+            self.know_lane(head)?;
         }
-        for Moved { was, head } in &moved {
-            self.write_lease(was.as_ref(), head)?;
-        }
+        self.delta.take(moved, self.now);
         Ok(())
     }
 
@@ -265,12 +320,11 @@ impl<'a, 'txn> Work<'a, 'txn> {
             self.put(Tab::Changes, &key::sequence(number), &codec::changes_row(changes)?)?;
             number += changes.len() as u64;
         }
-        let rows: Vec<_> = {
-            let index = lock(self.context.index);
-            let counts = |(tenant, delta): (&Tenant, _)| (tenant.clone(), index.counts_with(tenant, delta));
-            self.delta.counts.iter().map(counts).collect()
+        let counts = |index: &Index| -> Vec<(Tenant, Counts)> {
+            let with = |(tenant, delta): (&Tenant, _)| (tenant.clone(), index.counts_with(tenant, delta));
+            self.delta.counts.iter().map(with).collect()
         };
-        for (tenant, counts) in rows {
+        for (tenant, counts) in self.look(counts) {
             let key = key::tenant_prefix(&tenant);
             if counts.total() == 0 {
                 self.remove(Tab::Counts, &key)?;
@@ -278,10 +332,33 @@ impl<'a, 'txn> Work<'a, 'txn> {
                 self.put(Tab::Counts, &key, &codec::counts_row(&tenant, &counts)?)?;
             }
         }
+        self.flush_batches()
+    }
+
+    /// Writes which jobs were opened, and removes the rows whose jobs have all ended.
+    fn flush_batches(&mut self) -> Result<()> {
+        let opened = std::mem::take(&mut self.delta.opened);
+        let mut closed = std::mem::take(&mut self.delta.closed);
+        let first = self.look(|index| index.next_batch);
+        for (number, ids) in (first..).zip(opened.chunks(BATCH)) {
+            let ended = closed.get(&number).map_or(0, |ended| *ended as usize);
+            if ended < ids.len() {
+                self.put(Tab::Open, &key::sequence(number), &codec::ids_row(ids)?)?;
+            }
+        }
+        closed.retain(|number, _| *number < first);
+        let over = |index: &Index| -> Vec<u64> {
+            let over = |(number, ended): &(&u64, &u32)| index.batches.get(*number) == Some(*ended);
+            closed.iter().filter(over).map(|(number, _)| *number).collect()
+        };
+        for number in self.look(over) {
+            self.remove(Tab::Open, &key::sequence(number))?;
+        }
+        (self.delta.opened, self.delta.closed) = (opened, closed);
         Ok(())
     }
 
-    fn write_head(&mut self, head: &mut Head) -> Result<()> {
+    fn write_head(&mut self, is_new: bool, head: &mut Head) -> Result<()> {
         let id = head.job.id;
         if let Some(settled) = head.job.settled.clone() {
             let had_end = head.has_end;
@@ -292,178 +369,57 @@ impl<'a, 'txn> Work<'a, 'txn> {
                 self.remove(Tab::Ends, id.as_bytes())?;
             }
         }
+        if is_new && head.is_newborn() {
+            return Ok(());
+        }
         self.put(Tab::Heads, id.as_bytes(), &codec::head_row(head)?)
     }
 
-    fn write_state(&mut self, was: Option<&Was>, head: &Head) -> Result<()> {
+    /// Lists what has ended, and takes what goes round again off the list.
+    fn write_ended(&mut self, was: Option<&Standing>, head: &Head) -> Result<()> {
         let job = &head.job;
-        let before = was.map(|was| was.state);
-        if before == Some(job.state) {
-            return Ok(());
-        }
-        if let Some(before) = before {
-            self.remove(Tab::ByState, &key::by_state(&job.tenant, before, job.created_at, job.id))?;
-        }
-        self.put(Tab::ByState, &key::by_state(&job.tenant, job.state, job.created_at, job.id), &[])
-    }
-
-    /// Moves a job between its lane and those that do not wait in one.
-    fn write_place(&mut self, was: Option<&Was>, head: &Head) -> Result<()> {
-        let before = was.and_then(Was::place);
-        let after = Was::of(head).place();
+        let before = was.map(|was| was.state).filter(|state| state.is_terminal());
+        let after = Some(job.state).filter(|state| state.is_terminal());
         if before == after {
             return Ok(());
         }
-        if let Some((eligible_at, deadline)) = before {
-            self.leave_lane(head, eligible_at, deadline)?;
+        if let Some(before) = before {
+            self.remove(Tab::Ended, &key::ended(&job.tenant, before, job.created_at, job.id))?;
         }
-        if after.is_some() { self.enter_lane(head) } else { Ok(()) }
-    }
-
-    fn write_lease(&mut self, was: Option<&Was>, head: &Head) -> Result<()> {
-        let job = &head.job;
-        let before = was.and_then(|was| was.lease.as_ref());
-        if before != job.lease.as_ref() {
-            if let Some(lease) = before {
-                self.remove(Tab::Leases, &key::lease(lease, job.id))?;
-            }
-            if let Some(lease) = &job.lease {
-                self.put(Tab::Leases, &key::lease(lease, job.id), &[])?;
-            }
-        }
-        match (before.is_some(), job.lease.is_some()) {
-            (false, true) => self.delta.uses(&job.tenant, &head.limit_keys, 1),
-            (true, false) => self.delta.uses(&job.tenant, &head.limit_keys, -1),
-            _ => {}
-        }
-        let asked_before = was.is_some_and(|was| was.cancel_requested);
-        if let (true, false, Some(lease)) = (asked_before, job.cancel_requested, before) {
-            self.remove(Tab::Cancels, &key::lease(lease, job.id))?;
-        }
-        if let (false, true, Some(lease)) = (asked_before, job.cancel_requested, &job.lease) {
-            let row = codec::number_row(job.epoch.number())?;
-            self.put(Tab::Cancels, &key::lease(lease, job.id), &row)?;
-            self.delta.ring = true;
-        }
-        Ok(())
-    }
-
-    /// Puts a pending job where it waits: in its lane, or with those whose time has not come.
-    fn enter_lane(&mut self, head: &Head) -> Result<()> {
-        let job = &head.job;
-        let lane = key::lane(job.tenant.as_str(), head.queue.as_str(), head.class.number());
-        self.know_lane(&lane, head)?;
-        if let Some(deadline) = job.deadline {
-            self.put(Tab::Deadlines, &key::at(deadline, job.id), &[])?;
-        }
-        let ready = key::ready(lane.clone(), head.priority, job.eligible_at, job.id);
-        if job.eligible_at <= self.now {
-            self.delta.ready(&lane, head.priority, 1);
-            self.put(Tab::Ready, &ready, &[])
-        } else {
-            self.delta.waiting(&lane, 1);
-            self.put(Tab::Due, &key::at(job.eligible_at, job.id), &codec::place_row(&ready)?)
+        match after {
+            Some(after) => self.put(Tab::Ended, &key::ended(&job.tenant, after, job.created_at, job.id), &[]),
+            None => Ok(()),
         }
     }
 
-    fn leave_lane(&mut self, head: &Head, eligible_at: Timestamp, deadline: Option<Timestamp>) -> Result<()> {
-        let job = &head.job;
-        let lane = key::lane(job.tenant.as_str(), head.queue.as_str(), head.class.number());
-        if let Some(deadline) = deadline {
-            self.remove(Tab::Deadlines, &key::at(deadline, job.id))?;
-        }
-        let ready = key::ready(lane.clone(), head.priority, eligible_at, job.id);
-        if self.remove(Tab::Ready, &ready)? {
-            self.delta.ready(&lane, head.priority, -1);
-        } else if self.remove(Tab::Due, &key::at(eligible_at, job.id))? {
-            self.delta.waiting(&lane, -1);
-        } else {
-            return Err(corrupt("store.lane", "a pending job outside its lane").with("job", job.id));
-        }
-        Ok(())
-    }
-
-    /// Writes what a lane asks of a worker, unless it is known.
-    fn know_lane(&mut self, lane: &[u8], head: &Head) -> Result<()> {
-        let gone = self.delta.gone_lanes.iter().position(|gone| gone == lane);
-        let known = gone.is_none()
-            && (self.delta.new_lanes.contains_key(lane) || lock(self.context.index).lanes.contains_key(lane));
-        if known {
+    /// Notes what a lane asks of a worker, unless it is known.
+    fn know_lane(&mut self, head: &Head) -> Result<()> {
+        let lane = head.lane();
+        if self.delta.new_lanes.contains_key(&lane) || self.look(|index| index.lanes.contains_key(&lane)) {
             return Ok(());
         }
-        let request = self.fixed(head.job.id)?.spec.request();
-        let of = Lane { tenant: head.job.tenant.clone(), queue: head.queue.clone(), class: head.class };
-        self.put(Tab::Lanes, lane, &codec::lane_row(&of, &request)?)?;
-        if let Some(gone) = gone {
-            // It stays in the index, with nothing in it.
-            self.delta.gone_lanes.swap_remove(gone);
-            return Ok(());
-        }
-        let state = LaneState { lane: of, request: Arc::new(request), levels: BTreeMap::new(), waiting: 0 };
-        self.delta.new_lanes.insert(lane.to_vec(), state);
+        let request = Arc::new(self.fixed(head.job.id)?.spec.request());
+        self.delta.new_lanes.insert(lane, request);
         Ok(())
     }
 
     /// Returns the keys of the limits that hold a lane back; nothing when there is no such lane.
-    pub(super) fn limit_keys(&self, lane: &[u8]) -> Option<Texts> {
-        let new = self.delta.new_lanes.get(lane).map(|lane| lane.request.limit_keys.clone());
-        new.or_else(|| lock(self.context.index).lanes.get(lane).map(|lane| lane.request.limit_keys.clone()))
+    pub(super) fn limit_keys(&self, lane: &Lane) -> Option<Texts> {
+        let new = self.delta.new_lanes.get(lane).map(|request| request.limit_keys.clone());
+        new.or_else(|| self.look(|index| index.lanes.get(lane).map(|lane| lane.request.limit_keys.clone())))
     }
 
     /// Returns how many unsettled jobs a tenant has, those of this transaction included.
     pub(super) fn open_jobs(&self, tenant: &Tenant) -> u64 {
-        let index = lock(self.context.index);
-        match self.delta.counts.get(tenant) {
+        self.look(|index| match self.delta.counts.get(tenant) {
             Some(delta) => index.counts_with(tenant, delta).open(),
             None => index.counts.get(tenant).map_or(0, Counts::open),
-        }
+        })
     }
 
     /// Returns how many leased jobs count against a limit, those of this transaction included.
     pub(super) fn uses(&self, of: &LimitKey) -> u64 {
-        let committed = lock(self.context.index).in_use.get(of).copied().unwrap_or(0);
-        committed.saturating_add_signed(self.delta.in_use.get(of).copied().unwrap_or(0))
+        let committed = self.look(|index| index.in_use.get(of).copied().unwrap_or(0));
+        committed.saturating_add_signed(self.delta.uses(of))
     }
-}
-
-/// What of a job decides which index rows it had.
-pub(super) struct Was {
-    state: State,
-    eligible_at: Timestamp,
-    deadline: Option<Timestamp>,
-    lease: Option<Lease>,
-    cancel_requested: bool,
-}
-
-impl Was {
-    pub(super) fn of(head: &Head) -> Self {
-        let job = &head.job;
-        Self {
-            state: job.state,
-            eligible_at: job.eligible_at,
-            deadline: job.deadline,
-            lease: job.lease.clone(),
-            cancel_requested: job.cancel_requested,
-        }
-    }
-
-    /// Returns where it waited to be claimed, if it did.
-    fn place(&self) -> Option<(Timestamp, Option<Timestamp>)> {
-        (self.state == State::Pending).then_some((self.eligible_at, self.deadline))
-    }
-}
-
-/// Returns the first row's time of a table that is ordered by it.
-pub(super) fn first_time(work: &mut Work<'_, '_>, tab: Tab) -> Result<Option<Timestamp>> {
-    let mut first = None;
-    work.scan(tab, Span::ALL, |key, _| {
-        first = key::last_time(key);
-        Ok(false)
-    })?;
-    Ok(first)
-}
-
-/// The level below which a pick takes nothing, as the last byte of a lane's prefix.
-pub(super) const fn floor_byte(floor: Priority) -> u8 {
-    Priority::MAX.level() - floor.level()
 }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::{JobId, Tenant};
 use crate::job::{Job, Output, State};
 use crate::store::tiered::{CacheTier, Tier, TierOptions, Timer};
-use crate::store::{Change, ChangeSink, Consistency, Feed, JobStore, Scope};
+use crate::store::{Change, ChangeSink, Consistency, Feed, JobStore, Pruned, Scope};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// What `Latest` means for the reads of jobs through a cache.
@@ -317,6 +317,14 @@ impl<S: JobStore> CachedStore<S> {
             self.records.admit(missing.id, Known::Job(job), missing.ticket.read_at(read_at));
             false
         });
+    }
+
+    /// Has the second tier forget what was removed. Where it does not, its rows end by themselves.
+    pub(super) async fn forget_in_tier(&self, pruned: &Pruned) {
+        if let Some(tier) = self.tier.as_ref().filter(|_| !pruned.gone.is_empty()) {
+            let ids: Vec<JobId> = pruned.gone.iter().map(|(_, id)| *id).collect();
+            tier.forget(&ids, self.clock.now()).await;
+        }
     }
 
     pub(super) async fn read_outputs(&self, scope: &Scope, ids: Vec<JobId>) -> Result<Vec<Option<Output>>> {

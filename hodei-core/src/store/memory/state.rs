@@ -4,9 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::{Change, ChangeLog, Counts, Lane, QueuePolicy, Schedule, StoreStats, Term};
+use super::super::{Change, ChangeLog, Counts, Lane, Note, QueuePolicy, Schedule, StoreStats, Term};
+use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Job, Lease, Priority, Request, State as JobState};
+use crate::map::{JobMap, JobSet};
 use crate::time::Timestamp;
 
 /// The place of a ready job in its lane: level, highest first; then the time; then the id.
@@ -65,8 +67,8 @@ pub(super) struct State {
     pub(super) change_log: ChangeLog,
     pub(super) max_jobs: usize,
     pub(super) tenant_max_open: u64,
-    /// Boxed: a record that moves through the indexes is not copied.
-    pub(super) jobs: HashMap<JobId, Box<Job>>,
+    /// Shared with whoever claimed the job, and copied when it moves while somebody still has it.
+    pub(super) jobs: JobMap<Arc<Job>>,
 
     pub(super) ready: BTreeMap<Lane, Ready>,
     pub(super) due: BTreeSet<(Timestamp, JobId)>,
@@ -74,7 +76,7 @@ pub(super) struct State {
     pub(super) lists: BTreeMap<Tenant, Lists>,
     pub(super) pipelines: BTreeSet<(PipelineId, Timestamp, JobId)>,
     /// What each owner holds that holds anything.
-    pub(super) leases: BTreeMap<Lease, BTreeSet<JobId>>,
+    pub(super) leases: BTreeMap<Lease, JobSet>,
     pub(super) deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Parent and child, and whether the child was told of the parent's end. It is told once, however often the
     /// parent is redriven.
@@ -89,6 +91,9 @@ pub(super) struct State {
     /// One counter for all owners, so that the rows of dead ones can go.
     pub(super) last_incarnation: u64,
     pub(super) terms: HashMap<Name, TermRow>,
+
+    pub(super) notes: HashMap<Name, Note>,
+    pub(super) slots: Slots,
 
     /// The changes that are kept; the first one has the number `first_change`.
     pub(super) changes: VecDeque<Change>,
@@ -107,7 +112,7 @@ impl State {
         self.born(&job);
         self.place(&job, &Placed::of(&job), now);
         self.counts.moved(None, Some(job.state));
-        self.jobs.insert(job.id, Box::new(job));
+        self.jobs.insert(job.id, Arc::new(job));
         if let Some(change) = change {
             self.note(change);
         }
@@ -124,7 +129,7 @@ impl State {
         // Taken out while it moves, so that the indexes can be changed beside it.
         let mut job = self.jobs.remove(&id)?;
         let before = Placed::of(&job);
-        let (reply, change) = rule(&mut job);
+        let (reply, change) = rule(Arc::make_mut(&mut job));
         let after = Placed::of(&job);
         if before != after {
             self.stats.rows_written += 1;
@@ -146,9 +151,9 @@ impl State {
         self.committing.push(change);
     }
 
-    /// Removes a terminal record and all that points to it.
-    pub(super) fn remove(&mut self, id: JobId) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+    /// Removes a terminal record and all that points to it, and returns whose it was.
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Tenant> {
+        let job = self.jobs.remove(&id)?;
         let placed = Placed::of(&job);
         self.unplace(&job, &placed);
         self.counts.moved(Some(placed.state), None);
@@ -167,10 +172,14 @@ impl State {
         if self.lists.get(&job.tenant).is_some_and(|lists| *lists == Lists::default()) {
             self.lists.remove(&job.tenant);
         }
+        Some(job.tenant.clone())
     }
 
     /// Returns the children of a job, by id.
     pub(super) fn children(&self, parent: JobId) -> Vec<JobId> {
+        if self.edges.is_empty() {
+            return Vec::new();
+        }
         let all = (parent, JobId::from_bytes([0; 16]))..=(parent, JobId::from_bytes([0xff; 16]));
         self.edges.range(all).map(|((_, child), _)| *child).collect()
     }

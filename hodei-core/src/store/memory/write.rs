@@ -1,7 +1,7 @@
 //! Submit, exchange, cancel, redrive.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::super::{
     Applied, CancelReply, Claimed, Exchange, Exchanged, Input, Move, Pick, Redriven, Refusal, Scope,
@@ -9,8 +9,9 @@ use super::super::{
 };
 use super::state::State;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{JobId, Tenant};
+use crate::id::{JobId, Slot, Tenant};
 use crate::job::{Fingerprint, Job, Lease, NewJob, Output, State as JobState, rules};
+use crate::map::JobMap;
 use crate::time::Timestamp;
 
 impl State {
@@ -45,23 +46,29 @@ impl State {
     /// Says what becomes of each job of a batch when those that are new are stored.
     fn answers(&self, jobs: &[NewJob], max_open: u64) -> Vec<Submitted> {
         let mut taken = Taken::default();
+        let mut slot: Option<(&Tenant, Slot)> = None;
         let mut replies = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let reply = self.answer(job, &taken, max_open);
+            let known = slot.filter(|(tenant, _)| *tenant == &job.tenant).map(|(_, slot)| slot);
+            let own = known.unwrap_or_else(|| job.tenant.slot());
+            slot = Some((&job.tenant, own));
+            let reply = self.answer(job, own, &taken, max_open);
             if let Submitted::New(id) = reply {
                 taken.ids.insert(id, job);
                 if let Some(key) = job.unique.as_deref() {
                     taken.keys.insert((&job.tenant, key), job);
                 }
-                *taken.open.entry(&job.tenant).or_default() += 1;
+                if max_open < u64::MAX {
+                    *taken.open.entry(&job.tenant).or_default() += 1;
+                }
             }
             replies.push(reply);
         }
         replies
     }
 
-    fn answer(&self, job: &NewJob, taken: &Taken<'_>, max_open: u64) -> Submitted {
-        if job.check().is_err() {
+    fn answer(&self, job: &NewJob, slot: Slot, taken: &Taken<'_>, max_open: u64) -> Submitted {
+        if job.check_in(slot).is_err() {
             return Submitted::Refused(Refusal::Invalid);
         }
         if let Some((id, fingerprint)) = self.holder(job, taken) {
@@ -75,8 +82,9 @@ impl State {
         if let Some(missing) = job.parents.iter().map(|parent| parent.id).find(|id| !known(id)) {
             return Submitted::Refused(Refusal::UnknownParent(missing));
         }
-        let open = self.open_jobs(&job.tenant) + taken.open.get(&job.tenant).copied().unwrap_or(0);
-        if open >= max_open { Submitted::Refused(Refusal::TooMany) } else { Submitted::New(job.id) }
+        let open = || self.open_jobs(&job.tenant) + taken.open.get(&job.tenant).copied().unwrap_or(0);
+        let full = max_open < u64::MAX && open() >= max_open;
+        if full { Submitted::Refused(Refusal::TooMany) } else { Submitted::New(job.id) }
     }
 
     /// Returns the job that has the id of a submission, or else its unique key.
@@ -92,6 +100,7 @@ impl State {
     }
 
     fn admit(&mut self, jobs: Vec<NewJob>, replies: &[Submitted], now: Timestamp) {
+        self.committing.reserve(jobs.len());
         for (new, reply) in jobs.into_iter().zip(replies) {
             if !matches!(reply, Submitted::New(_)) {
                 continue;
@@ -113,6 +122,9 @@ impl State {
 
     /// Tells the children of a job that has ended, and theirs; a list instead of recursion, however deep it goes.
     pub(super) fn cascade(&mut self, ended: JobId, now: Timestamp) {
+        if self.edges.is_empty() {
+            return;
+        }
         let mut ended = VecDeque::from([ended]);
         while let Some(parent) = ended.pop_front() {
             let Some(state) = self.settled_state(parent) else { continue };
@@ -140,6 +152,7 @@ impl State {
 
     /// Settles, then claims; what changed stays in `committing`.
     pub(super) fn exchange(&mut self, exchange: &Exchange, now: Timestamp) -> Exchanged {
+        self.committing.reserve(exchange.transitions.len());
         let applied = exchange.transitions.iter().map(|transition| self.apply(transition, now)).collect();
         self.promote(now);
         let owner_lost = !self.alive(&exchange.owner, now);
@@ -152,6 +165,7 @@ impl State {
         Exchanged {
             applied,
             claimed,
+            reclaimed: Vec::new(),
             owner_lost,
             next_due: self.due.first().map(|(at, _)| *at),
             changes: Vec::new(),
@@ -159,6 +173,9 @@ impl State {
     }
 
     fn apply(&mut self, transition: &Transition, now: Timestamp) -> Applied {
+        if self.slots.closed(|| transition.job.slot()) {
+            return Applied::Unavailable;
+        }
         let applied = self.update(transition.job, now, |job| {
             let (applied, change) = rules::apply(job, transition, now);
             ((applied, change.is_some() && job.state.is_terminal()), change)
@@ -170,6 +187,7 @@ impl State {
             self.cascade(transition.job, now);
         }
         if let (Applied::Done, Move::Finished(finish)) = (applied, &transition.step)
+            && !finish.spawn.is_empty()
             && let Some(tenant) = self.jobs.get(&transition.job).map(|job| job.tenant.clone())
         {
             let own = finish.spawn.iter().filter(|new| new.tenant == tenant);
@@ -179,7 +197,7 @@ impl State {
     }
 
     fn claim(&mut self, pick: &Pick, owner: &Lease, now: Timestamp, claimed: &mut Vec<Claimed>) {
-        if self.paused(&pick.lane) {
+        if self.paused(&pick.lane) || self.slots.closed(|| pick.lane.tenant.slot()) {
             return;
         }
         let Some(lane) = self.ready.get(&pick.lane) else { return };
@@ -202,26 +220,33 @@ impl State {
                 break;
             }
         }
+        self.committing.reserve(ids.len());
+        claimed.reserve(ids.len());
         for id in ids {
-            let job = self.update(id, now, |job| {
+            let moved = self.update(id, now, |job| {
                 let change = rules::claim(job, owner.clone(), now);
-                (change.is_some().then(|| job.clone()), change)
+                (change.is_some(), change)
             });
-            if let Some(Some(job)) = job {
-                claimed.push(self.with_inputs(job));
+            if moved == Some(true)
+                && let Some(job) = self.jobs.get(&id)
+            {
+                claimed.push(self.with_inputs(Arc::clone(job)));
             }
         }
     }
 
     /// Adds what the direct parents gave back.
-    pub(super) fn with_inputs(&self, job: Job) -> Claimed {
+    pub(super) fn with_inputs(&self, job: Arc<Job>) -> Claimed {
+        if job.parents.is_empty() {
+            return Claimed { job, inputs: no_inputs() };
+        }
         let inputs = job.parents.iter().filter_map(|parent| {
             let parent = self.jobs.get(&parent.id)?;
             let output = parent.output().cloned().unwrap_or_else(Output::none);
             Some(Input { job: parent.id, name: parent.spec.name().clone(), output })
         });
         let inputs = inputs.collect();
-        Claimed { job: Arc::new(job), inputs }
+        Claimed { job, inputs }
     }
 
     pub(super) fn cancel(&mut self, scope: &Scope, jobs: &[JobId], now: Timestamp) -> Vec<CancelReply> {
@@ -259,10 +284,16 @@ impl State {
     }
 }
 
+/// The list of most jobs, shared by all of them.
+fn no_inputs() -> Arc<[Input]> {
+    static NONE: LazyLock<Arc<[Input]>> = LazyLock::new(|| Arc::from([]));
+    Arc::clone(&NONE)
+}
+
 /// What a batch takes before it is stored.
 #[derive(Default)]
 struct Taken<'j> {
-    ids: HashMap<JobId, &'j NewJob>,
+    ids: JobMap<&'j NewJob>,
     keys: HashMap<(&'j Tenant, &'j str), &'j NewJob>,
     open: HashMap<&'j Tenant, u64>,
 }

@@ -88,7 +88,7 @@ impl Tier {
         count(&self.counters.misses, found.len() - hits);
         count(&self.counters.rejected, rejected.len());
         if !rejected.is_empty() {
-            self.visit(now, || self.tier.remove_many(&rejected)).await;
+            self.forget(&rejected, now).await;
         }
         found.resize(ids.len(), None);
         found
@@ -105,6 +105,13 @@ impl Tier {
         let rows: Vec<TierRow> = jobs.filter_map(row).take(self.options.rows_max).collect();
         if !rows.is_empty() {
             self.visit(now, move || self.tier.put_many(rows)).await;
+        }
+    }
+
+    /// Removes rows, a visit for each batch.
+    pub(in crate::store) async fn forget(&self, ids: &[JobId], now: Timestamp) {
+        for ids in ids.chunks(self.options.rows_max.max(1)) {
+            self.visit(now, || self.tier.remove_many(ids)).await;
         }
     }
 

@@ -50,7 +50,7 @@ fn id() -> impl Strategy<Value = JobId> {
     any::<[u8; 16]>().prop_map(JobId::from_bytes)
 }
 
-pub(super) fn resources() -> impl Strategy<Value = Resources> {
+fn resources() -> impl Strategy<Value = Resources> {
     (any::<(u64, u64, u32)>(), vec((name(), any::<u64>()), 0..4)).prop_map(|((cpu, memory, gpus), custom)| {
         let fixed = Resources::none().cpu_millis(cpu).memory(memory).gpus(gpus);
         custom.into_iter().fold(fixed, |all, (name, amount)| all.custom(name, amount))
@@ -160,7 +160,7 @@ fn lease() -> impl Strategy<Value = Lease> {
 }
 
 /// A submission, admitted at any time.
-fn admitted() -> impl Strategy<Value = Job> {
+pub(super) fn newborn() -> impl Strategy<Value = Job> {
     let parent = (id(), select(&[Requires::Success, Requires::Ended][..]))
         .prop_map(|(id, requires)| Parent { id, requires });
     let rest = (of(text()), of(time()), vec(parent, 0..4), of(any::<[u8; 16]>()));
@@ -180,7 +180,7 @@ fn admitted() -> impl Strategy<Value = Job> {
 pub(super) fn job() -> impl Strategy<Value = Job> {
     let where_it_is = (state(), select(&Cause::ALL[..]), any::<bool>(), of(lease()), of(settled()));
     let numbers = any::<(u32, u32, u32, u16, u16, u64)>();
-    (admitted(), where_it_is, numbers, (time(), time(), of(time()))).prop_map(
+    (newborn(), where_it_is, numbers, (time(), time(), of(time()))).prop_map(
         |(job, (state, cause, cancel_requested, lease, settled), numbers, times)| {
             let (version, attempt, waits_for, lost_count, generation, epoch) = numbers;
             let (eligible_at, moved_at, started_at) = times;

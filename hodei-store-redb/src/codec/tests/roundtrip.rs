@@ -3,25 +3,26 @@
 use std::sync::Arc;
 
 use hodei_core::Tenant;
-use hodei_core::job::{Request, RequestClass, Runs};
-use hodei_core::store::{Counts, Lane, Limit, QueuePolicy, Schedule};
-use hodei_core::text::Texts;
+use hodei_core::store::{Counts, Limit, QueuePolicy, Schedule};
 use proptest::option::of;
 use proptest::prelude::*;
 
-use super::any::{change, job, name, resources, settled, spec, state, time};
-use crate::codec::{self, Head, OwnerRow, TermRow};
+use super::any::{change, job, name, newborn, settled, spec, state, time};
+use crate::codec::samples::born;
+use crate::codec::{self, Head, Names, OwnerRow, TermRow};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_job_is_the_sum_of_its_rows(job in job()) {
-        let head = codec::head(job.id, &codec::head_row(&Head::of(job.clone())).unwrap()).unwrap();
-        let fixed = codec::fixed(&codec::fixed_row(&job).unwrap(), |_| None).unwrap();
+        let names = &mut Names::default();
+        let head = codec::head(job.id, &codec::head_row(&Head::of(job.clone(), 7)).unwrap(), names).unwrap();
+        let fixed = codec::fixed(&born(&job), |_| None).unwrap();
         let end = job.settled.as_deref().map(|end| codec::end(&codec::end_row(end).unwrap()).unwrap());
         prop_assert_eq!(head.summary(), job.summary());
         prop_assert_eq!((head.class, &head.limit_keys), (job.spec.class(), job.spec.limit_keys()));
+        prop_assert_eq!(head.batch, 7);
         prop_assert_eq!(head.full(fixed, end.map(Arc::new)), job);
     }
 
@@ -33,24 +34,21 @@ proptest! {
 
     #[test]
     fn a_known_spec_is_taken_as_it_is(job in job()) {
-        let row = codec::fixed_row(&job).unwrap();
+        let row = born(&job);
         let known = |fingerprint| (fingerprint == job.spec.fingerprint()).then(|| Arc::clone(&job.spec));
         prop_assert!(Arc::ptr_eq(&codec::fixed(&row, known).unwrap().spec, &job.spec));
     }
 
     #[test]
-    fn lanes_come_back(
-        of in (name(), name(), any::<u64>()),
-        kind in of(name()),
-        resources in resources(),
-        keys in prop::collection::vec(name(), 0..4),
-    ) {
-        let lane = Lane { tenant: Tenant::from(of.0), queue: of.1, class: RequestClass::from_number(of.2) };
-        let runs = kind.map_or(Runs::Command, Runs::Handler);
-        let limit_keys = Texts::new(keys.iter().map(|key| key.as_str())).unwrap();
-        let request = Request { runs, resources, limit_keys };
-        let row = codec::lane_row(&lane, &request).unwrap();
-        prop_assert_eq!(codec::lane(&row).unwrap(), (lane, request));
+    fn a_job_to_which_nothing_has_happened_is_what_it_was_born_with(job in newborn(), batch in any::<u64>()) {
+        let work = codec::work_part(&job.spec).unwrap();
+        let row = codec::born_row(&job, &work, batch).unwrap();
+        let names = &mut Names::default();
+        let (head, fixed) = codec::born(job.id, &row, names, |_| None).unwrap();
+        prop_assert_eq!(head.summary(), job.summary());
+        prop_assert_eq!((head.batch, head.is_newborn()), (batch, job.parents.is_empty()));
+        prop_assert_eq!(&codec::newborn(job.id, &row, names).unwrap().full(fixed.clone(), None), &job);
+        prop_assert_eq!(head.full(fixed, None), job);
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! What operators set, and counts.
+
+use std::sync::Arc;
+
+use hodei_core::job::State;
+use hodei_core::store::{Counts, Limit, QueuePolicy, Schedule};
+use hodei_core::{Result, Tenant, Timestamp};
+
+use super::envelope::{decode, encode};
+use super::row::{CountsRow, LimitRow, QueueRow, ScheduleRow};
+use super::spec::{spec, spec_row};
+use super::value::{name, tenant, time};
+
+/// Writes how many of a tenant's jobs are in each state.
+pub(crate) fn counts_row(tenant: &Tenant, counts: &Counts) -> Result<Vec<u8>> {
+    encode(&CountsRow { tenant: tenant.as_str(), counts: State::ALL.map(|state| counts.of(state)) }, 64)
+}
+
+/// Reads how many of a tenant's jobs are in each state.
+pub(crate) fn counts(bytes: &[u8]) -> Result<(Tenant, Counts)> {
+    let row: CountsRow<'_> = decode(bytes)?;
+    Ok((tenant(row.tenant)?, Counts::from_numbers(row.counts)))
+}
+
+/// Writes a limit.
+pub(crate) fn limit_row(limit: &Limit) -> Result<Vec<u8>> {
+    encode(&LimitRow { tenant: limit.tenant.as_str(), key: limit.key.as_str(), max: limit.max }, 64)
+}
+
+/// Reads a limit.
+pub(crate) fn limit(bytes: &[u8]) -> Result<Limit> {
+    let row: LimitRow<'_> = decode(bytes)?;
+    Ok(Limit { tenant: tenant(row.tenant)?, key: name(row.key)?, max: row.max })
+}
+
+/// Writes how a queue is served.
+pub(crate) fn queue_row(policy: &QueuePolicy) -> Result<Vec<u8>> {
+    let QueuePolicy { tenant, queue, paused, weight } = policy;
+    encode(&QueueRow { tenant: tenant.as_str(), queue: queue.as_str(), paused: *paused, weight: *weight }, 64)
+}
+
+/// Reads how a queue is served.
+pub(crate) fn queue(bytes: &[u8]) -> Result<QueuePolicy> {
+    let row: QueueRow<'_> = decode(bytes)?;
+    Ok(QueuePolicy {
+        tenant: tenant(row.tenant)?,
+        queue: name(row.queue)?,
+        paused: row.paused,
+        weight: row.weight,
+    })
+}
+
+/// Writes a schedule.
+pub(crate) fn schedule_row(schedule: &Schedule) -> Result<Vec<u8>> {
+    let row = ScheduleRow {
+        tenant: schedule.tenant.as_str(),
+        name: schedule.name.as_str(),
+        rule: &schedule.rule,
+        last_fired: schedule.last_fired.map(Timestamp::as_micros),
+        spec: spec_row(&schedule.spec),
+    };
+    encode(&row, 768)
+}
+
+/// Reads a schedule.
+pub(crate) fn schedule(bytes: &[u8]) -> Result<Schedule> {
+    let row: ScheduleRow<'_> = decode(bytes)?;
+    Ok(Schedule {
+        tenant: tenant(row.tenant)?,
+        name: name(row.name)?,
+        rule: Arc::from(row.rule),
+        spec: Arc::new(spec(row.spec)?),
+        last_fired: row.last_fired.map(time),
+    })
+}

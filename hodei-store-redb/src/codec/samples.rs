@@ -1,0 +1,221 @@
+//! One row of each kind and shape, always the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hodei_core::job::{
+    ArtifactEntry, Backoff, BlobRef, Cause, Encoding, Epoch, Exit, Failure, FailureClass, Job, JobSpec,
+    JobSpecBuilder, Lease, LogEnd, Manifest, NewJob, Outcome, Output, Parent, Payload, Priority, Requires,
+    Resources, RetryPolicy, RetryRule, Settled, State, Stream, rules,
+};
+use hodei_core::store::{Change, Counts, Limit, QueuePolicy, Schedule};
+use hodei_core::testkit::typical_spec;
+use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
+
+use crate::codec::{self, Head, Names, OwnerRow, TermRow};
+
+/// A row, and how its kind is read and written again.
+pub(crate) struct Sample {
+    pub(crate) name: &'static str,
+    pub(crate) row: Vec<u8>,
+    pub(crate) again: fn(&[u8]) -> Result<Vec<u8>>,
+}
+
+const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+pub(super) fn id(n: u64) -> JobId {
+    JobId::from_parts(1_700_000_000_000 << 12 | n, Tenant::default().slot(), n)
+}
+
+fn lease() -> Lease {
+    Lease { owner: OwnerId::new("node-1").expect("a name"), incarnation: 7 }
+}
+
+fn blob() -> BlobRef {
+    BlobRef { key: Arc::from("blobs/7"), len: 1 << 40, digest: [0xab; 32] }
+}
+
+/// The typical job, just submitted.
+pub(super) fn plain() -> Job {
+    let spec = typical_spec().build().expect("the typical spec is valid");
+    rules::admit(NewJob::new(spec).id(id(1)), NOW).0
+}
+
+/// A job in which every field says something.
+pub(super) fn full() -> Job {
+    let spec = JobSpec::command(["/bin/true", "", "-x"])
+        .name("full")
+        .queue("night")
+        .secret("TOKEN", "vault/token")
+        .env("HOME", "/")
+        .cwd("/work")
+        .image("alpine:3")
+        .output("sum")
+        .resources(Resources::none().gpus(2).custom(Name::literal("licence"), 3))
+        .priority(Priority::MAX)
+        .timeout(Duration::new(5, 7))
+        .retry(
+            RetryPolicy::attempts(9)
+                .backoff(Backoff::Linear { step: Duration::from_millis(1), max: Duration::from_secs(2) })
+                .on(FailureClass::Timeout, RetryRule::Never)
+                .on(FailureClass::Exit, RetryRule::After(Backoff::Fixed(Duration::from_secs(3)))),
+        )
+        .label("team", "größe")
+        .limited_by("db")
+        .limited_by("net");
+    let new = NewJob::new(spec.build().expect("a valid spec"))
+        .id(id(2))
+        .unique("once")
+        .deadline(Timestamp::from_micros(NOW.as_micros() + 300))
+        .after([
+            Parent { id: id(3), requires: Requires::Success },
+            Parent { id: id(4), requires: Requires::Ended },
+        ])
+        .in_pipeline(PipelineId::from_parts(9, Tenant::default().slot(), 9));
+    let mut job = rules::admit(new, NOW).0;
+    job.state = State::Running;
+    job.cause = Cause::Started;
+    job.cancel_requested = true;
+    (job.version, job.attempt, job.waits_for) = (300, 2, 1);
+    (job.lost_count, job.generation, job.epoch) = (1, 2, Epoch::from_number(70_000));
+    job.started_at = Some(Timestamp::from_micros(-1));
+    job.lease = Some(lease());
+    let [_, failed, _] = ends();
+    job.settled = Some(Arc::new(failed));
+    job
+}
+
+fn handler_spec() -> JobSpecBuilder {
+    JobSpecBuilder::handler(Payload::Handler {
+        kind: Name::literal("mail.send"),
+        version: 3,
+        encoding: Encoding::Binary,
+        args: Bytes::from_static(&[0, 255, 1]),
+    })
+}
+
+fn handled() -> Job {
+    rules::admit(NewJob::new(handler_spec().build().expect("a valid spec")).id(id(5)), NOW).0
+}
+
+fn ends() -> [Settled; 3] {
+    let end = |outcome, output, manifest| Settled { at: NOW, outcome, output, manifest };
+    let failure = Failure::new(FailureClass::Signal, "killed").exit(Exit::Signal(9));
+    let manifest = Manifest {
+        logs: vec![LogEnd { stream: Stream::Stderr, kept: 1_000, dropped: 1, crc32: 0xdead_beef }],
+        artifacts: vec![ArtifactEntry { name: Name::literal("report.txt"), blob: blob() }],
+    };
+    [
+        end(Outcome::Succeeded, Output::Inline(Bytes::from_static(b"{\"sum\":\"7\"}")), None),
+        end(Outcome::Failed(failure), Output::none(), Some(Arc::new(manifest))),
+        end(Outcome::Cancelled, Output::Blob(blob()), None),
+    ]
+}
+
+/// Writes the head of a job.
+pub(super) fn head(job: &Job) -> Vec<u8> {
+    codec::head_row(&Head::of(job.clone(), 9)).expect("a small row")
+}
+
+/// Writes what a job is born with.
+pub(super) fn born(job: &Job) -> Vec<u8> {
+    let work = codec::work_part(&job.spec).expect("a small row");
+    codec::born_row(job, &work, 9).expect("a small row")
+}
+
+fn born_again(bytes: &[u8]) -> Result<Vec<u8>> {
+    let (head, fixed) = codec::born(id(2), bytes, &mut Names::default(), |_| None)?;
+    let (batch, work) = (head.batch, codec::work_part(&fixed.spec)?);
+    codec::born_row(&head.full(fixed, None), &work, batch)
+}
+
+fn schedule() -> Vec<u8> {
+    let schedule = Schedule {
+        tenant: Tenant::default(),
+        name: Name::literal("nightly"),
+        rule: Arc::from("0 3 * * *"),
+        spec: Arc::new(handler_spec().build().expect("a valid spec")),
+        last_fired: Some(NOW),
+    };
+    codec::schedule_row(&schedule).expect("a small row")
+}
+
+fn term_again(bytes: &[u8]) -> Result<Vec<u8>> {
+    codec::encode(&codec::decode::<TermRow<'_>>(bytes)?, 64)
+}
+
+fn job_samples() -> Vec<Sample> {
+    let head_again = |bytes: &[u8]| codec::head_row(&codec::head(id(2), bytes, &mut Names::default())?);
+    let end_again = |bytes: &[u8]| codec::end_row(&codec::end(bytes)?);
+    let [well, badly, cancelled] = ends().map(|end| codec::end_row(&end).expect("a small row"));
+    vec![
+        Sample { name: "head", row: head(&plain()), again: head_again },
+        Sample { name: "head-full", row: head(&full()), again: head_again },
+        Sample { name: "born", row: born(&plain()), again: born_again },
+        Sample { name: "born-full", row: born(&full()), again: born_again },
+        Sample { name: "born-handler", row: born(&handled()), again: born_again },
+        Sample { name: "end-succeeded", row: well, again: end_again },
+        Sample { name: "end-failed", row: badly, again: end_again },
+        Sample { name: "end-cancelled", row: cancelled, again: end_again },
+    ]
+}
+
+fn other_samples() -> Vec<Sample> {
+    let tenant = Tenant::default;
+    let counts = Counts::from_numbers([0, 1, 250, 251, 65_536, u64::MAX, 3]);
+    let limit = Limit { tenant: tenant(), key: Name::literal("db"), max: 4 };
+    let queue = QueuePolicy { tenant: tenant(), queue: Name::literal("night"), paused: true, weight: 5 };
+    let term = TermRow { number: 3, owner: "node-1", incarnation: 7, expires_at: i64::MIN };
+    let owner = OwnerRow { incarnation: 7, expires_at: NOW.as_micros() };
+    let rows = [
+        codec::changes_row(&[Change::of(&full(), Some(State::Scheduled))]),
+        codec::changes_row(&[Change::of(&plain(), None), Change::of(&full(), None)]),
+        codec::counts_row(&tenant(), &counts),
+        codec::limit_row(&limit),
+        codec::queue_row(&queue),
+        codec::encode(&owner, 32),
+        codec::encode(&term, 64),
+        codec::id_row(id(1)),
+        codec::number_row(1),
+    ];
+    let [change, changes, counts, limit, queue, owner, term, text, number] =
+        rows.map(|row| row.expect("a small row"));
+    let changes_again = |bytes: &[u8]| codec::changes_row(&codec::changes(bytes)?);
+    let counts_again = |bytes: &[u8]| codec::counts(bytes).and_then(|(of, n)| codec::counts_row(&of, &n));
+    vec![
+        Sample { name: "change", row: change, again: changes_again },
+        Sample { name: "changes", row: changes, again: changes_again },
+        Sample { name: "counts", row: counts, again: counts_again },
+        Sample { name: "limit", row: limit, again: |bytes| codec::limit_row(&codec::limit(bytes)?) },
+        Sample { name: "queue", row: queue, again: |bytes| codec::queue_row(&codec::queue(bytes)?) },
+        Sample {
+            name: "schedule",
+            row: schedule(),
+            again: |bytes| codec::schedule_row(&codec::schedule(bytes)?),
+        },
+        Sample {
+            name: "edge",
+            row: codec::edge_row(Requires::Ended, true).expect("a small row"),
+            again: |bytes| codec::edge(bytes).and_then(|(requires, told)| codec::edge_row(requires, told)),
+        },
+        Sample {
+            name: "batch",
+            row: codec::ids_row(&[id(1), id(2)]).expect("a small row"),
+            again: |bytes| codec::ids_row(&codec::ids(bytes)?),
+        },
+        Sample {
+            name: "owner",
+            row: owner,
+            again: |bytes| codec::encode(&codec::decode::<OwnerRow>(bytes)?, 32),
+        },
+        Sample { name: "term", row: term, again: term_again },
+        Sample { name: "id", row: text, again: |bytes| codec::id_row(codec::id(bytes)?) },
+        Sample { name: "number", row: number, again: |bytes| codec::number_row(codec::number(bytes)?) },
+    ]
+}
+
+/// Every sample.
+pub(crate) fn samples() -> Vec<Sample> {
+    job_samples().into_iter().chain(other_samples()).collect()
+}

@@ -1,0 +1,162 @@
+//! What a transaction will have changed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use hodei_core::job::{Request, State};
+use hodei_core::store::{Change, Lane};
+use hodei_core::text::Texts;
+use hodei_core::{JobId, Tenant, Timestamp};
+
+use super::index::{LimitKey, limits_of};
+use super::lane::{Place, Waiting};
+use super::standing::{Standing, place_of};
+use crate::codec::Head;
+
+/// How many jobs that came together share a row of [`Tab::Open`](crate::table::Tab::Open) at most.
+pub(crate) const BATCH: usize = 64;
+
+/// A job that moved, and where it stood before; nowhere when it is new.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) was: Option<Standing>,
+    pub(crate) head: Head,
+}
+
+/// What a transaction will have changed of the index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Delta {
+    /// Jobs that moved, in order; the same one may be there more than once.
+    pub(crate) steps: Vec<Step>,
+    /// Jobs that came into or left a state.
+    pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()]>,
+    /// Lanes that are new, with what their jobs ask.
+    pub(crate) new_lanes: HashMap<Lane, Arc<Request>>,
+    /// Whether lanes in which nothing waits are to be forgotten.
+    pub(crate) forget_idle: bool,
+    /// Where the next pruning of jobs goes on.
+    pub(crate) prune_from: Option<Vec<u8>>,
+    /// Uses of limits.
+    pub(crate) in_use: HashMap<LimitKey, i64>,
+    /// How many changes were recorded.
+    pub(crate) changes: u64,
+    /// The new first change that is kept.
+    pub(crate) floor: Option<u64>,
+    /// The last incarnation that was given out.
+    pub(crate) incarnation: Option<u64>,
+    /// Jobs that were opened, in order: [`BATCH`] to a row.
+    pub(crate) opened: Vec<JobId>,
+    /// How many jobs of a row have ended.
+    pub(crate) closed: HashMap<u64, u32>,
+    /// What the sinks are told; nothing while there is none.
+    pub(crate) committed: Vec<Change>,
+    /// Whether something may be ready or has to stop.
+    pub(crate) ring: bool,
+    /// The store's clock when the transaction ended.
+    pub(crate) now: Timestamp,
+    /// Ready jobs that came into a lane, and are still there.
+    added: HashMap<Lane, BTreeMap<Place, Waiting>>,
+    /// Jobs that left the place they had before the transaction.
+    gone: HashSet<JobId>,
+    /// Pending jobs that came, by when they are ready; looked at for what is due next.
+    due: BTreeMap<(Timestamp, JobId), Waiting>,
+}
+
+impl Delta {
+    /// Takes over jobs whose rows are written.
+    pub(crate) fn take(&mut self, steps: impl IntoIterator<Item = Step>, now: Timestamp) {
+        for step in steps {
+            self.wait(&step, now);
+            self.lease(&step);
+            self.batch(&step);
+            self.steps.push(step);
+        }
+    }
+
+    /// Notes that a job came into, moved between or left states.
+    pub(crate) fn moved(&mut self, tenant: &Tenant, from: Option<State>, to: Option<State>) {
+        if from == to {
+            return;
+        }
+        if !self.counts.contains_key(tenant) {
+            self.counts.insert(tenant.clone(), [0; State::ALL.len()]);
+        }
+        if let Some(counts) = self.counts.get_mut(tenant) {
+            if let Some(from) = from {
+                counts[from as usize] -= 1;
+            }
+            if let Some(to) = to {
+                counts[to as usize] += 1;
+            }
+        }
+    }
+
+    /// Returns how often limits came to be used, less how often they ceased to be.
+    pub(crate) fn uses(&self, of: &LimitKey) -> i64 {
+        self.in_use.get(of).copied().unwrap_or(0)
+    }
+
+    /// Says whether a job left the place that it had before.
+    pub(super) fn has_left(&self, id: JobId) -> bool {
+        self.gone.contains(&id)
+    }
+
+    /// Goes through the ready jobs that came into a lane.
+    pub(super) fn added(&self, lane: &Lane) -> Option<&BTreeMap<Place, Waiting>> {
+        self.added.get(lane)
+    }
+
+    /// Returns when the first of the pending jobs that came will be ready.
+    pub(super) fn first_due(&self) -> Option<Timestamp> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn wait(&mut self, step: &Step, now: Timestamp) {
+        let Step { was, head } = step;
+        let before = was.as_ref().and_then(|was| was.place(head));
+        let after = place_of(head);
+        if let Some(place) = before {
+            let lane = self.added.get_mut(&head.lane());
+            let here = lane.is_some_and(|lane| lane.remove(&place).is_some())
+                | self.due.remove(&(place.eligible_at, place.id)).is_some();
+            if !here {
+                self.gone.insert(place.id);
+            }
+        }
+        if let Some((place, waiting)) = after {
+            self.ring = true;
+            if place.eligible_at > now {
+                self.due.insert((place.eligible_at, place.id), waiting);
+            } else {
+                self.added.entry(head.lane()).or_default().insert(place, waiting);
+            }
+        }
+    }
+
+    fn lease(&mut self, step: &Step) {
+        let Step { was, head } = step;
+        let job = &head.job;
+        let before = was.as_ref().is_some_and(|was| was.lease.is_some());
+        match (before, job.lease.is_some()) {
+            (false, true) => self.use_limits(&job.tenant, &head.limit_keys, 1),
+            (true, false) => self.use_limits(&job.tenant, &head.limit_keys, -1),
+            _ => {}
+        }
+        self.ring |= job.cancel_requested && !was.as_ref().is_some_and(|was| was.cancel_requested);
+    }
+
+    /// Notes that a job began or ceased to count against its limits.
+    fn use_limits(&mut self, tenant: &Tenant, keys: &Texts, change: i64) {
+        for of in limits_of(tenant, keys) {
+            *self.in_use.entry(of).or_default() += change;
+            self.ring |= change < 0;
+        }
+    }
+
+    fn batch(&mut self, step: &Step) {
+        let closes = step.was.as_ref().is_none_or(Standing::is_open) && step.head.open_batch().is_none();
+        if closes {
+            *self.closed.entry(step.head.batch).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The index as of the last commit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use hodei_core::job::{Epoch, Lease, Priority, State};
+use hodei_core::store::{Counts, Lane, Scope};
+use hodei_core::text::Texts;
+use hodei_core::{JobId, Result, Tenant, Timestamp};
+
+use super::delta::{Delta, Step};
+use super::lane::{LaneState, Place, Waiting};
+use super::standing::{Standing, place_of};
+use crate::codec::{self, Head};
+use crate::error::corrupt;
+use crate::key;
+use crate::rows::{Rows, Span};
+use crate::table::{META_FLOOR, META_INCARNATION, Tab};
+
+/// Which limit: a tenant and a key.
+pub(crate) type LimitKey = (Tenant, Box<str>);
+
+/// The lists of a tenant's open jobs: by state, in the order of their creation.
+type Lists = BTreeMap<State, BTreeSet<(Timestamp, JobId)>>;
+
+/// How many open jobs are looked up in one go when the index is read.
+const READ_MAX: usize = 8_192;
+
+/// Returns the limits that jobs with these keys count against.
+pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = LimitKey> {
+    keys.iter().map(|key| (tenant.clone(), key.into()))
+}
+
+/// What is kept in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    /// By tenant.
+    pub(crate) counts: BTreeMap<Tenant, Counts>,
+    /// Where pending jobs wait.
+    pub(crate) lanes: HashMap<Lane, LaneState>,
+    /// Pending jobs whose time has not come, with their lanes.
+    due: BTreeMap<(Timestamp, JobId), (Lane, Place, Waiting)>,
+    /// Pending jobs that fail unless they are claimed in time.
+    pub(crate) deadlines: BTreeSet<(Timestamp, JobId)>,
+    lists: BTreeMap<Tenant, Lists>,
+    /// What each owner holds.
+    pub(crate) leases: BTreeMap<Lease, BTreeSet<JobId>>,
+    /// Running jobs that somebody asked to stop, by owner.
+    pub(crate) cancels: BTreeMap<Lease, BTreeMap<JobId, Epoch>>,
+    /// How many leased jobs count against a limit, set or not; never zero.
+    pub(crate) in_use: HashMap<LimitKey, u64>,
+    /// How many open jobs each row of [`Tab::Open`] still names; never zero.
+    pub(crate) batches: BTreeMap<u64, u32>,
+    /// The number of the next such row.
+    pub(crate) next_batch: u64,
+    /// The number of the next change.
+    pub(crate) next_change: u64,
+    /// The number of the first change that is kept.
+    pub(crate) floor: u64,
+    /// The last incarnation that was given out.
+    pub(crate) incarnation: u64,
+    /// Where the next pruning of jobs goes on in [`Tab::Ended`].
+    pub(crate) prune_from: Vec<u8>,
+    /// No id of a job is higher.
+    pub(crate) highest: Option<JobId>,
+}
+
+fn add(number: u64, change: i64) -> u64 {
+    number.saturating_add_signed(change)
+}
+
+impl Index {
+    /// Returns the counts of a tenant with what a transaction changes of them.
+    pub(crate) fn counts_with(&self, tenant: &Tenant, delta: &[i64; State::ALL.len()]) -> Counts {
+        let now = self.counts.get(tenant).copied().unwrap_or_default();
+        Counts::from_numbers(State::ALL.map(|state| add(now.of(state), delta[state as usize])))
+    }
+
+    /// Returns how many jobs there are.
+    pub(crate) fn total(&self) -> u64 {
+        self.counts.values().map(Counts::total).sum()
+    }
+
+    /// Returns how many jobs of a scope are in each state.
+    pub(crate) fn counts_of(&self, scope: &Scope) -> Counts {
+        match scope {
+            Scope::Tenant(tenant) => self.counts.get(tenant).copied().unwrap_or_default(),
+            Scope::All => {
+                let sum = |state| self.counts.values().map(|counts| counts.of(state)).sum();
+                Counts::from_numbers(State::ALL.map(sum))
+            }
+        }
+    }
+
+    /// Returns the list of a tenant's open jobs in a state.
+    pub(crate) fn list(&self, tenant: &Tenant, state: State) -> Option<&BTreeSet<(Timestamp, JobId)>> {
+        self.lists.get(tenant)?.get(&state)
+    }
+
+    /// Says whether a job that is as it was born is known as such.
+    pub(crate) fn confirms(&self, head: &Head) -> bool {
+        let job = &head.job;
+        let list = self.list(&job.tenant, State::Pending);
+        list.is_some_and(|list| list.contains(&(job.created_at, job.id)))
+    }
+
+    /// Moves delayed jobs whose time has come into their lanes.
+    pub(crate) fn promote(&mut self, now: Timestamp) {
+        while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {
+            let (lane, place, waiting) = first.remove();
+            if let Some(lane) = self.lanes.get_mut(&lane) {
+                lane.waiting -= 1;
+                lane.insert(place, waiting);
+            }
+        }
+    }
+
+    /// Returns when the next delayed job becomes ready, where a transaction has changed so much.
+    pub(crate) fn next_due(&self, delta: &Delta) -> Option<Timestamp> {
+        let stays = |((at, id), _): (&(Timestamp, JobId), _)| (!delta.has_left(*id)).then_some(*at);
+        let first = self.due.iter().find_map(stays);
+        [first, delta.first_due()].into_iter().flatten().min()
+    }
+
+    /// Returns the first jobs of a lane that can be claimed, behind a place and of at least a level, at most so many,
+    /// where a transaction has changed so much.
+    pub(crate) fn candidates(
+        &self,
+        delta: &Delta,
+        lane: &Lane,
+        floor: Priority,
+        after: Option<Place>,
+        most: usize,
+    ) -> Vec<(Place, Waiting)> {
+        let stays = |(place, _): &(Place, Waiting)| !delta.has_left(place.id);
+        let stored = self.lanes.get(lane).map(|lane| lane.behind(after).filter(stays));
+        let mut stored = stored.into_iter().flatten().peekable();
+        let behind = |(place, _): &(&Place, &Waiting)| after.is_none_or(|after| **place > after);
+        let added = delta.added(lane).map(|lane| lane.iter().filter(behind));
+        let mut added = added.into_iter().flatten().map(|(place, waiting)| (*place, *waiting)).peekable();
+        let mut found = Vec::new();
+        while found.len() < most {
+            let from_added = match (stored.peek(), added.peek()) {
+                (Some(stored), Some(added)) => added.0 < stored.0,
+                (stored, _) => stored.is_none(),
+            };
+            let next = if from_added { added.next() } else { stored.next() };
+            match next.filter(|(place, _)| place.is_at_least(floor)) {
+                Some(next) => found.push(next),
+                None => break,
+            }
+        }
+        found
+    }
+
+    /// Takes over what a committed transaction changed.
+    pub(crate) fn apply(&mut self, delta: &Delta) {
+        for (tenant, change) in &delta.counts {
+            let counts = self.counts_with(tenant, change);
+            if counts.total() == 0 {
+                self.counts.remove(tenant);
+            } else {
+                self.counts.insert(tenant.clone(), counts);
+            }
+        }
+        for (lane, request) in &delta.new_lanes {
+            self.know(lane, request);
+        }
+        self.next_batch += delta.opened.len().div_ceil(super::BATCH) as u64;
+        delta.steps.iter().for_each(|step| self.step(step, delta.now));
+        for (key, change) in &delta.in_use {
+            let uses = add(self.in_use.get(key).copied().unwrap_or(0), *change);
+            if uses == 0 {
+                self.in_use.remove(key);
+            } else {
+                self.in_use.insert(key.clone(), uses);
+            }
+        }
+        if delta.forget_idle {
+            self.lanes.retain(|_, lane| !lane.is_idle());
+        }
+        if let Some(from) = &delta.prune_from {
+            self.prune_from.clone_from(from);
+        }
+        self.next_change += delta.changes;
+        self.floor = delta.floor.unwrap_or(self.floor);
+        self.incarnation = delta.incarnation.unwrap_or(self.incarnation);
+    }
+
+    fn know(&mut self, lane: &Lane, request: &Arc<hodei_core::job::Request>) {
+        if !self.lanes.contains_key(lane) {
+            self.lanes.insert(lane.clone(), LaneState::new(Arc::clone(request)));
+        }
+    }
+
+    fn step(&mut self, Step { was, head }: &Step, now: Timestamp) {
+        let job = &head.job;
+        if was.is_none() {
+            self.highest = self.highest.max(Some(job.id));
+        }
+        let was = was.as_ref();
+        self.step_list(was, head);
+        self.step_place(was, head, now);
+        self.step_lease(was, head);
+        let (before, after) = (was.filter(|was| was.is_open()).map(|was| was.batch), head.open_batch());
+        if before != after {
+            if let Some(before) = before {
+                let left = self.batches.get(&before).map_or(0, |left| left.saturating_sub(1));
+                if left == 0 {
+                    self.batches.remove(&before);
+                } else {
+                    self.batches.insert(before, left);
+                }
+            }
+            if let Some(after) = after {
+                *self.batches.entry(after).or_default() += 1;
+            }
+        }
+    }
+
+    fn step_list(&mut self, was: Option<&Standing>, head: &Head) {
+        let job = &head.job;
+        let before = was.filter(|was| was.is_open()).map(|was| was.state);
+        let after = Some(job.state).filter(|state| !state.is_terminal());
+        if before == after {
+            return;
+        }
+        if !self.lists.contains_key(&job.tenant) {
+            self.lists.insert(job.tenant.clone(), Lists::new());
+        }
+        let Some(lists) = self.lists.get_mut(&job.tenant) else { return };
+        if let Some(list) = before.and_then(|before| lists.get_mut(&before)) {
+            list.remove(&(job.created_at, job.id));
+        }
+        lists.retain(|_, list| !list.is_empty());
+        if let Some(after) = after {
+            lists.entry(after).or_default().insert((job.created_at, job.id));
+        }
+        if lists.is_empty() {
+            self.lists.remove(&job.tenant);
+        }
+    }
+
+    fn step_place(&mut self, was: Option<&Standing>, head: &Head, now: Timestamp) {
+        let id = head.job.id;
+        let (before, after) = (was.and_then(|was| was.place(head)), place_of(head));
+        if let Some(at) = was.and_then(Standing::deadline) {
+            self.deadlines.remove(&(at, id));
+        }
+        if before.is_none() && after.is_none() {
+            return;
+        }
+        let lane = head.lane();
+        let Some(of) = self.lanes.get_mut(&lane) else { return };
+        if let Some(place) = before
+            && !of.remove(&place)
+            && self.due.remove(&(place.eligible_at, id)).is_some()
+        {
+            of.waiting -= 1;
+        }
+        let Some((place, waiting)) = after else { return };
+        if let Some(at) = waiting.deadline {
+            self.deadlines.insert((at, id));
+        }
+        if place.eligible_at <= now {
+            of.insert(place, waiting);
+        } else {
+            of.waiting += 1;
+            self.due.insert((place.eligible_at, id), (lane, place, waiting));
+        }
+    }
+
+    fn step_lease(&mut self, was: Option<&Standing>, head: &Head) {
+        let job = &head.job;
+        let before = was.and_then(|was| was.lease.as_ref());
+        if before != job.lease.as_ref() {
+            if let Some(lease) = before
+                && let Some(held) = self.leases.get_mut(lease)
+            {
+                held.remove(&job.id);
+                if held.is_empty() {
+                    self.leases.remove(lease);
+                }
+            }
+            if let Some(lease) = &job.lease {
+                match self.leases.get_mut(lease) {
+                    Some(held) => held.insert(job.id),
+                    None => self.leases.insert(lease.clone(), BTreeSet::from([job.id])).is_none(),
+                };
+            }
+        }
+        if let Some(lease) = before.filter(|_| was.is_some_and(|was| was.cancel_requested))
+            && let Some(asked) = self.cancels.get_mut(lease)
+        {
+            asked.remove(&job.id);
+            if asked.is_empty() {
+                self.cancels.remove(lease);
+            }
+        }
+        if let Some(lease) = job.lease.as_ref().filter(|_| job.cancel_requested) {
+            self.cancels.entry(lease.clone()).or_default().insert(job.id, job.epoch);
+        }
+    }
+
+    /// Reads the index from the rows.
+    pub(crate) fn read(rows: &mut impl Rows, now: Timestamp) -> Result<Self> {
+        let mut index = Self::default();
+        rows.scan(Tab::Counts, Span::ALL, |_, row| {
+            let (tenant, counts) = codec::counts(row)?;
+            index.counts.insert(tenant, counts);
+            Ok(true)
+        })?;
+        index.floor = rows.read(Tab::Meta, META_FLOOR, codec::number)?.unwrap_or(1);
+        index.incarnation = rows.read(Tab::Meta, META_INCARNATION, codec::number)?.unwrap_or(0);
+        index.next_change = next_change(rows)?.unwrap_or(index.floor).max(index.floor);
+        index.highest = rows.at_or_before(Tab::Born, &[u8::MAX; 16], |key, _| {
+            key::last_id(key).ok_or_else(|| corrupt("index.read", "a short key"))
+        })?;
+        index.read_open(rows, now)?;
+        index.check_counts()?;
+        Ok(index)
+    }
+
+    /// Holds what was found open to what was counted: a job whose row was lost would be found as it was born.
+    fn check_counts(&self) -> Result<()> {
+        let open = || State::ALL.into_iter().filter(|state| !state.is_terminal());
+        let agrees = |(tenant, counts): (&Tenant, &Counts)| {
+            let found = |state| self.list(tenant, state).map_or(0, |list| list.len() as u64);
+            open().all(|state| counts.of(state) == found(state))
+        };
+        let counted = self.lists.keys().all(|tenant| self.counts.contains_key(tenant));
+        if counted && self.counts.iter().all(agrees) {
+            Ok(())
+        } else {
+            Err(corrupt("index.read", "other open jobs than were counted"))
+        }
+    }
+
+    /// Takes over what an older index remembers and the rows do not say: what is behind everything that was ever there.
+    pub(crate) fn remember(&mut self, older: &Self) {
+        self.next_batch = self.next_batch.max(older.next_batch);
+        self.highest = self.highest.max(older.highest);
+        self.prune_from.clone_from(&older.prune_from);
+    }
+
+    /// Reads what is open, so many jobs at a time.
+    fn read_open(&mut self, rows: &mut impl Rows, now: Timestamp) -> Result<()> {
+        let mut from = 0;
+        loop {
+            let mut named: Vec<(JobId, u64)> = Vec::new();
+            let (mut last, begin) = (None, key::sequence(from));
+            rows.scan(Tab::Open, (Some(&begin[..]), None).into(), |key, row| {
+                let batch = key::sequence_of(key).ok_or_else(|| corrupt("index.read", "a short key"))?;
+                last = Some(batch);
+                named.extend(codec::ids(row)?.into_iter().map(|id| (id, batch)));
+                Ok(named.len() < READ_MAX)
+            })?;
+            let Some(last) = last else { return Ok(()) };
+            self.next_batch = last + 1;
+            from = last + 1;
+            named.sort_unstable();
+            let ids: Vec<JobId> = named.iter().map(|(id, _)| *id).collect();
+            for (head, (_, batch)) in rows.heads(&ids)?.into_iter().zip(named) {
+                // What has ended is still named until its whole batch has; what went round again is named elsewhere too.
+                if let Some(head) = head.filter(|head| head.open_batch() == Some(batch)) {
+                    self.read_job(rows, head, now)?;
+                }
+            }
+        }
+    }
+
+    fn read_job(&mut self, rows: &mut impl Rows, head: Head, now: Timestamp) -> Result<()> {
+        if head.job.state == State::Pending {
+            let lane = head.lane();
+            if !self.lanes.contains_key(&lane) {
+                let request = rows.fixed(head.job.id)?.spec.request();
+                self.know(&lane, &Arc::new(request));
+            }
+        }
+        if head.job.lease.is_some() {
+            for of in limits_of(&head.job.tenant, &head.limit_keys) {
+                *self.in_use.entry(of).or_default() += 1;
+            }
+        }
+        let highest = self.highest;
+        self.step(&Step { was: None, head }, now);
+        self.highest = highest;
+        Ok(())
+    }
+}
+
+/// Returns the number that follows that of the last change.
+fn next_change(rows: &mut impl Rows) -> Result<Option<u64>> {
+    rows.at_or_before(Tab::Changes, &key::sequence(u64::MAX), |key, row| {
+        let first = key::sequence_of(key).ok_or_else(|| corrupt("index.read", "a short key"))?;
+        Ok(first + codec::changes(row)?.len() as u64)
+    })
+}

@@ -1,0 +1,12 @@
+//! What is kept in memory: everything that is open, by lane, by list and by owner, and the counts of all. Changed only
+//! after a commit returned `Ok`, and read anew from the rows after a commit that did not.
+
+mod delta;
+mod index;
+mod lane;
+mod standing;
+
+pub(crate) use delta::{BATCH, Delta, Step};
+pub(crate) use index::{Index, LimitKey, limits_of};
+pub(crate) use lane::{LaneState, Place, Waiting};
+pub(crate) use standing::Standing;
