@@ -81,6 +81,51 @@ async fn what_succeeded_is_known_for_longer() {
 }
 
 #[tokio::test]
+async fn an_output_that_is_read_again_is_known_again() {
+    let (cache, store, clock) = cache();
+    let id = succeed(&store, job()).await;
+    let outputs = async || cache.outputs(&Scope::All, vec![id]).await.unwrap();
+    // Only the output is known, then the whole record.
+    for round in 0..2 {
+        if round == 1 {
+            read(&cache, id, CACHED).await;
+        }
+        let before = cache.inner().reads();
+        for _ in 0..2 {
+            assert_eq!(outputs().await, [Some(output())]);
+            clock.advance(HOUR + SECOND);
+            assert_eq!(outputs().await, [Some(output())]);
+            assert_eq!(outputs().await, [Some(output())]);
+        }
+        assert_eq!(cache.inner().reads() - before, if round == 0 { 3 } else { 2 }, "round {round}");
+    }
+    assert!(cache.get_cached(&Scope::All, id).is_some(), "the record was kept");
+    assert_eq!(cache.cache_stats().stale_avoided, 0);
+}
+
+#[tokio::test]
+async fn an_output_is_newer_than_a_slow_read_of_its_job() {
+    let (cache, store, _) = cache();
+    let id = add(&store, job()).await;
+    cache.inner().dawdles.store(true, Ordering::SeqCst);
+    let mut slow = Box::pin(read(&cache, id, CACHED));
+    assert!(poll(&mut slow).is_pending());
+    let worker = owner(&store).await;
+    let held = start(&store, &worker, id).await;
+    let end = hodei_core::job::Finish::succeeded(output());
+    tell(&store, &worker, &held, hodei_core::store::Move::Finished(Box::new(end))).await;
+    assert_eq!(cache.outputs(&Scope::All, vec![id]).await.unwrap(), [Some(output())]);
+    cache.inner().dawdles.store(false, Ordering::SeqCst);
+    assert!(poll(&mut slow).is_ready());
+    drop(slow);
+    assert_eq!(cache.get_cached(&Scope::All, id), None, "what the slow reader brought was not taken");
+    assert_eq!(
+        (cache.outputs(&Scope::All, vec![id]).await.unwrap(), cache.inner().reads()),
+        (vec![Some(output())], 2)
+    );
+}
+
+#[tokio::test]
 async fn of_two_readers_the_one_that_read_the_newer_version_wins() {
     let (cache, store, _) = cache();
     let id = add(&cache, job()).await;

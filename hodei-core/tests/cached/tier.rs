@@ -11,10 +11,10 @@ use bytes::Bytes;
 use hodei_core::error::Result;
 use hodei_core::job::{Job, State};
 use hodei_core::store::{
-    CacheTier, CachedStore, Consistency, JobStore, MemoryStore, MemoryTier, Scope, TierOptions, TierRow,
-    Timer,
+    CacheTier, CachedStore, Consistency, Coordination, JobStore, MemoryStore, MemoryTier, Retention, Scope,
+    TierOptions, TierRow, Timer,
 };
-use hodei_core::{Clock, Error, ErrorKind, JobId, ManualClock};
+use hodei_core::{Clock, Error, ErrorKind, JobId, ManualClock, Name};
 
 use crate::scripted::Scripted;
 use crate::world::*;
@@ -172,6 +172,48 @@ async fn latest_does_not_ask_the_tier() {
     let (node, _) = world.node(Fault::Never);
     assert!(read(&node, id, Consistency::Latest).await.is_some());
     assert_eq!((node.inner().reads(), node.cache_stats().tier_hits), (1, 0));
+}
+
+#[tokio::test]
+async fn what_comes_from_the_tier_is_as_old_as_it_is_there() {
+    let world = World::new();
+    let id = succeed(&world.store, job()).await;
+    all(&world.node(Fault::Never).0, &[id]).await;
+    world.clock.advance(HOUR - SECOND);
+    let (node, tier) = world.node(Fault::Never);
+    all(&node, &[id]).await;
+    assert_eq!((node.inner().reads(), node.get_cached(&Scope::All, id).is_some()), (0, true));
+    world.clock.advance(2 * SECOND);
+    assert_eq!(node.get_cached(&Scope::All, id), None, "neither the memory nor the tier prolongs the other");
+    all(&node, &[id]).await;
+    assert_eq!((node.inner().reads(), tier.visits.load(Ordering::SeqCst)), (1, 3));
+}
+
+#[tokio::test]
+async fn what_is_pruned_leaves_the_tier() {
+    let world = World::new();
+    let id = succeed(&world.store, job()).await;
+    world.clock.advance(2 * Retention::KEYS_MIN);
+    let (node, _) = world.node(Fault::Never);
+    all(&node, &[id]).await;
+    let lead = owner(&node).await;
+    let term = node.take_term(&Name::literal("prune"), &lead, HOUR).await.unwrap().unwrap();
+    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100 };
+    assert_eq!((world.tier.len(), node.prune(&term, keep, 10).await.unwrap().jobs), (1, 1));
+    assert_eq!((world.tier.len(), all(&node, &[id]).await), (0, vec![None]));
+}
+
+#[tokio::test]
+async fn an_exclusive_store_shares_nothing() {
+    let world = World::new();
+    let id = succeed(&world.store, job()).await;
+    all(&world.node(Fault::Never).0, &[id]).await;
+    let tier = Arc::new(Broken { tier: world.tier.clone(), fault: Fault::Never, visits: AtomicU64::new(0) });
+    let cache = CachedStore::builder(Scripted::exclusive(world.store.clone()))
+        .tier(Arc::<Broken>::clone(&tier), KEY, Arc::new(Patient), TierOptions::default())
+        .build();
+    assert!(all(&cache, &[id]).await[0].is_some());
+    assert_eq!((cache.inner().reads(), tier.visits.load(Ordering::SeqCst)), (1, 0));
 }
 
 #[tokio::test]

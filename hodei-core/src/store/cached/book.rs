@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::records::Records;
 use crate::error::{ErrorKind, Result};
+use crate::store::Pruned;
 
 /// Notes a write through the cache. Dropped before its end was told, or told of an end that may have been a commit all
 /// the same, it makes everything unknown: the feed does not tell what became of such a commit.
@@ -35,14 +36,14 @@ impl Drop for Write<'_> {
     }
 }
 
-/// Notes a pruning, which no change tells of: while one is under way, and until everything known before it is unknown,
-/// nothing is certain to be there.
+/// Notes a pruning, which no change tells of: while one is under way, nothing is certain to be there. Dropped before it
+/// was told what went, it makes everything unknown.
 #[derive(Debug)]
 pub(super) struct Pruning<'a> {
     records: &'a Records,
     under_way: &'a AtomicUsize,
-    /// Whether it is certain that nothing was removed.
-    pub(super) idle: bool,
+    /// Whether what was removed is known, and forgotten.
+    told: bool,
 }
 
 impl<'a> Pruning<'a> {
@@ -50,13 +51,19 @@ impl<'a> Pruning<'a> {
         // SeqCst, here and where it is read: whoever begins to read after a pruning was acknowledged must see either
         // that it is under way or the era after it.
         under_way.fetch_add(1, Ordering::SeqCst);
-        Self { records, under_way, idle: false }
+        Self { records, under_way, told: false }
+    }
+
+    /// Takes in what was removed.
+    pub(super) fn ended(mut self, pruned: &Pruned) {
+        self.told = pruned.gone.len() as u64 == pruned.jobs;
+        pruned.gone.iter().for_each(|(_, id)| self.records.forget(*id));
     }
 }
 
 impl Drop for Pruning<'_> {
     fn drop(&mut self) {
-        if !self.idle {
+        if !self.told {
             self.records.new_era();
         }
         self.under_way.fetch_sub(1, Ordering::SeqCst);

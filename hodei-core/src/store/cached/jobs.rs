@@ -73,10 +73,11 @@ impl<S: JobStore> JobStore for CachedStore<S> {
     }
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
-        let mut pruning = Pruning::begins(&self.records, &self.pruning);
-        let pruned = self.inner.prune(term, retention, limit).await;
-        pruning.idle = pruned.as_ref().is_ok_and(|pruned| pruned.jobs == 0);
-        pruned
+        let pruning = Pruning::begins(&self.records, &self.pruning);
+        let pruned = self.inner.prune(term, retention, limit).await?;
+        pruning.ended(&pruned);
+        self.forget_in_tier(&pruned).await;
+        Ok(pruned)
     }
 
     async fn get_many(

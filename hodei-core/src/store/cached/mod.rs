@@ -5,7 +5,7 @@
 //! | asked for | of a store that is exclusive | of one that other processes write to |
 //! |---|---|---|
 //! | `Latest` | only jobs that succeeded, which no transition changes any more ([`LatestReads`] allows more) | nothing |
-//! | `Cached(max_age)` | everything: it is as fresh as the last acknowledged commit | what was read within `max_age`; jobs that succeeded within [`CachedStoreBuilder::final_max_age`] |
+//! | `Cached(max_age)` | everything: it is as fresh as the last acknowledged commit | what was read within `max_age`; jobs that succeeded within [`CachedStoreBuilder::final_max_age`], or from the second tier |
 //! | outputs | of jobs that succeeded | of jobs that succeeded, within the same age |
 //!
 //! Claims and transitions pass by: they neither read nor fill it. It learns of commits through
@@ -30,8 +30,8 @@
 //! given what was before it. Another job of the stripe that moved meanwhile costs no more than an insert.
 //!
 //! Where the feed cannot tell (other processes, a store's own second thoughts), versions decide: of two records the one
-//! with the later submission, then with the higher version, stays. What was removed by pruning, or hangs in a commit
-//! whose outcome nobody knows, changes the **era**: records of an earlier era are not given out, nor taken.
+//! with the later submission, then with the higher version, stays. A commit whose outcome nobody knows, and a pruning that
+//! did not tell what went, change the **era**: records of an earlier era are not given out, nor taken.
 
 mod book;
 mod jobs;

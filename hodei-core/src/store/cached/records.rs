@@ -43,19 +43,6 @@ impl Known {
     fn moves_unseen(&self) -> bool {
         matches!(self, Self::Job(job) if job.waits_for > 1)
     }
-
-    /// Says whether `self` tells more, or of a later time, than `other`.
-    fn outdoes(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Job(own), Self::Job(other)) => {
-                (own.created_at, own.version) > (other.created_at, other.version)
-            }
-            // An output is the end of a job; any record of an earlier state is older, one of its end tells more.
-            (Self::Output { .. }, Self::Job(_)) => !other.is_final(),
-            (Self::Job(_), Self::Output { .. }) => self.is_final(),
-            (Self::Output { tenant, .. }, Self::Output { .. }) => tenant.is_some(),
-        }
-    }
 }
 
 /// An entry of the cache.
@@ -68,12 +55,33 @@ pub(super) struct Entry {
     weight: u64,
 }
 
+impl Entry {
+    /// Says whether `self` tells of a later time than `read`, although that came later.
+    fn outdoes(&self, read: &Self) -> bool {
+        match (&self.known, &read.known) {
+            (Known::Job(own), Known::Job(read)) => {
+                (own.created_at, own.version) > (read.created_at, read.version)
+            }
+            // An output is the end of a job: what began to be read before it, and is no end, is older.
+            (Known::Output { .. }, Known::Job(_)) => !read.known.is_final() && self.read_at >= read.read_at,
+            (_, Known::Output { .. }) => false,
+        }
+    }
+}
+
 /// What a reader takes before it reads, and shows when it brings what it has read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     stamp: u64,
     era: u64,
     read_at: Timestamp,
+}
+
+impl Ticket {
+    /// For what somebody else read at a time.
+    pub(super) fn read_at(self, read_at: Timestamp) -> Self {
+        Self { read_at, ..self }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -143,23 +151,29 @@ impl Records {
         if known.moves_unseen() {
             return;
         }
+        let Ticket { stamp, era, read_at } = ticket;
         let weight = match &known {
             Known::Job(job) => weight::of_job(job),
             Known::Output { output, .. } => weight::of_output(output),
         };
-        let weight = (weight + weight::ENTRY) as u64;
-        let entry = Entry { known, read_at: ticket.read_at, era: ticket.era, weight };
-        let stamp = self.stamp(id);
-        let overtaken = *stamp != ticket.stamp || ticket.era != self.era();
-        let older = || {
-            let there = self.entries.peek(&id).filter(|there| there.era == ticket.era);
-            there.is_some_and(|there| there.known.outdoes(&entry.known))
-        };
-        if overtaken || older() {
+        let mut entry = Entry { known, read_at, era, weight: (weight + weight::ENTRY) as u64 };
+        let now = self.stamp(id);
+        if *now != stamp || self.era() != era {
             count(&self.counters.stale_avoided, 1);
-        } else {
-            self.entries.insert(id, entry);
+            return;
         }
+        if let Some(there) = self.entries.peek(&id).filter(|there| there.era == era) {
+            if there.outdoes(&entry) {
+                count(&self.counters.stale_avoided, 1);
+                return;
+            }
+            if matches!((&there.known, &entry.known), (Known::Job(_), Known::Output { .. }) if there.known.is_final())
+            {
+                // The record says all that the output does: it is only known to be there still.
+                entry = Entry { read_at, ..there };
+            }
+        }
+        self.entries.insert(id, entry);
     }
 
     /// Takes in that a job which the cache may know is not there, as far as a scope can see.

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::{JobId, Tenant};
 use crate::job::{Job, Output, State};
 use crate::store::tiered::{CacheTier, Tier, TierOptions, Timer};
-use crate::store::{Change, ChangeSink, Consistency, Feed, JobStore, Scope};
+use crate::store::{Change, ChangeSink, Consistency, Feed, JobStore, Pruned, Scope};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// What `Latest` means for the reads of jobs through a cache.
@@ -70,7 +70,7 @@ impl<S: JobStore> CachedStoreBuilder<S> {
         self
     }
 
-    /// Puts a second tier behind the memory. All nodes that share it need the same key, which nobody else may know: who
+    /// Puts a second tier behind the memory, unless the store is exclusive: then no other node shares it. All nodes that share it need the same key, which nobody else may know: who
     /// knows it can make up rows. Default: none.
     pub fn tier(
         mut self,
@@ -87,8 +87,9 @@ impl<S: JobStore> CachedStoreBuilder<S> {
     pub fn build(self) -> CachedStore<S> {
         let records = Arc::new(Records::new(self.bytes));
         let feed = self.inner.feed(Arc::<Records>::clone(&records));
+        let exclusive = self.inner.capabilities().exclusive;
         CachedStore {
-            exclusive: self.inner.capabilities().exclusive,
+            exclusive,
             inner: self.inner,
             records,
             _feed: feed,
@@ -97,7 +98,7 @@ impl<S: JobStore> CachedStoreBuilder<S> {
             final_max_age: self.final_max_age,
             latest: self.latest,
             clock: self.clock,
-            tier: self.tier,
+            tier: self.tier.filter(|_| !exclusive),
         }
     }
 }
@@ -173,7 +174,7 @@ impl<S> CachedStore<S> {
     ///
     /// # Performance
     ///
-    /// Waits for nobody and copies nothing: about 100 ns.
+    /// Waits for nobody and copies nothing: about 50 ns where the record is in the processor's caches.
     #[must_use]
     pub fn get_cached(&self, scope: &Scope, id: JobId) -> Option<Arc<Job>> {
         let hit = self.known(id, Consistency::Cached(self.max_age)).and_then(|entry| match entry.known {
@@ -311,11 +312,19 @@ impl<S: JobStore> CachedStore<S> {
         let ids: Vec<JobId> = missing.iter().map(|missing| missing.id).collect();
         let mut found = tier.find(&ids, now).await.into_iter();
         missing.retain(|missing| {
-            let Some(job) = found.next().flatten() else { return true };
+            let Some((job, read_at)) = found.next().flatten() else { return true };
             replies[missing.place] = scope.covers(&job.tenant).then(|| Job::clone(&job));
-            self.records.admit(missing.id, Known::Job(job), missing.ticket);
+            self.records.admit(missing.id, Known::Job(job), missing.ticket.read_at(read_at));
             false
         });
+    }
+
+    /// Has the second tier forget what was removed. Where it does not, its rows end by themselves.
+    pub(super) async fn forget_in_tier(&self, pruned: &Pruned) {
+        if let Some(tier) = self.tier.as_ref().filter(|_| !pruned.gone.is_empty()) {
+            let ids: Vec<JobId> = pruned.gone.iter().map(|(_, id)| *id).collect();
+            tier.forget(&ids, self.clock.now()).await;
+        }
     }
 
     pub(super) async fn read_outputs(&self, scope: &Scope, ids: Vec<JobId>) -> Result<Vec<Option<Output>>> {

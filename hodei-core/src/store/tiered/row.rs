@@ -79,21 +79,21 @@ pub(super) fn seal(key: &[u8; 32], job: &Job, until: Timestamp) -> Option<Bytes>
     Some(bytes.into())
 }
 
-/// Reads the record of a job; `None` where the row is not one that [`seal`] made of it under this key, or is too old.
-pub(super) fn open(key: &[u8; 32], id: JobId, bytes: &[u8], now: Timestamp) -> Option<Job> {
+/// Reads the record of a job, and until when it holds; `None` where the row is not one that [`seal`] made of it under this key, or is too old.
+pub(super) fn open(key: &[u8; 32], id: JobId, bytes: &[u8], now: Timestamp) -> Option<(Job, Timestamp)> {
     let expected = hash(key, id, bytes)?;
     let sealed: [u8; 32] = bytes.get(HASH..JSON)?.try_into().ok()?;
     // The comparison of hashes takes the same time wherever they differ.
     if bytes[0] != VERSION || expected != sealed {
         return None;
     }
-    let until = i64::from_le_bytes(bytes[1..HASH].try_into().ok()?);
-    if Timestamp::from_micros(until) <= now {
+    let until = Timestamp::from_micros(i64::from_le_bytes(bytes[1..HASH].try_into().ok()?));
+    if until <= now {
         return None;
     }
     let row: Row<'_> = serde_json::from_slice(&bytes[JSON..]).ok()?;
     let job = row.into_job(id);
-    is_final(&job).then_some(job)
+    is_final(&job).then_some((job, until))
 }
 
 fn is_final(job: &Job) -> bool {
@@ -238,7 +238,7 @@ mod tests {
     fn job(handler: bool, output: Output) -> Job {
         let tenant = Tenant::new("acme").unwrap();
         let parent = Parent { id: JobId::from_parts(1, tenant.slot(), 2), requires: Requires::Ended };
-        let new = NewJob::of(tenant.clone(), spec(handler)).unique("u").after([parent]);
+        let new = NewJob::of(tenant, spec(handler)).unique("u").after([parent]);
         let (mut job, _) = rules::admit(new.deadline(UNTIL), NOW);
         let blob = BlobRef { key: "key".into(), len: 9, digest: [3; 32] };
         let manifest = Manifest {
@@ -259,7 +259,7 @@ mod tests {
             for handler in [false, true] {
                 let job = job(handler, output.clone());
                 let bytes = seal(&KEY, &job, UNTIL).unwrap();
-                assert_eq!(open(&KEY, job.id, &bytes, NOW), Some(job));
+                assert_eq!(open(&KEY, job.id, &bytes, NOW), Some((job, UNTIL)));
             }
         }
     }

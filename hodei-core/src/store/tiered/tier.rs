@@ -72,7 +72,8 @@ const _: fn(&dyn Timer) = |_| ();
 pub struct TierOptions {
     /// How long one visit (a read, a write or a removal of a batch) may take: 50 ms. A read of jobs makes at most three.
     pub budget: Duration,
-    /// How long rows are kept: 1 h. So long may a tier tell of a job that was pruned meanwhile.
+    /// How long rows are kept: 1 h. So long may a job that was pruned meanwhile be told of;
+    /// keep it below [`Retention::KEYS_MIN`](crate::store::Retention::KEYS_MIN).
     pub ttl: Duration,
     /// The longest row that is written, in bytes: 64 KiB.
     pub row_max: usize,

@@ -58,9 +58,13 @@ impl Tier {
         Self { tier, timer, key, options, breaker, counters: TierCounters::default() }
     }
 
-    /// Returns the records that the tier has, in the order of the ids; none of them where it cannot be asked. A row that
-    /// is not what this cache wrote is removed.
-    pub(in crate::store) async fn find(&self, ids: &[JobId], now: Timestamp) -> Vec<Option<Arc<Job>>> {
+    /// Returns the records that the tier has, and when each was written, in the order of the ids; none of them where it
+    /// cannot be asked. A row that no such cache wrote is removed.
+    pub(in crate::store) async fn find(
+        &self,
+        ids: &[JobId],
+        now: Timestamp,
+    ) -> Vec<Option<(Arc<Job>, Timestamp)>> {
         let asked = &ids[..ids.len().min(self.options.rows_max)];
         let rows = self.visit(now, || self.tier.get_many(asked)).await;
         let Some(rows) = rows else { return vec![None; ids.len()] };
@@ -76,7 +80,7 @@ impl Tier {
             if job.is_none() {
                 rejected.push(*id);
             }
-            job.map(Arc::new)
+            job.map(|(job, until)| (Arc::new(job), until.saturating_sub(self.options.ttl)))
         };
         let mut found: Vec<_> = asked.iter().zip(rows).map(&mut open).collect();
         let hits = found.iter().flatten().count();
@@ -84,7 +88,7 @@ impl Tier {
         count(&self.counters.misses, found.len() - hits);
         count(&self.counters.rejected, rejected.len());
         if !rejected.is_empty() {
-            self.visit(now, || self.tier.remove_many(&rejected)).await;
+            self.forget(&rejected, now).await;
         }
         found.resize(ids.len(), None);
         found
@@ -101,6 +105,13 @@ impl Tier {
         let rows: Vec<TierRow> = jobs.filter_map(row).take(self.options.rows_max).collect();
         if !rows.is_empty() {
             self.visit(now, move || self.tier.put_many(rows)).await;
+        }
+    }
+
+    /// Removes rows, a visit for each batch.
+    pub(in crate::store) async fn forget(&self, ids: &[JobId], now: Timestamp) {
+        for ids in ids.chunks(self.options.rows_max.max(1)) {
+            self.visit(now, || self.tier.remove_many(ids)).await;
         }
     }
 
