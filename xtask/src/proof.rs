@@ -17,6 +17,49 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "kill9-store",
+        shows: "no acknowledged job is lost when the process of a store is killed at any moment",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-redb --test it -- kill:: --nocapture",
+        )
+        .env(&[("HODEI_STORE_KILLS", "1000")])
+        .must_test()],
+    },
+    Stage {
+        name: "power",
+        shows: "nothing acknowledged is lost when the power or the disk fails, and every file opens again",
+        steps: &[
+            Step::new(
+                "cargo test --release --locked --package hodei-store-redb --test it -- faults::power --nocapture",
+            )
+            .env(&[("HODEI_POWER_CUTS", "100000")])
+            .must_test(),
+            Step::new(
+                "cargo test --release --locked --package hodei-store-redb --test it -- faults::failing --nocapture",
+            )
+            .env(&[("HODEI_DISK_FAULTS", "20000")])
+            .must_test(),
+        ],
+    },
+    Stage {
+        name: "damage",
+        shows: "a damaged file says what was written or that it is damaged, without a panic and without an end",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-redb --test it -- faults::damage --nocapture",
+        )
+        .env(&[("HODEI_IMAGES", "50000")])
+        .must_test()],
+    },
+    Stage {
+        name: "fuzz",
+        shows: "the corpora of the fuzz targets and random changes of them find nothing",
+        steps: &[Step::new(
+            "cargo test --release --locked --manifest-path fuzz/Cargo.toml --no-default-features -- --nocapture",
+        )
+        .env(&[("HODEI_FUZZ_SECONDS", "120")])
+        .must_test()],
+    },
+    Stage {
         name: "model",
         shows: "stores agree with the model on long random histories",
         steps: &[Step::new(
@@ -27,8 +70,20 @@ pub(crate) const PROOFS: &[Stage] = &[
     },
     Stage {
         name: "figures",
-        shows: "the figures of the benchmark suite, measured in full",
-        steps: &[Step::new("cargo bench --locked --package hodei-benches --benches")],
+        shows: "the figures of the benchmark suite, measured in full, each beside its goal",
+        steps: &[
+            Step::new("cargo bench --locked --package hodei-benches --benches"),
+            Step::new(
+                "cargo test --release --locked --package hodei-store-redb --lib -- figures --nocapture",
+            )
+            .env(&[("HODEI_CODEC_TIMES", "100000")])
+            .must_test(),
+        ],
+    },
+    Stage {
+        name: "compare",
+        shows: "the engine beside the engines that one would embed instead, in one run",
+        steps: &[Step::new("cargo run --release --locked --manifest-path benches/compare/Cargo.toml")],
     },
 ];
 

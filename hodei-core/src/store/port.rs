@@ -155,10 +155,12 @@ impl Default for Retention {
 }
 
 /// What a pruning did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// How many jobs were removed.
     pub jobs: u64,
+    /// Which they were and whose, for those who keep something of them elsewhere: their logs.
+    pub gone: Vec<(Tenant, JobId)>,
     /// How many changes were removed.
     pub changes: u64,
     /// Whether it stopped at the limit with work left.

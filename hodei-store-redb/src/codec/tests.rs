@@ -2,6 +2,6 @@
 
 mod any;
 mod damage;
+mod figures;
 mod golden;
 mod roundtrip;
-mod samples;

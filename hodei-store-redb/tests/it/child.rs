@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use hodei_store_redb::RedbStore;
 
-use crate::kill;
+use crate::{faults, kill};
 
 const ORDER: &str = "HODEI_REDB_TEST_ORDER";
 const FILE: &str = "HODEI_REDB_TEST_FILE";
@@ -20,14 +20,28 @@ pub(crate) enum Order {
     Open,
     /// Submits and settles jobs without end, and says each that was acknowledged.
     Work,
+    /// Opens damaged files and says what became of each.
+    Examine,
 }
 
 /// Starts another process on a file; what it says comes through a pipe.
-pub(crate) fn spawn(order: Order, file: &Path) -> Child {
-    Command::new(env::current_exe().expect("this program"))
+pub(crate) fn spawn(order: Order, file: &Path, more: &[(&str, &str)]) -> Child {
+    start(Command::new(env::current_exe().expect("this program")), order, file, more)
+}
+
+/// Starts another process under a program that stands between it and the kernel.
+pub(crate) fn spawn_under(mut under: Command, order: Order, file: &Path) -> Child {
+    // What it says there of errors that were asked for is nobody's concern.
+    under.arg(env::current_exe().expect("this program")).stderr(Stdio::null());
+    start(under, order, file, &[])
+}
+
+fn start(mut program: Command, order: Order, file: &Path, more: &[(&str, &str)]) -> Child {
+    program
         .args(["--exact", "child::it_does_what_its_environment_says", "--nocapture", "--test-threads=1"])
         .env(ORDER, format!("{order:?}"))
         .env(FILE, file)
+        .envs(more.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -48,6 +62,7 @@ fn it_does_what_its_environment_says() {
             Ok(_) => say("opened: fine"),
             Err(error) => say(format_args!("opened: {:?}", error.kind())),
         },
+        Ok("Examine") => faults::examine(),
         Ok("Work") => kill::work(RedbStore::open(file.unwrap()).unwrap()),
         _ => assert_eq!(file, None, "without an order there is nothing to do"),
     }

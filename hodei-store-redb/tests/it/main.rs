@@ -1,13 +1,15 @@
 //! What the embedded store promises beyond what every store does: one file, opened by one, kept whole.
 
+mod backup;
 mod budget;
 mod child;
-mod damage;
 mod env;
+mod faults;
 mod gate;
 mod group;
 mod index;
 mod kill;
+mod migrate;
 mod open;
 mod query;
 mod reopen;

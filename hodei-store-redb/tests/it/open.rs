@@ -40,11 +40,11 @@ async fn it_is_open_once_at_a_time() {
     assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Locked);
     drop(store);
     assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Locked, "a clone is still there");
-    let child = spawn(Order::Open, &env.path()).wait_with_output().unwrap();
+    let child = spawn(Order::Open, &env.path(), &[]).wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&child.stdout).contains("opened: Locked"), "{child:?}");
     assert_eq!(clone.counts(&Scope::All).await.unwrap().total(), 0, "the first one lives on");
     drop(clone);
-    let child = spawn(Order::Open, &env.path()).wait_with_output().unwrap();
+    let child = spawn(Order::Open, &env.path(), &[]).wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&child.stdout).contains("opened: fine"), "{child:?}");
     drop(env.open());
 }
@@ -163,6 +163,70 @@ fn what_is_no_file_is_an_error_of_input_and_output() {
     assert_eq!(kind_of(&env.dir.path().join("missing").join("jobs.redb")), ErrorKind::Io);
     assert_eq!(kind_of(Path::new("/dev/null")), ErrorKind::Io);
     assert_eq!(kind_of(Path::new("/dev/full")), ErrorKind::Io);
+    assert_eq!(kind_of(Path::new("a\0b")), ErrorKind::Io);
+    assert_eq!(kind_of(Path::new("")), ErrorKind::Io);
+    assert_eq!(kind_of(&env.dir.path().join("x".repeat(300))), ErrorKind::Io);
+}
+
+/// Nobody writes to the other end: an open that waited for somebody would wait for ever.
+#[cfg(unix)]
+#[test]
+fn pipes_sockets_and_links_to_nowhere_are_errors_at_once() {
+    let env = Env::new();
+    let path = |name: &str| env.dir.path().join(name);
+    let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().expect("the program mkfifo");
+    assert!(made.success());
+    assert_eq!(kind_of(&path("pipe")), ErrorKind::Io);
+    let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    assert_eq!(kind_of(&path("socket")), ErrorKind::Io);
+    std::os::unix::fs::symlink(path("loop"), path("loop")).unwrap();
+    assert_eq!(kind_of(&path("loop")), ErrorKind::Io);
+    std::os::unix::fs::symlink(path("missing").join("jobs.redb"), path("astray")).unwrap();
+    assert_eq!(kind_of(&path("astray")), ErrorKind::Io);
+    std::os::unix::fs::symlink("/dev/full", path("full")).unwrap();
+    assert_eq!(kind_of(&path("full")), ErrorKind::Io);
+}
+
+/// What a file may hold is no affair of a store, as long as it can be read and written.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_of_any_permissions_and_a_link_to_a_file_open() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let env = Env::new();
+    submit(&env.open(), vec![job()]).await;
+    fs::set_permissions(env.path(), fs::Permissions::from_mode(0o666)).unwrap();
+    let link = env.dir.path().join("link.redb");
+    std::os::unix::fs::symlink(env.path(), &link).unwrap();
+    assert_eq!(RedbStore::open(&link).unwrap().counts(&Scope::All).await.unwrap().total(), 1);
+    let mode = fs::metadata(env.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o666, "they are left as they are");
+}
+
+/// A header with another byte, in its first part at every place: told, or without effect, and never a wrong answer.
+#[tokio::test]
+async fn a_header_with_any_other_byte_is_told_or_without_effect() {
+    let env = Env::new();
+    populate(&env, &env.open()).await;
+    let before = everything(&env.open()).await.unwrap();
+    let whole = fs::read(env.path()).unwrap();
+    let (mut told, mut same) = (0, 0);
+    for at in (0..64).chain((64..320).step_by(7)) {
+        let mut other = whole.clone();
+        other[at] = !other[at];
+        fs::write(env.path(), &other).unwrap();
+        match env.builder().verify(Verify::Always).open() {
+            Ok(store) => {
+                assert_eq!(everything(&store).await.unwrap(), before, "byte {at}");
+                same += 1;
+            }
+            Err(error) => {
+                let kinds = [ErrorKind::Corrupt, ErrorKind::Io, ErrorKind::Locked];
+                assert!(kinds.contains(&error.kind()), "byte {at}: {error:?}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 0 && same > 0, "{told} told, {same} without effect: both are seen");
 }
 
 #[test]

@@ -47,7 +47,9 @@ impl State {
 
     /// Returns what an owner holds, by id.
     pub(super) fn leases_of(&self, lease: &Lease) -> Vec<JobId> {
-        self.leases.get(lease).map(|held| held.iter().copied().collect()).unwrap_or_default()
+        let mut held: Vec<JobId> = self.leases.get(lease).into_iter().flatten().copied().collect();
+        held.sort_unstable();
+        held
     }
 
     pub(super) fn take_term(
@@ -158,7 +160,8 @@ impl State {
         let mut gone: Vec<JobId> = ids.filter(old).take(limit.saturating_add(1)).copied().collect();
         let mut more = gone.len() > limit;
         gone.truncate(limit);
-        gone.iter().for_each(|id| self.remove(*id));
+        let gone: Vec<(Tenant, JobId)> =
+            gone.into_iter().filter_map(|id| Some((self.remove(id)?, id))).collect();
         let kept = usize::try_from(retention.changes).unwrap_or(usize::MAX);
         let spare = self.changes.len().saturating_sub(kept);
         more |= spare > limit;
@@ -166,7 +169,7 @@ impl State {
         self.changes.drain(..removed);
         self.first_change += removed as u64;
         self.forget_owners(now);
-        Pruned { jobs: gone.len() as u64, changes: removed as u64, more, term_lost: false }
+        Pruned { jobs: gone.len() as u64, gone, changes: removed as u64, more, term_lost: false }
     }
 
     /// Removes the rows of dead owners that hold nothing; incarnations come from one counter, so none comes twice.

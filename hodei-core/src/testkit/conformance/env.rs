@@ -303,7 +303,9 @@ impl Env {
 
     pub(super) async fn prune(&mut self, term: &Term, retention: Retention, limit: usize) -> Pruned {
         self.seen.pruned = true;
-        self.store.prune(term, retention, limit).await.expect("prune")
+        let pruned = self.store.prune(term, retention, limit).await.expect("prune");
+        assert_eq!(pruned.gone.len() as u64, pruned.jobs, "those that went are named");
+        pruned
     }
 
     /// Fires the schedule of the default tenant.

@@ -48,5 +48,5 @@ mod wakeups;
 
 pub use env::{Env, Run};
 pub use fixture::{Fixture, START, Setup, Volatile};
-pub use model::compare_with_model;
+pub use model::{compare_with_model, compare_with_model_by};
 pub use properties::{PROPERTIES, Property, hold};

@@ -211,6 +211,7 @@ properties! { $
         a_parent_stays_while_a_child_is_open
         a_child_that_is_redriven_does_without_a_pruned_parent
         a_prune_stops_at_its_limit_and_says_so
+        a_prune_names_the_jobs_that_went
         old_changes_go_and_their_cursors_expire
         a_term_that_is_over_prunes_nothing
     }

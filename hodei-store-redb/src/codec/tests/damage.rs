@@ -3,7 +3,7 @@
 use hodei_core::ErrorKind;
 use proptest::prelude::*;
 
-use super::samples::samples;
+use crate::codec::samples::samples;
 use crate::codec::{decode, encode};
 
 /// Puts a checksum behind a body, as whoever forges a row would.

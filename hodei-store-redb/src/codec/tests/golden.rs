@@ -1,7 +1,7 @@
 //! The rows of released versions. A line that changes is a change of the format: it needs a new schema number, and
 //! the old line stays readable.
 
-use super::samples::samples;
+use crate::codec::samples::samples;
 
 /// A name and a row in hex per line.
 const ROWS: &str = include_str!("../../../tests/golden/rows-schema-2.txt");

@@ -8,7 +8,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::any::{change, job, name, newborn, settled, spec, state, time};
-use super::samples::born;
+use crate::codec::samples::born;
 use crate::codec::{self, Head, Names, OwnerRow, TermRow};
 
 proptest! {

@@ -33,8 +33,7 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    pub(super) fn new(seed: u64, durable: bool) -> Self {
-        let random = Random::new(seed);
+    pub(super) fn new(random: Random, seed: u64, durable: bool) -> Self {
         let (submitted, leases, terms, reported) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { random, minted: seed << 20, submitted, leases, terms, reported, durable }
     }

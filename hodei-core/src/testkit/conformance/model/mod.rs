@@ -10,4 +10,4 @@ mod reference;
 mod run;
 mod upkeep;
 
-pub use run::compare_with_model;
+pub use run::{compare_with_model, compare_with_model_by};

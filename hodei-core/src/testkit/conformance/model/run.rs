@@ -7,6 +7,7 @@ use super::super::fixture::Fixture;
 use super::super::jobs::acme;
 use super::generate::Generator;
 use super::op::Op;
+use super::random::Random;
 use super::reference::Model;
 use crate::error::ErrorKind;
 use crate::id::{JobId, Tenant};
@@ -33,22 +34,40 @@ const READ_ALL: usize = 10;
 pub async fn compare_with_model<F: Fixture + 'static>(fixture: impl Fn() -> F) {
     let (cases, first) = (number("HODEI_MODEL_CASES", 40), number("HODEI_MODEL_SEED", 1));
     for seed in first..first.saturating_add(cases) {
-        history(Env::open(Box::new(fixture())).await, seed).await;
+        history(Env::open(Box::new(fixture())).await, Random::new(seed), seed, OPERATIONS).await;
     }
+}
+
+/// Does the operations that bytes choose to a store and to a model, at most 80 and none after the bytes are spent, and
+/// compares as [`compare_with_model`] does: for fuzzers, which learn what a byte does.
+///
+/// # Panics
+///
+/// When the store and the model differ.
+pub async fn compare_with_model_by<F: Fixture + 'static>(fixture: F, bytes: Vec<u8>) {
+    let env = Env::open(Box::new(fixture)).await;
+    // An operation takes at least a byte.
+    let most = bytes.len().min(OPERATIONS);
+    history(env, Random::given(bytes, 0), 0, most).await;
 }
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("the variable is a number"))
 }
 
-async fn history(env: Env, seed: u64) {
+async fn history(env: Env, random: Random, seed: u64, operations: usize) {
     let durable = env.store().capabilities().durable;
     let model = Model { now: env.now(), ..Model::default() };
-    let generator = Generator::new(seed, durable);
+    let given = !random.is_spent();
+    let generator = Generator::new(random, seed, durable);
     let mut pair =
         Pair { env, model, log: Vec::new(), gone: BTreeSet::new(), cursors: Vec::new(), generator };
     let mut story = Story { seed, operations: Vec::new() };
-    for n in 1..=OPERATIONS {
+    for n in 1..=operations {
+        if given && pair.generator.random.is_spent() {
+            pair.compare_all().await;
+            break;
+        }
         let op = pair.generator.next(&pair.model);
         story.operations.push(format!("{op:?}"));
         pair.step(op).await;

@@ -16,10 +16,10 @@ use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 use crate::codec::{self, Head, Names, OwnerRow, TermRow};
 
 /// A row, and how its kind is read and written again.
-pub(super) struct Sample {
-    pub(super) name: &'static str,
-    pub(super) row: Vec<u8>,
-    pub(super) again: fn(&[u8]) -> Result<Vec<u8>>,
+pub(crate) struct Sample {
+    pub(crate) name: &'static str,
+    pub(crate) row: Vec<u8>,
+    pub(crate) again: fn(&[u8]) -> Result<Vec<u8>>,
 }
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -216,6 +216,6 @@ fn other_samples() -> Vec<Sample> {
 }
 
 /// Every sample.
-pub(super) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<Sample> {
     job_samples().into_iter().chain(other_samples()).collect()
 }
