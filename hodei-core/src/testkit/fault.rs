@@ -35,6 +35,8 @@ struct Plan {
     all: Option<Fault>,
     /// Which call fails, by its number, and how.
     one: Option<(u64, Fault)>,
+    /// Which call waits until everything is let through.
+    held: Option<u64>,
     /// What decides how often a call waits; nothing when it never does.
     waits: Option<u64>,
 }
@@ -57,10 +59,16 @@ impl Faults {
         plan.one = Some((plan.calls + n, fault));
     }
 
+    /// Lets the n-th call from now on, counted from zero, wait until everything is let through.
+    pub fn hold(&self, n: u64) {
+        let mut plan = self.plan();
+        plan.held = Some(plan.calls + n);
+    }
+
     /// Lets everything through from now on.
     pub fn heal(&self) {
         let mut plan = self.plan();
-        (plan.all, plan.one) = (None, None);
+        (plan.all, plan.one, plan.held) = (None, None, None);
     }
 
     /// Lets calls wait now and then, before and after they are carried out, so that tasks of one thread meet in every
@@ -79,12 +87,19 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call, and says how it fails.
-    fn next(&self) -> Option<Fault> {
-        let mut plan = self.plan();
-        let number = plan.calls;
-        plan.calls += 1;
-        plan.all.or_else(|| plan.one.filter(|(at, _)| *at == number).map(|(_, fault)| fault))
+    /// Counts a call, lets it wait while it is held, and says how it fails.
+    async fn next(&self) -> Option<Fault> {
+        let (number, fault) = {
+            let mut plan = self.plan();
+            let number = plan.calls;
+            plan.calls += 1;
+            let one = plan.one.filter(|(at, _)| *at == number).map(|(_, fault)| fault);
+            (number, plan.all.or(one))
+        };
+        while self.plan().held == Some(number) {
+            yielded().await;
+        }
+        fault
     }
 
     /// Waits as often as the seed says: SplitMix64 (Steele, Lea, Flood 2014), two bits of it.
@@ -99,14 +114,19 @@ impl Faults {
             z >> 62
         };
         for _ in 0..times {
-            let mut waited = false;
-            poll_fn(|cx| {
-                cx.waker().wake_by_ref();
-                if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+            yielded().await;
         }
     }
+}
+
+/// Lets the other tasks of the thread go first.
+async fn yielded() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// A store whose calls fail as its [`Faults`] say. Streams, wake-ups and feeds pass
@@ -147,7 +167,7 @@ impl<S> Faulty<S> {
 impl<S: Sync> Faulty<S> {
     async fn meet<R>(&self, verb: impl Future<Output = Result<R>> + Send) -> Result<R> {
         self.faults.pause().await;
-        let done = match self.faults.next() {
+        let done = match self.faults.next().await {
             Some(Fault::Refused) => Err(Error::new(ErrorKind::Unavailable, "store.fault")),
             Some(Fault::ReplyLost) => {
                 verb.await.and_then(|_| Err(Error::new(ErrorKind::Indeterminate, "store.fault")))

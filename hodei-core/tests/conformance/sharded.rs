@@ -14,17 +14,18 @@ use crate::builder;
 struct Shards {
     count: usize,
     clock: Arc<ManualClock>,
-    /// The store whose slots move, and how often time has passed.
-    moving: Option<Option<ShardedStore>>,
+    /// Whether slots move, of which store, and how often time has passed.
+    moving: bool,
+    store: Option<ShardedStore>,
     turn: usize,
 }
 
 fn shards(count: usize) -> Shards {
-    Shards { count, clock: Arc::new(ManualClock::at(START)), moving: None, turn: 0 }
+    Shards { count, clock: Arc::new(ManualClock::at(START)), moving: false, store: None, turn: 0 }
 }
 
 fn moving() -> Shards {
-    Shards { moving: Some(None), ..shards(3) }
+    Shards { moving: true, ..shards(3) }
 }
 
 #[async_trait]
@@ -35,9 +36,7 @@ impl Fixture for Shards {
         let store = ShardedStore::open((0..self.count).map(shard).collect()).await.expect("it opens");
         // Apart from each other, and the first of them not at home.
         bring(&store, self.count - 1, 0).await;
-        if let Some(moving) = &mut self.moving {
-            *moving = Some(store.clone());
-        }
+        self.store = Some(store.clone());
         Some(Arc::new(store))
     }
 
@@ -51,7 +50,7 @@ impl Fixture for Shards {
 
     async fn advance(&mut self, by: Duration) {
         self.clock.advance(by);
-        if let Some(Some(store)) = &self.moving {
+        if let Some(store) = self.store.as_ref().filter(|_| self.moving) {
             self.turn += 1;
             bring(store, self.turn % 3, self.turn / 3 % 3).await;
         }

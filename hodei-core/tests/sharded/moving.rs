@@ -1,8 +1,10 @@
 //! A slot moves with everything that is in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use hodei_core::job::{
@@ -298,6 +300,88 @@ async fn through_an_old_map_reads_find_the_slot_and_writes_are_refused_once() {
     );
     stale.request_cancel(&Scope::All, vec![new.id]).await.expect("cancel");
     story.end(&mover, &shards).await;
+}
+
+#[tokio::test]
+async fn through_an_old_map_work_is_claimed_where_it_is() {
+    let shards = Shards::new(2);
+    let (mover, stale) = (shards.open().await, shards.open().await);
+    let new = job(&tenant_in(0, 2, 0));
+    add(&stale, vec![new.clone()]).await;
+    let owner = stale.register(&owner("a"), LIFE).await.expect("register");
+    mover.move_slot(new.tenant.slot(), 1).await.expect("it moves");
+    let heads = stale.lanes(&Served::default()).await.expect("lanes").heads;
+    assert_eq!(heads.len(), 1);
+    let claimed = stale.exchange(claiming(&owner, vec![pick(&new, 1)])).await.expect("exchange").claimed;
+    assert_eq!(ids(&claimed), [new.id]);
+}
+
+/// One log was read before a change that came ahead of the move, the other after one that came behind it.
+#[tokio::test]
+async fn a_log_that_is_read_while_a_slot_moves_stays_in_order() {
+    let shards = Shards::new(2);
+    let store = shards.open().await;
+    let tenant = tenant_in(0, 2, 0);
+    let job = add(&store, vec![job(&tenant)]).await;
+    shards.faults[1].hold(0);
+    let mut page = Box::pin(store.changes(&Scope::All, None, 9));
+    assert!(poll_fn(|cx| Poll::Ready(page.as_mut().poll(cx).is_pending())).await);
+    shards.tick();
+    store.request_cancel(&Scope::All, job.clone()).await.expect("cancel");
+    shards.tick();
+    store.move_slot(tenant.slot(), 1).await.expect("it moves");
+    shards.tick();
+    store.redrive(&Scope::All, job).await.expect("redrive");
+    shards.faults[1].heal();
+    let page = page.await.expect("changes");
+    versions_in_order(&page.changes);
+    let rest = changes(&store, &Scope::All, Some(page.next), 9).await.expect("changes").0;
+    assert_eq!(page.changes.len() + rest.len(), 3);
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_the_mover_of_its_process() {
+    let shards = Shards::new(2);
+    let store = shards.open().await;
+    let story = Story::begin(&store).await;
+    let before = story.seen(&store).await.expect("nothing moves");
+    let slot = story.tenant.slot();
+    // Of shard 1 the move asks to expect the slot, to know the owner, to keep the rows, and to open it.
+    shards.faults[1].hold(3);
+    let mut moving = Box::pin(store.move_slot(slot, 1));
+    assert!(poll_fn(|cx| Poll::Ready(moving.as_mut().poll(cx).is_pending())).await);
+    let mut reading = Box::pin(story.seen(&store));
+    for _ in 0..9 {
+        assert!(poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx).is_pending())).await, "in neither shard");
+    }
+    shards.faults[1].heal();
+    let (moved, seen) = tokio::join!(moving, reading);
+    moved.expect("it moves");
+    assert_eq!(seen.expect("it has waited"), before);
+}
+
+#[tokio::test]
+async fn sinks_hear_every_shard_and_a_tenant_in_its_order() {
+    #[derive(Debug, Default)]
+    struct Ear(Mutex<Vec<Change>>);
+    impl ChangeSink for Ear {
+        fn committed(&self, changes: &[Change]) {
+            self.0.lock().expect("nobody panicked").extend_from_slice(changes);
+        }
+    }
+    let shards = Shards::new(2);
+    let store = shards.open().await;
+    let ear = Arc::new(Ear::default());
+    let feed = store.feed(Arc::<Ear>::clone(&ear));
+    let both = [tenant_in(0, 2, 0), tenant_in(1, 2, 0)];
+    let all = add(&store, both.iter().map(job).collect()).await;
+    store.move_slot(both[0].slot(), 1).await.expect("it moves");
+    store.request_cancel(&Scope::All, all.clone()).await.expect("cancel");
+    drop(feed);
+    store.redrive(&Scope::All, all).await.expect("redrive");
+    let heard = ear.0.lock().expect("nobody panicked").clone();
+    assert_eq!(heard.len(), 4, "a move changes nothing");
+    versions_in_order(&heard);
 }
 
 #[tokio::test]

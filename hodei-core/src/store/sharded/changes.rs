@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use super::super::{Change, ChangePage, Cursor, Scope};
 use super::cursor::{Starts, changes_of, of_changes};
 use super::map::{Former, ShardMap};
-use super::store::{Asked, ShardedStore, slot_of};
-use crate::error::{Error, Fault, Result};
+use super::store::{Asked, READ_TRIES, ShardedStore, slot_of};
+use crate::error::{Error, ErrorKind, Fault, Result};
 
 /// How often the shards are asked for one page before it is returned short: 4.
 const ROUNDS_MAX: usize = 4;
@@ -44,16 +44,40 @@ impl ShardedStore {
         if limit == 0 {
             return Err(Error::invalid("store.changes", vec![Fault::new("limit", "zero")]));
         }
-        let mut starts = changes_of(after, self.shards().len())?;
-        let map = self.map();
-        let mut ahead: Vec<Ahead> = self.logs_of(&map, scope).map(|n| at(n, &starts)).collect();
+        let starts = changes_of(after, self.shards().len())?;
+        for _ in 0..READ_TRIES {
+            let map = self.map();
+            let (page, several) = self.merged_logs(&map, scope, starts.clone(), limit).await?;
+            // In one log the order is that of the log. Of several one was read first: a slot that has moved since may
+            // have changes in the others that come after some that were not read.
+            if !several || !self.renew(&map).await? {
+                return Ok(page);
+            }
+            let later = self.map();
+            if page.changes.iter().all(|change| map.kept(change.job.slot(), &later)) {
+                return Ok(page);
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "store.changes").with("map", "changing"))
+    }
+
+    /// Merges a page; says beside it whether several logs were read.
+    async fn merged_logs(
+        &self,
+        map: &ShardMap,
+        scope: &Scope,
+        mut starts: Starts,
+        limit: usize,
+    ) -> Result<(ChangePage, bool)> {
+        let mut ahead: Vec<Ahead> = self.logs_of(map, scope).map(|n| at(n, &starts)).collect();
+        let several = ahead.len() > 1;
         let mut changes = Vec::new();
         for _ in 0..ROUNDS_MAX {
             if !self.read_logs(scope, limit - changes.len(), &mut ahead).await? {
                 break;
             }
             while changes.len() < limit && !ahead.iter().any(Ahead::is_dry) {
-                let Some(next) = first(&map, &mut ahead) else { break };
+                let Some(next) = first(map, &mut ahead) else { break };
                 changes.push(next);
             }
             if changes.len() == limit {
@@ -66,9 +90,9 @@ impl ShardedStore {
             starts[n] = self.cursor_behind(scope, of_shard).await?;
         }
         if at_end && slot_of(scope).is_some() {
-            self.pass_over_others(&map, scope, &mut starts).await;
+            self.pass_over_others(map, scope, &mut starts).await;
         }
-        Ok(ChangePage { changes, next: of_changes(&starts) })
+        Ok((ChangePage { changes, next: of_changes(&starts) }, several))
     }
 
     pub(super) async fn end_of_changes(&self) -> Result<Cursor> {
@@ -170,7 +194,7 @@ fn waits_for(map: &ShardMap, ahead: &[Ahead], chosen: usize) -> Option<usize> {
         return None;
     }
     let own = ahead[chosen].shard;
-    let before = |former: &&Former| usize::from(former.shard) != own || former.until < next.at;
+    let before = |former: &Former| usize::from(former.shard) != own || former.until < next.at;
     map.former_of(next.job.slot()).take_while(before).find_map(|former| {
         let earlier = ahead.iter().position(|of_shard| of_shard.shard == usize::from(former.shard))?;
         let head = ahead[earlier].changes.front()?;

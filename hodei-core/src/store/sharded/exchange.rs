@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::{Applied, Claimed, Exchange, Exchanged, Lane, Lanes, Pick, Served, Transition};
+use super::super::{Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Pick, Served, Transition};
 use super::map::ShardMap;
 use super::store::{Asked, ShardedStore};
 use crate::error::{Error, Result};
@@ -86,7 +86,7 @@ impl ShardedStore {
             let reclaimed = self.claims_in_doubt(shard, &owner, &merged.claimed).await;
             merged.done.reclaimed.extend(reclaimed);
         }
-        if merged.failure.is_none() && merged.done.applied.contains(&Applied::Unavailable) {
+        if merged.done.applied.contains(&Applied::Unavailable) {
             // A slot has moved or is about to; whoever tells it again finds it. What fails here fails again there.
             let _ = self.renew(&map).await;
         }
@@ -175,18 +175,25 @@ impl ShardedStore {
 
     /// Asks all shards for their lanes, and leaves out those that do not answer.
     pub(super) async fn lanes_of_all(&self, served: &Served) -> Result<Lanes> {
+        let map = self.map();
         let asked = self.shards().iter().enumerate().map(|(n, shard)| (n, shard.lanes(served))).collect();
         let mut all: Option<Lanes> = None;
-        let mut failure = None;
-        for (_, answer) in self.ask(asked).await {
+        let (mut failure, mut strange) = (None, false);
+        for (shard, answer) in self.ask(asked).await {
             match answer {
                 Ok(lanes) => {
+                    let of_another = |head: &LaneHead| map.shard_of(head.lane.tenant.slot()) != shard;
+                    strange |= lanes.heads.iter().any(of_another);
                     let all = all.get_or_insert_default();
                     all.heads.extend(lanes.heads);
                     all.next_due = earlier(all.next_due, lanes.next_due);
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
+        }
+        if strange {
+            // A slot has moved; picks of its lanes go where the map has them.
+            let _ = self.renew(&map).await;
         }
         match (all, failure) {
             (Some(lanes), _) => Ok(lanes),

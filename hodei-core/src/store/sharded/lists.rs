@@ -8,7 +8,7 @@ use futures_core::Stream;
 
 use super::super::{Cursor, Order, Page, Query, Scope, SummaryStream};
 use super::cursor::{Key, Place};
-use super::store::{Asked, ShardedStore, slot_of};
+use super::store::{Asked, READ_TRIES, ShardedStore, slot_of};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::job::JobSummary;
 
@@ -65,8 +65,8 @@ impl ShardedStore {
                 None => (0..self.shards().len()).collect(),
             };
             match self.merged(scope, query, &place, &shards).await {
-                Ok(page) if of_one.is_some() || !self.renew(&map).await? => return Ok(page),
-                Ok(_) if tries < ROUNDS_MAX => tries += 1,
+                Ok(page) if of_one.is_some() || self.is_still(&map).await? => return Ok(page),
+                Ok(_) if tries < READ_TRIES => tries += 1,
                 Ok(_) => return Err(Error::new(ErrorKind::Unavailable, OP).with("map", "changing")),
                 Err(error) if self.moved_on(&map, &error, &mut tries).await? => {}
                 Err(error) => return Err(error),

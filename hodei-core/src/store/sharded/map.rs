@@ -32,6 +32,8 @@ pub(super) struct ShardMap {
     former: Vec<Former>,
     /// Until when stays may have been forgotten.
     pub(super) forgotten: Timestamp,
+    /// How many slots have arrived in another shard so far.
+    arrivals: u64,
 }
 
 /// A move under way.
@@ -93,7 +95,7 @@ impl ShardMap {
     pub(super) fn spread(cluster: [u8; 16], shards: u16) -> Self {
         let homes = (0..=Slot::MAX.number()).map(|slot| slot % shards).collect();
         let (moves, former, forgotten) = (Vec::new(), Vec::new(), Timestamp::from_micros(i64::MIN));
-        Self { version: 0, cluster, shards, homes, moves, former, forgotten }
+        Self { version: 0, cluster, shards, homes, moves, former, forgotten, arrivals: 0 }
     }
 
     /// Returns the shard of a slot; of one that moves, the source.
@@ -111,9 +113,28 @@ impl ShardMap {
         self.moves.iter().find(is_switching).map(|relocation| relocation.slot)
     }
 
-    /// Returns the stays of a slot that are over, in their order.
-    pub(super) fn former_of(&self, slot: Slot) -> impl Iterator<Item = &Former> {
-        self.former.iter().filter(move |former| former.slot == slot)
+    /// Whether whatever was read by this map is as it would be by a later one: no slot has left a shard since, or is
+    /// about to.
+    pub(super) fn reads_as(&self, later: &Self) -> bool {
+        self.arrivals == later.arrivals && self.switching().or_else(|| later.switching()).is_none()
+    }
+
+    /// Whether a slot has stayed in its shard until a later map, and is not about to leave it.
+    pub(super) fn kept(&self, slot: Slot, later: &Self) -> bool {
+        self.shard_of(slot) == later.shard_of(slot) && self.former_of(slot).eq(later.former_of(slot))
+    }
+
+    /// Returns the stays of a slot that are over, in their order; the one that it is leaving for good is over too.
+    pub(super) fn former_of(&self, slot: Slot) -> impl Iterator<Item = Former> {
+        let leaving = self.move_of(slot).and_then(|relocation| self.left_by(relocation));
+        self.former.iter().filter(move |former| former.slot == slot).copied().chain(leaving)
+    }
+
+    /// Returns the stay that ends with a move, once there is no way back.
+    fn left_by(&self, relocation: &Relocation) -> Option<Former> {
+        let Step::Switching(until) = relocation.step else { return None };
+        let shard = self.homes.get(usize::from(relocation.slot.number())).copied()?;
+        Some(Former { slot: relocation.slot, shard, until })
     }
 
     /// Notes that a slot begins to move. The number is the version that the map will have.
@@ -135,10 +156,10 @@ impl ShardMap {
             return;
         }
         self.moves.retain(|relocation| relocation != known);
-        let Step::Switching(until) = known.step else { return };
-        let home = &mut self.homes[usize::from(known.slot.number())];
-        let shard = std::mem::replace(home, known.to);
-        self.former.push(Former { slot: known.slot, shard, until });
+        let Some(left) = self.left_by(known) else { return };
+        self.homes[usize::from(known.slot.number())] = known.to;
+        self.arrivals += 1;
+        self.former.push(left);
         self.forget_stay();
     }
 
@@ -176,6 +197,7 @@ impl ShardMap {
             out.put_i64(at.as_micros());
         }
         out.put_i64(self.forgotten.as_micros());
+        out.put_u64(self.arrivals);
         put_len(&mut out, self.former.len());
         for former in &self.former {
             out.put_u16(former.slot.number());
@@ -211,14 +233,15 @@ impl ShardMap {
         });
         let moves = moves.collect::<Option<Vec<Relocation>>>()?;
         let forgotten = time(&mut bytes)?;
+        let arrivals = bytes.try_get_u64().ok()?;
         let n = bytes.try_get_u32().ok()?;
         let former = (0..n).map(|_| {
             let (slot, shard, until) = (slot(&mut bytes)?, shard(&mut bytes)?, time(&mut bytes)?);
             Some(Former { slot, shard, until })
         });
         let former = former.collect::<Option<Vec<Former>>>()?;
-        let whole = !bytes.has_remaining();
-        whole.then_some(Self { version: note.version, cluster, shards, homes, moves, former, forgotten })
+        let (version, whole) = (note.version, !bytes.has_remaining());
+        whole.then_some(Self { version, cluster, shards, homes, moves, former, forgotten, arrivals })
     }
 }
 

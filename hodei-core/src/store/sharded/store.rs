@@ -18,7 +18,7 @@ use crate::job::Lease;
 use crate::time::SystemClock;
 
 /// How often a read is made again because slots moved meanwhile: 16.
-const READ_TRIES: usize = 16;
+pub(super) const READ_TRIES: usize = 16;
 
 /// What a shard was asked.
 pub(super) type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -243,11 +243,16 @@ impl ShardedStore {
         for _ in 0..READ_TRIES {
             let map = self.still(op).await?;
             let read = self.ask_all(&ask).await?;
-            if !self.renew(&map).await? {
+            if self.is_still(&map).await? {
                 return Ok(read);
             }
         }
         Err(Error::new(ErrorKind::Unavailable, op).with("map", "changing"))
+    }
+
+    /// Whether no slot has moved since a map.
+    pub(super) async fn is_still(&self, map: &ShardMap) -> Result<bool> {
+        Ok(!self.renew(map).await? || map.reads_as(&self.map()))
     }
 
     /// Reads from the shard of a slot, again when the slot has moved.

@@ -2,18 +2,31 @@
 
 use super::super::{Query, Scope, Shard};
 use super::map::ShardMap;
-use super::store::ShardedStore;
-use crate::error::Result;
+use super::store::{READ_TRIES, ShardedStore};
+use crate::error::{Error, ErrorKind, Result};
+
+const OP: &str = "store.verify_indexes";
 
 impl ShardedStore {
-    /// Verifies every shard, and that every job and policy is where the map has its slot.
+    /// Verifies every shard, and that every job and policy is where the map has its slot; again when slots moved
+    /// meanwhile.
     pub(super) async fn contradictions(&self) -> Result<Vec<String>> {
-        let map = self.still("store.verify_indexes").await?;
+        for _ in 0..READ_TRIES {
+            let map = self.still(OP).await?;
+            let wrong = self.compared_with(&map).await?;
+            if self.is_still(&map).await? {
+                return Ok(wrong);
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, OP).with("map", "changing"))
+    }
+
+    async fn compared_with(&self, map: &ShardMap) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         for (n, shard) in self.shards().iter().enumerate() {
             let of_shard = self.ask_one(n, shard.verify_indexes()).await?;
             wrong.extend(of_shard.into_iter().map(|text| format!("shard {n}: {text}")));
-            wrong.extend(self.strangers(&map, n, &**shard).await?);
+            wrong.extend(self.strangers(map, n, &**shard).await?);
         }
         Ok(wrong)
     }
