@@ -1,4 +1,9 @@
-//! What the benchmarks share: a node with a no-op handler, and jobs for it.
+//! What the benchmarks share: a node with a no-op handler, jobs for it, the load that every engine is given, and figures.
+
+pub mod hodei;
+pub mod load;
+pub mod raw;
+pub mod report;
 
 use std::sync::Arc;
 
@@ -7,8 +12,8 @@ use hodei_core::job::{JobKind, JobSpec, NewJob, State};
 use hodei_core::store::{Scope, Store, SubmitOptions};
 use hodei_sched::Orchestrator;
 
-/// How many jobs go into one submission.
-pub const BATCH: usize = 1_000;
+pub use load::BATCH;
+
 /// How many no-ops the agent runs at once.
 const SLOTS: u32 = 512;
 
@@ -20,6 +25,20 @@ const SLOTS: u32 = 512;
 #[must_use]
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// Makes a directory for the files of a figure. It is beside the program unless `TMPDIR` names another place: where the
+/// system keeps its own temporary files may be memory, and a synced commit there says nothing.
+///
+/// # Panics
+///
+/// When the operating system refuses.
+#[must_use]
+pub fn directory() -> tempfile::TempDir {
+    let program = std::env::current_exe().expect("a program has a place");
+    let beside = program.parent().map(std::path::Path::to_owned);
+    let place = std::env::var_os("TMPDIR").map(Into::into).or(beside);
+    tempfile::tempdir_in(place.unwrap_or_else(std::env::temp_dir)).expect("a directory")
 }
 
 /// Work that does nothing.

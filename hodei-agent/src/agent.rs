@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{JobKind, Resources};
-use hodei_core::log::LogReader;
 use hodei_core::text::TextMap;
 use hodei_core::{Clock, Error, ErrorKind, Fault, Name, Result, SystemClock};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -137,7 +136,9 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
         self
     }
 
-    /// Sets the directory where logs are kept. Default: the last ones are kept in memory.
+    /// Sets the directory where logs are kept: the first 64 MiB of each stream. What follows them is dropped and
+    /// counted, in the manifest of the job and in [`LogRead::dropped`](hodei_core::log::LogRead::dropped). Default: the
+    /// last 256 KiB of each stream are kept in memory, for the last 1,024 streams that have ended.
     pub fn logs(mut self, directory: impl Into<PathBuf>) -> Self {
         self.logs = Some(directory.into());
         self
@@ -250,10 +251,11 @@ impl Drop for AbortOnDrop {
 }
 
 impl AgentHandle {
-    /// Returns the logs of the agent's runs.
+    /// Returns the logs of the agent's runs. A node that is given them removes those of the jobs that it no longer
+    /// keeps.
     #[must_use]
-    pub fn logs(&self) -> Arc<dyn LogReader> {
-        Arc::clone(&self.logs) as Arc<dyn LogReader>
+    pub fn logs(&self) -> Arc<dyn hodei_core::log::LogStore> {
+        Arc::clone(&self.logs) as Arc<dyn hodei_core::log::LogStore>
     }
 
     /// Takes no more work and waits until what runs has ended and its end is durable, or the node has not answered for

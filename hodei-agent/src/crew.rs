@@ -6,8 +6,10 @@
 //! No run waits for another longer than it would for a task of its own. A hand that begins and leaves runs behind sends
 //! two more before it polls anything: one may come to lie where only this thread can take it, the other lies where any
 //! thread can. So whenever runs wait a hand is on its way to them, and what blocks holds up itself and its thread only.
-//! Ends are put where the agent's loop finds them; it is woken after a turn, and looks by itself every few milliseconds
-//! while something runs, so a run that blocks does not hold up the news of the one before it either.
+//! Ends are put where the agent's loop finds them. It is woken after a turn, which is short; were it woken earlier, it could
+//! come to lie behind the next run on this thread. It looks by itself whenever anything else wakes it: ten milliseconds
+//! after a run was assigned, or when the node answers. So long, at most, a run that blocks its thread holds up the news of
+//! those before it in the turn.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -15,6 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use hodei_core::JobId;
@@ -27,8 +30,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::execute::{Executor, Run, panicked};
 
-/// How many runs a hand polls before it lets others have the thread.
+/// How many runs a hand polls before it lets others have the thread, the agent's loop among them.
 const TURN: usize = 64;
+/// How long it polls them, when that is less.
+const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// A run to begin: the number of its executor, and what it is given.
 pub(crate) type Start = (usize, Run);
@@ -126,11 +131,10 @@ async fn hand(crew: Arc<Shared>) {
         crew.send_hand();
         crew.send_hand();
     }
-    let mut turn = 0;
+    let (mut ended, mut turn, mut began) = (0_usize, Instant::now(), Instant::now());
     while let Some((executor, run)) = next {
         let (job, epoch) = (run.job().id, run.job().epoch);
         let executor = Arc::clone(&crew.executors[executor]);
-        let began = Instant::now();
         // The run's own destructor is inside too.
         let run = AssertUnwindSafe(async move { executor.execute(run).await }).catch_unwind();
         let mut run = pin!(run);
@@ -147,18 +151,22 @@ async fn hand(crew: Arc<Shared>) {
         };
         let mut news =
             end.unwrap_or_else(|panic| News::Ended(Box::new(Finish::failed(panicked("executor", &*panic)))));
+        let now = Instant::now();
         if let News::Ended(finish) = &mut news {
-            finish.ran = began.elapsed();
+            finish.ran = now - began;
         }
+        began = now;
         crew.end((job, epoch, news));
-        turn += 1;
-        if turn % TURN == 0 {
+        ended += 1;
+        if ended.is_multiple_of(TURN) || now - turn >= TURN_TIME {
             crew.told.notify_one();
             tokio::task::yield_now().await;
+            began = Instant::now();
+            turn = began;
         }
         next = crew.waiting().pop_front();
     }
-    if turn > 0 {
+    if ended > 0 {
         crew.told.notify_one();
     }
 }

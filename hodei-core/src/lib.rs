@@ -16,6 +16,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `cache` | no | `store::CachedStore`, and the second tier behind it |
 //! | `testkit` | no | the store conformance suite, the history recorder and checker, `typical_spec()` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -69,4 +69,20 @@ pub trait LogReader: Send + Sync + fmt::Debug {
     async fn follow(&self, key: &LogKey, offset: u64, max: usize) -> Result<LogRead>;
 }
 
+/// Keeps logs until the jobs are gone.
+#[async_trait]
+pub trait LogStore: LogReader {
+    /// Removes every log of these jobs; of those that have none there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// `Io` with the first that could not be removed; the others are.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have removed some; repeating it does no harm.
+    async fn forget(&self, jobs: Vec<(Tenant, JobId)>) -> Result<()>;
+}
+
 const _: fn(&dyn LogReader) = |_| ();
+const _: fn(&dyn LogStore) = |_| ();

@@ -19,10 +19,20 @@ pub struct Texts(Box<str>);
 impl Texts {
     /// Packs texts; `None` when one of them holds a NUL.
     pub fn new<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> Option<Self> {
-        let mut packed = String::new();
+        Self::pack(items, 0)
+    }
+
+    /// Packs a list that is whole in memory, into exactly one allocation; `None` when a text holds a NUL.
+    pub(crate) fn of_slice<S: AsRef<str>>(items: &[S]) -> Option<Self> {
+        let room = items.iter().map(|item| item.as_ref().len() + 1).sum();
+        Self::pack(items, room)
+    }
+
+    fn pack<S: AsRef<str>>(items: impl IntoIterator<Item = S>, room: usize) -> Option<Self> {
+        let mut packed = String::with_capacity(room);
         for item in items {
             let item = item.as_ref();
-            if item.contains(END) {
+            if item.as_bytes().contains(&0) {
                 return None;
             }
             packed.push_str(item);
@@ -94,7 +104,14 @@ impl TextMap {
             flat.push(name.as_ref().to_owned());
             flat.push(value.as_ref().to_owned());
         }
-        Texts::new(flat).map(Self)
+        Texts::of_slice(&flat).map(Self)
+    }
+
+    /// Packs pairs that are whole in memory, into exactly one allocation; `None` when a text holds a NUL.
+    pub(crate) fn of_pairs(pairs: &[(String, String)]) -> Option<Self> {
+        let room = pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let flat = pairs.iter().flat_map(|(name, value)| [name.as_str(), value]);
+        Texts::pack(flat, room).map(Self)
     }
 
     /// Takes a list of alternating names and values, unless it is odd.

@@ -1,12 +1,13 @@
 //! The only loop of a dispatcher: collect what happened, let the machine decide, carry it out, sleep.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
+use hodei_core::log::LogStore;
 use hodei_core::store::{Feed, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,6 +33,28 @@ pub(crate) enum Message {
     Abandon,
 }
 
+/// A worker connected now, in one of its lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub(crate) name: Name,
+    pub(crate) incarnation: u64,
+    pub(crate) offer: Arc<Offer>,
+}
+
+impl Worker {
+    fn of((name, incarnation, offer): (&Name, u64, &Arc<Offer>)) -> Self {
+        Self { name: name.clone(), incarnation, offer: Arc::clone(offer) }
+    }
+
+    fn is(&self, (name, incarnation, offer): (&Name, u64, &Arc<Offer>)) -> bool {
+        self.name == *name && self.incarnation == incarnation && Arc::ptr_eq(&self.offer, offer)
+    }
+
+    fn same_life(&self, other: &Self) -> bool {
+        self.name == other.name && self.incarnation == other.incarnation
+    }
+}
+
 /// What the parts of a node share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -44,7 +67,9 @@ pub(crate) struct Shared {
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
     /// The workers connected now; a std mutex, held for a copy.
-    pub(crate) offers: Mutex<Vec<(Name, Arc<Offer>)>>,
+    pub(crate) workers: Mutex<Vec<Worker>>,
+    /// The logs that go with their jobs, as long as somebody has them; a std mutex, held for a copy.
+    pub(crate) logs: Mutex<Vec<Weak<dyn LogStore>>>,
     /// The lease under which the node acts now; the maintenance beats for it.
     pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
     /// How the store refuses for good, as long as it does.
@@ -102,7 +127,7 @@ impl Driver {
             while let Some(effect) = self.machine.poll_effect(now) {
                 self.carry_out(effect);
             }
-            self.show_offers(now);
+            self.show_workers(now);
             if self.draining && self.machine.is_idle() && self.call.is_empty() {
                 return;
             }
@@ -193,24 +218,23 @@ impl Driver {
     }
 
     /// Shows who is connected to those who explain, and tells the bus who came and went.
-    fn show_offers(&self, now: Timestamp) {
-        let mut shown = self.shared.offers.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = shown.len() == self.machine.offers().count()
-            && shown.iter().zip(self.machine.offers()).all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y));
+    fn show_workers(&self, now: Timestamp) {
+        let mut shown = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = shown.len() == self.machine.workers().count()
+            && shown.iter().zip(self.machine.workers()).all(|(worker, now)| worker.is(now));
         if same {
             return;
         }
-        let before: Vec<Name> = shown.iter().map(|(name, _)| name.clone()).collect();
-        *shown = self.machine.offers().map(|(name, offer)| (name.clone(), Arc::clone(offer))).collect();
+        let before = std::mem::take(&mut *shown);
+        *shown = self.machine.workers().map(Worker::of).collect();
         let Some(bus) = &self.shared.herald.bus else { return };
-        let event = |worker: &Name, connected| {
-            Event::Worker(WorkerEvent { worker: worker.clone(), incarnation: 0, at: now, connected })
+        let event = |worker: &Worker, connected| {
+            let (worker, incarnation) = (worker.name.clone(), worker.incarnation);
+            Event::Worker(WorkerEvent { worker, incarnation, at: now, connected })
         };
-        let came = shown.iter().filter(|(name, _)| !before.contains(name)).map(|(name, _)| event(name, true));
-        let gone = before
-            .iter()
-            .filter(|name| !shown.iter().any(|(n, _)| n == *name))
-            .map(|name| event(name, false));
+        let in_both = |worker: &Worker, others: &[Worker]| others.iter().any(|other| other.same_life(worker));
+        let gone = before.iter().filter(|worker| !in_both(worker, &shown)).map(|worker| event(worker, false));
+        let came = shown.iter().filter(|worker| !in_both(worker, &before)).map(|worker| event(worker, true));
         let events: Vec<Event> = gone.chain(came).collect();
         bus.publish_or_gap(&events);
     }

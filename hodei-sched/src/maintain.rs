@@ -1,10 +1,11 @@
 //! What a node does beside dispatching: beat for its lease, and, where it leads, reap and prune.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use hodei_core::Name;
+use futures_util::future::join_all;
 use hodei_core::store::{Retention, Term};
+use hodei_core::{JobId, Name, Tenant};
 use tokio::sync::mpsc;
 
 use crate::driver::{Message, Shared};
@@ -64,11 +65,27 @@ async fn prune(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core:
     let until = tokio::time::Instant::now() + config.beat;
     loop {
         let pruned = shared.store.prune(term, config.retention, BATCH).await?;
+        // Slow disks do not hold up the beats: what has begun goes on by itself.
+        let _ = tokio::time::timeout(config.beat, forget(shared, pruned.gone)).await;
         if pruned.term_lost || !pruned.more || tokio::time::Instant::now() >= until {
             return Ok(());
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// Removes the logs of jobs that went; what fails here stays, and nobody comes back for it.
+async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
+    if gone.is_empty() {
+        return;
+    }
+    let logs = shared.logs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let logs = logs.iter().filter_map(Weak::upgrade);
+    let each = logs.map(|logs| {
+        let gone = gone.clone();
+        async move { logs.forget(gone).await }
+    });
+    let _ = join_all(each).await;
 }
 
 async fn beat(shared: &Shared, driver: &mpsc::Sender<Message>) {

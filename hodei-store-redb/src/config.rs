@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hodei_core::store::ChangeLog;
 use hodei_core::{Clock, Error, ErrorKind, Fault, Result, SystemClock};
 
+use crate::inner::compact;
 use crate::store::RedbStore;
 use crate::txn::Room;
 
@@ -42,6 +43,7 @@ pub struct RedbStoreBuilder {
     pub(crate) group_items: usize,
     pub(crate) waiting_calls: usize,
     pub(crate) recent_jobs: usize,
+    pub(crate) migrate_jobs: usize,
 }
 
 impl RedbStoreBuilder {
@@ -56,7 +58,8 @@ impl RedbStoreBuilder {
             group_calls: 1_024,
             group_items: 10_000,
             waiting_calls: 4_096,
-            recent_jobs: 4_096,
+            recent_jobs: 16_384,
+            migrate_jobs: 10_000,
         }
     }
 
@@ -116,10 +119,28 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets how many submitted jobs are kept in memory for their claim, and how many specs; 4,096 of each unless set.
+    /// Sets how many submitted jobs are kept in memory for their claim, how many claimed ones for their end, and how many
+    /// specs; 16,384 of each unless set.
     pub fn recent_jobs(mut self, jobs: usize) -> Self {
         self.recent_jobs = jobs;
         self
+    }
+
+    /// Sets how many jobs of a file of an older schema are rewritten in one transaction; 10,000 unless set. A migration
+    /// that is interrupted goes on with the next opening.
+    pub fn migrate_jobs(mut self, jobs: usize) -> Self {
+        self.migrate_jobs = jobs;
+        self
+    }
+
+    /// Makes a file that nobody has open as small as it can be, and says whether it became smaller. Rewrites much of it:
+    /// for after a large pruning.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedbStoreBuilder::open`].
+    pub fn compact(self) -> Result<bool> {
+        compact(&self)
     }
 
     /// Opens the file, or makes it. Blocks while a file that was not closed is repaired.
@@ -134,6 +155,7 @@ impl RedbStoreBuilder {
             ("group_calls", self.group_calls),
             ("group_items", self.group_items),
             ("waiting_calls", self.waiting_calls),
+            ("migrate_jobs", self.migrate_jobs),
         ];
         let zero = limits.into_iter().find(|(_, limit)| *limit == 0);
         match zero {

@@ -1,7 +1,7 @@
 //! What the threads and the callers of a store share, and how it is opened.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,17 @@ use hodei_core::store::{Feeds, WakeupSignal};
 use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
 
+use crate::backup::bear;
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
 use crate::memory::{Delta, Index};
+use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::Recent;
 use crate::stats::Stats;
 use crate::sync::lock;
-use crate::table::{META_SCHEMA, SCHEMA, Tab};
+use crate::table::{META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
 use crate::txn::{Context, Room, Work, expire_all};
 
 const OP: &str = "store.open";
@@ -75,9 +77,10 @@ impl Inner {
 
     /// Takes a database that nobody else has.
     fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
-        let new = check_schema(&db.begin_read().map_err(failed(OP))?)?;
-        if new {
-            make(&db)?;
+        match check_schema(&db.begin_read().map_err(failed(OP))?)? {
+            Schema::None => make(&db)?,
+            Schema::Older => migrate(&db, config.migrate_jobs)?,
+            Schema::Ours => {}
         }
         let stats = Stats::default();
         let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
@@ -124,6 +127,18 @@ impl Inner {
     }
 }
 
+/// Makes a file that nobody has open as small as it can be, and says whether it became smaller.
+pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
+    const OP: &str = "store.compact";
+    guarded(OP, || {
+        let mut db = unlocked(|| take(config))?;
+        match check_schema(&db.begin_read().map_err(failed(OP))?)? {
+            Schema::Ours => db.compact().map_err(failed(OP)),
+            Schema::None | Schema::Older => Ok(false),
+        }
+    })
+}
+
 /// How long a lock is waited for. A process that is killed while it starts another leaves the file to that one, until
 /// that one has begun or is dead too.
 const LOCK_PATIENCE: Duration = Duration::from_millis(250);
@@ -144,7 +159,8 @@ fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
 
 fn take(config: &RedbStoreBuilder) -> Result<Database> {
     if !std::fs::exists(&config.path).map_err(io)? {
-        bear(&config.path)?;
+        // Whoever comes second uses what the first has made.
+        bear(&config.path, OP, make)?;
     }
     look_first(&config.path)?;
     builder(config).create(&config.path).map_err(failed(OP))
@@ -159,31 +175,6 @@ fn builder(config: &RedbStoreBuilder) -> Builder {
 
 fn io(source: std::io::Error) -> Error {
     failed(OP)(redb::Error::Io(source))
-}
-
-/// Makes an empty store beside the path and gives it its name when it is whole, so that a death in between leaves no
-/// half-made store under that name. Whoever comes second finds the name taken and uses what it names.
-fn bear(path: &Path) -> Result<()> {
-    static BORN: AtomicU64 = AtomicU64::new(0);
-    let mut unborn = path.as_os_str().to_owned();
-    unborn.push(format!(".new-{}-{}", std::process::id(), BORN.fetch_add(1, Ordering::Relaxed)));
-    let unborn = PathBuf::from(unborn);
-    // A process of the same number may have died here.
-    drop(std::fs::remove_file(&unborn));
-    let named = make_at(&unborn).and_then(|()| match std::fs::hard_link(&unborn, path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        named => named.map_err(io),
-    });
-    // Whatever became of it, nothing stays beside the path; what went wrong first is what is told.
-    let removed = std::fs::remove_file(&unborn).map_err(io);
-    named.and(removed)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
-    directory.sync_all().map_err(io)
-}
-
-fn make_at(path: &Path) -> Result<()> {
-    make(&Builder::new().create(path).map_err(failed(OP))?)
 }
 
 /// Looks at a file that is there without being able to write to it.
@@ -203,13 +194,23 @@ fn look_first(path: &Path) -> Result<()> {
     }
 }
 
-/// Returns whether the file is empty.
-fn check_schema(txn: &ReadTransaction) -> Result<bool> {
+/// What is known of a file's schema.
+enum Schema {
+    /// The file is empty.
+    None,
+    /// It has to be migrated, or the migration has to go on.
+    Older,
+    /// It is ours.
+    Ours,
+}
+
+/// Looks at the version of the schema, and whether every table is there.
+fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
     let meta = match txn.open_table(Tab::Meta.definition()) {
         Ok(meta) => meta,
         Err(TableError::TableDoesNotExist(_)) => {
             let foreign = txn.list_tables().map_err(failed(OP))?.next().is_some();
-            return if foreign { Err(corrupt(OP, "tables of another program")) } else { Ok(true) };
+            return if foreign { Err(corrupt(OP, "tables of another program")) } else { Ok(Schema::None) };
         }
         Err(error) => return Err(failed(OP)(error)),
     };
@@ -219,10 +220,13 @@ fn check_schema(txn: &ReadTransaction) -> Result<bool> {
     if schema > SCHEMA {
         return Err(Error::new(ErrorKind::SchemaTooNew, OP).with("schema", schema).with("known", SCHEMA));
     }
+    if schema < SCHEMA || meta.get_owned(META_MIGRATED).map_err(failed(OP))?.is_some() {
+        return Ok(Schema::Older);
+    }
     let tables: Vec<String> =
         txn.list_tables().map_err(failed(OP))?.map(|table| table.name().to_owned()).collect();
     let whole = Tab::ALL.iter().all(|tab| tables.iter().any(|name| name == tab.name()));
-    if whole { Ok(false) } else { Err(corrupt(OP, "a table is missing")) }
+    if whole { Ok(Schema::Ours) } else { Err(corrupt(OP, "a table is missing")) }
 }
 
 /// Makes every table, and notes the version of the schema.

@@ -11,18 +11,21 @@
 //! shares the next one, so that a thousand callers wait for a few syncs and a lone caller waits for his own only. Reads
 //! take a snapshot and never wait for the writer.
 //!
-//! Every index row is written in the transaction of the row it points to. Rows stand behind a version and a checksum:
+//! What is open is indexed in memory, what has ended in the file, in the transaction of the row that an index row points
+//! to; [`RedbStore::backup`] copies a store that is in use. Rows stand behind a version and a checksum:
 //! damage becomes `Corrupt`, never a wrong job. A file is open in one process at a time; whoever opens it takes back
 //! what a process that died was holding.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backup;
 mod codec;
 mod config;
 mod error;
 mod inner;
 mod key;
 mod memory;
+mod migrate;
 mod query;
 mod reader;
 mod recent;
@@ -42,5 +45,6 @@ mod writer;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use backup::Backup;
 pub use config::{RedbStoreBuilder, Verify};
 pub use store::RedbStore;

@@ -57,7 +57,7 @@ tables! {
     Owners = "owners",
     /// duty → term.
     Terms = "terms",
-    /// name → number: the schema, the last incarnation, the first change that is kept.
+    /// name → number: the schema, the last incarnation, the first change that is kept; how far a migration has come.
     Meta = "meta",
 }
 
@@ -81,3 +81,5 @@ pub(crate) const META_SCHEMA: &[u8] = b"schema";
 pub(crate) const META_INCARNATION: &[u8] = b"incarnation";
 /// Where the number of the first change that is kept is.
 pub(crate) const META_FLOOR: &[u8] = b"floor";
+/// Where the last job that was migrated is, while a file of schema 1 is on its way to schema 2.
+pub(crate) const META_MIGRATED: &[u8] = b"migrated";

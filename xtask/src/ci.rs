@@ -12,7 +12,11 @@ pub(crate) const STAGES: &[Stage] = &[
     Stage {
         name: "fmt",
         shows: "every source file is formatted",
-        steps: &[Step::new("cargo fmt --all --check")],
+        steps: &[
+            Step::new("cargo fmt --all --check"),
+            Step::new("cargo fmt --manifest-path benches/compare/Cargo.toml --check"),
+            Step::new("cargo fmt --manifest-path benches/compare/effectum/Cargo.toml --check"),
+        ],
     },
     Stage {
         name: "clippy",

@@ -70,8 +70,20 @@ pub(crate) const PROOFS: &[Stage] = &[
     },
     Stage {
         name: "figures",
-        shows: "the figures of the benchmark suite, measured in full",
-        steps: &[Step::new("cargo bench --locked --package hodei-benches --benches")],
+        shows: "the figures of the benchmark suite, measured in full, each beside its goal",
+        steps: &[
+            Step::new("cargo bench --locked --package hodei-benches --benches"),
+            Step::new(
+                "cargo test --release --locked --package hodei-store-redb --lib -- figures --nocapture",
+            )
+            .env(&[("HODEI_CODEC_TIMES", "100000")])
+            .must_test(),
+        ],
+    },
+    Stage {
+        name: "compare",
+        shows: "the engine beside the engines that one would embed instead, in one run",
+        steps: &[Step::new("cargo run --release --locked --manifest-path benches/compare/Cargo.toml")],
     },
 ];
 
@@ -90,9 +102,9 @@ pub(crate) fn named(name: &str) -> Result<Stage, String> {
 /// Prints each proof with what it shows and its command line.
 pub(crate) fn list() {
     for proof in PROOFS {
-        println!("{:<10} {}", proof.name, proof.shows);
+        println!("{:<12} {}", proof.name, proof.shows);
         for step in proof.steps {
-            println!("{:<10}   {step}", "");
+            println!("{:<12}   {step}", "");
         }
     }
 }

@@ -25,6 +25,11 @@ pub trait Executor: Send + Sync + fmt::Debug {
     fn runs(&self) -> Vec<Runs>;
 
     /// Runs a job to its end; ends it early when the run's [`StopToken`] says so.
+    ///
+    /// # Performance
+    ///
+    /// A run that ends at its first poll shares its task with others; every other one has a task to itself from then on.
+    /// One that blocks its thread holds up no other run, but whatever else needs that thread.
     fn execute(self: Arc<Self>, run: Run) -> RunFuture;
 }
 

@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use hodei_core::Name;
 use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Failure, FailureClass, Finish, JobKind, Outcome as JobOutcome, Payload, Runs};
+use hodei_core::map::IdState;
 
 use super::context::Context;
 use super::executor::{Executor, Run, RunFuture};
@@ -27,7 +28,7 @@ type Call<S> = dyn Fn(Context<S>) -> Pin<Box<dyn Future<Output = Outcome> + Send
 /// The handlers of an agent, by the kind of their arguments.
 pub(crate) struct Handlers<S> {
     state: Arc<S>,
-    by_kind: HashMap<Name, Box<Call<S>>>,
+    by_kind: HashMap<Name, Box<Call<S>>, IdState>,
 }
 
 impl<S> fmt::Debug for Handlers<S> {
@@ -38,7 +39,7 @@ impl<S> fmt::Debug for Handlers<S> {
 
 impl<S: Send + Sync + 'static> Handlers<S> {
     pub(crate) fn new(state: Arc<S>) -> Self {
-        Self { state, by_kind: HashMap::new() }
+        Self { state, by_kind: HashMap::default() }
     }
 
     /// Adds a handler; says whether there was one of that kind.

@@ -10,6 +10,19 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use hodei_core::job::{LogEnd, Stream};
 use hodei_core::log::LogKey;
+use hodei_core::{JobId, Tenant};
+
+fn home(directory: &Path, tenant: &Tenant, job: JobId) -> PathBuf {
+    directory.join(tenant.as_str()).join(job.to_string())
+}
+
+/// Removes everything of a job.
+pub(super) fn forget(directory: &Path, tenant: &Tenant, job: JobId) -> io::Result<()> {
+    match fs::remove_dir_all(home(directory, tenant, job)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
 
 fn path(directory: &Path, key: &LogKey, extension: &str) -> PathBuf {
     let stream = match key.stream {
@@ -17,8 +30,7 @@ fn path(directory: &Path, key: &LogKey, extension: &str) -> PathBuf {
         Stream::Stderr => "stderr",
         Stream::System => "system",
     };
-    let job = directory.join(key.tenant.as_str()).join(key.job.to_string());
-    job.join(format!("{}.{stream}.{extension}", key.epoch))
+    home(directory, &key.tenant, key.job).join(format!("{}.{stream}.{extension}", key.epoch))
 }
 
 /// Begins the file of a stream; what an earlier writer of the same epoch left is replaced.

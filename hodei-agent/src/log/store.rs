@@ -10,12 +10,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hodei_core::job::LogEnd;
 use hodei_core::log::{LogKey, LogRead, LogReader};
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::map::JobSet;
+use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use tokio::sync::watch;
 
 use super::file;
 
-/// How many bytes of a stream are kept in a file: the first ones; more are counted and dropped.
+/// How many bytes of a stream are kept in a file: the first ones, so that an offset stays one and the file is only ever
+/// appended to. More are counted and dropped; readers are told how many, and the job's manifest too.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
 /// How many bytes of a stream are kept where there is no directory for files: the last ones, in a ring.
 const MEMORY_MAX: u64 = 256 * 1024;
@@ -142,6 +144,34 @@ impl LogReader for LogStore {
     }
 }
 
+#[async_trait]
+impl hodei_core::log::LogStore for LogStore {
+    async fn forget(&self, jobs: Vec<(Tenant, JobId)>) -> Result<()> {
+        {
+            let gone: JobSet = jobs.iter().map(|(_, job)| *job).collect();
+            let mut open = self.open();
+            open.streams.retain(|key, _| !gone.contains(&key.job));
+            open.ended.retain(|key| !gone.contains(&key.job));
+        }
+        let Some(directory) = self.directory.clone() else { return Ok(()) };
+        let removed = tokio::task::spawn_blocking(move || {
+            let mut first = None;
+            for (tenant, job) in jobs {
+                if let Err(error) = file::forget(&directory, &tenant, job) {
+                    first.get_or_insert((job, error));
+                }
+            }
+            first
+        });
+        let failed = |job| Error::new(ErrorKind::Io, "log.forget").with("job", job);
+        match removed.await {
+            Ok(None) => Ok(()),
+            Ok(Some((job, source))) => Err(failed(job).source_error(source)),
+            Err(gone) => Err(Error::new(ErrorKind::Unavailable, "log.forget").with("why", gone)),
+        }
+    }
+}
+
 impl Live {
     fn content(&self) -> std::sync::MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
@@ -264,7 +294,6 @@ impl Drop for LogWriter {
 #[cfg(test)]
 mod tests {
     use hodei_core::job::{Epoch, Stream};
-    use hodei_core::{JobId, Tenant};
 
     use super::*;
 
@@ -313,6 +342,30 @@ mod tests {
         assert_eq!((end.kept, end.dropped, end.crc32), (MEMORY_MAX, 2, crc32fast::hash(&kept)));
         let read = store.read(&key(), MEMORY_MAX - 1, 10).await.unwrap();
         assert_eq!((read.bytes, read.dropped, read.ended), (Bytes::from_static(b"abc"), 2, true));
+    }
+
+    #[tokio::test]
+    async fn the_logs_of_a_job_are_forgotten_and_those_of_others_stay() {
+        use hodei_core::log::LogStore as _;
+        let directory = tempfile::tempdir().unwrap();
+        for kept_in in [None, Some(directory.path().to_owned())] {
+            let store = Arc::new(LogStore::new(kept_in));
+            let other = LogKey { job: JobId::from_parts(2, Tenant::default().slot(), 1), ..key() };
+            for key in [key(), LogKey { stream: Stream::Stderr, ..key() }, other.clone()] {
+                let mut writer = store.writer(key);
+                writer.write(&Bytes::from_static(b"said\n"));
+                writer.end().unwrap();
+            }
+            let unknown = JobId::from_parts(3, Tenant::default().slot(), 1);
+            let jobs = [unknown, key().job].map(|job| (Tenant::default(), job));
+            store.forget(jobs.to_vec()).await.unwrap();
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let read = store.read(&LogKey { stream, ..key() }, 0, 10).await;
+                assert_eq!(read.unwrap_err().kind(), ErrorKind::NotFound);
+            }
+            assert_eq!(store.read(&other, 0, 10).await.unwrap().bytes, "said\n");
+            store.forget(jobs.to_vec()).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -68,7 +68,7 @@ impl NewJob {
         Self::with_id(id, tenant, spec.into())
     }
 
-    pub(crate) fn with_id(id: JobId, tenant: Tenant, spec: Arc<JobSpec>) -> Self {
+    fn with_id(id: JobId, tenant: Tenant, spec: Arc<JobSpec>) -> Self {
         Self {
             id,
             tenant,
@@ -78,6 +78,27 @@ impl NewJob {
             unique: None,
             parents: no_parents(),
             pipeline: None,
+        }
+    }
+
+    /// Makes the submission of a pipeline's step.
+    pub(crate) fn of_step(
+        id: JobId,
+        pipeline: PipelineId,
+        tenant: Tenant,
+        spec: Arc<JobSpec>,
+        parents: impl ExactSizeIterator<Item = Parent>,
+    ) -> Self {
+        let parents = if parents.len() == 0 { no_parents() } else { parents.collect() };
+        Self {
+            id,
+            tenant,
+            spec,
+            run_at: None,
+            deadline: None,
+            unique: None,
+            parents,
+            pipeline: Some(pipeline),
         }
     }
 

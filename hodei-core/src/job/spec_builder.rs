@@ -28,6 +28,12 @@ pub struct JobSpecBuilder {
     pub(super) timeout: Option<Duration>,
     pub(super) retry: Option<Box<RetryPolicy>>,
     pub(super) labels: Vec<(String, String)>,
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What few specs have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rare {
     pub(super) limit_keys: Vec<String>,
     /// What was said of a command although the work is a handler.
     pub(super) misplaced: Vec<&'static str>,
@@ -45,6 +51,13 @@ pub(super) enum Work {
 pub(super) struct RawCommand {
     pub(super) argv: Vec<String>,
     pub(super) env: Vec<(String, String)>,
+    /// Apart, so that the steps of a large pipeline are smaller by a fifth.
+    pub(super) more: Option<Box<RawMore>>,
+}
+
+/// What few commands have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawMore {
     pub(super) secrets: Vec<(String, String)>,
     pub(super) cwd: Option<String>,
     pub(super) image: Option<String>,
@@ -71,8 +84,7 @@ impl JobSpecBuilder {
             timeout: None,
             retry: None,
             labels: Vec::new(),
-            limit_keys: Vec::new(),
-            misplaced: Vec::new(),
+            rare: None,
         }
     }
 
@@ -120,7 +132,7 @@ impl JobSpecBuilder {
 
     /// Counts the job against the limit of a key while it is leased.
     pub fn limited_by(mut self, key: impl Into<String>) -> Self {
-        self.limit_keys.push(key.into());
+        self.rare().limit_keys.push(key.into());
         self
     }
 
@@ -131,28 +143,32 @@ impl JobSpecBuilder {
 
     /// Adds an environment entry whose value is a secret, by its reference; for commands.
     pub fn secret(self, name: impl Into<String>, reference: impl Into<String>) -> Self {
-        self.on_command("secrets", |command| command.secrets.push((name.into(), reference.into())))
+        self.on_command("secrets", |command| command.more().secrets.push((name.into(), reference.into())))
     }
 
     /// Sets the directory to run in; for commands.
     pub fn cwd(self, directory: impl Into<String>) -> Self {
-        self.on_command("cwd", |command| command.cwd = Some(directory.into()))
+        self.on_command("cwd", |command| command.more().cwd = Some(directory.into()))
     }
 
     /// Sets the image to run in; for commands.
     pub fn image(self, image: impl Into<String>) -> Self {
-        self.on_command("image", |command| command.image = Some(image.into()))
+        self.on_command("image", |command| command.more().image = Some(image.into()))
     }
 
     /// Adds a name that the command must write to its output file.
     pub fn output(self, name: impl Into<String>) -> Self {
-        self.on_command("outputs", |command| command.outputs.push(name.into()))
+        self.on_command("outputs", |command| command.more().outputs.push(name.into()))
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     fn on_command(mut self, field: &'static str, set: impl FnOnce(&mut RawCommand)) -> Self {
         match &mut self.work {
             Work::Command(command) => set(command),
-            Work::Handler(_) => self.misplaced.push(field),
+            Work::Handler(_) => self.rare().misplaced.push(field),
         }
         self
     }
@@ -172,59 +188,88 @@ impl JobSpecBuilder {
     ///
     /// `Invalid` with every fault found.
     pub fn build_within(self, limits: &SpecLimits) -> Result<JobSpec> {
-        let faults = validate::faults(&self, limits);
-        if !faults.is_empty() {
-            return Err(Error::invalid("spec.build", faults));
-        }
+        let faults = self.faults(limits);
+        if faults.is_empty() { self.build_checked() } else { Err(Error::invalid("spec.build", faults)) }
+    }
+
+    /// Returns everything that is wrong.
+    pub(crate) fn faults(&self, limits: &SpecLimits) -> Vec<Fault> {
+        validate::faults(self, limits)
+    }
+
+    /// Makes the spec of parts that nothing is wrong with.
+    pub(crate) fn build_checked(self) -> Result<JobSpec> {
         self.pack().map(JobSpec::of_valid_parts)
     }
 
-    /// Packs checked parts.
+    /// Returns what people will call it, where that was said.
+    pub(crate) fn given_name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Packs parts that [`validate::faults`] found nothing wrong with.
     fn pack(self) -> Result<SpecParts> {
         let nul = |field: &'static str| Error::invalid("spec.build", vec![Fault::new(field, "nul")]);
-        let (default_name, payload) = match self.work {
+        let text = |name: Option<String>| name.map(|name| Name::of_checked(&name));
+        let (name, payload) = match self.work {
             Work::Handler(payload) => {
                 let Payload::Handler { kind, .. } = &payload else {
                     return Err(Error::invalid("spec.build", vec![Fault::new("payload", "not_handler")]));
                 };
-                (kind.clone(), payload)
+                (text(self.name).unwrap_or_else(|| kind.clone()), payload)
             }
             Work::Command(command) => {
-                (Name::literal("command"), Payload::Command(command.pack().ok_or_else(|| nul("command"))?))
+                let name = text(self.name).unwrap_or_else(|| Name::literal("command"));
+                (name, Payload::Command(command.pack().ok_or_else(|| nul("command"))?))
             }
         };
         Ok(SpecParts {
-            name: self.name.map_or(Ok(default_name), Name::new)?,
-            queue: queue(&self.queue)?,
+            name,
+            queue: queue(&self.queue),
             payload,
             resources: self.resources,
             priority: self.priority,
             timeout: self.timeout,
             retry: self.retry,
-            labels: TextMap::new(self.labels).ok_or_else(|| nul("labels"))?,
-            limit_keys: Texts::new(self.limit_keys).ok_or_else(|| nul("limit_keys"))?,
+            labels: TextMap::of_pairs(&self.labels).ok_or_else(|| nul("labels"))?,
+            limit_keys: match self.rare {
+                Some(rare) => Texts::of_slice(&rare.limit_keys).ok_or_else(|| nul("limit_keys"))?,
+                None => Texts::default(),
+            },
         })
     }
 }
 
-/// Makes the name of a queue; that of most jobs is shared by all of them.
-fn queue(text: &str) -> Result<Name> {
+/// Makes the name of a queue, which was checked; that of most jobs is shared by all of them.
+fn queue(text: &str) -> Name {
     static DEFAULT: LazyLock<Name> = LazyLock::new(|| Name::literal(DEFAULT_QUEUE));
-    if text == DEFAULT_QUEUE { Ok(DEFAULT.clone()) } else { Name::new(text) }
+    if text == DEFAULT_QUEUE { DEFAULT.clone() } else { Name::of_checked(text) }
 }
 
 impl RawCommand {
+    fn more(&mut self) -> &mut RawMore {
+        self.more.get_or_insert_default()
+    }
+
     fn pack(self) -> Option<Command> {
-        let more = CommandMore {
-            secrets: TextMap::new(self.secrets)?,
+        Some(Command {
+            argv: Texts::of_slice(&self.argv)?,
+            env: TextMap::of_pairs(&self.env)?,
+            more: match self.more {
+                Some(more) => Some(Box::new(more.pack()?)),
+                None => None,
+            },
+        })
+    }
+}
+
+impl RawMore {
+    fn pack(self) -> Option<CommandMore> {
+        Some(CommandMore {
+            secrets: TextMap::of_pairs(&self.secrets)?,
             cwd: self.cwd.map(String::into_boxed_str),
             image: self.image.map(String::into_boxed_str),
-            outputs: Texts::new(self.outputs)?,
-        };
-        Some(Command {
-            argv: Texts::new(self.argv)?,
-            env: TextMap::new(self.env)?,
-            more: (more != CommandMore::default()).then(|| Box::new(more)),
+            outputs: Texts::of_slice(&self.outputs)?,
         })
     }
 }

@@ -8,7 +8,7 @@ use super::payload::Payload;
 use super::resources::Resources;
 use super::retry::{Backoff, RetryPolicy, RetryRule};
 use super::spec::SpecLimits;
-use super::spec_builder::{JobSpecBuilder, RawCommand, Work};
+use super::spec_builder::{JobSpecBuilder, RawCommand, RawMore, Work};
 use crate::error::Fault;
 use crate::id::Name;
 use crate::text::shown;
@@ -44,9 +44,15 @@ pub(super) fn faults(spec: &JobSpecBuilder, limits: &SpecLimits) -> Vec<Fault> {
         Work::Handler(payload) => handler(payload, limits, &mut faults),
         Work::Command(command) => self::command(command, limits, &mut faults),
     }
-    faults.extend(spec.misplaced.iter().map(|field| Fault::new(*field, "not_for_handlers")));
-    labels(&spec.labels, limits, &mut faults);
-    limit_keys(&spec.limit_keys, limits, &mut faults);
+    if let Some(rare) = &spec.rare {
+        faults.extend(rare.misplaced.iter().map(|field| Fault::new(*field, "not_for_handlers")));
+    }
+    if !spec.labels.is_empty() {
+        labels(&spec.labels, limits, &mut faults);
+    }
+    if let Some(rare) = &spec.rare {
+        limit_keys(&rare.limit_keys, limits, &mut faults);
+    }
     resources(&spec.resources, limits, &mut faults);
     if let Some(timeout) = spec.timeout {
         faults.extend(duration("timeout", timeout, limits.duration));
@@ -69,17 +75,26 @@ fn handler(payload: &Payload, limits: &SpecLimits, faults: &mut Vec<Fault>) {
 
 fn command(command: &RawCommand, limits: &SpecLimits, faults: &mut Vec<Fault>) {
     argv(&command.argv, limits, faults);
-    env(command, limits, faults);
-    for (field, text) in [("cwd", &command.cwd), ("image", &command.image)] {
+    let secrets = command.more.as_deref().map_or(&[][..], |more| &more.secrets);
+    if !(command.env.is_empty() && secrets.is_empty()) {
+        env(&command.env, secrets, limits, faults);
+    }
+    if let Some(more) = &command.more {
+        self::more(more, limits, faults);
+    }
+}
+
+fn more(more: &RawMore, limits: &SpecLimits, faults: &mut Vec<Fault>) {
+    for (field, text) in [("cwd", &more.cwd), ("image", &more.image)] {
         if let Some(text) = text {
             faults.extend(line(field, text, limits.text_bytes));
         }
     }
-    if command.outputs.len() > limits.labels {
-        faults.push(too(command.outputs.len(), "outputs", "too_many", limits.labels));
+    if more.outputs.len() > limits.labels {
+        faults.push(too(more.outputs.len(), "outputs", "too_many", limits.labels));
     }
     let mut seen = HashSet::new();
-    for output in &command.outputs {
+    for output in &more.outputs {
         faults.extend(Name::fault("outputs", output));
         if !seen.insert(output) {
             faults.push(Fault::new("outputs", "duplicate").detail(shown(output)));
@@ -110,19 +125,19 @@ fn argv(argv: &[String], limits: &SpecLimits, faults: &mut Vec<Fault>) {
     }
 }
 
-fn env(command: &RawCommand, limits: &SpecLimits, faults: &mut Vec<Fault>) {
-    let count = command.env.len() + command.secrets.len();
+fn env(env: &[(String, String)], secrets: &[(String, String)], limits: &SpecLimits, faults: &mut Vec<Fault>) {
+    let count = env.len() + secrets.len();
     if count > limits.env_items {
         faults.push(too(count, "env", "too_many", limits.env_items));
     }
     let mut seen = HashSet::new();
-    for (name, _) in command.env.iter().chain(&command.secrets) {
+    for (name, _) in env.iter().chain(secrets) {
         faults.extend(env_name_fault(name, limits));
         if !seen.insert(name) {
             faults.push(Fault::new("env.name", "duplicate").detail(shown(name)));
         }
     }
-    for (name, value) in &command.env {
+    for (name, value) in env {
         if value.contains('\0') {
             faults.push(Fault::new("env.value", "nul").detail(shown(name)));
         }
@@ -130,7 +145,7 @@ fn env(command: &RawCommand, limits: &SpecLimits, faults: &mut Vec<Fault>) {
             faults.push(too(value.len(), "env.value", "too_long", limits.env_value_bytes));
         }
     }
-    for (_, reference) in &command.secrets {
+    for (_, reference) in secrets {
         faults.extend(line("secrets", reference, limits.text_bytes));
     }
 }

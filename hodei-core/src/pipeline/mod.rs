@@ -6,6 +6,7 @@
 mod dag;
 mod progress;
 mod spec;
+mod steps;
 
 pub use progress::{PipelineProgress, PipelineStatus};
 pub use spec::{Pipeline, PipelineBuilder, PipelineLimits, Step};

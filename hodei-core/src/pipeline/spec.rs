@@ -1,9 +1,9 @@
 //! What a pipeline is made of, validated once at the door.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::dag::{Graph, StepIndex};
+use super::steps::{StepIds, Steps};
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{JobSpec, JobSpecBuilder, NewJob, Parent, Requires, SpecLimits};
@@ -51,7 +51,7 @@ impl PipelineLimits {
 #[derive(Clone, Debug)]
 #[must_use = "a step does nothing until it is added"]
 pub struct Step {
-    id: String,
+    /// Named by the step's id.
     spec: JobSpecBuilder,
     needs: Vec<(String, Requires)>,
 }
@@ -59,19 +59,29 @@ pub struct Step {
 impl Step {
     /// Makes a step; its id becomes the name of its job.
     pub fn new(id: impl Into<String>, spec: JobSpecBuilder) -> Self {
-        let id = id.into();
-        Self { spec: spec.name(id.clone()), id, needs: Vec::new() }
+        Self { spec: spec.name(id), needs: Vec::new() }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        self.spec.given_name().unwrap_or_default()
     }
 
     /// Runs only after another step has succeeded, and sees its output.
-    pub fn needs(mut self, step: impl Into<String>) -> Self {
-        self.needs.push((step.into(), Requires::Success));
-        self
+    pub fn needs(self, step: impl Into<String>) -> Self {
+        self.needs_for(step.into(), Requires::Success)
     }
 
     /// Runs only after another step has ended, no matter how.
-    pub fn needs_end_of(mut self, step: impl Into<String>) -> Self {
-        self.needs.push((step.into(), Requires::Ended));
+    pub fn needs_end_of(self, step: impl Into<String>) -> Self {
+        self.needs_for(step.into(), Requires::Ended)
+    }
+
+    fn needs_for(mut self, step: String, requires: Requires) -> Self {
+        if self.needs.is_empty() {
+            // Most steps need one other: a vector left to itself would make room for four.
+            self.needs.reserve_exact(1);
+        }
+        self.needs.push((step, requires));
         self
     }
 }
@@ -82,7 +92,7 @@ impl Step {
 pub struct PipelineBuilder {
     name: String,
     tenant: Tenant,
-    steps: Vec<Step>,
+    steps: Steps,
 }
 
 impl PipelineBuilder {
@@ -116,7 +126,7 @@ impl PipelineBuilder {
     pub fn build_within(self, limits: &PipelineLimits) -> Result<Pipeline> {
         let invalid = |faults| Error::invalid("pipeline.build", faults);
         let mut faults: Vec<Fault> = Name::fault("name", &self.name).into_iter().collect();
-        if self.steps.is_empty() {
+        if self.steps.len() == 0 {
             faults.push(Fault::new("steps", "empty"));
         }
         if self.steps.len() > limits.steps.min(StepIndex::MAX as usize) {
@@ -144,19 +154,20 @@ type Specs = (Vec<Option<Arc<JobSpec>>>, Vec<Requires>);
 
 /// Builds the specs, each in its step's place, and takes what is asked of parents, in the order of the graph. A step is
 /// gone before the next is looked at, so that a large pipeline is not held twice.
-fn specs(steps: Vec<Step>, limits: &PipelineLimits) -> Result<Specs> {
+fn specs(steps: Steps, limits: &PipelineLimits) -> Result<Specs> {
     let mut faults = Vec::new();
     let mut specs = Vec::with_capacity(steps.len());
     let mut requires = Vec::with_capacity(steps.len());
-    for Step { id, spec, needs } in steps {
-        requires.extend(needs.iter().map(|(_, requires)| *requires));
-        match spec.build_within(&limits.spec) {
-            Ok(spec) => specs.push(Some(Arc::new(spec))),
-            Err(error) => faults.extend(error.faults().iter().map(|fault| {
-                let mut fault = fault.clone();
-                fault.field = format!("steps.{}.{}", shown(&id), fault.field);
+    for step in steps {
+        let wrong = step.spec.faults(&limits.spec);
+        if wrong.is_empty() {
+            requires.extend(step.needs.iter().map(|(_, requires)| *requires));
+            specs.push(Some(Arc::new(step.spec.build_checked()?)));
+        } else {
+            faults.extend(wrong.into_iter().map(|mut fault| {
+                fault.field = format!("steps.{}.{}", shown(step.id()), fault.field);
                 fault
-            })),
+            }));
         }
     }
     if faults.is_empty() { Ok((specs, requires)) } else { Err(Error::invalid("pipeline.build", faults)) }
@@ -171,50 +182,49 @@ fn jobs(
     graph: &Graph,
     order: &[StepIndex],
 ) -> Vec<NewJob> {
-    let slot = tenant.slot();
     let mut ids = vec![JobId::from_bytes([0; 16]); specs.len()];
+    let minted = JobId::mint_many(tenant, &SystemClock, specs.len());
     let mut jobs = Vec::with_capacity(specs.len());
-    for step in order.iter().map(|step| *step as usize) {
+    for (step, id) in order.iter().map(|step| *step as usize).zip(minted) {
         // The order names each step once, and none before its parents.
         let Some(spec) = specs[step].take() else { continue };
-        let id = JobId::mint_in(slot, &SystemClock);
         ids[step] = id;
         let asked = graph.parents(step).iter().zip(&requires[graph.span(step)]);
         let parents =
             asked.map(|(parent, requires)| Parent { id: ids[*parent as usize], requires: *requires });
-        let job = NewJob::with_id(id, tenant.clone(), spec).in_pipeline(pipeline);
-        jobs.push(if parents.len() == 0 { job } else { job.after(parents) });
+        jobs.push(NewJob::of_step(id, pipeline, tenant.clone(), spec, parents));
     }
     jobs
 }
 
 /// Finds the steps that each step needs, and everything that is wrong with them but cycles.
-fn resolve(steps: &[Step], limits: &PipelineLimits, faults: &mut Vec<Fault>) -> Graph {
-    let mut by_id: HashMap<&str, StepIndex> = HashMap::with_capacity(steps.len());
-    for (n, step) in (0..).zip(steps) {
-        if by_id.insert(&step.id, n).is_some() {
-            faults.push(Fault::new(format!("steps.{}", shown(&step.id)), "duplicate_step"));
+fn resolve(steps: &Steps, limits: &PipelineLimits, faults: &mut Vec<Fault>) -> Graph {
+    let mut by_id = StepIds::of(steps);
+    for (n, step) in (0..).zip(steps.iter()) {
+        if !by_id.insert(n, step.id()) {
+            faults.push(Fault::new(format!("steps.{}", shown(step.id())), "duplicate_step"));
         }
     }
     let mut last_seen: Vec<Option<StepIndex>> = vec![None; steps.len()];
     let mut graph = Graph::with_capacity(steps.len());
-    for (n, step) in (0_u32..).zip(steps) {
-        let field = || format!("steps.{}.needs", shown(&step.id));
+    let mut before: Option<(StepIndex, &Step)> = None;
+    for (n, step) in (0..).zip(steps.iter()) {
+        let last = before.replace((n, step));
+        let field = || format!("steps.{}.needs", shown(step.id()));
         if step.needs.len() > limits.needs {
             faults.push(Fault::new(field(), "too_many").limit(limits.needs as u64));
             graph.end_step();
             continue;
         }
-        // Most steps need the one before them: that is seen without a look-up.
-        let before = n.checked_sub(1).map(|before| (before, &steps[before as usize].id));
         for (need, _) in &step.needs {
-            let parent = match before {
-                Some((before, id)) if id == need => Some(before),
-                _ => by_id.get(need.as_str()).copied(),
+            // Most steps need the one before them: that is seen without a look-up.
+            let parent = match last {
+                Some((last, step)) if step.id() == need => Some(last),
+                _ => by_id.get(need),
             };
             match parent {
                 None => faults.push(Fault::new(field(), "unknown_dep").detail(shown(need))),
-                Some(parent) if *need == step.id || parent == n => {
+                Some(parent) if need == step.id() || parent == n => {
                     faults.push(Fault::new(field(), "self_dep"));
                 }
                 Some(parent) if last_seen[parent as usize] == Some(n) => {
@@ -232,8 +242,8 @@ fn resolve(steps: &[Step], limits: &PipelineLimits, faults: &mut Vec<Fault>) -> 
 }
 
 /// Tells a cycle as a path of ids; the middle of a long one is left out and counted.
-fn path(cycle: &[StepIndex], steps: &[Step]) -> String {
-    let id = |step: &StepIndex| shown(&steps[*step as usize].id);
+fn path(cycle: &[StepIndex], steps: &Steps) -> String {
+    let id = |step: &StepIndex| shown(steps.get(*step).map_or("", Step::id));
     if cycle.len() <= 2 * CYCLE_SHOWN {
         return cycle.iter().map(id).collect::<Vec<_>>().join(" -> ");
     }
@@ -255,7 +265,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Begins a pipeline.
     pub fn builder(name: impl Into<String>) -> PipelineBuilder {
-        PipelineBuilder { name: name.into(), tenant: Tenant::default(), steps: Vec::new() }
+        PipelineBuilder { name: name.into(), tenant: Tenant::default(), steps: Steps::default() }
     }
 
     /// Returns its id.

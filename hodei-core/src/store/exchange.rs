@@ -97,6 +97,9 @@ pub enum Applied {
     Illegal,
     /// There is no such job.
     NotFound,
+    /// The part of the store that holds the job does not answer, or is just moving it elsewhere: perhaps it was made.
+    /// Tell it again after a while; the others of the batch are not held up.
+    Unavailable,
 }
 
 /// One round trip of an owner: settle what ended, then claim what can start. Either half may be empty.
@@ -118,6 +121,9 @@ pub struct Exchanged {
     /// What was claimed, in the order of the picks. A job that lost an owner before is alone in the claim of its
     /// pick.
     pub claimed: Vec<Claimed>,
+    /// What else the owner holds unstarted in a part of the store whose last reply to it was lost: perhaps claimed then,
+    /// perhaps known for long, told apart by (job, epoch). Empty where a store answers as a whole.
+    pub reclaimed: Vec<Claimed>,
     /// Whether the owner's row is gone, expired or of a later incarnation: nothing was claimed, and whatever it
     /// still runs must stop.
     pub owner_lost: bool,

@@ -8,6 +8,8 @@
 //! Stores choose nothing. Inside a transaction they apply the functions of [`crate::job::rules`], and write the
 //! [`Change`]s that these return in the same transaction.
 
+#[cfg(feature = "cache")]
+mod cached;
 mod change;
 mod coordination;
 mod exchange;
@@ -17,8 +19,16 @@ mod memory;
 mod policy;
 mod port;
 mod query;
+mod shard;
+mod sharded;
+#[cfg(feature = "cache")]
+mod tiered;
+mod together;
 mod wakeup;
 
+#[cfg(feature = "cache")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cache")))]
+pub use cached::{CacheStats, CachedStore, CachedStoreBuilder, LatestReads};
 pub use change::{Change, ChangeLog, ChangePage};
 pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Term};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
@@ -31,4 +41,10 @@ pub use port::{
     Retention, Store, StoreStats, SubmitOptions, Submitted,
 };
 pub use query::{Counts, Cursor, Order, Page, Query, Scope, SummaryStream};
+pub use shard::{Note, Relocate, SLOT_RETRY, Shard, SlotBatch, SlotRow, is_slot_closed, slot_closed};
+pub use sharded::ShardedStore;
+#[cfg(feature = "cache")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cache")))]
+pub use tiered::{Breaker, BreakerOptions, CacheTier, MemoryTier, TierOptions, TierRow, Timer};
+pub(crate) use together::together;
 pub use wakeup::{Wakeup, WakeupSignal, Wakeups};

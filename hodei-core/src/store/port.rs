@@ -155,10 +155,12 @@ impl Default for Retention {
 }
 
 /// What a pruning did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// How many jobs were removed.
     pub jobs: u64,
+    /// Which they were and whose, for those who keep something of them elsewhere: their logs.
+    pub gone: Vec<(Tenant, JobId)>,
     /// How many changes were removed.
     pub changes: u64,
     /// Whether it stopped at the limit with work left.
@@ -184,6 +186,10 @@ pub struct Capabilities {
     pub durable: bool,
     /// Whether only one process can hold it: whoever opens it knows that all earlier owners are dead.
     pub exclusive: bool,
+    /// Whether tenants share a transaction and one order of changes. Where they do not, an atomic batch is of one
+    /// tenant (another is `Invalid`, `jobs: several_tenants`), the change log is in the order of the commits tenant by
+    /// tenant, and the bound of the store and that of the changes kept hold for each of its shards.
+    pub spans_tenants: bool,
 }
 
 /// What a store has done since it was opened. Budgets are held by counting, not by timing.

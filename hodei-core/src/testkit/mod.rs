@@ -1,7 +1,9 @@
-//! What tests and figures share: the suite that every store is held to, the recorder and checker of histories, and the
+//! What tests and figures share: the suite that every store is held to, the recorder and checker of histories, the
+//! store that fails when it is told to, and the
 //! job that every size, memory and codec figure is of.
 
 pub mod conformance;
+pub mod fault;
 pub mod history;
 mod typical;
 

@@ -1,20 +1,26 @@
-//! The memory store, held to the conformance suite.
+//! The memory store, and several of them as shards, held to the conformance suite.
 
-use hodei_core::store::MemoryStore;
+mod sharded;
+
+use std::sync::Arc;
+
+use hodei_core::store::{MemoryStore, MemoryStoreBuilder};
 use hodei_core::testkit::conformance::{Fixture, PROPERTIES, Setup, Volatile};
 use hodei_core::{Clock, store_conformance};
 
+fn builder(setup: Setup, clock: Arc<dyn Clock>) -> MemoryStoreBuilder {
+    let mut store = MemoryStore::builder().clock(clock).change_log(setup.change_log);
+    if let Some(jobs) = setup.max_jobs {
+        store = store.max_jobs(jobs as usize);
+    }
+    if let Some(jobs) = setup.tenant_max_open {
+        store = store.tenant_max_open(jobs.into());
+    }
+    store
+}
+
 fn memory() -> impl Fixture + 'static {
-    Volatile::new(|setup: Setup, clock: std::sync::Arc<dyn Clock>| {
-        let mut store = MemoryStore::builder().clock(clock).change_log(setup.change_log);
-        if let Some(jobs) = setup.max_jobs {
-            store = store.max_jobs(jobs as usize);
-        }
-        if let Some(jobs) = setup.tenant_max_open {
-            store = store.tenant_max_open(jobs.into());
-        }
-        Some(store.build())
-    })
+    Volatile::new(|setup: Setup, clock| Some(builder(setup, clock).build()))
 }
 
 store_conformance!(memory());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use hodei_core::JobId;
 use hodei_core::job::{Epoch, Priority, Request, RequestClass};
-use hodei_core::map::JobMap;
+use hodei_core::map::{IdState, JobMap};
 use hodei_core::store::Claimed;
 
 /// Claimed jobs in the order in which they are to be assigned: by level, then as they were claimed.
@@ -13,7 +13,7 @@ use hodei_core::store::Claimed;
 pub(super) struct Buffer {
     order: BTreeMap<Place, Claimed>,
     places: JobMap<Place>,
-    waiting: HashMap<RequestClass, (Request, u32)>,
+    waiting: HashMap<RequestClass, (Request, u32), IdState>,
     next: u64,
 }
 

@@ -227,8 +227,8 @@ impl Scheduler {
             && self.sessions.values().all(|session| session.assigned.is_empty())
     }
 
-    /// Goes through the offers of the connected workers.
-    pub fn offers(&self) -> impl Iterator<Item = (&Name, &Arc<hodei_core::gateway::Offer>)> {
-        self.sessions.iter().map(|(name, session)| (name, &session.offer))
+    /// Goes through the connected workers: their names, which of their lives it is, and what they offer.
+    pub fn workers(&self) -> impl Iterator<Item = (&Name, u64, &Arc<hodei_core::gateway::Offer>)> {
+        self.sessions.iter().map(|(name, session)| (name, session.incarnation, &session.offer))
     }
 }

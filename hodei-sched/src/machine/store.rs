@@ -43,8 +43,17 @@ impl Scheduler {
             return self.failed(now);
         };
         self.failures = 0;
+        let unavailable = exchanged.applied.contains(&Applied::Unavailable);
         for (outgoing, applied) in sent.into_iter().zip(exchanged.applied) {
-            self.settled(outgoing, applied);
+            if applied == Applied::Unavailable {
+                // Told again behind the others, so that what one part of the store does not take holds up nobody.
+                self.outgoing.push_back(outgoing);
+            } else {
+                self.settled(outgoing, applied);
+            }
+        }
+        if unavailable {
+            self.failed(now);
         }
         self.next_due = exchanged.next_due;
         if exchanged.owner_lost {
@@ -53,6 +62,11 @@ impl Scheduler {
         // There may be more behind what was claimed.
         self.lanes_stale |= !exchanged.claimed.is_empty();
         exchanged.claimed.into_iter().for_each(|claimed| self.claimed(claimed));
+        for claimed in exchanged.reclaimed {
+            if !self.knows(&claimed.job) {
+                self.claimed(claimed);
+            }
+        }
         self.unwanted.clear();
         self.shed();
     }
@@ -82,19 +96,20 @@ impl Scheduler {
         self.failures = 0;
         self.leases_unknown = false;
         for claimed in leases {
-            let (id, epoch) = (claimed.job.id, claimed.job.epoch);
-            let has = |session: &Session| session.assigned.get(&id).is_some_and(|of| of.job.epoch == epoch);
-            let told =
-                |outgoing: &Outgoing| (outgoing.transition.job, outgoing.transition.epoch) == (id, epoch);
-            let known = self.buffer.contains(id, epoch)
-                || self.sessions.values().any(has)
-                || self.outgoing.iter().any(told);
-            if !known {
+            if !self.knows(&claimed.job) {
                 self.claimed(claimed);
             }
         }
         self.unwanted.clear();
         self.shed();
+    }
+
+    /// Whether a claim is here already, or on its way back.
+    fn knows(&self, job: &Job) -> bool {
+        let (id, epoch) = (job.id, job.epoch);
+        let has = |session: &Session| session.assigned.get(&id).is_some_and(|of| of.job.epoch == epoch);
+        let told = |outgoing: &Outgoing| (outgoing.transition.job, outgoing.transition.epoch) == (id, epoch);
+        self.buffer.contains(id, epoch) || self.sessions.values().any(has) || self.outgoing.iter().any(told)
     }
 
     /// The node was given up: whatever it holds is somebody else's now.

@@ -142,7 +142,8 @@ impl OrchestratorBuilder {
             served,
             owner,
             ttl: self.ttl,
-            offers: Mutex::default(),
+            workers: Mutex::default(),
+            logs: Mutex::default(),
             lease: watch::Sender::new(lease.clone()),
             failure: watch::Sender::new(None),
         });

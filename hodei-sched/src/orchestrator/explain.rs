@@ -1,7 +1,6 @@
 //! Why a job does not run.
 
 use std::fmt;
-use std::sync::Arc;
 
 use hodei_core::gateway::Offer;
 use hodei_core::job::{Job, Runs, State};
@@ -60,7 +59,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Explains what the job and the workers alone can explain.
-pub(super) fn explain(job: &Job, offers: &[(Name, Arc<Offer>)], now: Timestamp) -> Explanation {
+pub(super) fn explain(job: &Job, offers: &[&Offer], now: Timestamp) -> Explanation {
     match job.state {
         State::Succeeded | State::Failed | State::Cancelled => return Explanation::Ended(job.state),
         State::Scheduled | State::Running => return Explanation::Leased(job.state),
@@ -73,7 +72,7 @@ pub(super) fn explain(job: &Job, offers: &[(Name, Arc<Offer>)], now: Timestamp) 
     }
     let request = job.spec.request();
     let able: Vec<&Offer> =
-        offers.iter().map(|(_, offer)| &**offer).filter(|offer| offer.runs.contains(&request.runs)).collect();
+        offers.iter().copied().filter(|offer| offer.runs.contains(&request.runs)).collect();
     if able.is_empty() {
         return Explanation::NobodyRuns(request.runs);
     }
@@ -96,7 +95,6 @@ pub(super) fn explain(job: &Job, offers: &[(Name, Arc<Offer>)], now: Timestamp) 
 
 #[cfg(test)]
 mod tests {
-    use hodei_core::Timestamp;
     use hodei_core::job::{JobSpec, NewJob, Resources, rules};
     use hodei_core::text::TextMap;
 
@@ -109,12 +107,9 @@ mod tests {
         rules::admit(NewJob::new(spec.expect("a valid spec")), NOW).0
     }
 
-    fn worker(runs: Runs, gpus: u32) -> (Name, Arc<Offer>) {
+    fn worker(runs: Runs, gpus: u32) -> Offer {
         let capacity = Resources::none().gpus(gpus);
-        (
-            Name::literal("w"),
-            Arc::new(Offer { runs: vec![runs], capacity, slots: 1, labels: TextMap::default() }),
-        )
+        Offer { runs: vec![runs], capacity, slots: 1, labels: TextMap::default() }
     }
 
     #[test]
@@ -148,6 +143,7 @@ mod tests {
             (vec![worker(Runs::Command, 1), worker(Runs::Command, 4)], "workers that could run it are busy"),
         ];
         for (offers, expected) in cases {
+            let offers: Vec<&Offer> = offers.iter().collect();
             assert_eq!(explain(&pending(4), &offers, NOW).to_string(), expected);
         }
     }

@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hodei_core::bus::{EventFilter, NullBus, SubscribeOptions, Subscription};
-use hodei_core::gateway::WorkerGateway;
+use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{Job, NewJob, State};
+use hodei_core::log::LogStore;
 use hodei_core::pipeline::{Pipeline, PipelineProgress};
 use hodei_core::store::{
     CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
@@ -305,15 +306,26 @@ impl Orchestrator {
                 }
             }
         }
-        let offers = self.inner.shared.offers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let workers = self.inner.shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let offers: Vec<&Offer> = workers.iter().map(|worker| &*worker.offer).collect();
         Ok(explain(&job, &offers, now))
     }
 
     /// Returns the names of the workers connected now.
     #[must_use]
     pub fn workers(&self) -> Vec<Name> {
-        let offers = self.inner.shared.offers.lock().unwrap_or_else(PoisonError::into_inner);
-        offers.iter().map(|(name, _)| name.clone()).collect()
+        let workers = self.inner.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(|worker| worker.name.clone()).collect()
+    }
+
+    /// Has logs go with their jobs: when retention removes a job, its logs are removed here too, for as long as
+    /// somebody else has these logs. Give it the logs of each agent in this process.
+    ///
+    /// A node that dies between the two leaves the logs behind.
+    pub fn prune_logs(&self, logs: &Arc<dyn LogStore>) {
+        let mut known = self.inner.shared.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|logs| logs.strong_count() > 0);
+        known.push(Arc::downgrade(logs));
     }
 
     /// Returns the store.

@@ -8,11 +8,13 @@ use hodei_agent::{Agent, Context};
 use hodei_bus::Bus;
 use hodei_core::bus::{Delivery, EventBus, EventFilter, Overflow, SubscribeOptions, Subscription};
 use hodei_core::event::{Event, JobEvent};
-use hodei_core::job::{JobKind, JobSpec, NewJob, RetryPolicy, State};
+use hodei_core::gateway::{Offer, SessionState};
+use hodei_core::job::{JobKind, JobSpec, NewJob, Resources, RetryPolicy, Runs, State};
 use hodei_core::store::{
     Change, ChangeSink, Coordination, Fired, JobStore, MemoryStore, Policies, Schedule, Scope, Store,
     SubmitOptions,
 };
+use hodei_core::text::TextMap;
 use hodei_core::{JobId, Name, OwnerId, Tenant, Timestamp};
 use hodei_sched::Orchestrator;
 
@@ -185,4 +187,42 @@ async fn a_node_that_is_gone_publishes_nothing_more() {
     }
     store.submit(vec![job(false)], SubmitOptions::each()).await.unwrap();
     assert_eq!(bus.stats().published, before);
+}
+
+#[tokio::test]
+async fn a_worker_comes_and_goes_in_each_of_its_lives() {
+    let (store, bus) = (Arc::new(MemoryStore::new()), Arc::new(Bus::new()));
+    let mut events = listen(&bus);
+    let hodei = node(&store, &bus).await;
+    let offer = Offer {
+        runs: vec![Runs::Command],
+        capacity: Resources::none(),
+        slots: 1,
+        labels: TextMap::default(),
+    };
+    let offer = Arc::new(offer);
+    let mut seen = Vec::new();
+    for incarnation in [7, 8] {
+        let state = SessionState {
+            worker: Name::literal("w"),
+            incarnation,
+            seq: 1,
+            seen: 0,
+            offer: Arc::clone(&offer),
+            running: Vec::new(),
+            reports: Vec::new(),
+            draining: false,
+        };
+        let gateway = hodei.gateway();
+        let call = tokio::spawn(async move { gateway.sync(state).await });
+        while seen.last() != Some(&(incarnation, true)) {
+            for delivery in tokio::time::timeout(PATIENCE, events.recv(10)).await.unwrap() {
+                let Delivery::Event(Event::Worker(event)) = delivery else { panic!("{delivery:?}") };
+                seen.push((event.incarnation, event.connected));
+            }
+        }
+        call.abort();
+    }
+    assert_eq!(seen, [(7, true), (7, false), (8, true)]);
+    hodei.shutdown().await;
 }

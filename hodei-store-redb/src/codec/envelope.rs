@@ -71,6 +71,13 @@ fn decode_as<'a, R: BorrowDecode<'a, ()>>(format: u8, bytes: &'a [u8]) -> Result
     }
 }
 
+/// Says whether the checksum of a row is right.
+pub(crate) fn is_sealed(bytes: &[u8]) -> bool {
+    bytes
+        .split_last_chunk::<CRC>()
+        .is_some_and(|(body, crc)| crc32fast::hash(body) == u32::from_le_bytes(*crc))
+}
+
 /// Writes a part of a row, which has no envelope of its own.
 pub(super) fn encode_part<R: Encode>(part: &R, expected: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(expected);

@@ -5,6 +5,7 @@
 mod change;
 mod end;
 mod envelope;
+mod first;
 mod job;
 mod policy;
 mod row;
@@ -18,7 +19,8 @@ mod value;
 
 pub(crate) use change::{changes, changes_row};
 pub(crate) use end::{end, end_row};
-pub(crate) use envelope::{decode, encode};
+pub(crate) use envelope::{decode, encode, is_sealed};
+pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
 pub(crate) use policy::{counts, counts_row, limit, limit_row, queue, queue_row, schedule, schedule_row};
 pub(crate) use row::{OwnerRow, TermRow};

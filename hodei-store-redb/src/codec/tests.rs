@@ -2,5 +2,6 @@
 
 mod any;
 mod damage;
+mod figures;
 mod golden;
 mod roundtrip;

@@ -144,6 +144,7 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
             left -= 1;
             forget(work, &head)?;
             done.jobs += 1;
+            done.gone.push((head.job.tenant.clone(), id));
         }
     }
     work.delta.prune_from = Some(list.from);

@@ -1,5 +1,6 @@
 //! What the embedded store promises beyond what every store does: one file, opened by one, kept whole.
 
+mod backup;
 mod budget;
 mod child;
 mod env;
@@ -8,6 +9,7 @@ mod gate;
 mod group;
 mod index;
 mod kill;
+mod migrate;
 mod open;
 mod query;
 mod reopen;

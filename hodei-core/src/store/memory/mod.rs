@@ -4,6 +4,8 @@
 //! process.
 
 mod read;
+mod relocate;
+mod shard;
 mod state;
 mod store;
 mod upkeep;

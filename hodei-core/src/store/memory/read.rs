@@ -18,7 +18,8 @@ impl State {
         self.promote(now);
         let mut heads = Vec::new();
         for (lane, ready) in &self.ready {
-            if !served.covers(&lane.queue) || self.paused(lane) {
+            let closed = self.slots.closed(|| lane.tenant.slot());
+            if closed || !served.covers(&lane.queue) || self.paused(lane) {
                 continue;
             }
             let Some(((level, eligible_at, _), depth)) = ready.jobs.first().zip(ready.levels.values().next())
@@ -155,13 +156,13 @@ fn ordered<'a>(
     }
 }
 
-fn cursor_of((at, id): Key) -> Cursor {
+pub(super) fn cursor_of((at, id): Key) -> Cursor {
     let mut bytes = at.as_micros().to_be_bytes().to_vec();
     bytes.extend_from_slice(id.as_bytes());
     Cursor::from_bytes(bytes)
 }
 
-fn key_of(cursor: &Cursor) -> Result<Key> {
+pub(super) fn key_of(cursor: &Cursor) -> Result<Key> {
     let parts = cursor.as_bytes().split_first_chunk::<8>();
     let key = parts.and_then(|(at, id)| {
         Some((Timestamp::from_micros(i64::from_be_bytes(*at)), JobId::from_bytes(id.try_into().ok()?)))

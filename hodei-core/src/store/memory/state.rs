@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::{Change, ChangeLog, Counts, Lane, QueuePolicy, Schedule, StoreStats, Term};
+use super::super::{Change, ChangeLog, Counts, Lane, Note, QueuePolicy, Schedule, StoreStats, Term};
+use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Job, Lease, Priority, Request, State as JobState};
-use crate::map::JobMap;
+use crate::map::{JobMap, JobSet};
 use crate::time::Timestamp;
 
 /// The place of a ready job in its lane: level, highest first; then the time; then the id.
@@ -75,7 +76,7 @@ pub(super) struct State {
     pub(super) lists: BTreeMap<Tenant, Lists>,
     pub(super) pipelines: BTreeSet<(PipelineId, Timestamp, JobId)>,
     /// What each owner holds that holds anything.
-    pub(super) leases: BTreeMap<Lease, BTreeSet<JobId>>,
+    pub(super) leases: BTreeMap<Lease, JobSet>,
     pub(super) deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Parent and child, and whether the child was told of the parent's end. It is told once, however often the
     /// parent is redriven.
@@ -90,6 +91,9 @@ pub(super) struct State {
     /// One counter for all owners, so that the rows of dead ones can go.
     pub(super) last_incarnation: u64,
     pub(super) terms: HashMap<Name, TermRow>,
+
+    pub(super) notes: HashMap<Name, Note>,
+    pub(super) slots: Slots,
 
     /// The changes that are kept; the first one has the number `first_change`.
     pub(super) changes: VecDeque<Change>,
@@ -147,9 +151,9 @@ impl State {
         self.committing.push(change);
     }
 
-    /// Removes a terminal record and all that points to it.
-    pub(super) fn remove(&mut self, id: JobId) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+    /// Removes a terminal record and all that points to it, and returns whose it was.
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Tenant> {
+        let job = self.jobs.remove(&id)?;
         let placed = Placed::of(&job);
         self.unplace(&job, &placed);
         self.counts.moved(Some(placed.state), None);
@@ -168,6 +172,7 @@ impl State {
         if self.lists.get(&job.tenant).is_some_and(|lists| *lists == Lists::default()) {
             self.lists.remove(&job.tenant);
         }
+        Some(job.tenant.clone())
     }
 
     /// Returns the children of a job, by id.

@@ -12,7 +12,7 @@ use futures_core::Stream;
 use super::super::*;
 use super::state::State;
 use crate::error::{Error, Fault, Result};
-use crate::id::{JobId, Name, OwnerId, Tenant};
+use crate::id::{JobId, Name, OwnerId, Slot, Tenant};
 use crate::job::{Job, Lease, NewJob, Output};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -121,18 +121,27 @@ impl MemoryStore {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<R>(&self, read: impl FnOnce(&mut State, Timestamp) -> R) -> R {
+    pub(super) fn read<R>(&self, read: impl FnOnce(&mut State, Timestamp) -> R) -> R {
         let now = self.0.clock.now();
         read(&mut self.state(), now)
     }
 
-    fn write<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> R) -> R {
+    pub(super) fn write<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> R) -> R {
         self.commit(write).0
     }
 
-    fn committed<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> Vec<R>) -> Committed<R> {
+    fn committed<R>(
+        &self,
+        write: impl FnOnce(&mut State, Timestamp) -> Result<Vec<R>>,
+    ) -> Result<Committed<R>> {
         let (replies, changes) = self.commit(write);
-        Committed { replies, changes }
+        Ok(Committed { replies: replies?, changes })
+    }
+
+    /// Waits until the sinks were told of everything that is committed.
+    pub(super) fn told(&self) {
+        // Whoever tells took the turn while it held the state.
+        drop(self.0.turn.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Runs a verb, counts it, tells the sinks what it changed, and wakes whoever waits for what it made ready.
@@ -160,7 +169,7 @@ impl MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, exclusive: true }
+        Capabilities { durable: false, exclusive: true, spans_tenants: true }
     }
 
     fn stats(&self) -> StoreStats {
@@ -168,8 +177,12 @@ impl JobStore for MemoryStore {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
-        let (replies, changes) = self.commit(|state, now| state.submit(jobs, options, now));
-        Ok(Committed { replies: replies?, changes })
+        self.committed(|state, now| {
+            // An id of another slot than its tenant's is invalid, wherever that slot is.
+            let valid = jobs.iter().filter(|job| job.id.slot() == job.tenant.slot());
+            state.slots.writable("store.submit", valid.map(|job| job.id.slot()))?;
+            state.submit(jobs, options, now)
+        })
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
@@ -187,7 +200,10 @@ impl JobStore for MemoryStore {
     }
 
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
-        Ok(self.committed(|state, now| state.cancel(scope, &jobs, now)))
+        self.committed(|state, now| {
+            state.slots.writable("store.request_cancel", jobs.iter().map(|id| id.slot()))?;
+            Ok(state.cancel(scope, &jobs, now))
+        })
     }
 
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
@@ -198,7 +214,10 @@ impl JobStore for MemoryStore {
     }
 
     async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>> {
-        Ok(self.committed(|state, now| state.redrive(scope, &jobs, now)))
+        self.committed(|state, now| {
+            state.slots.writable("store.redrive", jobs.iter().map(|id| id.slot()))?;
+            Ok(state.redrive(scope, &jobs, now))
+        })
     }
 
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
@@ -207,7 +226,10 @@ impl JobStore for MemoryStore {
     }
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
-        Ok(self.write(|state, now| state.fire(term, tenant, schedule, at, now)))
+        self.write(|state, now| {
+            state.slots.writable("store.fire", std::iter::once(tenant.slot()))?;
+            Ok(state.fire(term, tenant, schedule, at, now))
+        })
     }
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
@@ -215,15 +237,19 @@ impl JobStore for MemoryStore {
     }
 
     async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {
-        Ok(self.read(|state, _| {
+        self.read(|state, _| {
+            state.slots.readable("store.get_many", jobs.iter().map(|id| id.slot()))?;
             let get =
                 |id| state.jobs.get(&id).filter(|job| scope.covers(&job.tenant)).map(|job| Job::clone(job));
-            jobs.into_iter().map(get).collect()
-        }))
+            Ok(jobs.into_iter().map(get).collect())
+        })
     }
 
     async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
-        self.read(|state, _| state.query(scope, &query))
+        self.read(|state, _| {
+            state.slots.readable("store.query", slot_of(scope))?;
+            state.query(scope, &query)
+        })
     }
 
     fn stream(&self, scope: &Scope, query: Query) -> SummaryStream {
@@ -236,17 +262,21 @@ impl JobStore for MemoryStore {
     }
 
     async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
-        Ok(self.read(|state, _| {
+        self.read(|state, _| {
+            state.slots.readable("store.outputs", jobs.iter().map(|id| id.slot()))?;
             let job = |id| state.jobs.get(&id).filter(|job| scope.covers(&job.tenant));
-            jobs.into_iter().map(|id| job(id)?.output().cloned()).collect()
-        }))
+            Ok(jobs.into_iter().map(|id| job(id)?.output().cloned()).collect())
+        })
     }
 
     async fn counts(&self, scope: &Scope) -> Result<Counts> {
-        Ok(self.read(|state, _| match scope {
-            Scope::All => state.counts,
-            Scope::Tenant(tenant) => state.counts_of(tenant),
-        }))
+        self.read(|state, _| {
+            state.slots.readable("store.counts", slot_of(scope))?;
+            Ok(match scope {
+                Scope::All => state.counts,
+                Scope::Tenant(tenant) => state.counts_of(tenant),
+            })
+        })
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
@@ -305,55 +335,73 @@ impl Policies for MemoryStore {
             return Err(Error::invalid("store.set_queue", vec![Fault::new("weight", "zero")]));
         }
         self.write(|state, _| {
+            state.slots.writable("store.set_queue", std::iter::once(policy.tenant.slot()))?;
             state.readied = true;
             state.queues.insert((policy.tenant.clone(), policy.queue.clone()), policy);
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     async fn queues(&self, scope: &Scope) -> Result<Vec<QueuePolicy>> {
-        Ok(self.read(|state, _| {
-            state.queues.values().filter(|row| scope.covers(&row.tenant)).cloned().collect()
-        }))
+        self.read(|state, _| {
+            state.slots.readable("store.queues", slot_of(scope))?;
+            Ok(state.queues.values().filter(|row| scope.covers(&row.tenant)).cloned().collect())
+        })
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.write(|state, _| {
+            state.slots.writable("store.set_limit", std::iter::once(limit.tenant.slot()))?;
             state.readied = true;
             state.limits.entry((limit.tenant, limit.key)).or_default().max = Some(limit.max);
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
-        Ok(self.read(|state, _| {
+        self.read(|state, _| {
+            state.slots.readable("store.limits", slot_of(scope))?;
             let rows = state.limits.iter().filter(|((tenant, _), _)| scope.covers(tenant));
             let shown = rows.filter_map(|((tenant, key), row)| {
                 let limit = Limit { tenant: tenant.clone(), key: key.clone(), max: row.max? };
                 Some(LimitUse { limit, in_use: row.in_use })
             });
-            shown.collect()
-        }))
+            Ok(shown.collect())
+        })
     }
 
     async fn set_schedule(&self, mut schedule: Schedule) -> Result<()> {
         self.write(|state, _| {
+            state.slots.writable("store.set_schedule", std::iter::once(schedule.tenant.slot()))?;
             let key = (schedule.tenant.clone(), schedule.name.clone());
             schedule.last_fired = state.schedules.get(&key).and_then(|old| old.last_fired);
             state.schedules.insert(key, schedule);
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     async fn remove_schedule(&self, tenant: &Tenant, name: &Name) -> Result<bool> {
-        Ok(self.write(|state, _| state.schedules.remove(&(tenant.clone(), name.clone())).is_some()))
+        self.write(|state, _| {
+            state.slots.writable("store.remove_schedule", std::iter::once(tenant.slot()))?;
+            Ok(state.schedules.remove(&(tenant.clone(), name.clone())).is_some())
+        })
     }
 
     async fn schedules(&self, scope: &Scope) -> Result<Vec<Schedule>> {
-        Ok(self.read(|state, _| {
-            state.schedules.values().filter(|row| scope.covers(&row.tenant)).cloned().collect()
-        }))
+        self.read(|state, _| {
+            state.slots.readable("store.schedules", slot_of(scope))?;
+            Ok(state.schedules.values().filter(|row| scope.covers(&row.tenant)).cloned().collect())
+        })
     }
+}
+
+/// The slot that a scope names.
+fn slot_of(scope: &Scope) -> impl Iterator<Item = Slot> {
+    let slot = match scope {
+        Scope::All => None,
+        Scope::Tenant(tenant) => Some(tenant.slot()),
+    };
+    slot.into_iter()
 }
 
 /// The pages of a query, one after the other.
@@ -370,7 +418,11 @@ impl Stream for Pages {
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         while self.ready.is_empty() {
             let Some(query) = self.query.take() else { return Poll::Ready(None) };
-            match self.store.read(|state, _| state.query(&self.scope, &query)) {
+            let page = self.store.read(|state, _| {
+                state.slots.readable("store.stream", slot_of(&self.scope))?;
+                state.query(&self.scope, &query)
+            });
+            match page {
                 Ok(page) => {
                     self.query = page.next.map(|next| query.after(next));
                     if !page.jobs.is_empty() {

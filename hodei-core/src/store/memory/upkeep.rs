@@ -47,7 +47,9 @@ impl State {
 
     /// Returns what an owner holds, by id.
     pub(super) fn leases_of(&self, lease: &Lease) -> Vec<JobId> {
-        self.leases.get(lease).map(|held| held.iter().copied().collect()).unwrap_or_default()
+        let mut held: Vec<JobId> = self.leases.get(lease).into_iter().flatten().copied().collect();
+        held.sort_unstable();
+        held
     }
 
     pub(super) fn take_term(
@@ -83,13 +85,16 @@ impl State {
             return Reaped { term_lost: true, ..Reaped::default() };
         }
         let dead = self.dead_holders(now).into_iter();
-        let mut lost: Vec<JobId> = dead.flat_map(|lease| self.leases_of(&lease)).collect();
+        let stays = |id: &JobId| self.slots.closed(|| id.slot());
+        let lost = dead.flat_map(|lease| self.leases_of(&lease)).filter(|id| !stays(id));
+        let mut lost: Vec<JobId> = lost.collect();
         let mut more = lost.len() > limit;
         lost.truncate(limit);
         let left = limit - lost.len();
         self.move_each(lost, now, |job| rules::lose(job, lost_max, now));
         // After the losses, so that a job which comes back too late does not wait for another reap.
         let late = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        let late = late.filter(|id| !self.slots.closed(|| id.slot()));
         let mut late: Vec<JobId> = late.take(left.saturating_add(1)).collect();
         more |= late.len() > left;
         late.truncate(left);
@@ -147,7 +152,7 @@ impl State {
         let old = |id: &&JobId| {
             self.jobs.get(*id).is_some_and(|job| {
                 job.state.is_terminal() && job.moved_at.saturating_add(keep) <= now && self.childless(job.id)
-            })
+            }) && !self.slots.closed(|| id.slot())
         };
         let terminal = || JobState::ALL.into_iter().filter(|state| state.is_terminal());
         let lists = self.lists.values().flat_map(|lists| terminal().map(|state| lists.of(state)));
@@ -155,7 +160,8 @@ impl State {
         let mut gone: Vec<JobId> = ids.filter(old).take(limit.saturating_add(1)).copied().collect();
         let mut more = gone.len() > limit;
         gone.truncate(limit);
-        gone.iter().for_each(|id| self.remove(*id));
+        let gone: Vec<(Tenant, JobId)> =
+            gone.into_iter().filter_map(|id| Some((self.remove(id)?, id))).collect();
         let kept = usize::try_from(retention.changes).unwrap_or(usize::MAX);
         let spare = self.changes.len().saturating_sub(kept);
         more |= spare > limit;
@@ -163,7 +169,7 @@ impl State {
         self.changes.drain(..removed);
         self.first_change += removed as u64;
         self.forget_owners(now);
-        Pruned { jobs: gone.len() as u64, changes: removed as u64, more, term_lost: false }
+        Pruned { jobs: gone.len() as u64, gone, changes: removed as u64, more, term_lost: false }
     }
 
     /// Removes the rows of dead owners that hold nothing; incarnations come from one counter, so none comes twice.

@@ -58,7 +58,9 @@ impl State {
                 if let Some(key) = job.unique.as_deref() {
                     taken.keys.insert((&job.tenant, key), job);
                 }
-                *taken.open.entry(&job.tenant).or_default() += 1;
+                if max_open < u64::MAX {
+                    *taken.open.entry(&job.tenant).or_default() += 1;
+                }
             }
             replies.push(reply);
         }
@@ -80,8 +82,9 @@ impl State {
         if let Some(missing) = job.parents.iter().map(|parent| parent.id).find(|id| !known(id)) {
             return Submitted::Refused(Refusal::UnknownParent(missing));
         }
-        let open = self.open_jobs(&job.tenant) + taken.open.get(&job.tenant).copied().unwrap_or(0);
-        if open >= max_open { Submitted::Refused(Refusal::TooMany) } else { Submitted::New(job.id) }
+        let open = || self.open_jobs(&job.tenant) + taken.open.get(&job.tenant).copied().unwrap_or(0);
+        let full = max_open < u64::MAX && open() >= max_open;
+        if full { Submitted::Refused(Refusal::TooMany) } else { Submitted::New(job.id) }
     }
 
     /// Returns the job that has the id of a submission, or else its unique key.
@@ -97,6 +100,7 @@ impl State {
     }
 
     fn admit(&mut self, jobs: Vec<NewJob>, replies: &[Submitted], now: Timestamp) {
+        self.committing.reserve(jobs.len());
         for (new, reply) in jobs.into_iter().zip(replies) {
             if !matches!(reply, Submitted::New(_)) {
                 continue;
@@ -148,6 +152,7 @@ impl State {
 
     /// Settles, then claims; what changed stays in `committing`.
     pub(super) fn exchange(&mut self, exchange: &Exchange, now: Timestamp) -> Exchanged {
+        self.committing.reserve(exchange.transitions.len());
         let applied = exchange.transitions.iter().map(|transition| self.apply(transition, now)).collect();
         self.promote(now);
         let owner_lost = !self.alive(&exchange.owner, now);
@@ -160,6 +165,7 @@ impl State {
         Exchanged {
             applied,
             claimed,
+            reclaimed: Vec::new(),
             owner_lost,
             next_due: self.due.first().map(|(at, _)| *at),
             changes: Vec::new(),
@@ -167,6 +173,9 @@ impl State {
     }
 
     fn apply(&mut self, transition: &Transition, now: Timestamp) -> Applied {
+        if self.slots.closed(|| transition.job.slot()) {
+            return Applied::Unavailable;
+        }
         let applied = self.update(transition.job, now, |job| {
             let (applied, change) = rules::apply(job, transition, now);
             ((applied, change.is_some() && job.state.is_terminal()), change)
@@ -188,7 +197,7 @@ impl State {
     }
 
     fn claim(&mut self, pick: &Pick, owner: &Lease, now: Timestamp, claimed: &mut Vec<Claimed>) {
-        if self.paused(&pick.lane) {
+        if self.paused(&pick.lane) || self.slots.closed(|| pick.lane.tenant.slot()) {
             return;
         }
         let Some(lane) = self.ready.get(&pick.lane) else { return };
@@ -211,6 +220,8 @@ impl State {
                 break;
             }
         }
+        self.committing.reserve(ids.len());
+        claimed.reserve(ids.len());
         for id in ids {
             let moved = self.update(id, now, |job| {
                 let change = rules::claim(job, owner.clone(), now);

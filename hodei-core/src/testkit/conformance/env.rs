@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use super::fixture::{Fixture, Setup};
 use super::jobs;
 use crate::id::{JobId, OwnerId};
 use crate::job::{Job, Lease, NewJob, Priority, State};
+pub(super) use crate::store::together;
 use crate::store::{
     Applied, CancelReply, Change, ChangeLog, ChangeSink, Claimed, Consistency, Exchange, Exchanged, Feed,
     Fired, Lane, Lanes, Move, Pick, Pruned, Reaped, Redriven, Retention, Scope, Served, Store, SubmitOptions,
@@ -303,7 +303,9 @@ impl Env {
 
     pub(super) async fn prune(&mut self, term: &Term, retention: Retention, limit: usize) -> Pruned {
         self.seen.pruned = true;
-        self.store.prune(term, retention, limit).await.expect("prune")
+        let pruned = self.store.prune(term, retention, limit).await.expect("prune");
+        assert_eq!(pruned.gone.len() as u64, pruned.jobs, "those that went are named");
+        pruned
     }
 
     /// Fires the schedule of the default tenant.
@@ -319,20 +321,3 @@ impl Env {
 
 /// A future that a property waits for.
 pub type Run<'e> = Pin<Box<dyn Future<Output = ()> + Send + 'e>>;
-
-/// Waits for several futures side by side, and returns what they give in their order.
-pub(super) async fn together<T: Send>(futures: Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> Vec<T> {
-    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
-    let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
-    poll_fn(|cx| {
-        for (future, done) in futures.iter_mut().zip(&mut done) {
-            if let Some(Poll::Ready(value)) = future.as_mut().map(|future| future.as_mut().poll(cx)) {
-                *done = Some(value);
-                *future = None;
-            }
-        }
-        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
-}

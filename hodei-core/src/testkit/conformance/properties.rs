@@ -77,6 +77,7 @@ properties! { $
         what_breaks_a_rule_is_refused
         an_atomic_batch_is_stored_whole
         an_atomic_batch_is_stored_whole_or_not_at_all
+        an_atomic_batch_of_several_tenants_is_taken_or_refused_whole
         a_job_learns_at_once_of_parents_that_have_settled
         a_full_store_takes_no_part_of_a_batch
         a_tenant_at_its_bound_is_refused_alone
@@ -210,6 +211,7 @@ properties! { $
         a_parent_stays_while_a_child_is_open
         a_child_that_is_redriven_does_without_a_pruned_parent
         a_prune_stops_at_its_limit_and_says_so
+        a_prune_names_the_jobs_that_went
         old_changes_go_and_their_cursors_expire
         a_term_that_is_over_prunes_nothing
     }

@@ -6,6 +6,7 @@ use super::env::{Env, LIFE};
 use super::jobs::*;
 use crate::error::ErrorKind;
 use crate::id::JobId;
+use crate::id::Tenant;
 use crate::job::State;
 use crate::store::{Pruned, Query, Retention, Scope, Submitted, Term};
 
@@ -126,6 +127,20 @@ pub(super) async fn a_prune_stops_at_its_limit_and_says_so(env: &mut Env) {
         }
         assert_eq!(rounds, expected, "{limit} at a time");
     }
+}
+
+pub(super) async fn a_prune_names_the_jobs_that_went(env: &mut Env) {
+    let term = env.term().await;
+    let mine = ended(env).await;
+    let theirs = env.add(job_for(&acme(), spec())).await;
+    env.cancel(&[theirs]).await;
+    env.advance(DAY).await;
+    ended(env).await;
+    let mut gone = env.prune(&term, keep(DAY), 9).await.gone;
+    gone.sort();
+    let mut expected = [(Tenant::default(), mine), (acme(), theirs)];
+    expected.sort();
+    assert_eq!(gone, expected);
 }
 
 pub(super) async fn old_changes_go_and_their_cursors_expire(env: &mut Env) {

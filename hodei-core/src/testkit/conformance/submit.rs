@@ -182,6 +182,25 @@ pub(super) async fn an_atomic_batch_is_stored_whole_or_not_at_all(env: &mut Env)
     env.add(job().unique("free")).await;
 }
 
+pub(super) async fn an_atomic_batch_of_several_tenants_is_taken_or_refused_whole(env: &mut Env) {
+    let batch = vec![job(), job_for(&acme(), spec()), job()];
+    if env.store().capabilities().spans_tenants {
+        let expected: Vec<Submitted> = batch.iter().map(|job| New(job.id)).collect();
+        assert_eq!(env.submit_as(batch, SubmitOptions::atomic()).await, expected);
+        return;
+    }
+    let error =
+        env.store().submit(batch.clone(), SubmitOptions::atomic()).await.expect_err("they share nothing");
+    let fault = &error.faults()[0];
+    assert_eq!(
+        (error.kind(), fault.field.as_str(), fault.code),
+        (ErrorKind::Invalid, "jobs", "several_tenants")
+    );
+    assert_eq!(env.store().counts(&Scope::All).await.expect("counts"), Counts::default());
+    let own = vec![batch[0].clone(), batch[2].clone()];
+    assert_eq!(env.submit_as(own, SubmitOptions::atomic()).await, [New(batch[0].id), New(batch[2].id)]);
+}
+
 pub(super) async fn a_job_learns_at_once_of_parents_that_have_settled(env: &mut Env) {
     let good = env.add(job()).await;
     env.run(good, succeeded()).await;
@@ -235,9 +254,11 @@ pub(super) async fn a_tenant_at_its_bound_is_refused_alone(env: &mut Env) {
     let full = Refused(Refusal::TooMany);
     assert_eq!(env.submit(batch.clone()).await, [New(ids[0]), New(ids[1]), New(ids[2]), full]);
     assert_eq!(env.submit(vec![batch[0].clone()]).await, [Existing(ids[0])], "repetitions need no room");
-    let pair = vec![job_for(&acme(), spec()), job()];
-    let replies = env.submit_as(pair, SubmitOptions::atomic()).await;
-    assert_eq!(replies, [Refused(Refusal::Together), full]);
+    if env.store().capabilities().spans_tenants {
+        let pair = vec![job_for(&acme(), spec()), job()];
+        let replies = env.submit_as(pair, SubmitOptions::atomic()).await;
+        assert_eq!(replies, [Refused(Refusal::Together), full]);
+    }
     env.cancel(&[ids[0]]).await;
     assert_eq!(env.submit(vec![batch[3].clone()]).await, [New(ids[3])], "a settled job makes room");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
 use hodei_core::job::State;
-use hodei_core::store::{Coordination, Move};
+use hodei_core::store::{Applied, Coordination, Exchanged, Move};
 use hodei_core::{Clock, Timestamp};
 
 use super::world::{Agent, World, assigned, command, now, success, unavailable};
@@ -149,4 +149,58 @@ fn a_delayed_job_is_claimed_when_it_is_due_and_costs_nothing_until_then() {
     world.pass(Duration::from_millis(1));
     assert_eq!(assigned(&world.hear(&mut agent).expect("news").expect("an answer")), jobs);
     assert!(world.machine.poll_timeout() < Timestamp::MAX);
+}
+
+/// A store of several parts, one of which did not answer: it did not take what belongs to it.
+#[test]
+fn what_a_part_of_the_store_does_not_take_is_told_again_and_holds_up_nobody() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let jobs = world.submit(command(), 2);
+    world.news(&mut agent);
+    world.hold = true;
+    agent.report(jobs[0], success());
+    world.sync(&mut agent);
+    let Effect::Exchange(refused) = world.call_that(|call| matches!(call, Effect::Exchange(_))) else {
+        panic!("an exchange was waited for");
+    };
+    assert_eq!(refused.transitions.len(), 1);
+    agent.report(jobs[1], success());
+    world.sync(&mut agent);
+    let applied = vec![Applied::Unavailable];
+    world.tell(Input::Exchanged(Ok(Exchanged { applied, ..Exchanged::default() })));
+    assert!(world.held.is_empty(), "it waits before it tells it again");
+    world.pass(Duration::from_millis(50));
+    world.let_go();
+    world.pass(Duration::from_secs(1));
+    let last =
+        world.exchanges.iter().rfind(|exchange| !exchange.transitions.is_empty()).expect("one was made");
+    let told: Vec<_> = last.transitions.iter().map(|transition| transition.job).collect();
+    assert_eq!(told, [jobs[1], jobs[0]], "behind the others");
+    assert_eq!([world.job(jobs[0]).state, world.job(jobs[1]).state], [State::Succeeded; 2]);
+    assert_eq!(world.hear(&mut agent).expect("news").expect("an answer").acked, 2);
+}
+
+#[test]
+fn a_claim_that_comes_again_is_assigned_once() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let (job, claim) = about_to_claim(&mut world, &mut agent);
+    let Input::Exchanged(Ok(mut done)) = world.perform(claim) else { panic!("it is claimed") };
+    done.reclaimed = done.claimed.clone();
+    world.tell(Input::Exchanged(Ok(done)));
+    world.let_go();
+    let heard = world.hear(&mut agent).expect("news").expect("an answer");
+    assert_eq!(assigned(&heard), [job]);
+    assert!(world.sync(&mut agent).is_none());
+}
+
+#[test]
+fn a_claim_that_comes_late_is_assigned() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let (job, claim) = about_to_claim(&mut world, &mut agent);
+    let Input::Exchanged(Ok(done)) = world.perform(claim) else { panic!("it is claimed") };
+    let late = Exchanged { reclaimed: done.claimed, ..Exchanged::default() };
+    world.tell(Input::Exchanged(Ok(late)));
+    world.let_go();
+    let heard = world.hear(&mut agent).expect("news").expect("an answer");
+    assert_eq!(assigned(&heard), [job]);
 }

@@ -153,7 +153,7 @@ fn an_agent_that_comes_back_is_heard_although_it_has_seen_many_replies() {
     }
     let seen = agent.state.seen;
     world.pass(Duration::from_secs(60));
-    assert_eq!(world.machine.offers().count(), 0, "it was silent too long");
+    assert_eq!(world.machine.workers().count(), 0, "it was silent too long");
     let jobs = world.submit(command(), 1);
     let heard = world.news(&mut agent);
     assert!(heard.number > seen, "an agent ignores a reply that is not new");
@@ -163,11 +163,11 @@ fn an_agent_that_comes_back_is_heard_although_it_has_seen_many_replies() {
 #[test]
 fn an_offer_is_shown_while_the_agent_is_heard_of() {
     let (mut world, mut agent) = (World::new(), Agent::new("w", 3));
-    assert_eq!(world.machine.offers().count(), 0);
+    assert_eq!(world.machine.workers().count(), 0);
     world.sync(&mut agent);
     let shown: Vec<_> =
-        world.machine.offers().map(|(name, offer)| (name.as_str().to_owned(), offer.slots)).collect();
+        world.machine.workers().map(|(name, _, offer)| (name.as_str().to_owned(), offer.slots)).collect();
     assert_eq!(shown, [("w".to_owned(), 3)]);
     world.tell(Input::Abandon);
-    assert_eq!(world.machine.offers().count(), 0);
+    assert_eq!(world.machine.workers().count(), 0);
 }

@@ -128,7 +128,7 @@ impl Model {
         let owner_lost = !self.alive(&exchange.owner);
         let picks = if owner_lost { &[] } else { exchange.picks.as_slice() };
         let claimed = picks.iter().flat_map(|pick| self.claim(pick, &exchange.owner)).collect();
-        Exchanged { applied, claimed, owner_lost, next_due: self.next_due(), changes: Vec::new() }
+        Exchanged { applied, claimed, owner_lost, next_due: self.next_due(), ..Exchanged::default() }
     }
 
     fn apply(&mut self, transition: &Transition) -> Applied {

@@ -1,6 +1,6 @@
 //! Does each operation twice, and compares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::env::Env;
 use super::super::fixture::Fixture;
@@ -60,7 +60,8 @@ async fn history(env: Env, random: Random, seed: u64, operations: usize) {
     let model = Model { now: env.now(), ..Model::default() };
     let given = !random.is_spent();
     let generator = Generator::new(random, seed, durable);
-    let mut pair = Pair { env, model, log: Vec::new(), floor: 0, cursors: Vec::new(), generator };
+    let mut pair =
+        Pair { env, model, log: Vec::new(), gone: BTreeSet::new(), cursors: Vec::new(), generator };
     let mut story = Story { seed, operations: Vec::new() };
     for n in 1..=operations {
         if given && pair.generator.random.is_spent() {
@@ -97,9 +98,9 @@ impl Drop for Story {
 struct Pair {
     env: Env,
     model: Model,
-    /// All changes that were ever recorded, and how many of the first are gone.
+    /// All changes that were ever recorded, and which of them are gone, with the numbers that they have here.
     log: Vec<Change>,
-    floor: usize,
+    gone: BTreeSet<usize>,
     /// Cursors with the numbers of the changes that follow.
     cursors: Vec<(Cursor, usize)>,
     generator: Generator,
@@ -111,6 +112,12 @@ impl Pair {
         match op {
             Op::Submit(batch, options) => {
                 let batch: Vec<NewJob> = batch.into_iter().map(|brief| brief.0).collect();
+                let several = batch.windows(2).any(|pair| pair[0].tenant != pair[1].tenant);
+                if options.atomic && several && !self.spans_tenants() {
+                    let error = store.submit(batch, options).await.expect_err("they share nothing");
+                    assert_eq!(error.kind(), ErrorKind::Invalid);
+                    return;
+                }
                 let done = store.submit(batch.clone(), options).await.expect("submit");
                 assert_eq!(done.replies, self.model.submit(&batch, options));
                 self.commit(done.changes);
@@ -247,9 +254,33 @@ impl Pair {
         }
         assert_eq!(jobs, self.model.prune(term, retention), "jobs pruned");
         let keep = usize::try_from(retention.changes).expect("few");
-        let spare = (self.log.len() - self.floor).saturating_sub(keep);
-        assert_eq!(changes, if self.model.leads(term) { spare } else { 0 }, "changes pruned");
-        self.floor += changes;
+        let kept: Vec<usize> = (0..self.log.len()).filter(|n| !self.gone.contains(n)).collect();
+        if !self.model.leads(term) {
+            assert_eq!(changes, 0, "changes pruned");
+        } else if self.spans_tenants() {
+            assert_eq!(changes, kept.len().saturating_sub(keep), "changes pruned");
+            self.gone.extend(&kept[..changes]);
+        } else {
+            self.prune_each_tenant(&kept, keep, changes).await;
+        }
+    }
+
+    /// Finds out what is gone where each shard keeps as many changes: the oldest of each tenant, and no more than a
+    /// shard for itself would have lost.
+    async fn prune_each_tenant(&mut self, kept: &[usize], keep: usize, pruned: usize) {
+        let log = self.env.change_log(&Scope::All).await;
+        assert_eq!(log.len() + pruned, kept.len(), "changes pruned");
+        for tenant in [Tenant::default(), acme()] {
+            let before: Vec<usize> = kept.iter().copied().filter(|n| self.log[*n].tenant == tenant).collect();
+            let after = log.iter().filter(|change| change.tenant == tenant).count();
+            assert!(after <= keep && after <= before.len(), "of {tenant} at most {keep} are kept");
+            self.gone.extend(&before[..before.len() - after]);
+        }
+        assert!(log.len() >= keep.min(kept.len()), "at least {keep} are kept");
+    }
+
+    fn spans_tenants(&self) -> bool {
+        self.env.store().capabilities().spans_tenants
     }
 
     /// Compares the changes of an operation, and keeps them in the order of the store. Between jobs that order is its
@@ -286,7 +317,8 @@ impl Pair {
         }
         self.compare_leases().await;
         self.compare_policies().await;
-        assert_eq!(self.env.ear.heard(), self.log, "what the sinks are told");
+        let (heard, log) = (self.env.ear.heard(), self.log.clone());
+        assert_eq!(self.env.in_order(heard), self.env.in_order(log), "what the sinks are told");
         let end = self.env.store().changes_end().await.expect("changes_end");
         self.cursors.push((end, self.log.len()));
     }
@@ -333,15 +365,24 @@ impl Pair {
     /// Reads the log from its beginning and from cursors that were given long ago.
     async fn compare_log(&self, scope: &Scope) {
         let starts = self.cursors.iter().map(|(cursor, at)| (Some(cursor.clone()), *at));
-        for (cursor, at) in starts.chain([(None, self.floor)]) {
+        for (cursor, at) in starts.chain([(None, self.log.len())]) {
+            let whole = cursor.is_none();
             let read = self.env.changes_after(scope, cursor).await;
-            if at < self.floor {
-                assert_eq!(read.expect_err("what followed is gone").kind(), ErrorKind::CursorExpired);
+            let mut gone = self.gone.range(at..).peekable();
+            if gone.peek().is_some() {
+                // Where tenants share no log, what is gone of another need not be missed.
+                let own = self.spans_tenants() || gone.any(|n| scope.covers(&self.log[*n].tenant));
+                match read {
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::CursorExpired),
+                    Ok(_) => assert!(!own, "what followed is gone"),
+                }
                 continue;
             }
-            let expected = self.log[at..].iter().filter(|change| scope.covers(&change.tenant));
-            let expected: Vec<&Change> = expected.collect();
-            assert_eq!(read.expect("changes").iter().collect::<Vec<_>>(), expected);
+            let from = if whole { 0 } else { at };
+            let kept = (from..self.log.len()).filter(|n| !self.gone.contains(n)).map(|n| &self.log[n]);
+            let expected: Vec<&Change> = kept.filter(|change| scope.covers(&change.tenant)).collect();
+            let read = read.expect("changes");
+            assert_eq!(self.env.in_order(read.iter().collect()), self.env.in_order(expected));
         }
     }
 }

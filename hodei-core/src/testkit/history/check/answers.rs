@@ -61,7 +61,7 @@ fn applications(
             Applied::LeaseLost { held, current } => {
                 lease_lost(book, step, (*held, *current), report);
             }
-            Applied::Illegal | Applied::NotFound => {}
+            Applied::Illegal | Applied::NotFound | Applied::Unavailable => {}
         }
     }
     for change in made.into_values().flatten() {

@@ -191,7 +191,13 @@ impl<'h> Book<'h> {
 
     /// Whether a call that moves jobs, and of which nobody knows whether it did, is in the history.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.spans.iter().any(|span| span.is_unknown() && span.call.moves_jobs())
+        let unavailable = |reply: &Reply| match reply {
+            Reply::Exchanged { applied, .. } => applied.contains(&Applied::Unavailable),
+            _ => false,
+        };
+        self.spans
+            .iter()
+            .any(|span| span.is_unknown() && span.call.moves_jobs() || span.reply().is_some_and(unavailable))
     }
 
     /// Whether a job that was not found may have been pruned.
@@ -322,7 +328,7 @@ impl<'h> Book<'h> {
             }
             (Call::Exchange { steps, .. }, Ending::Returned(Reply::Exchanged { applied, .. })) => {
                 for (step, applied) in steps.iter().zip(applied) {
-                    if matches!(applied, Applied::Done | Applied::AlreadyApplied) {
+                    if matches!(applied, Applied::Done | Applied::AlreadyApplied | Applied::Unavailable) {
                         step.spawn.iter().for_each(|facts| self.job_mut(facts.job).perhaps(facts));
                     }
                 }

@@ -1,0 +1,171 @@
+//! How fast jobs are found.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use hodei_benches::hodei::{fill, holds};
+use hodei_benches::load::per_second;
+use hodei_benches::report::{Goal, Report, Unit};
+use hodei_core::JobId;
+use hodei_core::job::State;
+use hodei_core::store::{Consistency, JobStore, Query, Scope};
+use hodei_store_redb::RedbStore;
+
+use crate::{Sizes, sys, typical};
+
+/// The memory that the file's pages may take while memory is counted; a fraction of what a stream reads.
+const CACHE: usize = 1 << 20;
+/// How many jobs are made at a time.
+const CHUNK: usize = 50_000;
+/// How many jobs are read at once.
+const MANY: usize = 1_000;
+
+/// A file, and jobs that are in it.
+#[derive(Debug)]
+struct Filled {
+    file: PathBuf,
+    jobs: usize,
+    store: RedbStore,
+    /// Some of its jobs, all over it.
+    some: Vec<JobId>,
+}
+
+/// A file and how many jobs it holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) file: PathBuf,
+    pub(crate) jobs: usize,
+}
+
+/// Fills the files, measures, and returns the files, closed.
+pub(crate) async fn figures(sizes: Sizes, at: &Path, report: &mut Report) -> Result<Vec<Kept>, String> {
+    let mut files = Vec::with_capacity(sizes.files.len());
+    for jobs in sizes.files {
+        files.push(filled(at.with_extension(jobs.to_string()), jobs).await?);
+    }
+    report.group("read: from the file, whose pages are in the store's cache as far as they fit");
+    gets(sizes, &files, report).await?;
+    pages(sizes, &files, report).await?;
+    let kept: Vec<Kept> =
+        files.into_iter().map(|filled| Kept { file: filled.file, jobs: filled.jobs }).collect();
+    stream(sizes, kept.last().ok_or("no file")?, report).await?;
+    Ok(kept)
+}
+
+async fn filled(file: PathBuf, jobs: usize) -> Result<Filled, String> {
+    let store = RedbStore::open(&file).expect("a store");
+    let (mut some, step) = (Vec::new(), (jobs / MANY).max(1));
+    for start in (0..jobs).step_by(CHUNK) {
+        let batch = typical(start..jobs.min(start + CHUNK));
+        some.extend(batch.iter().step_by(step).map(|job| job.id));
+        fill(&store, batch).await;
+    }
+    some.truncate(MANY);
+    // One after the other in the file would be one after the other in its pages.
+    some.sort_unstable_by_key(|id| id.as_bytes().iter().rev().copied().collect::<Vec<u8>>());
+    holds(&store, State::Pending, jobs).await?;
+    Ok(Filled { file, jobs, store, some })
+}
+
+/// The shortest of the rounds of a piece of work.
+async fn best(sizes: Sizes, mut work: impl AsyncFnMut() -> Result<(), String>) -> Result<Duration, String> {
+    let mut best = Duration::MAX;
+    for _ in 0..sizes.rounds {
+        let start = Instant::now();
+        work().await?;
+        best = best.min(start.elapsed());
+    }
+    Ok(best)
+}
+
+async fn gets(sizes: Sizes, files: &[Filled], report: &mut Report) -> Result<(), String> {
+    for Filled { jobs, store, some, .. } in files {
+        let one = best(sizes, async || {
+            for id in some {
+                found(store, vec![*id]).await?;
+            }
+            Ok(())
+        });
+        let one = one.await?;
+        let micros = one.as_secs_f64() * 1e6 / some.len() as f64;
+        report.judge(&format!("get by id out of {jobs}"), micros, Unit::Micros, Goal::AtMost(5.0));
+        let many = best(sizes, async || found(store, some.clone()).await).await?;
+        let faster = one.as_secs_f64() / many.as_secs_f64();
+        let what = format!("{0} gets / get_many({0}) out of {jobs}", some.len());
+        report.judge(&what, faster, Unit::Times, Goal::AtLeast(5.0));
+    }
+    Ok(())
+}
+
+async fn found(store: &RedbStore, ids: Vec<JobId>) -> Result<(), String> {
+    let wanted = ids.clone();
+    let jobs = store.get_many(&Scope::All, ids, Consistency::Latest).await.expect("the store reads");
+    let right = jobs.iter().zip(&wanted).all(|(job, id)| job.as_ref().is_some_and(|job| job.id == *id));
+    if right && jobs.len() == wanted.len() { Ok(()) } else { Err("get_many found other jobs".into()) }
+}
+
+async fn pages(sizes: Sizes, files: &[Filled], report: &mut Report) -> Result<(), String> {
+    let mut times = Vec::with_capacity(files.len());
+    for Filled { jobs, store, .. } in files {
+        let page = best(sizes, async || {
+            for _ in 0..sizes.reads {
+                let query = Query::new().state(State::Pending);
+                let page = store.query(&Scope::All, query).await.expect("the store reads");
+                if page.jobs.len() != 100 {
+                    return Err(format!("a page of {}", page.jobs.len()));
+                }
+            }
+            Ok(())
+        });
+        let micros = page.await?.as_secs_f64() * 1e6 / sizes.reads as f64;
+        report.judge(
+            &format!("first page of 100 by state out of {jobs}"),
+            micros,
+            Unit::Micros,
+            Goal::AtMost(200.0),
+        );
+        times.push(micros);
+    }
+    if let (Some(small), Some(large)) = (times.first(), times.last()) {
+        report.judge(
+            "page of the large file / of the small one",
+            large / small,
+            Unit::Times,
+            Goal::AtMost(2.0),
+        );
+    }
+    Ok(())
+}
+
+async fn stream(sizes: Sizes, kept: &Kept, report: &mut Report) -> Result<(), String> {
+    let mut took = Duration::MAX;
+    for _ in 0..sizes.rounds {
+        // As a program finds it that was just started.
+        let store = RedbStore::open(&kept.file).expect("a store");
+        let start = Instant::now();
+        summaries(&store, kept.jobs).await?;
+        took = took.min(start.elapsed());
+    }
+    let what = format!("stream {} summaries, a store just opened", kept.jobs);
+    report.judge(&what, per_second(kept.jobs, took), Unit::PerSecond, Goal::AtLeast(500_000.0));
+    let store = RedbStore::builder(&kept.file).cache_bytes(CACHE).open().expect("a store");
+    let (streamed, peak) = sys::peak(summaries(&store, kept.jobs)).await;
+    streamed?;
+    let mib = peak as f64 / f64::from(1 << 20);
+    report.judge(
+        "growth of memory meanwhile, at most, with a cache of 1 MiB",
+        mib,
+        Unit::Mib,
+        Goal::AtMost(64.0),
+    );
+    Ok(())
+}
+
+async fn summaries(store: &RedbStore, jobs: usize) -> Result<(), String> {
+    let (mut stream, mut seen) = (store.stream(&Scope::All, Query::new().limit(Query::LIMIT_MAX)), 0);
+    while let Some(batch) = stream.next().await {
+        seen += batch.expect("the store reads").len();
+    }
+    if seen == jobs { Ok(()) } else { Err(format!("{seen} summaries of {jobs} jobs")) }
+}

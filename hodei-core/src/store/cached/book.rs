@@ -1,0 +1,64 @@
+//! What is under way: prunings, and writes whose outcome may stay unknown.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::records::Records;
+use crate::error::{ErrorKind, Result};
+
+/// Notes a write through the cache. Dropped before its end was told, or told of an end that may have been a commit all
+/// the same, it makes everything unknown: the feed does not tell what became of such a commit.
+#[derive(Debug)]
+pub(super) struct Write<'a> {
+    records: &'a Records,
+    clear: bool,
+}
+
+impl<'a> Write<'a> {
+    pub(super) fn begins(records: &'a Records) -> Self {
+        Self { records, clear: false }
+    }
+
+    /// Takes in how it ended.
+    pub(super) fn ended<R>(mut self, result: Result<R>) -> Result<R> {
+        // Of these it is certain that nothing was committed.
+        let nothing = |kind| matches!(kind, ErrorKind::Invalid | ErrorKind::Full);
+        self.clear = result.as_ref().map_or_else(|error| nothing(error.kind()), |_| true);
+        result
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        if !self.clear {
+            self.records.new_era();
+        }
+    }
+}
+
+/// Notes a pruning, which no change tells of: while one is under way, and until everything known before it is unknown,
+/// nothing is certain to be there.
+#[derive(Debug)]
+pub(super) struct Pruning<'a> {
+    records: &'a Records,
+    under_way: &'a AtomicUsize,
+    /// Whether it is certain that nothing was removed.
+    pub(super) idle: bool,
+}
+
+impl<'a> Pruning<'a> {
+    pub(super) fn begins(records: &'a Records, under_way: &'a AtomicUsize) -> Self {
+        // SeqCst, here and where it is read: whoever begins to read after a pruning was acknowledged must see either
+        // that it is under way or the era after it.
+        under_way.fetch_add(1, Ordering::SeqCst);
+        Self { records, under_way, idle: false }
+    }
+}
+
+impl Drop for Pruning<'_> {
+    fn drop(&mut self) {
+        if !self.idle {
+            self.records.new_era();
+        }
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,72 @@
+//! Several stores as one.
+//!
+//! A job's id carries the slot of its tenant, and the map says in which shard a slot is; so each tenant is in one
+//! shard, and what happens within a tenant happens in one transaction of one store. The map is a note in the first
+//! shard, the home, and is known by its version.
+//!
+//! ```text
+//!                 ┌─ the map: slot → shard ─┐      moves under way, former shards of a slot
+//!  verb ──────────┤ route, split or scatter ├──▶ shard 0 (home: map, incarnations, terms)
+//!                 └─ merge in order ────────┘──▶ shard 1 … n (adopt owners and terms, fence locally)
+//! ```
+//!
+//! # What holds across shards
+//!
+//! - **One tenant, one transaction.** An atomic batch is of one tenant. A batch over several shards is a batch in each.
+//! - **The change log is in order tenant by tenant**, across a move of its slot too. Between shards it follows their
+//!   clocks. A cursor is the vector of the shards' cursors.
+//! - **Lists are in the order asked for**, by (created at, id) over all shards. A cursor is the last place listed and
+//!   the vector of the shards' cursors.
+//! - **Bounds of a store are bounds of each shard**: the jobs kept and the changes kept.
+//!
+//! # When a shard fails
+//!
+//! A verb that needs only other shards goes on. An answer is never silently partial: a read over all shards fails, and
+//! the error names the shard (`shard`). Verbs that are repeated anyway do what they can:
+//!
+//! - `exchange` settles and claims in the shards that answer. Transitions of the others are
+//!   [`Applied::Unavailable`](super::Applied::Unavailable): perhaps made, to be told again. A claim whose reply was lost
+//!   comes with a later exchange of its owner, among what the owner holds there unstarted
+//!   ([`Exchanged::reclaimed`](super::Exchanged::reclaimed)).
+//! - `lanes` leaves out the lanes of a failed shard, from which nobody can claim.
+//! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails.
+//! - `register`, `beat`, `retire`, `take_term` and `keep_term` need the home. The others learn of owners and terms as
+//!   they answer again: whenever a shard calls an owner or a term lost, the home is asked, and if it knows better the
+//!   shard adopts it for the time that is left. An owner whose life ended in a shard is dead there, and so everywhere.
+//! - `submit`, `request_cancel`, `redrive` fail, and what was done in other shards stands: repeat them.
+//!
+//! [`ShardedStore::failures`](ShardedStore::failures) tells how each shard failed last.
+//!
+//! # How a slot moves
+//!
+//! | step | done | after a crash here |
+//! |---|---|---|
+//! | 1 | the map notes the move and its number | nothing has happened; [`resume`](ShardedStore::resume_moves) goes on with 2 |
+//! | 2 | the source seals the slot: writes are refused, reads go on | as 1 |
+//! | 3 | all rows are copied to where no verb of the target sees them | as 1: copying begins anew, rows replace themselves |
+//! | 4 | the map notes the switch: no way back | the slot is in neither shard; resume goes on with 5 |
+//! | 5 | the source closes the slot and forgets its rows | as 4 |
+//! | 6 | the target opens the slot | as 4 |
+//! | 7 | the map has the slot in the target, and forgets the move | done |
+//!
+//! Writes to the slot are `Unavailable` from 2 to 7. Reads over all shards are made again when the map has changed
+//! meanwhile, so each job is seen once; between 4 and 7 they wait for the mover, or fail when it is not in this
+//! process. Through an old map a write reaches a shard in which the slot is closed, is refused there, and the map is
+//! read again.
+
+mod changes;
+mod coordination;
+mod cursor;
+mod exchange;
+mod feed;
+mod jobs;
+mod lists;
+mod map;
+mod policies;
+mod relocate;
+mod store;
+mod upkeep;
+mod verify;
+mod wakeups;
+
+pub use store::ShardedStore;

@@ -1,0 +1,159 @@
+//! Visits to a tier: bounded in time, counted, and left out while it is broken.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use super::breaker::Breaker;
+use super::row;
+use super::tier::{CacheTier, TierOptions, TierRow, Timer};
+use crate::error::Result;
+use crate::id::JobId;
+use crate::job::Job;
+use crate::time::Timestamp;
+
+/// What came of the visits so far.
+#[derive(Debug, Default)]
+pub(in crate::store) struct TierCounters {
+    pub(in crate::store) hits: AtomicU64,
+    pub(in crate::store) misses: AtomicU64,
+    pub(in crate::store) rejected: AtomicU64,
+    pub(in crate::store) failures: AtomicU64,
+    pub(in crate::store) skipped: AtomicU64,
+}
+
+/// A tier, and how it is used.
+pub(in crate::store) struct Tier {
+    tier: Arc<dyn CacheTier>,
+    timer: Arc<dyn Timer>,
+    key: [u8; 32],
+    options: TierOptions,
+    /// A std mutex, held for a look at a few words.
+    breaker: Mutex<Breaker>,
+    pub(in crate::store) counters: TierCounters,
+}
+
+/// The key stays out of every log.
+impl fmt::Debug for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tier")
+            .field("tier", &self.tier)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tier {
+    pub(in crate::store) fn new(
+        tier: Arc<dyn CacheTier>,
+        timer: Arc<dyn Timer>,
+        key: [u8; 32],
+        options: TierOptions,
+    ) -> Self {
+        let breaker = Mutex::new(Breaker::new(options.breaker));
+        Self { tier, timer, key, options, breaker, counters: TierCounters::default() }
+    }
+
+    /// Returns the records that the tier has, in the order of the ids; none of them where it cannot be asked. A row that
+    /// is not what this cache wrote is removed.
+    pub(in crate::store) async fn find(&self, ids: &[JobId], now: Timestamp) -> Vec<Option<Arc<Job>>> {
+        let asked = &ids[..ids.len().min(self.options.rows_max)];
+        let rows = self.visit(now, || self.tier.get_many(asked)).await;
+        let Some(rows) = rows else { return vec![None; ids.len()] };
+        if rows.len() != asked.len() {
+            // Which row is whose can only be guessed.
+            count(&self.counters.failures, 1);
+            return vec![None; ids.len()];
+        }
+        let mut rejected = Vec::new();
+        let mut open = |(id, bytes): (&JobId, Option<bytes::Bytes>)| {
+            let bytes = bytes?;
+            let job = row::open(&self.key, *id, &bytes, now);
+            if job.is_none() {
+                rejected.push(*id);
+            }
+            job.map(Arc::new)
+        };
+        let mut found: Vec<_> = asked.iter().zip(rows).map(&mut open).collect();
+        let hits = found.iter().flatten().count();
+        count(&self.counters.hits, hits);
+        count(&self.counters.misses, found.len() - hits);
+        count(&self.counters.rejected, rejected.len());
+        if !rejected.is_empty() {
+            self.visit(now, || self.tier.remove_many(&rejected)).await;
+        }
+        found.resize(ids.len(), None);
+        found
+    }
+
+    /// Writes the records of those jobs that succeeded.
+    pub(in crate::store) async fn keep<'a>(&self, jobs: impl Iterator<Item = &'a Job>, now: Timestamp) {
+        let (ttl, until) = (self.options.ttl, now.saturating_add(self.options.ttl));
+        let row = |job: &Job| {
+            let bytes = row::seal(&self.key, job, until)?;
+            let row = TierRow { key: job.id, version: job.version, bytes, ttl };
+            (row.bytes.len() <= self.options.row_max).then_some(row)
+        };
+        let rows: Vec<TierRow> = jobs.filter_map(row).take(self.options.rows_max).collect();
+        if !rows.is_empty() {
+            self.visit(now, move || self.tier.put_many(rows)).await;
+        }
+    }
+
+    /// Says whether the tier is being left alone.
+    pub(in crate::store) fn is_shut(&self) -> bool {
+        self.breaker().is_open()
+    }
+
+    async fn visit<R, F>(&self, now: Timestamp, verb: impl FnOnce() -> F + Send) -> Option<R>
+    where
+        F: Future<Output = Result<R>> + Send,
+    {
+        if !self.breaker().lets_through(now) {
+            count(&self.counters.skipped, 1);
+            return None;
+        }
+        let done = within(async { verb().await }, self.timer.sleep(self.options.budget)).await;
+        match done {
+            Some(done) => {
+                self.breaker().succeeded();
+                Some(done)
+            }
+            None => {
+                self.breaker().failed(now);
+                count(&self.counters.failures, 1);
+                None
+            }
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Awaits a verb until a timer ends; nothing where it failed, panicked or came too late.
+async fn within<R>(
+    verb: impl Future<Output = Result<R>> + Send,
+    mut timer: Pin<Box<dyn Future<Output = ()> + Send>>,
+) -> Option<R> {
+    let mut verb = Box::pin(verb);
+    poll_fn(|cx| {
+        // A verb that panicked is not polled again, and dropped with this future.
+        match catch_unwind(AssertUnwindSafe(|| verb.as_mut().poll(cx))) {
+            Ok(Poll::Ready(done)) => Poll::Ready(done.ok()),
+            Err(_) => Poll::Ready(None),
+            Ok(Poll::Pending) => timer.as_mut().poll(cx).map(|()| None),
+        }
+    })
+    .await
+}
+
+fn count(counter: &AtomicU64, n: usize) {
+    // Relaxed: a figure that orders nothing.
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}

@@ -1,0 +1,257 @@
+//! One shard fails, and the others go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hodei_core::job::{Lease, NewJob};
+use hodei_core::store::*;
+use hodei_core::testkit::fault::Fault;
+use hodei_core::{Clock, ErrorKind, JobId, Result, Tenant};
+
+use crate::world::{
+    LIFE, Shards, add, claiming, ended, ids, job, listed, name, owner, pick, telling, tenant_in,
+};
+
+/// Two shards, a tenant in each with two jobs, and an owner.
+struct Pair {
+    shards: Shards,
+    store: ShardedStore,
+    jobs: [[NewJob; 2]; 2],
+    owner: Lease,
+}
+
+impl Pair {
+    async fn new() -> Self {
+        let shards = Shards::new(2);
+        let store = shards.open().await;
+        let owner = store.register(&owner("a"), LIFE).await.expect("register");
+        let jobs = [0, 1].map(|shard| [0; 2].map(|_| job(&tenant_in(shard, 2, 0))));
+        add(&store, jobs.iter().flatten().cloned().collect()).await;
+        Self { shards, store, jobs, owner }
+    }
+
+    fn tenant(&self, shard: usize) -> Tenant {
+        self.jobs[shard][0].tenant.clone()
+    }
+
+    /// Claims so many jobs of each tenant.
+    async fn claim(&self, n: u32) -> Exchanged {
+        let picks = self.jobs.iter().map(|jobs| pick(&jobs[0], n)).collect();
+        self.store.exchange(claiming(&self.owner, picks)).await.expect("exchange")
+    }
+}
+
+/// The error names the shard.
+fn fails_for<T: std::fmt::Debug>(shard: &'static str, answer: Result<T>) {
+    let error = answer.expect_err("a shard is down");
+    assert_eq!((error.kind(), error.context("shard")), (ErrorKind::Unavailable, Some(shard)), "{error}");
+}
+
+#[tokio::test]
+async fn verbs_that_need_only_other_shards_go_on_and_the_others_name_the_shard() {
+    for (down, named) in [(0, "0"), (1, "1")] {
+        let pair = Pair::new().await;
+        let (store, up) = (&pair.store, 1 - down);
+        let (well, ill) = (Scope::Tenant(pair.tenant(up)), Scope::Tenant(pair.tenant(down)));
+        pair.shards.faults[down].all(Fault::Refused);
+        add(store, vec![job(&pair.tenant(up))]).await;
+        fails_for(named, store.submit(vec![job(&pair.tenant(down))], SubmitOptions::each()).await);
+        assert_eq!(store.counts(&well).await.expect("counts").total(), 3);
+        fails_for(named, store.counts(&ill).await);
+        fails_for(named, store.counts(&Scope::All).await);
+        assert_eq!(listed(store, &well, Query::new()).await.expect("query").len(), 3);
+        fails_for(named, store.query(&Scope::All, Query::new()).await);
+        assert_eq!(store.changes(&well, None, 9).await.expect("changes").changes.len(), 3);
+        fails_for(named, store.changes(&Scope::All, None, 9).await);
+        let (here, there) = (pair.jobs[up][0].id, pair.jobs[down][0].id);
+        let get = |ids: Vec<JobId>| store.get_many(&Scope::All, ids, Consistency::Latest);
+        assert!(get(vec![here]).await.expect("get")[0].is_some());
+        fails_for(named, get(vec![here, there]).await);
+        assert_eq!(store.limits(&well).await.expect("limits"), []);
+        let heads = store.lanes(&Served::default()).await.expect("lanes").heads;
+        assert_eq!(heads.iter().map(|head| head.lane.tenant.clone()).collect::<Vec<_>>(), [pair.tenant(up)]);
+        let failures = store.failures();
+        assert_eq!(
+            (failures[up].clone(), failures[down].as_ref().map(|f| f.0)),
+            (None, Some(ErrorKind::Unavailable))
+        );
+        pair.shards.faults[down].heal();
+        assert_eq!(store.counts(&Scope::All).await.expect("counts").total(), 5);
+        assert!(store.failures().iter().all(Option::is_none));
+    }
+}
+
+#[tokio::test]
+async fn a_submission_to_a_failed_and_a_healthy_shard_is_repeated_whole() {
+    let pair = Pair::new().await;
+    let jobs = vec![job(&pair.tenant(1)), job(&pair.tenant(0))];
+    pair.shards.faults[1].all(Fault::Refused);
+    fails_for("1", pair.store.submit(jobs.clone(), SubmitOptions::each()).await);
+    pair.shards.faults[1].heal();
+    let done = pair.store.submit(jobs.clone(), SubmitOptions::each()).await.expect("submit");
+    assert_eq!(done.replies, [Submitted::New(jobs[0].id), Submitted::Existing(jobs[1].id)]);
+}
+
+#[tokio::test]
+async fn an_exchange_settles_and_claims_where_it_can() {
+    let pair = Pair::new().await;
+    let held = pair.claim(1).await.claimed;
+    assert_eq!(ids(&held), [pair.jobs[0][0].id, pair.jobs[1][0].id]);
+    let steps = || held.iter().rev().map(ended).collect::<Vec<_>>();
+    pair.shards.faults[1].all(Fault::Refused);
+    let picks = pair.jobs.iter().map(|jobs| pick(&jobs[0], 1)).collect();
+    let exchange = Exchange { owner: pair.owner.clone(), transitions: steps(), picks };
+    let done = pair.store.exchange(exchange).await.expect("the healthy half");
+    assert_eq!(done.applied, [Applied::Unavailable, Applied::Done]);
+    assert_eq!((ids(&done.claimed), done.owner_lost), (vec![pair.jobs[0][1].id], false));
+    assert_eq!(done.changes.len(), 2);
+    pair.shards.faults[1].heal();
+    let again = pair.store.exchange(telling(&pair.owner, steps())).await.expect("exchange");
+    assert_eq!(again.applied, [Applied::Done, Applied::AlreadyApplied]);
+    assert_eq!(again.reclaimed, [], "what was never claimed");
+    pair.shards.faults.iter().for_each(|faults| faults.all(Fault::Refused));
+    pair.store.exchange(telling(&pair.owner, steps())).await.expect_err("nobody answers");
+}
+
+#[tokio::test]
+async fn claims_whose_reply_was_lost_come_with_a_later_exchange() {
+    let pair = Pair::new().await;
+    pair.shards.faults[1].all(Fault::ReplyLost);
+    let done = pair.claim(1).await;
+    assert_eq!((ids(&done.claimed), done.reclaimed), (vec![pair.jobs[0][0].id], vec![]));
+    let nothing = || pair.store.exchange(claiming(&pair.owner, Vec::new()));
+    assert_eq!(nothing().await.expect("exchange").reclaimed, [], "it still does not answer");
+    pair.shards.faults[1].heal();
+    let other = pair.store.register(&owner("b"), LIFE).await.expect("register");
+    let theirs = pair.store.exchange(claiming(&other, Vec::new())).await.expect("exchange");
+    assert_eq!(theirs.reclaimed, [], "not another owner's");
+    let found = nothing().await.expect("exchange").reclaimed;
+    assert_eq!(ids(&found), [pair.jobs[1][0].id]);
+    assert_eq!(nothing().await.expect("exchange").reclaimed, [], "once");
+    let told = pair.store.exchange(telling(&pair.owner, vec![ended(&found[0])])).await.expect("exchange");
+    assert_eq!(told.applied, [Applied::Done]);
+}
+
+#[tokio::test]
+async fn a_shard_that_missed_an_owner_learns_of_it_when_it_is_needed() {
+    for by_beat in [true, false] {
+        let mut pair = Pair::new().await;
+        pair.shards.faults[1].all(Fault::Refused);
+        pair.owner = pair.store.register(&owner("a"), LIFE).await.expect("the home knows it");
+        pair.shards.faults[1].heal();
+        if by_beat {
+            let beats = pair.store.beat(vec![pair.owner.clone()], LIFE).await.expect("beat");
+            assert!(beats[0].alive);
+            assert_eq!(pair.shards.stores[1].owner_life(&pair.owner).await.expect("life"), Some(LIFE));
+        }
+        let done = pair.claim(1).await;
+        assert_eq!(
+            (done.owner_lost, ids(&done.claimed)),
+            (false, vec![pair.jobs[0][0].id, pair.jobs[1][0].id])
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_owner_that_the_home_does_not_know_is_lost_everywhere() {
+    let pair = Pair::new().await;
+    let stranger = Lease { owner: owner("stranger"), incarnation: 99 };
+    let done =
+        pair.store.exchange(claiming(&stranger, vec![pick(&pair.jobs[1][0], 1)])).await.expect("exchange");
+    assert!(done.owner_lost && done.claimed.is_empty());
+}
+
+#[tokio::test]
+async fn an_owner_whose_life_ended_in_a_shard_is_dead() {
+    let pair = Pair::new().await;
+    pair.claim(1).await;
+    pair.shards.faults[1].all(Fault::Refused);
+    for _ in 0..2 {
+        pair.shards.clock.advance(LIFE / 3 * 2);
+        let beats = pair.store.beat(vec![pair.owner.clone()], LIFE).await.expect("the home hears it");
+        assert!(beats[0].alive);
+    }
+    pair.shards.faults[1].heal();
+    let beats = pair.store.beat(vec![pair.owner.clone()], LIFE).await.expect("beat");
+    assert_eq!(beats, [Beat::default()]);
+    assert_eq!(pair.shards.stores[0].owner_life(&pair.owner).await.expect("life"), None);
+}
+
+#[tokio::test]
+async fn what_to_cancel_is_told_from_every_shard() {
+    let pair = Pair::new().await;
+    let held = pair.claim(1).await.claimed;
+    let start = |held: &Claimed| Transition {
+        job: held.job.id,
+        epoch: held.job.epoch,
+        step: Move::Started { lease: None },
+    };
+    let starts = held.iter().map(start).collect();
+    pair.store.exchange(telling(&pair.owner, starts)).await.expect("exchange");
+    pair.store.request_cancel(&Scope::All, ids(&held)).await.expect("cancel");
+    let beats = pair.store.beat(vec![pair.owner.clone()], LIFE).await.expect("beat");
+    let mut expected: Vec<_> = held.iter().map(|held| (held.job.id, held.job.epoch)).collect();
+    expected.sort_unstable();
+    assert_eq!(beats, [Beat { alive: true, cancel: expected }]);
+}
+
+#[tokio::test]
+async fn a_shard_that_missed_a_term_learns_of_it_when_it_is_needed() {
+    let pair = Pair::new().await;
+    pair.claim(2).await;
+    let spec = Arc::clone(&pair.jobs[1][0].spec);
+    let schedule =
+        Schedule { tenant: pair.tenant(1), name: name("s"), rule: "@daily".into(), spec, last_fired: None };
+    pair.store.set_schedule(schedule).await.expect("set_schedule");
+    let leader = pair.store.register(&owner("leader"), 10 * LIFE).await.expect("register");
+    pair.shards.faults[1].all(Fault::Refused);
+    let term =
+        pair.store.take_term(&name("d"), &leader, 10 * LIFE).await.expect("take").expect("nobody leads");
+    pair.shards.faults[1].heal();
+    let at = pair.shards.clock.now();
+    let fired = pair.store.fire(&term, &pair.tenant(1), &name("s"), at).await.expect("fire");
+    assert!(matches!(fired, Fired::New(_)));
+    pair.shards.clock.advance(LIFE);
+    let reaped = pair.store.reap(&term, 3, 3).await.expect("reap");
+    assert_eq!((reaped.changes.len(), reaped.more, reaped.term_lost), (3, true, false));
+    let forged = Term { number: 9, ..term };
+    assert!(pair.store.reap(&forged, 3, 9).await.expect("reap").term_lost);
+    let fired = pair.store.fire(&forged, &pair.tenant(1), &name("s"), at).await.expect("fire");
+    assert_eq!(fired, Fired::TermLost);
+    assert!(pair.store.prune(&forged, Retention::default(), 9).await.expect("prune").term_lost);
+}
+
+#[tokio::test]
+async fn a_reap_tells_what_it_did_before_it_fails() {
+    for down in [0, 1] {
+        let pair = Pair::new().await;
+        let leader = pair.store.register(&owner("leader"), 10 * LIFE).await.expect("register");
+        let term =
+            pair.store.take_term(&name("d"), &leader, 10 * LIFE).await.expect("take").expect("nobody leads");
+        pair.claim(2).await;
+        pair.shards.clock.advance(LIFE);
+        pair.shards.faults[down].all(Fault::Refused);
+        let done = pair.store.reap(&term, 3, 9).await.expect("the healthy half");
+        assert_eq!((done.changes.len(), done.more), (2, true));
+        fails_for(["0", "1"][down], pair.store.reap(&term, 3, 9).await);
+        pair.shards.faults[down].heal();
+        let rest = pair.store.reap(&term, 3, 9).await.expect("reap");
+        assert_eq!((rest.changes.len(), rest.more), (2, false));
+    }
+}
+
+#[tokio::test]
+async fn without_the_home_work_goes_on_and_nobody_new_comes() {
+    let pair = Pair::new().await;
+    let held = pair.claim(1).await.claimed;
+    pair.shards.faults[0].all(Fault::Refused);
+    let picks = vec![pick(&pair.jobs[1][0], 1)];
+    let exchange = Exchange { owner: pair.owner.clone(), transitions: vec![ended(&held[1])], picks };
+    let done = pair.store.exchange(exchange).await.expect("the healthy half");
+    assert_eq!((done.applied, ids(&done.claimed)), (vec![Applied::Done], vec![pair.jobs[1][1].id]));
+    fails_for("0", pair.store.register(&owner("b"), LIFE).await);
+    fails_for("0", pair.store.take_term(&name("d"), &pair.owner, LIFE).await);
+    fails_for("0", pair.store.beat(vec![pair.owner.clone()], LIFE).await);
+    pair.shards.clock.advance(Duration::from_secs(1));
+    fails_for("0", pair.store.move_slot(pair.tenant(1).slot(), 0).await);
+}

@@ -1,0 +1,8 @@
+//! Several stores as one: where things go, what happens when a shard fails, and how slots move.
+
+mod crash;
+mod failing;
+mod lists;
+mod moving;
+mod routing;
+mod world;

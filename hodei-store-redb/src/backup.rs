@@ -1,0 +1,95 @@
+//! A consistent copy of a file that is in use.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hodei_core::{Error, ErrorKind, Result};
+use redb::{Builder, Database, Durability, ReadableTable};
+
+use crate::codec;
+use crate::error::{corrupt, failed, guarded};
+use crate::reader::View;
+use crate::table::Tab;
+
+const OP: &str = "store.backup";
+/// How many rows are copied in one transaction.
+const ROWS: usize = 10_000;
+
+/// What a backup copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backup {
+    /// Rows, of every table.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+}
+
+/// Copies a view to a file that is not there yet. The file gets its name when it is whole and synced.
+pub(crate) fn copy(view: &Arc<View>, to: &Path) -> Result<Backup> {
+    let mut done = Backup::default();
+    let named = bear(to, OP, |db| {
+        Tab::ALL.iter().try_for_each(|tab| guarded(OP, || copy_table(view, *tab, db, &mut done)))?;
+        // The last commit syncs what those before it wrote.
+        db.begin_write().map_err(failed(OP))?.commit().map_err(failed(OP))
+    })?;
+    if named { Ok(done) } else { Err(Error::new(ErrorKind::Conflict, OP).with("exists", to.display())) }
+}
+
+fn copy_table(view: &View, tab: Tab, db: &Database, done: &mut Backup) -> Result<()> {
+    let mut rows = view.table(tab)?.range::<&[u8]>(..).map_err(failed(OP))?;
+    loop {
+        let mut txn = db.begin_write().map_err(failed(OP))?;
+        txn.set_durability(Durability::None).map_err(failed(OP))?;
+        let mut copied = 0;
+        {
+            let mut table = txn.open_table(tab.definition()).map_err(failed(OP))?;
+            for row in rows.by_ref().take(ROWS) {
+                let (key, value) = row.map_err(failed(OP))?;
+                let (key, value) = (key.value(), value.value());
+                if !value.is_empty() && !codec::is_sealed(value) {
+                    return Err(corrupt(OP, "a wrong checksum").with("table", tab.name()));
+                }
+                table.insert(key, value).map_err(failed(OP))?;
+                copied += 1;
+                done.bytes += (key.len() + value.len()) as u64;
+            }
+        }
+        txn.commit().map_err(failed(OP))?;
+        done.rows += copied as u64;
+        if copied < ROWS {
+            return Ok(());
+        }
+    }
+}
+
+/// Makes a file beside a path and gives it its name when it is whole, so that a death in between leaves nothing half-made
+/// under that name. Says whether it got the name: whoever comes second finds it taken.
+pub(crate) fn bear(
+    path: &Path,
+    op: &'static str,
+    make: impl FnOnce(&Database) -> Result<()>,
+) -> Result<bool> {
+    static BORN: AtomicU64 = AtomicU64::new(0);
+    let io = |source| failed(op)(redb::Error::Io(source));
+    let mut unborn = path.as_os_str().to_owned();
+    unborn.push(format!(".new-{}-{}", std::process::id(), BORN.fetch_add(1, Ordering::Relaxed)));
+    let unborn = PathBuf::from(unborn);
+    // A process of the same number may have died here.
+    drop(std::fs::remove_file(&unborn));
+    let made = Builder::new().create(&unborn).map_err(failed(op)).and_then(|db| make(&db));
+    let named = made.and_then(|()| match std::fs::hard_link(&unborn, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(io(error)),
+    });
+    // What went wrong first is what is told.
+    let removed = std::fs::remove_file(&unborn).map_err(io);
+    let named = named?;
+    removed?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
+    directory.sync_all().map_err(io)?;
+    Ok(named)
+}

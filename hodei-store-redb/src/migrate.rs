@@ -1,0 +1,148 @@
+//! From an older schema to ours, so many jobs per transaction.
+//!
+//! Schema 1 had a row of each job in ten indexes. Schema 2 keeps those of open jobs in memory, and writes of a job what it
+//! was born with and what moves. The first transaction raises the number of the schema, so that a program that knows only
+//! schema 1 refuses the file from then on; each notes the last job that it has rewritten, so that a migration that is
+//! interrupted goes on; the last one removes the tables that nobody needs any more.
+
+use hodei_core::{JobId, Result};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::codec;
+use crate::error::{corrupt, failed};
+use crate::key;
+use crate::memory::BATCH;
+use crate::table::{Definition, META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
+
+const OP: &str = "store.migrate";
+
+/// What schema 1 kept of a job beside its head.
+const SPECS: Definition = TableDefinition::new("specs");
+
+/// The tables of schema 1 that schema 2 does without.
+const GONE: [&str; 8] = ["specs", "ready", "lanes", "due", "by_state", "leases", "cancels", "deadlines"];
+
+/// Migrates a file, or goes on with it.
+pub(crate) fn migrate(db: &Database, jobs: usize) -> Result<()> {
+    while step(db, jobs)? {}
+    Ok(())
+}
+
+/// Makes one transaction, and says whether others follow.
+fn step(db: &Database, jobs: usize) -> Result<bool> {
+    let some = some(db, jobs)?;
+    let txn = db.begin_write().map_err(failed(OP))?;
+    if some.is_empty() {
+        finish(&txn)?;
+    } else {
+        rewrite(&txn, &some)?;
+    }
+    txn.commit().map_err(failed(OP))?;
+    Ok(!some.is_empty())
+}
+
+/// A job, and its two rows.
+type First = (JobId, Vec<u8>, Vec<u8>);
+
+/// Reads the next jobs that are not rewritten.
+fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
+    let txn = db.begin_read().map_err(failed(OP))?;
+    let meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
+    let from = match meta.get_owned(META_MIGRATED).map_err(failed(OP))? {
+        Some(row) => [&codec::id(row.value())?.as_bytes()[..], &[0]].concat(),
+        None => Vec::new(),
+    };
+    let specs = txn.open_table(SPECS).map_err(failed(OP))?;
+    let heads = txn.open_table(Tab::Heads.definition()).map_err(failed(OP))?;
+    let mut some = Vec::new();
+    for row in specs.range::<&[u8]>(from.as_slice()..).map_err(failed(OP))?.take(jobs) {
+        let (key, fixed) = row.map_err(failed(OP))?;
+        let id = key::last_id(key.value()).ok_or_else(|| corrupt(OP, "a short key"))?;
+        let head = heads.get(key.value()).map_err(failed(OP))?;
+        let head = head.ok_or_else(|| corrupt(OP, "a spec without its job"))?;
+        some.push((id, fixed.value().to_vec(), head.value().to_vec()));
+    }
+    Ok(some)
+}
+
+/// Writes the rows of jobs as schema 2 has them.
+fn rewrite(txn: &WriteTransaction, jobs: &[First]) -> Result<()> {
+    let open = |tab: Tab| txn.open_table(tab.definition()).map_err(failed(OP));
+    let (mut born, mut heads, mut ended) = (open(Tab::Born)?, open(Tab::Heads)?, open(Tab::Ended)?);
+    let mut batches = open(Tab::Open)?;
+    let last = batches.last().map_err(failed(OP))?.map(|(key, _)| key::sequence_of(key.value()));
+    let mut batch = last.flatten().map_or(0, |last| last + 1);
+    let mut named = Vec::with_capacity(BATCH);
+    for (id, fixed, row) in jobs {
+        let mut head = codec::first_job(*id, fixed, row)?;
+        head.batch = batch;
+        let job = &head.job;
+        let work = codec::work_part(&job.spec)?;
+        born.insert(&id.as_bytes()[..], codec::born_row(job, &work, batch)?.as_slice())
+            .map_err(failed(OP))?;
+        if head.is_newborn() {
+            heads.remove(&id.as_bytes()[..]).map_err(failed(OP))?;
+        } else {
+            heads.insert(&id.as_bytes()[..], codec::head_row(&head)?.as_slice()).map_err(failed(OP))?;
+        }
+        if job.state.is_terminal() {
+            let key = key::ended(&job.tenant, job.state, job.created_at, *id);
+            ended.insert(key.as_slice(), &[][..]).map_err(failed(OP))?;
+            continue;
+        }
+        named.push(*id);
+        if named.len() == BATCH {
+            batches
+                .insert(&key::sequence(batch)[..], codec::ids_row(&named)?.as_slice())
+                .map_err(failed(OP))?;
+            batch += 1;
+            named.clear();
+        }
+    }
+    if !named.is_empty() {
+        batches.insert(&key::sequence(batch)[..], codec::ids_row(&named)?.as_slice()).map_err(failed(OP))?;
+    }
+    let Some((last, ..)) = jobs.last() else { return Ok(()) };
+    let mut meta = open(Tab::Meta)?;
+    meta.insert(META_SCHEMA, codec::number_row(SCHEMA)?.as_slice()).map_err(failed(OP))?;
+    meta.insert(META_MIGRATED, codec::id_row(*last)?.as_slice()).map_err(failed(OP))?;
+    Ok(())
+}
+
+/// Removes the tables that nobody needs any more, and makes those that are new.
+fn finish(txn: &WriteTransaction) -> Result<()> {
+    for table in GONE {
+        let gone: Definition = TableDefinition::new(table);
+        txn.delete_table(gone).map_err(failed(OP))?;
+    }
+    for tab in Tab::ALL {
+        txn.open_table(tab.definition()).map_err(failed(OP))?;
+    }
+    let mut meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
+    meta.insert(META_SCHEMA, codec::number_row(SCHEMA)?.as_slice()).map_err(failed(OP))?;
+    meta.remove(META_MIGRATED).map_err(failed(OP))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RedbStore;
+
+    #[tokio::test]
+    async fn a_migration_that_was_interrupted_anywhere_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.redb");
+        for steps in 0..10 {
+            std::fs::write(&path, include_bytes!("../tests/golden/store-schema-1.redb")).unwrap();
+            let db = Database::open(&path).unwrap();
+            for _ in 0..steps {
+                step(&db, 2).unwrap();
+            }
+            drop(db);
+            let store = RedbStore::open(&path).unwrap();
+            let wrong = hodei_core::store::JobStore::verify_indexes(&store).await.unwrap();
+            assert_eq!(wrong, Vec::<String>::new(), "after {steps} steps");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Files of older schemas, each written by the version that had it, are read whole by this one.
+
+use std::fs;
+
+use hodei_core::store::JobStore;
+
+use crate::env::{Env, claim, everything, job, owner, submit};
+
+/// A file of schema 1 with jobs in every state, and everything that its version said of it.
+const FIRST: (&[u8], &str) =
+    (include_bytes!("../golden/store-schema-1.redb"), include_str!("../golden/store-schema-1.txt"));
+
+#[tokio::test]
+async fn a_file_of_schema_1_says_what_it_said_before_however_small_the_steps_are() {
+    for jobs in [1, 3, 1_000] {
+        let env = Env::new();
+        fs::write(env.path(), FIRST.0).unwrap();
+        let store = env.builder().migrate_jobs(jobs).open().unwrap();
+        let said = format!("{:#?}\n", everything(&store).await.unwrap());
+        assert!(said == FIRST.1, "{jobs} at a time:\n{said}");
+        assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
+        let node = owner(&store, "node").await;
+        submit(&store, vec![job()]).await;
+        assert!(!claim(&store, &node, 1).await.is_empty());
+        drop(store);
+        assert_eq!(env.open().verify_indexes().await.unwrap(), Vec::<String>::new());
+    }
+}
