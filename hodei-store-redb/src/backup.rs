@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hodei_core::{Error, ErrorKind, Result};
-use redb::{Builder, Database, Durability, ReadableTable};
+use redb::{Builder, Database, Durability};
 
 use crate::codec;
 use crate::error::{corrupt, failed, guarded};
