@@ -84,10 +84,9 @@ pub(crate) fn bear(
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(io(error)),
     });
-    // What went wrong first is what is told.
+    // Whatever became of it, nothing stays beside the path; what went wrong first is what is told.
     let removed = std::fs::remove_file(&unborn).map_err(io);
-    let named = named?;
-    removed?;
+    let named = named.and_then(|named| removed.map(|()| named))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
     directory.sync_all().map_err(io)?;

@@ -1,7 +1,7 @@
 //! The scheduler's dealings with the store: what it is asked, when, and what its answers mean.
 
 use hodei_core::gateway::StopCause;
-use hodei_core::job::Lease;
+use hodei_core::job::{Job, Lease};
 use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes};
 use hodei_core::{Error, JobId, Timestamp};
 

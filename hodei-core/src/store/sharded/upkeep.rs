@@ -66,6 +66,7 @@ impl ShardedStore {
                 }
                 Ok(done) => {
                     all.jobs += done.jobs;
+                    all.gone.extend(done.gone);
                     all.changes += done.changes;
                     all.more |= done.more;
                 }

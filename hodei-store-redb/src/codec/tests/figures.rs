@@ -1,6 +1,7 @@
 //! What the rows of a typical job cost beside the same job as JSON. `HODEI_CODEC_TIMES` says how often each is measured;
 //! times are told and not asserted, sizes are.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,10 @@ use hodei_core::text::{TextMap, Texts};
 use hodei_core::{JobId, Name, PipelineId, Tenant, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::envelope::{decode, decode_part};
-use crate::codec::row::{FixedRow, HeadRow, SpecRow};
-use crate::codec::{self, Head};
+use crate::codec::envelope::{decode_part, decode_second};
+use crate::codec::row::{BornRow, HeadRow, WorkRow};
+use crate::codec::samples::born;
+use crate::codec::{self, Head, Names};
 
 /// How often each is measured among the other tests.
 const TIMES: u32 = 50;
@@ -132,14 +134,15 @@ fn a_typical_job_is_smaller_than_its_json_and_read_faster() {
     let times = std::env::var("HODEI_CODEC_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(TIMES);
     let (job, _) =
         rules::admit(NewJob::new(typical_spec().build().unwrap()), Timestamp::from_micros(1 << 50));
-    let rows = || (codec::head_row(&Head::of(job.clone())).unwrap(), codec::fixed_row(&job).unwrap());
-    let full = |head: &[u8], fixed: &[u8]| {
-        codec::head(job.id, head).unwrap().full(codec::fixed(fixed, |_| None).unwrap(), None)
-    };
-    let borrowed = |head: &[u8], fixed: &[u8]| {
-        let (head, fixed) = (decode::<HeadRow<'_>>(head).unwrap(), decode::<FixedRow<'_>>(fixed).unwrap());
-        let spec: SpecRow<'_> = decode_part(fixed.spec).unwrap();
-        black_box((head.name.len(), spec.labels.len()));
+    let rows = || (codec::head_row(&Head::of(job.clone(), 7)).unwrap(), born(&job));
+    let names = RefCell::new(Names::default());
+    let head_of = |head: &[u8]| codec::head(job.id, head, &mut names.borrow_mut()).unwrap();
+    let full = |head: &[u8], born: &[u8]| head_of(head).full(codec::fixed(born, |_| None).unwrap(), None);
+    let borrowed = |head: &[u8], born: &[u8]| {
+        let head: HeadRow<'_> = decode_second(head).unwrap();
+        let born: BornRow<'_> = decode_second(born).unwrap();
+        let work: WorkRow<'_> = decode_part(born.work).unwrap();
+        black_box((head.name.len(), work.labels.len()));
     };
     let (head, fixed) = rows();
     let mirror = JsonJob::of(&job);
@@ -148,7 +151,7 @@ fn a_typical_job_is_smaller_than_its_json_and_read_faster() {
     assert_eq!(serde_json::from_slice::<JsonJob>(&json).unwrap(), mirror);
 
     let parse = || serde_json::from_slice::<JsonJob>(&json).unwrap();
-    let summary = nanos(times, || codec::head(job.id, &head).unwrap().summary());
+    let summary = nanos(times, || head_of(&head).summary());
     let bytes = head.len() + fixed.len() + 2 * KEY;
     println!("a typical job, envelopes and keys included      rows    JSON   ratio");
     let size = |bytes: usize| f64::from(u32::try_from(bytes).unwrap());
