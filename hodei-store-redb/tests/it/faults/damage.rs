@@ -262,7 +262,7 @@ impl Tally {
             self.begun = Some(what.to_owned());
         } else if let Some(end) = line.strip_prefix("end ") {
             if end.ends_with("Wrong") {
-                println!("wrong: {:?}", self.begun);
+                eprintln!("wrong: {:?}", self.begun);
             }
             *self.ends.entry(end.to_owned()).or_default() += 1;
             self.begun = None;
