@@ -36,6 +36,18 @@ impl<'a> Span<'a> {
     }
 }
 
+impl Span<'_> {
+    fn covers(self, key: &[u8]) -> bool {
+        self.from.is_none_or(|from| from <= key) && self.until.is_none_or(|until| key < until)
+    }
+}
+
+/// A damaged key stands where its order forbids. Whoever goes on from the last key, page by page, would not come to an
+/// end with it.
+fn out_of_order() -> hodei_core::Error {
+    corrupt("store.scan", "a key out of its order")
+}
+
 impl<'a> From<(Option<&'a [u8]>, Option<&'a [u8]>)> for Span<'a> {
     fn from((from, until): (Option<&'a [u8]>, Option<&'a [u8]>)) -> Self {
         Self { from, until }
@@ -52,6 +64,9 @@ pub(crate) fn scan(
     for row in table.range::<&[u8]>(span.bounds()).map_err(failed("store.scan"))? {
         let (key, value) = row.map_err(failed("store.scan"))?;
         read += 1;
+        if !span.covers(key.value()) {
+            return Err(out_of_order());
+        }
         if !take(key.value(), value.value())? {
             break;
         }
@@ -84,7 +99,7 @@ pub(crate) fn seek<'k>(
     let mut range = None;
     let mut row = None;
     for (number, key) in keys.enumerate() {
-        let mut passed = 0;
+        let (mut passed, mut fresh) = (0, false);
         loop {
             let found = row.as_ref().map(|(at, _)| redb::AccessGuard::<&[u8]>::value(at).cmp(key));
             match (found, &row) {
@@ -93,10 +108,11 @@ pub(crate) fn seek<'k>(
                     break;
                 }
                 (Some(Ordering::Greater), _) => break,
+                (Some(Ordering::Less), _) if fresh => return Err(out_of_order()),
                 (Some(Ordering::Less), _) if passed < PASSED_MAX => passed += 1,
                 _ => {
                     range = Some(table.range::<&[u8]>(key..).map_err(failed("store.seek"))?);
-                    passed = 0;
+                    (passed, fresh) = (0, true);
                 }
             }
             row = range.as_mut().and_then(Iterator::next).transpose().map_err(failed("store.seek"))?;

@@ -102,9 +102,9 @@ pub(crate) fn named(name: &str) -> Result<Stage, String> {
 /// Prints each proof with what it shows and its command line.
 pub(crate) fn list() {
     for proof in PROOFS {
-        println!("{:<10} {}", proof.name, proof.shows);
+        println!("{:<12} {}", proof.name, proof.shows);
         for step in proof.steps {
-            println!("{:<10}   {step}", "");
+            println!("{:<12}   {step}", "");
         }
     }
 }

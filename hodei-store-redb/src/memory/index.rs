@@ -356,8 +356,9 @@ impl Index {
                 Ok(named.len() < READ_MAX)
             })?;
             let Some(last) = last else { return Ok(()) };
-            self.next_batch = last + 1;
-            from = last + 1;
+            // A number that nothing can follow was never given out, and the next page would be the first again.
+            from = last.checked_add(1).ok_or_else(|| corrupt("index.read", "a number too high"))?;
+            self.next_batch = from;
             named.sort_unstable();
             let ids: Vec<JobId> = named.iter().map(|(id, _)| *id).collect();
             for (head, (_, batch)) in rows.heads(&ids)?.into_iter().zip(named) {
@@ -393,6 +394,7 @@ impl Index {
 fn next_change(rows: &mut impl Rows) -> Result<Option<u64>> {
     rows.at_or_before(Tab::Changes, &key::sequence(u64::MAX), |key, row| {
         let first = key::sequence_of(key).ok_or_else(|| corrupt("index.read", "a short key"))?;
-        Ok(first + codec::changes(row)?.len() as u64)
+        let next = first.checked_add(codec::changes(row)?.len() as u64);
+        next.ok_or_else(|| corrupt("index.read", "a number too high"))
     })
 }

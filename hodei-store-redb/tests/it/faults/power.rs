@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hodei_core::job::next;
+use hodei_core::job::{State, next};
 use hodei_core::store::{Change, JobStore};
 use hodei_core::{Clock, JobId, ManualClock, Timestamp};
 use hodei_store_redb::RedbStore;
@@ -58,11 +58,14 @@ fn open_with(disk: &Disk, clock: Arc<ManualClock>) -> RedbStore {
     open_on(builder, disk.clone()).expect("the file opens")
 }
 
-/// Every job's changes follow one another, and each is one that the state machine has.
+/// Every job's changes follow one another, and each is one that the state machine has. A job that was pruned may be
+/// submitted again, and begins anew.
 fn follow_paths(changes: &[Change]) {
     let mut last = std::collections::BTreeMap::new();
     for change in changes {
-        if let Some((version, state)) = last.insert(change.job, (change.version, change.to)) {
+        let before = last.insert(change.job, (change.version, change.to));
+        let anew = |(_, state): &(u32, State)| state.is_terminal() && change.from.is_none();
+        if let Some((version, state)) = before.filter(|before| !anew(before)) {
             assert_eq!((change.version, change.from), (version + 1, Some(state)), "{change:?}");
         }
         if let Some(from) = change.from {
