@@ -198,7 +198,7 @@ async fn what_is_pruned_leaves_the_tier() {
     all(&node, &[id]).await;
     let lead = owner(&node).await;
     let term = node.take_term(&Name::literal("prune"), &lead, HOUR).await.unwrap().unwrap();
-    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100 };
+    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100, ..Retention::default() };
     assert_eq!((world.tier.len(), node.prune(&term, keep, 10).await.unwrap().jobs), (1, 1));
     assert_eq!((world.tier.len(), all(&node, &[id]).await), (0, vec![None]));
 }
