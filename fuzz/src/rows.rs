@@ -18,9 +18,9 @@ pub fn rows(data: &[u8]) {
     let [kind, sealed, body @ ..] = data else { return };
     let kind = &ROWS[usize::from(*kind) % ROWS.len()];
     let bytes = if sealed.is_multiple_of(2) { body.to_vec() } else { seal(body) };
-    match (kind.again)(&bytes) {
+    match kind.again(&bytes) {
         Ok(row) => {
-            let again = (kind.again)(&row);
+            let again = kind.again(&row);
             assert_eq!(again.ok().as_ref(), Some(&row), "a {} is read again as it was written", kind.name);
         }
         Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{} of {bytes:?}: {error:?}", kind.name),
@@ -29,11 +29,7 @@ pub fn rows(data: &[u8]) {
 
 /// Puts the byte of the format before a body and a checksum behind it, as whoever forges a row would.
 fn seal(body: &[u8]) -> Vec<u8> {
-    let mut row = vec![ROWS[0].bytes[0]];
-    row.extend_from_slice(body);
-    let checksum = crc32fast::hash(&row);
-    row.extend_from_slice(&checksum.to_le_bytes());
-    row
+    testkit::sealed(&[&ROWS[0].bytes[..1], body].concat())
 }
 
 /// Returns what a corpus begins with: each kind of row as it is, and as one whose checksum is put behind it.

@@ -8,7 +8,7 @@ use hodei_core::{Error, ErrorKind, Result};
 use redb::{Builder, Database, Durability};
 
 use crate::codec;
-use crate::error::{corrupt, failed, guarded};
+use crate::error::{failed, guarded};
 use crate::reader::View;
 use crate::table::Tab;
 
@@ -48,9 +48,7 @@ fn copy_table(view: &View, tab: Tab, db: &Database, done: &mut Backup) -> Result
             for row in rows.by_ref().take(ROWS) {
                 let (key, value) = row.map_err(failed(OP))?;
                 let (key, value) = (key.value(), value.value());
-                if !value.is_empty() && !codec::is_sealed(value) {
-                    return Err(corrupt(OP, "a wrong checksum").with("table", tab.name()));
-                }
+                codec::unseal(tab, key, value).map_err(|error| error.with("table", tab.name()))?;
                 table.insert(key, value).map_err(failed(OP))?;
                 copied += 1;
                 done.bytes += (key.len() + value.len()) as u64;

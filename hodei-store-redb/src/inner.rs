@@ -218,7 +218,7 @@ fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
     };
     let row = meta.get_owned(META_SCHEMA).map_err(failed(OP))?;
     let row = row.ok_or_else(|| corrupt(OP, "no version of the schema"))?;
-    let schema = codec::number(row.value())?;
+    let schema = codec::number(codec::unseal(Tab::Meta, META_SCHEMA, row.value())?)?;
     if schema > SCHEMA {
         return Err(Error::new(ErrorKind::SchemaTooNew, OP).with("schema", schema).with("known", SCHEMA));
     }
@@ -239,7 +239,9 @@ fn make(db: &Database) -> Result<()> {
     }
     {
         let mut meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
-        meta.insert(META_SCHEMA, codec::number_row(SCHEMA)?.as_slice()).map_err(failed(OP))?;
+        let mut sealed = Vec::new();
+        codec::seal(Tab::Meta, META_SCHEMA, &codec::number_row(SCHEMA)?, &mut sealed);
+        meta.insert(META_SCHEMA, sealed.as_slice()).map_err(failed(OP))?;
     }
     txn.commit().map_err(failed(OP))
 }

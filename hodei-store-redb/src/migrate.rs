@@ -6,7 +6,7 @@
 //! interrupted goes on; the last one removes the tables that nobody needs any more.
 
 use hodei_core::{JobId, Result};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::codec;
 use crate::error::{corrupt, failed};
@@ -49,7 +49,10 @@ fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
     let txn = db.begin_read().map_err(failed(OP))?;
     let meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
     let from = match meta.get_owned(META_MIGRATED).map_err(failed(OP))? {
-        Some(row) => [&codec::id(row.value())?.as_bytes()[..], &[0]].concat(),
+        Some(row) => {
+            let last = codec::id(codec::unseal(Tab::Meta, META_MIGRATED, row.value())?)?;
+            [&last.as_bytes()[..], &[0]].concat()
+        }
         None => Vec::new(),
     };
     let specs = txn.open_table(SPECS).map_err(failed(OP))?;
@@ -60,7 +63,9 @@ fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
         let id = key::last_id(key.value()).ok_or_else(|| corrupt(OP, "a short key"))?;
         let head = heads.get(key.value()).map_err(failed(OP))?;
         let head = head.ok_or_else(|| corrupt(OP, "a spec without its job"))?;
-        some.push((id, fixed.value().to_vec(), head.value().to_vec()));
+        let (fixed, head) = (fixed.value(), head.value());
+        let plain = |tab, row| codec::unseal(tab, key.value(), row).map(<[u8]>::to_vec);
+        some.push((id, plain(Tab::Born, fixed)?, plain(Tab::Heads, head)?));
     }
     Ok(some)
 }
@@ -78,34 +83,36 @@ fn rewrite(txn: &WriteTransaction, jobs: &[First]) -> Result<()> {
         head.batch = batch;
         let job = &head.job;
         let work = codec::work_part(&job.spec)?;
-        born.insert(&id.as_bytes()[..], codec::born_row(job, &work, batch)?.as_slice())
-            .map_err(failed(OP))?;
+        put(&mut born, Tab::Born, id.as_bytes(), &codec::born_row(job, &work, batch)?)?;
         if head.is_newborn() {
             heads.remove(&id.as_bytes()[..]).map_err(failed(OP))?;
         } else {
-            heads.insert(&id.as_bytes()[..], codec::head_row(&head)?.as_slice()).map_err(failed(OP))?;
+            put(&mut heads, Tab::Heads, id.as_bytes(), &codec::head_row(&head)?)?;
         }
         if job.state.is_terminal() {
-            let key = key::ended(&job.tenant, job.state, job.created_at, *id);
-            ended.insert(key.as_slice(), &[][..]).map_err(failed(OP))?;
+            put(&mut ended, Tab::Ended, &key::ended(&job.tenant, job.state, job.created_at, *id), &[])?;
             continue;
         }
         named.push(*id);
         if named.len() == BATCH {
-            batches
-                .insert(&key::sequence(batch)[..], codec::ids_row(&named)?.as_slice())
-                .map_err(failed(OP))?;
+            put(&mut batches, Tab::Open, &key::sequence(batch), &codec::ids_row(&named)?)?;
             batch += 1;
             named.clear();
         }
     }
     if !named.is_empty() {
-        batches.insert(&key::sequence(batch)[..], codec::ids_row(&named)?.as_slice()).map_err(failed(OP))?;
+        put(&mut batches, Tab::Open, &key::sequence(batch), &codec::ids_row(&named)?)?;
     }
     let Some((last, ..)) = jobs.last() else { return Ok(()) };
     let mut meta = open(Tab::Meta)?;
-    meta.insert(META_SCHEMA, codec::number_row(SCHEMA)?.as_slice()).map_err(failed(OP))?;
-    meta.insert(META_MIGRATED, codec::id_row(*last)?.as_slice()).map_err(failed(OP))?;
+    put(&mut meta, Tab::Meta, META_SCHEMA, &codec::number_row(SCHEMA)?)?;
+    put(&mut meta, Tab::Meta, META_MIGRATED, &codec::id_row(*last)?)
+}
+
+fn put(table: &mut Table<'_, &[u8], &[u8]>, tab: Tab, key: &[u8], row: &[u8]) -> Result<()> {
+    let mut sealed = Vec::new();
+    codec::seal(tab, key, row, &mut sealed);
+    table.insert(key, sealed.as_slice()).map_err(failed(OP))?;
     Ok(())
 }
 
@@ -119,7 +126,7 @@ fn finish(txn: &WriteTransaction) -> Result<()> {
         txn.open_table(tab.definition()).map_err(failed(OP))?;
     }
     let mut meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
-    meta.insert(META_SCHEMA, codec::number_row(SCHEMA)?.as_slice()).map_err(failed(OP))?;
+    put(&mut meta, Tab::Meta, META_SCHEMA, &codec::number_row(SCHEMA)?)?;
     meta.remove(META_MIGRATED).map_err(failed(OP))?;
     Ok(())
 }

@@ -88,7 +88,7 @@ impl Rows for Snapshot<'_> {
     fn read<R>(&mut self, tab: Tab, key: &[u8], take: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
         self.stats.read(1);
         let row = self.view.table(tab)?.get_owned(key).map_err(failed("store.read"))?;
-        row.map(|row| take(row.value())).transpose()
+        row.map(|row| take(codec::unseal(tab, key, row.value())?)).transpose()
     }
 
     fn scan(
@@ -97,7 +97,7 @@ impl Rows for Snapshot<'_> {
         span: Span<'_>,
         take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let read = rows::scan(self.view.table(tab)?, span, take)?;
+        let read = rows::scan(self.view.table(tab)?, tab, span, take)?;
         self.stats.read(read);
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Rows for Snapshot<'_> {
         take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
         self.stats.read(1);
-        rows::at_or_before(self.view.table(tab)?, key, take)
+        rows::at_or_before(self.view.table(tab)?, tab, key, take)
     }
 
     fn seek<'k>(
@@ -118,7 +118,7 @@ impl Rows for Snapshot<'_> {
         keys: impl Iterator<Item = &'k [u8]>,
         take: impl FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let read = rows::seek(self.view.table(tab)?, keys, take)?;
+        let read = rows::seek(self.view.table(tab)?, tab, keys, take)?;
         self.stats.read(read);
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Rows for Snapshot<'_> {
         self.view = Arc::clone(&committed.view);
         let row = self.view.table(Tab::Heads)?.get_owned(&id.as_bytes()[..]).map_err(failed("store.read"))?;
         let row = row.ok_or_else(|| corrupt("row.read", "a job whose moves are lost").with("job", id))?;
-        codec::head(id, row.value(), &mut self.names)
+        codec::head(id, codec::unseal(Tab::Heads, id.as_bytes(), row.value())?, &mut self.names)
     }
 
     fn names(&mut self) -> &mut Names {

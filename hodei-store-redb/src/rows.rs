@@ -57,6 +57,7 @@ impl<'a> From<(Option<&'a [u8]>, Option<&'a [u8]>)> for Span<'a> {
 /// Reads rows of a table in the order of their keys until `take` returns `false`, and returns how many were read.
 pub(crate) fn scan(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    tab: Tab,
     span: Span<'_>,
     mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
 ) -> Result<u64> {
@@ -67,7 +68,7 @@ pub(crate) fn scan(
         if !span.covers(key.value()) {
             return Err(out_of_order());
         }
-        if !take(key.value(), value.value())? {
+        if !take(key.value(), codec::unseal(tab, key.value(), value.value())?)? {
             break;
         }
     }
@@ -77,12 +78,13 @@ pub(crate) fn scan(
 /// Reads the last row of a table whose key is not behind another.
 pub(crate) fn at_or_before<R>(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    tab: Tab,
     key: &[u8],
     take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
 ) -> Result<Option<R>> {
     let row = table.range::<&[u8]>(..=key).map_err(failed("store.scan"))?.next_back();
     let row = row.transpose().map_err(failed("store.scan"))?;
-    row.map(|(key, row)| take(key.value(), row.value())).transpose()
+    row.map(|(key, row)| take(key.value(), codec::unseal(tab, key.value(), row.value())?)).transpose()
 }
 
 /// How many rows that nobody asked for are passed over before a look-up begins anew from the top of the table.
@@ -92,6 +94,7 @@ const PASSED_MAX: usize = 4;
 /// key that is there, and returns how many rows were read.
 pub(crate) fn seek<'k>(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    tab: Tab,
     keys: impl Iterator<Item = &'k [u8]>,
     mut take: impl FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<u64> {
@@ -104,7 +107,7 @@ pub(crate) fn seek<'k>(
             let found = row.as_ref().map(|(at, _)| redb::AccessGuard::<&[u8]>::value(at).cmp(key));
             match (found, &row) {
                 (Some(Ordering::Equal), Some((_, value))) => {
-                    take(number, redb::AccessGuard::<&[u8]>::value(value))?;
+                    take(number, codec::unseal(tab, key, redb::AccessGuard::<&[u8]>::value(value))?)?;
                     break;
                 }
                 (Some(Ordering::Greater), _) => break,

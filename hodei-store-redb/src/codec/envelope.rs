@@ -1,15 +1,18 @@
 //! The bytes around a row.
 //!
 //! A row is one byte for codec and schema (0x21: bincode 2 `standard()`, a row as schema 1 had it; 0x22: as schema 2 has
-//! it), the bincode of one of the structs of [`super::row`], and the CRC32 of all before it, little-endian. `standard()` writes integers below 251 as one byte, else
+//! it), the bincode of one of the structs of [`super::row`], and, little-endian, the CRC32 of all before it, of its key and
+//! of the name of its table; rows that schema 1 wrote have the CRC32 of all before it. `standard()` writes integers below 251 as one byte, else
 //! as 251, 252 or 253 and the little-endian 2, 4 or 8 bytes; signed ones zigzagged first; texts, bytes and lists behind
 //! their length; options behind 0 or 1; enums behind their number; structs as their fields in order.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{BorrowDecode, Encode};
+use crc32fast::Hasher;
 use hodei_core::{Error, ErrorKind, Result};
 
 use crate::error::corrupt;
+use crate::table::Tab;
 
 /// Codec 2 (bincode 2, `standard()`), a row of schema 1.
 const FIRST: u8 = 0x21;
@@ -45,8 +48,6 @@ fn encode_as<R: Encode>(format: u8, row: &R, expected: usize) -> Result<Vec<u8>>
         let error = Error::new(ErrorKind::LimitExceeded, "row.encode");
         return Err(error.with("bytes", bytes.len() + CRC).with("limit", ROW_MAX));
     }
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
     Ok(bytes)
 }
 
@@ -61,21 +62,42 @@ pub(super) fn decode_second<'a, R: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Res
 }
 
 fn decode_as<'a, R: BorrowDecode<'a, ()>>(format: u8, bytes: &'a [u8]) -> Result<R> {
-    let (body, crc) = bytes.split_last_chunk::<CRC>().ok_or_else(|| corrupt("row.decode", "a short row"))?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err(corrupt("row.decode", "a wrong checksum"));
-    }
-    match body.split_first() {
+    match bytes.split_first() {
         Some((found, body)) if *found == format => decode_part(body),
         _ => Err(corrupt("row.decode", "an unknown format")),
     }
 }
 
-/// Says whether the checksum of a row is right.
-pub(crate) fn is_sealed(bytes: &[u8]) -> bool {
-    bytes
-        .split_last_chunk::<CRC>()
-        .is_some_and(|(body, crc)| crc32fast::hash(body) == u32::from_le_bytes(*crc))
+/// Writes a row as it is stored: with the checksum that binds it to its table and its key. The rows of
+/// indexes are empty and stay so.
+pub(crate) fn seal(tab: Tab, key: &[u8], row: &[u8], into: &mut Vec<u8>) {
+    if row.is_empty() {
+        return;
+    }
+    into.extend_from_slice(row);
+    let mut crc = Hasher::new();
+    crc.update(row);
+    crc.update(key);
+    crc.update(tab.name().as_bytes());
+    into.extend_from_slice(&crc.finalize().to_le_bytes());
+}
+
+/// Returns what was sealed. The checksums of schema 1 did not cover the key.
+pub(crate) fn unseal<'r>(tab: Tab, key: &[u8], sealed: &'r [u8]) -> Result<&'r [u8]> {
+    if sealed.is_empty() {
+        return Ok(sealed);
+    }
+    let (row, crc) = sealed.split_last_chunk::<CRC>().ok_or_else(|| corrupt("row.decode", "a short row"))?;
+    let (mut bound, crc) = (Hasher::new(), u32::from_le_bytes(*crc));
+    bound.update(row);
+    let first = bound.clone();
+    bound.update(key);
+    bound.update(tab.name().as_bytes());
+    if bound.finalize() == crc || first.finalize() == crc {
+        Ok(row)
+    } else {
+        Err(corrupt("row.decode", "a wrong checksum"))
+    }
 }
 
 /// Writes a part of a row, which has no envelope of its own.

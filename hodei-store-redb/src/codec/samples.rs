@@ -14,12 +14,31 @@ use hodei_core::testkit::typical_spec;
 use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
 use crate::codec::{self, Head, Names, OwnerRow, TermRow};
+use crate::table::Tab;
 
 /// A row, and how its kind is read and written again.
+#[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) name: &'static str,
     pub(crate) row: Vec<u8>,
-    pub(crate) again: fn(&[u8]) -> Result<Vec<u8>>,
+    again: fn(&[u8]) -> Result<Vec<u8>>,
+}
+
+/// Where the samples are stored.
+const PLACE: (Tab, &[u8]) = (Tab::Meta, b"sample");
+
+/// Writes a row as it is stored.
+pub(crate) fn sealed(row: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::new();
+    codec::seal(PLACE.0, PLACE.1, row, &mut sealed);
+    sealed
+}
+
+impl Sample {
+    /// Reads a stored row of this kind, and writes what was read.
+    pub(crate) fn again(&self, sealed_row: &[u8]) -> Result<Vec<u8>> {
+        (self.again)(codec::unseal(PLACE.0, PLACE.1, sealed_row)?).map(|row| sealed(&row))
+    }
 }
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -217,5 +236,6 @@ fn other_samples() -> Vec<Sample> {
 
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
-    job_samples().into_iter().chain(other_samples()).collect()
+    let stored = |sample: Sample| Sample { row: sealed(&sample.row), ..sample };
+    job_samples().into_iter().chain(other_samples()).map(stored).collect()
 }

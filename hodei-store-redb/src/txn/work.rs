@@ -51,6 +51,8 @@ pub(crate) struct Work<'a, 'txn> {
     /// Jobs whose rows are still to be written.
     moved: HashMap<JobId, Step>,
     names: Names,
+    /// The room in which rows are sealed.
+    sealed: Vec<u8>,
     /// The highest id that was stored in this transaction.
     highest: Option<JobId>,
     /// What the index will take over.
@@ -65,7 +67,7 @@ impl Rows for Work<'_, '_> {
     fn read<R>(&mut self, tab: Tab, key: &[u8], take: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
         self.tally.read += 1;
         let row = self.table(tab)?.get(key).map_err(failed("store.read"))?;
-        row.map(|row| take(row.value())).transpose()
+        row.map(|row| take(codec::unseal(tab, key, row.value())?)).transpose()
     }
 
     fn scan(
@@ -74,7 +76,7 @@ impl Rows for Work<'_, '_> {
         span: Span<'_>,
         take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let read = rows::scan(self.table(tab)?, span, take)?;
+        let read = rows::scan(self.table(tab)?, tab, span, take)?;
         self.tally.read += read;
         Ok(())
     }
@@ -86,7 +88,7 @@ impl Rows for Work<'_, '_> {
         take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
         self.tally.read += 1;
-        rows::at_or_before(self.table(tab)?, key, take)
+        rows::at_or_before(self.table(tab)?, tab, key, take)
     }
 
     fn seek<'k>(
@@ -95,7 +97,7 @@ impl Rows for Work<'_, '_> {
         keys: impl Iterator<Item = &'k [u8]>,
         take: impl FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let read = rows::seek(self.table(tab)?, keys, take)?;
+        let read = rows::seek(self.table(tab)?, tab, keys, take)?;
         self.tally.read += read;
         Ok(())
     }
@@ -137,6 +139,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             log: Vec::new(),
             moved: HashMap::new(),
             names: Names::default(),
+            sealed: Vec::new(),
             highest: None,
             delta: Delta::default(),
             tally: Tally::default(),
@@ -164,9 +167,13 @@ impl<'a, 'txn> Work<'a, 'txn> {
     }
 
     pub(super) fn put(&mut self, tab: Tab, key: &[u8], row: &[u8]) -> Result<()> {
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.clear();
+        codec::seal(tab, key, row, &mut sealed);
         self.tally.written += 1;
-        self.tally.bytes += (key.len() + row.len()) as u64;
-        self.table(tab)?.insert(key, row).map_err(failed("store.write"))?;
+        self.tally.bytes += (key.len() + sealed.len()) as u64;
+        self.table(tab)?.insert(key, sealed.as_slice()).map_err(failed("store.write"))?;
+        self.sealed = sealed;
         Ok(())
     }
 
