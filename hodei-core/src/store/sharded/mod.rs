@@ -14,7 +14,8 @@
 //!
 //! - **One tenant, one transaction.** An atomic batch is of one tenant. A batch over several shards is a batch in each.
 //! - **The change log is in order tenant by tenant**, across a move of its slot too. Between shards it follows their
-//!   clocks. A cursor is the vector of the shards' cursors.
+//!   clocks. A cursor is the vector of the shards' cursors. Changes do not move with their slot: who has read them would
+//!   read them again, and who is about to would miss them. Each shard prunes its own log.
 //! - **Lists are in the order asked for**, by (created at, id) over all shards. A cursor is the last place listed and
 //!   the vector of the shards' cursors.
 //! - **Bounds of a store are bounds of each shard**: the jobs kept and the changes kept.
@@ -30,9 +31,11 @@
 //!   ([`Exchanged::reclaimed`](super::Exchanged::reclaimed)).
 //! - `lanes` leaves out the lanes of a failed shard, from which nobody can claim.
 //! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails.
-//! - `register`, `beat`, `retire`, `take_term` and `keep_term` need the home. The others learn of owners and terms as
-//!   they answer again: whenever a shard calls an owner or a term lost, the home is asked, and if it knows better the
-//!   shard adopts it for the time that is left. An owner whose life ended in a shard is dead there, and so everywhere.
+//! - `register`, `beat`, `take_term` and `keep_term` need only the home. The others learn of owners and terms as they
+//!   answer again: whenever a shard calls an owner or a term lost, the home is asked, and if it knows better the shard
+//!   adopts it for the time that is left. An owner whose life ended in a shard is dead there, and so everywhere. What a
+//!   failed shard would have an owner cancel comes with a later beat. `retire` tells every shard and fails when one did
+//!   not hear it; there the life ends with its time.
 //! - `submit`, `request_cancel`, `redrive` fail, and what was done in other shards stands: repeat them.
 //!
 //! [`ShardedStore::failures`](ShardedStore::failures) tells how each shard failed last.
