@@ -105,10 +105,10 @@ async fn an_exchange_settles_and_claims_where_it_can() {
     let done = pair.store.exchange(exchange).await.expect("the healthy half");
     assert_eq!(done.applied, [Applied::Unavailable, Applied::Done]);
     assert_eq!((ids(&done.claimed), done.owner_lost), (vec![pair.jobs[0][1].id], false));
-    assert_eq!(done.changes.len(), 2);
+    assert_eq!((done.changes.len(), done.partial), (2, true));
     pair.shards.faults[1].heal();
     let again = pair.store.exchange(telling(&pair.owner, steps())).await.expect("exchange");
-    assert_eq!(again.applied, [Applied::Done, Applied::AlreadyApplied]);
+    assert_eq!((again.applied, again.partial), (vec![Applied::Done, Applied::AlreadyApplied], false));
     assert_eq!(again.reclaimed, [], "what was never claimed");
     pair.shards.faults.iter().for_each(|faults| faults.all(Fault::Refused));
     let done = pair.store.exchange(telling(&pair.owner, steps())).await.expect("it is to be told again");
@@ -278,11 +278,11 @@ async fn a_reap_tells_what_it_did_before_it_fails() {
         pair.shards.clock.advance(LIFE);
         pair.shards.faults[down].all(Fault::Refused);
         let done = pair.store.reap(&term, 3, 9).await.expect("the healthy half");
-        assert_eq!((done.changes.len(), done.more), (2, true));
+        assert_eq!((done.changes.len(), done.more, done.partial), (2, true, true));
         fails_for(["0", "1"][down], pair.store.reap(&term, 3, 9).await);
         pair.shards.faults[down].heal();
         let rest = pair.store.reap(&term, 3, 9).await.expect("reap");
-        assert_eq!((rest.changes.len(), rest.more), (2, false));
+        assert_eq!((rest.changes.len(), rest.more, rest.partial), (2, false, false));
     }
 }
 
@@ -295,6 +295,7 @@ async fn without_the_home_work_goes_on_and_nobody_new_comes() {
     let exchange = Exchange { owner: pair.owner.clone(), transitions: vec![ended(&held[1])], picks };
     let done = pair.store.exchange(exchange).await.expect("the healthy half");
     assert_eq!((done.applied, ids(&done.claimed)), (vec![Applied::Done], vec![pair.jobs[1][1].id]));
+    assert!(!done.partial, "the home was asked for nothing");
     fails_for("0", pair.store.register(&owner("b"), LIFE).await);
     fails_for("0", pair.store.take_term(&name("d"), &pair.owner, LIFE).await);
     fails_for("0", pair.store.beat(vec![pair.owner.clone()], LIFE).await);

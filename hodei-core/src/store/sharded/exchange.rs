@@ -65,6 +65,8 @@ impl ShardedStore {
             failures: Vec::new(),
         };
         let mut parts = self.parts(&map, transitions, picks);
+        // Whoever is asked only for its next job commits nothing.
+        let asked: Vec<bool> = parts.iter().map(|part| !part.is_empty()).collect();
         let mut answered = Vec::new();
         for (shard, answer) in self.ask_parts(&owner, &mut parts).await {
             match answer {
@@ -79,6 +81,7 @@ impl ShardedStore {
                     if !parts[shard].picks.is_empty() {
                         self.doubt(shard, &owner, &map);
                     }
+                    merged.done.partial |= asked[shard];
                     merged.failures.push(error);
                     continue;
                 }
@@ -152,7 +155,10 @@ impl ShardedStore {
                 done.changes.extend(more.changes);
                 (done.owner_lost, done.next_due) = (more.owner_lost, more.next_due);
             }
-            Err(_) => self.doubt(shard, owner, map),
+            Err(_) => {
+                done.partial = true;
+                self.doubt(shard, owner, map);
+            }
         }
         done
     }
@@ -232,6 +238,7 @@ impl Merged {
         }
         self.claimed.extend(by_pick(&part.picks, done.claimed));
         self.done.owner_lost |= done.owner_lost;
+        self.done.partial |= done.partial;
         self.done.next_due = earlier(self.done.next_due, done.next_due);
         self.done.changes.extend(done.changes);
     }
