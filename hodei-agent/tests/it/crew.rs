@@ -57,7 +57,7 @@ async fn a_run_that_blocks_its_thread_late_does_not_hold_up_the_agents_loop() {
     let (node, door) = (Node::new(), Arc::new(Door::default()));
     let agent = Agent::builder(node.gateway()).slots(16).state(Arc::clone(&door)).handler(block);
     let agent = agent.start().await.expect("the agent starts");
-    for blocked in ["block", "block-", "block--", "block---"] {
+    for blocked in ["block", "block-", "block--", "block---"].repeat(8) {
         for beside in 0..3 {
             let before = node.ends().len();
             let texts = std::iter::repeat_n("", beside).chain([blocked]);
