@@ -119,8 +119,8 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets how many submitted jobs are kept in memory for their claim, how many claimed ones for their end, and how many
-    /// specs; 16,384 of each unless set.
+    /// Sets how many submitted jobs are kept in memory for their claim, and how many claimed ones for their end; 16,384 of
+    /// each unless set.
     pub fn recent_jobs(mut self, jobs: usize) -> Self {
         self.recent_jobs = jobs;
         self
