@@ -246,7 +246,13 @@ pub(crate) trait Rows {
 
     /// Reads a job in full.
     fn job(&mut self, head: Head) -> Result<Job> {
-        let (fixed, end) = (self.fixed(head.job.id)?, self.end(&head)?);
+        let fixed = self.fixed(head.job.id)?;
+        self.whole(head, fixed)
+    }
+
+    /// Puts a job together, with how its last run ended.
+    fn whole(&mut self, head: Head, fixed: Fixed) -> Result<Job> {
+        let end = self.end(&head)?;
         if head.job.state.is_terminal() && end.is_none() {
             return Err(corrupt("row.read", "a settled job without its end").with("job", head.job.id));
         }
