@@ -230,7 +230,9 @@ pub(crate) trait Rows {
 
     /// Reads what never changes of a job.
     fn fixed(&mut self, id: JobId) -> Result<Fixed> {
-        let fixed = self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, |_| None))?;
+        let mut names = std::mem::take(self.names());
+        let fixed = self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, &mut names, |_| None))?;
+        *self.names() = names;
         fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))
     }
 

@@ -118,8 +118,10 @@ impl Rows for Work<'_, '_> {
 
     fn fixed(&mut self, id: JobId) -> Result<Fixed> {
         let recent = self.context.recent;
-        let fixed =
-            self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, |spec| lock(recent).spec(spec)))?;
+        let mut names = std::mem::take(self.names());
+        let known = |row: &[u8]| codec::fixed(row, &mut names, |spec| lock(recent).spec(spec));
+        let fixed = self.read(Tab::Born, id.as_bytes(), known)?;
+        *self.names() = names;
         let fixed = fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))?;
         lock(recent).know(&fixed.spec);
         Ok(fixed)
