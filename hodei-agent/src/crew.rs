@@ -6,6 +6,7 @@
 //! No run waits for another longer than it would for a task of its own. A hand that begins and leaves runs behind sends
 //! two more before it polls anything: one may come to lie where only this thread can take it, the other lies where any
 //! thread can. So whenever runs wait a hand is on its way to them, and what blocks holds up itself and its thread only.
+//! When it wakes the agent's loop it lets it have the thread before it polls anything, for the same reason.
 //! Ends are put where the agent's loop finds them. It is woken after a turn, which is short; were it woken earlier, it could
 //! come to lie behind the next run on this thread. It looks by itself whenever anything else wakes it: ten milliseconds
 //! after a run was assigned, or when the node answers. So long, at most, a run that blocks its thread holds up the news of
@@ -131,7 +132,7 @@ async fn hand(crew: Arc<Shared>) {
         crew.send_hand();
         crew.send_hand();
     }
-    let (mut ended, mut turn, mut began) = (0_usize, Instant::now(), Instant::now());
+    let (mut untold, mut turn, mut began) = (0_usize, Instant::now(), Instant::now());
     while let Some((executor, run)) = next {
         let (job, epoch) = (run.job().id, run.job().epoch);
         let executor = Arc::clone(&crew.executors[executor]);
@@ -141,7 +142,13 @@ async fn hand(crew: Arc<Shared>) {
         let end = match poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await {
             Poll::Ready(end) => end,
             Poll::Pending => {
-                crew.told.notify_one();
+                if untold > 0 {
+                    crew.told.notify_one();
+                    // The agent's loop may come to lie where only this thread can take it: it goes before the run,
+                    // which may block at its next poll.
+                    tokio::task::yield_now().await;
+                    untold = 0;
+                }
                 tokio::select! {
                     biased;
                     () = crew.gone.cancelled() => return,
@@ -157,16 +164,16 @@ async fn hand(crew: Arc<Shared>) {
         }
         began = now;
         crew.end((job, epoch, news));
-        ended += 1;
-        if ended.is_multiple_of(TURN) || now - turn >= TURN_TIME {
+        untold += 1;
+        if untold >= TURN || now - turn >= TURN_TIME {
             crew.told.notify_one();
             tokio::task::yield_now().await;
             began = Instant::now();
-            turn = began;
+            (turn, untold) = (began, 0);
         }
         next = crew.waiting().pop_front();
     }
-    if ended > 0 {
+    if untold > 0 {
         crew.told.notify_one();
     }
 }

@@ -66,7 +66,7 @@ async fn prune(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core:
     loop {
         let pruned = shared.store.prune(term, config.retention, BATCH).await?;
         // Slow disks do not hold up the beats: what has begun goes on by itself.
-        let _ = tokio::time::timeout(config.beat, forget(shared, pruned.gone)).await;
+        let _ = tokio::time::timeout_at(until, forget(shared, pruned.gone)).await;
         if pruned.term_lost || !pruned.more || tokio::time::Instant::now() >= until {
             return Ok(());
         }

@@ -16,9 +16,13 @@ struct Door {
     opened: Condvar,
 }
 
-/// Blocks its thread until the door is open when it is told to, and ends at once otherwise.
+/// Blocks its thread until the door is open when it is told to, after as many yields as it is told; ends at once
+/// otherwise.
 async fn block(context: Context<Arc<Door>>, job: Say) {
-    if job.text == "block" {
+    if let Some(yields) = job.text.strip_prefix("block") {
+        for _ in 0..yields.len() {
+            tokio::task::yield_now().await;
+        }
         let door = context.state();
         let mut open = door.open.lock().expect("nobody panics");
         while !*open {
@@ -44,6 +48,31 @@ async fn a_run_that_blocks_its_thread_holds_up_no_other() {
         door.opened.notify_all();
         node.until("it ends", |node| (node.ends().len() == before + 100).then_some(())).await;
         *door.open.lock().expect("nobody panics") = false;
+    }
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_blocks_its_thread_late_does_not_hold_up_the_agents_loop() {
+    let (node, door) = (Node::new(), Arc::new(Door::default()));
+    let agent = Agent::builder(node.gateway()).slots(16).state(Arc::clone(&door)).handler(block);
+    let agent = agent.start().await.expect("the agent starts");
+    for blocked in ["block", "block-", "block--", "block---"] {
+        for beside in 0..3 {
+            let before = node.ends().len();
+            let texts = std::iter::repeat_n("", beside).chain([blocked]);
+            node.assign_all(texts.map(say).collect());
+            let all = before + beside;
+            node.until("those beside it end", |node| (node.ends().len() == all).then_some(())).await;
+            let calls = node.calls().len();
+            node.until("the agent calls on", |node| (node.calls().len() > calls + 1).then_some(())).await;
+            let next = node.assign(say(""));
+            node.end_of(next).await;
+            *door.open.lock().expect("nobody panics") = true;
+            door.opened.notify_all();
+            node.until("it ends", |node| (node.ends().len() == all + 2).then_some(())).await;
+            *door.open.lock().expect("nobody panics") = false;
+        }
     }
     agent.shutdown().await;
 }

@@ -131,6 +131,9 @@ pub struct Exchanged {
     pub next_due: Option<Timestamp>,
     /// Every change that the call committed, those of children and spawned jobs included, in their order.
     pub changes: Vec<Change>,
+    /// Whether a part of the store did not answer: nobody tells whether it committed, and what. Never set where a store
+    /// answers as a whole.
+    pub partial: bool,
 }
 
 /// A job that its owner now holds.

@@ -131,6 +131,8 @@ pub struct Reaped {
     pub more: bool,
     /// Whether the caller's term is over; nothing was done.
     pub term_lost: bool,
+    /// Whether a part of the store did not answer: nobody tells whether it committed, and what.
+    pub partial: bool,
 }
 
 /// What to keep of terminal jobs and of changes.
@@ -179,6 +181,8 @@ pub struct Pruned {
     pub more: bool,
     /// Whether the caller's term is over; nothing was done.
     pub term_lost: bool,
+    /// Whether a part of the store did not answer: nobody tells whether it committed, and what.
+    pub partial: bool,
 }
 
 /// How fresh a read must be.

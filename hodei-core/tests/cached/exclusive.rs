@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use hodei_core::job::{Cause, Finish, Parent, Requires, State};
+use hodei_core::job::{Cause, Finish, Parent, Priority, Requires, State};
 use hodei_core::store::{
-    CachedStore, Consistency, Coordination, JobStore, LatestReads, MemoryStore, Move, Retention, Scope,
+    CachedStore, Consistency, Coordination, Exchange, JobStore, Lane, LatestReads, MemoryStore, Move, Pick,
+    Retention, Scope,
 };
 use hodei_core::{ErrorKind, JobId, ManualClock, Name, Tenant};
 
@@ -145,6 +146,34 @@ async fn after_a_write_of_unknown_outcome_nothing_is_known() {
     assert_eq!(error.kind(), ErrorKind::Indeterminate);
     assert_eq!(cached_version(&cache, id), None);
     assert_eq!(version(&cache, id, CACHED).await, 2);
+}
+
+#[tokio::test]
+async fn after_an_answer_that_lacks_a_part_of_the_store_nothing_is_known() {
+    let (store, clock) = memory();
+    let cache = CachedStore::builder(Scripted::quiet(store)).build();
+    let worker = owner(&cache).await;
+    let [old, id] = [add(&cache, job()).await, add(&cache, job()).await];
+    cancel(&cache, old).await;
+    assert_eq!(version(&cache, id, CACHED).await, 1);
+    cache.inner().loses_replies.store(true, Ordering::SeqCst);
+    let lane = Lane::of(&read(&cache, id, CACHED).await.unwrap());
+    let picks = vec![Pick { lane, floor: Priority::MIN, n: 1 }];
+    let claim = Exchange { owner: worker, transitions: Vec::new(), picks };
+    assert_eq!(cache.exchange(claim).await.unwrap().claimed, []);
+    assert_eq!(cached_version(&cache, id), None);
+    assert_eq!(version(&cache, id, CACHED).await, 2);
+    clock.advance(2 * Retention::KEYS_MIN);
+    let lead = owner(&cache).await;
+    let term = cache.take_term(&Name::literal("d"), &lead, HOUR).await.unwrap().unwrap();
+    assert_eq!(cache.reap(&term, 3, 10).await.unwrap().changes, []);
+    assert_eq!(cached_version(&cache, id), None);
+    assert_eq!(version(&cache, id, CACHED).await, 3);
+    assert_eq!(version(&cache, old, CACHED).await, 2);
+    let keep = Retention { jobs: Retention::KEYS_MIN, ..Retention::default() };
+    assert_eq!(cache.prune(&term, keep, 10).await.unwrap().jobs, 0);
+    assert_eq!(cached_version(&cache, old), None);
+    assert_eq!(read(&cache, old, CACHED).await, None);
 }
 
 #[tokio::test]

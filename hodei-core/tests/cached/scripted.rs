@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use hodei_core::error::Result;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
-    Beat, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Coordination,
-    Counts, Cursor, Exchange, Exchanged, Feed, Feeds, Fired, JobStore, Lanes, Limit, LimitUse, MemoryStore,
-    Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served,
-    StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Applied, Beat, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency,
+    Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Feeds, Fired, JobStore, Lanes, Limit, LimitUse,
+    MemoryStore, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope,
+    Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 
@@ -26,7 +26,8 @@ pub(crate) struct Scripted {
     quiet: bool,
     /// While set, reads of jobs are done but not answered.
     pub(crate) dawdles: AtomicBool,
-    /// While set, cancellations are done and answered `Indeterminate`.
+    /// While set, cancellations are done and answered `Indeterminate`; exchanges, reapings and prunings are done, and
+    /// answered as if the part of the store that did them had not answered.
     pub(crate) loses_replies: AtomicBool,
     /// How many reads of jobs and outputs were asked of it.
     pub(crate) reads: AtomicU64,
@@ -86,7 +87,12 @@ impl JobStore for Scripted {
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
-        self.inner.exchange(exchange).await
+        let done = self.inner.exchange(exchange).await?;
+        if self.loses_replies.load(Ordering::SeqCst) {
+            let applied = vec![Applied::Unavailable; done.applied.len()];
+            return Ok(Exchanged { applied, partial: true, ..Exchanged::default() });
+        }
+        Ok(done)
     }
 
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
@@ -106,7 +112,11 @@ impl JobStore for Scripted {
     }
 
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
-        self.inner.reap(term, lost_max, limit).await
+        let done = self.inner.reap(term, lost_max, limit).await?;
+        if self.loses_replies.load(Ordering::SeqCst) {
+            return Ok(Reaped { more: true, partial: true, ..Reaped::default() });
+        }
+        Ok(done)
     }
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
@@ -114,7 +124,11 @@ impl JobStore for Scripted {
     }
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
-        self.inner.prune(term, retention, limit).await
+        let done = self.inner.prune(term, retention, limit).await?;
+        if self.loses_replies.load(Ordering::SeqCst) {
+            return Ok(Pruned { more: true, partial: true, ..Pruned::default() });
+        }
+        Ok(done)
     }
 
     async fn get_many(

@@ -1,6 +1,7 @@
 //! One shard fails, and the others go on.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hodei_core::job::{Lease, NewJob};
@@ -104,13 +105,58 @@ async fn an_exchange_settles_and_claims_where_it_can() {
     let done = pair.store.exchange(exchange).await.expect("the healthy half");
     assert_eq!(done.applied, [Applied::Unavailable, Applied::Done]);
     assert_eq!((ids(&done.claimed), done.owner_lost), (vec![pair.jobs[0][1].id], false));
-    assert_eq!(done.changes.len(), 2);
+    assert_eq!((done.changes.len(), done.partial), (2, true));
     pair.shards.faults[1].heal();
     let again = pair.store.exchange(telling(&pair.owner, steps())).await.expect("exchange");
-    assert_eq!(again.applied, [Applied::Done, Applied::AlreadyApplied]);
+    assert_eq!((again.applied, again.partial), (vec![Applied::Done, Applied::AlreadyApplied], false));
     assert_eq!(again.reclaimed, [], "what was never claimed");
     pair.shards.faults.iter().for_each(|faults| faults.all(Fault::Refused));
-    pair.store.exchange(telling(&pair.owner, steps())).await.expect_err("nobody answers");
+    let done = pair.store.exchange(telling(&pair.owner, steps())).await.expect("it is to be told again");
+    assert_eq!(done.applied, [Applied::Unavailable; 2]);
+    assert!(pair.store.failures().iter().all(Option::is_some));
+}
+
+#[tokio::test]
+async fn claims_that_all_shards_lost_come_from_each_as_it_answers_again() {
+    let pair = Pair::new().await;
+    pair.shards.faults.iter().for_each(|faults| faults.all(Fault::ReplyLost));
+    assert_eq!(ids(&pair.claim(1).await.claimed), []);
+    let nothing = || pair.store.exchange(claiming(&pair.owner, Vec::new()));
+    for shard in [0, 1] {
+        pair.shards.faults[shard].heal();
+        let found = nothing().await.expect("exchange").reclaimed;
+        assert_eq!(ids(&found), [pair.jobs[shard][0].id], "whatever the other does");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_in_doubt_is_found_where_its_slot_has_moved() {
+    let pair = Pair::new().await;
+    pair.shards.faults[1].all(Fault::ReplyLost);
+    assert_eq!(ids(&pair.claim(1).await.claimed), [pair.jobs[0][0].id]);
+    pair.shards.faults[1].heal();
+    pair.store.move_slot(pair.tenant(1).slot(), 0).await.expect("it moves");
+    let nothing = || pair.store.exchange(claiming(&pair.owner, Vec::new()));
+    pair.shards.faults[0].all(Fault::Refused);
+    assert_eq!(nothing().await.expect("exchange").reclaimed, [], "nobody can say");
+    pair.shards.faults[0].heal();
+    // An exchange that asks the shard in doubt something.
+    let found = pair.claim(0).await.reclaimed;
+    assert_eq!(ids(&found), [pair.jobs[0][0].id, pair.jobs[1][0].id], "with what it knows already");
+    assert_eq!(pair.claim(0).await.reclaimed, [], "once");
+}
+
+#[tokio::test]
+async fn an_exchange_that_asks_a_shard_only_for_its_next_job_hides_no_wake_up() {
+    let pair = Pair::new().await;
+    let due = pair.shards.clock.now().saturating_add(Duration::from_secs(1));
+    add(&pair.store, vec![job(&pair.tenant(1)).run_at(due)]).await;
+    let mut wakeups = pair.store.wakeups();
+    pair.shards.clock.advance(Duration::from_secs(1));
+    let exchange = claiming(&pair.owner, vec![pick(&pair.jobs[0][0], 1)]);
+    assert_eq!(pair.store.exchange(exchange).await.expect("exchange").next_due, None);
+    let rung = wakeups.as_mut().poll_next(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(rung, Poll::Ready(Some(Wakeup)), "a job is ready that nobody was told of");
 }
 
 #[tokio::test]
@@ -232,11 +278,11 @@ async fn a_reap_tells_what_it_did_before_it_fails() {
         pair.shards.clock.advance(LIFE);
         pair.shards.faults[down].all(Fault::Refused);
         let done = pair.store.reap(&term, 3, 9).await.expect("the healthy half");
-        assert_eq!((done.changes.len(), done.more), (2, true));
+        assert_eq!((done.changes.len(), done.more, done.partial), (2, true, true));
         fails_for(["0", "1"][down], pair.store.reap(&term, 3, 9).await);
         pair.shards.faults[down].heal();
         let rest = pair.store.reap(&term, 3, 9).await.expect("reap");
-        assert_eq!((rest.changes.len(), rest.more), (2, false));
+        assert_eq!((rest.changes.len(), rest.more, rest.partial), (2, false, false));
     }
 }
 
@@ -249,6 +295,7 @@ async fn without_the_home_work_goes_on_and_nobody_new_comes() {
     let exchange = Exchange { owner: pair.owner.clone(), transitions: vec![ended(&held[1])], picks };
     let done = pair.store.exchange(exchange).await.expect("the healthy half");
     assert_eq!((done.applied, ids(&done.claimed)), (vec![Applied::Done], vec![pair.jobs[1][1].id]));
+    assert!(!done.partial, "the home was asked for nothing");
     fails_for("0", pair.store.register(&owner("b"), LIFE).await);
     fails_for("0", pair.store.take_term(&name("d"), &pair.owner, LIFE).await);
     fails_for("0", pair.store.beat(vec![pair.owner.clone()], LIFE).await);

@@ -1,10 +1,12 @@
 //! Lists and logs over several shards.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hodei_core::job::{JobSpec, NewJob};
 use hodei_core::store::*;
-use hodei_core::{ErrorKind, JobId, Tenant};
+use hodei_core::{ErrorKind, JobId, Name, Tenant};
 
 use crate::world::{Shards, add, changes, job, listed, tenant_in, versions_in_order};
 
@@ -77,6 +79,35 @@ async fn a_list_has_each_job_once_while_slots_move_between_its_pages() {
             found.sort_unstable();
             assert_eq!(found, expected, "{limit} at a time, {order:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_filtered_list_has_what_moves_to_a_shard_that_was_read_far_ahead() {
+    for order in [Query::new(), Query::new().oldest_first()] {
+        let shards = Shards::new(2);
+        let store = shards.open().await;
+        let (moves, far) = (tenant_in(0, 2, 1), tenant_in(1, 2, 0));
+        let other = Arc::new(JobSpec::command(["true"]).name("other").build().expect("a valid spec"));
+        // In the order of the list: one, one that will move, more than a shard looks at for a page, and one behind.
+        let listed_jobs = [job(&tenant_in(0, 2, 0)), job(&moves), job(&far)];
+        let expected: Vec<JobId> = listed_jobs.iter().map(|job| job.id).collect();
+        let mut batches = listed_jobs.map(|job| vec![job]).to_vec();
+        let others = (0..25_000).map(|_| NewJob::of(far.clone(), Arc::clone(&other)));
+        batches.insert(2, others.collect());
+        if order.order == Order::NewestFirst {
+            batches.reverse();
+        }
+        for batch in batches {
+            add(&store, batch).await;
+            shards.tick();
+        }
+        let query = order.limit(1).name(Name::literal("job"));
+        let first = store.query(&Scope::All, query.clone()).await.expect("query");
+        assert_eq!(first.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), expected[..1]);
+        store.move_slot(moves.slot(), 1).await.expect("it moves");
+        let query = query.after(first.next.expect("more"));
+        assert_eq!(listed(&store, &Scope::All, query).await.expect("query"), expected[1..]);
     }
 }
 

@@ -83,6 +83,7 @@ impl Scheduler {
         self.outgoing.push_back(Outgoing {
             transition: Transition { job: report.job, epoch: report.epoch, step },
             report: Some((worker.clone(), incarnation, report.number)),
+            refused: 0,
         });
     }
 
@@ -115,7 +116,7 @@ impl Scheduler {
 
     pub(super) fn give_back(&mut self, job: &Job) {
         let transition = Transition { job: job.id, epoch: job.epoch, step: Move::Returned };
-        self.outgoing.push_back(Outgoing { transition, report: None });
+        self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
     }
 
     pub(super) fn drain(&mut self) {
@@ -210,7 +211,7 @@ impl Scheduler {
         for assigned in session.assigned.into_values() {
             let step = if assigned.told { told.clone() } else { Move::Returned };
             let transition = Transition { job: assigned.job.id, epoch: assigned.job.epoch, step };
-            self.outgoing.push_back(Outgoing { transition, report: None });
+            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
         }
         self.shed();
     }

@@ -31,7 +31,8 @@ pub struct SchedulerConfig {
     pub next_sync: Duration,
     /// How often the store is asked although no wake-up came: 1 s.
     pub poll_interval: Duration,
-    /// The first wait after a failed exchange, doubled up to 64 times: 50 ms.
+    /// The first wait after a failed exchange, or of a transition that a part of the store did not take; doubled up
+    /// to 64 times: 50 ms.
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
@@ -96,6 +97,8 @@ pub enum Effect {
 pub(super) struct Outgoing {
     pub(super) transition: Transition,
     pub(super) report: Option<(Name, u64, u64)>,
+    /// How often the part of the store that it belongs to did not take it.
+    pub(super) refused: u32,
 }
 
 /// What the machine waits for from the store; one call at a time, so that the next batch collects meanwhile.
@@ -116,6 +119,8 @@ pub struct Scheduler {
     pub(super) sessions: BTreeMap<Name, Session>,
     pub(super) buffer: Buffer,
     pub(super) outgoing: VecDeque<Outgoing>,
+    /// What a part of the store did not take, by the time before which it is not told again.
+    pub(super) later: BTreeMap<Timestamp, Vec<Outgoing>>,
     /// The transitions of the exchange under way.
     pub(super) sent: Vec<Outgoing>,
     /// The jobs that were cancelled while claims were under way, which may bring them.
@@ -146,6 +151,7 @@ impl Scheduler {
             sessions: BTreeMap::new(),
             buffer: Buffer::default(),
             outgoing: VecDeque::new(),
+            later: BTreeMap::new(),
             sent: Vec::new(),
             unwanted: JobSet::default(),
             heads: Vec::new(),
@@ -207,7 +213,8 @@ impl Scheduler {
             Store::Idle if self.failures > 0 => self.retry_at,
             Store::Idle => {
                 let ask = self.last_ask.saturating_add(self.config.poll_interval);
-                self.next_due.map_or(ask, |due| due.min(ask))
+                let again = self.later.keys().next().copied();
+                ask.min(self.next_due.unwrap_or(ask)).min(again.unwrap_or(ask))
             }
         };
         for session in self.sessions.values() {
@@ -223,6 +230,7 @@ impl Scheduler {
     pub fn is_idle(&self) -> bool {
         self.buffer.is_empty()
             && self.outgoing.is_empty()
+            && self.later.is_empty()
             && self.sent.is_empty()
             && self.sessions.values().all(|session| session.assigned.is_empty())
     }

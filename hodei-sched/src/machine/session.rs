@@ -135,6 +135,13 @@ impl Session {
         self.release(job, epoch)
     }
 
+    /// Tells the agent to stop a run whose lease was lost; one of a later epoch goes on.
+    pub(super) fn stop_run(&mut self, job: JobId, epoch: Epoch) {
+        if self.assigned.get(&job).is_some_and(|assigned| assigned.job.epoch == epoch) {
+            self.stop(job, StopCause::LeaseLost);
+        }
+    }
+
     /// Tells the agent to stop a job, once.
     pub(super) fn stop(&mut self, job: JobId, why: StopCause) {
         let Some(assigned) = self.assigned.get_mut(&job) else { return };
@@ -178,8 +185,9 @@ impl Session {
 
     /// Notes that the transition of a report is durable.
     pub(super) fn settled(&mut self, report: u64) {
-        while self.outstanding.front().is_some_and(|first| *first <= report) {
-            self.outstanding.pop_front();
+        // Later ones may be durable before earlier ones; most come in order, and that one is in front.
+        if let Ok(at) = self.outstanding.binary_search(&report) {
+            self.outstanding.remove(at);
         }
     }
 

@@ -25,10 +25,20 @@ impl Scheduler {
     }
 
     fn failed(&mut self, now: Timestamp) {
-        let doublings = self.failures.min(6);
+        self.retry_at = self.after_failures(self.failures, now);
         self.failures += 1;
-        self.retry_at = now.saturating_add(self.config.retry_wait * (1 << doublings));
         self.lanes_stale = true;
+    }
+
+    fn after_failures(&self, failures: u32, now: Timestamp) -> Timestamp {
+        now.saturating_add(self.config.retry_wait * (1 << failures.min(6)))
+    }
+
+    /// Tells a transition again later; what one part of the store does not take holds up nobody.
+    fn defer(&mut self, mut outgoing: Outgoing, now: Timestamp) {
+        let at = self.after_failures(outgoing.refused, now);
+        outgoing.refused = outgoing.refused.saturating_add(1);
+        self.later.entry(at).or_default().push(outgoing);
     }
 
     pub(super) fn exchanged(&mut self, exchanged: Result<Exchanged, Error>, now: Timestamp) {
@@ -43,17 +53,12 @@ impl Scheduler {
             return self.failed(now);
         };
         self.failures = 0;
-        let unavailable = exchanged.applied.contains(&Applied::Unavailable);
         for (outgoing, applied) in sent.into_iter().zip(exchanged.applied) {
             if applied == Applied::Unavailable {
-                // Told again behind the others, so that what one part of the store does not take holds up nobody.
-                self.outgoing.push_back(outgoing);
+                self.defer(outgoing, now);
             } else {
                 self.settled(outgoing, applied);
             }
-        }
-        if unavailable {
-            self.failed(now);
         }
         self.next_due = exchanged.next_due;
         if exchanged.owner_lost {
@@ -86,7 +91,7 @@ impl Scheduler {
         };
         session.settled(report);
         if matches!(applied, Applied::LeaseLost { .. } | Applied::NotFound) {
-            session.stop(outgoing.transition.job, StopCause::LeaseLost);
+            session.stop_run(outgoing.transition.job, outgoing.transition.epoch);
         }
     }
 
@@ -109,7 +114,9 @@ impl Scheduler {
         let (id, epoch) = (job.id, job.epoch);
         let has = |session: &Session| session.assigned.get(&id).is_some_and(|of| of.job.epoch == epoch);
         let told = |outgoing: &Outgoing| (outgoing.transition.job, outgoing.transition.epoch) == (id, epoch);
-        self.buffer.contains(id, epoch) || self.sessions.values().any(has) || self.outgoing.iter().any(told)
+        self.buffer.contains(id, epoch)
+            || self.sessions.values().any(has)
+            || self.outgoing.iter().chain(self.later.values().flatten()).any(told)
     }
 
     /// The node was given up: whatever it holds is somebody else's now.
@@ -140,6 +147,9 @@ impl Scheduler {
     pub(super) fn ask_store(&mut self, now: Timestamp) {
         if self.store != Store::Idle || (self.failures > 0 && now < self.retry_at) {
             return;
+        }
+        while let Some(again) = self.later.first_entry().filter(|again| *again.key() <= now) {
+            self.outgoing.extend(again.remove());
         }
         let due = self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.config.poll_interval);

@@ -20,10 +20,16 @@ impl<'a> Write<'a> {
     }
 
     /// Takes in how it ended.
-    pub(super) fn ended<R>(mut self, result: Result<R>) -> Result<R> {
+    pub(super) fn ended<R>(self, result: Result<R>) -> Result<R> {
+        self.ended_in_parts(result, |_| false)
+    }
+
+    /// Takes in how it ended, where a part of the store may have lost its reply: of what that committed nobody knows
+    /// either.
+    pub(super) fn ended_in_parts<R>(mut self, result: Result<R>, partial: impl Fn(&R) -> bool) -> Result<R> {
         // Of these it is certain that nothing was committed.
         let nothing = |kind| matches!(kind, ErrorKind::Invalid | ErrorKind::Full);
-        self.clear = result.as_ref().map_or_else(|error| nothing(error.kind()), |_| true);
+        self.clear = result.as_ref().map_or_else(|error| nothing(error.kind()), |done| !partial(done));
         result
     }
 }
@@ -56,7 +62,7 @@ impl<'a> Pruning<'a> {
 
     /// Takes in what was removed.
     pub(super) fn ended(mut self, pruned: &Pruned) {
-        self.told = pruned.gone.len() as u64 == pruned.jobs;
+        self.told = !pruned.partial && pruned.gone.len() as u64 == pruned.jobs;
         pruned.gone.iter().for_each(|(_, id)| self.records.forget(*id));
     }
 }

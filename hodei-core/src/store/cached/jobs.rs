@@ -41,7 +41,7 @@ impl<S: JobStore> JobStore for CachedStore<S> {
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
         let write = Write::begins(&self.records);
-        write.ended(self.inner.exchange(exchange).await)
+        write.ended_in_parts(self.inner.exchange(exchange).await, |done| done.partial)
     }
 
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
@@ -64,7 +64,7 @@ impl<S: JobStore> JobStore for CachedStore<S> {
 
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
         let write = Write::begins(&self.records);
-        write.ended(self.inner.reap(term, lost_max, limit).await)
+        write.ended_in_parts(self.inner.reap(term, lost_max, limit).await, |done| done.partial)
     }
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {

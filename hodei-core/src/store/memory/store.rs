@@ -186,12 +186,15 @@ impl JobStore for MemoryStore {
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
-        Ok(self.read(|state, now| {
+        let (lanes, readied) = self.read(|state, now| {
             let lanes = state.lanes(served, now);
-            // Whoever asks knows already.
-            state.readied = false;
-            lanes
-        }))
+            (lanes, std::mem::take(&mut state.readied))
+        });
+        // Whoever asks for all queues knows already.
+        if readied && served.queues.is_some() {
+            self.0.wakeups.ring();
+        }
+        Ok(lanes)
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {

@@ -99,7 +99,7 @@ impl State {
         more |= late.len() > left;
         late.truncate(left);
         self.move_each(late, now, |job| rules::expire(job, now));
-        Reaped { changes: Vec::new(), more, term_lost: false }
+        Reaped { more, ..Reaped::default() }
     }
 
     fn move_each(&mut self, ids: Vec<JobId>, now: Timestamp, rule: impl Fn(&mut Job) -> Option<Change>) {
@@ -160,7 +160,7 @@ impl State {
         self.changes.drain(..removed);
         self.first_change += removed as u64;
         self.forget_owners(now);
-        Pruned { jobs: gone.len() as u64, gone, changes: removed as u64, more, term_lost: false }
+        Pruned { jobs: gone.len() as u64, gone, changes: removed as u64, more, ..Pruned::default() }
     }
 
     /// Returns the first terminal jobs that retention does not keep, at most so many.

@@ -169,6 +169,7 @@ impl State {
             owner_lost,
             next_due: self.due.first().map(|(at, _)| *at),
             changes: Vec::new(),
+            partial: false,
         }
     }
 

@@ -55,7 +55,7 @@ impl ShardedStore {
 impl Coordination for ShardedStore {
     async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
         let lease = self.ask_one(0, self.home().register(owner, ttl)).await?;
-        self.doubts().retain(|(_, known)| known.owner != lease.owner);
+        self.doubts().retain(|(_, known), _| known.owner != lease.owner);
         self.tell_others(|shard| shard.adopt_owner(&lease, ttl)).await;
         Ok(lease)
     }
@@ -88,7 +88,7 @@ impl Coordination for ShardedStore {
     }
 
     async fn retire(&self, owner: &Lease) -> Result<()> {
-        self.doubts().retain(|(_, known)| known != owner);
+        self.doubts().retain(|(_, known), _| known != owner);
         self.ask_all(|shard| shard.retire(owner)).await?;
         Ok(())
     }

@@ -24,7 +24,11 @@ pub(super) type Starts = Vec<Option<Cursor>>;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Place {
     pub(super) behind: Option<Key>,
+    /// How many slots had arrived in another shard when the starts were taken.
+    pub(super) arrivals: u64,
     pub(super) starts: Starts,
+    /// Where the last page of each shard began of which a job was listed: no later than the last one listed of all.
+    pub(super) listed: Starts,
 }
 
 impl Place {
@@ -36,6 +40,17 @@ impl Place {
         })
     }
 
+    /// Returns the place for a list in which so many slots have arrived. A start may lie behind jobs that have come to
+    /// the shard since and are not listed yet: then each is read again from where its last job was listed.
+    pub(super) fn at(&self, arrivals: u64) -> Self {
+        let mut place = self.clone();
+        if arrivals != self.arrivals {
+            place.arrivals = arrivals;
+            place.starts.clone_from(&self.listed);
+        }
+        place
+    }
+
     pub(super) fn encode(&self) -> Cursor {
         let mut out = vec![JOBS];
         out.put_u8(self.behind.is_some().into());
@@ -43,13 +58,19 @@ impl Place {
             out.put_i64(at.as_micros());
             out.put_slice(id.as_bytes());
         }
+        out.put_u64(self.arrivals);
         put_starts(&mut out, &self.starts);
+        put_starts(&mut out, &self.listed);
         Cursor::from_bytes(out)
+    }
+
+    fn start(shards: usize) -> Self {
+        Self { starts: vec![None; shards], listed: vec![None; shards], ..Self::default() }
     }
 
     /// Reads a cursor for so many shards.
     pub(super) fn decode(cursor: Option<&Cursor>, shards: usize) -> Result<Self> {
-        let Some(cursor) = cursor else { return Ok(Self { behind: None, starts: vec![None; shards] }) };
+        let Some(cursor) = cursor else { return Ok(Self::start(shards)) };
         Self::parse(cursor, shards).ok_or_else(foreign)
     }
 
@@ -66,7 +87,9 @@ impl Place {
             }
             _ => return None,
         };
-        Some(Self { behind, starts: take_starts(bytes, shards)? })
+        let arrivals = bytes.try_get_u64().ok()?;
+        let (starts, listed) = (take_starts(&mut bytes, shards)?, take_starts(&mut bytes, shards)?);
+        (!bytes.has_remaining()).then_some(Self { behind, arrivals, starts, listed })
     }
 }
 
@@ -82,7 +105,8 @@ pub(super) fn changes_of(cursor: Option<&Cursor>, shards: usize) -> Result<Start
     let Some(cursor) = cursor else { return Ok(vec![None; shards]) };
     let mut bytes = Bytes::copy_from_slice(cursor.as_bytes());
     let tag = bytes.try_get_u8().ok().filter(|tag| *tag == CHANGES);
-    tag.and_then(|_| take_starts(bytes, shards)).ok_or_else(foreign)
+    let starts = tag.and_then(|_| take_starts(&mut bytes, shards)).filter(|_| !bytes.has_remaining());
+    starts.ok_or_else(foreign)
 }
 
 fn put_starts(out: &mut Vec<u8>, starts: &Starts) {
@@ -96,7 +120,7 @@ fn put_starts(out: &mut Vec<u8>, starts: &Starts) {
 }
 
 /// Reads the cursors of the shards; in those that came since, the list begins.
-fn take_starts(mut bytes: Bytes, shards: usize) -> Option<Starts> {
+fn take_starts(bytes: &mut Bytes, shards: usize) -> Option<Starts> {
     let n = usize::from(bytes.try_get_u16().ok()?);
     if n == 0 || n > shards.min(SHARDS_MAX) {
         return None;
@@ -112,7 +136,7 @@ fn take_starts(mut bytes: Bytes, shards: usize) -> Option<Starts> {
         starts.push(start);
     }
     starts.resize(shards, None);
-    (!bytes.has_remaining()).then_some(starts)
+    Some(starts)
 }
 
 fn foreign() -> Error {
@@ -131,18 +155,31 @@ mod tests {
 
     fn place() -> Place {
         let id = JobId::from_parts(7, Slot::new(3).unwrap(), 9);
-        Place { behind: Some((Timestamp::from_micros(-5), id)), starts: starts() }
+        Place {
+            behind: Some((Timestamp::from_micros(-5), id)),
+            arrivals: 3,
+            starts: starts(),
+            listed: vec![None, None, Some(Cursor::from_bytes(vec![1]))],
+        }
     }
 
     #[test]
     fn cursors_come_back_from_their_bytes() {
-        for place in [place(), Place { behind: None, starts: starts() }] {
+        for place in [place(), Place { behind: None, ..place() }] {
             assert_eq!(Place::decode(Some(&place.encode()), 3).unwrap(), place);
             let wider = Place::decode(Some(&place.encode()), 5).unwrap();
             assert_eq!((wider.starts.len(), &wider.starts[..3], &wider.starts[3]), (5, &starts()[..], &None));
         }
         assert_eq!(changes_of(Some(&of_changes(&starts())), 3).unwrap(), starts());
         assert_eq!(changes_of(None, 2).unwrap(), [None, None]);
+    }
+
+    #[test]
+    fn the_starts_count_until_a_slot_arrives() {
+        assert_eq!(place().at(3), place());
+        let moved = place().at(4);
+        assert_eq!((moved.behind, moved.arrivals), (place().behind, 4));
+        assert_eq!((moved.starts, moved.listed), (place().listed, place().listed));
     }
 
     #[test]
@@ -163,7 +200,8 @@ mod tests {
             }
             refused(&Cursor::from_bytes([whole.as_bytes(), &[0]].concat()), 3);
         }
-        refused(&Cursor::from_bytes(vec![JOBS, 0, 0xff, 0xff]), 3);
-        refused(&Cursor::from_bytes(vec![JOBS, 2, 0, 1, 0, 0]), 3);
+        let after = |head: &[u8], tail: &[u8]| Cursor::from_bytes([head, &[0; 8], tail].concat());
+        refused(&after(&[JOBS, 0], &[0xff, 0xff]), 3);
+        refused(&after(&[JOBS, 2], &[0, 1, 0, 0]), 3);
     }
 }

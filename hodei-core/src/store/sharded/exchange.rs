@@ -1,8 +1,11 @@
 //! Settle and claim in every shard that answers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::super::{Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Pick, Served, Transition};
+use super::super::{
+    Applied, Claimed, Exchange, Exchanged, JobStore, Lane, LaneHead, Lanes, Pick, Served, Transition,
+};
 use super::map::ShardMap;
 use super::store::{Asked, ShardedStore};
 use crate::error::{Error, Result};
@@ -45,8 +48,7 @@ struct Merged {
     done: Exchanged,
     /// The claims with the places of their picks.
     claimed: Vec<(usize, Claimed)>,
-    answered: bool,
-    failure: Option<Error>,
+    failures: Vec<Error>,
 }
 
 impl ShardedStore {
@@ -60,37 +62,38 @@ impl ShardedStore {
                 ..Exchanged::default()
             },
             claimed: Vec::new(),
-            answered: false,
-            failure: None,
+            failures: Vec::new(),
         };
         let mut parts = self.parts(&map, transitions, picks);
+        // Whoever is asked only for its next job commits nothing.
+        let asked: Vec<bool> = parts.iter().map(|part| !part.is_empty()).collect();
+        let mut answered = Vec::new();
         for (shard, answer) in self.ask_parts(&owner, &mut parts).await {
             match answer {
                 Ok(Answer::Due(due)) => {
-                    merged.answered = true;
                     merged.done.next_due = earlier(merged.done.next_due, due);
                 }
                 Ok(Answer::Exchanged(done)) => {
-                    merged.answered = true;
-                    let done = self.with_owner_known(shard, &owner, &parts[shard], *done).await;
+                    let done = self.with_owner_known(shard, &owner, &parts[shard], &map, *done).await;
                     merged.take(&parts[shard], done);
                 }
                 Err(error) => {
                     if !parts[shard].picks.is_empty() {
-                        self.doubts().insert((shard, owner.clone()));
+                        self.doubt(shard, &owner, &map);
                     }
-                    merged.failure = merged.failure.or(Some(error));
+                    merged.done.partial |= asked[shard];
+                    merged.failures.push(error);
                     continue;
                 }
             }
-            let reclaimed = self.claims_in_doubt(shard, &owner, &merged.claimed).await;
-            merged.done.reclaimed.extend(reclaimed);
+            answered.push(shard);
         }
+        merged.done.reclaimed = self.claims_in_doubt(&answered, &owner, &merged.claimed).await;
         if merged.done.applied.contains(&Applied::Unavailable) {
             // A slot has moved or is about to; whoever tells it again finds it. What fails here fails again there.
             let _ = self.renew(&map).await;
         }
-        merged.finish()
+        merged.finish(answered.is_empty())
     }
 
     fn parts(&self, map: &ShardMap, transitions: Vec<Transition>, picks: Vec<Pick>) -> Vec<Part> {
@@ -130,6 +133,7 @@ impl ShardedStore {
         shard: usize,
         owner: &Lease,
         part: &Part,
+        map: &Arc<ShardMap>,
         mut done: Exchanged,
     ) -> Exchanged {
         if !done.owner_lost || shard == 0 {
@@ -151,26 +155,50 @@ impl ShardedStore {
                 done.changes.extend(more.changes);
                 (done.owner_lost, done.next_due) = (more.owner_lost, more.next_due);
             }
-            Err(_) => drop(self.doubts().insert((shard, owner.clone()))),
+            Err(_) => {
+                done.partial = true;
+                self.doubt(shard, owner, map);
+            }
         }
         done
     }
 
+    /// Notes that the claims of an owner from a shard are unknown, since a map.
+    fn doubt(&self, shard: usize, owner: &Lease, map: &Arc<ShardMap>) {
+        self.doubts().entry((shard, owner.clone())).or_insert_with(|| Arc::clone(map));
+    }
+
     /// After a lost reply of a shard that answers again: what the owner holds there and was perhaps never told of.
-    async fn claims_in_doubt(&self, shard: usize, owner: &Lease, told: &[(usize, Claimed)]) -> Vec<Claimed> {
-        let doubt = (shard, owner.clone());
-        if !self.doubts().contains(&doubt) {
-            return Vec::new();
+    async fn claims_in_doubt(
+        &self,
+        answered: &[usize],
+        owner: &Lease,
+        told: &[(usize, Claimed)],
+    ) -> Vec<Claimed> {
+        let mut found: Vec<Claimed> = Vec::new();
+        for shard in answered {
+            let doubt = (*shard, owner.clone());
+            let since = self.doubts().get(&doubt).cloned();
+            let Some(since) = since else { continue };
+            // What fails stays in doubt.
+            let Ok(held) = self.held_since(*shard, owner, &since).await else { continue };
+            self.doubts().remove(&doubt);
+            found.extend(held);
         }
-        let Ok(held) = self.ask_one(shard, self.shards()[shard].leases_of(owner)).await else {
-            return Vec::new();
-        };
-        self.doubts().remove(&doubt);
-        let unstarted = |claimed: &Claimed| {
-            let known = |(_, told): &(usize, Claimed)| told.job.id == claimed.job.id;
-            claimed.job.state == State::Scheduled && !told.iter().any(known)
-        };
-        held.into_iter().filter(unstarted).collect()
+        found.sort_by_key(|claimed| claimed.job.id);
+        found.dedup_by_key(|claimed| claimed.job.id);
+        let known = |claimed: &Claimed| told.iter().any(|(_, told)| told.job.id == claimed.job.id);
+        found.retain(|claimed| claimed.job.state == State::Scheduled && !known(claimed));
+        found
+    }
+
+    /// Returns what an owner holds in a shard; in all of them when a slot has moved since a map, perhaps with a claim.
+    async fn held_since(&self, shard: usize, owner: &Lease, since: &ShardMap) -> Result<Vec<Claimed>> {
+        let held = self.ask_one(shard, self.shards()[shard].leases_of(owner)).await?;
+        if self.is_still(since).await? {
+            return Ok(held);
+        }
+        self.leases_of(owner).await
     }
 
     /// Asks all shards for their lanes, and leaves out those that do not answer.
@@ -210,14 +238,20 @@ impl Merged {
         }
         self.claimed.extend(by_pick(&part.picks, done.claimed));
         self.done.owner_lost |= done.owner_lost;
+        self.done.partial |= done.partial;
         self.done.next_due = earlier(self.done.next_due, done.next_due);
         self.done.changes.extend(done.changes);
     }
 
-    fn finish(mut self) -> Result<Exchanged> {
-        match self.failure {
-            Some(error) if !self.answered => return Err(error),
-            _ => {}
+    fn finish(mut self, nobody_answered: bool) -> Result<Exchanged> {
+        // Where trying again may help, the doubts are noted, and a shard that answers again settles its part whatever
+        // the others do. An error would leave everything open until all of them answer.
+        let is_for_good = |error: &Error| !error.is_retryable();
+        if nobody_answered
+            && self.failures.iter().all(is_for_good)
+            && let Some(error) = self.failures.pop()
+        {
+            return Err(error);
         }
         self.claimed.sort_by_key(|(place, _)| *place);
         if self.done.owner_lost {

@@ -24,13 +24,16 @@ struct Ahead {
     start: Option<Cursor>,
     /// Where the next one begins.
     next: Option<Cursor>,
+    /// Where a page began of which a job was listed.
+    listed: Option<Cursor>,
     jobs: VecDeque<JobSummary>,
     ended: bool,
 }
 
 impl Ahead {
-    fn new(shard: usize, start: Option<Cursor>) -> Self {
-        Self { shard, next: start.clone(), start, jobs: VecDeque::new(), ended: false }
+    fn new(shard: usize, place: &Place) -> Self {
+        let (start, listed) = (place.starts[shard].clone(), place.listed[shard].clone());
+        Self { shard, next: start.clone(), start, listed, jobs: VecDeque::new(), ended: false }
     }
 
     fn is_dry(&self) -> bool {
@@ -55,7 +58,7 @@ impl ShardedStore {
             let fault = Fault::new("limit", "out_of_range").limit(Query::LIMIT_MAX as u64);
             return Err(Error::invalid(OP, vec![fault]));
         }
-        let place = Place::decode(query.after.as_ref(), self.shards().len())?;
+        let after = Place::decode(query.after.as_ref(), self.shards().len())?;
         let mut tries = 0;
         loop {
             let of_one = slot_of(scope);
@@ -64,6 +67,7 @@ impl ShardedStore {
                 Some(slot) => vec![map.shard_of(slot)],
                 None => (0..self.shards().len()).collect(),
             };
+            let place = if of_one.is_some() { after.clone() } else { after.at(map.arrivals()) };
             match self.merged(scope, query, &place, &shards).await {
                 Ok(page) if of_one.is_some() || self.is_still(&map).await? => return Ok(page),
                 Ok(_) if tries < READ_TRIES => tries += 1,
@@ -75,8 +79,7 @@ impl ShardedStore {
     }
 
     async fn merged(&self, scope: &Scope, query: &Query, place: &Place, shards: &[usize]) -> Result<Page> {
-        let mut ahead: Vec<Ahead> =
-            shards.iter().map(|shard| Ahead::new(*shard, place.starts[*shard].clone())).collect();
+        let mut ahead: Vec<Ahead> = shards.iter().map(|shard| Ahead::new(*shard, place)).collect();
         let chunk = query.limit.div_ceil(shards.len()).max(CHUNK_MIN).min(query.limit);
         let mut jobs = Vec::new();
         for _ in 0..ROUNDS_MAX {
@@ -92,9 +95,10 @@ impl ShardedStore {
         if ahead.iter().all(|of_shard| of_shard.ended && of_shard.jobs.is_empty()) {
             return Ok(Page { jobs, next: None });
         }
-        let mut next = Place { behind: jobs.last().map(key).or(place.behind), starts: place.starts.clone() };
+        let mut next = Place { behind: jobs.last().map(key).or(place.behind), ..place.clone() };
         for of_shard in ahead {
             let shard = of_shard.shard;
+            next.listed[shard].clone_from(&of_shard.listed);
             next.starts[shard] = of_shard.resume();
         }
         Ok(Page { jobs, next: Some(next.encode()) })
@@ -120,6 +124,7 @@ impl ShardedStore {
         let answers = self.ask(asked.collect()).await;
         for (n, (_, answer)) in dry.into_iter().zip(answers) {
             let (page, of_shard) = (answer?, &mut ahead[n]);
+            let read = page.jobs.len();
             of_shard.jobs =
                 page.jobs.into_iter().filter(|job| place.is_before(key(job), query.order)).collect();
             match page.next {
@@ -128,6 +133,9 @@ impl ShardedStore {
                     of_shard.start.clone_from(&of_shard.next);
                     of_shard.ended = true;
                 }
+            }
+            if of_shard.jobs.len() < read {
+                of_shard.listed.clone_from(&of_shard.start);
             }
         }
         Ok(())
@@ -151,7 +159,9 @@ fn first(ahead: &mut [Ahead], order: Order) -> Option<JobSummary> {
         Order::OldestFirst => heads.min(),
         Order::NewestFirst => heads.max(),
     }?;
-    ahead[n].jobs.pop_front()
+    let of_shard = &mut ahead[n];
+    of_shard.listed.clone_from(&of_shard.start);
+    of_shard.jobs.pop_front()
 }
 
 /// The pages of a query, one after the other.

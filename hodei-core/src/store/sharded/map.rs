@@ -137,8 +137,17 @@ impl ShardMap {
         Some(Former { slot: relocation.slot, shard, until })
     }
 
-    /// Notes that a slot begins to move. The number is the version that the map will have.
+    /// Returns how many slots have arrived in another shard so far.
+    pub(super) const fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// Notes that a slot begins to move, unless it does already or is there. The number is the version that the map
+    /// will have.
     pub(super) fn begin(&mut self, slot: Slot, to: u16) {
+        if self.move_of(slot).is_some() || self.shard_of(slot) == usize::from(to) {
+            return;
+        }
         self.moves.push(Relocation { slot, to, number: self.version + 1, step: Step::Copying });
     }
 
@@ -291,6 +300,18 @@ mod tests {
         let former: Vec<_> = map.former_of(slot(9)).map(|former| (former.shard, former.until)).collect();
         assert_eq!(former, [(0, Timestamp::from_micros(5))]);
         assert_eq!((map.moves.len(), map.move_of(slot(10)).unwrap().number), (1, 5));
+    }
+
+    #[test]
+    fn a_slot_that_moves_or_is_there_begins_no_other_move() {
+        let mut map = map();
+        let before = map.clone();
+        map.begin(slot(9), 1);
+        map.begin(slot(10), 0);
+        map.begin(slot(11), 2);
+        assert_eq!(map, before, "the first two are on their way, the third is home");
+        map.begin(slot(11), 1);
+        assert_eq!(map.moves.len(), 3);
     }
 
     #[test]

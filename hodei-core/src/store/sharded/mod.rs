@@ -17,7 +17,8 @@
 //!   clocks. A cursor is the vector of the shards' cursors. Changes do not move with their slot: who has read them would
 //!   read them again, and who is about to would miss them. Each shard prunes its own log.
 //! - **Lists are in the order asked for**, by (created at, id) over all shards. A cursor is the last place listed and
-//!   the vector of the shards' cursors.
+//!   the vector of the shards' cursors. When slots have moved since, each shard is read again from where its last job
+//!   was listed.
 //! - **Bounds of a store are bounds of each shard**: the jobs kept and the changes kept.
 //!
 //! # When a shard fails
@@ -26,9 +27,10 @@
 //! the error names the shard (`shard`). Verbs that are repeated anyway do what they can:
 //!
 //! - `exchange` settles and claims in the shards that answer. Transitions of the others are
-//!   [`Applied::Unavailable`](super::Applied::Unavailable): perhaps made, to be told again. A claim whose reply was lost
-//!   comes with a later exchange of its owner, among what the owner holds there unstarted
-//!   ([`Exchanged::reclaimed`](super::Exchanged::reclaimed)).
+//!   [`Applied::Unavailable`](super::Applied::Unavailable): perhaps made, to be told again. So it is when no
+//!   shard answers; only where all of them fail for good does it fail. A claim whose reply was lost comes with a later
+//!   exchange of its owner, once the shard answers again and wherever the slot is then, among what the owner holds
+//!   there unstarted ([`Exchanged::reclaimed`](super::Exchanged::reclaimed)).
 //! - `lanes` leaves out the lanes of a failed shard, from which nobody can claim.
 //! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails.
 //! - `register`, `beat`, `take_term` and `keep_term` need only the home. The others learn of owners and terms as they

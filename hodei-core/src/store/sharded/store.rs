@@ -1,6 +1,6 @@
 //! The shards, the map, and how they are reached.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -22,6 +22,9 @@ pub(super) const READ_TRIES: usize = 16;
 
 /// What a shard was asked.
 pub(super) type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Whose claims are unknown in which shard, since which map.
+pub(super) type Doubts = BTreeMap<(usize, Lease), Arc<ShardMap>>;
 
 /// Several stores as one. Cloning shares it.
 ///
@@ -57,8 +60,8 @@ struct Inner {
     map: Mutex<Arc<ShardMap>>,
     /// How each shard failed since it last answered.
     failures: Vec<Mutex<Option<(ErrorKind, String)>>>,
-    /// The owners whose claims from a shard are unknown, because a reply was lost.
-    doubts: Mutex<BTreeSet<(usize, Lease)>>,
+    /// The owners whose claims from a shard are unknown, because a reply was lost, and the map at that time.
+    doubts: Mutex<Doubts>,
     /// How many moves this process makes just now, and what tells of their steps.
     movers: Mutex<usize>,
     moved: Event,
@@ -319,7 +322,7 @@ impl ShardedStore {
         (&self.0.relay, locked(&self.0.ears))
     }
 
-    pub(super) fn doubts(&self) -> MutexGuard<'_, BTreeSet<(usize, Lease)>> {
+    pub(super) fn doubts(&self) -> MutexGuard<'_, Doubts> {
         locked(&self.0.doubts)
     }
 }

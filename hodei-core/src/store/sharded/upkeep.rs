@@ -22,7 +22,9 @@ impl ShardedStore {
         for shard in 0..self.shards().len() {
             let left = limit.saturating_sub(reaped(&all.changes));
             match self.reap_in(shard, term, lost_max, left).await {
-                Ok(done) if done.term_lost && all.changes.is_empty() => return Ok(done),
+                Ok(done) if done.term_lost && all.changes.is_empty() => {
+                    return Ok(Reaped { partial: failure.is_some(), ..done });
+                }
                 Ok(done) if done.term_lost => {
                     all.more = true;
                     break;
@@ -37,7 +39,7 @@ impl ShardedStore {
         match failure {
             Some(error) if all.changes.is_empty() => Err(error),
             // What was done is told now, and the failure by the call that has nothing else to tell.
-            Some(_) => Ok(Reaped { more: true, ..all }),
+            Some(_) => Ok(Reaped { more: true, partial: true, ..all }),
             None => Ok(all),
         }
     }
@@ -59,7 +61,9 @@ impl ShardedStore {
             let gone = usize::try_from(all.jobs.max(all.changes)).unwrap_or(usize::MAX);
             let nothing = (all.jobs, all.changes) == (0, 0);
             match self.prune_in(shard, term, retention, limit.saturating_sub(gone)).await {
-                Ok(done) if done.term_lost && nothing => return Ok(done),
+                Ok(done) if done.term_lost && nothing => {
+                    return Ok(Pruned { partial: failure.is_some(), ..done });
+                }
                 Ok(done) if done.term_lost => {
                     all.more = true;
                     break;
@@ -75,7 +79,7 @@ impl ShardedStore {
         }
         match failure {
             Some(error) if (all.jobs, all.changes) == (0, 0) => Err(error),
-            Some(_) => Ok(Pruned { more: true, ..all }),
+            Some(_) => Ok(Pruned { more: true, partial: true, ..all }),
             None => Ok(all),
         }
     }

@@ -123,17 +123,35 @@ pub enum Reply {
     /// To a submission.
     Submitted { replies: Vec<Submitted>, changes: Vec<Change> },
     /// To an exchange.
-    Exchanged { applied: Vec<Applied>, claimed: Vec<(Seen, Facts)>, owner_lost: bool, changes: Vec<Change> },
+    Exchanged {
+        applied: Vec<Applied>,
+        claimed: Vec<(Seen, Facts)>,
+        owner_lost: bool,
+        changes: Vec<Change>,
+        #[serde(default)]
+        partial: bool,
+    },
     /// To a request to cancel.
     Cancelled { replies: Vec<CancelReply>, changes: Vec<Change> },
     /// To a redrive.
     Redriven { replies: Vec<Redriven>, changes: Vec<Change> },
     /// To a reaping.
-    Reaped { changes: Vec<Change>, term_lost: bool },
+    Reaped {
+        changes: Vec<Change>,
+        term_lost: bool,
+        #[serde(default)]
+        partial: bool,
+    },
     /// To a firing.
     Fired { fired: Fired },
     /// To a pruning.
-    Pruned { jobs: u64, changes: u64, term_lost: bool },
+    Pruned {
+        jobs: u64,
+        changes: u64,
+        term_lost: bool,
+        #[serde(default)]
+        partial: bool,
+    },
     /// To a read by id: one per id asked for. Of leases, what is held.
     Jobs { jobs: Vec<Option<Seen>> },
     /// To a read that lists: a page.

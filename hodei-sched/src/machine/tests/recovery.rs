@@ -168,16 +168,53 @@ fn what_a_part_of_the_store_does_not_take_is_told_again_and_holds_up_nobody() {
     world.sync(&mut agent);
     let applied = vec![Applied::Unavailable];
     world.tell(Input::Exchanged(Ok(Exchanged { applied, ..Exchanged::default() })));
-    assert!(world.held.is_empty(), "it waits before it tells it again");
-    world.pass(Duration::from_millis(50));
     world.let_go();
-    world.pass(Duration::from_secs(1));
-    let last =
-        world.exchanges.iter().rfind(|exchange| !exchange.transitions.is_empty()).expect("one was made");
-    let told: Vec<_> = last.transitions.iter().map(|transition| transition.job).collect();
-    assert_eq!(told, [jobs[1], jobs[0]], "behind the others");
-    assert_eq!([world.job(jobs[0]).state, world.job(jobs[1]).state], [State::Succeeded; 2]);
+    assert_eq!([world.job(jobs[0]).state, world.job(jobs[1]).state], [State::Scheduled, State::Succeeded]);
+    world.pass(Duration::from_millis(49));
+    assert_eq!(world.job(jobs[0]).state, State::Scheduled, "it waits before it tells it again");
+    assert!(!world.machine.is_idle(), "that is still to be told");
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.job(jobs[0]).state, State::Succeeded);
     assert_eq!(world.hear(&mut agent).expect("news").expect("an answer").acked, 2);
+    assert!(world.machine.is_idle());
+}
+
+#[test]
+fn the_waits_of_a_transition_double_while_others_are_told_at_once() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 12));
+    let mut jobs = world.submit(command(), 9);
+    world.news(&mut agent);
+    world.hold = true;
+    let first = jobs.remove(0);
+    agent.report(first, success());
+    world.sync(&mut agent);
+    let refused = || Exchanged { applied: vec![Applied::Unavailable], ..Exchanged::default() };
+    let ends = |call: &Effect, job| {
+        let Effect::Exchange(exchange) = call else { return false };
+        exchange.transitions.iter().any(|transition| transition.job == job)
+    };
+    for (wait, other) in [50, 100, 200, 400, 800, 1_600, 3_200, 3_200].into_iter().zip(jobs) {
+        world.call_that(|call| ends(call, first));
+        world.tell(Input::Exchanged(Ok(refused())));
+        agent.report(other, success());
+        world.sync(&mut agent);
+        let call = world.call_that(|call| ends(call, other));
+        assert!(!ends(&call, first), "nor does the other wait for it");
+        let answer = world.perform(call);
+        world.tell(answer);
+        world.pass(Duration::from_millis(wait - 1));
+        // The lanes are asked for every second.
+        while let Some(call) = world.held.pop_front() {
+            assert!(!ends(&call, first), "it waits {wait} ms");
+            let answer = world.perform(call);
+            world.tell(answer);
+        }
+        world.sync(&mut agent);
+        assert!(world.machine.poll_timeout() <= world.clock.now().saturating_add(Duration::from_millis(1)));
+        world.pass(Duration::from_millis(1));
+    }
+    world.let_go();
+    assert_eq!(world.job(first).state, State::Succeeded);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use hodei_core::ErrorKind;
 use hodei_core::gateway::{News, RunningJob, StopCause};
 use hodei_core::job::{Epoch, State};
-use hodei_core::store::Move;
+use hodei_core::store::{Applied, Exchanged, Move};
 
 use super::world::{Agent, World, assigned, command, success};
-use crate::machine::Input;
+use crate::machine::{Effect, Input};
 
 #[test]
 fn a_job_goes_to_the_agent_that_waits_for_it() {
@@ -75,6 +75,51 @@ fn a_report_is_acknowledged_when_it_is_durable_and_not_before() {
     world.let_go();
     let heard = world.news(&mut agent);
     assert_eq!((heard.received, heard.acked), (2, 2));
+}
+
+#[test]
+fn a_report_that_is_not_durable_is_not_acknowledged_with_a_later_one_that_is() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let jobs = world.submit(command(), 2);
+    world.news(&mut agent);
+    world.hold = true;
+    jobs.iter().for_each(|job| agent.report(*job, success()));
+    world.sync(&mut agent);
+    world.call_that(|call| matches!(call, Effect::Exchange(_)));
+    let applied = vec![Applied::Unavailable, Applied::Done];
+    world.tell(Input::Exchanged(Ok(Exchanged { applied, ..Exchanged::default() })));
+    world.let_go();
+    world.pass(Duration::from_millis(49));
+    assert_eq!(world.hear(&mut agent), None, "nothing is acknowledged");
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.hear(&mut agent).expect("news").expect("an answer").acked, 2);
+    assert_eq!(world.job(jobs[0]).state, State::Succeeded);
+}
+
+#[test]
+fn a_lease_that_was_lost_under_an_older_epoch_stops_no_run_of_a_newer_one() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let jobs = world.submit(command(), 1);
+    world.news(&mut agent);
+    world.hold = true;
+    agent.report(jobs[0], News::Started);
+    world.sync(&mut agent);
+    world.call_that(|call| matches!(call, Effect::Exchange(_)));
+    // The start is told again later; meanwhile the run goes back, and comes again under the next epoch.
+    let applied = vec![Applied::Unavailable];
+    world.tell(Input::Exchanged(Ok(Exchanged { applied, ..Exchanged::default() })));
+    agent.report(jobs[0], News::Returned);
+    world.sync(&mut agent);
+    world.let_go();
+    let heard = world.hear(&mut agent).expect("news").expect("an answer");
+    assert_eq!((assigned(&heard), heard.assign[0].job.epoch.number()), (jobs.clone(), 2));
+    assert!(world.sync(&mut agent).is_none());
+    world.pass(Duration::from_millis(50));
+    let heard = world.hear(&mut agent).expect("the start is settled").expect("an answer");
+    assert_eq!((heard.acked, heard.stop), (2, Vec::new()));
+    agent.finish_all();
+    world.sync(&mut agent);
+    assert_eq!(world.job(jobs[0]).state, State::Succeeded);
 }
 
 #[test]

@@ -218,7 +218,7 @@ impl Pair {
     async fn reap(&mut self, term: &Term, limit: usize) {
         let mut changes = Vec::new();
         for round in 0.. {
-            let Reaped { changes: some, more, term_lost } =
+            let Reaped { changes: some, more, term_lost, .. } =
                 self.env.shared().reap(term, LOST_MAX, limit).await.expect("reap");
             assert_eq!(term_lost, !self.model.leads(term));
             let moved = !some.is_empty();

@@ -16,7 +16,7 @@ pub(super) fn check(book: &Book<'_>, report: &mut Report) {
     for span in &book.spans {
         let (
             Call::Exchange { steps, wants, .. },
-            Some(Reply::Exchanged { applied, claimed, owner_lost, changes }),
+            Some(Reply::Exchanged { applied, claimed, owner_lost, changes, .. }),
         ) = (span.call, span.reply())
         else {
             continue;

@@ -192,7 +192,8 @@ impl<'h> Book<'h> {
     /// Whether a call that moves jobs, and of which nobody knows whether it did, is in the history.
     pub(super) fn is_in_doubt(&self) -> bool {
         let unavailable = |reply: &Reply| match reply {
-            Reply::Exchanged { applied, .. } => applied.contains(&Applied::Unavailable),
+            Reply::Exchanged { applied, partial, .. } => *partial || applied.contains(&Applied::Unavailable),
+            Reply::Reaped { partial, .. } => *partial,
             _ => false,
         };
         self.spans
@@ -340,18 +341,23 @@ impl<'h> Book<'h> {
             (Call::Fire { .. }, Ending::Returned(Reply::Fired { fired: Fired::New(job) })) => {
                 self.job_mut(*job).acknowledge(end);
             }
-            (Call::Prune { .. }, Ending::Returned(Reply::Pruned { jobs, changes, .. })) => {
+            (Call::Prune { keep, .. }, Ending::Returned(Reply::Pruned { jobs, changes, partial, .. })) => {
                 self.pruned_jobs = self.pruned_jobs.map(|pruned| pruned + jobs);
                 self.pruned_changes |= *changes > 0;
+                if *partial {
+                    self.may_have_pruned(*keep);
+                }
             }
-            (Call::Prune { keep, .. }, Ending::Unknown) => {
-                self.pruned_jobs = None;
-                // A log that is shorter than what was to be kept was never cut.
-                let logged = self.surveys.last().map_or(0, |survey| survey.changes.len() as u64);
-                self.pruned_changes |= logged >= *keep;
-            }
+            (Call::Prune { keep, .. }, Ending::Unknown) => self.may_have_pruned(*keep),
             _ => {}
         }
+    }
+
+    fn may_have_pruned(&mut self, keep: u64) {
+        self.pruned_jobs = None;
+        // A log that is shorter than what was to be kept was never cut.
+        let logged = self.surveys.last().map_or(0, |survey| survey.changes.len() as u64);
+        self.pruned_changes |= logged >= keep;
     }
 
     fn read_submission(&mut self, jobs: &'h [Facts], ending: Ending<'h>, end: usize) {

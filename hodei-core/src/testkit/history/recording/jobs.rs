@@ -62,6 +62,7 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
                 .collect(),
             owner_lost: done.owner_lost,
             changes: done.changes.clone(),
+            partial: done.partial,
         };
         self.noted(call, self.inner.exchange(exchange), reply).await
     }
@@ -95,8 +96,11 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
         let (duty, number) = duty_of(term);
         let call = Call::Reap { duty, term: number, lost_max };
-        let reply =
-            |done: &Reaped| Reply::Reaped { changes: done.changes.clone(), term_lost: done.term_lost };
+        let reply = |done: &Reaped| Reply::Reaped {
+            changes: done.changes.clone(),
+            term_lost: done.term_lost,
+            partial: done.partial,
+        };
         self.noted(call, self.inner.reap(term, lost_max, limit), reply).await
     }
 
@@ -114,6 +118,7 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
             jobs: done.jobs,
             changes: done.changes,
             term_lost: done.term_lost,
+            partial: done.partial,
         };
         self.noted(call, self.inner.prune(term, retention, limit), reply).await
     }
