@@ -300,12 +300,19 @@ fn range(
     };
     let bounds = crate::rows::Span::from((Some(from.as_slice()), until.as_deref())).bounds();
     let range = rows.view.table(tab)?.range::<&[u8]>(bounds).map_err(failed("store.query"))?;
-    let place = move |row: std::result::Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
+    let (prefix, mut last) = (prefix.to_vec(), None);
+    let listed = move |row: std::result::Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
         let (key, _): (_, redb::AccessGuard<'_, &[u8]>) = row.map_err(failed("store.query"))?;
-        key.value().last_chunk::<24>().map(|place| (*place, state)).ok_or_else(short)
+        let place = key.value().strip_prefix(prefix.as_slice()).and_then(|place| place.try_into().ok());
+        let place: Place = place.ok_or_else(short)?;
+        // A damaged key stands where its order forbids.
+        let in_order =
+            last.is_none_or(|last| (order == Order::OldestFirst) == (last < place) && last != place);
+        last = Some(place);
+        if in_order { Ok((place, state)) } else { Err(corrupt("store.query", "a key out of its order")) }
     };
     Ok(match order {
-        Order::OldestFirst => Box::new(range.map(place)),
-        Order::NewestFirst => Box::new(range.rev().map(place)),
+        Order::OldestFirst => Box::new(range.map(listed)),
+        Order::NewestFirst => Box::new(range.rev().map(listed)),
     })
 }
