@@ -53,6 +53,7 @@ impl Recent {
     }
 
     /// Takes over how jobs moved.
+    #[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
     pub(crate) fn apply(&mut self, steps: Vec<Box<Step>>) {
         for step in steps {
             let id = step.head.job.id;

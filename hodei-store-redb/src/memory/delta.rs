@@ -28,6 +28,7 @@ pub(crate) struct Step {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delta {
     /// Jobs that moved, in order; the same one may be there more than once.
+    #[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
     pub(crate) steps: Vec<Box<Step>>,
     /// Jobs that came into or left a state.
     pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()], IdState>,
