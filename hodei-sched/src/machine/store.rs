@@ -1,5 +1,7 @@
 //! The scheduler's dealings with the store: what it is asked, when, and what its answers mean.
 
+use std::time::Duration;
+
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
 use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes};
@@ -34,9 +36,13 @@ impl Scheduler {
         now.saturating_add(self.config.retry_wait * (1 << failures.min(6)))
     }
 
-    /// Tells a transition again later; what one part of the store does not take holds up nobody.
+    /// Tells a transition again later; what one part of the store does not take holds up nobody. The times lie a first
+    /// wait apart, so that there are few calls however many transitions wait.
     fn defer(&mut self, mut outgoing: Outgoing, now: Timestamp) {
         let at = self.after_failures(outgoing.refused, now);
+        let apart = i64::try_from(self.config.retry_wait.as_micros()).unwrap_or(i64::MAX).max(1);
+        let short = (apart - at.as_micros().rem_euclid(apart)) % apart;
+        let at = at.saturating_add(Duration::from_micros(short.unsigned_abs()));
         outgoing.refused = outgoing.refused.saturating_add(1);
         self.later.entry(at).or_default().push(outgoing);
     }

@@ -31,7 +31,8 @@
 //!
 //! Where the feed cannot tell (other processes, a store's own second thoughts), versions decide: of two records the one
 //! with the later submission, then with the higher version, stays. A commit whose outcome nobody knows, in the whole
-//! store or in a part of it, and a pruning that did not tell what went, change the **era**: records of an earlier era are not given out, nor taken.
+//! store or in a part of it, and a pruning that did not tell what went, change the **era**: records of an earlier era
+//! are not given out, nor taken.
 
 mod book;
 mod jobs;

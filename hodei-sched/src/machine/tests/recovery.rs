@@ -218,6 +218,29 @@ fn the_waits_of_a_transition_double_while_others_are_told_at_once() {
 }
 
 #[test]
+fn transitions_that_were_not_taken_one_after_the_other_are_told_again_together() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 3));
+    let jobs = world.submit(command(), 3);
+    world.news(&mut agent);
+    for job in &jobs {
+        world.hold = true;
+        agent.report(*job, success());
+        world.sync(&mut agent);
+        world
+            .call_that(|call| matches!(call, Effect::Exchange(exchange) if !exchange.transitions.is_empty()));
+        let applied = vec![Applied::Unavailable];
+        world.tell(Input::Exchanged(Ok(Exchanged { applied, ..Exchanged::default() })));
+        world.let_go();
+        world.pass(Duration::from_millis(10));
+    }
+    let before = world.exchanges.len();
+    (0..7).for_each(|_| world.pass(Duration::from_millis(10)));
+    let told = world.exchanges[before..].iter().map(|exchange| exchange.transitions.len());
+    assert_eq!(told.filter(|told| *told > 0).collect::<Vec<_>>(), [1, 2], "after 50 ms and after 100");
+    assert!(jobs.iter().all(|job| world.job(*job).state == State::Succeeded));
+}
+
+#[test]
 fn a_claim_that_comes_again_is_assigned_once() {
     let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
     let (job, claim) = about_to_claim(&mut world, &mut agent);
