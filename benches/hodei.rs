@@ -116,6 +116,16 @@ pub async fn one_by_one(store: &RedbStore, jobs: Vec<NewJob>) -> Duration {
     start.elapsed()
 }
 
+/// Deals jobs out to callers in turn: as if each minted the id of its next job when it submits it.
+#[must_use]
+pub fn dealt(jobs: Vec<NewJob>, callers: usize) -> Vec<Vec<NewJob>> {
+    let mut hands: Vec<Vec<NewJob>> = vec![Vec::new(); callers];
+    for (number, job) in jobs.into_iter().enumerate() {
+        hands[number % callers].push(job);
+    }
+    hands
+}
+
 /// Submits the jobs of each caller one by one, all callers beside each other, and returns how long that took.
 ///
 /// # Panics
@@ -167,7 +177,7 @@ pub async fn rates(directory: &Path, load: Load) -> Result<(Rates, Drained), Str
     let single = one_by_one(&store, numbered(load.single)).await;
     holds(&store, State::Pending, load.single).await?;
     let store = open("concurrent.redb");
-    let callers = (0..load.callers).map(|_| numbered(load.each)).collect();
+    let callers = dealt(numbered(load.callers * load.each), load.callers);
     let concurrent = side_by_side(&store, callers).await;
     holds(&store, State::Pending, load.callers * load.each).await?;
     let store = open("bulk.redb");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hodei_benches::directory;
-use hodei_benches::hodei::{fill, holds, one_by_one, side_by_side, wrote};
+use hodei_benches::hodei::{dealt, fill, holds, one_by_one, side_by_side, wrote};
 use hodei_benches::load::per_second;
 use hodei_benches::raw::{self, Puts};
 use hodei_benches::report::{Goal, Report, Unit};
@@ -98,7 +98,7 @@ async fn round(sizes: Sizes) -> Result<(Round, Puts), String> {
     let raw_single = raw::put(&at("raw-single"), puts);
 
     let store = open("callers");
-    let callers = (0..sizes.callers).map(|_| typical(0..sizes.each)).collect();
+    let callers = dealt(typical(0..sizes.callers * sizes.each), sizes.callers);
     let side_by_side = side_by_side(&store, callers).await;
     holds(&store, State::Pending, sizes.callers * sizes.each).await?;
 

@@ -108,6 +108,7 @@ async fn run(args: &Args, pipeline: &Pipeline, hash: &str) -> Result<u8> {
     let mut events = bus.subscribe(EventFilter::all(), options);
     let steps = resume::steps(&hodei, pipeline).await?;
     let agent = start_agent(args, &hodei).await?;
+    hodei.prune_logs(&agent.logs());
     let mut screen = show::Screen::new(&steps, agent.logs(), printer.lines());
     let code = tokio::select! {
         ended = screen.run(&mut *events, &hodei, pipeline) => {

@@ -13,9 +13,9 @@ use crate::txn::Room;
 /// When the checksum of every page of the file is verified, which reads the whole of it.
 ///
 /// Each row has a checksum of its own that every read verifies, so that a damaged row is `Corrupt` either way. Damage
-/// to what leads to a row, as to its key, may hide the row from a store that did not verify its file; and damage to what
-/// the database notes of its free pages may make redb 4.6 panic while it unwinds from a panic, which ends the process.
-/// A file that was verified says exactly what was written.
+/// to what leads to a row, as to its key, may hide the row from a store that did not verify its file, or lead to the row as
+/// it was some commits before; and damage to what the database notes of its free pages may make redb 4.6 panic while it
+/// unwinds from a panic, which ends the process. A file that was verified says exactly what was written.
 ///
 /// Of a file that was not closed, damage to the last commit cannot be told from a power cut in the middle of it: the
 /// file is opened as it was one commit before.
@@ -23,9 +23,9 @@ use crate::txn::Room;
 #[non_exhaustive]
 pub enum Verify {
     /// At the opening of a file that was not closed.
-    #[default]
     AfterCrash,
-    /// At every opening.
+    /// At every opening: one of a file that was closed then takes as long as one after a crash.
+    #[default]
     Always,
 }
 
@@ -52,7 +52,7 @@ impl RedbStoreBuilder {
             path: path.to_owned(),
             cache_bytes: 256 << 20,
             changes: ChangeLog::All,
-            verify: Verify::AfterCrash,
+            verify: Verify::Always,
             clock: Arc::new(SystemClock),
             room: Room::UNBOUNDED,
             group_calls: 1_024,
@@ -75,7 +75,7 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets when the whole file is verified; after a crash unless set.
+    /// Sets when the whole file is verified; at every opening unless set.
     pub fn verify(mut self, verify: Verify) -> Self {
         self.verify = verify;
         self
@@ -119,8 +119,8 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets how many submitted jobs are kept in memory for their claim, how many claimed ones for their end, and how many
-    /// specs; 16,384 of each unless set.
+    /// Sets how many submitted jobs are kept in memory for their claim, and how many claimed ones for their end; 16,384 of
+    /// each unless set.
     pub fn recent_jobs(mut self, jobs: usize) -> Self {
         self.recent_jobs = jobs;
         self

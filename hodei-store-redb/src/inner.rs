@@ -86,7 +86,7 @@ impl Inner {
         let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
         let feeds = Feeds::new();
-        expire(&db, &config, &committed, &recent, &feeds)?;
+        expire(&db, &config, &committed, &recent)?;
         let view = View::new(&db)?;
         lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
@@ -101,8 +101,9 @@ impl Inner {
             let mut committed = lock(&self.committed);
             committed.index.apply(&delta);
             committed.view = Arc::clone(&view);
+            // Under the lock: whoever has seen a commit in one of them sees it in the other.
+            *lock(&self.view) = view;
         }
-        *lock(&self.view) = view;
         lock(&self.recent).apply(delta.steps);
         Ok(())
     }
@@ -121,8 +122,8 @@ impl Inner {
             let mut older = lock(&self.committed);
             committed.index.remember(&older.index);
             *older = committed;
+            *lock(&self.view) = view;
         }
-        *lock(&self.view) = view;
         Ok(())
     }
 }
@@ -252,17 +253,10 @@ fn expire(
     config: &RedbStoreBuilder,
     committed: &Mutex<Committed>,
     recent: &Mutex<Recent>,
-    feeds: &Feeds,
 ) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
-    let context = Context {
-        committed,
-        clock: &*config.clock,
-        changes: config.changes,
-        feeds,
-        room: Room::UNBOUNDED,
-        recent,
-    };
+    let context =
+        Context { committed, clock: &*config.clock, changes: config.changes, room: Room::UNBOUNDED, recent };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
     let written = work.tally.written;

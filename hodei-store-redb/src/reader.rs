@@ -64,18 +64,36 @@ pub(crate) struct Snapshot<'s> {
     /// Nothing while the index is being read.
     committed: Option<&'s Mutex<Committed>>,
     names: Names,
+    /// Whether the view was exchanged for a later one, so that what was read before is not of the same commit.
+    moved_on: bool,
 }
+
+/// How often a read that came upon a later commit begins anew before what it has is good enough.
+const ANEW_MAX: usize = 8;
 
 impl<'s> Snapshot<'s> {
     /// Reads a view from which the index will be made.
     pub(crate) fn first(view: Arc<View>, stats: &'s Stats) -> Self {
-        Self { view, stats, committed: None, names: Names::default() }
+        Self { view, stats, committed: None, names: Names::default(), moved_on: false }
     }
 
     /// Reads the view of the last commit.
     fn new(inner: &'s Inner) -> Self {
         let view = Arc::clone(&lock(&inner.view));
-        Self { view, stats: &inner.stats, committed: Some(&inner.committed), names: Names::default() }
+        let committed = Some(&inner.committed);
+        Self { view, stats: &inner.stats, committed, names: Names::default(), moved_on: false }
+    }
+
+    /// Reads something that is to be of one commit: where the read comes upon a later one, it begins anew with that.
+    pub(crate) fn of_one_commit<R>(&mut self, mut read: impl FnMut(&mut Self) -> Result<R>) -> Result<R> {
+        for _ in 0..ANEW_MAX {
+            self.moved_on = false;
+            let found = read(self)?;
+            if !self.moved_on {
+                return Ok(found);
+            }
+        }
+        read(self)
     }
 
     /// Counts rows that were read past this type.
@@ -132,6 +150,7 @@ impl Rows for Snapshot<'_> {
         // It has moved since the view was taken, or it moved long ago and the row is lost: the last commit tells.
         let id = head.job.id;
         self.view = Arc::clone(&committed.view);
+        self.moved_on = true;
         let row = self.view.table(Tab::Heads)?.get_owned(&id.as_bytes()[..]).map_err(failed("store.read"))?;
         let row = row.ok_or_else(|| corrupt("row.read", "a job whose moves are lost").with("job", id))?;
         codec::head(id, codec::unseal(Tab::Heads, id.as_bytes(), row.value())?, &mut self.names)

@@ -230,7 +230,9 @@ pub(crate) trait Rows {
 
     /// Reads what never changes of a job.
     fn fixed(&mut self, id: JobId) -> Result<Fixed> {
-        let fixed = self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, |_| None))?;
+        let mut names = std::mem::take(self.names());
+        let fixed = self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, &mut names, |_| None))?;
+        *self.names() = names;
         fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))
     }
 
@@ -246,7 +248,13 @@ pub(crate) trait Rows {
 
     /// Reads a job in full.
     fn job(&mut self, head: Head) -> Result<Job> {
-        let (fixed, end) = (self.fixed(head.job.id)?, self.end(&head)?);
+        let fixed = self.fixed(head.job.id)?;
+        self.whole(head, fixed)
+    }
+
+    /// Puts a job together, with how its last run ended.
+    fn whole(&mut self, head: Head, fixed: Fixed) -> Result<Job> {
+        let end = self.end(&head)?;
         if head.job.state.is_terminal() && end.is_none() {
             return Err(corrupt("row.read", "a settled job without its end").with("job", head.job.id));
         }

@@ -193,14 +193,20 @@ impl JobStore for RedbStore {
 
     async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {
         let scope = scope.clone();
-        self.read("store.get_many", jobs.len() * 3, move |rows| query::jobs(rows, &scope, &jobs)).await
+        self.read("store.get_many", jobs.len() * 3, move |rows| {
+            rows.of_one_commit(|rows| query::jobs(rows, &scope, &jobs))
+        })
+        .await
     }
 
     async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
         let (inner, scope) = (Arc::clone(&self.0.inner), scope.clone());
         let tenants = self.look(|index| index.counts.len());
         let rows = query::rows_of(&scope, &query, tenants);
-        self.read("store.query", rows, move |rows| query::page(rows, &inner, &scope, &query)).await
+        self.read("store.query", rows, move |rows| {
+            rows.of_one_commit(|rows| query::page(rows, &inner, &scope, &query))
+        })
+        .await
     }
 
     fn stream(&self, scope: &Scope, query: Query) -> SummaryStream {
@@ -219,7 +225,10 @@ impl JobStore for RedbStore {
 
     async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
         let scope = scope.clone();
-        self.read("store.outputs", jobs.len() * 2, move |rows| query::outputs(rows, &scope, &jobs)).await
+        self.read("store.outputs", jobs.len() * 2, move |rows| {
+            rows.of_one_commit(|rows| query::outputs(rows, &scope, &jobs))
+        })
+        .await
     }
 
     async fn counts(&self, scope: &Scope) -> Result<Counts> {

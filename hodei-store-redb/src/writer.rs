@@ -176,20 +176,24 @@ fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
                 inner.stats.committed(tally);
                 let ring = delta.ring;
                 let committed = std::mem::take(&mut delta.committed);
-                let taken_over = inner.take_over(*delta);
+                let taken_over = guarded("store.write", || inner.take_over(*delta));
                 // Before anybody is answered, and before the next commit: this is the only thread that commits.
                 inner.feeds.tell(&committed);
+                if ring {
+                    inner.bell.ring();
+                }
                 if let Err(error) = taken_over {
                     // It is committed, and nobody here can know it: the index is read anew.
                     inner.give_up();
                     return Err((ErrorKind::Indeterminate, error.to_string()));
                 }
-                if ring {
-                    inner.bell.ring();
-                }
                 return Ok(());
             }
-            Ok(Attempt::Nothing) => return Ok(()),
+            Ok(Attempt::Nothing(delta)) => {
+                // Where a pruning stopped is remembered, although it removed nothing.
+                lock(&inner.committed).index.apply(&delta);
+                return Ok(());
+            }
             Err(error) => {
                 inner.give_up();
                 return Err(told(&error));
@@ -211,7 +215,7 @@ fn rebuild(inner: &Inner) -> Result<()> {
 
 enum Attempt {
     Done(Box<Delta>, Tally),
-    Nothing,
+    Nothing(Box<Delta>),
     Again,
 }
 
@@ -224,7 +228,6 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
         committed: &inner.committed,
         clock: &*inner.config.clock,
         changes: inner.config.changes,
-        feeds: &inner.feeds,
         room: inner.config.room,
         recent: &inner.recent,
     };
@@ -253,9 +256,10 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
     }
     if work.tally.written == 0 {
         inner.stats.read(work.tally.read);
+        let delta = std::mem::take(&mut work.delta);
         drop(work);
         give_up(txn);
-        return Ok(Attempt::Nothing);
+        return Ok(Attempt::Nothing(Box::new(delta)));
     }
     work.flush()?;
     let (delta, tally) = (std::mem::take(&mut work.delta), work.tally);

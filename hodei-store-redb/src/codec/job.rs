@@ -168,7 +168,7 @@ pub(crate) fn born(
 ) -> Result<(Head, Fixed)> {
     let row: BornRow<'_> = decode_second(bytes)?;
     let head = newborn_of(id, &row, names)?;
-    Ok((head, fixed_of(row, known)?))
+    Ok((head, fixed_of(row, names, known)?))
 }
 
 fn newborn_of(id: JobId, row: &BornRow<'_>, names: &mut Names) -> Result<Head> {
@@ -212,14 +212,22 @@ fn newborn_of(id: JobId, row: &BornRow<'_>, names: &mut Names) -> Result<Head> {
 }
 
 /// Reads what never changes of a job; a spec that is known by its fingerprint is not decoded.
-pub(crate) fn fixed(bytes: &[u8], known: impl FnOnce(Fingerprint) -> Option<Arc<JobSpec>>) -> Result<Fixed> {
-    fixed_of(decode_second(bytes)?, known)
+pub(crate) fn fixed(
+    bytes: &[u8],
+    names: &mut Names,
+    known: impl FnOnce(Fingerprint) -> Option<Arc<JobSpec>>,
+) -> Result<Fixed> {
+    fixed_of(decode_second(bytes)?, names, known)
 }
 
-fn fixed_of(row: BornRow<'_>, known: impl FnOnce(Fingerprint) -> Option<Arc<JobSpec>>) -> Result<Fixed> {
+fn fixed_of(
+    row: BornRow<'_>,
+    names: &mut Names,
+    known: impl FnOnce(Fingerprint) -> Option<Arc<JobSpec>>,
+) -> Result<Fixed> {
     let spec = match known(Fingerprint::from_bytes(row.spec_fingerprint)) {
         Some(known) => known,
-        None => Arc::new(work(&row)?),
+        None => Arc::new(work(&row, names)?),
     };
     let parents: Result<Arc<[Parent]>> = if row.parents.is_empty() {
         Ok(Arc::clone(&NO_PARENTS))

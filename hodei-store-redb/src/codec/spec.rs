@@ -1,15 +1,16 @@
 //! What is to be done.
 
 use bytes::Bytes;
-use hodei_core::Result;
 use hodei_core::job::{
     Backoff, Command, CommandMore, Encoding, FailureClass, Fingerprint, JobSpec, Payload, RequestClass,
     Resources, RetryPolicy, RetryRule, SpecParts,
 };
 
+use hodei_core::{Name, Result};
+
 use super::envelope::{decode_part, encode_part};
 use super::row::{BackoffRow, BornRow, MoreRow, PayloadRow, ResourcesRow, RetryRow, SpecRow, WorkRow};
-use super::value::{bad, duration, map, name, priority, texts, wait};
+use super::value::{Names, bad, duration, map, name, priority, shared, texts, wait};
 use crate::error::corrupt;
 
 /// Writes of a spec what no list shows.
@@ -26,12 +27,12 @@ pub(crate) fn work_part(spec: &JobSpec) -> Result<Vec<u8>> {
 }
 
 /// Reads the spec of a job.
-pub(super) fn work(row: &BornRow<'_>) -> Result<JobSpec> {
+pub(super) fn work(row: &BornRow<'_>, names: &mut Names) -> Result<JobSpec> {
     let work: WorkRow<'_> = decode_part(row.work)?;
     let parts = SpecParts {
-        name: name(row.name)?,
-        queue: name(row.queue)?,
-        payload: payload(work.payload)?,
+        name: shared(&mut names.name, row.name)?,
+        queue: shared(&mut names.queue, row.queue)?,
+        payload: payload(work.payload, &mut names.kind)?,
         resources: resources(work.resources)?,
         priority: priority(row.priority)?,
         timeout: work.timeout.map(duration).transpose()?,
@@ -65,7 +66,7 @@ pub(super) fn spec(row: SpecRow<'_>) -> Result<JobSpec> {
     let parts = SpecParts {
         name: name(row.name)?,
         queue: name(row.queue)?,
-        payload: payload(row.payload)?,
+        payload: payload(row.payload, &mut None)?,
         resources: resources(row.resources)?,
         priority: priority(row.priority)?,
         timeout: row.timeout.map(duration).transpose()?,
@@ -96,10 +97,10 @@ fn payload_row(payload: &Payload) -> PayloadRow<'_> {
     }
 }
 
-fn payload(row: PayloadRow<'_>) -> Result<Payload> {
+fn payload(row: PayloadRow<'_>, last: &mut Option<Name>) -> Result<Payload> {
     Ok(match row {
         PayloadRow::Handler { kind, version, encoding, args } => Payload::Handler {
-            kind: name(kind)?,
+            kind: shared(last, kind)?,
             version,
             encoding: match encoding {
                 0 => Encoding::Json,

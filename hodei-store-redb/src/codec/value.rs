@@ -82,6 +82,7 @@ pub(crate) struct Names {
     pub(super) name: Option<Name>,
     pub(super) queue: Option<Name>,
     pub(super) owner: Option<Name>,
+    pub(super) kind: Option<Name>,
     pub(super) limit_keys: Option<Texts>,
 }
 

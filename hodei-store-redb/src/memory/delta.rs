@@ -1,9 +1,10 @@
 //! What a transaction will have changed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hodei_core::job::{Request, State};
+use hodei_core::map::{IdState, JobSet};
 use hodei_core::store::{Change, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{JobId, Tenant, Timestamp};
@@ -27,17 +28,18 @@ pub(crate) struct Step {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delta {
     /// Jobs that moved, in order; the same one may be there more than once.
-    pub(crate) steps: Vec<Step>,
+    #[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
+    pub(crate) steps: Vec<Box<Step>>,
     /// Jobs that came into or left a state.
-    pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()]>,
+    pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()], IdState>,
     /// Lanes that are new, with what their jobs ask.
-    pub(crate) new_lanes: HashMap<Lane, Arc<Request>>,
+    pub(crate) new_lanes: HashMap<Lane, Arc<Request>, IdState>,
     /// Whether lanes in which nothing waits are to be forgotten.
     pub(crate) forget_idle: bool,
     /// Where the next pruning of jobs goes on.
     pub(crate) prune_from: Option<Vec<u8>>,
     /// Uses of limits.
-    pub(crate) in_use: HashMap<LimitKey, i64>,
+    pub(crate) in_use: HashMap<LimitKey, i64, IdState>,
     /// How many changes were recorded.
     pub(crate) changes: u64,
     /// The new first change that is kept.
@@ -47,7 +49,7 @@ pub(crate) struct Delta {
     /// Jobs that were opened, in order: [`BATCH`] to a row.
     pub(crate) opened: Vec<JobId>,
     /// How many jobs of a row have ended.
-    pub(crate) closed: HashMap<u64, u32>,
+    pub(crate) closed: HashMap<u64, u32, IdState>,
     /// What the sinks are told; nothing while there is none.
     pub(crate) committed: Vec<Change>,
     /// Whether something may be ready or has to stop.
@@ -55,16 +57,16 @@ pub(crate) struct Delta {
     /// The store's clock when the transaction ended.
     pub(crate) now: Timestamp,
     /// Ready jobs that came into a lane, and are still there.
-    added: HashMap<Lane, BTreeMap<Place, Waiting>>,
+    added: HashMap<Lane, BTreeMap<Place, Waiting>, IdState>,
     /// Jobs that left the place they had before the transaction.
-    gone: HashSet<JobId>,
+    gone: JobSet,
     /// Pending jobs that came, by when they are ready; looked at for what is due next.
     due: BTreeMap<(Timestamp, JobId), Waiting>,
 }
 
 impl Delta {
     /// Takes over jobs whose rows are written.
-    pub(crate) fn take(&mut self, steps: impl IntoIterator<Item = Step>, now: Timestamp) {
+    pub(crate) fn take(&mut self, steps: impl IntoIterator<Item = Box<Step>>, now: Timestamp) {
         for step in steps {
             self.wait(&step, now);
             self.lease(&step);

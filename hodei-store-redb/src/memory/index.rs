@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hodei_core::job::{Epoch, Lease, Priority, State};
+use hodei_core::map::IdState;
 use hodei_core::store::{Counts, Lane, Scope};
 use hodei_core::text::Texts;
 use hodei_core::{JobId, Result, Tenant, Timestamp};
@@ -26,6 +27,9 @@ type Lists = BTreeMap<State, BTreeSet<(Timestamp, JobId)>>;
 /// How many open jobs are looked up in one go when the index is read.
 const READ_MAX: usize = 8_192;
 
+/// How many delayed jobs come into their lanes in one go. Whoever asks for lanes is told that more are due, and asks again.
+const PROMOTE_MAX: usize = 10_000;
+
 /// Returns the limits that jobs with these keys count against.
 pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = LimitKey> {
     keys.iter().map(|key| (tenant.clone(), key.into()))
@@ -37,7 +41,7 @@ pub(crate) struct Index {
     /// By tenant.
     pub(crate) counts: BTreeMap<Tenant, Counts>,
     /// Where pending jobs wait.
-    pub(crate) lanes: HashMap<Lane, LaneState>,
+    pub(crate) lanes: HashMap<Lane, LaneState, IdState>,
     /// Pending jobs whose time has not come, with their lanes.
     due: BTreeMap<(Timestamp, JobId), (Lane, Place, Waiting)>,
     /// Pending jobs that fail unless they are claimed in time.
@@ -48,7 +52,7 @@ pub(crate) struct Index {
     /// Running jobs that somebody asked to stop, by owner.
     pub(crate) cancels: BTreeMap<Lease, BTreeMap<JobId, Epoch>>,
     /// How many leased jobs count against a limit, set or not; never zero.
-    pub(crate) in_use: HashMap<LimitKey, u64>,
+    pub(crate) in_use: HashMap<LimitKey, u64, IdState>,
     /// How many open jobs each row of [`Tab::Open`] still names; never zero.
     pub(crate) batches: BTreeMap<u64, u32>,
     /// The number of the next such row.
@@ -104,15 +108,19 @@ impl Index {
         list.is_some_and(|list| list.contains(&(job.created_at, job.id)))
     }
 
-    /// Moves delayed jobs whose time has come into their lanes.
-    pub(crate) fn promote(&mut self, now: Timestamp) {
-        while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {
+    /// Moves delayed jobs whose time has come into their lanes, at most [`PROMOTE_MAX`], and says whether more are due.
+    pub(crate) fn promote(&mut self, now: Timestamp) -> bool {
+        for _ in 0..PROMOTE_MAX {
+            let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) else {
+                return false;
+            };
             let (lane, place, waiting) = first.remove();
             if let Some(lane) = self.lanes.get_mut(&lane) {
                 lane.waiting -= 1;
                 lane.insert(place, waiting);
             }
         }
+        true
     }
 
     /// Returns when the next delayed job becomes ready, where a transaction has changed so much.
@@ -229,15 +237,20 @@ impl Index {
             self.lists.insert(job.tenant.clone(), Lists::new());
         }
         let Some(lists) = self.lists.get_mut(&job.tenant) else { return };
-        if let Some(list) = before.and_then(|before| lists.get_mut(&before)) {
+        if let Some(before) = before
+            && let Some(list) = lists.get_mut(&before)
+        {
             list.remove(&(job.created_at, job.id));
+            if list.is_empty() {
+                lists.remove(&before);
+            }
         }
-        lists.retain(|_, list| !list.is_empty());
-        if let Some(after) = after {
-            lists.entry(after).or_default().insert((job.created_at, job.id));
-        }
-        if lists.is_empty() {
-            self.lists.remove(&job.tenant);
+        match after {
+            Some(after) => {
+                lists.entry(after).or_default().insert((job.created_at, job.id));
+            }
+            None if lists.is_empty() => drop(self.lists.remove(&job.tenant)),
+            None => {}
         }
     }
 
@@ -360,6 +373,8 @@ impl Index {
             from = last.checked_add(1).ok_or_else(|| corrupt("index.read", "a number too high"))?;
             self.next_batch = from;
             named.sort_unstable();
+            // A job that was opened twice in one transaction is named twice.
+            named.dedup();
             let ids: Vec<JobId> = named.iter().map(|(id, _)| *id).collect();
             for (head, (_, batch)) in rows.heads(&ids)?.into_iter().zip(named) {
                 // What has ended is still named until its whole batch has; what went round again is named elsewhere too.

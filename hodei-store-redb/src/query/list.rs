@@ -4,11 +4,11 @@ use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hodei_core::job::{Job, JobSummary, Output, State};
+use hodei_core::job::{Job, JobSpec, JobSummary, Output, State};
 use hodei_core::store::{Counts, Cursor, Order, Page, Query, Scope};
 use hodei_core::{Error, Fault, JobId, Result, Tenant, Timestamp};
 
-use crate::codec;
+use crate::codec::{self, Fixed, Head};
 use crate::error::{corrupt, failed};
 use crate::inner::Inner;
 use crate::key;
@@ -44,12 +44,35 @@ fn is_filtered(query: &Query) -> bool {
     query.queue.is_some() || query.name.is_some() || (query.pipeline.is_some() && query.state.is_some())
 }
 
-/// Reads jobs in full.
+/// Reads jobs in full: table by table, in the order of their ids, so that neighbours are found together.
 pub(crate) fn jobs(rows: &mut Snapshot<'_>, scope: &Scope, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
-    let mut jobs = Vec::with_capacity(ids.len());
-    for id in ids {
-        let head = rows.head(*id)?.filter(|head| scope.covers(&head.job.tenant));
-        jobs.push(head.map(|head| rows.job(head)).transpose()?);
+    let mut places: Vec<(JobId, usize)> = ids.iter().copied().zip(0..).collect();
+    places.sort_unstable();
+    let sorted = || places.iter().map(|(id, _)| &id.as_bytes()[..]);
+    let mut found: Vec<Option<(Head, Fixed)>> = vec![None; ids.len()];
+    let mut names = std::mem::take(rows.names());
+    let mut last: Option<Arc<JobSpec>> = None;
+    rows.seek(Tab::Born, sorted(), |number, row| {
+        let known = |print| last.as_ref().filter(|last| last.fingerprint() == print).map(Arc::clone);
+        let born = codec::born(places[number].0, row, &mut names, known)?;
+        last = Some(Arc::clone(&born.1.spec));
+        found[number] = Some(born);
+        Ok(())
+    })?;
+    let mut moved = vec![false; ids.len()];
+    rows.seek(Tab::Heads, sorted(), |number, row| {
+        let id = places[number].0;
+        let missing = || corrupt("row.read", "a job without its spec").with("job", id);
+        found[number].as_mut().ok_or_else(missing)?.0 = codec::head(id, row, &mut names)?;
+        moved[number] = true;
+        Ok(())
+    })?;
+    *rows.names() = names;
+    let mut jobs: Vec<Option<Job>> = vec![None; ids.len()];
+    for ((found, moved), (_, place)) in found.into_iter().zip(moved).zip(&places) {
+        let Some((head, fixed)) = found.filter(|(head, _)| scope.covers(&head.job.tenant)) else { continue };
+        let head = if moved { head } else { rows.confirm(head)? };
+        jobs[*place] = Some(rows.whole(head, fixed)?);
     }
     Ok(jobs)
 }
@@ -277,12 +300,19 @@ fn range(
     };
     let bounds = crate::rows::Span::from((Some(from.as_slice()), until.as_deref())).bounds();
     let range = rows.view.table(tab)?.range::<&[u8]>(bounds).map_err(failed("store.query"))?;
-    let place = move |row: std::result::Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
+    let (prefix, mut last) = (prefix.to_vec(), None);
+    let listed = move |row: std::result::Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
         let (key, _): (_, redb::AccessGuard<'_, &[u8]>) = row.map_err(failed("store.query"))?;
-        key.value().last_chunk::<24>().map(|place| (*place, state)).ok_or_else(short)
+        let place = key.value().strip_prefix(prefix.as_slice()).and_then(|place| place.try_into().ok());
+        let place: Place = place.ok_or_else(short)?;
+        // A damaged key stands where its order forbids.
+        let in_order =
+            last.is_none_or(|last| (order == Order::OldestFirst) == (last < place) && last != place);
+        last = Some(place);
+        if in_order { Ok((place, state)) } else { Err(corrupt("store.query", "a key out of its order")) }
     };
     Ok(match order {
-        Order::OldestFirst => Box::new(range.map(place)),
-        Order::NewestFirst => Box::new(range.rev().map(place)),
+        Order::OldestFirst => Box::new(range.map(listed)),
+        Order::NewestFirst => Box::new(range.rev().map(listed)),
     })
 }

@@ -1,9 +1,9 @@
 //! Settling, claiming, cancelling, redriving.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::job::{NewJob, State, rules};
+use hodei_core::map::JobMap;
 use hodei_core::store::{
     Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
     SubmitOptions, Transition,
@@ -74,7 +74,8 @@ fn room(work: &mut Work<'_, '_>, pick: &Pick) -> Result<u64> {
     Ok(room)
 }
 
-/// How many jobs past their deadline one claim passes over at most. They are gone when they are reaped.
+/// How many jobs one claim passes over at most that cannot be claimed now: they are past their deadline, and gone when they
+/// are reaped, or the clock was set back.
 const LATE_MAX: usize = 4_096;
 
 fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut Exchanged) -> Result<()> {
@@ -87,7 +88,10 @@ fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut E
         after = found.last().map(|(place, _)| *place);
         let all = found.len() < most;
         let now = work.now;
-        let in_time = |(_, waiting): &&(Place, Waiting)| waiting.deadline.is_none_or(|at| at > now);
+        // The clock may have been set back since a job became ready.
+        let in_time = |(place, waiting): &&(Place, Waiting)| {
+            place.eligible_at <= now && waiting.deadline.is_none_or(|at| at > now)
+        };
         let ids: Vec<(JobId, bool)> =
             found.iter().filter(in_time).map(|(place, waiting)| (place.id, waiting.newborn)).collect();
         late += found.len() - ids.len();
@@ -96,7 +100,7 @@ fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut E
             match claim_one(work, exchange, id, newborn.remove(&id), claimed == 0, done)? {
                 Took::Job => claimed += 1,
                 Took::Last => return Ok(()),
-                Took::Nothing => {}
+                Took::Nothing => late += 1,
             }
         }
         if all {
@@ -107,8 +111,9 @@ fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut E
 }
 
 /// Brings the jobs that are as they were born: those that are not remembered are read in one go.
-fn newborn(work: &mut Work<'_, '_>, ids: &[(JobId, bool)]) -> Result<HashMap<JobId, (Head, Fixed)>> {
-    let mut jobs = HashMap::with_capacity(ids.len());
+fn newborn(work: &mut Work<'_, '_>, ids: &[(JobId, bool)]) -> Result<JobMap<(Head, Fixed)>> {
+    let mut jobs = JobMap::default();
+    jobs.reserve(ids.len());
     let mut unknown = Vec::new();
     {
         let mut recent = lock(work.context.recent);

@@ -121,7 +121,7 @@ const EXAMINED_MAX: usize = 4_096;
 fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
     let from = work.look(|index| index.prune_from.clone());
     let (mut left, mut examined) = (limit, limit.saturating_add(EXAMINED_MAX));
-    let mut list = Old { retention, begun: from.clone(), from, around: false, of: None };
+    let mut list = Old { retention, from, of: None };
     loop {
         let here = list.from.clone();
         let Some((id, cutoff)) = list.next(work)? else {
@@ -150,16 +150,12 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
     Ok(())
 }
 
-/// Goes once round the lists of what has ended, each from the oldest job on, a row at a time: however long they are, no
-/// more is read than is looked at.
+/// Goes through the lists of what has ended, each from the oldest job on, a row at a time: however long they are, no more is
+/// read than is looked at. A call that comes to the end leaves it to the next to begin again.
 struct Old {
     retention: Retention,
-    /// Where the call before stopped, and this one began.
-    begun: Vec<u8>,
     /// Where to go on.
     from: Vec<u8>,
-    /// Whether it has begun again with the first list.
-    around: bool,
     /// The list that it is in.
     of: Option<(Tenant, State)>,
 }
@@ -174,17 +170,7 @@ impl Old {
                 found = Some(key.to_vec());
                 Ok(false)
             })?;
-            let Some(key) = found else {
-                if self.around || self.begun.is_empty() {
-                    return Ok(None);
-                }
-                self.around = true;
-                self.from.clear();
-                continue;
-            };
-            if self.around && key >= self.begun {
-                return Ok(None);
-            }
+            let Some(key) = found else { return Ok(None) };
             let short = || corrupt("store.prune", "a short key");
             let (at, id) = key::last_time(&key).zip(key::last_id(&key)).ok_or_else(short)?;
             let cutoff = self.cutoff(work, &key).ok_or_else(short)?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::job::{Fingerprint, JobSpec, NewJob, Parent, State, rules};
+use hodei_core::map::JobMap;
 use hodei_core::store::{Change, Committed, Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 
@@ -20,7 +21,7 @@ use crate::table::Tab;
 struct Taken<'j> {
     /// No job that was stored before has a higher id.
     highest: Option<JobId>,
-    ids: HashMap<JobId, &'j NewJob>,
+    ids: JobMap<&'j NewJob>,
     keys: HashMap<(&'j Tenant, &'j str), JobId>,
     open: HashMap<&'j Tenant, u64>,
 }

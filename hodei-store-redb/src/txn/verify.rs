@@ -32,7 +32,7 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
     compare_batches(work, &mut wrong)?;
     let mut memory = work.look(Index::clone);
     let mut read = Index::read(work, work.now)?;
-    memory.promote(work.now);
+    while memory.promote(work.now) {}
     read.remember(&memory);
     memory.lanes.retain(|_, lane| !lane.is_idle());
     if memory != read {

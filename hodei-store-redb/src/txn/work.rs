@@ -1,11 +1,12 @@
 //! A transaction that writes: rows, the index rows that follow them, and what the index in memory will take over.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use hodei_core::job::{State, rules};
-use hodei_core::store::{Change, ChangeLog, Counts, Feeds, Lane};
+use hodei_core::map::JobMap;
+use hodei_core::store::{Change, ChangeLog, Counts, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -32,8 +33,6 @@ pub(crate) struct Context<'a> {
     pub(crate) clock: &'a dyn Clock,
     /// Which changes are recorded.
     pub(crate) changes: ChangeLog,
-    /// Who is told what is committed.
-    pub(crate) feeds: &'a Feeds,
     /// How many jobs the store takes.
     pub(crate) room: Room,
     /// Jobs that were submitted lately.
@@ -49,10 +48,12 @@ pub(crate) struct Work<'a, 'txn> {
     /// Changes whose rows are still to be written, up to `next_change`.
     log: Vec<Change>,
     /// Jobs whose rows are still to be written.
-    moved: HashMap<JobId, Step>,
+    moved: JobMap<Box<Step>>,
     names: Names,
     /// The room in which rows are sealed.
     sealed: Vec<u8>,
+    /// How many changes were noted.
+    noted: u64,
     /// The highest id that was stored in this transaction.
     highest: Option<JobId>,
     /// What the index will take over.
@@ -117,8 +118,10 @@ impl Rows for Work<'_, '_> {
 
     fn fixed(&mut self, id: JobId) -> Result<Fixed> {
         let recent = self.context.recent;
-        let fixed =
-            self.read(Tab::Born, id.as_bytes(), |row| codec::fixed(row, |spec| lock(recent).spec(spec)))?;
+        let mut names = std::mem::take(self.names());
+        let known = |row: &[u8]| codec::fixed(row, &mut names, |spec| lock(recent).spec(spec));
+        let fixed = self.read(Tab::Born, id.as_bytes(), known)?;
+        *self.names() = names;
         let fixed = fixed.ok_or_else(|| corrupt("row.read", "a job without its spec").with("job", id))?;
         lock(recent).know(&fixed.spec);
         Ok(fixed)
@@ -137,9 +140,10 @@ impl<'a, 'txn> Work<'a, 'txn> {
             context,
             next_change: lock(context.committed).index.next_change,
             log: Vec::new(),
-            moved: HashMap::new(),
+            moved: JobMap::default(),
             names: Names::default(),
             sealed: Vec::new(),
+            noted: 0,
             highest: None,
             delta: Delta::default(),
             tally: Tally::default(),
@@ -148,8 +152,8 @@ impl<'a, 'txn> Work<'a, 'txn> {
     }
 
     /// Tells what has been done so far; another mark means that a verb has left something behind.
-    pub(crate) fn mark(&self) -> (u64, u64, usize) {
-        (self.tally.written, self.next_change, self.moved.len())
+    pub(crate) fn mark(&self) -> (u64, u64, usize, usize) {
+        (self.tally.written, self.noted, self.delta.opened.len(), self.moved.len())
     }
 
     /// Looks at the clock, before each verb.
@@ -184,15 +188,16 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(there)
     }
 
-    /// Notes a change: it will be recorded, published and counted.
+    /// Notes a change: it will be recorded, told and counted.
     pub(super) fn note(&mut self, change: Change, changes: &mut Vec<Change>) {
+        self.noted += 1;
         self.delta.moved(&change.tenant, change.from, Some(change.to));
         if self.context.changes.records(&change) {
             self.log.push(change.clone());
             self.next_change += 1;
             self.delta.changes += 1;
         }
-        if !self.context.feeds.is_empty() {
+        if self.context.changes != ChangeLog::All {
             self.delta.committed.push(change.clone());
         }
         changes.push(change);
@@ -220,7 +225,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
         match self.moved.entry(head.job.id) {
             Entry::Occupied(mut before) => before.get_mut().head = head,
             Entry::Vacant(place) => {
-                place.insert(Step { was, head });
+                place.insert(Box::new(Step { was, head }));
             }
         }
     }
@@ -297,18 +302,18 @@ impl<'a, 'txn> Work<'a, 'txn> {
         if self.moved.is_empty() {
             return Ok(());
         }
-        let mut moved: Vec<Step> = self.moved.drain().map(|(_, moved)| moved).collect();
+        let mut moved: Vec<Box<Step>> = self.moved.drain().map(|(_, moved)| moved).collect();
         moved.sort_unstable_by_key(|moved| moved.head.job.id);
         // What is remembered of them is no longer so.
         lock(self.context.recent).lose(moved.iter().map(|moved| moved.head.job.id));
-        for Step { was, head } in &mut moved {
-            self.write_head(was.is_none(), head)?;
+        for step in &mut moved {
+            self.write_head(step.was.is_none(), &mut step.head)?;
         }
-        for Step { was, head } in &moved {
-            self.write_ended(was.as_ref(), head)?;
+        for step in &moved {
+            self.write_ended(step.was.as_ref(), &step.head)?;
         }
-        for Step { head, .. } in moved.iter().filter(|moved| moved.head.job.state == State::Pending) {
-            self.know_lane(head)?;
+        for step in moved.iter().filter(|moved| moved.head.job.state == State::Pending) {
+            self.know_lane(&step.head)?;
         }
         self.delta.take(moved, self.now);
         Ok(())
@@ -326,6 +331,10 @@ impl<'a, 'txn> Work<'a, 'txn> {
         for changes in log.chunks(CHANGES_PER_ROW) {
             self.put(Tab::Changes, &key::sequence(number), &codec::changes_row(changes)?)?;
             number += changes.len() as u64;
+        }
+        if self.context.changes == ChangeLog::All {
+            // What is recorded is all that is told.
+            self.delta.committed.extend(log);
         }
         let counts = |index: &Index| -> Vec<(Tenant, Counts)> {
             let with = |(tenant, delta): (&Tenant, _)| (tenant.clone(), index.counts_with(tenant, delta));

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
 
-use hodei_core::ErrorKind;
 use hodei_core::store::{Coordination, JobStore, Retention, Scope};
+use hodei_core::{ErrorKind, ManualClock};
 
 use crate::env::{Env, everything, job, owner, submit, term};
 use crate::reopen::populate;
@@ -18,7 +19,8 @@ async fn a_copy_says_what_the_store_said() {
     let copy = Env::new();
     let copied = store.backup(copy.path()).await.unwrap();
     assert!(copied.rows > 30 && copied.bytes > 1_000, "{copied:?}");
-    let other = copy.builder().clock(env.clock.clone()).open().unwrap();
+    let clock: Arc<ManualClock> = Arc::clone(&env.clock);
+    let other = copy.builder().clock(clock).open().unwrap();
     assert_eq!(everything(&other).await.unwrap(), before);
     assert_eq!(other.verify_indexes().await.unwrap(), Vec::<String>::new());
     let taken = store.backup(copy.path()).await.unwrap_err();

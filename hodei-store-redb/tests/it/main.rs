@@ -13,3 +13,4 @@ mod migrate;
 mod open;
 mod query;
 mod reopen;
+mod together;

@@ -137,7 +137,9 @@ fn a_typical_job_is_smaller_than_its_json_and_read_faster() {
     let rows = || (codec::head_row(&Head::of(job.clone(), 7)).unwrap(), born(&job));
     let names = RefCell::new(Names::default());
     let head_of = |head: &[u8]| codec::head(job.id, head, &mut names.borrow_mut()).unwrap();
-    let full = |head: &[u8], born: &[u8]| head_of(head).full(codec::fixed(born, |_| None).unwrap(), None);
+    let full = |head: &[u8], born: &[u8]| {
+        head_of(head).full(codec::fixed(born, &mut names.borrow_mut(), |_| None).unwrap(), None)
+    };
     let borrowed = |head: &[u8], born: &[u8]| {
         let head: HeadRow<'_> = decode_second(head).unwrap();
         let born: BornRow<'_> = decode_second(born).unwrap();

@@ -18,7 +18,7 @@ proptest! {
     fn a_job_is_the_sum_of_its_rows(job in job()) {
         let names = &mut Names::default();
         let head = codec::head(job.id, &codec::head_row(&Head::of(job.clone(), 7)).unwrap(), names).unwrap();
-        let fixed = codec::fixed(&born(&job), |_| None).unwrap();
+        let fixed = codec::fixed(&born(&job), &mut Names::default(), |_| None).unwrap();
         let end = job.settled.as_deref().map(|end| codec::end(&codec::end_row(end).unwrap()).unwrap());
         prop_assert_eq!(head.summary(), job.summary());
         prop_assert_eq!((head.class, &head.limit_keys), (job.spec.class(), job.spec.limit_keys()));
@@ -36,7 +36,7 @@ proptest! {
     fn a_known_spec_is_taken_as_it_is(job in job()) {
         let row = born(&job);
         let known = |fingerprint| (fingerprint == job.spec.fingerprint()).then(|| Arc::clone(&job.spec));
-        prop_assert!(Arc::ptr_eq(&codec::fixed(&row, known).unwrap().spec, &job.spec));
+        prop_assert!(Arc::ptr_eq(&codec::fixed(&row, &mut Names::default(), known).unwrap().spec, &job.spec));
     }
 
     #[test]

@@ -276,9 +276,10 @@ impl Tally {
     }
 }
 
-/// How many of a thousand files that are not verified may end the process. It is a fault of the database, told in the
+/// How many of a thousand files that are not verified may end the process, and how many may say what was so some commits
+/// before. Both are told in the
 /// documentation of [`Verify`]; there is none among those that are verified.
-const ABORTS_IN_A_THOUSAND: usize = 1;
+const FAULTS_IN_A_THOUSAND: usize = 1;
 
 #[test]
 fn damaged_files_say_what_was_written_or_that_they_are_damaged() {
@@ -307,8 +308,8 @@ fn damaged_files_say_what_was_written_or_that_they_are_damaged() {
     {
         assert!(tally.of(end) > 0, "{end} is seen");
     }
-    for wrong in ["verified Wrong", "unverified Wrong"] {
-        assert_eq!(tally.of(wrong), 0, "a panic came out of the store, or an answer was wrong");
-    }
-    assert!(tally.of("unverified Aborted") <= images.div_ceil(1_000) * ABORTS_IN_A_THOUSAND);
+    assert_eq!(tally.of("verified Wrong"), 0, "a panic came out of the store, or an answer was wrong");
+    // Damage may lead to a page as it was before, whose rows are whole: only whoever verifies the file can know.
+    let few = images.div_ceil(1_000) * FAULTS_IN_A_THOUSAND;
+    assert!(tally.of("unverified Wrong") <= few && tally.of("unverified Aborted") <= few);
 }
