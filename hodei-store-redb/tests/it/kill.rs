@@ -173,13 +173,11 @@ async fn every_acknowledged_job_is_there_after_each_kill() {
 }
 
 /// The kernel says that a sync failed, from some sync on: the process ends with it, and what it acknowledged is there.
-/// Where there is no strace to make the kernel say so, the disks in memory alone show it.
+/// It is strace that makes the kernel say so: `scripts/test` installs it.
 #[tokio::test]
 async fn every_acknowledged_job_is_there_after_the_kernel_failed_to_sync() {
-    if !Command::new("strace").arg("--version").output().is_ok_and(|ended| ended.status.success()) {
-        println!("there is no strace");
-        return;
-    }
+    let there = Command::new("strace").arg("--version").output().is_ok_and(|ended| ended.status.success());
+    assert!(there, "missing: strace, which makes syncs fail; scripts/test installs it");
     for sync in [1, 2, 7, 30] {
         let (env, mut known, mut said) = (Env::new(), Acknowledged::default(), Said::default());
         drop(env.open());
