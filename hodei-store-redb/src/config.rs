@@ -143,7 +143,8 @@ impl RedbStoreBuilder {
         compact(&self)
     }
 
-    /// Opens the file, or makes it. Blocks while a file that was not closed is repaired.
+    /// Opens the file, or makes it. Blocks while the file is verified, migrated from an older schema, or repaired because it
+    /// was not closed.
     ///
     /// # Errors
     ///
