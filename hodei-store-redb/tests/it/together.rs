@@ -10,7 +10,7 @@ use hodei_core::store::{
     ChangeLog, Claimed, Exchange, JobStore, Limit, Move, Pick, Policies, Retention, Scope, Served,
     SubmitOptions, Transition,
 };
-use hodei_core::{ErrorKind, JobId, Name, Tenant};
+use hodei_core::{Clock, ErrorKind, JobId, Name, Tenant};
 use hodei_store_redb::RedbStore;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -124,6 +124,22 @@ async fn a_pruning_that_removes_nothing_goes_on_where_it_stopped() {
     assert_eq!((first.jobs, first.more), (0, true));
     let second = store.prune(&duty, keep, 100).await.unwrap();
     assert_eq!((second.jobs, second.more), (1, false));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_costs_no_claim_the_whole_lane() {
+    let env = Env::new();
+    // Nothing is remembered, so that whatever is looked at is read.
+    let store = env.builder().recent_jobs(0).open().unwrap();
+    let node = owner(&store, "node").await;
+    submit(&store, (0..10_000).map(|_| job()).collect()).await;
+    let ready = env.clock.now();
+    env.clock.set(ready.saturating_sub(std::time::Duration::from_secs(3_600)));
+    let before = store.stats().rows_read;
+    assert!(claim(&store, &node, 100).await.is_empty(), "what was ready is so no more");
+    assert!(store.stats().rows_read - before < 100, "and is not read to find that out");
+    env.clock.set(ready);
+    assert_eq!(claim(&store, &node, 100).await.len(), 100);
 }
 
 /// What is asked of one of a few jobs.
