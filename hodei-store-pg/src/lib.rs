@@ -14,10 +14,23 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod codec;
 mod config;
+mod coordination;
 mod error;
+mod inner;
+mod names;
+mod policies;
 mod pool;
+mod read;
+mod record;
+mod schema;
 mod store;
+mod tell;
+#[cfg(feature = "testkit")]
+mod testkit;
+mod verbs;
+mod work;
 
 /// Runs the example of the README.
 #[cfg(doctest)]
@@ -25,4 +38,5 @@ mod store;
 struct Readme;
 
 pub use config::PgStoreBuilder;
+pub use schema::Migrated;
 pub use store::PgStore;
