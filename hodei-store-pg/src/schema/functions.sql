@@ -12,9 +12,27 @@ BEGIN
 END
 $$;
 
--- Up to where the log is complete.
-CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE sql STABLE AS $$
-    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8
+-- Up to where the log is complete: the oldest transaction under way that may still write to it. Those that are known to be
+-- in another database of the server cannot.
+CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_snapshot pg_snapshot := pg_current_snapshot();
+    v_top int8 := pg_snapshot_xmax(v_snapshot)::text::int8;
+    v_first int8 := pg_snapshot_xmin(v_snapshot)::text::int8;
+BEGIN
+    IF v_first = v_top THEN
+        RETURN v_top;
+    END IF;
+    RETURN (
+        SELECT coalesce(min(x::text::int8), v_top) FROM pg_snapshot_xip(v_snapshot) x
+        WHERE NOT EXISTS (
+            SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock'
+                AND l.transactionid = x::xid
+                AND a.datid <> (SELECT oid FROM pg_database WHERE datname = current_database())
+        )
+    );
+END
 $$;
 
 -- The bytes of a change.
@@ -354,7 +372,7 @@ BEGIN
         CONTINUE WHEN NOT FOUND OR v_lane.paused;
         v_room := p_n[i];
         IF v_lane.limits IS NOT NULL THEN
-            SELECT least(v_room, greatest(min(most - in_use), 0)) INTO v_room FROM hodei.usage
+            SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
                 WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
         END IF;
         CONTINUE WHEN v_room <= 0;
@@ -439,7 +457,7 @@ BEGIN
     ) h
     LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
     LEFT JOIN LATERAL (
-        SELECT greatest(min(u.most - u.in_use), 0) AS free FROM hodei.usage u
+        SELECT min(greatest(u.most - u.in_use, 0)) AS free FROM hodei.usage u
         WHERE l.limits IS NOT NULL AND u.no = ANY (l.limits) AND u.most IS NOT NULL
     ) room ON true
     WHERE (p_queues IS NULL OR l.queue = ANY (p_queues)) AND NOT coalesce(q.paused, false)
