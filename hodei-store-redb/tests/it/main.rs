@@ -13,4 +13,5 @@ mod migrate;
 mod open;
 mod query;
 mod reopen;
+mod shards;
 mod together;

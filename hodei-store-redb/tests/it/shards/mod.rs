@@ -1,0 +1,9 @@
+//! Files as shards of one store, between which slots move.
+
+mod crash;
+mod kill;
+mod load;
+mod verbs;
+mod world;
+
+pub(crate) use kill::work;
