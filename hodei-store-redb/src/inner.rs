@@ -33,7 +33,7 @@ pub(crate) struct Committed {
 
 impl Committed {
     /// Reads it.
-    fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
+    pub(crate) fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
         let view = View::new(db, Slots::default())?;
         let index = Index::read(&mut Snapshot::first(view, stats), now)?;
         let view = View::new(db, index.slots.clone())?;
@@ -244,7 +244,7 @@ fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
 }
 
 /// Makes every table, and notes the version of the schema.
-fn make(db: &Database) -> Result<()> {
+pub(crate) fn make(db: &Database) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
     for tab in Tab::ALL {
         txn.open_table(tab.definition()).map_err(failed(OP))?;
