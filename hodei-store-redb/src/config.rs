@@ -24,7 +24,10 @@ use crate::txn::Room;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verify {
-    /// At the opening of a file that was not closed.
+    /// Never by this store. redb 4.6 repairs a file that was not closed, which reads every page and checks it: only a file
+    /// that was closed is opened without.
+    Never,
+    /// At the opening of a file that was not closed, whatever its repair looks at.
     AfterCrash,
     /// At every opening: one of a file that was closed then takes as long as one after a crash.
     #[default]
@@ -140,7 +143,7 @@ impl RedbStoreBuilder {
     ///
     /// # Errors
     ///
-    /// As [`RedbStoreBuilder::open`].
+    /// `NotFound` where there is no file, and none is made; those of [`RedbStoreBuilder::open`].
     pub fn compact(self) -> Result<bool> {
         compact(&self)
     }
