@@ -9,6 +9,7 @@ mod gate;
 mod group;
 mod index;
 mod kill;
+mod lines;
 mod migrate;
 mod open;
 mod query;

@@ -7,3 +7,4 @@ mod verbs;
 mod world;
 
 pub(crate) use kill::work;
+pub(crate) use world::{seen, tenant_in};
