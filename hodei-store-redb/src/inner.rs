@@ -104,7 +104,7 @@ impl Inner {
             // Under the lock: whoever has seen a commit in one of them sees it in the other.
             *lock(&self.view) = view;
         }
-        lock(&self.recent).apply(delta.steps);
+        lock(&self.recent).apply(delta.steps, delta.spare);
         Ok(())
     }
 

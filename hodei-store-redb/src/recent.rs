@@ -7,17 +7,17 @@ use hodei_core::JobId;
 use hodei_core::job::{Fingerprint, JobSpec};
 use hodei_core::map::JobMap;
 
-use crate::codec::{Fixed, Head};
 use crate::memory::Step;
 
 /// Jobs that were submitted lately as they were born, jobs that are leased as of the last commit, and specs by their
 /// fingerprints. Forgotten as a whole when a transaction is given up.
 #[derive(Debug)]
 pub(crate) struct Recent {
-    born: Fifo<Box<(Head, Fixed)>>,
+    born: Fifo<Box<Step>>,
     held: Fifo<Box<Step>>,
     /// Each spec in the place that its fingerprint names; another one of that place takes it.
     specs: Vec<Option<Arc<JobSpec>>>,
+    spare: Spare,
 }
 
 /// How many specs are remembered: jobs come by the thousand and are of few specs, or each is of its own.
@@ -26,23 +26,22 @@ const SPECS: u16 = 1_024;
 impl Recent {
     /// Makes one that keeps so many jobs of each kind.
     pub(crate) fn new(most: usize) -> Self {
-        Self { born: Fifo::new(most), held: Fifo::new(most), specs: vec![None; usize::from(SPECS)] }
-    }
-
-    /// Keeps a job as it was born for a while.
-    pub(crate) fn insert(&mut self, head: Head, fixed: Fixed) {
-        self.know(&fixed.spec);
-        self.born.insert(head.job.id, Box::new((head, fixed)));
+        Self {
+            born: Fifo::new(most),
+            held: Fifo::new(most),
+            specs: vec![None; usize::from(SPECS)],
+            spare: Spare::default(),
+        }
     }
 
     /// Takes a job out that is as it was born.
-    pub(crate) fn take(&mut self, id: JobId) -> Option<(Head, Fixed)> {
-        self.born.rows.remove(&id).map(|known| *known)
+    pub(crate) fn born(&mut self, id: JobId) -> Option<Box<Step>> {
+        self.born.rows.remove(&id)
     }
 
     /// Takes a leased job out: whoever moves it brings it back with the commit.
-    pub(crate) fn held(&mut self, id: JobId) -> Option<Head> {
-        self.held.rows.remove(&id).map(|step| step.head)
+    pub(crate) fn held(&mut self, id: JobId) -> Option<Box<Step>> {
+        self.held.rows.remove(&id)
     }
 
     /// Forgets leased jobs that a transaction moves, until it has been committed.
@@ -52,17 +51,33 @@ impl Recent {
         }
     }
 
-    /// Takes over how jobs moved.
+    /// Takes over how jobs moved, and the room that a transaction did not need.
     #[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
-    pub(crate) fn apply(&mut self, steps: Vec<Box<Step>>) {
-        for step in steps {
-            let id = step.head.job.id;
-            if step.head.job.lease.is_some() {
-                self.held.insert(id, step);
-            } else if step.was.is_some() {
-                self.held.rows.remove(&id);
+    pub(crate) fn apply(&mut self, steps: Vec<Box<Step>>, spare: Spare) {
+        self.spare.0.extend(spare.0);
+        for mut step in steps {
+            let (id, was_leased) = (step.head.job.id, step.was.as_ref().is_some_and(|was| was.lease.is_some()));
+            let place = if step.head.job.lease.is_some() {
+                step.forget_work();
+                &mut self.held
+            } else if step.was.is_none() && step.head.is_newborn() {
+                self.know(&step.head.job.spec);
+                &mut self.born
+            } else {
+                // What was leased when this transaction began is here no more, unless it was claimed in it.
+                let before = was_leased.then(|| self.held.rows.remove(&id)).flatten();
+                before.into_iter().chain([step]).for_each(|gone| self.spare.keep(gone));
+                continue;
+            };
+            if let Some(gone) = place.insert(id, step) {
+                self.spare.keep(gone);
             }
         }
+    }
+
+    /// Lends the room of steps that nobody needs any more.
+    pub(crate) fn lend(&mut self) -> Spare {
+        std::mem::take(&mut self.spare)
     }
 
     /// Returns the spec of a fingerprint.
@@ -89,6 +104,37 @@ impl Recent {
     }
 }
 
+/// How many steps are kept for their room.
+const SPARE_MAX: usize = 8_192;
+
+/// The room of steps that nobody needs any more: thousands come and go with each commit, and what they take of the
+/// allocator is a good part of what a transition costs.
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
+pub(crate) struct Spare(Vec<Box<Step>>);
+
+impl Spare {
+    /// Boxes a step.
+    pub(crate) fn boxed(&mut self, step: Step) -> Box<Step> {
+        match self.0.pop() {
+            Some(mut room) => {
+                *room = step;
+                room
+            }
+            None => Box::new(step),
+        }
+    }
+
+    /// Keeps the room of a step, and nothing that is large.
+    fn keep(&mut self, mut step: Box<Step>) {
+        if self.0.len() < SPARE_MAX {
+            step.forget_work();
+            step.head.job.settled = None;
+            self.0.push(step);
+        }
+    }
+}
+
 /// Where the spec of a fingerprint is kept.
 fn place(fingerprint: Fingerprint) -> usize {
     let [low, high, ..] = *fingerprint.as_bytes();
@@ -108,17 +154,15 @@ impl<V> Fifo<V> {
         Self { rows: JobMap::default(), order: VecDeque::new(), most }
     }
 
-    fn insert(&mut self, key: JobId, value: V) {
+    /// Puts a value in, and returns one that has to go.
+    fn insert(&mut self, key: JobId, value: V) -> Option<V> {
         if self.most == 0 {
-            return;
+            return Some(value);
         }
-        while self.order.len() >= self.most {
-            if let Some(oldest) = self.order.pop_front() {
-                self.rows.remove(&oldest);
-            }
-        }
+        let oldest = if self.order.len() < self.most { None } else { self.order.pop_front() };
+        let oldest = oldest.and_then(|oldest| self.rows.remove(&oldest));
         self.order.push_back(key);
-        self.rows.insert(key, value);
+        self.rows.insert(key, value).or(oldest)
     }
 
     fn clear(&mut self) {

@@ -19,7 +19,7 @@ mod value;
 
 pub(crate) use change::{changes, changes_row};
 pub(crate) use end::{end, end_row};
-pub(crate) use envelope::{decode, encode, seal, unseal};
+pub(crate) use envelope::{bind, decode, encode, seal, unseal};
 pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
 pub(crate) use policy::{counts, counts_row, limit, limit_row, queue, queue_row, schedule, schedule_row};

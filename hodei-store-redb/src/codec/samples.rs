@@ -134,19 +134,29 @@ fn ends() -> [Settled; 3] {
 
 /// Writes the head of a job.
 pub(super) fn head(job: &Job) -> Vec<u8> {
-    codec::head_row(&Head::of(job.clone(), 9)).expect("a small row")
+    head_row(&Head::of(job.clone(), 9)).expect("a small row")
+}
+
+pub(super) fn head_row(head: &Head) -> Result<Vec<u8>> {
+    let mut row = Vec::new();
+    codec::head_row(head, &mut row).map(|()| row)
+}
+
+pub(super) fn born_row(job: &Job, batch: u64) -> Result<Vec<u8>> {
+    let (mut work, mut row) = (Vec::new(), Vec::new());
+    codec::work_part(&job.spec, &mut work)?;
+    codec::born_row(job, &work, batch, &mut row).map(|()| row)
 }
 
 /// Writes what a job is born with.
 pub(super) fn born(job: &Job) -> Vec<u8> {
-    let work = codec::work_part(&job.spec).expect("a small row");
-    codec::born_row(job, &work, 9).expect("a small row")
+    born_row(job, 9).expect("a small row")
 }
 
 fn born_again(bytes: &[u8]) -> Result<Vec<u8>> {
     let (head, fixed) = codec::born(id(2), bytes, &mut Names::default(), |_| None)?;
-    let (batch, work) = (head.batch, codec::work_part(&fixed.spec)?);
-    codec::born_row(&head.full(fixed, None), &work, batch)
+    let batch = head.batch;
+    born_row(&head.full(fixed, None), batch)
 }
 
 fn schedule() -> Vec<u8> {
@@ -165,7 +175,7 @@ fn term_again(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn job_samples() -> Vec<Sample> {
-    let head_again = |bytes: &[u8]| codec::head_row(&codec::head(id(2), bytes, &mut Names::default())?);
+    let head_again = |bytes: &[u8]| head_row(&codec::head(id(2), bytes, &mut Names::default())?);
     let end_again = |bytes: &[u8]| codec::end_row(&codec::end(bytes)?);
     let [well, badly, cancelled] = ends().map(|end| codec::end_row(&end).expect("a small row"));
     vec![
