@@ -16,7 +16,7 @@ use crate::error::{corrupt, failed, guarded};
 use crate::memory::{Delta, Index};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
-use crate::recent::Recent;
+use crate::recent::{Gone, Recent, Specs};
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::table::{META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
@@ -33,9 +33,9 @@ pub(crate) struct Committed {
 
 impl Committed {
     /// Reads it.
-    fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
+    fn read(db: &Database, stats: &Stats, specs: &Specs, now: Timestamp) -> Result<Self> {
         let view = View::new(db)?;
-        let index = Index::read(&mut Snapshot::first(Arc::clone(&view), stats), now)?;
+        let index = Index::read(&mut Snapshot::first(Arc::clone(&view), stats, specs), now)?;
         Ok(Self { index, view })
     }
 }
@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) db: Database,
     pub(crate) config: RedbStoreBuilder,
     pub(crate) recent: Mutex<Recent>,
+    pub(crate) specs: Specs,
+    pub(crate) gone: Gone,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
     /// Who is told what was committed.
@@ -82,8 +84,8 @@ impl Inner {
             Schema::Older => migrate(&db, config.migrate_jobs)?,
             Schema::Ours => {}
         }
-        let stats = Stats::default();
-        let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
+        let (stats, specs) = (Stats::default(), Specs::default());
+        let committed = Mutex::new(Committed::read(&db, &stats, &specs, config.clock.now())?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
         let feeds = Feeds::new();
         expire(&db, &config, &committed, &recent)?;
@@ -91,7 +93,8 @@ impl Inner {
         lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
-        Ok(Self { view, committed, db, config, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
+        let (gone, stale) = (Gone::default(), AtomicBool::new(false));
+        Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, feeds, stale })
     }
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
@@ -104,7 +107,9 @@ impl Inner {
             // Under the lock: whoever has seen a commit in one of them sees it in the other.
             *lock(&self.view) = view;
         }
-        lock(&self.recent).apply(delta.steps, delta.spare);
+        let mut gone = Vec::new();
+        lock(&self.recent).apply(delta.steps, delta.spare, &mut gone);
+        self.gone.leave(gone);
         Ok(())
     }
 
@@ -116,7 +121,7 @@ impl Inner {
 
     /// Reads anew what is kept in memory.
     pub(crate) fn rebuild(&self) -> Result<()> {
-        let mut committed = Committed::read(&self.db, &self.stats, self.config.clock.now())?;
+        let mut committed = Committed::read(&self.db, &self.stats, &self.specs, self.config.clock.now())?;
         let view = Arc::clone(&committed.view);
         {
             let mut older = lock(&self.committed);

@@ -1,13 +1,15 @@
 //! What was submitted or claimed lately, so that claiming and settling it soon reads and decodes nothing.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use hodei_core::JobId;
 use hodei_core::job::{Fingerprint, JobSpec};
 use hodei_core::map::JobMap;
 
+use crate::codec::Fixed;
 use crate::memory::Step;
+use crate::sync::lock;
 
 /// Jobs that were submitted lately as they were born, jobs that are leased as of the last commit, and specs by their
 /// fingerprints. Forgotten as a whole when a transaction is given up.
@@ -51,9 +53,10 @@ impl Recent {
         }
     }
 
-    /// Takes over how jobs moved, and the room that a transaction did not need.
+    /// Takes over how jobs moved, and the room that a transaction did not need. Puts specs that nobody else has into
+    /// `gone`.
     #[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
-    pub(crate) fn apply(&mut self, steps: Vec<Box<Step>>, spare: Spare) {
+    pub(crate) fn apply(&mut self, steps: Vec<Box<Step>>, spare: Spare, gone: &mut Vec<Arc<JobSpec>>) {
         self.spare.0.extend(spare.0);
         for mut step in steps {
             let (id, was_leased) = (step.head.job.id, step.was.as_ref().is_some_and(|was| was.lease.is_some()));
@@ -66,11 +69,11 @@ impl Recent {
             } else {
                 // What was leased when this transaction began is here no more, unless it was claimed in it.
                 let before = was_leased.then(|| self.held.rows.remove(&id)).flatten();
-                before.into_iter().chain([step]).for_each(|gone| self.spare.keep(gone));
+                before.into_iter().chain([step]).for_each(|over| self.spare.keep(over, gone));
                 continue;
             };
-            if let Some(gone) = place.insert(id, step) {
-                self.spare.keep(gone);
+            if let Some(over) = place.insert(id, step) {
+                self.spare.keep(over, gone);
             }
         }
     }
@@ -82,7 +85,7 @@ impl Recent {
 
     /// Returns the spec of a fingerprint.
     pub(crate) fn spec(&self, fingerprint: Fingerprint) -> Option<Arc<JobSpec>> {
-        self.specs[place(fingerprint)]
+        self.specs[place(fingerprint, SPECS)]
             .as_ref()
             .filter(|spec| spec.fingerprint() == fingerprint)
             .map(Arc::clone)
@@ -90,7 +93,7 @@ impl Recent {
 
     /// Keeps a spec for a while.
     pub(crate) fn know(&mut self, spec: &Arc<JobSpec>) {
-        let known = &mut self.specs[place(spec.fingerprint())];
+        let known = &mut self.specs[place(spec.fingerprint(), SPECS)];
         if known.as_ref().is_none_or(|known| known.fingerprint() != spec.fingerprint()) {
             *known = Some(Arc::clone(spec));
         }
@@ -126,19 +129,83 @@ impl Spare {
     }
 
     /// Keeps the room of a step, and nothing that is large.
-    fn keep(&mut self, mut step: Box<Step>) {
+    fn keep(&mut self, mut step: Box<Step>, gone: &mut Vec<Arc<JobSpec>>) {
+        let Fixed { spec, .. } = step.head.take_fixed();
+        if Arc::strong_count(&spec) == 1 {
+            gone.push(spec);
+        }
         if self.0.len() < SPARE_MAX {
-            step.forget_work();
             step.head.job.settled = None;
             self.0.push(step);
         }
     }
 }
 
+/// How many specs that were read are remembered.
+const READ_SPECS: u16 = 4_096;
+/// The row of a spec that is remembered has at most so many bytes: all of them together take some 20 MiB at most.
+const READ_SPEC_MAX: usize = 4 << 10;
+
+/// Specs that readers came upon lately, by their fingerprints: whoever reads jobs of few specs, or the same jobs again,
+/// decodes each spec once. Each has the place that its fingerprint names; another one of that place takes it.
+#[derive(Debug)]
+pub(crate) struct Specs(Box<[Mutex<Option<Arc<JobSpec>>>]>);
+
+impl Default for Specs {
+    fn default() -> Self {
+        Self((0..READ_SPECS).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl Specs {
+    /// Returns the spec of a fingerprint.
+    pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<Arc<JobSpec>> {
+        let known = lock(&self.0[place(fingerprint, READ_SPECS)]);
+        known.as_ref().filter(|spec| spec.fingerprint() == fingerprint).map(Arc::clone)
+    }
+
+    /// Keeps a spec whose row has so many bytes for a while, unless it is large.
+    pub(crate) fn keep(&self, spec: &Arc<JobSpec>, row: usize) {
+        if row <= READ_SPEC_MAX {
+            let before = lock(&self.0[place(spec.fingerprint(), READ_SPECS)]).replace(Arc::clone(spec));
+            // Outside of the lock.
+            drop(before);
+        }
+    }
+}
+
+/// How many specs wait at most to be cleared away.
+const GONE_MAX: usize = 8_192;
+
+/// Specs that nobody needs any more. A large one is a dozen pieces of memory, and the writer is who everybody waits for:
+/// callers clear them away while they wait for their commit, each about as many as it brings.
+#[derive(Debug, Default)]
+pub(crate) struct Gone(Mutex<Vec<Arc<JobSpec>>>);
+
+impl Gone {
+    /// Leaves specs to whoever comes next; those for which there is no room are cleared away at once.
+    pub(crate) fn leave(&self, mut specs: Vec<Arc<JobSpec>>) {
+        let room = GONE_MAX.saturating_sub(lock(&self.0).len());
+        specs.truncate(room);
+        lock(&self.0).append(&mut specs);
+    }
+
+    /// Clears away what a caller of so many items should.
+    pub(crate) fn clear_away(&self, items: usize) {
+        let specs = {
+            let mut left = lock(&self.0);
+            let from = left.len().saturating_sub(items.saturating_mul(2));
+            left.split_off(from)
+        };
+        // Outside of the lock.
+        drop(specs);
+    }
+}
+
 /// Where the spec of a fingerprint is kept.
-fn place(fingerprint: Fingerprint) -> usize {
+fn place(fingerprint: Fingerprint, places: u16) -> usize {
     let [low, high, ..] = *fingerprint.as_bytes();
-    usize::from(u16::from_le_bytes([low, high]) % SPECS)
+    usize::from(u16::from_le_bytes([low, high]) % places)
 }
 
 /// A bounded map, first in first out.

@@ -17,7 +17,7 @@ use crate::table::Tab;
 /// Codec 2 (bincode 2, `standard()`), a row of schema 1.
 const FIRST: u8 = 0x21;
 /// The same codec, a row of schema 2.
-const SECOND: u8 = 0x22;
+pub(super) const SECOND: u8 = 0x22;
 /// The largest row that is written.
 pub(super) const ROW_MAX: usize = 16 << 20;
 /// The most memory that reading a row may ask for: lists take up to eight times the room that they take in a row.

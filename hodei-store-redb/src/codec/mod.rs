@@ -13,6 +13,7 @@ mod row;
 mod samples;
 mod small;
 mod spec;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -28,4 +29,5 @@ pub(crate) use row::{OwnerRow, TermRow};
 pub(crate) use samples::{Sample, samples, sealed};
 pub(crate) use small::{edge, edge_row, id, id_row, ids, ids_row, number, number_row};
 pub(crate) use spec::work_part;
+pub(crate) use summary::{Shown, newborn_shown, shown};
 pub(crate) use value::Names;

@@ -7,5 +7,5 @@ mod policy;
 
 pub(crate) use change::{changes, changes_examined, cursor_before};
 pub(crate) use lane::{lanes, leases_of};
-pub(crate) use list::{jobs, outputs, page, rows_of};
+pub(crate) use list::{Asked, jobs, outputs, page, rows_of};
 pub(crate) use policy::{limits, queues, schedules};

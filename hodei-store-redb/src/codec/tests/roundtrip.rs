@@ -21,6 +21,8 @@ proptest! {
         let fixed = codec::fixed(&born(&job), &mut Names::default(), |_| None).unwrap();
         let end = job.settled.as_deref().map(|end| codec::end(&codec::end_row(end).unwrap()).unwrap());
         prop_assert_eq!(head.summary(), job.summary());
+        let shown = codec::shown(job.id, &head_row(&Head::of(job.clone(), 7)).unwrap(), names).unwrap();
+        prop_assert_eq!((&shown.summary, shown.newborn), (&job.summary(), head.is_newborn()));
         prop_assert_eq!((head.class, &head.limit_keys), (job.spec.class(), job.spec.limit_keys()));
         prop_assert_eq!(head.batch, 7);
         prop_assert_eq!(head.full(fixed, end.map(Arc::new)), job);
@@ -45,6 +47,8 @@ proptest! {
         let names = &mut Names::default();
         let (head, fixed) = codec::born(job.id, &row, names, |_| None).unwrap();
         prop_assert_eq!(head.summary(), job.summary());
+        let shown = codec::newborn_shown(job.id, &row, names).unwrap();
+        prop_assert_eq!((&shown.summary, shown.newborn), (&job.summary(), head.is_newborn()));
         prop_assert_eq!((head.batch, head.is_newborn()), (batch, job.parents.is_empty()));
         prop_assert_eq!(&codec::newborn(job.id, &row, names).unwrap().full(fixed.clone(), None), &job);
         prop_assert_eq!(head.full(fixed, None), job);
