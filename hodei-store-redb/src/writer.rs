@@ -53,9 +53,7 @@ impl<R: Send, F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send> Request for Call<
     }
 
     fn items(&self) -> usize {
-        match self.size {
-            Size::Items(items) | Size::Begins(items) => items,
-        }
+        self.size.items()
     }
 
     fn begins(&self) -> bool {
@@ -72,17 +70,28 @@ pub(crate) enum Size {
     Begins(usize),
 }
 
+impl Size {
+    fn items(self) -> usize {
+        match self {
+            Self::Items(items) | Self::Begins(items) => items,
+        }
+    }
+}
+
 /// The way to the thread.
 #[derive(Debug)]
-pub(crate) struct Writer(mpsc::Sender<Box<dyn Request>>);
+pub(crate) struct Writer {
+    requests: mpsc::Sender<Box<dyn Request>>,
+    inner: Arc<Inner>,
+}
 
 impl Writer {
     /// Starts the thread; it ends with the writer, when it has done everything that was sent.
     pub(crate) fn start(inner: &Arc<Inner>) -> Result<(Self, JoinHandle<()>)> {
         let (sender, requests) = mpsc::channel(inner.config.waiting_calls);
-        let inner = Arc::clone(inner);
-        let thread = crate::sync::thread("hodei-redb-write", move || serve(&inner, requests))?;
-        Ok((Self(sender), thread))
+        let (own, inner) = (Arc::clone(inner), Arc::clone(inner));
+        let thread = crate::sync::thread("hodei-redb-write", move || serve(&own, requests))?;
+        Ok((Self { requests: sender, inner }, thread))
     }
 
     /// Runs something in a transaction and waits for its commit.
@@ -93,7 +102,8 @@ impl Writer {
     {
         let (caller, answer) = oneshot::channel();
         let gone = || Error::new(ErrorKind::Unavailable, op);
-        self.0.send(Box::new(Call { run, out: None, size, caller })).await.map_err(|_| gone())?;
+        self.requests.send(Box::new(Call { run, out: None, size, caller })).await.map_err(|_| gone())?;
+        self.inner.gone.clear_away(size.items());
         answer.await.map_err(|_| Error::new(ErrorKind::Indeterminate, op))?
     }
 }
