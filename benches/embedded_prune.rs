@@ -22,7 +22,7 @@ use hodei_store_redb::RedbStore;
 
 /// How many jobs one call prunes at most, and how many times as long as the call the pause behind it is: as in a node.
 const BATCH: usize = 500;
-const PAUSE: u32 = 10;
+const PAUSE: u32 = 16;
 /// Callers beside each other, and what each submits at a time.
 const CALLERS: usize = 16;
 const EACH: usize = 10;

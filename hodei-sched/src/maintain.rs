@@ -17,7 +17,7 @@ const BATCH: usize = 1_000;
 /// How many jobs one transaction prunes at most, and how many times as long as it took the pause behind it is: submitters
 /// hardly notice.
 const PRUNE_BATCH: usize = 500;
-const PRUNE_PAUSE: u32 = 10;
+const PRUNE_PAUSE: u32 = 16;
 /// How many beats pass between two prunings; one that is not done goes on with the next beat.
 const PRUNE_EVERY: u32 = 30;
 
