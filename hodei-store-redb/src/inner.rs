@@ -98,19 +98,22 @@ impl Inner {
     }
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
-    pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
+    pub(crate) fn take_over(&self, delta: &Delta) -> Result<()> {
         let view = View::new(&self.db)?;
-        {
-            let mut committed = lock(&self.committed);
-            committed.index.apply(&delta);
-            committed.view = Arc::clone(&view);
-            // Under the lock: whoever has seen a commit in one of them sees it in the other.
-            *lock(&self.view) = view;
-        }
-        let mut gone = Vec::new();
-        lock(&self.recent).apply(delta.steps, delta.spare, &mut gone);
-        self.gone.leave(gone);
+        let mut committed = lock(&self.committed);
+        committed.index.apply(delta);
+        committed.view = Arc::clone(&view);
+        // Under the lock: whoever has seen a commit in one of them sees it in the other.
+        *lock(&self.view) = view;
         Ok(())
+    }
+
+    /// Remembers what a committed transaction moved: nobody waits for that.
+    pub(crate) fn remember(&self, delta: Delta) {
+        let backlog = lock(&self.committed).index.pending;
+        let mut gone = Vec::new();
+        lock(&self.recent).apply(delta.steps, delta.spare, backlog, &mut gone);
+        self.gone.leave(gone.into_iter().map(|spec| (1, Box::new(spec) as _)));
     }
 
     /// Gives up what is in memory: the next transaction reads it anew first.
