@@ -99,28 +99,31 @@ impl Inner {
     }
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
-    pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
+    pub(crate) fn take_over(&self, delta: &Delta) -> Result<()> {
         let before = lock(&self.committed).index.slots.clone();
         let view = View::new(&self.db, before.after(&delta.slots))?;
         let mut rows = Snapshot::first(Arc::clone(&view), &self.stats, &self.specs);
-        let shown = Index::read_shown(&before, &delta, &mut rows)?;
-        {
-            let mut committed = lock(&self.committed);
-            committed.index.apply(&delta);
-            committed.index.join(shown);
-            committed.view = Arc::clone(&view);
-            // Under the lock: whoever has seen a commit in one of them sees it in the other.
-            *lock(&self.view) = view;
-        }
-        let mut gone = Vec::new();
-        if delta.slots.is_empty() {
-            lock(&self.recent).apply(delta.steps, delta.spare, &mut gone);
-        } else {
+        let shown = Index::read_shown(&before, delta, &mut rows)?;
+        let mut committed = lock(&self.committed);
+        committed.index.apply(delta);
+        committed.index.join(shown);
+        committed.view = Arc::clone(&view);
+        // Under the lock: whoever has seen a commit in one of them sees it in the other.
+        *lock(&self.view) = view;
+        Ok(())
+    }
+
+    /// Remembers what a committed transaction moved: nobody waits for that.
+    pub(crate) fn remember(&self, delta: Delta) {
+        if !delta.slots.is_empty() {
             // What went away may come back another.
             lock(&self.recent).clear();
+            return;
         }
-        self.gone.leave(gone);
-        Ok(())
+        let backlog = lock(&self.committed).index.pending;
+        let mut gone = Vec::new();
+        lock(&self.recent).apply(delta.steps, delta.spare, backlog, &mut gone);
+        self.gone.leave(gone.into_iter().map(|spec| (1, Box::new(spec) as _)));
     }
 
     /// Gives up what is in memory: the next transaction reads it anew first.

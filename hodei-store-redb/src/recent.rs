@@ -1,6 +1,7 @@
 //! What was submitted or claimed lately, so that claiming and settling it soon reads and decodes nothing.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use hodei_core::JobId;
@@ -54,9 +55,17 @@ impl Recent {
     }
 
     /// Takes over how jobs moved, and the room that a transaction did not need. Puts specs that nobody else has into
-    /// `gone`.
+    /// `gone`. New jobs are not kept where more are pending than have room here: those that came first go first, and
+    /// these would be forgotten before it is their turn.
     #[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
-    pub(crate) fn apply(&mut self, steps: Vec<Box<Step>>, spare: Spare, gone: &mut Vec<Arc<JobSpec>>) {
+    pub(crate) fn apply(
+        &mut self,
+        steps: Vec<Box<Step>>,
+        spare: Spare,
+        pending: u64,
+        gone: &mut Vec<Arc<JobSpec>>,
+    ) {
+        let keeps_new = pending <= self.born.most as u64;
         self.spare.0.extend(spare.0);
         for mut step in steps {
             let (id, was_leased) =
@@ -64,7 +73,7 @@ impl Recent {
             let place = if step.head.job.lease.is_some() {
                 step.forget_work();
                 &mut self.held
-            } else if step.was.is_none() && step.head.is_newborn() {
+            } else if keeps_new && step.was.is_none() && step.head.is_newborn() {
                 self.know(&step.head.job.spec);
                 &mut self.born
             } else {
@@ -175,31 +184,57 @@ impl Specs {
     }
 }
 
-/// How many specs wait at most to be cleared away.
-const GONE_MAX: usize = 8_192;
+/// For how many items things wait at most to be cleared away.
+const GONE_MAX: usize = 16_384;
 
-/// Specs that nobody needs any more. A large one is a dozen pieces of memory, and the writer is who everybody waits for:
-/// callers clear them away while they wait for their commit, each about as many as it brings.
-#[derive(Debug, Default)]
-pub(crate) struct Gone(Mutex<Vec<Arc<JobSpec>>>);
+/// What nobody needs any more, with how many items it is.
+type Leftover = (usize, Box<dyn Send>);
+
+/// What commits have left over: specs, and the jobs of calls that were answered. A job is a dozen pieces of memory, and
+/// the writer is who everybody waits for: callers clear away while they wait for their commit, each about as much as it
+/// brings, and the writer does when nobody comes.
+#[derive(Default)]
+pub(crate) struct Gone(Mutex<(usize, Vec<Leftover>)>);
+
+impl fmt::Debug for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gone").finish_non_exhaustive()
+    }
+}
 
 impl Gone {
-    /// Leaves specs to whoever comes next; those for which there is no room are cleared away at once.
-    pub(crate) fn leave(&self, mut specs: Vec<Arc<JobSpec>>) {
-        let room = GONE_MAX.saturating_sub(lock(&self.0).len());
-        specs.truncate(room);
-        lock(&self.0).append(&mut specs);
+    /// Leaves things to whoever comes next; those for which there is no room are cleared away at once.
+    pub(crate) fn leave(&self, things: impl Iterator<Item = Leftover>) {
+        let mut rest = Vec::new();
+        {
+            let mut left = lock(&self.0);
+            for thing in things {
+                if left.0.saturating_add(thing.0) <= GONE_MAX {
+                    left.0 += thing.0;
+                    left.1.push(thing);
+                } else {
+                    rest.push(thing);
+                }
+            }
+        }
+        // Outside of the lock.
+        drop(rest);
     }
 
-    /// Clears away what a caller of so many items should.
+    /// Clears away what a caller of so many items should: twice as many, and a last one that may be large.
     pub(crate) fn clear_away(&self, items: usize) {
-        let specs = {
-            let mut left = lock(&self.0);
-            let from = left.len().saturating_sub(items.saturating_mul(2));
-            left.split_off(from)
-        };
-        // Outside of the lock.
-        drop(specs);
+        let (mut cleared, wanted) = (0, items.saturating_mul(2));
+        while cleared < wanted {
+            let thing = {
+                let mut left = lock(&self.0);
+                let thing = left.1.pop();
+                left.0 -= thing.as_ref().map_or(0, |(items, _)| *items);
+                thing
+            };
+            let Some((items, thing)) = thing else { return };
+            cleared += items.max(1);
+            drop(thing);
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = L
 pub(crate) struct Index {
     /// By tenant.
     pub(crate) counts: BTreeMap<Tenant, Counts>,
+    /// How many jobs are pending, of all tenants.
+    pub(crate) pending: u64,
     /// Where pending jobs wait.
     pub(crate) lanes: HashMap<Lane, LaneState, IdState>,
     /// Pending jobs whose time has not come, with their lanes.
@@ -173,6 +175,7 @@ impl Index {
     pub(crate) fn apply(&mut self, delta: &Delta) {
         for (tenant, change) in &delta.counts {
             let counts = self.counts_with(tenant, change);
+            self.pending = add(self.pending, change[State::Pending as usize]);
             if counts.total() == 0 {
                 self.counts.remove(tenant);
             } else {
@@ -332,6 +335,7 @@ impl Index {
         let mut index = Self::default();
         rows.scan(Tab::Counts, Span::ALL, |_, row| {
             let (tenant, counts) = codec::counts(row)?;
+            index.pending += counts.of(State::Pending);
             index.counts.insert(tenant, counts);
             Ok(true)
         })?;
