@@ -183,7 +183,11 @@ impl Sender for Ring<Event> {
 impl Receiver for Subscriber<Event> {
     async fn hear(&mut self, many: bool, heard: &mut Heard) {
         if many {
-            self.recv_batch(usize::MAX).await.expect("nothing is missed").iter().for_each(|event| heard.hear(event));
+            self.recv_batch(usize::MAX)
+                .await
+                .expect("nothing is missed")
+                .iter()
+                .for_each(|event| heard.hear(event));
         } else {
             heard.hear(&self.recv().await.expect("nothing is missed"));
         }

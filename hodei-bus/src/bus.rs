@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use hodei_core::{Error, ErrorKind, Result};
 use crate::mailbox::{Mailbox, Taken};
 use crate::ring::{self, How, Offered, Ring, Waiting};
 use crate::subscriber::Subscriber;
+use crate::sync;
 use crate::topic::{Slot, Topics};
 
 /// An event bus within one process. Cloning shares it.
@@ -27,7 +29,7 @@ pub struct Bus(Arc<Shared>);
 pub(crate) struct Shared {
     ring: Ring<Event>,
     /// Publishers that wait for a reader of the ring or of a mailbox.
-    room: Arc<Waiting>,
+    room: sync::Arc<Waiting>,
     /// How many mailboxes there are: without any, publishers lock the ring alone.
     boxes: AtomicUsize,
     /// A std mutex over all mailboxes, held for a batch: it keeps the order of each publisher.
@@ -41,6 +43,8 @@ struct Office {
     topics: Topics,
     /// Which event of the batch under way goes to whom; kept for its memory.
     routes: Vec<(usize, Slot)>,
+    /// Whom it wakes; kept for its memory.
+    woken: Vec<Waker>,
     /// Who was full last.
     full: Option<Slot>,
     missed: u64,
@@ -92,9 +96,9 @@ impl Bus {
     /// Makes a bus whose ring holds so many events, of 64 bytes each. Memory is taken as it is filled, and kept.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        let room = Arc::new(Waiting::default());
+        let room = sync::Arc::new(Waiting::default());
         Self(Arc::new(Shared {
-            ring: Ring::with_room(capacity, Arc::clone(&room)),
+            ring: Ring::with_room(capacity, sync::Arc::clone(&room)),
             room,
             boxes: AtomicUsize::new(0),
             post: Mutex::default(),
@@ -146,6 +150,14 @@ impl Bus {
         self.0.waited(waited);
     }
 
+    /// Wakes every subscriber, for something that is not on the bus.
+    #[cfg(feature = "nats")]
+    pub(crate) fn rouse(&self) {
+        self.0.ring.shared().rouse();
+        let mailboxes: Vec<Arc<Mailbox>> = self.0.post().topics.mailboxes().map(Arc::clone).collect();
+        mailboxes.iter().for_each(|mailbox| mailbox.rouse());
+    }
+
     /// Says whether some subscriber asks for a queue.
     pub(crate) fn filters_queues(&self) -> bool {
         self.0.boxes.load(Ordering::Acquire) != 0 && self.0.post().topics.filters_queues()
@@ -174,13 +186,14 @@ impl Shared {
             return Offered { taken: 0, fails };
         }
         // The ring may take less; who it takes is known under its lock, before the events go there.
-        let mut woken = Vec::new();
+        let mut woken = std::mem::take(&mut post.woken);
         let offered = self.ring.shared().offer(wanted, how, |taken| {
             post.deliver(source, taken, &mut woken);
             events(taken)
         });
-        drop(post);
-        woken.into_iter().for_each(std::task::Waker::wake);
+        // Under the lock of the mailboxes, but not under that of the ring.
+        woken.drain(..).for_each(Waker::wake);
+        post.woken = woken;
         offered
     }
 
@@ -272,7 +285,7 @@ impl Office {
     }
 
     /// Brings the first `n` events to those who want them.
-    fn deliver<P: Post>(&mut self, source: &[P], n: usize, woken: &mut Vec<std::task::Waker>) {
+    fn deliver<P: Post>(&mut self, source: &[P], n: usize, woken: &mut Vec<Waker>) {
         for (index, slot) in self.routes.iter().take_while(|(index, _)| *index < n) {
             if let Some(topic) = self.topics.get_mut(*slot) {
                 let (missed, waker) = topic.mailbox.push(source[*index].event());

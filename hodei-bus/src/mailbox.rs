@@ -99,12 +99,17 @@ impl Mailbox {
         let events = into[from..].iter().filter(|delivery| matches!(delivery, Delivery::Event(_))).count();
         inside.events -= events;
         inside.stats.delivered += events as u64;
-        inside.sleeper = if count == 0 { waker.cloned() } else { None };
+        let sleeper = if count == 0 { waker.cloned() } else { None };
+        let old = std::mem::replace(&mut inside.sleeper, sleeper);
         let blocks = self.room_is_asked_for();
         // In steps: each one lets publishers that wait run for a while.
         let line = self.capacity - (self.capacity / 4).max(1);
         let freed = blocks && events > 0 && (inside.events == 0 || before > line && inside.events <= line);
-        Taken { count, events, freed, over: count == 0 && (inside.closed || inside.cut_off) }
+        let over = count == 0 && (inside.closed || inside.cut_off);
+        drop(inside);
+        // Outside the lock: with the last waker of a task goes the task, whatever it holds.
+        drop(old);
+        Taken { count, events, freed, over }
     }
 
     fn room_is_asked_for(&self) -> bool {
@@ -118,6 +123,13 @@ impl Mailbox {
             inside.closed = true;
             inside.sleeper.take()
         };
+        sleeper.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes whoever sleeps, for no delivery.
+    #[cfg(feature = "nats")]
+    pub(crate) fn rouse(&self) {
+        let sleeper = self.inside().sleeper.take();
         sleeper.into_iter().for_each(Waker::wake);
     }
 

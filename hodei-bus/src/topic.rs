@@ -88,6 +88,12 @@ impl Topics {
         self.naming_queues > 0
     }
 
+    /// Returns every mailbox.
+    #[cfg(feature = "nats")]
+    pub(crate) fn mailboxes(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
+        self.boxes.iter().flatten().map(|topic| &topic.mailbox)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.boxes.len() - self.free.len()
     }

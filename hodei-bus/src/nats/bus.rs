@@ -6,7 +6,7 @@ use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use async_nats::jetstream::context::Context;
+use async_nats::jetstream::context::{Context, ContextBuilder};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_trait::async_trait;
 use hodei_core::bus::{
@@ -109,20 +109,23 @@ impl NatsBus {
     /// `Unavailable` when there is no server or it refuses.
     pub async fn connect(url: &str, options: NatsOptions) -> Result<Self> {
         let away = |error: async_nats::Error| {
-            Error::new(ErrorKind::Unavailable, "nats.connect").with("stream", &options.stream).source_error(error)
+            Error::new(ErrorKind::Unavailable, "nats.connect")
+                .with("stream", &options.stream)
+                .source_error(error)
         };
         let reconnect = |attempts: usize| {
             let doubled = Duration::from_millis(10).saturating_mul(1 << attempts.min(6));
             doubled.min(RECONNECT_MAX)
         };
         let client = ConnectOptions::new().reconnect_delay_callback(reconnect).connect(url).await;
-        let mut context = async_nats::jetstream::new(client.map_err(|error| away(error.into()))?);
-        context.set_timeout(REQUEST);
+        let client = client.map_err(|error| away(error.into()))?;
+        // As unique as the subjects on which it receives replies.
+        let publisher = client.new_inbox();
+        let context = ContextBuilder::new().timeout(REQUEST).ack_timeout(REQUEST).build(client);
         let start = open(&context, &options).await.map_err(away)?;
         let progress = Arc::new(Progress::default());
         progress.place.store(start, Ordering::Relaxed);
         let (outbox, local) = (Outbox::new(options.capacity), Bus::new());
-        let publisher = async_nats::Client::new_inbox(context.client_ref());
         let subject = format!("{}.events", options.stream);
         let send = Arc::clone(&outbox).send(context.clone(), subject, publisher);
         let inbox = Inbox {
@@ -155,7 +158,9 @@ impl NatsBus {
         let empty = self.outbox.room.until(|| (self.outbox.counts().1 == 0).then_some(()));
         match tokio::time::timeout(wait, empty).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "nats.flush").with("unsent", self.outbox.counts().1)),
+            Err(_) => {
+                Err(Error::new(ErrorKind::Timeout, "nats.flush").with("unsent", self.outbox.counts().1))
+            }
         }
     }
 

@@ -94,17 +94,19 @@ impl Inbox {
     async fn read_on(&mut self) -> Result<(), async_nats::Error> {
         let stream = self.context.get_stream(&self.stream).await?;
         let place = self.progress.place.load(Ordering::Relaxed);
-        let (first, last) = (stream.cached_info().state.first_sequence, stream.cached_info().state.last_sequence);
+        let (first, last) =
+            (stream.cached_info().state.first_sequence, stream.cached_info().state.last_sequence);
         if last < place {
             // Another stream of that name: what it has is all new.
             self.skip_to(0);
-            self.progress.missed.fetch_add(1, Ordering::Release);
+            self.miss(1);
         } else if first > place + 1 {
             self.skip_to(first - 1);
         }
         let start_sequence = self.progress.place.load(Ordering::Relaxed) + 1;
         let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence };
-        let consumer = stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
+        let consumer =
+            stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
         let mut messages = consumer.messages().await?;
         while let Ok(Some(message)) = tokio::time::timeout(SILENCE, messages.next()).await {
             let message = message?;
@@ -125,21 +127,27 @@ impl Inbox {
     /// Goes on behind messages that the stream no longer keeps.
     fn skip_to(&self, place: u64) {
         let before = self.progress.place.swap(place, Ordering::Release);
-        self.progress.missed.fetch_add(place.saturating_sub(before), Ordering::Release);
+        self.miss(place.saturating_sub(before));
+    }
+
+    /// Tells every subscriber of a gap.
+    fn miss(&self, count: u64) {
+        if count > 0 {
+            self.progress.missed.fetch_add(count, Ordering::Release);
+            self.bus.rouse();
+        }
     }
 
     async fn take_in(&mut self, payload: &[u8]) {
         let Ok(mut message) = serde_json::from_slice::<Message>(payload) else {
             // Not ours, or of a version that knows more: told as a gap.
-            self.progress.missed.fetch_add(1, Ordering::Release);
+            self.miss(1);
             return;
         };
         if !self.known.message(&message) {
             return;
         }
-        if message.missed > 0 {
-            self.progress.missed.fetch_add(message.missed, Ordering::Release);
-        }
+        self.miss(message.missed);
         message.events.retain(|sent| self.known.event(sent));
         self.bus.relay(&message.events).await;
     }

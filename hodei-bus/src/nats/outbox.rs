@@ -115,7 +115,8 @@ impl Outbox {
                 continue;
             };
             let payload = serde_json::to_vec(&message).expect("names and numbers can be written");
-            let publish = PublishMessage::build().message_id(format!("{publisher}-{number}")).payload(payload.into());
+            let publish =
+                PublishMessage::build().message_id(format!("{publisher}-{number}")).payload(payload.into());
             while !acknowledged(&context, &subject, publish.clone()).await {
                 tokio::time::sleep(AGAIN).await;
             }

@@ -11,9 +11,9 @@ use super::shared::How;
 use super::{Missed, Ring, Subscriber};
 
 #[cfg(hodei_loom)]
-use loom::thread;
+use loom::{sync::Condvar, sync::Mutex, thread};
 #[cfg(hodei_shuttle)]
-use shuttle::thread;
+use shuttle::{sync::Condvar, sync::Mutex, thread};
 
 #[cfg(hodei_loom)]
 fn check(model: impl Fn() + Send + Sync + 'static) {
@@ -27,12 +27,27 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     shuttle::check_random(model, 1_000);
 }
 
-/// Wakes a thread of the model.
-struct Unpark(thread::Thread);
+/// What a thread of the model sleeps on.
+#[derive(Default)]
+struct Signal {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
 
-impl Wake for Unpark {
+impl Signal {
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.changed.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+impl Wake for Signal {
     fn wake(self: std::sync::Arc<Self>) {
-        self.0.unpark();
+        *self.rung.lock().unwrap() = true;
+        self.changed.notify_one();
     }
 }
 
@@ -42,7 +57,8 @@ fn options(overflow: Overflow, capacity: usize) -> SubscribeOptions {
 
 /// Waits for events and takes those that lie together.
 fn recv(subscriber: &mut Subscriber<u64>) -> Result<Vec<u64>, Missed> {
-    let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+    let signal = std::sync::Arc::new(Signal::default());
+    let waker = Waker::from(std::sync::Arc::clone(&signal));
     let mut context = Context::from_waker(&waker);
     loop {
         match subscriber.poll_ready(&mut context) {
@@ -53,18 +69,19 @@ fn recv(subscriber: &mut Subscriber<u64>) -> Result<Vec<u64>, Missed> {
                     .unwrap_or_default());
             }
             Poll::Ready(Err(missed)) => return Err(missed),
-            Poll::Pending => thread::park(),
+            Poll::Pending => signal.wait(),
         }
     }
 }
 
 /// Publishes, waiting for room.
 fn publish(ring: &Ring<u64>, event: u64) {
-    let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+    let signal = std::sync::Arc::new(Signal::default());
+    let waker = Waker::from(std::sync::Arc::clone(&signal));
     let mut context = Context::from_waker(&waker);
     let mut publishing = std::pin::pin!(ring.publish(event));
     while publishing.as_mut().poll(&mut context).is_pending() {
-        thread::park();
+        signal.wait();
     }
 }
 
@@ -104,7 +121,7 @@ fn two_publishers_and_two_readers_agree_on_one_order() {
             let ring = ring.clone();
             thread::spawn(move || ring.try_publish(event).unwrap())
         });
-        publishers.map(|publisher| publisher.join().unwrap());
+        publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
         let heard = readers.each_mut().map(|reader| recv(reader).unwrap());
         assert_eq!(heard[0], heard[1]);
         assert_eq!(heard[0].iter().sum::<u64>(), 30);

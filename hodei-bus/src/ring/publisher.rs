@@ -1,5 +1,7 @@
 //! Publishing into a ring.
 
+use std::time::Duration;
+
 use hodei_core::bus::SubscribeOptions;
 
 use super::shared::{How, Shared};
@@ -62,8 +64,7 @@ impl<T: Send + Sync> Ring<T> {
     /// Subscribes from now on. A capacity above that of the ring is lowered to it.
     #[must_use]
     pub fn subscribe(&self, options: SubscribeOptions) -> Subscriber<T> {
-        let (member, reader) = self.shared().join(options.overflow, options.capacity);
-        Subscriber::new(Arc::clone(&self.0.0), member, reader)
+        Subscriber::new(Arc::clone(&self.0.0), &options)
     }
 
     /// Publishes an event if every subscriber that blocks has room for it.
@@ -88,6 +89,28 @@ impl<T: Send + Sync> Ring<T> {
     /// Cancel safe: when dropped, the event was not published.
     pub async fn publish(&self, event: T) -> Result<(), Full<T>> {
         let mut event = Some(event);
+        self.publish_taken(&mut event).await;
+        event.map_or(Ok(()), |event| Err(Full(event)))
+    }
+
+    /// As [`Ring::publish`], but waits no longer than `wait`. Needs a tokio runtime that has timers.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], with the event, when there is no room in time, or a subscriber of the policy `Fail` has none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: when dropped, the event was not published.
+    pub async fn publish_timeout(&self, event: T, wait: Duration) -> Result<(), Full<T>> {
+        let mut event = Some(event);
+        // Whether it was published in time is seen by whether it is still here.
+        let _ = tokio::time::timeout(wait, self.publish_taken(&mut event)).await;
+        event.map_or(Ok(()), |event| Err(Full(event)))
+    }
+
+    /// Takes the event out when it is published; leaves it there when somebody makes publishers fail.
+    async fn publish_taken(&self, event: &mut Option<T>) {
         let ring = self.shared();
         let attempt = || {
             let offered = ring.offer(1, How::Part, |_| event.take().into_iter());
@@ -95,7 +118,6 @@ impl<T: Send + Sync> Ring<T> {
         };
         let ((), waited) = ring.room.until(attempt).await;
         waited.into_iter().for_each(|time| ring.waited(time));
-        event.map_or(Ok(()), |event| Err(Full(event)))
     }
 
     /// Publishes as many events of an iterator as there is room for, and returns how many. The rest stays in it.

@@ -1,11 +1,12 @@
 //! What publishers and subscribers of a ring share.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use hodei_core::bus::{Overflow, SubscriptionStats};
 
-use super::waiting::Waiting;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Padded, lock};
+use super::waiting::{AT_ONCE, Ticket, Waiting};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Padded, lock};
 use crate::sys::{Reader, Shelved, Writer};
 
 /// The most events of a page, and the fewest.
@@ -23,8 +24,6 @@ pub(crate) struct Shared<T> {
     line: Padded<Mutex<Line<T>>>,
     /// Where readers find the pages: page n at n modulo their number. Held for the copy of a pointer.
     shelf: Box<[Mutex<Option<Shelved<T>>>]>,
-    /// Subscribers that have read everything.
-    pub(crate) sleepers: Waiting,
     /// Publishers that wait for room.
     pub(crate) room: Arc<Waiting>,
     closed: AtomicBool,
@@ -45,6 +44,10 @@ struct Line<T> {
     limit: u64,
     members: Vec<Arc<Member>>,
     spares: Vec<Shelved<T>>,
+    /// Subscribers that have read everything. Under the lock of the publishers: whoever falls asleep here has seen what was
+    /// published before, and is seen by whoever publishes next.
+    sleepers: Vec<(Ticket, Waker)>,
+    tickets: u64,
     /// What subscribers that are gone had taken and missed.
     gone: (u64, u64),
 }
@@ -130,13 +133,14 @@ impl<T> Shared<T> {
             limit: u64::MAX,
             members: Vec::new(),
             spares: Vec::new(),
+            sleepers: Vec::new(),
+            tickets: 0,
             gone: (0, 0),
         };
         Self {
             head: Padded(AtomicU64::new(0)),
             line: Padded(Mutex::new(line)),
             shelf,
-            sleepers: Waiting::default(),
             room,
             closed: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
@@ -162,7 +166,7 @@ impl<T> Shared<T> {
     /// No event will come any more; whoever sleeps learns it.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.sleepers.wake();
+        self.wake(lock(&self.line));
     }
 
     /// Publishes as many of `wanted` events as there is room for, from an iterator that is made when that is known.
@@ -187,9 +191,63 @@ impl<T> Shared<T> {
             return Offered { taken: room, fails: false };
         }
         self.write(&mut line, room, &mut events(room));
-        drop(line);
-        self.sleepers.wake();
+        if !line.sleepers.is_empty() {
+            self.wake(line);
+        }
         Offered { taken: room, fails: false }
+    }
+
+    /// Puts a subscriber down to be woken, or its newer waker. It must look once more before it sleeps.
+    pub(crate) fn sleep(&self, ticket: Ticket, waker: &Waker) {
+        let mut line = lock(&self.line);
+        let place = line.sleepers.iter().position(|(known, _)| *known == ticket);
+        let old = match place.map(|place| &mut line.sleepers[place].1) {
+            Some(known) if known.will_wake(waker) => None,
+            Some(known) => Some(std::mem::replace(known, waker.clone())),
+            None => {
+                line.sleepers.push((ticket, waker.clone()));
+                None
+            }
+        };
+        drop(line);
+        // Outside: with the last waker of a task goes the task, and it may hold a subscriber.
+        drop(old);
+    }
+
+    /// Wakes whoever sleeps, for no event of the ring.
+    #[cfg(feature = "nats")]
+    pub(crate) fn rouse(&self) {
+        self.wake(lock(&self.line));
+    }
+
+    /// Takes a sleeper off, if it is still there.
+    pub(crate) fn stay_awake(&self, ticket: Ticket) {
+        let mut line = lock(&self.line);
+        let place = line.sleepers.iter().position(|(known, _)| *known == ticket);
+        let waker = place.map(|place| line.sleepers.swap_remove(place));
+        drop(line);
+        drop(waker);
+    }
+
+    /// Wakes whoever sleeps. No waker is called under the lock.
+    #[cold]
+    fn wake<'a>(&'a self, mut line: MutexGuard<'a, Line<T>>) {
+        let mut woken: [Option<Waker>; AT_ONCE] = [const { None }; AT_ONCE];
+        // Who falls asleep meanwhile has seen what was published.
+        let mut left = line.sleepers.len();
+        while left > 0 {
+            let n = left.min(AT_ONCE).min(line.sleepers.len());
+            for (slot, (_, waker)) in woken.iter_mut().zip(line.sleepers.drain(..n)) {
+                *slot = Some(waker);
+            }
+            drop(line);
+            woken.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+            left = if n == 0 { 0 } else { left - n };
+            if left == 0 {
+                return;
+            }
+            line = lock(&self.line);
+        }
     }
 
     /// Writes events, page by page.
@@ -246,8 +304,9 @@ impl<T> Shared<T> {
     }
 
     /// Subscribes from the next event on.
-    pub(crate) fn join(&self, overflow: Overflow, capacity: usize) -> (Arc<Member>, Reader<T>) {
+    pub(crate) fn join(&self, overflow: Overflow, capacity: usize) -> (Arc<Member>, Ticket, Reader<T>) {
         let mut line = lock(&self.line);
+        line.tickets += 1;
         let start = line.head;
         let member = Arc::new(Member {
             overflow,
@@ -259,7 +318,7 @@ impl<T> Shared<T> {
         });
         line.members.push(Arc::clone(&member));
         line.measure();
-        (member, line.writer.end())
+        (member, Ticket(line.tickets), line.writer.end())
     }
 
     /// Lets publishers forget a subscriber.

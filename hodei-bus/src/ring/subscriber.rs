@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::ops::Deref;
 use std::task::{Context, Poll};
 
-use hodei_core::bus::{Overflow, SubscriptionStats};
+use hodei_core::bus::{Overflow, SubscribeOptions, SubscriptionStats};
 
 use super::shared::{Member, Seat, Shared};
 use super::waiting::Ticket;
@@ -36,6 +36,7 @@ pub struct Subscriber<T: Send + Sync> {
     cut: Option<Cut>,
     ticket: Ticket,
     asleep: bool,
+    yields: usize,
 }
 
 /// The events kept for a subscriber that was too slow end here.
@@ -62,10 +63,10 @@ enum Look {
 }
 
 impl<T: Send + Sync> Subscriber<T> {
-    pub(crate) fn new(ring: Arc<Shared<T>>, member: Arc<Member>, reader: Reader<T>) -> Self {
+    pub(crate) fn new(ring: Arc<Shared<T>>, options: &SubscribeOptions) -> Self {
+        let (member, ticket, reader) = ring.join(options.overflow, options.capacity);
         let pos = member.cursor.load(Ordering::Relaxed);
-        let ticket = ring.sleepers.ticket();
-        Self { ring, member, reader, pos, told: pos, cut: None, ticket, asleep: false }
+        Self { ring, member, reader, pos, told: pos, cut: None, ticket, asleep: false, yields: 0 }
     }
 
     /// Waits for events and lends up to `max` of those that lie together, at least one.
@@ -130,11 +131,26 @@ impl<T: Send + Sync> Subscriber<T> {
     /// As [`Subscriber::recv_batch`].
     pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Missed>> {
         let mut look = self.look();
+        let knob = super::SPINS.load(std::sync::atomic::Ordering::Relaxed);
+        let (pause, looks, yields) = (knob % 1_000, knob / 1_000 % 1_000, knob / 1_000_000);
+        let mut n = 0;
+        while matches!(look, Look::Empty) && n < looks {
+            (0..pause).for_each(|_| std::hint::spin_loop());
+            n += 1;
+            look = self.look();
+        }
+        if matches!(look, Look::Empty) && self.yields < yields {
+            self.yields += 1;
+            self.tell();
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.yields = 0;
         if matches!(look, Look::Empty) {
             self.tell();
             // Whoever is woken is taken off the list. Who finds something before stays on it: one wake-up too many costs less
             // than a lock for each that was needed.
-            self.ring.sleepers.enter(self.ticket, context.waker(), self.asleep);
+            self.ring.sleep(self.ticket, context.waker());
             self.asleep = true;
             look = self.look();
         }
@@ -152,12 +168,14 @@ impl<T: Send + Sync> Subscriber<T> {
         self.member.stats(self.ring.head())
     }
 
+    #[inline]
     fn batch(&mut self, max: usize) -> Batch<'_, T> {
         let len = self.available().min(max.max(1));
         Batch { of: self, len }
     }
 
     /// How many events lie ready to be read, without a look at anything shared.
+    #[inline]
     fn available(&self) -> usize {
         let ready = self.reader.ready();
         match self.cut {
@@ -166,6 +184,7 @@ impl<T: Send + Sync> Subscriber<T> {
         }
     }
 
+    #[inline]
     fn advance(&mut self, by: usize) {
         self.reader.advance(by);
         self.pos += by as u64;
@@ -290,7 +309,7 @@ impl<T: Send + Sync> Subscriber<T> {
 impl<T: Send + Sync> Drop for Subscriber<T> {
     fn drop(&mut self) {
         if self.asleep {
-            self.ring.sleepers.leave(self.ticket);
+            self.ring.stay_awake(self.ticket);
         }
         // Counted by whoever removes it.
         self.member.cursor.store(self.pos, Ordering::Release);
@@ -308,12 +327,14 @@ impl<T: Send + Sync> Batch<'_, T> {
 impl<T: Send + Sync> Deref for Batch<'_, T> {
     type Target = [T];
 
+    #[inline]
     fn deref(&self) -> &[T] {
         &self.of.reader.window()[..self.len]
     }
 }
 
 impl<T: Send + Sync> Drop for Batch<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         self.of.advance(self.len);
     }

@@ -1,4 +1,4 @@
-//! Tasks that sleep until something happens.
+//! Publishers that sleep until there is room.
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, lock};
 
 /// How many are woken between two holds of the lock.
-const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: usize = 32;
 
 /// Names one sleeper of a [`Waiting`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket(pub(crate) u64);
 
 /// Tasks that sleep, and how many they are: whoever might wake them looks at one number when there is none.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// Makes a name for somebody who may sleep here.
-    pub(crate) fn ticket(&self) -> Ticket {
+    fn ticket(&self) -> Ticket {
         Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -40,7 +40,7 @@ impl Waiting {
         let since = Instant::now();
         let place = Place { of: self, ticket: self.ticket() };
         let done = poll_fn(|context| {
-            place.of.enter(place.ticket, context.waker(), true);
+            place.of.enter(place.ticket, context.waker());
             attempt().map_or(Poll::Pending, Poll::Ready)
         });
         (done.await, Some(since.elapsed()))
@@ -48,23 +48,29 @@ impl Waiting {
 
     /// Puts a sleeper down, or its newer waker. It must look once more before it sleeps: what happened before this call is
     /// visible after it, and what happens later wakes it.
-    ///
-    /// `again` says that it may be on the list already.
-    pub(crate) fn enter(&self, ticket: Ticket, waker: &Waker, again: bool) {
-        {
+    fn enter(&self, ticket: Ticket, waker: &Waker) {
+        let old = {
             let mut list = lock(&self.list);
-            match list.iter_mut().rev().find(|(known, _)| again && *known == ticket) {
-                Some((_, known)) => known.clone_from(waker),
-                None => list.push((ticket, waker.clone())),
-            }
+            let place = list.iter().position(|(known, _)| *known == ticket);
+            let old = match place.map(|place| &mut list[place].1) {
+                Some(known) if known.will_wake(waker) => None,
+                Some(known) => Some(std::mem::replace(known, waker.clone())),
+                None => {
+                    list.push((ticket, waker.clone()));
+                    None
+                }
+            };
             self.counted(list.len());
-        }
+            old
+        };
+        // Outside the lock: with the last waker of a task goes the task, whatever it holds.
+        drop(old);
         // Pairs with the fence of `wake`.
         fence(Ordering::SeqCst);
     }
 
     /// Takes a sleeper off, if it is still there.
-    pub(crate) fn leave(&self, ticket: Ticket) {
+    fn leave(&self, ticket: Ticket) {
         let waker = {
             let mut list = lock(&self.list);
             let place = list.iter().rposition(|(known, _)| *known == ticket);

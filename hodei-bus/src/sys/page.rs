@@ -85,6 +85,7 @@ impl<T> Writer<T> {
     /// Moves values into the slots that are left and publishes them; the rest stays in the iterator.
     ///
     /// A panic of the iterator publishes what it gave before.
+    #[inline]
     pub(crate) fn extend(&mut self, values: &mut impl Iterator<Item = T>) -> usize {
         let Self { page, filled } = self;
         let before = *filled;
@@ -103,11 +104,13 @@ impl<T> Writer<T> {
     }
 
     /// Says whether no slot is left.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.filled == self.page.slots.len()
     }
 
     /// Returns the number of the next slot in the sequence of the ring.
+    #[inline]
     pub(crate) fn head(&self) -> u64 {
         self.page.base + self.filled as u64
     }
@@ -130,6 +133,7 @@ struct Publish<'a> {
 }
 
 impl Drop for Publish<'_> {
+    #[inline]
     fn drop(&mut self) {
         // Release: whoever sees the length sees the values below it.
         self.len.store(*self.filled, Ordering::Release);
@@ -162,6 +166,7 @@ impl<T> Reader<T> {
     }
 
     /// Returns the values between the place and what is known to be published.
+    #[inline]
     pub(crate) fn window(&self) -> &[T] {
         #[cfg(hodei_loom)]
         self.page.witness[self.at..self.end].iter().for_each(|cell| cell.with(|_| ()));
@@ -173,6 +178,7 @@ impl<T> Reader<T> {
     }
 
     /// Learns how much is published now, and returns the number of the slot behind it.
+    #[inline]
     pub(crate) fn refresh(&mut self) -> u64 {
         // Acquire: pairs with the Release of the writer.
         let len = self.page.len.load(Ordering::Acquire);
@@ -181,17 +187,20 @@ impl<T> Reader<T> {
     }
 
     /// Returns how many values the window has.
+    #[inline]
     pub(crate) fn ready(&self) -> usize {
         self.end - self.at
     }
 
     /// Goes on behind values of the window.
+    #[inline]
     pub(crate) fn advance(&mut self, by: usize) {
         assert!(by <= self.ready(), "nobody reads ahead of the writer");
         self.at += by;
     }
 
     /// Says whether the whole page is known to be published.
+    #[inline]
     pub(crate) fn is_complete(&self) -> bool {
         self.end == self.page.slots.len()
     }

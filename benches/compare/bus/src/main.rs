@@ -1,6 +1,6 @@
 //! The ring beside the channels that one would use instead, in the same run: the eight cells of fan-out.
 //!
-//! `cargo run --release --manifest-path benches/compare/bus/Cargo.toml -- [--quick] [PEER]`
+//! `cargo run --release --manifest-path benches/compare/bus/Cargo.toml -- [--quick] [PEER] [--cell=N]`
 //!
 //! Every event has 64 bytes, reaches every subscriber, and is checked for order, count and sum. Async peers run on two
 //! workers of tokio; the others on threads that spin. A rate is the best of the rounds.
@@ -25,10 +25,14 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let quick = args.iter().any(|arg| arg == "--quick");
     let only = args.iter().find(|arg| !arg.starts_with("--"));
+    let cell = args.iter().find_map(|arg| arg.strip_prefix("--cell=")?.parse::<usize>().ok());
+    let cells = cell.map_or(&CELLS[..], |cell| &CELLS[cell..=cell]);
+    let spins = args.iter().find_map(|arg| arg.strip_prefix("--spins=")?.parse::<usize>().ok()).unwrap_or(0);
+    hodei_bus::ring::SPINS.store(spins, std::sync::atomic::Ordering::Relaxed);
     let size = if quick { Size { rounds: 3, events: 500_000 } } else { Size { rounds: 5, events: 1_000_000 } };
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only.as_str()));
     print!("{:<26}", "M events/s");
-    CELLS.iter().for_each(|cell| print!("{:>16}", cell.name()));
+    cells.iter().for_each(|cell| print!("{:>16}", cell.name()));
     println!();
     let rows: [(&str, fn(Cell, Size) -> f64); 9] = [
         row::<OurRing>(),
@@ -43,12 +47,12 @@ fn main() {
     ];
     for (name, rate) in rows.into_iter().filter(|(name, _)| wanted(name)) {
         print!("{name:<26}");
-        for cell in CELLS {
-            print!("{:>16.1}", rate(cell, size) / 1e6);
+        for cell in cells {
+            print!("{:>16.1}", rate(*cell, size) / 1e6);
         }
         println!();
     }
-    if wanted("threads: rtrb") {
+    if wanted("threads: rtrb") && cell.is_none() {
         let [single, batches] = [1, BATCH].map(|batch| threads::rtrb(batch, size) / 1e6);
         println!("{:<26}{single:>16.1}{:>48}{batches:>16.1}", "threads: rtrb", "");
     }
