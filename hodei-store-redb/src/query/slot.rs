@@ -149,7 +149,7 @@ fn ended_places(
 }
 
 /// Reads the edges from the parents of a job that are kept.
-fn edges(rows: &mut Snapshot<'_>, job: &Job) -> Result<Vec<(JobId, bool)>> {
+pub(crate) fn edges(rows: &mut Snapshot<'_>, job: &Job) -> Result<Vec<(JobId, bool)>> {
     let mut edges = Vec::with_capacity(job.parents.len());
     for parent in job.parents.iter() {
         let edge = rows.read(Tab::Children, &key::child(parent.id, job.id), codec::edge)?;
