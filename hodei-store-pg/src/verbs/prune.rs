@@ -224,22 +224,13 @@ async fn remove(work: &mut Work, found: &[Uuid]) -> Result<Vec<(Tenant, JobId)>>
 /// twice.
 async fn forget_owners(work: &mut Work) -> Result<()> {
     work.inner().trip();
-    let dead: Vec<i32> = sqlx::query_scalar(
-        "SELECT no FROM hodei.owner WHERE expires_at <= $1 ORDER BY no LIMIT 1000 FOR UPDATE SKIP LOCKED",
+    sqlx::query(
+        "DELETE FROM hodei.owner WHERE no = ANY (ARRAY(
+             SELECT no FROM hodei.owner WHERE cleared AND expires_at <= $1 ORDER BY no LIMIT 1000
+             FOR UPDATE SKIP LOCKED
+         ))",
     )
     .bind(work.now.as_micros().saturating_sub(OWNER_KEPT))
-    .fetch_all(&mut *work.conn)
-    .await
-    .map_err(failed(OP))?;
-    if dead.is_empty() {
-        return Ok(());
-    }
-    work.inner().trip();
-    sqlx::query(
-        "DELETE FROM hodei.owner o WHERE o.no = ANY ($1)
-         AND NOT EXISTS (SELECT 1 FROM hodei.leased l WHERE l.holder = o.no)",
-    )
-    .bind(dead)
     .execute(&mut *work.conn)
     .await
     .map_err(failed(OP))?;
