@@ -199,10 +199,10 @@ impl Inner {
         op: &'static str,
         verb: &mut V,
     ) -> Result<(V::Reply, Vec<Change>)> {
-        let conn = self.begin(op, verb).await?;
+        let mut conn = self.begin(op, verb).await?;
         // Before anything is written, and not while a connection was waited for: others wait for what is entered.
         let ticket = self.teller.begin();
-        let mut work = Work::new(Arc::clone(self), conn);
+        let mut work = Work::new(Arc::clone(self), &mut conn);
         let done = self
             .in_time(op, async {
                 let reply = verb.run(&mut work).await?;
@@ -213,11 +213,11 @@ impl Inner {
         let reply = match done {
             Ok(reply) => reply,
             Err(error) => {
-                self.roll_back(work.conn).await;
+                self.roll_back(conn).await;
                 return Err(error);
             }
         };
-        let (conn, segments, rows, readied) = (work.conn, work.segments, work.rows, work.readied);
+        let (segments, rows, readied) = (work.segments, work.rows, work.readied);
         self.commit(op, conn).await?;
         self.wrote(rows);
         let changes = self.committed(ticket, segments, readied).await;

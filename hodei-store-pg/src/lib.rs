@@ -32,6 +32,7 @@ mod tell;
 #[cfg(feature = "testkit")]
 mod testkit;
 mod verbs;
+mod within;
 mod work;
 
 /// Runs the example of the README.

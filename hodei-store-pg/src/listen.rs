@@ -17,7 +17,7 @@ use crate::inner::Inner;
 use crate::read::Place;
 
 /// The channel of all nodes.
-const CHANNEL: &str = "hodei";
+pub(crate) const CHANNEL: &str = "hodei";
 /// One announcement stands for all commits of so long: 5 ms.
 const COALESCED: Duration = Duration::from_millis(5);
 /// How often a node makes sure that it hears itself.
@@ -114,9 +114,7 @@ async fn fold(inner: &Inner) -> hodei_core::Result<()> {
     const OP: &str = "store.fold";
     let mut conn = inner.pools.reserved.acquire(OP).await?;
     inner.trip();
-    let folded = async {
-        sqlx::query("SELECT hodei.fold()").execute(&mut *conn).await.map_err(failed(OP))
-    };
+    let folded = async { sqlx::query("SELECT hodei.fold()").execute(&mut *conn).await.map_err(failed(OP)) };
     inner.in_time(OP, folded).await?;
     conn.clean();
     Ok(())

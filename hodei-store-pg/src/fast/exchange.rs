@@ -86,29 +86,34 @@ impl Inner {
         let mut done = loop {
             attempt += 1;
             match self.exchange_once(&exchange, &columns).await {
-                Err(error) if error.context("sqlstate") == Some(CHILDREN) => return self.long_way(exchange).await,
+                Err(error) if error.context("sqlstate") == Some(CHILDREN) => {
+                    return self.long_way(exchange).await;
+                }
                 Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
                     tokio::time::sleep(self.pause(attempt)).await;
                 }
                 done => break done?,
             }
         };
-        // What the server did not do: repetitions, and what comes too late. They change nothing, and the rules say what
-        // each of them is.
-        let left: Vec<usize> = (0..done.applied.len()).filter(|n| done.applied[*n] == Applied::NotFound).collect();
+        // What the server did not make are repetitions, and what comes too late: the rules say which. It has claimed nothing
+        // then, so that what is said of them is said before the claims.
+        let made = |n: &usize| done.applied[*n] == Applied::Done;
+        let left: Vec<usize> = (0..done.applied.len()).filter(|n| !made(n)).collect();
         if left.is_empty() {
             return Ok(done);
         }
         let transitions = left.iter().map(|n| exchange.transitions[*n].clone()).collect();
-        let rest = Exchange { owner: exchange.owner.clone(), transitions, picks: Vec::new() };
+        let rest = Exchange { transitions, ..exchange };
         match self.long_way(rest).await {
             Ok(told) => {
                 for (n, applied) in left.into_iter().zip(told.applied) {
                     done.applied[n] = applied;
                 }
                 done.changes.extend(told.changes);
+                (done.claimed, done.owner_lost, done.next_due) =
+                    (told.claimed, told.owner_lost, told.next_due);
             }
-            // The claims stand, so the call cannot fail; these are told again.
+            // What was made stands, so the call cannot fail; the others are told again.
             Err(_) => left.into_iter().for_each(|n| done.applied[n] = Applied::Unavailable),
         }
         Ok(done)
@@ -124,19 +129,20 @@ impl Inner {
             ChangeLog::TerminalOnly => 1,
             ChangeLog::Off => 2,
         };
-        let query = sqlx::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
-            .bind(exchange.owner.owner.name().as_str())
-            .bind(exchange.owner.incarnation.cast_signed())
-            .bind(self.node)
-            .bind(log)
-            .bind(&columns.ids)
-            .bind(&columns.epochs)
-            .bind(&columns.kinds)
-            .bind(&columns.rans)
-            .bind(&columns.ends)
-            .bind(lanes)
-            .bind(ranks)
-            .bind(numbers);
+        let query =
+            sqlx::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+                .bind(exchange.owner.owner.name().as_str())
+                .bind(exchange.owner.incarnation.cast_signed())
+                .bind(self.node)
+                .bind(log)
+                .bind(&columns.ids)
+                .bind(&columns.epochs)
+                .bind(&columns.kinds)
+                .bind(&columns.rans)
+                .bind(&columns.ends)
+                .bind(lanes)
+                .bind(ranks)
+                .bind(numbers);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
         let mut now = Timestamp::from_micros(0);

@@ -99,9 +99,8 @@ impl Inner {
             let same = column::<Uuid>(row, 2)?.as_bytes() == fingerprints[n].as_bytes();
             replies[n] = if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
         }
-        let change = |job: &&NewJob, reply: &Submitted| {
-            matches!(reply, Submitted::New(_)).then(|| born(job, now))
-        };
+        let change =
+            |job: &&NewJob, reply: &Submitted| matches!(reply, Submitted::New(_)).then(|| born(job, now));
         let stored: Stored =
             jobs.iter().zip(replies).map(|(job, reply)| (reply, change(job, &reply))).collect();
         let changes: Vec<Change> = stored.iter().filter_map(|(_, change)| change.clone()).collect();

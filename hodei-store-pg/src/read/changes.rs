@@ -58,7 +58,10 @@ impl Place {
 impl Inner {
     /// Reads what other processes have recorded after a place; of the end of the log only where it is. Says how far that
     /// is, and whether there may be more.
-    pub(crate) async fn foreign(self: &Arc<Self>, after: Option<Place>) -> Result<(Vec<Change>, Place, bool)> {
+    pub(crate) async fn foreign(
+        self: &Arc<Self>,
+        after: Option<Place>,
+    ) -> Result<(Vec<Change>, Place, bool)> {
         let Some(after) = after else {
             let end = Place::of(&self.changes_end().await?)?;
             return Ok((Vec::new(), end, false));

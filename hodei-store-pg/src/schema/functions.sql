@@ -670,8 +670,8 @@ END
 $$;
 
 -- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
--- job once. A row of `what` 1 is returned for each that was made; what it was that others were is for the caller to find
--- out. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
+-- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
+-- nothing is claimed then. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
 CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
     p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
@@ -684,6 +684,8 @@ DECLARE
     v_holder int4;
     v_limits int4[];
     v_meta hodei.exchanged;
+    v_made int8 := 0;
+    v_n int8;
 BEGIN
     IF cardinality(p_id) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
         -- All limits at once and in one order, so that nobody waits in a circle.
@@ -740,6 +742,8 @@ BEGIN
             t.eligible_at, t.deadline, v_now, t.started_at, NULL::int8, t.pipeline, NULL::bytea, NULL::text,
             NULL::uuid, NULL::bytea, h.pos, h.no
         FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
+        GET DIAGNOSTICS v_n = ROW_COUNT;
+        v_made := v_made + v_n;
         -- Asked for now, when nobody can add to them: whoever does has to hold the row that is gone.
         IF EXISTS (SELECT 1 FROM hodei.edge) AND EXISTS (
             SELECT 1 FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
@@ -775,11 +779,14 @@ BEGIN
             NULL::int8, NULL::int8, v_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid,
             NULL::bytea, h.pos, h.no
         FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
+        GET DIAGNOSTICS v_n = ROW_COUNT;
+        v_made := v_made + v_n;
     END IF;
     PERFORM hodei.promote(v_now);
     SELECT no INTO v_holder FROM hodei.owner
         WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
-    IF FOUND AND cardinality(p_lane) > 0 THEN
+    -- What was not made is looked at by the caller before anything is claimed.
+    IF FOUND AND v_made = cardinality(p_id) AND cardinality(p_lane) > 0 THEN
         RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n);
     END IF;
     v_meta.what := 0;

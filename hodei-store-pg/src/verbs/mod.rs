@@ -11,7 +11,7 @@ mod terms;
 
 pub(crate) use cancel::{Cancel, Redrive};
 pub(crate) use claim::{at, claimed, inputs_of, pipeline_of};
-pub(crate) use exchange::{ExchangeVerb, picks_of};
+pub(crate) use exchange::{ExchangeVerb, Settle, picks_of};
 pub(crate) use fire::Fire;
 pub(crate) use prune::Prune;
 pub(crate) use reap::Reap;

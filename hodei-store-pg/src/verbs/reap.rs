@@ -29,7 +29,7 @@ pub(crate) struct Reap {
 impl Verb for Reap {
     type Reply = Reaped;
 
-    async fn run(&mut self, work: &mut Work) -> Result<Reaped> {
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Reaped> {
         if !leads(work, &self.term).await? {
             return Ok(Reaped { term_lost: true, ..Reaped::default() });
         }
@@ -77,7 +77,7 @@ impl Verb for Reap {
 impl Reap {
     /// Finds what the dead hold, one more than the limit. Who is dead is marked so before, for good: a heartbeat that
     /// comes at this very moment is told that it is too late.
-    async fn held_by_the_dead(&self, work: &mut Work) -> Result<Vec<(JobId, i32)>> {
+    async fn held_by_the_dead(&self, work: &mut Work<'_>) -> Result<Vec<(JobId, i32)>> {
         work.inner().trip();
         let dead: Vec<i32> = sqlx::query_scalar(
             "UPDATE hodei.owner o SET expires_at = o.expires_at WHERE o.no = ANY (ARRAY(
@@ -112,7 +112,7 @@ impl Reap {
     }
 }
 
-async fn late(work: &mut Work, most: usize) -> Result<Vec<JobId>> {
+async fn late(work: &mut Work<'_>, most: usize) -> Result<Vec<JobId>> {
     work.inner().trip();
     let found: Vec<Uuid> = sqlx::query_scalar(
         "(SELECT id FROM hodei.ready WHERE deadline <= $1 ORDER BY deadline LIMIT $2)
