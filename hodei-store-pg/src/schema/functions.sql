@@ -13,7 +13,8 @@ END
 $$;
 
 -- Up to where the log is complete: the oldest transaction under way that may still write to it. Those that are known to be
--- in another database of the server cannot.
+-- in another database of the server cannot, nor can those of the vacuum and of the connections that nodes keep for their
+-- heartbeats.
 CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_snapshot pg_snapshot := pg_current_snapshot();
@@ -29,7 +30,8 @@ BEGIN
             SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
             WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock'
                 AND l.transactionid = x::xid
-                AND a.datid <> (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (a.datid <> (SELECT oid FROM pg_database WHERE datname = current_database())
+                    OR a.application_name = 'hodei reserved' OR a.backend_type = 'autovacuum worker')
         )
     );
 END
