@@ -104,18 +104,14 @@ impl Inner {
         }
         let transitions = left.iter().map(|n| exchange.transitions[*n].clone()).collect();
         let rest = Exchange { transitions, ..exchange };
-        match self.long_way(rest).await {
-            Ok(told) => {
-                for (n, applied) in left.into_iter().zip(told.applied) {
-                    done.applied[n] = applied;
-                }
-                done.changes.extend(told.changes);
-                (done.claimed, done.owner_lost, done.next_due) =
-                    (told.claimed, told.owner_lost, told.next_due);
-            }
-            // What was made stands, so the call cannot fail; the others are told again.
-            Err(_) => left.into_iter().for_each(|n| done.applied[n] = Applied::Unavailable),
+        // What was made stands and tells so when it is sent again.
+        let unknown = |error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
+        let told = self.long_way(rest).await.map_err(unknown)?;
+        for (n, applied) in left.into_iter().zip(told.applied) {
+            done.applied[n] = applied;
         }
+        done.changes.extend(told.changes);
+        (done.claimed, done.owner_lost, done.next_due) = (told.claimed, told.owner_lost, told.next_due);
         Ok(done)
     }
 
