@@ -74,7 +74,7 @@ impl<T: Send + Sync> Ring<T> {
     /// [`Full`], with the event.
     pub fn try_publish(&self, event: T) -> Result<(), Full<T>> {
         let mut event = Some(event);
-        self.shared().offer(1, How::Part, |_| event.take().into_iter());
+        self.shared().offer(1, How::Part, |_| std::iter::from_fn(|| event.take()));
         event.map_or(Ok(()), |event| Err(Full(event)))
     }
 
@@ -113,7 +113,7 @@ impl<T: Send + Sync> Ring<T> {
     async fn publish_taken(&self, event: &mut Option<T>) {
         let ring = self.shared();
         let attempt = || {
-            let offered = ring.offer(1, How::Part, |_| event.take().into_iter());
+            let offered = ring.offer(1, How::Part, |_| std::iter::from_fn(|| event.take()));
             (offered.taken == 1 || offered.fails).then_some(())
         };
         let ((), waited) = ring.room.until(attempt).await;

@@ -5,8 +5,6 @@
 //! Every event has 64 bytes, reaches every subscriber, and is checked for order, count and sum. Async peers run on two
 //! workers of tokio; the others on threads that spin. A rate is the best of the rounds.
 
-#![expect(clippy::print_stdout, reason = "a command line tool speaks on its standard output")]
-
 #[path = "../../../fanout.rs"]
 mod fanout;
 mod peers;
