@@ -6,7 +6,6 @@ use hodei_core::bus::SubscribeOptions;
 
 use super::shared::{How, Shared};
 use super::subscriber::Subscriber;
-use super::waiting::Waiting;
 use crate::sync::Arc;
 
 /// A ring of events that many publish and many read. Cloning shares it; subscribers drain what is there when the last
@@ -50,11 +49,7 @@ impl<T: Send + Sync> Ring<T> {
     /// Makes a ring that holds so many events. Memory is taken as it is filled, and kept.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self::with_room(capacity, Arc::new(Waiting::default()))
-    }
-
-    pub(crate) fn with_room(capacity: usize, room: Arc<Waiting>) -> Self {
-        Self(Arc::new(Handle(Arc::new(Shared::new(capacity, room)))))
+        Self(Arc::new(Handle(Arc::new(Shared::new(capacity)))))
     }
 
     pub(crate) fn shared(&self) -> &Shared<T> {

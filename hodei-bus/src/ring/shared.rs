@@ -25,7 +25,7 @@ pub(crate) struct Shared<T> {
     /// Where readers find the pages: page n at n modulo their number. Held for the copy of a pointer.
     shelf: Box<[Mutex<Option<Shelved<T>>>]>,
     /// Publishers that wait for room.
-    pub(crate) room: Arc<Waiting>,
+    pub(crate) room: Waiting,
     closed: AtomicBool,
     /// Nanoseconds that publishers have waited.
     pub(crate) blocked: AtomicU64,
@@ -118,7 +118,7 @@ impl<T> Line<T> {
 }
 
 impl<T> Shared<T> {
-    pub(crate) fn new(capacity: usize, room: Arc<Waiting>) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         let page = (capacity / 8).next_power_of_two().clamp(PAGE_MIN, PAGE_MAX);
         // One page more than the capacity fills: the first of those may be read when the last is written.
@@ -141,7 +141,7 @@ impl<T> Shared<T> {
             head: Padded(AtomicU64::new(0)),
             line: Padded(Mutex::new(line)),
             shelf,
-            room,
+            room: Waiting::default(),
             closed: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
             page,
