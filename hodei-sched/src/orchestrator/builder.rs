@@ -31,6 +31,8 @@ pub struct OrchestratorBuilder {
     beat: Duration,
     retention: Retention,
     machine: SchedulerConfig,
+    #[cfg(feature = "cron")]
+    cron: Vec<crate::cron::CronJob>,
 }
 
 impl Default for OrchestratorBuilder {
@@ -45,6 +47,8 @@ impl Default for OrchestratorBuilder {
             beat: Duration::from_secs(2),
             retention: Retention::default(),
             machine: SchedulerConfig::default(),
+            #[cfg(feature = "cron")]
+            cron: Vec::new(),
         }
     }
 }
@@ -120,6 +124,15 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Sets a schedule when the node starts, as [`Schedules::set`](crate::cron::Schedules::set) does. Default: none; those
+    /// that the store keeps fire all the same.
+    #[cfg(feature = "cron")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+    pub fn cron(mut self, job: crate::cron::CronJob) -> Self {
+        self.cron.push(job);
+        self
+    }
+
     /// Checks everything, registers the node, takes back what dead owners held, and starts dispatching.
     ///
     /// # Errors
@@ -154,7 +167,10 @@ impl OrchestratorBuilder {
         let machine = Scheduler::new(self.machine, lease, shared.clock.now());
         let driver = tokio::spawn(Driver::new(Arc::clone(&shared), machine, messages).run());
         let upkeep = tokio::spawn(maintain::run(Arc::clone(&shared), maintenance, term, sender.downgrade()));
-        Ok(Orchestrator::new(shared, sender, driver, upkeep))
+        let orchestrator = Orchestrator::new(shared, sender, driver, upkeep);
+        #[cfg(feature = "cron")]
+        orchestrator.serve_schedules(self.cron, self.beat).await?;
+        Ok(orchestrator)
     }
 
     fn check(&self) -> Result<(OwnerId, Served)> {
@@ -177,6 +193,8 @@ impl OrchestratorBuilder {
         if self.retention.jobs < Retention::KEYS_MIN {
             faults.push(Fault::new("retention.jobs", "too_short").limit(Retention::KEYS_MIN.as_secs()));
         }
+        #[cfg(feature = "cron")]
+        faults.extend(self.cron.iter().flat_map(crate::cron::CronJob::faults));
         if let Some(first) = faults.first() {
             let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
             return Err(Error::new(ErrorKind::Config, "orchestrator.start")

@@ -37,18 +37,26 @@ struct Inner {
     shared: Arc<Shared>,
     driver: mpsc::Sender<Message>,
     tasks: Mutex<Option<Tasks>>,
+    #[cfg(feature = "cron")]
+    bell: crate::cron::Bell,
 }
 
 #[derive(Debug)]
 struct Tasks {
     driver: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+    #[cfg(feature = "cron")]
+    cron: Option<JoinHandle<()>>,
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.driver.abort();
         self.upkeep.abort();
+        #[cfg(feature = "cron")]
+        if let Some(cron) = &self.cron {
+            cron.abort();
+        }
     }
 }
 
@@ -64,8 +72,45 @@ impl Orchestrator {
         driver: JoinHandle<()>,
         upkeep: JoinHandle<()>,
     ) -> Self {
-        let tasks = Mutex::new(Some(Tasks { driver, upkeep }));
-        Self { inner: Arc::new(Inner { shared, driver: sender, tasks }) }
+        let tasks = Tasks {
+            driver,
+            upkeep,
+            #[cfg(feature = "cron")]
+            cron: None,
+        };
+        let inner = Inner {
+            shared,
+            driver: sender,
+            tasks: Mutex::new(Some(tasks)),
+            #[cfg(feature = "cron")]
+            bell: crate::cron::Bell::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Sets schedules, and takes part in firing what the store keeps.
+    #[cfg(feature = "cron")]
+    pub(super) async fn serve_schedules(
+        &self,
+        jobs: Vec<crate::cron::CronJob>,
+        beat: Duration,
+    ) -> Result<()> {
+        for job in jobs {
+            self.schedules().set(job).await?;
+        }
+        let duty = crate::cron::run(Arc::clone(&self.inner.shared), beat, Arc::clone(&self.inner.bell));
+        if let Some(tasks) = &mut *self.inner.tasks.lock().await {
+            tasks.cron = Some(tokio::spawn(duty));
+        }
+        Ok(())
+    }
+
+    /// Returns the schedules of the store, to change them and to look at them.
+    #[cfg(feature = "cron")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+    #[must_use]
+    pub fn schedules(&self) -> crate::cron::Schedules {
+        crate::cron::Schedules::new(Arc::clone(&self.inner.shared.store), Arc::clone(&self.inner.bell))
     }
 
     fn store(&self) -> &dyn Store {

@@ -196,11 +196,13 @@ properties! { $
         one_leads_a_duty_at_a_time
         a_term_is_kept_while_it_lasts
         a_forged_term_is_not_kept
+        the_store_tells_its_time
         who_retires_leads_no_more
     }
     schedules {
         a_fire_time_gives_one_job
         a_changed_schedule_knows_when_it_fired
+        a_schedule_set_again_does_not_repeat_a_fire_time
         schedules_are_listed_and_removed
         only_a_known_schedule_fires_and_only_in_a_term
     }
