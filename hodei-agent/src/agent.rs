@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{JobKind, Resources};
 use hodei_core::text::TextMap;
@@ -15,7 +16,9 @@ use tokio::task::JoinHandle;
 
 use crate::crew::Crew;
 use crate::driver::{Driver, Order};
-use crate::execute::{Context, Executor, Handlers, Home, IntoOutcome, ProcessExecutor};
+use crate::execute::{
+    Chunks, Context, Executor, Handlers, Home, IntoOutcome, Layer, Outcome, ProcessExecutor,
+};
 use crate::log::LogStore;
 use crate::machine::Machine;
 
@@ -75,7 +78,7 @@ impl AgentBuilder<()> {
             name: self.name,
             slots: self.slots,
             capacity: self.capacity,
-            handlers: Handlers::new(Arc::new(state)),
+            handlers: self.handlers.with_state(Arc::new(state)),
             processes: self.processes,
             executors: self.executors,
             logs: self.logs,
@@ -121,6 +124,39 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
             }
             Err(error) => self.faults.extend(error.faults().iter().cloned()),
         }
+        self
+    }
+
+    /// Adds a handler that takes several jobs of its kind in one call, and gives an outcome for each in their order. Each
+    /// job is leased, retried and stopped for itself; one that was stopped is still in the call, where
+    /// [`Context::is_cancelled`] tells. A panic fails all of them.
+    pub fn chunk_handler<A, F, Fut>(mut self, chunks: Chunks, handler: F) -> Self
+    where
+        A: JobKind,
+        F: Fn(Vec<(Context<S>, A)>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Vec<Outcome>> + Send + 'static,
+    {
+        match Name::new(A::KIND) {
+            Ok(kind) => {
+                if self.handlers.add_chunked(kind, chunks, handler) {
+                    self.faults.push(Fault::new(format!("handler.{}", A::KIND), "duplicate"));
+                }
+            }
+            Err(error) => self.faults.extend(error.faults().iter().cloned()),
+        }
+        self
+    }
+
+    /// Adds a layer around every handler, inside those that were added before.
+    pub fn layer(mut self, layer: impl Layer + 'static) -> Self {
+        self.handlers.layer(Arc::new(layer));
+        self
+    }
+
+    /// Decodes the arguments of handlers, and encodes those of the jobs that they spawn; as the node does. Default: no
+    /// codec.
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.handlers.codecs(codecs);
         self
     }
 

@@ -20,6 +20,12 @@
 //! agent.shutdown().await;
 //! # Ok(()) }
 //! ```
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `tracing` | no | `Trace`: a span of `tracing` around every handler |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod agent;
@@ -31,6 +37,10 @@ mod machine;
 mod sys;
 
 pub use agent::{Agent, AgentBuilder, AgentHandle, machine_capacity};
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+pub use execute::Trace;
 pub use execute::{
-    Context, Executor, IntoOutcome, Json, Outcome, ProcessExecutor, Run, RunFuture, StopToken,
+    Call, CatchPanic, Chunks, Context, Executor, IntoOutcome, Json, Layer, Next, Observe, Outcome,
+    ProcessExecutor, Run, RunFuture, Seen, StopToken, Timeout,
 };

@@ -17,11 +17,14 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cache` | no | `store::CachedStore`, and the second tier behind it |
+//! | `codec` | no | `codec::Compress` and `codec::Encrypt`: arguments are compressed and encrypted |
 //! | `testkit` | no | the store conformance suite, the history recorder and checker, `typical_spec()` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod blob;
 pub mod bus;
+pub mod codec;
 pub mod error;
 pub mod event;
 pub mod gateway;

@@ -5,5 +5,6 @@ mod crew;
 mod drain;
 mod executor;
 mod handlers;
+mod layers;
 mod node;
 mod slots;
