@@ -6,8 +6,16 @@ fn run(name: &str) -> Ended {
     let directory = tempfile::tempdir().unwrap();
     let none = std::iter::empty::<&str>();
     let ended = Program::start(&example(name), directory.path(), name, none).wait();
-    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
     ended
+}
+
+#[test]
+fn a_pipeline_grows_is_gathered_and_is_resumed_where_it_failed() {
+    let ended = run("dynamic");
+    assert_eq!(ended.line("first: "), Some("Failed, 6 steps"), "{ended:?}");
+    assert_eq!(ended.line("resumed: "), Some("Succeeded, 2 steps"), "{ended:?}");
+    assert_eq!(ended.line("words: "), Some("16"), "{ended:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hodei_core::bus::EventBus;
+use hodei_core::codec::Codecs;
 use hodei_core::store::{MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
 use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, SystemClock, Tenant};
 use tokio::sync::{mpsc, watch};
@@ -31,6 +32,7 @@ pub struct OrchestratorBuilder {
     beat: Duration,
     retention: Retention,
     machine: SchedulerConfig,
+    codecs: Codecs,
     #[cfg(feature = "cron")]
     cron: Vec<crate::cron::CronJob>,
 }
@@ -47,6 +49,7 @@ impl Default for OrchestratorBuilder {
             beat: Duration::from_secs(2),
             retention: Retention::default(),
             machine: SchedulerConfig::default(),
+            codecs: Codecs::new(),
             #[cfg(feature = "cron")]
             cron: Vec::new(),
         }
@@ -112,6 +115,12 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Encodes the arguments of handlers before they are stored; agents are given the same codecs. Default: no codec.
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = codecs;
+        self
+    }
+
     /// Sets what is kept of terminal jobs and changes. Default: [`Retention::default`].
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
@@ -153,6 +162,7 @@ impl OrchestratorBuilder {
             store,
             clock: self.clock,
             served,
+            codecs: self.codecs,
             owner,
             ttl: self.ttl,
             workers: Mutex::default(),

@@ -110,10 +110,15 @@ impl Orchestrator {
     #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
     #[must_use]
     pub fn schedules(&self) -> crate::cron::Schedules {
-        crate::cron::Schedules::new(Arc::clone(&self.inner.shared.store), Arc::clone(&self.inner.bell))
+        let shared = &self.inner.shared;
+        crate::cron::Schedules::new(
+            Arc::clone(&shared.store),
+            shared.codecs.clone(),
+            Arc::clone(&self.inner.bell),
+        )
     }
 
-    fn store(&self) -> &dyn Store {
+    pub(super) fn store(&self) -> &dyn Store {
         &*self.inner.shared.store
     }
 
@@ -157,6 +162,7 @@ impl Orchestrator {
     ///
     /// As [`Orchestrator::submit`].
     pub async fn submit_many(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Vec<Submitted>> {
+        let jobs = self.inner.shared.codecs.encode_jobs(jobs).await?;
         let committed = self.store().submit(jobs, options).await?;
         Ok(committed.replies)
     }

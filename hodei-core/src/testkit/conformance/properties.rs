@@ -158,6 +158,7 @@ properties! { $
         a_childs_own_time_still_counts
         a_child_goes_the_way_of_a_parent_it_needs
         a_child_of_a_failed_parent_says_so
+        a_child_may_ask_for_a_failure
         an_end_runs_down_a_long_chain
         a_diamond_is_joined_once
         parents_that_settle_together_release_their_child_once
