@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use hodei_core::codec::Codecs;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
 use hodei_core::log::LogStore;
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) _feed: Feed,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) served: Served,
+    /// What encodes the arguments of handlers before they are stored.
+    pub(crate) codecs: Codecs,
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
     /// The workers connected now; a std mutex, held for a copy.

@@ -5,6 +5,7 @@ mod examples;
 mod house;
 mod kill_nine;
 mod lessons;
+mod manifests;
 mod program;
 mod run;
 mod tidy;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hodei_core::codec::Codecs;
 use hodei_core::job::JobSpec;
 use hodei_core::store::{Schedule, Scope, Store};
 use hodei_core::{Error, ErrorKind, Fault, Name, Result, Tenant, Timestamp};
@@ -68,12 +69,13 @@ pub struct Listed {
 #[derive(Clone, Debug)]
 pub struct Schedules {
     store: Arc<dyn Store>,
+    codecs: Codecs,
     bell: Bell,
 }
 
 impl Schedules {
-    pub(crate) fn new(store: Arc<dyn Store>, bell: Bell) -> Self {
-        Self { store, bell }
+    pub(crate) fn new(store: Arc<dyn Store>, codecs: Codecs, bell: Bell) -> Self {
+        Self { store, codecs, bell }
     }
 
     /// Sets a schedule, in the place of the one that has its name.
@@ -104,10 +106,11 @@ impl Schedules {
             kept => Kept { rule: job.rule, paused: kept.is_some_and(|kept| kept.paused), since: Some(now) },
         };
         let rule: Arc<str> = kept.text().into();
-        if old.is_some_and(|old| old.rule == rule && old.spec == job.spec) {
+        let spec = self.codecs.encode_spec(&job.tenant, &job.spec).await?;
+        if old.is_some_and(|old| old.rule == rule && old.spec == spec) {
             return Ok(());
         }
-        self.write(Schedule { tenant: job.tenant, name, rule, spec: job.spec, last_fired: None }).await
+        self.write(Schedule { tenant: job.tenant, name, rule, spec, last_fired: None }).await
     }
 
     /// Removes a schedule; `false` when there was none. Jobs that it submitted stay.
