@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | `cache` | no | `store::CachedStore`, and the second tier behind it |
 //! | `codec` | no | `codec::Compress` and `codec::Encrypt`: arguments are compressed and encrypted |
+//! | `lines` | no | `store::LineWriter` and `store::LineReader`: what a store keeps as lines of JSON |
 //! | `testkit` | no | the store conformance suite, the history recorder and checker, `typical_spec()` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
