@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{JobKind, Resources};
@@ -43,6 +44,7 @@ impl Agent {
             processes: None,
             executors: Vec::new(),
             logs: None,
+            checkpoints: None,
             labels: Vec::new(),
             drain_timeout: Duration::from_secs(6),
             faults: Vec::new(),
@@ -62,6 +64,7 @@ pub struct AgentBuilder<S> {
     processes: Option<Arc<ProcessExecutor>>,
     executors: Vec<Arc<dyn Executor>>,
     logs: Option<PathBuf>,
+    checkpoints: Option<Arc<dyn CheckpointStore>>,
     labels: Vec<(String, String)>,
     drain_timeout: Duration,
     faults: Vec<Fault>,
@@ -82,6 +85,7 @@ impl AgentBuilder<()> {
             processes: self.processes,
             executors: self.executors,
             logs: self.logs,
+            checkpoints: self.checkpoints,
             labels: self.labels,
             drain_timeout: self.drain_timeout,
             faults: self.faults,
@@ -180,6 +184,13 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
         self
     }
 
+    /// Sets where handlers keep how far they have come. Agents that run the same jobs need the same store. Default: nowhere,
+    /// and [`Context::save_checkpoint`] fails.
+    pub fn checkpoints(mut self, checkpoints: Arc<dyn CheckpointStore>) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+
     /// Sets how long [`AgentHandle::shutdown`] goes on calling a node that does not answer, once nothing runs any more
     /// and only ends are left to be told; what it is not told by then, it takes back. Default: 6 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
@@ -231,7 +242,7 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
             gateway: self.gateway,
             machine: Machine::new(name, incarnation, Arc::new(offer)),
             clock,
-            home: Arc::new(Home { logs: Arc::clone(&logs), notify }),
+            home: Arc::new(Home { logs: Arc::clone(&logs), checkpoints: self.checkpoints, notify }),
             orders,
             notes,
             stops: HashMap::default(),

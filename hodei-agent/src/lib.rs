@@ -29,6 +29,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod agent;
+mod checkpoint;
 mod crew;
 mod driver;
 mod execute;
@@ -37,6 +38,7 @@ mod machine;
 mod sys;
 
 pub use agent::{Agent, AgentBuilder, AgentHandle, machine_capacity};
+pub use checkpoint::FileCheckpoints;
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use execute::Trace;

@@ -25,6 +25,7 @@
 
 pub mod blob;
 pub mod bus;
+pub mod checkpoint;
 pub mod codec;
 pub mod error;
 pub mod event;

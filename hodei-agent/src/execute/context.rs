@@ -107,6 +107,51 @@ impl<S> Context<S> {
         id
     }
 
+    /// Reads what the last run saved, this one's earlier saves included; nothing where none did. From then on no earlier run
+    /// saves anything.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` when a later run has begun: end this one. `Invalid` when what was saved is of another form, `Config` when
+    /// the agent has no checkpoints; else what their store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn checkpoint<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>>
+    where
+        S: Send + Sync,
+    {
+        let job = self.job();
+        let saved = self.run.checkpoints()?.open(&job.tenant, job.id, job.epoch).await?;
+        let read = |bytes: Bytes| {
+            serde_json::from_slice(&bytes)
+                .map_err(|source| Error::new(ErrorKind::Invalid, "context.checkpoint").source_error(source))
+        };
+        saved.map(read).transpose()
+    }
+
+    /// Saves how far the run has come, as JSON of at most [`CHECKPOINT_MAX`](hodei_core::checkpoint::CHECKPOINT_MAX) bytes,
+    /// for the run that follows if this one does not end well.
+    ///
+    /// # Errors
+    ///
+    /// As [`Context::checkpoint`]; `LimitExceeded` when it is too large.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have saved it.
+    pub async fn save_checkpoint<T: serde::Serialize + Sync>(&self, progress: &T) -> Result<()>
+    where
+        S: Send + Sync,
+    {
+        let job = self.job();
+        let bytes = serde_json::to_vec(progress).map_err(|source| {
+            Error::new(ErrorKind::Invalid, "context.save_checkpoint").source_error(source)
+        })?;
+        self.run.checkpoints()?.save(&job.tenant, job.id, job.epoch, bytes.into()).await
+    }
+
     /// Tells how far the run is.
     pub fn progress(&self, done: u32, total: u32) {
         self.run.progress(done, total);

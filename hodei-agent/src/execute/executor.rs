@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::gateway::{Assignment, News, StopCause};
 use hodei_core::job::{Failure, FailureClass, Finish, Job, Manifest, NewJob, Payload, Runs, Stream};
 use hodei_core::log::LogKey;
 use hodei_core::pipeline::When;
 use hodei_core::store::Input;
+use hodei_core::{Error, ErrorKind, Result};
 use tokio::sync::{Notify, mpsc};
 
 use crate::driver::Progress;
@@ -40,6 +42,7 @@ const _: fn(&dyn Executor) = |_| ();
 #[derive(Debug)]
 pub(crate) struct Home {
     pub(crate) logs: Arc<LogStore>,
+    pub(crate) checkpoints: Option<Arc<dyn CheckpointStore>>,
     pub(crate) notify: mpsc::UnboundedSender<Progress>,
 }
 
@@ -174,6 +177,13 @@ impl Run {
     pub fn progress(&self, done: u32, total: u32) {
         // A loop that is gone has nobody to tell.
         let _ = self.stop.0.home.notify.send((self.job().id, self.job().epoch, done, total));
+    }
+
+    /// Returns where the agent keeps checkpoints.
+    pub(super) fn checkpoints(&self) -> Result<&dyn CheckpointStore> {
+        let missing =
+            || Error::new(ErrorKind::Config, "checkpoint").with("why", "the agent has no checkpoints");
+        self.stop.0.home.checkpoints.as_deref().ok_or_else(missing)
     }
 
     pub(crate) fn log(&self, stream: Stream) -> LogWriter {

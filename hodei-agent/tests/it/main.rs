@@ -1,5 +1,6 @@
 //! The agent over the in-process link, with a node that each test plays by hand.
 
+mod checkpoints;
 mod commands;
 mod crew;
 mod drain;

@@ -167,6 +167,7 @@ impl OrchestratorBuilder {
             ttl: self.ttl,
             workers: Mutex::default(),
             logs: Mutex::default(),
+            checkpoints: Mutex::default(),
             lease: watch::Sender::new(lease.clone()),
             failure: watch::Sender::new(None),
         });

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hodei_core::bus::{EventFilter, NullBus, SubscribeOptions, Subscription};
+use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{Job, NewJob, State};
 use hodei_core::log::LogStore;
@@ -377,6 +378,13 @@ impl Orchestrator {
         let mut known = self.inner.shared.logs.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|logs| logs.strong_count() > 0);
         known.push(Arc::downgrade(logs));
+    }
+
+    /// Has checkpoints go with their jobs, as [`Orchestrator::prune_logs`] has logs.
+    pub fn prune_checkpoints(&self, checkpoints: &Arc<dyn CheckpointStore>) {
+        let mut known = self.inner.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|checkpoints| checkpoints.strong_count() > 0);
+        known.push(Arc::downgrade(checkpoints));
     }
 
     /// Returns the store.
