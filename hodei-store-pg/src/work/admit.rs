@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::job::{Fingerprint, NewJob, rules};
+use hodei_core::job::{Fingerprint, NewJob, Requires, rules};
 use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use uuid::Uuid;
@@ -230,7 +230,8 @@ impl Work<'_> {
             self.missing.remove(&id);
             self.entries.insert(id, Entry { job, lane, before: None, holder: None, changed: true });
             for parent in parents.iter() {
-                self.new_edges.push((parent.id, id, false));
+                let fails = parent.requires == Requires::Failure;
+                self.new_edges.push((parent.id, id, false, fails));
                 self.children.entry(parent.id).or_default().push((id, false));
                 if let Some(state) = self.settled_state(parent.id) {
                     self.tell(parent.id, id, state);
