@@ -23,6 +23,7 @@ mod herald;
 pub mod machine;
 mod maintain;
 mod orchestrator;
+pub mod queue;
 mod settled;
 
 pub use orchestrator::{Explanation, Orchestrator, OrchestratorBuilder};
