@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod balance;
 mod driver;
 mod herald;
 pub mod machine;

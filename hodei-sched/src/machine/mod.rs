@@ -7,6 +7,7 @@
 mod agents;
 mod buffer;
 mod picks;
+pub mod placement;
 mod scheduler;
 mod session;
 mod store;

@@ -8,12 +8,14 @@
 //! as many jobs of a lower level as the other dispatchers hold at that moment.
 
 mod commons;
+mod delays;
 #[cfg(test)]
 mod explored;
 mod intake;
+mod lines;
 mod ready;
 mod rounds;
-mod slab;
+mod seats;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -22,5 +24,5 @@ mod wheel;
 
 pub use commons::{Parcel, Seat, seats};
 pub use intake::{Intake, Refused};
-pub use ready::{Ageing, ClassId, Entry, LaneId, Popped, ReadyQueue, ShareId};
-pub use slab::Handle;
+pub use ready::{Ageing, ClassId, Entry, LaneId, Next, Popped, ReadyQueue, ShareId};
+pub use seats::Handle;

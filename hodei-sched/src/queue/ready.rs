@@ -6,9 +6,11 @@ use std::time::Duration;
 use hodei_core::Timestamp;
 use hodei_core::job::Priority;
 
-use super::slab::{Handle, NONE, Place, Slab};
+use super::delays::Delays;
+use super::lines::{self, Lines};
+use super::seats::{Handle, NONE, Place, Seats};
 use super::tree::{Standing, Tree};
-use super::wheel::{Spot, Wheel};
+use super::wheel::Wheel;
 
 /// A share of the service that lanes and other shares draw from together: a tenant, or a pipeline of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +66,17 @@ pub struct Popped<T> {
     pub lane: LaneId,
 }
 
+/// What is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next<'q, T> {
+    /// The item.
+    pub item: &'q T,
+    /// What it asks for.
+    pub class: ClassId,
+    /// The level it has risen to.
+    pub level: Priority,
+}
+
 /// How many jobs rise in one call of [`ReadyQueue::advance`] at most; the rest rise in the next one.
 const RISE_MAX: usize = 4_096;
 
@@ -89,15 +102,14 @@ const RISE_MAX: usize = 4_096;
 /// ```
 #[derive(Debug)]
 pub struct ReadyQueue<T> {
-    slab: Slab<T>,
+    seats: Seats,
+    lines: Lines<T>,
     tree: Tree,
     ageing: Option<Ageing>,
     /// When the head of each watched flow rises.
     ages: Wheel,
-    /// When each delayed job is due.
-    delays: Wheel,
-    delayed: u32,
-    fired: Vec<(i64, u32)>,
+    aged: Vec<(i64, u32)>,
+    delays: Delays<T>,
     /// The flows of each class that is held back.
     held: HashMap<u32, Vec<u32>>,
     /// How many are ready, at each level.
@@ -110,13 +122,13 @@ impl<T> ReadyQueue<T> {
     #[must_use]
     pub fn new(ageing: Option<Ageing>) -> Self {
         Self {
-            slab: Slab::default(),
+            seats: Seats::default(),
+            lines: Lines::default(),
             tree: Tree::default(),
             ageing: ageing.filter(|ageing| !ageing.every.is_zero()),
             ages: Wheel::default(),
-            delays: Wheel::default(),
-            delayed: 0,
-            fired: Vec::new(),
+            aged: Vec::new(),
+            delays: Delays::default(),
             held: HashMap::new(),
             depths: [0; 64],
             now: 0,
@@ -158,12 +170,13 @@ impl<T> ReadyQueue<T> {
     }
 
     /// Adds a job behind those of its lane and level.
+    #[inline]
     pub fn push(&mut self, item: T, lane: LaneId, level: Priority, now: Timestamp) -> Handle {
         self.now = self.now.max(now.as_micros());
-        let handle = self.slab.insert(item, lane.0, level.level(), self.now);
+        let seat = self.seats.take();
         self.tree.job_came(lane.0);
-        self.enter(handle.slot(), lane.0, level.level());
-        handle
+        self.enter(item, seat, lane.0, level.level());
+        self.seats.handle(seat)
     }
 
     /// Adds a submission.
@@ -173,76 +186,66 @@ impl<T> ReadyQueue<T> {
 
     /// Adds a job that is ready once [`ReadyQueue::advance`] has reached a time. Its age counts from then.
     pub fn push_delayed(&mut self, item: T, lane: LaneId, level: Priority, due: Timestamp) -> Handle {
-        let due = due.as_micros();
-        let handle = self.slab.insert(item, lane.0, level.level(), due);
+        let seat = self.seats.take();
         self.tree.job_came(lane.0);
-        let spot = self.delays.insert(due, handle.slot());
-        self.delayed = self.delayed.wrapping_add(1);
-        let node = self.slab.at(handle.slot());
-        node.place = Place::Delayed;
-        node.flow = self.delayed;
-        (node.prev, node.next) = (spot.bucket, spot.index);
-        handle
+        let at = self.delays.insert(item, seat, lane.0, level.level(), due.as_micros());
+        self.seats.moved(seat, Place::Delayed(at));
+        self.seats.handle(seat)
     }
 
     /// Takes a job out wherever it is; nothing when it has gone already.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
-        let node = self.slab.find(handle)?;
-        let (lane, place) = (node.lane, node.place);
-        match place {
-            Place::Ready => self.unlink(handle.slot()),
-            Place::Delayed => {
-                let spot = Spot { bucket: node.prev, index: node.next };
-                if let Some(moved) = self.delays.remove(spot) {
-                    self.slab.at(moved).next = spot.index;
-                }
+        let (seat, place) = self.seats.find(handle)?;
+        let (item, lane) = match place {
+            Place::Ready(at) => {
+                let flow = self.lines.flow_of(at);
+                let lane = self.tree.flow(flow).lane;
+                (self.take(flow, Some(at))?.item, lane)
             }
-            Place::Free => return None,
-        }
+            Place::Delayed(at) => self.delays.remove(at)?,
+        };
         self.tree.job_went(lane);
-        self.slab.take(handle.slot())
+        self.seats.leave(seat);
+        Some(item)
     }
 
     /// Lends a job that is still there.
     #[must_use]
     pub fn get(&self, handle: Handle) -> Option<&T> {
-        self.slab.look(handle)?.item.as_ref()
+        match self.seats.find(handle)?.1 {
+            Place::Ready(at) => self.lines.get(at).map(|entry| &entry.item),
+            Place::Delayed(at) => self.delays.get(at),
+        }
     }
 
     /// As [`ReadyQueue::get`], to change it.
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
-        self.slab.find(handle)?.item.as_mut()
+        match self.seats.find(handle)?.1 {
+            Place::Ready(at) => self.lines.get_mut(at).map(|entry| &mut entry.item),
+            Place::Delayed(at) => self.delays.get_mut(at),
+        }
     }
 
-    /// Says which class is next, and at which level; nothing when nothing is ready whose class is not held back.
-    /// [`ReadyQueue::pop`] takes that job, unless something else is called before.
+    /// Lends the next job; nothing when nothing is ready whose class is not held back. [`ReadyQueue::pop`] takes that
+    /// job, unless something else is called before.
     #[must_use]
-    pub fn peek(&mut self) -> Option<(ClassId, Priority)> {
+    pub fn peek(&mut self) -> Option<Next<'_, T>> {
         let flow = self.select()?;
-        let flow = *self.tree.flow(flow);
-        Some((ClassId(flow.class), level(flow.level)))
+        let flow = self.tree.flow(flow);
+        let entry = self.lines.first(&flow.line)?;
+        Some(Next { item: &entry.item, class: ClassId(flow.class), level: level(flow.level) })
     }
 
     /// Takes the next job.
+    #[inline]
     pub fn pop(&mut self) -> Option<Popped<T>> {
         let flow = self.select()?;
         self.tree.served(flow);
-        let at = *self.tree.flow(flow);
-        let node = self.slab.at(at.head);
-        let next = node.next;
-        self.depths[usize::from(at.level)] -= 1;
-        self.tree.job_went(at.lane);
-        let line = self.tree.flow(flow);
-        line.head = next;
-        line.len -= 1;
-        if next == NONE {
-            line.tail = NONE;
-            self.tree.deactivate(flow, Standing::Empty);
-        } else {
-            self.slab.at(next).prev = NONE;
-        }
-        let item = self.slab.take(at.head)?;
-        Some(Popped { item, level: level(at.level), lane: LaneId(at.lane) })
+        let (lane, at_level) = (self.tree.flow(flow).lane, self.tree.flow(flow).level);
+        let entry = self.take(flow, None)?;
+        self.tree.job_went(lane);
+        self.seats.leave(entry.seat);
+        Some(Popped { item: entry.item, level: level(at_level), lane: LaneId(lane) })
     }
 
     /// Takes up to `n` jobs in order, and returns how many there were.
@@ -274,9 +277,11 @@ impl<T> ReadyQueue<T> {
     /// Lets time pass: what is due becomes ready, in the order in which it was, and what is old enough rises.
     pub fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now.as_micros());
-        if self.delays.len() > 0 {
-            self.fire();
+        let mut fired = self.delays.advance(self.now);
+        for delayed in fired.drain(..) {
+            self.enter(delayed.item, delayed.seat, delayed.lane, delayed.level);
         }
+        self.delays.done(fired);
         if self.ages.len() > 0 {
             self.rise();
         }
@@ -292,7 +297,7 @@ impl<T> ReadyQueue<T> {
     /// How many jobs are there, those that are delayed or held back too.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slab.len()
+        self.seats.len()
     }
 
     /// Whether no job is there.
@@ -313,17 +318,11 @@ impl<T> ReadyQueue<T> {
         self.depths[usize::from(level.level())]
     }
 
-    /// Goes through the jobs that are there, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&T, LaneId)> {
-        self.slab.entries().filter_map(|(_, node)| Some((node.item.as_ref()?, LaneId(node.lane))))
-    }
-
-    /// The handle of each job for which `wanted` says so, in no order.
-    pub fn find_all(&self, mut wanted: impl FnMut(&T, LaneId) -> bool) -> Vec<Handle> {
-        let found = self.slab.entries().filter_map(|(handle, node)| {
-            node.item.as_ref().filter(|item| wanted(item, LaneId(node.lane))).map(|_| handle)
-        });
-        found.collect()
+    /// The handles of the jobs for which `wanted` says so, in no order.
+    pub fn find_all(&self, mut wanted: impl FnMut(&T) -> bool) -> Vec<Handle> {
+        let ready = self.lines.iter().map(|(_, entry)| (&entry.item, entry.seat));
+        let all = ready.chain(self.delays.iter());
+        all.filter(|(item, _)| wanted(item)).map(|(_, seat)| self.seats.handle(seat)).collect()
     }
 
     #[inline]
@@ -340,115 +339,73 @@ impl<T> ReadyQueue<T> {
         }
     }
 
-    /// Puts a node at the end of the line of its lane at a level.
-    fn enter(&mut self, slot: u32, lane: u32, level: u8) {
-        let flow = self.tree.flow_at(lane, level);
-        let line = self.tree.flow(flow);
-        let tail = std::mem::replace(&mut line.tail, slot);
-        line.len += 1;
-        let first = tail == NONE;
-        if first {
-            line.head = slot;
-        }
-        let node = self.slab.at(slot);
-        node.place = Place::Ready;
-        node.flow = flow;
-        node.level = level;
-        (node.prev, node.next) = (tail, NONE);
+    /// Puts a job at the end of the line of its lane at a level.
+    #[inline]
+    fn enter(&mut self, item: T, seat: u32, lane: u32, level: u8) {
+        let number = self.tree.flow_at(lane, level);
+        let flow = self.tree.flow(number);
+        let first = flow.line.is_empty();
+        let entry = lines::Entry { item, since: self.now, seat };
+        let at = self.lines.push(&mut flow.line, number, entry);
+        self.seats.moved(seat, Place::Ready(at));
         self.depths[usize::from(level)] += 1;
         if first {
-            self.tree.activate(flow);
-            self.watch(flow);
-        } else {
-            self.slab.at(tail).next = slot;
+            self.tree.activate(number);
+            self.watch(number);
         }
     }
 
-    /// Takes a node out of its line.
-    fn unlink(&mut self, slot: u32) {
-        let node = self.slab.at(slot);
-        let (prev, next, flow, level) = (node.prev, node.next, node.flow, node.level);
-        if prev != NONE {
-            self.slab.at(prev).next = next;
-        }
-        if next != NONE {
-            self.slab.at(next).prev = prev;
-        }
-        self.depths[usize::from(level)] -= 1;
-        let line = self.tree.flow(flow);
-        if prev == NONE {
-            line.head = next;
-        }
-        if next == NONE {
-            line.tail = prev;
-        }
-        line.len -= 1;
-        if line.len == 0 {
-            match line.standing {
-                Standing::Active => self.tree.deactivate(flow, Standing::Empty),
-                Standing::Empty | Standing::Parked => line.standing = Standing::Empty,
+    /// Takes an entry out of a flow's line: the first one, unless one is named.
+    #[inline]
+    fn take(&mut self, number: u32, at: Option<u32>) -> Option<lines::Entry<T>> {
+        let flow = self.tree.flow(number);
+        let entry = match at {
+            None => self.lines.pop(&mut flow.line),
+            Some(at) => self.lines.take(&mut flow.line, at),
+        }?;
+        self.depths[usize::from(flow.level)] -= 1;
+        if flow.line.is_empty() {
+            match flow.standing {
+                Standing::Active => self.tree.deactivate(number, Standing::Empty),
+                Standing::Empty | Standing::Parked => flow.standing = Standing::Empty,
             }
         }
+        Some(entry)
     }
 
     /// Has the wheel of ages come back to a flow when its head is old enough.
     fn watch(&mut self, flow: u32) {
         let Some(ageing) = self.ageing else { return };
-        let line = *self.tree.flow(flow);
-        if line.watched || line.head == NONE || line.level >= ageing.ceiling.level() {
+        let watched = *self.tree.flow(flow);
+        if watched.watched || watched.level >= ageing.ceiling.level() {
             return;
         }
-        let since = self.slab.at(line.head).since;
+        let Some(since) = self.lines.first(&watched.line).map(|first| first.since) else { return };
         self.ages.insert(since.saturating_add(micros(ageing.every)), flow);
         self.tree.flow(flow).watched = true;
     }
 
-    fn fire(&mut self) {
-        let mut fired = std::mem::take(&mut self.fired);
-        let slab = &mut self.slab;
-        self.delays.advance(self.now, &mut fired, |slot, spot| {
-            let node = slab.at(slot);
-            (node.prev, node.next) = (spot.bucket, spot.index);
-        });
-        // In the order of their times; of equal ones, as they came. The counter may have wrapped in between.
-        let newest = self.delayed;
-        fired.sort_by_cached_key(|(due, slot)| {
-            (*due, std::cmp::Reverse(newest.wrapping_sub(self.slab.at(*slot).flow)))
-        });
-        for (_, slot) in fired.drain(..) {
-            let now = self.now;
-            let node = self.slab.at(slot);
-            node.since = now;
-            let (lane, level) = (node.lane, node.level);
-            self.enter(slot, lane, level);
-        }
-        self.fired = fired;
-    }
-
     fn rise(&mut self) {
         let Some(ageing) = self.ageing else { return };
-        let mut fired = std::mem::take(&mut self.fired);
-        self.ages.advance(self.now, &mut fired, |_, _| {});
-        fired.sort_unstable();
+        let mut aged = std::mem::take(&mut self.aged);
+        self.ages.advance(self.now, &mut aged, |_, _| {});
+        aged.sort_unstable();
         let old = self.now.saturating_sub(micros(ageing.every));
         let mut left = RISE_MAX;
-        for (_, flow) in fired.drain(..) {
-            self.tree.unwatch(flow);
-            while left > 0 {
-                let line = *self.tree.flow(flow);
-                if line.lane == NONE || line.head == NONE || self.slab.at(line.head).since > old {
-                    break;
-                }
-                self.unlink(line.head);
-                self.slab.at(line.head).since = self.now;
-                self.enter(line.head, line.lane, line.level + 1);
+        for (_, number) in aged.drain(..) {
+            self.tree.unwatch(number);
+            let flow = *self.tree.flow(number);
+            if flow.lane == NONE {
+                continue;
+            }
+            while left > 0 && self.lines.first(&self.tree.flow(number).line).is_some_and(|first| first.since <= old) {
+                let Some(entry) = self.take(number, None) else { break };
+                self.enter(entry.item, entry.seat, flow.lane, flow.level + 1);
                 left -= 1;
             }
-            if self.tree.flow(flow).lane != NONE {
-                self.watch(flow);
-            }
+            self.watch(number);
         }
-        self.fired = fired;
+        self.aged = aged;
     }
 }
 

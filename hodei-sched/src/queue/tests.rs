@@ -110,14 +110,14 @@ impl Pair {
     /// Pops, and checks that the job is of the highest level, and the first of its lane there.
     fn pop(&mut self) {
         let highest = self.ready().map(|job| job.level).max();
-        let peeked = self.queue.peek();
+        let peeked = self.queue.peek().map(|next| (*next.item, next.class, next.level));
         let Some(popped) = self.queue.pop() else {
             assert_eq!(highest, None);
             return;
         };
         assert_eq!(Some(popped.level.level()), highest);
         let lane = self.lanes.iter().position(|lane| *lane == popped.lane).expect("a lane");
-        assert_eq!(peeked, Some((ClassId(u32::try_from(lane % 3).expect("small")), popped.level)));
+        assert_eq!(peeked, Some((popped.item, ClassId(u32::try_from(lane % 3).expect("small")), popped.level)));
         let first = self.ready().find(|job| job.lane == lane && Some(job.level) == highest).expect("it is ready");
         assert_eq!(popped.item, first.id);
         let id = first.id;

@@ -1,7 +1,8 @@
 //! Who shares with whom: a tree of shares at each level, with the lines of jobs as its leaves.
 
 use super::rounds::Rounds;
-use super::slab::NONE;
+use super::lines::Line;
+use super::seats::NONE;
 
 /// Whose turn it is, on the way down: a node of the tree, or a flow when the highest bit is set.
 const FLOW: u32 = 1 << 31;
@@ -66,9 +67,7 @@ pub(super) enum Standing {
 /// The line of a lane at one level.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
-    pub(super) head: u32,
-    pub(super) tail: u32,
-    pub(super) len: u32,
+    pub(super) line: Line,
     pub(super) lane: u32,
     pub(super) class: u32,
     pub(super) level: u8,
@@ -231,9 +230,7 @@ impl Tree {
         let Lane { share, class, weight, .. } = self.lanes[lane as usize];
         let node = self.node_at(share, level);
         let flow = Flow {
-            head: NONE,
-            tail: NONE,
-            len: 0,
+            line: Line::EMPTY,
             lane,
             class,
             level,
