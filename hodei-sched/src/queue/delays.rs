@@ -1,5 +1,7 @@
 //! Jobs that are not ready yet.
 
+use hodei_core::job::Priority;
+
 use super::seats::NONE;
 use super::wheel::{Spot, Wheel};
 
@@ -9,7 +11,7 @@ pub(super) struct Delayed<T> {
     pub(super) item: T,
     pub(super) seat: u32,
     pub(super) lane: u32,
-    pub(super) level: u8,
+    pub(super) level: Priority,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,7 @@ impl<T> Default for Delays<T> {
 
 impl<T> Delays<T> {
     /// Adds a job, and returns the number of its node.
-    pub(super) fn insert(&mut self, item: T, seat: u32, lane: u32, level: u8, due: i64) -> u32 {
+    pub(super) fn insert(&mut self, item: T, seat: u32, lane: u32, level: Priority, due: i64) -> u32 {
         self.newest = self.newest.wrapping_add(1);
         let waits = Some(Delayed { item, seat, lane, level });
         let at = if self.free == NONE { u32::try_from(self.nodes.len()).unwrap_or(NONE) } else { self.free };

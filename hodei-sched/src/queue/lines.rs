@@ -44,8 +44,13 @@ pub(super) struct Line {
 impl Line {
     pub(super) const EMPTY: Self = Self { head: NONE, tail: NONE, len: 0 };
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.len
     }
 }
 
@@ -84,11 +89,8 @@ impl<T> Lines<T> {
     /// Takes the first entry of a line.
     #[inline]
     pub(super) fn pop(&mut self, line: &mut Line) -> Option<Entry<T>> {
-        if line.len == 0 {
-            return None;
-        }
-        let first = self.blocks[line.head as usize].live.trailing_zeros();
-        self.take(line, line.head << BLOCK_BITS | first)
+        let first = self.first_at(line)?;
+        self.take(line, first)
     }
 
     /// Takes an entry out of the line that it is in.
@@ -100,18 +102,34 @@ impl<T> Lines<T> {
         block.live &= !(1 << place);
         line.len -= 1;
         if block.live == 0 {
-            self.drop_block(line, at >> BLOCK_BITS);
+            if line.head == line.tail {
+                // The line keeps its last block: the next job comes soon.
+                block.used = 0;
+            } else {
+                self.drop_block(line, at >> BLOCK_BITS);
+            }
         }
         Some(entry)
     }
 
+    /// Frees what an empty line still has.
+    pub(super) fn free(&mut self, line: &mut Line) {
+        debug_assert!(line.len == 0, "an empty line is freed");
+        if line.head != NONE {
+            self.drop_block(line, line.head);
+        }
+    }
+
+    /// The number of the first entry of a line.
+    #[inline]
+    pub(super) fn first_at(&self, line: &Line) -> Option<u32> {
+        let first = |block: &Block<T>| line.head << BLOCK_BITS | block.live.trailing_zeros();
+        (line.len > 0).then(|| first(&self.blocks[line.head as usize]))
+    }
+
     /// The first entry of a line.
     pub(super) fn first(&self, line: &Line) -> Option<&Entry<T>> {
-        if line.len == 0 {
-            return None;
-        }
-        let block = &self.blocks[line.head as usize];
-        block.entries[block.live.trailing_zeros() as usize].as_ref()
+        self.get(self.first_at(line)?)
     }
 
     /// Whose line an entry is in.

@@ -8,6 +8,7 @@
 //! as many jobs of a lower level as the other dispatchers hold at that moment.
 
 mod commons;
+mod crowd;
 mod delays;
 #[cfg(test)]
 mod explored;

@@ -112,8 +112,6 @@ pub struct ReadyQueue<T> {
     delays: Delays<T>,
     /// The flows of each class that is held back.
     held: HashMap<u32, Vec<u32>>,
-    /// How many are ready, at each level.
-    depths: [usize; 64],
     now: i64,
 }
 
@@ -130,7 +128,6 @@ impl<T> ReadyQueue<T> {
             aged: Vec::new(),
             delays: Delays::default(),
             held: HashMap::new(),
-            depths: [0; 64],
             now: 0,
         }
     }
@@ -166,7 +163,7 @@ impl<T> ReadyQueue<T> {
 
     /// Closes a lane in which nothing waits; `false` when something does.
     pub fn close_lane(&mut self, lane: LaneId) -> bool {
-        self.tree.close_lane(lane.0)
+        self.tree.close_lane(lane.0, |line| self.lines.free(line))
     }
 
     /// Adds a job behind those of its lane and level.
@@ -174,8 +171,7 @@ impl<T> ReadyQueue<T> {
     pub fn push(&mut self, item: T, lane: LaneId, level: Priority, now: Timestamp) -> Handle {
         self.now = self.now.max(now.as_micros());
         let seat = self.seats.take();
-        self.tree.job_came(lane.0);
-        self.enter(item, seat, lane.0, level.level());
+        self.enter(item, seat, lane.0, level);
         self.seats.handle(seat)
     }
 
@@ -187,8 +183,8 @@ impl<T> ReadyQueue<T> {
     /// Adds a job that is ready once [`ReadyQueue::advance`] has reached a time. Its age counts from then.
     pub fn push_delayed(&mut self, item: T, lane: LaneId, level: Priority, due: Timestamp) -> Handle {
         let seat = self.seats.take();
-        self.tree.job_came(lane.0);
-        let at = self.delays.insert(item, seat, lane.0, level.level(), due.as_micros());
+        self.tree.delay(lane.0);
+        let at = self.delays.insert(item, seat, lane.0, level, due.as_micros());
         self.seats.moved(seat, Place::Delayed(at));
         self.seats.handle(seat)
     }
@@ -196,15 +192,14 @@ impl<T> ReadyQueue<T> {
     /// Takes a job out wherever it is; nothing when it has gone already.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         let (seat, place) = self.seats.find(handle)?;
-        let (item, lane) = match place {
-            Place::Ready(at) => {
-                let flow = self.lines.flow_of(at);
-                let lane = self.tree.flow(flow).lane;
-                (self.take(flow, Some(at))?.item, lane)
+        let item = match place {
+            Place::Ready(at) => self.take(self.lines.flow_of(at), at)?.item,
+            Place::Delayed(at) => {
+                let (item, lane) = self.delays.remove(at)?;
+                self.tree.undelay(lane);
+                item
             }
-            Place::Delayed(at) => self.delays.remove(at)?,
         };
-        self.tree.job_went(lane);
         self.seats.leave(seat);
         Some(item)
     }
@@ -233,19 +228,20 @@ impl<T> ReadyQueue<T> {
         let flow = self.select()?;
         let flow = self.tree.flow(flow);
         let entry = self.lines.first(&flow.line)?;
-        Some(Next { item: &entry.item, class: ClassId(flow.class), level: level(flow.level) })
+        Some(Next { item: &entry.item, class: ClassId(flow.class), level: flow.level })
     }
 
     /// Takes the next job.
     #[inline]
     pub fn pop(&mut self) -> Option<Popped<T>> {
-        let flow = self.select()?;
-        self.tree.served(flow);
-        let (lane, at_level) = (self.tree.flow(flow).lane, self.tree.flow(flow).level);
-        let entry = self.take(flow, None)?;
-        self.tree.job_went(lane);
+        let number = self.select()?;
+        let flow = self.tree.flow(number);
+        let (lane, level) = (LaneId(flow.lane), flow.level);
+        let entry = self.lines.pop(&mut flow.line)?;
+        let more = !flow.line.is_empty();
+        self.tree.served(number, more);
         self.seats.leave(entry.seat);
-        Some(Popped { item: entry.item, level: level(at_level), lane: LaneId(lane) })
+        Some(Popped { item: entry.item, level, lane })
     }
 
     /// Takes up to `n` jobs in order, and returns how many there were.
@@ -279,6 +275,7 @@ impl<T> ReadyQueue<T> {
         self.now = self.now.max(now.as_micros());
         let mut fired = self.delays.advance(self.now);
         for delayed in fired.drain(..) {
+            self.tree.undelay(delayed.lane);
             self.enter(delayed.item, delayed.seat, delayed.lane, delayed.level);
         }
         self.delays.done(fired);
@@ -313,9 +310,13 @@ impl<T> ReadyQueue<T> {
     }
 
     /// How many jobs are ready at a level, those that are held back too.
+    ///
+    /// # Performance
+    ///
+    /// Goes through all lanes.
     #[must_use]
     pub fn depth(&self, level: Priority) -> usize {
-        self.depths[usize::from(level.level())]
+        self.tree.depth(level)
     }
 
     /// The handles of the jobs for which `wanted` says so, in no order.
@@ -341,29 +342,23 @@ impl<T> ReadyQueue<T> {
 
     /// Puts a job at the end of the line of its lane at a level.
     #[inline]
-    fn enter(&mut self, item: T, seat: u32, lane: u32, level: u8) {
+    fn enter(&mut self, item: T, seat: u32, lane: u32, level: Priority) {
         let number = self.tree.flow_at(lane, level);
         let flow = self.tree.flow(number);
         let first = flow.line.is_empty();
         let entry = lines::Entry { item, since: self.now, seat };
         let at = self.lines.push(&mut flow.line, number, entry);
         self.seats.moved(seat, Place::Ready(at));
-        self.depths[usize::from(level)] += 1;
         if first {
             self.tree.activate(number);
             self.watch(number);
         }
     }
 
-    /// Takes an entry out of a flow's line: the first one, unless one is named.
-    #[inline]
-    fn take(&mut self, number: u32, at: Option<u32>) -> Option<lines::Entry<T>> {
+    /// Takes an entry out of a flow's line.
+    fn take(&mut self, number: u32, at: u32) -> Option<lines::Entry<T>> {
         let flow = self.tree.flow(number);
-        let entry = match at {
-            None => self.lines.pop(&mut flow.line),
-            Some(at) => self.lines.take(&mut flow.line, at),
-        }?;
-        self.depths[usize::from(flow.level)] -= 1;
+        let entry = self.lines.take(&mut flow.line, at)?;
         if flow.line.is_empty() {
             match flow.standing {
                 Standing::Active => self.tree.deactivate(number, Standing::Empty),
@@ -377,7 +372,7 @@ impl<T> ReadyQueue<T> {
     fn watch(&mut self, flow: u32) {
         let Some(ageing) = self.ageing else { return };
         let watched = *self.tree.flow(flow);
-        if watched.watched || watched.level >= ageing.ceiling.level() {
+        if watched.watched || watched.level >= ageing.ceiling {
             return;
         }
         let Some(since) = self.lines.first(&watched.line).map(|first| first.since) else { return };
@@ -395,12 +390,16 @@ impl<T> ReadyQueue<T> {
         for (_, number) in aged.drain(..) {
             self.tree.unwatch(number);
             let flow = *self.tree.flow(number);
+            let Ok(above) = Priority::new(flow.level.level() + 1) else { continue };
             if flow.lane == NONE {
                 continue;
             }
-            while left > 0 && self.lines.first(&self.tree.flow(number).line).is_some_and(|first| first.since <= old) {
-                let Some(entry) = self.take(number, None) else { break };
-                self.enter(entry.item, entry.seat, flow.lane, flow.level + 1);
+            while left > 0
+                && let Some(at) = self.lines.first_at(&self.tree.flow(number).line)
+                && self.lines.get(at).is_some_and(|first| first.since <= old)
+                && let Some(entry) = self.take(number, at)
+            {
+                self.enter(entry.item, entry.seat, flow.lane, above);
                 left -= 1;
             }
             self.watch(number);
@@ -411,8 +410,4 @@ impl<T> ReadyQueue<T> {
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-fn level(level: u8) -> Priority {
-    Priority::new(level).unwrap_or(Priority::MAX)
 }

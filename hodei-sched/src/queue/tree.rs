@@ -1,6 +1,8 @@
 //! Who shares with whom: a tree of shares at each level, with the lines of jobs as its leaves.
 
 use super::rounds::Rounds;
+use hodei_core::job::Priority;
+
 use super::lines::Line;
 use super::seats::NONE;
 
@@ -11,13 +13,29 @@ pub(super) const DEPTH_MAX: usize = 8;
 /// How many levels there are. The first nodes of the tree are their roots.
 pub(super) const LEVELS: usize = 64;
 
-/// What something has at each level at which it has had work.
-#[derive(Debug, Default)]
-struct Levels(Vec<(u8, u32)>);
+/// What something has at each level; nothing at most of them.
+#[derive(Debug)]
+struct Levels(Box<[u32; LEVELS]>);
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self(Box::new([NONE; LEVELS]))
+    }
+}
 
 impl Levels {
+    #[inline]
     fn get(&self, level: u8) -> Option<u32> {
-        self.0.iter().find(|(at, _)| *at == level).map(|(_, what)| *what)
+        let there = self.0[usize::from(level) % LEVELS];
+        (there != NONE).then_some(there)
+    }
+
+    fn set(&mut self, level: u8, what: u32) {
+        self.0[usize::from(level) % LEVELS] = what;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().copied().filter(|there| *there != NONE)
     }
 }
 
@@ -47,8 +65,8 @@ struct Lane {
     share: u32,
     class: u32,
     weight: u32,
-    /// How many jobs it has, those that are delayed too.
-    jobs: u32,
+    /// How many jobs it has that are delayed.
+    delayed: u32,
     flows: Levels,
     open: bool,
 }
@@ -70,7 +88,7 @@ pub(super) struct Flow {
     pub(super) line: Line,
     pub(super) lane: u32,
     pub(super) class: u32,
-    pub(super) level: u8,
+    pub(super) level: Priority,
     pub(super) standing: Standing,
     /// Whether the wheel of ages will come back to it.
     pub(super) watched: bool,
@@ -131,7 +149,7 @@ impl Tree {
     /// Changes the weight of a share.
     pub(super) fn reweigh(&mut self, share: u32, weight: u32) {
         self.shares[share as usize].weight = weight;
-        for &(_, node) in &self.shares[share as usize].nodes.0 {
+        for node in self.shares[share as usize].nodes.iter() {
             let (parent, member) = (self.nodes[node as usize].parent, self.nodes[node as usize].member);
             self.nodes[parent as usize].rounds.reweigh(member, weight);
         }
@@ -141,19 +159,21 @@ impl Tree {
     pub(super) fn open_lane(&mut self, share: u32, class: u32, weight: u32) -> u32 {
         assert!(self.shares[share as usize].open, "the share was closed");
         self.shares[share as usize].children += 1;
-        let lane = Lane { share, class, weight, jobs: 0, flows: Levels::default(), open: true };
+        let lane = Lane { share, class, weight, delayed: 0, flows: Levels::default(), open: true };
         put(&mut self.lanes, &mut self.free_lanes, lane)
     }
 
-    /// Closes a lane without jobs; `false` when it has some.
-    pub(super) fn close_lane(&mut self, lane: u32) -> bool {
-        let closing = &mut self.lanes[lane as usize];
-        if !closing.open || closing.jobs > 0 {
+    /// Closes a lane without jobs, and gives the lines of its flows to `free`; `false` when it has some.
+    pub(super) fn close_lane(&mut self, lane: u32, mut free: impl FnMut(&mut Line)) -> bool {
+        if !self.lanes[lane as usize].open || self.jobs_of(lane) > 0 {
             return false;
         }
+        let closing = &mut self.lanes[lane as usize];
         closing.open = false;
         let share = closing.share;
-        for (_, flow) in std::mem::take(&mut closing.flows).0 {
+        let flows = std::mem::take(&mut closing.flows);
+        for flow in flows.iter() {
+            free(&mut self.flows[flow as usize].line);
             let Flow { node, member, watched, .. } = self.flows[flow as usize];
             self.nodes[node as usize].rounds.leave(member);
             // One that the wheel still comes back to is freed then.
@@ -175,7 +195,8 @@ impl Tree {
         }
         closing.open = false;
         let parent = closing.parent;
-        for (_, node) in std::mem::take(&mut closing.nodes).0 {
+        let nodes = std::mem::take(&mut closing.nodes);
+        for node in nodes.iter() {
             let Node { parent, member, .. } = std::mem::take(&mut self.nodes[node as usize]);
             self.nodes[parent as usize].rounds.leave(member);
             self.free_nodes.push(node);
@@ -196,25 +217,32 @@ impl Tree {
         }
     }
 
+    /// How many jobs a lane has, those that are delayed too.
     pub(super) fn jobs_of(&self, lane: u32) -> u32 {
-        self.lanes[lane as usize].jobs
+        let lane = &self.lanes[lane as usize];
+        lane.delayed + lane.flows.iter().map(|flow| self.flows[flow as usize].line.len()).sum::<u32>()
     }
 
-    #[inline]
-    pub(super) fn job_came(&mut self, lane: u32) {
-        debug_assert!(self.lanes[lane as usize].open, "the lane was closed");
-        self.lanes[lane as usize].jobs += 1;
+    /// How many jobs are ready at a level.
+    pub(super) fn depth(&self, level: Priority) -> usize {
+        let flows = self.flows.iter().filter(|flow| flow.lane != NONE && flow.level == level);
+        flows.map(|flow| flow.line.len() as usize).sum()
     }
 
-    #[inline]
-    pub(super) fn job_went(&mut self, lane: u32) {
-        self.lanes[lane as usize].jobs -= 1;
+    /// A delayed job of a lane came.
+    pub(super) fn delay(&mut self, lane: u32) {
+        self.lanes[lane as usize].delayed += 1;
+    }
+
+    /// A delayed job of a lane is ready, or has gone.
+    pub(super) fn undelay(&mut self, lane: u32) {
+        self.lanes[lane as usize].delayed -= 1;
     }
 
     /// The flow of a lane at a level.
     #[inline]
-    pub(super) fn flow_at(&mut self, lane: u32, level: u8) -> u32 {
-        match self.lanes[lane as usize].flows.get(level) {
+    pub(super) fn flow_at(&mut self, lane: u32, level: Priority) -> u32 {
+        match self.lanes[lane as usize].flows.get(level.level()) {
             Some(flow) => flow,
             None => self.new_flow(lane, level),
         }
@@ -226,9 +254,9 @@ impl Tree {
     }
 
     #[cold]
-    fn new_flow(&mut self, lane: u32, level: u8) -> u32 {
+    fn new_flow(&mut self, lane: u32, level: Priority) -> u32 {
         let Lane { share, class, weight, .. } = self.lanes[lane as usize];
-        let node = self.node_at(share, level);
+        let node = self.node_at(share, level.level());
         let flow = Flow {
             line: Line::EMPTY,
             lane,
@@ -241,7 +269,7 @@ impl Tree {
         };
         let flow = put(&mut self.flows, &mut self.free_flows, flow);
         self.flows[flow as usize].member = self.nodes[node as usize].rounds.join(flow | FLOW, weight);
-        self.lanes[lane as usize].flows.0.push((level, flow));
+        self.lanes[lane as usize].flows.set(level.level(), flow);
         flow
     }
 
@@ -255,7 +283,7 @@ impl Tree {
         let node = Node { rounds: Rounds::default(), parent, member: NONE };
         let node = put(&mut self.nodes, &mut self.free_nodes, node);
         self.nodes[node as usize].member = self.nodes[parent as usize].rounds.join(node, weight);
-        self.shares[share as usize].nodes.0.push((level, node));
+        self.shares[share as usize].nodes.set(level, node);
         node
     }
 
@@ -272,7 +300,7 @@ impl Tree {
                 return;
             }
             if *parent == NONE {
-                self.levels |= 1 << level;
+                self.levels |= 1 << level.level();
                 return;
             }
             (node, member) = (*parent, *seat);
@@ -291,7 +319,7 @@ impl Tree {
                 return;
             }
             if *parent == NONE {
-                self.levels &= !(1 << level);
+                self.levels &= !(1 << level.level());
                 return;
             }
             (node, member) = (*parent, *seat);
@@ -303,7 +331,7 @@ impl Tree {
     pub(super) fn select(&mut self) -> Option<u32> {
         let mut node = 63_u32.checked_sub(self.levels.leading_zeros())?;
         loop {
-            let (what, _) = self.nodes[node as usize].rounds.select()?;
+            let what = self.nodes[node as usize].rounds.select()?;
             if what & FLOW != 0 {
                 return Some(what & !FLOW);
             }
@@ -311,17 +339,23 @@ impl Tree {
         }
     }
 
-    /// The flow that was selected has been served: so have the shares above it.
+    /// The flow that was just selected has been served, and so have the shares above it. With `more` it has work left.
     #[inline]
-    pub(super) fn served(&mut self, flow: u32) {
-        let Flow { mut node, mut member, .. } = self.flows[flow as usize];
+    pub(super) fn served(&mut self, flow: u32, mut more: bool) {
+        let Flow { mut node, level, .. } = self.flows[flow as usize];
+        if !more {
+            self.flows[flow as usize].standing = Standing::Empty;
+        }
         loop {
-            let Node { rounds, parent, member: seat } = &mut self.nodes[node as usize];
-            rounds.served(member);
+            let Node { rounds, parent, .. } = &mut self.nodes[node as usize];
+            more = rounds.served(more);
             if *parent == NONE {
+                if !more {
+                    self.levels &= !(1 << level.level());
+                }
                 return;
             }
-            (node, member) = (*parent, *seat);
+            node = *parent;
         }
     }
 }
