@@ -24,5 +24,8 @@ pub mod machine;
 mod maintain;
 mod orchestrator;
 mod settled;
+#[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+pub mod sim;
 
 pub use orchestrator::{Explanation, Orchestrator, OrchestratorBuilder};
