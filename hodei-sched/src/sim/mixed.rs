@@ -46,6 +46,8 @@ pub struct MixedLoad {
     shape: Shape,
     tenants: Vec<Tenant>,
     specs: Vec<Arc<JobSpec>>,
+    /// What schedules fire. Its waits are exact: they would follow its id, which the store mints.
+    fired: Arc<JobSpec>,
     keys: Vec<Name>,
     queues: Vec<Name>,
     recent: VecDeque<(Tenant, JobId)>,
@@ -94,11 +96,14 @@ impl MixedLoad {
         let specs = (0..4 + random.below(8))
             .map(|n| spec(n, &queues, if limited { &keys } else { &[] }, random).map(Arc::new))
             .collect::<Result<_>>()?;
+        let fired =
+            JobSpec::command(["simulated", "fired"]).retry(RetryPolicy::attempts(2).exact()).build()?;
         let tenants: Vec<Tenant> = tenants.into_iter().map(Tenant::from).collect();
         let mut load = Self {
             shape,
             tenants,
             specs,
+            fired: Arc::new(fired),
             keys,
             queues,
             recent: VecDeque::new(),
@@ -121,7 +126,7 @@ impl MixedLoad {
                 tenant: self.tenants[0].clone(),
                 name: Name::literal("nightly"),
                 rule: Arc::from("now and then"),
-                spec: Arc::clone(&self.specs[0]),
+                spec: Arc::clone(&self.fired),
                 last_fired: None,
             };
             acts.push(Act::Schedule(schedule, random.millis(2_000, 8_000)));

@@ -70,7 +70,8 @@ pub enum Act {
     Queue(QueuePolicy),
     /// Set a limit.
     Limit(Limit),
-    /// Set a schedule, which the leading node fires so often.
+    /// Set a schedule, which the leading node fires so often. The ids of what it fires are minted by the store and differ
+    /// from run to run: for traces that do not, its spec must wait exactly before retries.
     Schedule(Schedule, Duration),
 }
 
