@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
 use hodei_core::log::LogStore;
-use hodei_core::store::{Feed, Served, Store, Wakeups};
+use hodei_core::store::{Exchanged, Feed, Lanes, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -31,6 +31,26 @@ pub(crate) enum Message {
     Drain,
     /// Take no more work and give back at once what runs: its agents have stopped it.
     Abandon,
+}
+
+/// The machine's time: that of the clock when it was made, and since then what has really passed. A clock that is set
+/// neither ends sessions early nor holds calls back.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    began: Timestamp,
+    at: tokio::time::Instant,
+}
+
+impl Pace {
+    pub(crate) fn from(clock: &dyn Clock) -> Self {
+        Self { began: clock.now(), at: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for Pace {
+    fn now(&self) -> Timestamp {
+        self.began.saturating_add(self.at.elapsed())
+    }
 }
 
 /// A worker connected now, in one of its lives.
@@ -62,7 +82,10 @@ pub(crate) struct Shared {
     pub(crate) herald: Arc<Herald>,
     /// As long as the node lives, the store tells the herald what it commits.
     pub(crate) _feed: Feed,
+    /// The time of day.
     pub(crate) clock: Arc<dyn Clock>,
+    /// The machine's time.
+    pub(crate) pace: Arc<dyn Clock>,
     pub(crate) served: Served,
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
@@ -77,6 +100,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Turns a time of the store into the machine's: what is due in a minute by the clock is due in a minute.
+    fn due(&self, at: Option<Timestamp>) -> Option<Timestamp> {
+        let (clock, pace) = (self.clock.now(), self.pace.now());
+        at.map(|at| {
+            Timestamp::from_micros(
+                pace.as_micros().saturating_add(at.as_micros().saturating_sub(clock.as_micros())),
+            )
+        })
+    }
+
     /// Notes whether the store refuses for good.
     fn health(&self, answer: &Input) {
         let error = match answer {
@@ -123,17 +156,17 @@ impl Driver {
 
     pub(crate) async fn run(mut self) {
         loop {
-            let now = self.shared.clock.now();
+            let now = self.shared.pace.now();
             while let Some(effect) = self.machine.poll_effect(now) {
                 self.carry_out(effect);
             }
-            self.show_workers(now);
+            self.show_workers();
             if self.draining && self.machine.is_idle() && self.call.is_empty() {
                 return;
             }
             let input = self.next_input(now).await;
             let Some(input) = input else { return };
-            let now = self.shared.clock.now();
+            let now = self.shared.pace.now();
             self.machine.handle(input, now);
             self.collect(now);
         }
@@ -193,32 +226,14 @@ impl Driver {
                     let _ = reply.send(desired);
                 }
             }
-            Effect::AskLanes => {
-                self.call.spawn(async move { Input::Lanes(shared.store.lanes(&shared.served).await) });
-            }
-            Effect::Exchange(exchange) => {
-                self.call.spawn(async move { Input::Exchanged(shared.store.exchange(*exchange).await) });
-            }
-            Effect::AskLeases => {
-                self.call.spawn(async move {
-                    let lease = shared.lease.borrow().clone();
-                    Input::Leases(shared.store.leases_of(&lease).await)
-                });
-            }
-            Effect::Register => {
-                self.call.spawn(async move {
-                    if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
-                        shared.lease.send_replace(lease);
-                    }
-                    let lease = shared.lease.borrow().clone();
-                    Input::Registered(lease)
-                });
+            question => {
+                self.call.spawn(ask(shared, question));
             }
         }
     }
 
     /// Shows who is connected to those who explain, and tells the bus who came and went.
-    fn show_workers(&self, now: Timestamp) {
+    fn show_workers(&self) {
         let mut shown = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let same = shown.len() == self.machine.workers().count()
             && shown.iter().zip(self.machine.workers()).all(|(worker, now)| worker.is(now));
@@ -228,15 +243,44 @@ impl Driver {
         let before = std::mem::take(&mut *shown);
         *shown = self.machine.workers().map(Worker::of).collect();
         let Some(bus) = &self.shared.herald.bus else { return };
+        let at = self.shared.clock.now();
         let event = |worker: &Worker, connected| {
             let (worker, incarnation) = (worker.name.clone(), worker.incarnation);
-            Event::Worker(WorkerEvent { worker, incarnation, at: now, connected })
+            Event::Worker(WorkerEvent { worker, incarnation, at, connected })
         };
         let in_both = |worker: &Worker, others: &[Worker]| others.iter().any(|other| other.same_life(worker));
         let gone = before.iter().filter(|worker| !in_both(worker, &shown)).map(|worker| event(worker, false));
         let came = shown.iter().filter(|worker| !in_both(worker, &before)).map(|worker| event(worker, true));
         let events: Vec<Event> = gone.chain(came).collect();
         bus.publish_or_gap(&events);
+    }
+}
+
+/// Asks the store what the machine wants to know of it, and returns the answer. Waits for nothing but the store, so that
+/// any loop can drive it.
+pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
+    match question {
+        Effect::AskLanes => {
+            let lanes = shared.store.lanes(&shared.served).await;
+            Input::Lanes(lanes.map(|lanes| Lanes { next_due: shared.due(lanes.next_due), ..lanes }))
+        }
+        Effect::Exchange(exchange) => {
+            let done = shared.store.exchange(*exchange).await;
+            Input::Exchanged(done.map(|done| Exchanged { next_due: shared.due(done.next_due), ..done }))
+        }
+        Effect::AskLeases => {
+            let lease = shared.lease.borrow().clone();
+            Input::Leases(shared.store.leases_of(&lease).await)
+        }
+        Effect::Register => {
+            if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
+                shared.lease.send_replace(lease);
+            }
+            let lease = shared.lease.borrow().clone();
+            Input::Registered(lease)
+        }
+        // Not a question; the loop answers the call itself.
+        Effect::Reply(..) => Input::Tick,
     }
 }
 

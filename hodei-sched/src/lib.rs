@@ -26,5 +26,8 @@ mod maintain;
 mod orchestrator;
 pub mod queue;
 mod settled;
+#[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+pub mod sim;
 
 pub use orchestrator::{Explanation, Orchestrator, OrchestratorBuilder};

@@ -13,7 +13,7 @@ use crate::backup::bear;
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
-use crate::memory::{Delta, Index};
+use crate::memory::{Delta, Index, Slots};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::Recent;
@@ -34,8 +34,9 @@ pub(crate) struct Committed {
 impl Committed {
     /// Reads it.
     fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
-        let view = View::new(db)?;
-        let index = Index::read(&mut Snapshot::first(Arc::clone(&view), stats), now)?;
+        let view = View::new(db, Slots::default())?;
+        let index = Index::read(&mut Snapshot::first(view, stats), now)?;
+        let view = View::new(db, index.slots.clone())?;
         Ok(Self { index, view })
     }
 }
@@ -87,7 +88,7 @@ impl Inner {
         let recent = Mutex::new(Recent::new(config.recent_jobs));
         let feeds = Feeds::new();
         expire(&db, &config, &committed, &recent)?;
-        let view = View::new(&db)?;
+        let view = View::new(&db, lock(&committed).index.slots.clone())?;
         lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
@@ -96,15 +97,25 @@ impl Inner {
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
     pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
-        let view = View::new(&self.db)?;
+        let before = lock(&self.committed).index.slots.clone();
+        let view = View::new(&self.db, before.after(&delta.slots))?;
+        let mut rows = Snapshot::first(Arc::clone(&view), &self.stats);
+        let shown = Index::read_shown(&before, &delta, &mut rows)?;
         {
             let mut committed = lock(&self.committed);
             committed.index.apply(&delta);
+            committed.index.join(shown);
             committed.view = Arc::clone(&view);
             // Under the lock: whoever has seen a commit in one of them sees it in the other.
             *lock(&self.view) = view;
         }
-        lock(&self.recent).apply(delta.steps);
+        let mut recent = lock(&self.recent);
+        if delta.slots.is_empty() {
+            recent.apply(delta.steps);
+        } else {
+            // What went away may come back another.
+            recent.clear();
+        }
         Ok(())
     }
 

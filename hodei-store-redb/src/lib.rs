@@ -30,6 +30,7 @@ mod query;
 mod reader;
 mod recent;
 mod rows;
+mod shard;
 mod stats;
 mod store;
 mod sync;

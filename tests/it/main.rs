@@ -6,5 +6,6 @@ mod kill_nine;
 mod lessons;
 mod program;
 mod run;
+mod simulator;
 mod tidy;
 mod walk;

@@ -10,7 +10,7 @@ use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
 use super::picks::Room;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
-use super::session::Session;
+use super::session::{Assigned, Session};
 use super::verdict::verdict;
 
 impl Scheduler {
@@ -40,7 +40,7 @@ impl Scheduler {
             self.effects.push_back(Effect::Reply(old, Err(ErrorKind::Cancelled)));
         }
         session.confirm(state.seen);
-        let unknown: Vec<(JobId, Epoch)> = state
+        let mut unknown: Vec<(JobId, Epoch)> = state
             .running
             .iter()
             .filter(|running| {
@@ -48,9 +48,13 @@ impl Scheduler {
             })
             .map(|running| (running.job, running.epoch))
             .collect();
+        unknown.sort_unstable();
         session.disown(unknown);
         for report in state.reports {
             self.report(&state.worker, report);
+        }
+        if let Some(session) = self.sessions.get_mut(&state.worker) {
+            session.miss(&state.running);
         }
         if leaves {
             self.shed();
@@ -123,10 +127,8 @@ impl Scheduler {
         self.draining = true;
         let mut untold: Vec<Arc<Job>> = self.buffer.drain().into_iter().map(|claimed| claimed.job).collect();
         for session in self.sessions.values_mut() {
-            let jobs: Vec<JobId> = session.assigned.keys().copied().collect();
-            untold.extend(
-                jobs.into_iter().filter_map(|job| session.withdraw(job)).map(|assigned| assigned.job),
-            );
+            let jobs = session.jobs().into_iter();
+            untold.extend(jobs.filter_map(|job| session.withdraw(job)).map(|assigned| assigned.job));
         }
         untold.iter().for_each(|job| self.give_back(job));
     }
@@ -208,7 +210,9 @@ impl Scheduler {
         if let Some(ticket) = session.waiter {
             self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Conflict)));
         }
-        for assigned in session.assigned.into_values() {
+        let mut lost: Vec<Assigned> = session.assigned.into_values().collect();
+        lost.sort_unstable_by_key(|assigned| assigned.job.id);
+        for assigned in lost {
             let step = if assigned.told { told.clone() } else { Move::Returned };
             let transition = Transition { job: assigned.job.id, epoch: assigned.job.epoch, step };
             self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });

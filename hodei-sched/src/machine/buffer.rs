@@ -1,11 +1,11 @@
 //! Claimed jobs that no session has yet.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use hodei_core::JobId;
 use hodei_core::job::{Epoch, Priority, Request, RequestClass};
-use hodei_core::map::{IdState, JobMap};
+use hodei_core::map::JobMap;
 use hodei_core::store::Claimed;
 
 /// Claimed jobs in the order in which they are to be assigned: by level, then as they were claimed.
@@ -13,7 +13,7 @@ use hodei_core::store::Claimed;
 pub(super) struct Buffer {
     order: BTreeMap<Place, Claimed>,
     places: JobMap<Place>,
-    waiting: HashMap<RequestClass, (Request, u32), IdState>,
+    waiting: BTreeMap<RequestClass, (Request, u32)>,
     next: u64,
 }
 

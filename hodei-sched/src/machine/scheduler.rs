@@ -130,6 +130,8 @@ pub struct Scheduler {
     pub(super) leases_unknown: bool,
     pub(super) owner_lost: bool,
     pub(super) next_due: Option<Timestamp>,
+    /// How often in a row the store told of a time that had passed here.
+    pub(super) early: u32,
     pub(super) last_ask: Timestamp,
     pub(super) store: Store,
     /// Failed calls in a row, and not before when the next one is made.
@@ -159,6 +161,7 @@ impl Scheduler {
             leases_unknown: false,
             owner_lost: false,
             next_due: None,
+            early: 0,
             last_ask: now,
             store: Store::Idle,
             failures: 0,

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use hodei_core::gateway::{Assignment, Desired, Offer, Stop, StopCause};
+use hodei_core::gateway::{Assignment, Desired, Offer, RunningJob, Stop, StopCause};
 use hodei_core::job::{Epoch, Job, Request, Resources};
 use hodei_core::map::{IdState, JobMap};
 use hodei_core::store::{Claimed, Input};
@@ -41,6 +41,8 @@ pub(super) struct Session {
     unsent: Vec<JobId>,
     /// Said in a reply that the agent has not confirmed.
     unseen: VecDeque<(u64, Vec<JobId>)>,
+    /// Said in a reply that the agent has confirmed just now.
+    confirmed: Vec<JobId>,
     stops: Vec<Stop>,
     /// What it still runs although it was told that it has no lease for it.
     disowned: HashSet<(JobId, Epoch), IdState>,
@@ -66,12 +68,20 @@ impl Session {
             assigned: JobMap::default(),
             unsent: Vec::new(),
             unseen: VecDeque::new(),
+            confirmed: Vec::new(),
             stops: Vec::new(),
             disowned: HashSet::default(),
             outstanding: VecDeque::new(),
             told_acked: 0,
             number: seen,
         }
+    }
+
+    /// The jobs that it has, by id: what is decided over them does not depend on how they are kept.
+    pub(super) fn jobs(&self) -> Vec<JobId> {
+        let mut jobs: Vec<JobId> = self.assigned.keys().copied().collect();
+        jobs.sort_unstable();
+        jobs
     }
 
     /// How many jobs of a request could start here now.
@@ -163,9 +173,14 @@ impl Session {
     }
 
     /// Takes in which replies the agent has seen; what an unseen one said is said again.
+    ///
+    /// It may have seen more than were sent from here: those of another node, or of this one before it forgot the
+    /// session. Then it has seen none of these, and takes in only what has a higher number.
     pub(super) fn confirm(&mut self, seen: u64) {
+        let elsewhere = seen > self.number;
+        self.number = self.number.max(seen);
         while let Some((number, jobs)) = self.unseen.pop_front() {
-            if number > seen {
+            if elsewhere || number > seen {
                 self.disowned.clear();
                 self.unsent.extend(jobs.into_iter().filter(|job| self.assigned.contains_key(job)));
                 // Stops of a lost reply are level-triggered too.
@@ -174,8 +189,26 @@ impl Session {
                     Some(Stop { job: assigned.job.id, epoch: assigned.job.epoch, why })
                 });
                 self.stops = stops.collect();
+                self.stops.sort_unstable_by_key(|stop| stop.job);
+            } else {
+                self.confirmed.extend(jobs);
             }
         }
+    }
+
+    /// Says again what the agent should have taken in and neither runs nor has reported: another reply had that number.
+    /// To be called when its reports have been taken in.
+    pub(super) fn miss(&mut self, running: &[RunningJob]) {
+        let epoch = |job: &JobId| self.assigned.get(job).map(|assigned| assigned.job.epoch);
+        let held: Vec<(JobId, Epoch)> =
+            self.confirmed.drain(..).filter_map(|job| Some((job, epoch(&job)?))).collect();
+        if held.is_empty() {
+            return;
+        }
+        let mut running: Vec<(JobId, Epoch)> = running.iter().map(|run| (run.job, run.epoch)).collect();
+        running.sort_unstable();
+        let missing = held.into_iter().filter(|job| running.binary_search(job).is_err());
+        self.unsent.extend(missing.map(|(job, _)| job));
     }
 
     /// Notes a report whose transition is on its way to the store.

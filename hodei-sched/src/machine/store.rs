@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
-use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes};
-use hodei_core::{Error, JobId, Timestamp};
+use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes, Move, Transition};
+use hodei_core::{Error, Timestamp};
 
 use super::picks::{self, Room};
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
@@ -18,12 +18,26 @@ impl Scheduler {
             Ok(lanes) => {
                 self.failures = 0;
                 self.heads = lanes.heads;
-                self.next_due = lanes.next_due;
+                self.note_due(lanes.next_due, now);
                 self.turn = self.turn.wrapping_add(1);
                 picks::order(&mut self.heads, self.turn);
             }
             Err(_) => self.failed(now),
         }
+    }
+
+    /// Takes in when the store says that more will be ready. What is due here and not there, where the clock is behind,
+    /// is asked for at once, and then after waits that double: it would not come sooner for being asked for all the time.
+    fn note_due(&mut self, told: Option<Timestamp>, now: Timestamp) {
+        let Some(at) = told.filter(|at| *at <= now) else {
+            (self.next_due, self.early) = (told, 0);
+            return;
+        };
+        let wait = Duration::from_millis(1 << self.early.min(10)).min(self.config.retry_wait);
+        let again = if self.early == 0 { at } else { now.saturating_add(wait) };
+        self.early = self.early.saturating_add(1);
+        let before = self.next_due.filter(|before| *before > now);
+        self.next_due = Some(before.map_or(again, |before| before.min(again)));
     }
 
     fn failed(&mut self, now: Timestamp) {
@@ -66,7 +80,7 @@ impl Scheduler {
                 self.settled(outgoing, applied);
             }
         }
-        self.next_due = exchanged.next_due;
+        self.note_due(exchanged.next_due, now);
         if exchanged.owner_lost {
             return self.lose_owner();
         }
@@ -91,6 +105,11 @@ impl Scheduler {
     }
 
     fn settled(&mut self, outgoing: Outgoing, applied: Applied) {
+        if applied == Applied::Illegal && outgoing.transition.step == Move::Returned {
+            // Its agent had said that it began: it goes back all the same, or nobody would ever end it.
+            let transition = Transition { step: Move::Preempted, ..outgoing.transition.clone() };
+            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
+        }
         let Some((worker, incarnation, report)) = outgoing.report else { return };
         let Some(session) = self.sessions.get_mut(&worker).filter(|s| s.incarnation == incarnation) else {
             return;
@@ -130,8 +149,7 @@ impl Scheduler {
         self.owner_lost = true;
         self.buffer.drain();
         for session in self.sessions.values_mut() {
-            let jobs: Vec<JobId> = session.assigned.keys().copied().collect();
-            for job in jobs {
+            for job in session.jobs() {
                 if session.withdraw(job).is_none() {
                     session.stop(job, StopCause::LeaseLost);
                 }

@@ -9,10 +9,10 @@ use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, S
 use tokio::sync::{mpsc, watch};
 
 use super::handle::Orchestrator;
-use crate::driver::{Driver, Message, Shared};
+use crate::driver::{Driver, Message, Pace, Shared};
 use crate::herald::Herald;
 use crate::machine::{Scheduler, SchedulerConfig};
-use crate::maintain::{self, Maintenance};
+use crate::maintain::{self, Duties, Maintenance};
 use crate::settled::Waiters;
 
 /// How many messages wait for the driver at most; senders wait beyond that.
@@ -138,6 +138,7 @@ impl OrchestratorBuilder {
             _feed: store.feed(Arc::<Herald>::clone(&herald)),
             herald,
             store,
+            pace: Arc::new(Pace::from(&*self.clock)),
             clock: self.clock,
             served,
             owner,
@@ -149,11 +150,11 @@ impl OrchestratorBuilder {
         });
         let maintenance =
             Maintenance { beat: self.beat, lost_max: self.machine.lost_max, retention: self.retention };
-        let term = maintain::recover(&shared, maintenance).await?;
+        let duties = Duties::recover(&shared, maintenance).await?;
         let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
-        let machine = Scheduler::new(self.machine, lease, shared.clock.now());
+        let machine = Scheduler::new(self.machine, lease, shared.pace.now());
         let driver = tokio::spawn(Driver::new(Arc::clone(&shared), machine, messages).run());
-        let upkeep = tokio::spawn(maintain::run(Arc::clone(&shared), maintenance, term, sender.downgrade()));
+        let upkeep = tokio::spawn(maintain::run(Arc::clone(&shared), duties, sender.downgrade()));
         Ok(Orchestrator::new(shared, sender, driver, upkeep))
     }
 
