@@ -6,6 +6,7 @@
 //! other. A goal that is missed is said and is no failure; a wrong result is one. `--quick` measures with less and
 //! tells the direction only; `--test` only shows that everything runs.
 
+mod decide;
 mod queue;
 mod rivals;
 
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
         (false, false) => (FULL, "the full run"),
     };
     let mut report = Report::new(&format!("Scheduler, {how}, best of {}", sizes.rounds));
-    match queue::figures(sizes, &mut report) {
+    let figures = queue::figures(sizes, &mut report).and_then(|()| decide::figures(sizes, &mut report));
+    match figures {
         Ok(()) => {
             report.end();
             ExitCode::SUCCESS

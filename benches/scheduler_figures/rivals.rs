@@ -28,17 +28,17 @@ pub(crate) trait Rival: Sync {
 
 /// What should come out next, counted beside the queue under its lock.
 #[derive(Default)]
-struct Expected {
+pub(crate) struct Expected {
     depths: [u64; LEVELS as usize],
-    inversions: u64,
+    pub(crate) inversions: u64,
 }
 
 impl Expected {
-    fn pushed(&mut self, level: u8) {
+    pub(crate) fn pushed(&mut self, level: u8) {
         self.depths[usize::from(level)] += 1;
     }
 
-    fn popped(&mut self, level: u8) {
+    pub(crate) fn popped(&mut self, level: u8) {
         let above = &self.depths[usize::from(level) + 1..];
         self.inversions += u64::from(above.iter().any(|depth| *depth > 0));
         self.depths[usize::from(level)] -= 1;
@@ -131,6 +131,10 @@ impl Fair {
         let level = Priority::new(level).unwrap_or_default();
         self.queue.push(job, lane, level, Timestamp::from_micros(self.now))
     }
+
+    pub(crate) fn advance(&mut self) {
+        self.queue.advance(Timestamp::from_micros(self.now));
+    }
 }
 
 impl Default for Ours {
@@ -146,7 +150,7 @@ impl Rival for Ours {
             fair.push(*level, *job);
             expected.pushed(*level);
         }
-        fair.queue.advance(Timestamp::from_micros(fair.now));
+        fair.advance();
     }
 
     fn pop(&self, n: usize) -> usize {

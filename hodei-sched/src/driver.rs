@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
+use hodei_core::job::Job;
 use hodei_core::log::LogStore;
 use hodei_core::store::{Exchanged, Feed, Lanes, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::herald::Herald;
-use crate::machine::{Effect, Input, Scheduler, Ticket};
+use crate::machine::{Effect, Input, Policy, Scheduler, Snapshot, Ticket, Why};
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
@@ -27,6 +28,12 @@ pub(crate) type SyncReply = oneshot::Sender<Result<Desired, Error>>;
 pub(crate) enum Message {
     Sync(Box<SessionState>, SyncReply),
     Cancelled(Vec<JobId>),
+    /// What holds from now on.
+    Policy(Box<Policy>),
+    /// Why a job that is ready has no worker yet.
+    Why(Box<Job>, oneshot::Sender<Option<Why>>),
+    /// How everything stands.
+    Snapshot(oneshot::Sender<Snapshot>),
     /// Take no more work and end when what runs has ended.
     Drain,
     /// Take no more work and give back at once what runs: its agents have stopped it.
@@ -102,12 +109,14 @@ pub(crate) struct Shared {
 impl Shared {
     /// Turns a time of the store into the machine's: what is due in a minute by the clock is due in a minute.
     fn due(&self, at: Option<Timestamp>) -> Option<Timestamp> {
+        let shift = self.shift();
+        at.map(|at| shifted(at, shift))
+    }
+
+    /// How much later the machine's time is than the store's, in microseconds.
+    fn shift(&self) -> i64 {
         let (clock, pace) = (self.clock.now(), self.pace.now());
-        at.map(|at| {
-            Timestamp::from_micros(
-                pace.as_micros().saturating_add(at.as_micros().saturating_sub(clock.as_micros())),
-            )
-        })
+        pace.as_micros().saturating_sub(clock.as_micros())
     }
 
     /// Notes whether the store refuses for good.
@@ -204,6 +213,16 @@ impl Driver {
                 Input::Synced(state, self.next_ticket)
             }
             Message::Cancelled(jobs) => Input::Cancelled(jobs),
+            Message::Policy(policy) => Input::Policy(policy),
+            Message::Why(job, reply) => {
+                // Whoever asked and went has no use for the answer.
+                let _ = reply.send(self.machine.why(&job, self.shared.pace.now()));
+                Input::Tick
+            }
+            Message::Snapshot(reply) => {
+                let _ = reply.send(self.machine.snapshot());
+                Input::Tick
+            }
             Message::Drain => {
                 self.draining = true;
                 Input::Drain
@@ -256,13 +275,21 @@ impl Driver {
     }
 }
 
+fn shifted(at: Timestamp, shift: i64) -> Timestamp {
+    Timestamp::from_micros(at.as_micros().saturating_add(shift))
+}
+
 /// Asks the store what the machine wants to know of it, and returns the answer. Waits for nothing but the store, so that
 /// any loop can drive it.
 pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
     match question {
         Effect::AskLanes => {
             let lanes = shared.store.lanes(&shared.served).await;
-            Input::Lanes(lanes.map(|lanes| Lanes { next_due: shared.due(lanes.next_due), ..lanes }))
+            Input::Lanes(lanes.map(|mut lanes| {
+                let shift = shared.shift();
+                lanes.heads.iter_mut().for_each(|head| head.eligible_at = shifted(head.eligible_at, shift));
+                Lanes { next_due: lanes.next_due.map(|at| shifted(at, shift)), ..lanes }
+            }))
         }
         Effect::Exchange(exchange) => {
             let done = shared.store.exchange(*exchange).await;

@@ -6,8 +6,10 @@
 
 mod agents;
 mod buffer;
+mod explain;
 mod picks;
 pub mod placement;
+mod rates;
 mod scheduler;
 mod session;
 mod store;
@@ -15,4 +17,6 @@ mod store;
 mod tests;
 mod verdict;
 
-pub use scheduler::{Effect, Input, Scheduler, SchedulerConfig, Ticket};
+pub use explain::{Snapshot, Why, WorkerLoad};
+pub use rates::{Rate, RateOf};
+pub use scheduler::{Effect, Input, Policy, Scheduler, SchedulerConfig, Ticket};

@@ -1,17 +1,22 @@
 //! The scheduler's state and its verbs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::{Desired, SessionState};
-use hodei_core::job::Lease;
+use hodei_core::job::{Lease, Priority};
 use hodei_core::map::JobSet;
-use hodei_core::store::{Claimed, Exchange, Exchanged, LaneHead, Lanes, Move, Transition};
+use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
 use super::buffer::Buffer;
+use super::picks::Head;
+use super::placement::{Fleet, Rule, WorkerId};
+use super::rates::{Rate, Rates};
 use super::session::Session;
+use crate::balance::{Balancer, LeastLoaded};
+use crate::queue::Ageing;
 
 /// Names a call that waits for its reply.
 pub type Ticket = u64;
@@ -36,6 +41,39 @@ pub struct SchedulerConfig {
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
+    /// When jobs that wait rise: by a level after each minute.
+    pub ageing: Option<Ageing>,
+    /// Which of the workers that have room gets a job: the one with the most free slots.
+    pub balancer: Box<dyn Balancer>,
+    /// Whether a worker is kept for the most urgent job that found no room, so that smaller ones do not take all room
+    /// before it for ever: yes.
+    pub backfill: bool,
+}
+
+/// What may be changed while the node runs.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Policy {
+    /// Where the jobs of a queue run, whoever's they are; anywhere, unless it is said here.
+    pub rules: BTreeMap<Name, Rule>,
+    /// How fast jobs begin; as fast as they can, unless it is said here.
+    pub rates: Vec<Rate>,
+}
+
+impl Policy {
+    /// Has the jobs of a queue run where a rule says.
+    #[must_use]
+    pub fn rule(mut self, queue: Name, rule: Rule) -> Self {
+        self.rules.insert(queue, rule);
+        self
+    }
+
+    /// Has jobs begin no faster than a rate says.
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rates.push(rate);
+        self
+    }
 }
 
 impl Default for SchedulerConfig {
@@ -48,6 +86,9 @@ impl Default for SchedulerConfig {
             poll_interval: Duration::from_secs(1),
             retry_wait: Duration::from_millis(50),
             lost_max: 3,
+            ageing: Some(Ageing { every: Duration::from_secs(60), ceiling: Priority::MAX }),
+            balancer: Box::new(LeastLoaded),
+            backfill: true,
         }
     }
 }
@@ -73,6 +114,8 @@ pub enum Input {
     Drain,
     /// As [`Input::Drain`], and every session is gone: what it ran goes back, at no cost to the job.
     Abandon,
+    /// The policy has changed. Where jobs run that wait here already stays as it was decided.
+    Policy(Box<Policy>),
     /// Time has passed.
     Tick,
 }
@@ -125,7 +168,15 @@ pub struct Scheduler {
     pub(super) sent: Vec<Outgoing>,
     /// The jobs that were cancelled while claims were under way, which may bring them.
     pub(super) unwanted: JobSet,
-    pub(super) heads: Vec<LaneHead>,
+    pub(super) fleet: Fleet,
+    /// The names of the workers in the fleet.
+    pub(super) names: HashMap<WorkerId, Name>,
+    /// The rules of queues.
+    pub(super) rules: BTreeMap<Name, u32>,
+    pub(super) rates: Rates,
+    /// When a lane that its rates hold back may go on.
+    pub(super) rates_due: Option<Timestamp>,
+    pub(super) heads: Vec<Head>,
     pub(super) lanes_stale: bool,
     pub(super) leases_unknown: bool,
     pub(super) owner_lost: bool,
@@ -148,14 +199,19 @@ impl Scheduler {
     #[must_use]
     pub fn new(config: SchedulerConfig, owner: Lease, now: Timestamp) -> Self {
         Self {
+            buffer: Buffer::new(config.ageing),
             config,
             owner,
             sessions: BTreeMap::new(),
-            buffer: Buffer::default(),
             outgoing: VecDeque::new(),
             later: BTreeMap::new(),
             sent: Vec::new(),
             unwanted: JobSet::default(),
+            fleet: Fleet::new(),
+            names: HashMap::new(),
+            rules: BTreeMap::new(),
+            rates: Rates::default(),
+            rates_due: None,
             heads: Vec::new(),
             lanes_stale: true,
             leases_unknown: false,
@@ -189,10 +245,32 @@ impl Scheduler {
                 let sessions: Vec<Name> = self.sessions.keys().cloned().collect();
                 sessions.iter().for_each(|session| self.end_session(session, &Move::Preempted));
             }
+            Input::Policy(policy) => self.set_policy(*policy, now),
             Input::Tick => {}
         }
+        self.buffer.advance(now);
         self.expire_sessions(now);
         self.expire_waiters(now);
+    }
+
+    fn set_policy(&mut self, policy: Policy, now: Timestamp) {
+        for (queue, number) in &self.rules {
+            if !policy.rules.contains_key(queue) {
+                self.fleet.set_rule(*number, Rule::anywhere());
+            }
+        }
+        for (queue, rule) in policy.rules {
+            match self.rules.get(&queue) {
+                Some(number) => self.fleet.set_rule(*number, rule),
+                None => {
+                    let number = self.fleet.add_rule(rule);
+                    self.rules.insert(queue, number);
+                }
+            }
+        }
+        self.rates.set(policy.rates, now);
+        self.lanes_stale = true;
+        self.shed();
     }
 
     /// Returns the next thing to do; call it until it returns nothing.
@@ -217,9 +295,11 @@ impl Scheduler {
             Store::Idle => {
                 let ask = self.last_ask.saturating_add(self.config.poll_interval);
                 let again = self.later.keys().next().copied();
-                ask.min(self.next_due.unwrap_or(ask)).min(again.unwrap_or(ask))
+                let due = [self.next_due, self.rates_due, again];
+                due.into_iter().flatten().fold(ask, Timestamp::min)
             }
         };
+        at = self.buffer.next_due().map_or(at, |due| due.min(at));
         for session in self.sessions.values() {
             let patience =
                 if session.waiter.is_some() { self.config.next_sync } else { self.config.session_ttl };

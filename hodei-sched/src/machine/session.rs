@@ -4,18 +4,22 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use hodei_core::gateway::{Assignment, Desired, Offer, RunningJob, Stop, StopCause};
-use hodei_core::job::{Epoch, Job, Request, Resources};
+use hodei_core::job::{Epoch, Job};
 use hodei_core::map::{IdState, JobMap};
 use hodei_core::store::{Claimed, Input};
 use hodei_core::{JobId, Timestamp};
 
+use super::placement::{Fleet, WorkerId};
 use super::scheduler::Ticket;
+use crate::queue::ClassId;
 
 /// A job that a session has.
 #[derive(Debug)]
 pub(super) struct Assigned {
     pub(super) job: Arc<Job>,
     pub(super) inputs: Arc<[Input]>,
+    /// What was set aside for it.
+    pub(super) class: ClassId,
     /// Whether a reply has named the job: from then on the agent may run it, whether or not it says so.
     pub(super) told: bool,
     /// What the agent was told to stop it for.
@@ -35,8 +39,8 @@ pub(super) struct Session {
     /// Reports up to this number have arrived.
     pub(super) received: u64,
     pub(super) assigned: JobMap<Assigned>,
-    free: Resources,
-    free_slots: u32,
+    /// The worker in the fleet.
+    pub(super) worker: WorkerId,
     /// Assigned and not said yet.
     unsent: Vec<JobId>,
     /// Said in a reply that the agent has not confirmed.
@@ -54,13 +58,18 @@ pub(super) struct Session {
 
 impl Session {
     /// Begins with an agent that has taken in the replies up to `seen`, of whatever node: the next one is a later one.
-    pub(super) fn new(incarnation: u64, offer: Arc<Offer>, seen: u64, now: Timestamp) -> Self {
+    pub(super) fn new(
+        incarnation: u64,
+        offer: Arc<Offer>,
+        worker: WorkerId,
+        seen: u64,
+        now: Timestamp,
+    ) -> Self {
         Self {
             incarnation,
             seq: 0,
-            free: offer.capacity.clone(),
-            free_slots: offer.slots,
             offer,
+            worker,
             draining: false,
             last_sync: now,
             waiter: None,
@@ -84,65 +93,34 @@ impl Session {
         jobs
     }
 
-    /// How many jobs of a request could start here now.
-    pub(super) fn room_for(&self, request: &Request) -> u32 {
-        if self.draining || !self.offer.runs.contains(&request.runs) {
-            return 0;
-        }
-        times(&request.resources, &self.free).min(self.free_slots)
-    }
-
-    pub(super) fn free(&self) -> &Resources {
-        &self.free
-    }
-
-    /// How many slots are free for more work.
-    pub(super) fn open_slots(&self) -> u32 {
-        if self.draining { 0 } else { self.free_slots }
-    }
-
-    /// Whether a job of this request could ever run here.
-    pub(super) fn could_run(&self, request: &Request) -> bool {
-        !self.draining
-            && self.offer.slots > 0
-            && self.offer.runs.contains(&request.runs)
-            && request.resources.fits(&self.offer.capacity)
-    }
-
-    /// Reserves what the job asks and notes it for the next reply. The caller has checked that there is room.
-    pub(super) fn assign(&mut self, claimed: Claimed) {
+    /// Notes a job for the next reply. Room has been set aside for it.
+    pub(super) fn assign(&mut self, claimed: Claimed, class: ClassId, fleet: &mut Fleet) {
         let Claimed { job, inputs } = claimed;
         // The agent stops a run of an older epoch by itself, and reports nothing of it.
         if let Some(older) = self.assigned.get(&job.id).map(|assigned| assigned.job.epoch) {
-            self.release(job.id, older);
+            self.release(job.id, older, fleet);
         }
-        if let Some(free) = self.free.checked_sub(job.spec.resources()) {
-            self.free = free;
-        }
-        self.free_slots = self.free_slots.saturating_sub(1);
         self.unsent.push(job.id);
-        self.assigned.insert(job.id, Assigned { job, inputs, told: false, stop: None });
+        self.assigned.insert(job.id, Assigned { job, inputs, class, told: false, stop: None });
     }
 
-    /// Ends an assignment and frees what it had reserved, unless it is of another epoch.
-    pub(super) fn release(&mut self, job: JobId, epoch: Epoch) -> Option<Assigned> {
+    /// Ends an assignment and frees what had been set aside, unless it is of another epoch.
+    pub(super) fn release(&mut self, job: JobId, epoch: Epoch, fleet: &mut Fleet) -> Option<Assigned> {
         if self.assigned.get(&job)?.job.epoch != epoch {
             return None;
         }
         let assigned = self.assigned.remove(&job)?;
-        if let Some(free) = self.free.checked_add(assigned.job.spec.resources()) {
-            self.free = free;
-        }
-        self.free_slots += 1;
+        fleet.release(self.worker, assigned.class);
+        fleet.discount(assigned.class);
         Some(assigned)
     }
 
     /// Takes an assignment back of which the agent has not been told.
-    pub(super) fn withdraw(&mut self, job: JobId) -> Option<Assigned> {
+    pub(super) fn withdraw(&mut self, job: JobId, fleet: &mut Fleet) -> Option<Assigned> {
         let assigned = self.assigned.get(&job).filter(|assigned| !assigned.told)?;
         let epoch = assigned.job.epoch;
         self.unsent.retain(|unsent| *unsent != job);
-        self.release(job, epoch)
+        self.release(job, epoch, fleet)
     }
 
     /// Tells the agent to stop a run whose lease was lost; one of a later epoch goes on.
@@ -260,25 +238,4 @@ impl Session {
             next_sync,
         }
     }
-}
-
-/// How often a request fits into what is free; `u32::MAX` when it asks for nothing.
-pub(super) fn times(request: &Resources, free: &Resources) -> u32 {
-    if *request == Resources::none() {
-        return u32::MAX;
-    }
-    if !request.fits(free) {
-        return 0;
-    }
-    let fixed = [
-        (request.cpu_millis, free.cpu_millis),
-        (request.memory, free.memory),
-        (u64::from(request.gpus), u64::from(free.gpus)),
-    ];
-    let custom = request
-        .customs()
-        .map(|(name, need)| (need, free.customs().find(|(n, _)| *n == name).map_or(0, |(_, have)| have)));
-    let fits =
-        fixed.into_iter().chain(custom).filter(|(need, _)| *need > 0).map(|(need, have)| have / need).min();
-    fits.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX))
 }

@@ -1,13 +1,17 @@
 //! The scheduler's dealings with the store: what it is asked, when, and what its answers mean.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
-use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes, Move, Transition};
-use hodei_core::{Error, Timestamp};
+use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, LaneHead, Lanes, Move, Pick, Transition};
+use hodei_core::{Error, Tenant, Timestamp};
 
-use super::picks::{self, Room};
+use super::picks::{self, Decision, Head};
+use super::placement::Room;
+use super::rates;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
 use super::session::Session;
 
@@ -17,12 +21,42 @@ impl Scheduler {
         match lanes {
             Ok(lanes) => {
                 self.failures = 0;
-                self.heads = lanes.heads;
+                self.take_heads(lanes.heads, now);
                 self.note_due(lanes.next_due, now);
                 self.turn = self.turn.wrapping_add(1);
                 picks::order(&mut self.heads, self.turn);
             }
             Err(_) => self.failed(now),
+        }
+    }
+
+    /// Takes in which lanes have ready work.
+    fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
+        self.drop_heads();
+        let mut weights: BTreeMap<Tenant, u32> = BTreeMap::new();
+        self.rates_due = None;
+        for head in heads {
+            let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
+            let class = self.fleet.class_of(head.lane.class, rule, || Arc::clone(&head.request));
+            // Counted, so that it keeps its number as long as the head is here.
+            self.fleet.count(class);
+            let weight = weights.entry(head.lane.tenant.clone()).or_insert(1);
+            *weight = (*weight).max(head.weight);
+            let level = picks::risen(&head, self.config.ageing, now);
+            let mut allowed = u32::MAX;
+            if !self.rates.is_empty() {
+                allowed = self.rates.allowed(&head, now);
+                let due = self.rates.ready_at(&head).filter(|_| u64::from(allowed) < head.depth);
+                self.rates_due = [self.rates_due, due].into_iter().flatten().min();
+            }
+            self.heads.push(Head { head, class, level, allowed });
+        }
+        weights.iter().for_each(|(tenant, weight)| self.buffer.weigh(tenant, *weight));
+    }
+
+    pub(super) fn drop_heads(&mut self) {
+        for head in std::mem::take(&mut self.heads) {
+            self.fleet.discount(head.class);
         }
     }
 
@@ -86,21 +120,34 @@ impl Scheduler {
         }
         // There may be more behind what was claimed.
         self.lanes_stale |= !exchanged.claimed.is_empty();
-        exchanged.claimed.into_iter().for_each(|claimed| self.claimed(claimed));
+        if !self.rates.is_empty() {
+            for claimed in &exchanged.claimed {
+                let (job, spec) = (&claimed.job, &claimed.job.spec);
+                let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
+                self.rates.charge(under, 1, now);
+            }
+        }
+        exchanged.claimed.into_iter().for_each(|claimed| self.claimed(claimed, now));
         for claimed in exchanged.reclaimed {
             if !self.knows(&claimed.job) {
-                self.claimed(claimed);
+                self.claimed(claimed, now);
             }
         }
         self.unwanted.clear();
         self.shed();
     }
 
-    fn claimed(&mut self, claimed: Claimed) {
+    fn claimed(&mut self, claimed: Claimed, now: Timestamp) {
         if self.draining || self.unwanted.contains(&claimed.job.id) {
             self.give_back(&claimed.job);
         } else {
-            self.buffer.push(claimed);
+            let spec = &claimed.job.spec;
+            let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
+            let class = self.fleet.class_of(spec.class(), rule, || Arc::new(spec.request()));
+            self.fleet.count(class);
+            if !self.buffer.push(claimed, class, now) {
+                self.fleet.discount(class);
+            }
         }
     }
 
@@ -127,7 +174,7 @@ impl Scheduler {
         self.leases_unknown = false;
         for claimed in leases {
             if !self.knows(&claimed.job) {
-                self.claimed(claimed);
+                self.claimed(claimed, now);
             }
         }
         self.unwanted.clear();
@@ -147,10 +194,10 @@ impl Scheduler {
     /// The node was given up: whatever it holds is somebody else's now.
     fn lose_owner(&mut self) {
         self.owner_lost = true;
-        self.buffer.drain();
+        self.empty_buffer();
         for session in self.sessions.values_mut() {
             for job in session.jobs() {
-                if session.withdraw(job).is_none() {
+                if session.withdraw(job, &mut self.fleet).is_none() {
                     session.stop(job, StopCause::LeaseLost);
                 }
             }
@@ -175,12 +222,14 @@ impl Scheduler {
         while let Some(again) = self.later.first_entry().filter(|again| *again.key() <= now) {
             self.outgoing.extend(again.remove());
         }
-        let due = self.next_due.is_some_and(|due| due <= now);
+        let rated = self.rates_due.is_some_and(|due| due <= now);
+        let due = rated || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.config.poll_interval);
         if due || long_ago {
             self.lanes_stale = true;
             self.last_ask = now;
             self.next_due = self.next_due.filter(|due| *due > now);
+            self.rates_due = self.rates_due.filter(|due| *due > now);
         }
         let (store, effect) = if self.owner_lost {
             (Store::Register, Effect::Register)
@@ -205,8 +254,8 @@ impl Scheduler {
     }
 
     fn wants_work(&self) -> bool {
-        let slots = self.sessions.values().fold(self.ahead(), |n, s| n.saturating_add(s.open_slots()));
-        !self.draining && !self.sessions.is_empty() && self.buffer.len() < slots as usize
+        let slots = u64::from(self.ahead()) + self.fleet.open_slots();
+        !self.draining && !self.sessions.is_empty() && (self.buffer.len() as u64) < slots
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.
@@ -219,7 +268,7 @@ impl Scheduler {
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
-        self.heads.clear();
+        self.drop_heads();
         self.ended_lately /= 2;
         let n = self.outgoing.len().min(self.config.batch_max);
         self.sent = self.outgoing.drain(..n).collect();
@@ -227,13 +276,14 @@ impl Scheduler {
         Some(Exchange { owner: self.owner.clone(), transitions, picks })
     }
 
-    fn picks(&self) -> Vec<hodei_core::store::Pick> {
-        let sessions: Vec<&Session> = self.sessions.values().collect();
-        let mut room = Room::of(sessions.iter().copied());
+    fn picks(&self) -> Vec<Pick> {
+        let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
-        for (request, n) in self.buffer.waiting() {
-            waiting += n - room.take(&sessions, request, n);
+        for (class, n, level) in self.buffer.waiting() {
+            waiting += n - room.take(class, level, n);
         }
-        picks::decide(&self.heads, &sessions, &mut room, self.ahead().saturating_sub(waiting))
+        let ahead = self.ahead().saturating_sub(waiting);
+        let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
+        decision.take(&self.heads, |class| self.buffer.waits(class))
     }
 }

@@ -12,13 +12,14 @@ use hodei_core::store::{
     CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, PipelineId, Result};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::builder::OrchestratorBuilder;
 use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared};
+use crate::machine::{Policy, Snapshot};
 
 /// How often a wait looks at the store although it was not told: for jobs that end on another node.
 const WAIT_POLL: Duration = Duration::from_secs(1);
@@ -308,7 +309,54 @@ impl Orchestrator {
         }
         let workers = self.inner.shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let offers: Vec<&Offer> = workers.iter().map(|worker| &*worker.offer).collect();
-        Ok(explain(&job, &offers, now))
+        match explain(&job, &offers, now) {
+            Explanation::Waiting => self.explain_waiting(job).await,
+            other => Ok(other),
+        }
+    }
+
+    /// Asks the driver why a job waits, and the store how many come before it.
+    async fn explain_waiting(&self, job: Job) -> Result<Explanation> {
+        let level = job.spec.priority();
+        let (reply, why) = oneshot::channel();
+        let asked = self.inner.driver.send(Message::Why(Box::new(job), reply)).await;
+        // A node that has stopped knows no more than that.
+        let Some(why) = (if asked.is_ok() { why.await.ok().flatten() } else { None }) else {
+            return Ok(Explanation::Waiting);
+        };
+        let lanes = self.store().lanes(&self.inner.shared.served).await?;
+        let before = lanes.heads.iter().filter(|head| head.level > level).map(|head| head.depth).sum();
+        Ok(Explanation::of(why, before))
+    }
+
+    /// Changes where jobs run and how fast they begin, from the next decision on. What is not said holds no more.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the node has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have changed it.
+    pub async fn set_policy(&self, policy: Policy) -> Result<()> {
+        let sent = self.inner.driver.send(Message::Policy(Box::new(policy))).await;
+        sent.map_err(|_| stopped("orchestrator.set_policy"))
+    }
+
+    /// Says how the node stands: its workers, and what waits for them.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the node has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        let (reply, snapshot) = oneshot::channel();
+        let gone = |_| stopped("orchestrator.snapshot");
+        self.inner.driver.send(Message::Snapshot(reply)).await.map_err(|_| stopped("orchestrator.snapshot"))?;
+        snapshot.await.map_err(gone)
     }
 
     /// Returns the names of the workers connected now.
@@ -366,4 +414,8 @@ impl Orchestrator {
         // A node that cannot say goodbye expires.
         let _ = self.inner.shared.store.retire(&lease).await;
     }
+}
+
+fn stopped(op: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, op).with("why", "the node has stopped")
 }

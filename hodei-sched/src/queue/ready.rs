@@ -1,6 +1,6 @@
 //! The queue of one dispatcher.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hodei_core::Timestamp;
@@ -111,7 +111,7 @@ pub struct ReadyQueue<T> {
     aged: Vec<(i64, u32)>,
     delays: Delays<T>,
     /// The flows of each class that is held back.
-    held: HashMap<u32, Vec<u32>>,
+    held: BTreeMap<u32, Vec<u32>>,
     now: i64,
 }
 
@@ -127,7 +127,7 @@ impl<T> ReadyQueue<T> {
             ages: Wheel::default(),
             aged: Vec::new(),
             delays: Delays::default(),
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             now: 0,
         }
     }

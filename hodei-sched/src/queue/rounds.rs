@@ -309,9 +309,12 @@ mod tests {
                     prop_assert!(expected.is_none_or(|finish| turn.finish == finish));
                     rounds.served(true);
                 } else {
-                    match std::mem::replace(&mut active[which as usize], !active[which as usize]) {
-                        true => rounds.deactivate(which),
-                        false => rounds.activate(which),
+                    let active = &mut active[which as usize];
+                    *active = !*active;
+                    if *active {
+                        rounds.activate(which);
+                    } else {
+                        rounds.deactivate(which);
                     }
                 }
             }

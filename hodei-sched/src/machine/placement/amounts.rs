@@ -22,6 +22,17 @@ impl Names {
         }
         self.0.len() > before
     }
+
+    /// What is needed, by name, with what there is of it.
+    pub(super) fn amounts(&self, needs: &Resources, there: &Amounts) -> Vec<(String, u64, u64)> {
+        let fixed = ["cpu_millis", "memory", "gpus"].into_iter().zip(fixed(needs)).zip(there.fixed);
+        let fixed = fixed.map(|((name, need), free)| (name.to_owned(), need, free));
+        let custom = needs.customs().map(|(name, need)| {
+            let free = self.0.get(name).map_or(0, |number| there.custom(*number));
+            (name.as_str().to_owned(), need, free)
+        });
+        fixed.chain(custom).collect()
+    }
 }
 
 /// What a worker has.

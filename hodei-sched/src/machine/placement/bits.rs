@@ -1,9 +1,10 @@
 //! Sets of small numbers.
 
-/// A set of small numbers, a bit each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A set of small numbers, a bit each; above them a bit for each word that is not empty.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Bits {
     words: Vec<u64>,
+    full: Vec<u64>,
     len: u32,
 }
 
@@ -20,7 +21,9 @@ impl Bits {
     pub(super) fn set(&mut self, n: u32) -> bool {
         if self.words.len() <= word(n) {
             self.words.resize(word(n) + 1, 0);
+            self.full.resize(word(n) / 64 + 1, 0);
         }
+        self.full[word(n) / 64] |= 1 << (word(n) % 64);
         let word = &mut self.words[word(n)];
         let new = *word & bit(n) == 0;
         *word |= bit(n);
@@ -30,9 +33,13 @@ impl Bits {
 
     /// Takes a number out; whether it was there.
     pub(super) fn clear(&mut self, n: u32) -> bool {
-        let Some(word) = self.words.get_mut(word(n)) else { return false };
+        let at = word(n);
+        let Some(word) = self.words.get_mut(at) else { return false };
         let there = *word & bit(n) != 0;
         *word &= !bit(n);
+        if *word == 0 {
+            self.full[at / 64] &= !(1 << (at % 64));
+        }
         self.len -= u32::from(there);
         there
     }
@@ -43,18 +50,32 @@ impl Bits {
 
     /// The first number from `from` on that is in both sets.
     pub(super) fn first_common(&self, other: &Self, from: u32) -> Option<u32> {
-        let mut at = word(from);
-        let mut mask = u64::MAX << (from % 64);
-        let both = self.words.len().min(other.words.len());
-        while at < both {
-            let common = self.words[at] & other.words[at] & mask;
-            if common != 0 {
-                return u32::try_from(at * 64).ok().map(|first| first + common.trailing_zeros());
+        let both = |at: usize| Some(self.words.get(at)? & other.words.get(at)?);
+        let number = |at: usize, word: u64| {
+            let first = u32::try_from(at * 64).ok()?;
+            Some(first + word.trailing_zeros())
+        };
+        let first = word(from);
+        let here = both(first)? & (u64::MAX << (from % 64));
+        if here != 0 {
+            return number(first, here);
+        }
+        // Only words that neither set leaves empty are looked at.
+        let mut top = (first + 1) / 64;
+        let mut mask = u64::MAX << ((first + 1) % 64);
+        loop {
+            let mut full = self.full.get(top)? & other.full.get(top)? & mask;
+            while full != 0 {
+                let at = top * 64 + full.trailing_zeros() as usize;
+                let common = both(at)?;
+                if common != 0 {
+                    return number(at, common);
+                }
+                full &= full - 1;
             }
             mask = u64::MAX;
-            at += 1;
+            top += 1;
         }
-        None
     }
 
     /// Goes through the numbers, in order.
@@ -90,6 +111,11 @@ impl Bits {
     }
 
     fn count(&mut self) {
+        self.full.clear();
+        self.full.resize(self.words.len().div_ceil(64), 0);
+        for at in (0..self.words.len()).filter(|at| self.words[*at] != 0) {
+            self.full[at / 64] |= 1 << (at % 64);
+        }
         self.len = self.words.iter().map(|word| word.count_ones()).sum();
     }
 }
@@ -121,9 +147,9 @@ mod tests {
     proptest! {
         #[test]
         fn sets_behave_as_sets(
-            a in prop::collection::btree_set(0_u32..300, 0..60),
-            b in prop::collection::btree_set(0_u32..300, 0..60),
-            from in 0_u32..310,
+            a in prop::collection::btree_set(prop_oneof![0_u32..300, 0_u32..20_000], 0..60),
+            b in prop::collection::btree_set(prop_oneof![0_u32..300, 0_u32..20_000], 0..60),
+            from in prop_oneof![0_u32..310, 0_u32..20_100],
         ) {
             let (x, y) = (of(&a), of(&b));
             prop_assert!(x.ones().eq(a.iter().copied()));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Priority, Request, RequestClass};
+use hodei_core::job::{Priority, Request, RequestClass, Resources};
 
 use super::amounts::{Amounts, Names, Need};
 use super::bits::Bits;
@@ -157,13 +157,17 @@ impl Fleet {
         self.generation += 1;
     }
 
-    /// Gives a worker no more work.
-    pub fn drain(&mut self, worker: WorkerId) {
-        self.workers[worker.0 as usize].draining = true;
-        self.slots_changed(worker.0, |_| {});
-        for class in self.classes.iter_mut().flatten() {
-            class.able.clear(worker.0);
-            class.room.clear(worker.0);
+    /// Gives a worker no more work, or gives it work again.
+    pub fn set_draining(&mut self, worker: WorkerId, draining: bool) {
+        self.slots_changed(worker.0, |worker| worker.draining = draining);
+        let all: Vec<u32> = self.numbers(|_| true).collect();
+        for at in all {
+            let Some(class) = self.classes[at as usize].as_mut() else { continue };
+            let rule = &self.rules[class.rule as usize];
+            let shape = self.workers[worker.0 as usize].shape;
+            let able = !draining && self.shapes.fits(shape, &class.request.runs, &class.need, &rule.require);
+            class.able.put(worker.0, able);
+            class.room.put(worker.0, able);
         }
         self.hold = self.hold.filter(|hold| hold.worker != worker);
         self.generation += 1;
@@ -327,6 +331,35 @@ impl Fleet {
     #[must_use]
     pub fn is_able(&self, class: ClassId) -> bool {
         self.classes[class.0 as usize].as_ref().is_some_and(|class| !class.able.is_empty())
+    }
+
+    /// A rule by its number.
+    #[must_use]
+    pub fn rule(&self, number: u32) -> &Rule {
+        &self.rules[number as usize]
+    }
+
+    /// How much of what is needed a worker lacks, of the greatest part, in thousandths of the need; a slot counts as
+    /// a whole.
+    pub(crate) fn lack(&self, worker: WorkerId, needs: &Resources) -> u64 {
+        let there = &self.workers[worker.0 as usize];
+        let slot = if there.free_slots == 0 { 1_000 } else { 0 };
+        there.free.lack(&Need::of(needs, &self.names)) + slot
+    }
+
+    /// Which resource a worker has too little of, how much is needed and how much is free; a slot is a resource too.
+    pub(crate) fn missing(&self, worker: WorkerId, needs: &Resources) -> Option<(String, u64, u64)> {
+        let there = &self.workers[worker.0 as usize];
+        let named = self.names.amounts(needs, &there.free);
+        let short = named.into_iter().find(|(_, need, free)| need > free);
+        short.or_else(|| (there.free_slots == 0).then(|| ("slots".to_owned(), 1, 0)))
+    }
+
+    /// Whether any worker may have room for jobs of a class now.
+    #[must_use]
+    pub fn may_have_room(&self, class: ClassId) -> bool {
+        let class = self.classes[class.0 as usize].as_ref();
+        class.is_some_and(|class| class.room.first_common(&self.open, 0).is_some())
     }
 
     /// Whether jobs of a class may be on a worker beside what is there under their rule.

@@ -125,7 +125,7 @@ proptest! {
                 2 => pair.leave(which.index(64)),
                 3 => {
                     if let Some(worker) = pair.workers.keys().copied().nth(which.index(64)) {
-                        pair.fleet.drain(worker);
+                        pair.fleet.set_draining(worker, true);
                         if !pair.draining.contains(&worker) {
                             pair.draining.push(worker);
                         }
@@ -203,7 +203,7 @@ fn what_is_held_for_a_large_job_delays_it_by_nothing_and_nobody_else() {
     (0..7).for_each(|_| assert_eq!(fleet.place(asked(small, 32), &mut balancer), Some(free)));
     assert_eq!(fleet.place(asked(small, 32), &mut balancer), None);
     // What needs nothing that the large one needs may go there, and so may what is more urgent.
-    assert_eq!(fleet.place(asked(lean, 32), &mut RoundRobin::new()).is_some(), true);
+    assert!(fleet.place(asked(lean, 32), &mut RoundRobin::new()).is_some());
     assert_eq!(fleet.place(asked(small, 50), &mut balancer), Some(held));
     fleet.release(held, small);
     fleet.release(held, small);
