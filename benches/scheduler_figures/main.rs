@@ -1,12 +1,13 @@
 //! The figures of the scheduler, each beside what it is measured against and with its goal.
 //!
-//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick]`
+//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [decide] [engine]`
 //!
 //! Absolute figures are the best of five rounds; what a ratio compares is measured in the same rounds, one beside the
 //! other. A goal that is missed is said and is no failure; a wrong result is one. `--quick` measures with less and
 //! tells the direction only; `--test` only shows that everything runs.
 
 mod decide;
+mod engine;
 mod queue;
 mod rivals;
 
@@ -38,7 +39,11 @@ fn main() -> ExitCode {
         (false, false) => (FULL, "the full run"),
     };
     let mut report = Report::new(&format!("Scheduler, {how}, best of {}", sizes.rounds));
-    let figures = queue::figures(sizes, &mut report).and_then(|()| decide::figures(sizes, &mut report));
+    let only = |name: &str| !["queue", "decide", "engine"].iter().any(|part| has(part)) || has(name);
+    let parts: [(&str, fn(Sizes, &mut Report) -> Result<(), String>); 3] =
+        [("queue", queue::figures), ("decide", decide::figures), ("engine", engine::figures)];
+    let figures =
+        parts.iter().filter(|(name, _)| only(name)).try_for_each(|(_, part)| part(sizes, &mut report));
     match figures {
         Ok(()) => {
             report.end();

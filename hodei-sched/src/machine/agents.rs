@@ -7,6 +7,7 @@ use hodei_core::job::{Epoch, Job};
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
+use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
 use super::session::{Assigned, Session};
 use super::verdict::verdict;
@@ -80,7 +81,8 @@ impl Scheduler {
                 .map(|_| Move::Started { lease: None })
         } else {
             session.release(report.job, report.epoch, &mut self.fleet).and_then(|assigned| {
-                (assigned.stop != Some(StopCause::LeaseLost)).then(|| verdict(&assigned.job, report.news))
+                let told = (assigned.stop != Some(StopCause::LeaseLost)).then(|| verdict(&assigned.job, report.news));
+                if assigned.preempted { told.map(preempt::ended) } else { told }
             })
         };
         let Some(step) = step else { return };
@@ -164,8 +166,10 @@ impl Scheduler {
             fleet.unhold();
         }
         buffer.let_go(|class| fleet.may_have_room(class));
+        let mut refused = None;
         while let Some(asked) = buffer.next() {
             let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
+                refused.get_or_insert(asked);
                 buffer.hold(asked.class);
                 if self.config.backfill {
                     fleet.hold(asked.class, asked.level);
@@ -176,6 +180,9 @@ impl Scheduler {
             if let Some((session, waiting)) = session.zip(buffer.pop()) {
                 session.assign(waiting.claimed, waiting.class, fleet);
             }
+        }
+        if let Some(asked) = refused {
+            self.preempt(asked);
         }
     }
 

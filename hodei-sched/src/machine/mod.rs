@@ -9,6 +9,7 @@ mod buffer;
 mod explain;
 mod picks;
 pub mod placement;
+mod preempt;
 mod rates;
 mod scheduler;
 mod session;

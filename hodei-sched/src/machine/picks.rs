@@ -82,7 +82,13 @@ impl Decision<'_> {
     /// The tenants of a level share what is free by their weights; a tenant's weight is the highest of its lanes'. What
     /// a level leaves goes to the next one. The first lane that finds no room, while others do, has one job claimed all
     /// the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
-    pub(super) fn take(mut self, heads: &[Head], waits: impl Fn(ClassId) -> bool) -> Vec<Pick> {
+    /// So is one for which what runs makes room.
+    pub(super) fn take(
+        mut self,
+        heads: &[Head],
+        waits: impl Fn(ClassId) -> bool,
+        makes_room: impl Fn(Priority) -> bool,
+    ) -> Vec<Pick> {
         let mut picks = Vec::new();
         let mut refused: Option<&Head> = None;
         for level in levels(heads) {
@@ -99,7 +105,8 @@ impl Decision<'_> {
                 self.room.keep(head.class, head.level);
             }
         }
-        if let Some(head) = refused.filter(|head| self.keep && !waits(head.class) && !picks.is_empty()) {
+        let claims = |head: &&Head| (self.keep && !picks.is_empty()) || makes_room(head.level);
+        if let Some(head) = refused.filter(|head| !waits(head.class)).filter(claims) {
             picks.push(pick(head, 1));
         }
         picks

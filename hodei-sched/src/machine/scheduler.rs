@@ -48,6 +48,9 @@ pub struct SchedulerConfig {
     /// Whether a worker is kept for the most urgent job that found no room, so that smaller ones do not take all room
     /// before it for ever: yes.
     pub backfill: bool,
+    /// Whether work that runs is stopped, with its agent's grace, where more urgent work finds no room: when it is at
+    /// least so many levels above. Never, unless it is set.
+    pub preempt: Option<u8>,
 }
 
 /// What may be changed while the node runs.
@@ -89,6 +92,7 @@ impl Default for SchedulerConfig {
             ageing: Some(Ageing { every: Duration::from_secs(60), ceiling: Priority::MAX }),
             balancer: Box::new(LeastLoaded),
             backfill: true,
+            preempt: None,
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Assigned {
     pub(super) told: bool,
     /// What the agent was told to stop it for.
     pub(super) stop: Option<StopCause>,
+    /// Whether it was told to stop in favour of a more urgent job.
+    pub(super) preempted: bool,
 }
 
 /// A connected agent, in one of its lives.
@@ -101,7 +103,7 @@ impl Session {
             self.release(job.id, older, fleet);
         }
         self.unsent.push(job.id);
-        self.assigned.insert(job.id, Assigned { job, inputs, class, told: false, stop: None });
+        self.assigned.insert(job.id, Assigned { job, inputs, class, told: false, stop: None, preempted: false });
     }
 
     /// Ends an assignment and frees what had been set aside, unless it is of another epoch.
@@ -133,10 +135,15 @@ impl Session {
     /// Tells the agent to stop a job, once.
     pub(super) fn stop(&mut self, job: JobId, why: StopCause) {
         let Some(assigned) = self.assigned.get_mut(&job) else { return };
-        if assigned.stop.is_some_and(|told| told == why || told == StopCause::LeaseLost) {
+        let told = assigned.stop.is_some_and(|told| told == why || told == StopCause::LeaseLost);
+        if told {
+            // Somebody cancels what was only to make room: that is its end.
+            assigned.preempted = false;
             return;
         }
         assigned.stop = Some(why);
+        // Whoever is stopped for good makes room for nobody: he has his own end.
+        assigned.preempted = false;
         self.stops.push(Stop { job, epoch: assigned.job.epoch, why });
     }
 

@@ -255,7 +255,9 @@ impl Scheduler {
 
     fn wants_work(&self) -> bool {
         let slots = u64::from(self.ahead()) + self.fleet.open_slots();
-        !self.draining && !self.sessions.is_empty() && (self.buffer.len() as u64) < slots
+        let room = (self.buffer.len() as u64) < slots;
+        let makes_room = self.config.preempt.is_some() && self.buffer.is_empty();
+        !self.draining && !self.sessions.is_empty() && (room || makes_room)
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.
@@ -284,6 +286,6 @@ impl Scheduler {
         }
         let ahead = self.ahead().saturating_sub(waiting);
         let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
-        decision.take(&self.heads, |class| self.buffer.waits(class))
+        decision.take(&self.heads, |class| self.buffer.waits(class), |level| self.could_preempt(level))
     }
 }

@@ -333,6 +333,17 @@ impl Fleet {
         self.classes[class.0 as usize].as_ref().is_some_and(|class| !class.able.is_empty())
     }
 
+    /// Whether a job of a class would find room on a worker if jobs of other classes were gone.
+    pub(crate) fn would_fit(&self, worker: WorkerId, class: ClassId, gone: &[ClassId]) -> bool {
+        let there = &self.workers[worker.0 as usize];
+        let Some(asked) = self.classes[class.0 as usize].as_ref() else { return false };
+        let mut free = there.free.clone();
+        for gone in gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref()) {
+            free.give(&gone.need);
+        }
+        there.free_slots as usize + gone.len() > 0 && free.has(&asked.need)
+    }
+
     /// A rule by its number.
     #[must_use]
     pub fn rule(&self, number: u32) -> &Rule {

@@ -4,6 +4,7 @@ mod cancel;
 mod drain;
 mod loss;
 mod order;
+mod policy;
 mod recovery;
 mod session;
 mod verdict;
