@@ -97,8 +97,7 @@ impl Dispatcher {
         if let Some((worker, class)) = self.running.swap_remove_back(place) {
             self.fleet.release(worker, class);
         }
-        let held: Vec<ClassId> =
-            self.queue.held().filter(|class| self.fleet.may_have_room(*class)).collect();
+        let held: Vec<ClassId> = self.queue.held().filter(|class| self.fleet.may_have_room(*class)).collect();
         held.into_iter().for_each(|class| self.queue.let_go(class));
     }
 
@@ -126,7 +125,9 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
         report.judge(&format!("{name}, each"), best, Unit::Micros, Goal::AtMost(1.0));
     }
     let workers = if sizes.preload < 10_000 { 500 } else { 10_000 };
-    report.group(&format!("one decision, {workers} workers, 200 classes, {queued} jobs queued, the fleet full"));
+    report.group(&format!(
+        "one decision, {workers} workers, 200 classes, {queued} jobs queued, the fleet full"
+    ));
     let mut best = [f64::MAX; 2];
     for _ in 0..sizes.rounds {
         let [p50, p99] = mixed(workers, queued, sizes.pairs / 100)?;
@@ -221,7 +222,8 @@ fn together(dispatchers: usize, jobs: usize, uneven: bool) -> Result<(f64, f64),
             .map(|seat| {
                 let (decided, barrier) = (&decided, &barrier);
                 scope.spawn(move || {
-                    let mut dispatcher = Dispatcher::new(1_000 / dispatchers, 1_000, 1, Box::new(LeastLoaded));
+                    let mut dispatcher =
+                        Dispatcher::new(1_000 / dispatchers, 1_000, 1, Box::new(LeastLoaded));
                     dispatcher.fill(match (uneven, seat.number()) {
                         (false, _) => jobs / dispatchers,
                         (true, 0) => jobs,
@@ -254,7 +256,12 @@ fn together(dispatchers: usize, jobs: usize, uneven: bool) -> Result<(f64, f64),
 }
 
 /// Decides until all jobs are decided; returns those that were decided here, and how often it asked in vain.
-fn serve(mut dispatcher: Dispatcher, mut seat: Seat<u64>, decided: &AtomicUsize, jobs: usize) -> (Vec<u64>, u64) {
+fn serve(
+    mut dispatcher: Dispatcher,
+    mut seat: Seat<u64>,
+    decided: &AtomicUsize,
+    jobs: usize,
+) -> (Vec<u64>, u64) {
     let mut mine = Vec::with_capacity(jobs);
     loop {
         while let Some(parcel) = seat.take() {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use hodei_agent::{Agent, AgentHandle, Context};
 use hodei_benches::report::{Goal, Report, Unit};
 use hodei_benches::{BATCH, directory, preload, runtime};
+use hodei_core::Name;
 use hodei_core::gateway::{News, Offer, Report as Told, SessionState, WorkerGateway};
 use hodei_core::job::{Finish, JobKind, JobSpec, JobSpecBuilder, NewJob, Output, Resources, Runs, State};
 use hodei_core::pipeline::{Pipeline, PipelineLimits, Step};
-use hodei_core::store::{MemoryStore, Scope, Store, SubmitOptions};
+use hodei_core::store::{JobStore, MemoryStore, Scope, Store, SubmitOptions};
 use hodei_core::text::TextMap;
-use hodei_core::Name;
 use hodei_sched::Orchestrator;
 use hodei_store_redb::RedbStore;
 
@@ -167,7 +167,9 @@ async fn dispatch(jobs: usize) -> Result<f64, String> {
     let took = start.elapsed();
     state.seq += 1;
     gateway.sync(state).await.map_err(|error| error.to_string())?;
-    while store.counts(&Scope::All).await.map_err(|error| error.to_string())?.of(State::Succeeded) < jobs as u64 {
+    while store.counts(&Scope::All).await.map_err(|error| error.to_string())?.of(State::Succeeded)
+        < jobs as u64
+    {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
     hodei.stop().await;
@@ -180,7 +182,9 @@ fn pipelines(sizes: Sizes, files: &tempfile::TempDir, report: &mut Report) -> Re
     let (mut plain, mut fan_in, mut fan_out) = (f64::MAX, f64::MAX, f64::MAX);
     for _ in 0..sizes.rounds {
         plain = plain.min(runtime().block_on(jobs(wide)));
-        fan_in = fan_in.min(runtime().block_on(steps(wide, |n, last| if n == last { (0..n).collect() } else { vec![] })));
+        fan_in = fan_in.min(
+            runtime().block_on(steps(wide, |n, last| if n == last { (0..n).collect() } else { vec![] })),
+        );
         fan_out = fan_out.min(runtime().block_on(steps(wide, |n, _| if n == 0 { vec![] } else { vec![0] })));
     }
     report.show("plain jobs", plain, Unit::Millis);
@@ -190,10 +194,20 @@ fn pipelines(sizes: Sizes, files: &tempfile::TempDir, report: &mut Report) -> Re
     report.judge("  as a multiple of plain jobs", fan_out / plain, Unit::Times, Goal::AtMost(2.0));
     let edges = (sizes.pairs / 2_000).clamp(20, 500);
     let [_, p99] = chain(Arc::new(MemoryStore::new()), edges);
-    report.judge("from a step's beginning to the next one's, memory, p99", p99, Unit::Micros, Goal::AtMost(1e3));
+    report.judge(
+        "from a step's beginning to the next one's, memory, p99",
+        p99,
+        Unit::Micros,
+        Goal::AtMost(1e3),
+    );
     let store = RedbStore::open(files.path().join("chain.redb")).map_err(|error| error.to_string())?;
     let [_, p99] = chain(Arc::new(store), edges);
-    report.judge("from a step's beginning to the next one's, redb, p99", p99, Unit::Micros, Goal::AtMost(2e3));
+    report.judge(
+        "from a step's beginning to the next one's, redb, p99",
+        p99,
+        Unit::Micros,
+        Goal::AtMost(2e3),
+    );
     Ok(())
 }
 

@@ -38,7 +38,12 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
             report.show(&format!("{what}: ReadyQueue shared behind a lock"), best.locked, Unit::PerSecond);
             report.show("  as a multiple of the heap", best.locked / best.heap, Unit::Times);
             report.show(&format!("{what}: ReadyQueue, an owner each"), best.owned, Unit::PerSecond);
-            report.judge("  as a multiple of the heap", best.owned / best.heap, Unit::Times, Goal::AtLeast(2.0));
+            report.judge(
+                "  as a multiple of the heap",
+                best.owned / best.heap,
+                Unit::Times,
+                Goal::AtLeast(2.0),
+            );
         }
     }
     waits(sizes, report);
@@ -278,4 +283,3 @@ fn costs(n: usize) -> Result<Costs, String> {
     }
     Ok(Costs { push, cancel, pop })
 }
-

@@ -9,13 +9,14 @@ use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
 use hodei_core::job::Job;
 use hodei_core::log::LogStore;
-use hodei_core::store::{Exchanged, Feed, Lanes, Served, Store, Wakeups};
+use hodei_core::store::{Claimed, Exchanged, Feed, Lanes, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::herald::Herald;
 use crate::machine::{Effect, Input, Policy, Scheduler, Snapshot, Ticket, Why};
+use crate::queue::{Parcel, Seat};
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
@@ -88,7 +89,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) herald: Arc<Herald>,
     /// As long as the node lives, the store tells the herald what it commits.
-    pub(crate) _feed: Feed,
+    pub(crate) _feed: Arc<Feed>,
     /// The time of day.
     pub(crate) clock: Arc<dyn Clock>,
     /// The machine's time.
@@ -103,7 +104,7 @@ pub(crate) struct Shared {
     /// The lease under which the node acts now; the maintenance beats for it.
     pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
     /// How the store refuses for good, as long as it does.
-    pub(crate) failure: watch::Sender<Option<(ErrorKind, String)>>,
+    pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
 }
 
 impl Shared {
@@ -146,10 +147,17 @@ pub(crate) struct Driver {
     /// answered begin their runs on another thread meanwhile; it ends with the driver.
     call: JoinSet<Input>,
     draining: bool,
+    /// The place among the dispatchers of the node, where there are several.
+    seat: Option<Seat<Claimed>>,
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, machine: Scheduler, messages: mpsc::Receiver<Message>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        machine: Scheduler,
+        messages: mpsc::Receiver<Message>,
+        seat: Option<Seat<Claimed>>,
+    ) -> Self {
         let wakeups = shared.store.wakeups();
         Self {
             shared,
@@ -160,6 +168,7 @@ impl Driver {
             next_ticket: 0,
             call: JoinSet::new(),
             draining: false,
+            seat,
         }
     }
 
@@ -170,6 +179,7 @@ impl Driver {
                 self.carry_out(effect);
             }
             self.show_workers();
+            self.show_surplus(now);
             if self.draining && self.machine.is_idle() && self.call.is_empty() {
                 return;
             }
@@ -192,7 +202,34 @@ impl Driver {
                 Some(input)
             }
             _ = self.wakeups.next() => Some(Input::Woken),
+            () = parcel(self.seat.as_ref()) => {
+                self.parcels(now);
+                Some(Input::Tick)
+            }
             () = tokio::time::sleep(patience) => Some(Input::Tick),
+        }
+    }
+
+    /// Shows the other dispatchers what could be lent to them, or asks them for work.
+    fn show_surplus(&mut self, now: Timestamp) {
+        let Some(seat) = &mut self.seat else { return };
+        seat.show(self.machine.surplus());
+        if self.machine.is_hungry(now) && seat.ask() {
+            self.machine.has_asked();
+        }
+    }
+
+    /// Answers other dispatchers, and takes in what they lend.
+    fn parcels(&mut self, now: Timestamp) {
+        while let Some(parcel) = self.seat.as_mut().and_then(Seat::take) {
+            match parcel {
+                Parcel::Asked(by) => {
+                    let lent = self.machine.lend();
+                    let back = self.seat.as_ref().map(|seat| seat.give(by, lent)).unwrap_or_default();
+                    self.machine.unlend(back, now);
+                }
+                Parcel::Given(_, jobs) => self.machine.take_lent(jobs, now),
+            }
         }
     }
 
@@ -272,6 +309,14 @@ impl Driver {
         let came = shown.iter().filter(|worker| !in_both(worker, &before)).map(|worker| event(worker, true));
         let events: Vec<Event> = gone.chain(came).collect();
         bus.publish_or_gap(&events);
+    }
+}
+
+/// Waits for a parcel; for ever, where there is only one dispatcher.
+async fn parcel(seat: Option<&Seat<Claimed>>) {
+    match seat {
+        Some(seat) => std::future::poll_fn(|cx| seat.poll_parcel(cx)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -43,10 +43,11 @@ impl Duties {
         Ok(duties)
     }
 
-    /// Says that the node lives; returns the jobs that somebody asked to stop.
-    pub(crate) async fn beat(&self, shared: &Shared) -> Vec<JobId> {
-        let lease = shared.lease.borrow().clone();
-        let Ok(beats) = shared.store.beat(vec![lease], shared.ttl).await else { return Vec::new() };
+    /// Says that the dispatchers of the node live; returns the jobs that somebody asked to stop.
+    pub(crate) async fn beat(&self, dispatchers: &[Arc<Shared>]) -> Vec<JobId> {
+        let Some(shared) = dispatchers.first() else { return Vec::new() };
+        let leases = dispatchers.iter().map(|shared| shared.lease.borrow().clone()).collect();
+        let Ok(beats) = shared.store.beat(leases, shared.ttl).await else { return Vec::new() };
         beats.into_iter().flat_map(|beat| beat.cancel).map(|(job, _)| job).collect()
     }
 
@@ -89,18 +90,30 @@ impl Duties {
     }
 }
 
-/// Beats, reaps and prunes until it is aborted. A failed round is repeated at the next beat.
-pub(crate) async fn run(shared: Arc<Shared>, mut duties: Duties, driver: mpsc::WeakSender<Message>) {
+/// Beats, reaps and prunes until it is aborted, or until the first driver is gone. A failed round is repeated at the
+/// next beat.
+pub(crate) async fn run(
+    dispatchers: Vec<Arc<Shared>>,
+    mut duties: Duties,
+    drivers: Vec<mpsc::WeakSender<Message>>,
+) {
     loop {
         tokio::time::sleep(duties.config.beat).await;
-        let Some(driver) = driver.upgrade() else { return };
-        let cancel = duties.beat(&shared).await;
+        let (Some(shared), Some(_)) =
+            (dispatchers.first(), drivers.first().and_then(mpsc::WeakSender::upgrade))
+        else {
+            return;
+        };
+        let cancel = duties.beat(&dispatchers).await;
         if !cancel.is_empty() {
-            // A driver that is gone has nothing left to cancel.
-            let _ = driver.send(Message::Cancelled(cancel)).await;
+            // Whichever has it: what was lent is with another one than the store says.
+            for driver in drivers.iter().filter_map(mpsc::WeakSender::upgrade) {
+                // A driver that is gone has nothing left to cancel.
+                let _ = driver.send(Message::Cancelled(cancel.clone())).await;
+            }
         }
-        if duties.lead(&shared).await {
-            let _ = prune(&shared, &duties).await;
+        if duties.lead(shared).await {
+            let _ = prune(shared, &duties).await;
         }
     }
 }

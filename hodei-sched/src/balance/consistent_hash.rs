@@ -58,9 +58,11 @@ impl Balancer for ConsistentHash {
         let hash = mix(candidates.asked().key);
         let start = self.ring.partition_point(|(at, _)| *at < hash);
         let (before, behind) = self.ring.split_at(start);
-        let fair = behind.iter().chain(before).map(|(_, worker)| *worker).find(|worker| {
-            u64::from(candidates.running(*worker)) < most && candidates.has_room(*worker)
-        });
+        let fair = behind
+            .iter()
+            .chain(before)
+            .map(|(_, worker)| *worker)
+            .find(|worker| u64::from(candidates.running(*worker)) < most && candidates.has_room(*worker));
         // Where all that have room are above the average, those without room are below it.
         fair.or_else(|| candidates.freest())
     }

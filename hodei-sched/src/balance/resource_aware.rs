@@ -43,7 +43,9 @@ impl Balancer for ResourceAware {
         let first = candidates.next_from(self.next)?;
         let (mut best, mut at) = ((candidates.rest(first), first), first);
         for _ in 1..self.sample {
-            let Some(other) = candidates.next_from(at.number() + 1).filter(|other| *other != first) else { break };
+            let Some(other) = candidates.next_from(at.number() + 1).filter(|other| *other != first) else {
+                break;
+            };
             let rest = candidates.rest(other);
             let better = match self.fit {
                 Fit::Tightest => rest < best.0,

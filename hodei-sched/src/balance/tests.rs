@@ -18,7 +18,8 @@ fn worker(slots: u32, cpu: u64) -> Offer {
 /// A fleet of such workers, and the class of jobs that need so much CPU.
 fn fleet(workers: &[(u32, u64)], cpu: u64) -> (Fleet, Vec<WorkerId>, ClassId) {
     let mut fleet = Fleet::new();
-    let joined = (1..).zip(workers).map(|(key, (slots, cpu))| fleet.join(&worker(*slots, *cpu), key)).collect();
+    let joined =
+        (1..).zip(workers).map(|(key, (slots, cpu))| fleet.join(&worker(*slots, *cpu), key)).collect();
     let class = class(&mut fleet, cpu);
     (fleet, joined, class)
 }

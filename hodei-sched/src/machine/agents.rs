@@ -78,13 +78,20 @@ impl Scheduler {
                 .assigned
                 .get_mut(&report.job)
                 .filter(|assigned| assigned.job.epoch == report.epoch)
-                .map(|_| Move::Started { lease: None })
+                // The lease of what was borrowed moves to us with this.
+                .map(|_| Move::Started {
+                    lease: self.borrowed.remove(&report.job).map(|_| self.owner.clone()),
+                })
         } else {
             session.release(report.job, report.epoch, &mut self.fleet).and_then(|assigned| {
-                let told = (assigned.stop != Some(StopCause::LeaseLost)).then(|| verdict(&assigned.job, report.news));
+                let told = (assigned.stop != Some(StopCause::LeaseLost))
+                    .then(|| verdict(&assigned.job, report.news));
                 if assigned.preempted { told.map(preempt::ended) } else { told }
             })
         };
+        if !started {
+            self.borrowed.remove(&report.job);
+        }
         let Some(step) = step else { return };
         session.expect(report.number);
         let incarnation = session.incarnation;
@@ -97,7 +104,7 @@ impl Scheduler {
     }
 
     pub(super) fn cancelled(&mut self, jobs: &[JobId]) {
-        if self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
+        if self.asked || self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
             self.unwanted.extend(jobs);
         }
         for job in jobs {
@@ -141,6 +148,7 @@ impl Scheduler {
     }
 
     pub(super) fn give_back(&mut self, job: &Job) {
+        self.borrowed.remove(&job.id);
         let transition = Transition { job: job.id, epoch: job.epoch, step: Move::Returned };
         self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
     }
@@ -241,6 +249,7 @@ impl Scheduler {
         lost.sort_unstable_by_key(|assigned| assigned.job.id);
         for assigned in lost {
             self.fleet.discount(assigned.class);
+            self.borrowed.remove(&assigned.job.id);
             let step = if assigned.told { told.clone() } else { Move::Returned };
             let transition = Transition { job: assigned.job.id, epoch: assigned.job.epoch, step };
             self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
@@ -250,7 +259,7 @@ impl Scheduler {
 }
 
 /// A number of a worker that is the same whenever it comes (FNV-1a).
-fn worker_key(name: &Name) -> u64 {
+pub(crate) fn worker_key(name: &Name) -> u64 {
     let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, add)
 }

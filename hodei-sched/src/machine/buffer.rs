@@ -42,9 +42,8 @@ impl Group {
             Self::Queue(name) => name.as_str().as_bytes(),
         };
         let bytes = tenant.as_str().bytes().chain([0]).chain(group.iter().copied());
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        bytes
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 }
 
@@ -90,9 +89,9 @@ impl Buffer {
         }
     }
 
-    /// Adds a claimed job of a class, for which it is counted already, behind those of its lane. A job that is there
+    /// Adds a claimed job of a class, for which it is counted already, behind those of its lane at a level. A job that is there
     /// already stays where it is, under the higher of the two epochs; then `false` is returned.
-    pub(super) fn push(&mut self, claimed: Claimed, class: ClassId, now: Timestamp) -> bool {
+    pub(super) fn push(&mut self, claimed: Claimed, class: ClassId, level: Priority, now: Timestamp) -> bool {
         let there = self.places.get(&claimed.job.id).copied();
         if let Some(there) = there.and_then(|handle| self.queue.get_mut(handle)) {
             if there.claimed.job.epoch < claimed.job.epoch {
@@ -101,7 +100,7 @@ impl Buffer {
             return false;
         }
         let (lane, key) = self.lane(&claimed.job, class);
-        let (job, level) = (claimed.job.id, claimed.job.spec.priority());
+        let job = claimed.job.id;
         let handle = self.queue.push(Waiting { claimed, class, key }, lane, level, now);
         self.places.insert(job, handle);
         let (n, highest) = self.waiting.entry(class.0).or_insert((0, level));
@@ -145,7 +144,8 @@ impl Buffer {
 
     /// Takes the jobs of the classes out that `keep` does not want.
     pub(super) fn shed(&mut self, keep: impl Fn(ClassId) -> bool) -> Vec<Waiting> {
-        let unwanted: Vec<u32> = self.waiting.keys().copied().filter(|class| !keep(ClassId(*class))).collect();
+        let unwanted: Vec<u32> =
+            self.waiting.keys().copied().filter(|class| !keep(ClassId(*class))).collect();
         if unwanted.is_empty() {
             return Vec::new();
         }
@@ -159,7 +159,8 @@ impl Buffer {
 
     fn take_all(&mut self, wanted: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
         let found = self.queue.find_all(|waiting| wanted(waiting));
-        let mut taken: Vec<Waiting> = found.into_iter().filter_map(|handle| self.queue.remove(handle)).collect();
+        let mut taken: Vec<Waiting> =
+            found.into_iter().filter_map(|handle| self.queue.remove(handle)).collect();
         for waiting in &taken {
             self.places.remove(&waiting.claimed.job.id);
             self.uncount(waiting.class);

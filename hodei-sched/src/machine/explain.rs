@@ -32,6 +32,19 @@ pub enum Why {
     Soon(Name),
 }
 
+impl Why {
+    /// How far the job is from running: of several reasons the nearest counts.
+    pub(crate) fn nearness(&self) -> u64 {
+        match self {
+            Self::Soon(_) => 0,
+            Self::Kept(_) => 1,
+            Self::Lacks { needs, free, .. } => 2 + (needs - free).saturating_mul(1_000) / needs.max(&1),
+            Self::Rule(..) => u64::MAX - 1,
+            Self::Rate(_) => u64::MAX,
+        }
+    }
+}
+
 /// How a worker stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,6 +75,20 @@ pub struct Snapshot {
     pub failures: u32,
     /// Whether no more work is taken.
     pub draining: bool,
+}
+
+impl Snapshot {
+    /// Adds how another dispatcher of the node stands.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        self.workers.extend(other.workers);
+        self.workers.sort_by(|a, b| a.worker.cmp(&b.worker));
+        self.waiting += other.waiting;
+        self.unsettled += other.unsettled;
+        self.kept = self.kept.or(other.kept);
+        self.failures = self.failures.max(other.failures);
+        self.draining |= other.draining;
+        self
+    }
 }
 
 impl Scheduler {
@@ -103,9 +130,10 @@ impl Scheduler {
         if let Some((resource, needs, free)) = self.fleet.missing(worker, &request.resources) {
             return Some(Why::Lacks { worker: name.clone(), resource, needs, free });
         }
-        let kept = self.fleet.held().is_some_and(|(class, held)| {
-            held == worker && self.buffer.class_of(job.id) != Some(class)
-        });
+        let kept = self
+            .fleet
+            .held()
+            .is_some_and(|(class, held)| held == worker && self.buffer.class_of(job.id) != Some(class));
         Some(if kept { Why::Kept(name.clone()) } else { Why::Soon(name.clone()) })
     }
 
@@ -122,7 +150,9 @@ impl Scheduler {
         Snapshot {
             workers: self.sessions.iter().map(load).collect(),
             waiting: self.buffer.len(),
-            unsettled: self.outgoing.len() + self.sent.len() + self.later.values().map(Vec::len).sum::<usize>(),
+            unsettled: self.outgoing.len()
+                + self.sent.len()
+                + self.later.values().map(Vec::len).sum::<usize>(),
             kept,
             failures: self.failures,
             draining: self.draining,

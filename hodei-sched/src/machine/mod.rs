@@ -13,11 +13,13 @@ mod preempt;
 mod rates;
 mod scheduler;
 mod session;
+mod share;
 mod store;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
+pub(crate) use agents::worker_key;
 pub use explain::{Snapshot, Why, WorkerLoad};
 pub use rates::{Rate, RateOf};
 pub use scheduler::{Effect, Input, Policy, Scheduler, SchedulerConfig, Ticket};

@@ -20,14 +20,14 @@ pub(super) struct Head {
     pub(super) allowed: u32,
 }
 
-/// The level that a lane's first job has risen to by waiting.
-pub(super) fn risen(head: &LaneHead, ageing: Option<Ageing>, now: Timestamp) -> Priority {
-    let Some(ageing) = ageing.filter(|ageing| !ageing.every.is_zero()) else { return head.level };
-    let waited = now.saturating_since(head.eligible_at).as_micros() / ageing.every.as_micros().max(1);
-    let above = u128::from(head.level.level()) + waited;
-    let most = ageing.ceiling.level().max(head.level.level());
+/// The level that a job has risen to by waiting since a time.
+pub(super) fn risen(born: Priority, since: Timestamp, ageing: Option<Ageing>, now: Timestamp) -> Priority {
+    let Some(ageing) = ageing.filter(|ageing| !ageing.every.is_zero()) else { return born };
+    let waited = now.saturating_since(since).as_micros() / ageing.every.as_micros().max(1);
+    let above = u128::from(born.level()) + waited;
+    let most = ageing.ceiling.level().max(born.level());
     let level = u8::try_from(above).map_or(most, |above| above.min(most));
-    Priority::new(level).unwrap_or(head.level)
+    Priority::new(level).unwrap_or(born)
 }
 
 /// Orders lanes: by level, then tenants in turn by weight, then the longest waiting first.
@@ -80,8 +80,8 @@ impl Decision<'_> {
     /// Decides what to claim.
     ///
     /// The tenants of a level share what is free by their weights; a tenant's weight is the highest of its lanes'. What
-    /// a level leaves goes to the next one. The first lane that finds no room, while others do, has one job claimed all
-    /// the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
+    /// a level leaves goes to the next one. The first lane that finds no room, while slots are free or others do, has one
+    /// job claimed all the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
     /// So is one for which what runs makes room.
     pub(super) fn take(
         mut self,
@@ -91,6 +91,8 @@ impl Decision<'_> {
     ) -> Vec<Pick> {
         let mut picks = Vec::new();
         let mut refused: Option<&Head> = None;
+        // Whether there are free slots that a job cannot use for want of something else.
+        let mut short = false;
         for level in levels(heads) {
             let heads = &heads[level];
             let got = self.level(heads);
@@ -101,11 +103,13 @@ impl Decision<'_> {
                     refused = Some(head);
                 }
             }
-            if let Some(head) = refused.filter(|head| self.keep && !waits(head.class) && self.room.slots() > 0) {
-                self.room.keep(head.class, head.level);
+            if let Some(head) = refused.filter(|head| self.keep && !waits(head.class))
+                && self.room.slots() > 0
+            {
+                short |= self.room.keep(head.class, head.level);
             }
         }
-        let claims = |head: &&Head| (self.keep && !picks.is_empty()) || makes_room(head.level);
+        let claims = |head: &&Head| (self.keep && (short || !picks.is_empty())) || makes_room(head.level);
         if let Some(head) = refused.filter(|head| !waits(head.class)).filter(claims) {
             picks.push(pick(head, 1));
         }

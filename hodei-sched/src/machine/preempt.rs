@@ -19,7 +19,9 @@ impl Scheduler {
         let Some(gap) = self.config.preempt else { return };
         let held = self.fleet.held().filter(|(class, _)| *class == asked.class).map(|(_, worker)| worker);
         let Some(worker) = held.or_else(|| self.fleet.nearest(asked.class)) else { return };
-        let Some(session) = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name)) else { return };
+        let Some(session) = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name)) else {
+            return;
+        };
         let mut freed = Vec::new();
         let mut victims: Vec<(Priority, Reverse<JobId>)> = Vec::new();
         for (job, assigned) in &session.assigned {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::{Desired, SessionState};
-use hodei_core::job::{Lease, Priority};
-use hodei_core::map::JobSet;
+use hodei_core::job::{Epoch, Lease, Priority};
+use hodei_core::map::{JobMap, JobSet};
 use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
@@ -181,6 +181,14 @@ pub struct Scheduler {
     /// When a lane that its rates hold back may go on.
     pub(super) rates_due: Option<Timestamp>,
     pub(super) heads: Vec<Head>,
+    /// What other dispatchers have that the store may still take for ours.
+    pub(super) lent: JobMap<Epoch>,
+    /// What runs here under the lease of another dispatcher, until its first report.
+    pub(super) borrowed: JobMap<Epoch>,
+    /// Whether another dispatcher was asked for jobs and has not answered.
+    pub(super) asked: bool,
+    /// Not before when another dispatcher is asked again.
+    pub(super) ask_again_at: Timestamp,
     pub(super) lanes_stale: bool,
     pub(super) leases_unknown: bool,
     pub(super) owner_lost: bool,
@@ -217,6 +225,10 @@ impl Scheduler {
             rates: Rates::default(),
             rates_due: None,
             heads: Vec::new(),
+            lent: JobMap::default(),
+            borrowed: JobMap::default(),
+            asked: false,
+            ask_again_at: now,
             lanes_stale: true,
             leases_unknown: false,
             owner_lost: false,

@@ -103,7 +103,8 @@ impl Session {
             self.release(job.id, older, fleet);
         }
         self.unsent.push(job.id);
-        self.assigned.insert(job.id, Assigned { job, inputs, class, told: false, stop: None, preempted: false });
+        self.assigned
+            .insert(job.id, Assigned { job, inputs, class, told: false, stop: None, preempted: false });
     }
 
     /// Ends an assignment and frees what had been set aside, unless it is of another epoch.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
+use hodei_core::map::JobSet;
 use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, LaneHead, Lanes, Move, Pick, Transition};
 use hodei_core::{Error, Tenant, Timestamp};
 
@@ -42,11 +43,12 @@ impl Scheduler {
             self.fleet.count(class);
             let weight = weights.entry(head.lane.tenant.clone()).or_insert(1);
             *weight = (*weight).max(head.weight);
-            let level = picks::risen(&head, self.config.ageing, now);
+            let level = picks::risen(head.level, head.eligible_at, self.config.ageing, now);
             let mut allowed = u32::MAX;
             if !self.rates.is_empty() {
                 allowed = self.rates.allowed(&head, now);
-                let due = self.rates.ready_at(&head).filter(|_| u64::from(allowed) < head.depth);
+                // Where some may go, the next ones are asked for when these have been claimed.
+                let due = self.rates.ready_at(&head).filter(|_| allowed == 0);
                 self.rates_due = [self.rates_due, due].into_iter().flatten().min();
             }
             self.heads.push(Head { head, class, level, allowed });
@@ -133,11 +135,11 @@ impl Scheduler {
                 self.claimed(claimed, now);
             }
         }
-        self.unwanted.clear();
+        self.forget_unwanted();
         self.shed();
     }
 
-    fn claimed(&mut self, claimed: Claimed, now: Timestamp) {
+    pub(super) fn claimed(&mut self, claimed: Claimed, now: Timestamp) {
         if self.draining || self.unwanted.contains(&claimed.job.id) {
             self.give_back(&claimed.job);
         } else {
@@ -145,7 +147,9 @@ impl Scheduler {
             let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
             let class = self.fleet.class_of(spec.class(), rule, || Arc::new(spec.request()));
             self.fleet.count(class);
-            if !self.buffer.push(claimed, class, now) {
+            let (born, since) = (spec.priority(), claimed.job.eligible_at);
+            let level = picks::risen(born, since, self.config.ageing, now);
+            if !self.buffer.push(claimed, class, level, now) {
                 self.fleet.discount(class);
             }
         }
@@ -172,13 +176,24 @@ impl Scheduler {
         let Ok(leases) = leases else { return self.failed(now) };
         self.failures = 0;
         self.leases_unknown = false;
+        if !self.lent.is_empty() {
+            let ours: JobSet = leases.iter().map(|claimed| claimed.job.id).collect();
+            self.lent.retain(|job, _| ours.contains(job));
+        }
         for claimed in leases {
             if !self.knows(&claimed.job) {
                 self.claimed(claimed, now);
             }
         }
-        self.unwanted.clear();
+        self.forget_unwanted();
         self.shed();
+    }
+
+    /// Nothing is on its way any more that was cancelled meanwhile.
+    fn forget_unwanted(&mut self) {
+        if !self.asked {
+            self.unwanted.clear();
+        }
     }
 
     /// Whether a claim is here already, or on its way back.
@@ -186,7 +201,8 @@ impl Scheduler {
         let (id, epoch) = (job.id, job.epoch);
         let has = |session: &Session| session.assigned.get(&id).is_some_and(|of| of.job.epoch == epoch);
         let told = |outgoing: &Outgoing| (outgoing.transition.job, outgoing.transition.epoch) == (id, epoch);
-        self.buffer.contains(id, epoch)
+        self.lent.get(&id) == Some(&epoch)
+            || self.buffer.contains(id, epoch)
             || self.sessions.values().any(has)
             || self.outgoing.iter().chain(self.later.values().flatten()).any(told)
     }
@@ -195,6 +211,7 @@ impl Scheduler {
     fn lose_owner(&mut self) {
         self.owner_lost = true;
         self.empty_buffer();
+        self.lent.clear();
         for session in self.sessions.values_mut() {
             for job in session.jobs() {
                 if session.withdraw(job, &mut self.fleet).is_none() {

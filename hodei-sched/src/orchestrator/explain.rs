@@ -69,7 +69,9 @@ impl Explanation {
         match why {
             Why::Rate(at) => Self::RateReached(at),
             Why::Rule(worker, selector) => Self::RuledOut(worker, selector),
-            Why::Lacks { worker, resource, needs, free } => Self::Busy { worker, resource, needs, free, before },
+            Why::Lacks { worker, resource, needs, free } => {
+                Self::Busy { worker, resource, needs, free, before }
+            }
             Why::Kept(worker) => Self::Kept(worker),
             Why::Soon(worker) => Self::Soon(worker, before),
         }

@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use super::builder::OrchestratorBuilder;
 use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
-use crate::driver::{Message, Shared};
-use crate::machine::{Policy, Snapshot};
+use crate::driver::{Message, Shared, Worker};
+use crate::machine::{Policy, Snapshot, Why};
 
 /// How often a wait looks at the store although it was not told: for jobs that end on another node.
 const WAIT_POLL: Duration = Duration::from_secs(1);
@@ -35,20 +35,22 @@ pub struct Orchestrator {
 
 #[derive(Debug)]
 struct Inner {
+    /// The first dispatcher's part: what the node has only once is there.
     shared: Arc<Shared>,
-    driver: mpsc::Sender<Message>,
+    dispatchers: Vec<Arc<Shared>>,
+    drivers: Vec<mpsc::Sender<Message>>,
     tasks: Mutex<Option<Tasks>>,
 }
 
 #[derive(Debug)]
 struct Tasks {
-    driver: JoinHandle<()>,
+    drivers: Vec<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.drivers.iter().for_each(JoinHandle::abort);
         self.upkeep.abort();
     }
 }
@@ -59,14 +61,33 @@ impl Orchestrator {
         OrchestratorBuilder::default()
     }
 
+    /// Takes the dispatchers of a node, at least one, with their drivers in the same order.
     pub(super) fn new(
-        shared: Arc<Shared>,
-        sender: mpsc::Sender<Message>,
-        driver: JoinHandle<()>,
+        dispatchers: Vec<Arc<Shared>>,
+        senders: Vec<mpsc::Sender<Message>>,
+        drivers: Vec<JoinHandle<()>>,
         upkeep: JoinHandle<()>,
     ) -> Self {
-        let tasks = Mutex::new(Some(Tasks { driver, upkeep }));
-        Self { inner: Arc::new(Inner { shared, driver: sender, tasks }) }
+        let tasks = Mutex::new(Some(Tasks { drivers, upkeep }));
+        let shared = Arc::clone(&dispatchers[0]);
+        Self { inner: Arc::new(Inner { shared, dispatchers, drivers: senders, tasks }) }
+    }
+
+    /// Tells every driver; how many are still there.
+    async fn tell(&self, message: impl Fn() -> Message) -> usize {
+        let mut told = 0;
+        for driver in &self.inner.drivers {
+            told += usize::from(driver.send(message()).await.is_ok());
+        }
+        told
+    }
+
+    /// The workers that are connected now, of all dispatchers.
+    fn connected(&self) -> Vec<Worker> {
+        let of = |shared: &Arc<Shared>| shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut workers: Vec<Worker> = self.inner.dispatchers.iter().flat_map(of).collect();
+        workers.sort_by(|a, b| a.name.cmp(&b.name));
+        workers
     }
 
     fn store(&self) -> &dyn Store {
@@ -76,7 +97,7 @@ impl Orchestrator {
     /// Returns the node's end of the link, for agents in this process.
     #[must_use]
     pub fn gateway(&self) -> Arc<dyn WorkerGateway> {
-        Arc::new(Gateway { driver: self.inner.driver.clone() })
+        Arc::new(Gateway { drivers: self.inner.drivers.clone() })
     }
 
     /// Submits a job. Once this returns `Ok`, a durable store never loses it.
@@ -165,7 +186,7 @@ impl Orchestrator {
         let ours: Vec<JobId> = ours.map(|(job, _)| job).collect();
         if !ours.is_empty() {
             // Only hastens it: the owner learns it from its heartbeat too.
-            let _ = self.inner.driver.send(Message::Cancelled(ours)).await;
+            self.tell(|| Message::Cancelled(ours.clone())).await;
         }
         Ok(committed.replies)
     }
@@ -307,7 +328,7 @@ impl Orchestrator {
                 }
             }
         }
-        let workers = self.inner.shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let workers = self.connected();
         let offers: Vec<&Offer> = workers.iter().map(|worker| &*worker.offer).collect();
         match explain(&job, &offers, now) {
             Explanation::Waiting => self.explain_waiting(job).await,
@@ -318,12 +339,18 @@ impl Orchestrator {
     /// Asks the driver why a job waits, and the store how many come before it.
     async fn explain_waiting(&self, job: Job) -> Result<Explanation> {
         let level = job.spec.priority();
-        let (reply, why) = oneshot::channel();
-        let asked = self.inner.driver.send(Message::Why(Box::new(job), reply)).await;
+        let mut nearest: Option<Why> = None;
+        for driver in &self.inner.drivers {
+            let (reply, why) = oneshot::channel();
+            if driver.send(Message::Why(Box::new(job.clone()), reply)).await.is_ok()
+                && let Ok(Some(why)) = why.await
+                && nearest.as_ref().is_none_or(|nearest| why.nearness() < nearest.nearness())
+            {
+                nearest = Some(why);
+            }
+        }
         // A node that has stopped knows no more than that.
-        let Some(why) = (if asked.is_ok() { why.await.ok().flatten() } else { None }) else {
-            return Ok(Explanation::Waiting);
-        };
+        let Some(why) = nearest else { return Ok(Explanation::Waiting) };
         let lanes = self.store().lanes(&self.inner.shared.served).await?;
         let before = lanes.heads.iter().filter(|head| head.level > level).map(|head| head.depth).sum();
         Ok(Explanation::of(why, before))
@@ -339,8 +366,10 @@ impl Orchestrator {
     ///
     /// A dropped call may have changed it.
     pub async fn set_policy(&self, policy: Policy) -> Result<()> {
-        let sent = self.inner.driver.send(Message::Policy(Box::new(policy))).await;
-        sent.map_err(|_| stopped("orchestrator.set_policy"))
+        match self.tell(|| Message::Policy(Box::new(policy.clone()))).await {
+            0 => Err(stopped("orchestrator.set_policy")),
+            _ => Ok(()),
+        }
     }
 
     /// Says how the node stands: its workers, and what waits for them.
@@ -353,17 +382,22 @@ impl Orchestrator {
     ///
     /// Cancel safe: it only reads.
     pub async fn snapshot(&self) -> Result<Snapshot> {
-        let (reply, snapshot) = oneshot::channel();
-        let gone = |_| stopped("orchestrator.snapshot");
-        self.inner.driver.send(Message::Snapshot(reply)).await.map_err(|_| stopped("orchestrator.snapshot"))?;
-        snapshot.await.map_err(gone)
+        let mut all: Option<Snapshot> = None;
+        for driver in &self.inner.drivers {
+            let (reply, snapshot) = oneshot::channel();
+            if driver.send(Message::Snapshot(reply)).await.is_ok()
+                && let Ok(snapshot) = snapshot.await
+            {
+                all = Some(all.map_or_else(|| snapshot.clone(), |all| all.with(snapshot.clone())));
+            }
+        }
+        all.ok_or_else(|| stopped("orchestrator.snapshot"))
     }
 
     /// Returns the names of the workers connected now.
     #[must_use]
     pub fn workers(&self) -> Vec<Name> {
-        let workers = self.inner.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().map(|worker| worker.name.clone()).collect()
+        self.connected().into_iter().map(|worker| worker.name).collect()
     }
 
     /// Has logs go with their jobs: when retention removes a job, its logs are removed here too, for as long as
@@ -406,13 +440,20 @@ impl Orchestrator {
 
     async fn end(&self, how: Message) {
         let Some(mut tasks) = self.inner.tasks.lock().await.take() else { return };
-        if self.inner.driver.send(how).await.is_ok() {
+        self.tell(|| match how {
+            Message::Abandon => Message::Abandon,
+            _ => Message::Drain,
+        })
+        .await;
+        for driver in &mut tasks.drivers {
             // A driver that panicked has nothing left to drain.
-            let _ = (&mut tasks.driver).await;
+            let _ = driver.await;
         }
-        let lease = self.inner.shared.lease.borrow().clone();
-        // A node that cannot say goodbye expires.
-        let _ = self.inner.shared.store.retire(&lease).await;
+        for shared in &self.inner.dispatchers {
+            let lease = shared.lease.borrow().clone();
+            // A node that cannot say goodbye expires.
+            let _ = shared.store.retire(&lease).await;
+        }
     }
 }
 

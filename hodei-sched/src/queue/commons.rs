@@ -104,12 +104,8 @@ impl<T> Seat<T> {
         self.asked += 1;
         let theirs = &self.places[other];
         // The parcel that follows carries everything; the flag only keeps others from asking too.
-        let free = theirs.asked.compare_exchange(
-            NOBODY,
-            self.number + 1,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let free =
+            theirs.asked.compare_exchange(NOBODY, self.number + 1, Ordering::Relaxed, Ordering::Relaxed);
         if free.is_err() || theirs.parcels.push(Parcel::Asked(self.number)).is_err() {
             self.conflicts += 1;
             return false;

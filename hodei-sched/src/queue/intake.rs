@@ -22,7 +22,10 @@ pub struct Intake<T> {
 
 impl<T> fmt::Debug for Intake<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Intake").field("len", &self.queue.len()).field("max", &self.max).finish_non_exhaustive()
+        f.debug_struct("Intake")
+            .field("len", &self.queue.len())
+            .field("max", &self.max)
+            .finish_non_exhaustive()
     }
 }
 

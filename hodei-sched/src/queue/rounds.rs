@@ -18,9 +18,9 @@ const FEW: usize = 12;
 /// The turns of small weights: a division is the dearest part of a turn.
 static TURNS: [u32; 1 << 10] = {
     let mut turns = [0; 1 << 10];
-    let mut weight = 1;
-    while weight < turns.len() {
-        turns[weight] = (1 << 24) / weight as u32;
+    let mut weight: u32 = 1;
+    while (weight as usize) < turns.len() {
+        turns[weight as usize] = (1 << 24) / weight;
         weight += 1;
     }
     turns
@@ -29,7 +29,7 @@ static TURNS: [u32; 1 << 10] = {
 /// How long the turns of a weight are.
 #[inline]
 fn turn_of(weight: u64) -> u64 {
-    match TURNS.get(weight as usize) {
+    match usize::try_from(weight).ok().and_then(|weight| TURNS.get(weight)) {
         Some(turn) => u64::from(*turn),
         None => TURN / weight,
     }

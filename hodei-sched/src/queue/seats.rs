@@ -96,7 +96,8 @@ impl Seats {
         if seat.generation != handle.generation {
             return None;
         }
-        let place = if seat.at & DELAYED == 0 { Place::Ready(seat.at) } else { Place::Delayed(seat.at & !DELAYED) };
+        let place =
+            if seat.at & DELAYED == 0 { Place::Ready(seat.at) } else { Place::Delayed(seat.at & !DELAYED) };
         Some((handle.seat, place))
     }
 }

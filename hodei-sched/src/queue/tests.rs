@@ -76,8 +76,9 @@ impl Pair {
         self.now += by;
         self.queue.advance(at(self.now));
         // What fires comes behind what is ready, in the order of the times.
-        let (mut fired, mut jobs): (Vec<Job>, Vec<Job>) =
-            std::mem::take(&mut self.jobs).into_iter().partition(|job| job.due.is_some_and(|due| due <= self.now));
+        let (mut fired, mut jobs): (Vec<Job>, Vec<Job>) = std::mem::take(&mut self.jobs)
+            .into_iter()
+            .partition(|job| job.due.is_some_and(|due| due <= self.now));
         fired.sort_by_key(|job| (job.due, job.id));
         jobs.extend(fired.into_iter().map(|job| Job { due: None, since: self.now, ..job }));
         self.jobs = jobs;
@@ -117,8 +118,12 @@ impl Pair {
         };
         assert_eq!(Some(popped.level.level()), highest);
         let lane = self.lanes.iter().position(|lane| *lane == popped.lane).expect("a lane");
-        assert_eq!(peeked, Some((popped.item, ClassId(u32::try_from(lane % 3).expect("small")), popped.level)));
-        let first = self.ready().find(|job| job.lane == lane && Some(job.level) == highest).expect("it is ready");
+        assert_eq!(
+            peeked,
+            Some((popped.item, ClassId(u32::try_from(lane % 3).expect("small")), popped.level))
+        );
+        let first =
+            self.ready().find(|job| job.lane == lane && Some(job.level) == highest).expect("it is ready");
         assert_eq!(popped.item, first.id);
         let id = first.id;
         self.jobs.retain(|job| job.id != id);

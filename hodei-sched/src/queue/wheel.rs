@@ -65,7 +65,12 @@ impl Wheel {
     }
 
     /// Takes out what is due, in no order, and tells where what stays has gone.
-    pub(super) fn advance(&mut self, now: i64, fired: &mut Vec<(i64, u32)>, mut moved: impl FnMut(u32, Spot)) {
+    pub(super) fn advance(
+        &mut self,
+        now: i64,
+        fired: &mut Vec<(i64, u32)>,
+        mut moved: impl FnMut(u32, Spot),
+    ) {
         let last = tick_of(now);
         loop {
             // Where nothing waits in the buckets between, time jumps.
@@ -75,7 +80,7 @@ impl Wheel {
             };
             self.tick = self.tick.max(next);
             self.cascade(&mut moved);
-            let at = (self.tick & (BUCKETS as u64 - 1)) as usize;
+            let at = bucket(self.tick);
             let mut kept = 0;
             let bucket = &mut self.buckets[at];
             for n in 0..bucket.len() {
@@ -101,7 +106,7 @@ impl Wheel {
     /// Returns when to come back at the latest: when the first entry is due, or earlier.
     pub(super) fn next_due(&self) -> Option<i64> {
         let tick = self.next_tick()?;
-        let at = (tick & (BUCKETS as u64 - 1)) as usize;
+        let at = bucket(tick);
         let first = || self.buckets[at].iter().map(|entry| entry.due).min();
         let near = self.full[0] & (1 << at) != 0 && tick < self.tick + BUCKETS as u64;
         let start = i64::try_from(tick << TICK_BITS).unwrap_or(i64::MAX);
@@ -134,7 +139,7 @@ impl Wheel {
             if self.tick & ((1 << shift) - 1) != 0 {
                 continue;
             }
-            let at = ((self.tick >> shift) & (BUCKETS as u64 - 1)) as usize + BUCKETS * ring as usize;
+            let at = bucket(self.tick >> shift) + BUCKETS * ring as usize;
             let entries = std::mem::take(&mut self.buckets[at]);
             self.clear(at);
             for entry in &entries {
@@ -161,7 +166,7 @@ impl Wheel {
         let shift = ring * RING_BITS;
         let reach = (1_u64 << (shift + RING_BITS)) - (1 << shift);
         let due = due.min(self.tick + reach);
-        let at = ((due >> shift) & (BUCKETS as u64 - 1)) as usize;
+        let at = bucket(due >> shift);
         self.full[ring as usize] |= 1 << at;
         let bucket = &mut self.buckets[at + BUCKETS * ring as usize];
         bucket.push(entry);
@@ -175,6 +180,11 @@ impl Wheel {
 
 fn tick_of(micros: i64) -> u64 {
     u64::try_from(micros).unwrap_or(0) >> TICK_BITS
+}
+
+/// The place of a turn in its ring.
+fn bucket(turn: u64) -> usize {
+    usize::try_from(turn % BUCKETS as u64).unwrap_or(0)
 }
 
 fn index(n: usize) -> u32 {

@@ -327,7 +327,7 @@ impl<A: AgentModel> World<A> {
         let Some(duties) = live.duties.take() else { return };
         let shared = Arc::clone(&live.shared);
         let beat = async move {
-            let cancel = duties.beat(&shared).await;
+            let cancel = duties.beat(&[Arc::clone(&shared)]).await;
             Done::Beaten(duties, cancel)
         };
         self.spawn(Of::Node { node: n, life }, Box::pin(beat));
@@ -391,7 +391,7 @@ async fn start(
     let lease = door.register(&owner, ttl).await?;
     let herald = Arc::new(Herald { waiters: Waiters::default(), bus: None });
     let shared = Arc::new(Shared {
-        _feed: door.feed(Arc::<Herald>::clone(&herald)),
+        _feed: Arc::new(door.feed(Arc::<Herald>::clone(&herald))),
         herald,
         store: Arc::<Door>::clone(&door) as Arc<dyn Store>,
         clock,
@@ -402,7 +402,7 @@ async fn start(
         workers: Mutex::default(),
         logs: Mutex::default(),
         lease: watch::Sender::new(lease.clone()),
-        failure: watch::Sender::new(None),
+        failure: Arc::new(watch::Sender::new(None)),
     });
     let duties = Duties::recover(&shared, config).await?;
     Ok((shared, lease, duties))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hodei_agent::{Agent, AgentHandle, Context, Outcome};
 use hodei_core::Name;
 use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, State};
+use hodei_core::store::SubmitOptions;
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
 use hodei_sched::{Explanation, Orchestrator};
@@ -35,7 +36,8 @@ fn job(level: u8) -> NewJob {
 }
 
 async fn agent(hodei: &Orchestrator, doors: &Arc<Semaphore>) -> AgentHandle {
-    let agent = Agent::builder(hodei.gateway()).name("worker").slots(1).state(Arc::clone(doors)).handler(work);
+    let agent =
+        Agent::builder(hodei.gateway()).name("worker").slots(1).state(Arc::clone(doors)).handler(work);
     agent.start().await.expect("the agent starts")
 }
 
@@ -105,5 +107,31 @@ async fn an_urgent_job_takes_the_place_of_one_that_runs() {
     doors.add_permits(2);
     assert_eq!(hodei.wait(low).await.expect("it ends").state, State::Succeeded);
     agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+/// Ends at once.
+async fn quick(_: Context<()>, _: Work) {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dispatchers_beside_each_other_run_every_job_once() {
+    let hodei = Orchestrator::builder().dispatchers(3).start().await.expect("the node starts");
+    let mut agents = Vec::new();
+    for n in 0..6 {
+        let agent = Agent::builder(hodei.gateway()).name(format!("worker-{n}")).slots(4).handler(quick);
+        agents.push(agent.start().await.expect("the agent starts"));
+    }
+    let jobs: Vec<NewJob> = (0..5_000).map(|_| job(32)).collect();
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    hodei.submit_many(jobs, SubmitOptions::each()).await.expect("submitted");
+    for id in ids {
+        let job = hodei.wait(id).await.expect("it ends");
+        // Claimed, and ended in one report: each a change, and none more.
+        assert_eq!((job.state, job.attempt, job.lost_count), (State::Succeeded, 1, 0));
+    }
+    assert_eq!(hodei.snapshot().await.expect("a snapshot").workers.len(), 6);
+    for agent in agents {
+        agent.shutdown().await;
+    }
     hodei.shutdown().await;
 }

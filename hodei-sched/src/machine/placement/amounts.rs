@@ -133,7 +133,8 @@ impl Amounts {
     /// Whether something more can be taken without touching what somebody else waits for: of each part that both need,
     /// enough is free for both; so whatever the other one lacks is lacking in another part.
     pub(super) fn spares(&self, more: &Need, waits: &Need) -> bool {
-        let custom = |need: &Need, n: u32| need.custom.iter().find(|(m, _)| *m == n).map_or(0, |(_, need)| *need);
+        let custom =
+            |need: &Need, n: u32| need.custom.iter().find(|(m, _)| *m == n).map_or(0, |(_, need)| *need);
         let fixed = self.fixed.iter().zip(more.fixed).zip(waits.fixed);
         let mut parts = fixed.map(|((have, more), waits)| (*have, more, waits));
         let spare = |(have, more, waits): (u64, u64, u64)| {

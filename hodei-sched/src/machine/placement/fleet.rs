@@ -393,7 +393,10 @@ impl Fleet {
     }
 
     fn numbers(&self, wanted: impl Fn(&Class) -> bool) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.classes).filter(move |(_, class)| class.as_ref().is_some_and(&wanted)).map(|(at, _)| at)
+        (0..)
+            .zip(&self.classes)
+            .filter(move |(_, class)| class.as_ref().is_some_and(&wanted))
+            .map(|(at, _)| at)
     }
 
     /// Decides anew to which workers a class could go.

@@ -64,6 +64,8 @@ impl Fleet {
 
     /// Goes through the workers that are there.
     pub(super) fn everybody(&self) -> impl Iterator<Item = WorkerId> + '_ {
-        (0..u32::try_from(self.workers.len()).unwrap_or(u32::MAX)).map(WorkerId).filter(|at| self.slots(*at) > 0)
+        (0..u32::try_from(self.workers.len()).unwrap_or(u32::MAX))
+            .map(WorkerId)
+            .filter(|at| self.slots(*at) > 0)
     }
 }

@@ -40,9 +40,8 @@ impl<'f> Room<'f> {
             && let Some(worker) = asked.room.first_common(&self.fleet.open, at)
         {
             at = worker + 1;
-            let kept = self.kept.is_some_and(|(kept, of, below)| {
-                kept.0 == worker && of != class && level <= below
-            });
+            let kept =
+                self.kept.is_some_and(|(kept, of, below)| kept.0 == worker && of != class && level <= below);
             if kept || !self.fleet.is_apart(worker, asked.rule) {
                 continue;
             }

@@ -97,7 +97,9 @@ impl Shapes {
     /// Whether workers of a shape run something, have as much in all, and all selectors apply to them.
     pub(super) fn fits(&self, shape: u32, runs: &Runs, need: &Need, selectors: &[Selector]) -> bool {
         let Shape { key: (offered, labels, _), capacity, .. } = &self.shapes[shape as usize];
-        offered.contains(runs) && capacity.has(need) && selectors.iter().all(|selector| selector.applies(labels))
+        offered.contains(runs)
+            && capacity.has(need)
+            && selectors.iter().all(|selector| selector.applies(labels))
     }
 
     /// The workers that run something, have as much in all, and to which all selectors apply.

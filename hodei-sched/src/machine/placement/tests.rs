@@ -91,7 +91,10 @@ impl Pair {
         let open = self.workers.keys().filter(|worker| !self.draining.contains(worker));
         let slots: u64 = open.map(|worker| u64::from(self.left(*worker).0)).sum();
         assert_eq!(self.fleet.open_slots(), slots);
-        assert_eq!(self.fleet.load(), (self.jobs.len() as u64, u32::try_from(self.workers.len()).expect("few")));
+        assert_eq!(
+            self.fleet.load(),
+            (self.jobs.len() as u64, u32::try_from(self.workers.len()).expect("few"))
+        );
     }
 }
 
@@ -148,8 +151,10 @@ fn selectors_say_where_preferences_where_first_and_apart_how_many() {
         &[("zone", "b")],
         &[("zone", "c"), ("spot", "yes")],
     ];
-    let workers: Vec<WorkerId> =
-        (0..).zip(labels).map(|(key, labels)| fleet.join(&offer(2, Resources::none(), labels), key)).collect();
+    let workers: Vec<WorkerId> = (0..)
+        .zip(labels)
+        .map(|(key, labels)| fleet.join(&offer(2, Resources::none(), labels), key))
+        .collect();
     let plain = request(Resources::none());
     let mut placed = |rule: Rule| {
         let rule = fleet.add_rule(rule);
@@ -167,7 +172,10 @@ fn selectors_say_where_preferences_where_first_and_apart_how_many() {
     let either = Selector::In("zone".into(), vec!["a".into(), "c".into()]);
     assert_eq!(placed(Rule::anywhere().require(either)), [0, 0, 3, 3]);
     let neither = Selector::NotIn("zone".into(), vec!["a".into(), "c".into()]);
-    assert_eq!(placed(Rule::anywhere().require(neither.clone()).require(Selector::Has("disk".into()))), [1, 1]);
+    assert_eq!(
+        placed(Rule::anywhere().require(neither.clone()).require(Selector::Has("disk".into()))),
+        [1, 1]
+    );
     assert_eq!(placed(Rule::anywhere().prefer(has("spot", "yes"))), [3, 3, 0, 0, 1, 1, 2, 2]);
     assert_eq!(placed(Rule::anywhere().apart()), [0, 1, 2, 3]);
     assert_eq!(placed(Rule::anywhere().require(has("zone", "d"))), [0_usize; 0]);
@@ -189,8 +197,7 @@ fn what_is_held_for_a_large_job_delays_it_by_nothing_and_nobody_else() {
     let mut fleet = Fleet::new();
     let big = |cpu, memory| resources((cpu, memory, 0, 0));
     let [one, other] = [8, 8].map(|cpu| fleet.join(&offer(9, big(cpu, 8), &[]), 0));
-    let [small, large, lean] =
-        [big(1, 0), big(8, 0), big(0, 1)].map(|needs| fleet.class(&request(needs), 0));
+    let [small, large, lean] = [big(1, 0), big(8, 0), big(0, 1)].map(|needs| fleet.class(&request(needs), 0));
     // One small job on each: the large one finds no room.
     let mut balancer = LeastLoaded;
     let first: Vec<_> = (0..2).map(|_| fleet.place(asked(small, 32), &mut balancer)).collect();

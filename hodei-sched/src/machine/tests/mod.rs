@@ -7,6 +7,7 @@ mod order;
 mod policy;
 mod recovery;
 mod session;
+mod share;
 mod verdict;
 mod window;
 mod world;

@@ -128,7 +128,8 @@ fn what_is_kept_for_a_large_job_is_said() {
     let late = world.submit(command().resources(cpu(1_000)), 1)[0];
     world.settle(&mut agent);
     assert_eq!(agent.jobs(), small, "the late one would delay the large one");
-    let lacks = Why::Lacks { worker: Name::literal("w"), resource: "cpu_millis".into(), needs: 4_000, free: 2_000 };
+    let lacks =
+        Why::Lacks { worker: Name::literal("w"), resource: "cpu_millis".into(), needs: 4_000, free: 2_000 };
     assert_eq!(why(&world, large), Some(lacks));
     assert_eq!(why(&world, late), Some(Why::Kept(Name::literal("w"))));
     assert_eq!(world.machine.snapshot().kept, Some(Name::literal("w")));
@@ -198,7 +199,8 @@ fn a_snapshot_tells_of_workers_and_of_what_waits() {
     world.submit(command(), 2);
     world.settle(&mut agent);
     let snapshot = world.machine.snapshot();
-    let loads: Vec<_> = snapshot.workers.iter().map(|load| (load.worker.as_str(), load.slots, load.jobs)).collect();
+    let loads: Vec<_> =
+        snapshot.workers.iter().map(|load| (load.worker.as_str(), load.slots, load.jobs)).collect();
     assert_eq!((loads, snapshot.waiting, snapshot.draining), (vec![("w", 3, 2)], 0, false));
     assert!(Timestamp::EPOCH < world.now());
 }
