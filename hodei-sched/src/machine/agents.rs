@@ -104,7 +104,7 @@ impl Scheduler {
     }
 
     pub(super) fn cancelled(&mut self, jobs: &[JobId]) {
-        if self.asked || self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
+        if self.awaits_loan || self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
             self.unwanted.extend(jobs);
         }
         for job in jobs {

@@ -186,7 +186,7 @@ pub struct Scheduler {
     /// What runs here under the lease of another dispatcher, until its first report.
     pub(super) borrowed: JobMap<Epoch>,
     /// Whether another dispatcher was asked for jobs and has not answered.
-    pub(super) asked: bool,
+    pub(super) awaits_loan: bool,
     /// Not before when another dispatcher is asked again.
     pub(super) ask_again_at: Timestamp,
     pub(super) lanes_stale: bool,
@@ -227,7 +227,7 @@ impl Scheduler {
             heads: Vec::new(),
             lent: JobMap::default(),
             borrowed: JobMap::default(),
-            asked: false,
+            awaits_loan: false,
             ask_again_at: now,
             lanes_stale: true,
             leases_unknown: false,

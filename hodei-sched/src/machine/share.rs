@@ -20,13 +20,13 @@ impl Scheduler {
     /// Whether there is room here for which there is nothing to claim and nothing on its way.
     pub(crate) fn is_hungry(&self, now: Timestamp) -> bool {
         let idle = self.store == Store::Idle && !self.lanes_stale;
-        let may_ask = !self.draining && !self.owner_lost && !self.asked && now >= self.ask_again_at;
+        let may_ask = !self.draining && !self.owner_lost && !self.awaits_loan && now >= self.ask_again_at;
         idle && may_ask && self.buffer.is_empty() && self.fleet.open_slots() > 0
     }
 
     /// Notes that another dispatcher was asked for jobs.
     pub(crate) fn has_asked(&mut self) {
-        self.asked = true;
+        self.awaits_loan = true;
     }
 
     /// Lends half of what waits, the most urgent first.
@@ -58,7 +58,7 @@ impl Scheduler {
     /// Takes in what was asked for. Where that is nothing, or nobody here could run some of it, it is a while before the
     /// next time.
     pub(crate) fn take_lent(&mut self, jobs: Vec<Claimed>, now: Timestamp) {
-        self.asked = false;
+        self.awaits_loan = false;
         let mut in_vain = jobs.is_empty();
         for claimed in jobs {
             self.borrowed.insert(claimed.job.id, claimed.job.epoch);

@@ -191,7 +191,7 @@ impl Scheduler {
 
     /// Nothing is on its way any more that was cancelled meanwhile.
     fn forget_unwanted(&mut self) {
-        if !self.asked {
+        if !self.awaits_loan {
             self.unwanted.clear();
         }
     }
