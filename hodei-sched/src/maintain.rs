@@ -12,9 +12,13 @@ use crate::driver::{Message, Shared};
 
 /// The duty of taking jobs back from dead owners and of removing what is no longer kept.
 const DUTY: &str = "maintain";
-/// How many jobs one transaction reaps or prunes at most.
+/// How many jobs one transaction reaps at most.
 const BATCH: usize = 1_000;
-/// How many beats pass between two prunings.
+/// How many jobs one transaction prunes at most, and how many times as long as it took the pause behind it is: submitters
+/// hardly notice.
+const PRUNE_BATCH: usize = 500;
+const PRUNE_PAUSE: u32 = 16;
+/// How many beats pass between two prunings; one that is not done goes on with the next beat.
 const PRUNE_EVERY: u32 = 30;
 
 /// The figures of the maintenance.
@@ -84,7 +88,7 @@ impl Duties {
     /// Removes one batch of what retention no longer keeps; nothing where somebody else leads.
     pub(crate) async fn prune(&self, shared: &Shared) -> hodei_core::Result<Pruned> {
         match &self.term {
-            Some(term) => shared.store.prune(term, self.config.retention, BATCH).await,
+            Some(term) => shared.store.prune(term, self.config.retention, PRUNE_BATCH).await,
             None => Ok(Pruned { term_lost: true, ..Pruned::default() }),
         }
     }
@@ -97,6 +101,7 @@ pub(crate) async fn run(
     mut duties: Duties,
     drivers: Vec<mpsc::WeakSender<Message>>,
 ) {
+    let mut unfinished = false;
     loop {
         tokio::time::sleep(duties.config.beat).await;
         let (Some(shared), Some(_)) =
@@ -112,24 +117,27 @@ pub(crate) async fn run(
                 let _ = driver.send(Message::Cancelled(cancel.clone())).await;
             }
         }
-        if duties.lead(shared).await {
-            let _ = prune(shared, &duties).await;
+        if duties.lead(shared).await || unfinished {
+            unfinished = prune(shared, &duties).await.unwrap_or(false);
         }
     }
 }
 
-/// Prunes until nothing is left that retention does not keep, or until the next beat is due; between two batches the
-/// store serves others.
-async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<()> {
+/// Prunes until nothing is left that retention does not keep, or until the next beat is due, and says whether something
+/// is left; between two batches the store serves others.
+async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<bool> {
     let until = tokio::time::Instant::now() + duties.config.beat;
     loop {
+        let began = tokio::time::Instant::now();
         let pruned = duties.prune(shared).await?;
+        let took = began.elapsed();
         // Slow disks do not hold up the beats: what has begun goes on by itself.
         let _ = tokio::time::timeout_at(until, forget(shared, pruned.gone)).await;
-        if pruned.term_lost || !pruned.more || tokio::time::Instant::now() >= until {
-            return Ok(());
+        let (left, now) = (pruned.more && !pruned.term_lost, tokio::time::Instant::now());
+        if !left || now >= until {
+            return Ok(left);
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep_until((now + took * PRUNE_PAUSE).min(until)).await;
     }
 }
 

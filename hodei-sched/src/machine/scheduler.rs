@@ -165,6 +165,8 @@ pub struct Scheduler {
     pub(super) owner: Lease,
     pub(super) sessions: BTreeMap<Name, Session>,
     pub(super) buffer: Buffer,
+    /// What the last exchange claimed, on its way into the buffer: the next exchange is asked for first.
+    pub(super) arrived: Vec<Claimed>,
     pub(super) outgoing: VecDeque<Outgoing>,
     /// What a part of the store did not take, by the time before which it is not told again.
     pub(super) later: BTreeMap<Timestamp, Vec<Outgoing>>,
@@ -180,7 +182,10 @@ pub struct Scheduler {
     pub(super) rates: Rates,
     /// When a lane that its rates hold back may go on.
     pub(super) rates_due: Option<Timestamp>,
+    /// The lanes with ready work, less what was asked of them since.
     pub(super) heads: Vec<Head>,
+    /// How many jobs the exchange under way asks for.
+    pub(super) asked: usize,
     /// What other dispatchers have that the store may still take for ours.
     pub(super) lent: JobMap<Epoch>,
     /// What runs here under the lease of another dispatcher, until its first report.
@@ -215,6 +220,7 @@ impl Scheduler {
             config,
             owner,
             sessions: BTreeMap::new(),
+            arrived: Vec::new(),
             outgoing: VecDeque::new(),
             later: BTreeMap::new(),
             sent: Vec::new(),
@@ -225,6 +231,7 @@ impl Scheduler {
             rates: Rates::default(),
             rates_due: None,
             heads: Vec::new(),
+            asked: 0,
             lent: JobMap::default(),
             borrowed: JobMap::default(),
             awaits_loan: false,
@@ -247,6 +254,7 @@ impl Scheduler {
 
     /// Takes in what happened. Call [`Scheduler::poll_effect`] afterwards until it returns nothing.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.take_in(now);
         match input {
             Input::Synced(state, ticket) => self.synced(*state, ticket, now),
             Input::Woken => self.lanes_stale = true,
@@ -294,6 +302,11 @@ impl Scheduler {
     pub fn poll_effect(&mut self, now: Timestamp) -> Option<Effect> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
+        }
+        if !self.arrived.is_empty() {
+            // The store works on the next batch while this one is handed out.
+            self.ask_store(now);
+            self.take_in(now);
         }
         self.assign();
         self.reply();

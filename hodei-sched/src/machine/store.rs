@@ -1,13 +1,13 @@
 //! The scheduler's dealings with the store: what it is asked, when, and what its answers mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
 use hodei_core::map::JobSet;
-use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, LaneHead, Lanes, Move, Pick, Transition};
+use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition};
 use hodei_core::{Error, Tenant, Timestamp};
 
 use super::picks::{self, Decision, Head};
@@ -120,8 +120,13 @@ impl Scheduler {
         if exchanged.owner_lost {
             return self.lose_owner();
         }
+        let claimed = exchanged.claimed.len();
+        if claimed < self.asked {
+            // The lanes are not as they were.
+            self.drop_heads();
+        }
         // There may be more behind what was claimed.
-        self.lanes_stale |= !exchanged.claimed.is_empty();
+        self.lanes_stale |= claimed > 0 && self.heads.is_empty();
         if !self.rates.is_empty() {
             for claimed in &exchanged.claimed {
                 let (job, spec) = (&claimed.job, &claimed.job.spec);
@@ -129,12 +134,27 @@ impl Scheduler {
                 self.rates.charge(under, 1, now);
             }
         }
-        exchanged.claimed.into_iter().for_each(|claimed| self.claimed(claimed, now));
-        for claimed in exchanged.reclaimed {
-            if !self.knows(&claimed.job) {
-                self.claimed(claimed, now);
+        self.arrived = exchanged.claimed;
+        if !exchanged.reclaimed.is_empty() {
+            self.take_in(now);
+            for claimed in exchanged.reclaimed {
+                if !self.knows(&claimed.job) {
+                    self.claimed(claimed, now);
+                }
             }
         }
+        if self.arrived.is_empty() {
+            self.forget_unwanted();
+            self.shed();
+        }
+    }
+
+    /// Takes what was claimed into the buffer.
+    pub(super) fn take_in(&mut self, now: Timestamp) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        std::mem::take(&mut self.arrived).into_iter().for_each(|claimed| self.claimed(claimed, now));
         self.forget_unwanted();
         self.shed();
     }
@@ -272,9 +292,9 @@ impl Scheduler {
 
     fn wants_work(&self) -> bool {
         let slots = u64::from(self.ahead()) + self.fleet.open_slots();
-        let room = (self.buffer.len() as u64) < slots;
-        let makes_room = self.config.preempt.is_some() && self.buffer.is_empty();
-        !self.draining && !self.sessions.is_empty() && (room || makes_room)
+        let claimed = self.buffer.len() + self.arrived.len();
+        let makes_room = self.config.preempt.is_some() && claimed == 0;
+        !self.draining && !self.sessions.is_empty() && ((claimed as u64) < slots || makes_room)
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.
@@ -287,7 +307,8 @@ impl Scheduler {
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
-        self.drop_heads();
+        self.asked = picks.iter().map(|pick| pick.n as usize).sum();
+        self.forget_picked(&picks);
         self.ended_lately /= 2;
         let n = self.outgoing.len().min(self.config.batch_max);
         self.sent = self.outgoing.drain(..n).collect();
@@ -295,11 +316,39 @@ impl Scheduler {
         Some(Exchange { owner: self.owner.clone(), transitions, picks })
     }
 
+    /// Takes off the lanes what is asked of them: what is left can be picked next, without asking for the lanes anew.
+    fn forget_picked(&mut self, picks: &[Pick]) {
+        let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
+        let fleet = &mut self.fleet;
+        self.heads.retain_mut(|Head { head, class, allowed, .. }| {
+            let n = picked.get(&head.lane).copied().unwrap_or(0);
+            head.depth = head.depth.saturating_sub(u64::from(n));
+            *allowed = allowed.saturating_sub(n);
+            let held_back = n > 0 && head.depth > 0 && *allowed == 0;
+            // When it may go on is known once its rates have been charged.
+            self.lanes_stale |= held_back;
+            let stays = head.depth > 0 && !held_back;
+            if !stays {
+                fleet.discount(*class);
+            }
+            stays
+        });
+        self.turn = self.turn.wrapping_add(1);
+        picks::order(&mut self.heads, self.turn);
+    }
+
     fn picks(&self) -> Vec<Pick> {
         let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
         for (class, n, level) in self.buffer.waiting() {
             waiting += n - room.take(class, level, n);
+        }
+        for same in self.arrived.chunk_by(|a, b| a.job.spec.class() == b.job.spec.class()) {
+            let (spec, n) = (&same[0].job.spec, u32::try_from(same.len()).unwrap_or(u32::MAX));
+            let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
+            let class = self.fleet.known_class(spec.class(), rule);
+            let taken = class.map_or(0, |class| room.take(class, spec.priority(), n));
+            waiting = waiting.saturating_add(n - taken);
         }
         let ahead = self.ahead().saturating_sub(waiting);
         let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };

@@ -28,6 +28,8 @@ impl WorkerId {
 
 /// Free slots are told apart up to this number; those that have more count as alike.
 pub(super) const LOADS: usize = 64;
+/// Where there may be room is looked at so often before it is taken for granted.
+const LOOKED_AT: u32 = 4;
 /// How many classes may be remembered that nothing asks for any more.
 const IDLE_CLASSES_MAX: usize = 1_024;
 
@@ -232,6 +234,11 @@ impl Fleet {
         ClassId(at)
     }
 
+    /// The number of a class that is known already.
+    pub(crate) fn known_class(&self, number: RequestClass, rule: u32) -> Option<ClassId> {
+        self.by_number.get(&(number, rule)).copied().map(ClassId)
+    }
+
     /// Counts a job for a class, which keeps its number meanwhile.
     pub fn count(&mut self, class: ClassId) {
         self.known(class).uses += 1;
@@ -369,8 +376,17 @@ impl Fleet {
     /// Whether any worker may have room for jobs of a class now.
     #[must_use]
     pub fn may_have_room(&self, class: ClassId) -> bool {
-        let class = self.classes[class.0 as usize].as_ref();
-        class.is_some_and(|class| class.room.first_common(&self.open, 0).is_some())
+        let Some(class) = self.classes[class.0 as usize].as_ref() else { return false };
+        let mut at = 0;
+        for _ in 0..LOOKED_AT {
+            let Some(worker) = class.room.first_common(&self.open, at) else { return false };
+            let fits = self.workers[worker as usize].free.has(&class.need);
+            if fits && self.is_apart(worker, class.rule) {
+                return true;
+            }
+            at = worker + 1;
+        }
+        true
     }
 
     /// Whether jobs of a class may be on a worker beside what is there under their rule.
