@@ -80,8 +80,8 @@ impl Decision<'_> {
     /// Decides what to claim.
     ///
     /// The tenants of a level share what is free by their weights; a tenant's weight is the highest of its lanes'. What
-    /// a level leaves goes to the next one. The first lane that finds no room, while slots are free or others do, has one
-    /// job claimed all the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
+    /// a level leaves goes to the next one. The first lane that finds no room although slots are free has one job claimed
+    /// all the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
     /// So is one for which what runs makes room.
     pub(super) fn take(
         mut self,
@@ -90,34 +90,30 @@ impl Decision<'_> {
         makes_room: impl Fn(Priority) -> bool,
     ) -> Vec<Pick> {
         let mut picks = Vec::new();
-        let mut refused: Option<&Head> = None;
-        // Whether there are free slots that a job cannot use for want of something else.
-        let mut short = false;
+        // The first lane that got nothing, and the first that got nothing although slots were free.
+        let (mut waiting, mut refused): (Option<&Head>, Option<&Head>) = (None, None);
         for level in levels(heads) {
             let heads = &heads[level];
-            let got = self.level(heads);
-            for (head, n) in heads.iter().zip(got) {
-                if n > 0 {
-                    picks.push(pick(head, n));
-                } else if refused.is_none() && self.fleet.is_able(head.class) && head.allowed > 0 {
-                    refused = Some(head);
+            let (got, lacked) = self.level(heads);
+            for (n, head) in heads.iter().enumerate() {
+                if got[n] > 0 {
+                    picks.push(pick(head, got[n]));
+                } else if self.fleet.is_able(head.class) && head.allowed > 0 && !waits(head.class) {
+                    waiting = waiting.or(Some(head));
+                    if self.keep && refused.is_none() && lacked[n] && self.room.keep(head.class, head.level) {
+                        refused = Some(head);
+                    }
                 }
             }
-            if let Some(head) = refused.filter(|head| self.keep && !waits(head.class))
-                && self.room.slots() > 0
-            {
-                short |= self.room.keep(head.class, head.level);
-            }
         }
-        let claims = |head: &&Head| (self.keep && (short || !picks.is_empty())) || makes_room(head.level);
-        if let Some(head) = refused.filter(|head| !waits(head.class)).filter(claims) {
+        if let Some(head) = refused.or(waiting.filter(|head| makes_room(head.level))) {
             picks.push(pick(head, 1));
         }
         picks
     }
 
-    /// How many to claim from each lane of a level.
-    fn level(&mut self, heads: &[Head]) -> Vec<u32> {
+    /// How many to claim from each lane of a level, and whether it found no room for any although slots were free.
+    fn level(&mut self, heads: &[Head]) -> (Vec<u32>, Vec<bool>) {
         let mut weights: HashMap<&Tenant, u32> = HashMap::new();
         for Head { head, .. } in heads {
             let weight = weights.entry(&head.lane.tenant).or_default();
@@ -129,11 +125,12 @@ impl Decision<'_> {
         };
         let mut want: Vec<u32> = heads.iter().map(want).collect();
         let mut got = vec![0_u32; heads.len()];
+        let mut lacked = vec![false; heads.len()];
         loop {
             let active = heads.iter().zip(&want).filter(|(_, want)| **want > 0);
             let active: HashSet<&Tenant> = active.map(|(head, _)| &head.head.lane.tenant).collect();
             if active.is_empty() {
-                return got;
+                return (got, lacked);
             }
             let total = active.iter().fold(0_u32, |sum, tenant| sum.saturating_add(weights[*tenant]));
             // What is free is shared out; what a tenant cannot use is shared out again in the next round.
@@ -144,7 +141,9 @@ impl Decision<'_> {
                 let tenant = &head.head.lane.tenant;
                 let share = shares.entry(tenant).or_insert_with(|| quantum.saturating_mul(weights[tenant]));
                 let wanted = want[n].min(*share);
+                let slots = self.room.slots();
                 let now = if wanted == 0 { 0 } else { self.room.take(head.class, head.level, wanted) };
+                lacked[n] |= wanted > 0 && now == 0 && slots > 0;
                 let extra = (wanted - now).min(self.ahead);
                 self.ahead -= extra;
                 *share -= now + extra;

@@ -340,6 +340,7 @@ impl Scheduler {
     fn picks(&self) -> Vec<Pick> {
         let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
+        let mut arrived = Vec::new();
         for (class, n, level) in self.buffer.waiting() {
             waiting += n - room.take(class, level, n);
         }
@@ -349,9 +350,11 @@ impl Scheduler {
             let class = self.fleet.known_class(spec.class(), rule);
             let taken = class.map_or(0, |class| room.take(class, spec.priority(), n));
             waiting = waiting.saturating_add(n - taken);
+            arrived.extend(class);
         }
         let ahead = self.ahead().saturating_sub(waiting);
         let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
-        decision.take(&self.heads, |class| self.buffer.waits(class), |level| self.could_preempt(level))
+        let waits = |class| self.buffer.waits(class) || arrived.contains(&class);
+        decision.take(&self.heads, waits, |level| self.could_preempt(level))
     }
 }

@@ -38,7 +38,11 @@ fn job(level: u8) -> NewJob {
 async fn agent(hodei: &Orchestrator, doors: &Arc<Semaphore>) -> AgentHandle {
     let agent =
         Agent::builder(hodei.gateway()).name("worker").slots(1).state(Arc::clone(doors)).handler(work);
-    agent.start().await.expect("the agent starts")
+    let agent = agent.start().await.expect("the agent starts");
+    while hodei.workers().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    agent
 }
 
 /// Waits until a job is in a state.

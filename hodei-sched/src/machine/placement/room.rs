@@ -63,11 +63,11 @@ impl<'f> Room<'f> {
     }
 
     /// Keeps the worker that lacks the least for a class that found no room, unless one is kept already; whether one
-    /// is kept for it now.
+    /// is kept for it now that has a slot for it and lacks something else.
     pub(in crate::machine) fn keep(&mut self, class: ClassId, level: Priority) -> bool {
         if self.kept.is_none() {
             self.kept = self.fleet.nearest(class).map(|worker| (worker, class, level));
         }
-        self.kept.is_some_and(|(_, of, _)| of == class)
+        self.kept.is_some_and(|(worker, of, _)| of == class && self.fleet.free_slots(worker) > 0)
     }
 }
