@@ -128,6 +128,8 @@ pub struct Scheduler {
     pub(super) heads: Vec<LaneHead>,
     pub(super) lanes_stale: bool,
     pub(super) leases_unknown: bool,
+    /// When to ask again what is held, although the answer was heard, and how long that wait was.
+    pub(super) doubt: Option<(Timestamp, Duration)>,
     pub(super) owner_lost: bool,
     pub(super) next_due: Option<Timestamp>,
     /// How often in a row the store told of a time that had passed here.
@@ -159,6 +161,7 @@ impl Scheduler {
             heads: Vec::new(),
             lanes_stale: true,
             leases_unknown: false,
+            doubt: None,
             owner_lost: false,
             next_due: None,
             early: 0,
@@ -217,7 +220,8 @@ impl Scheduler {
             Store::Idle => {
                 let ask = self.last_ask.saturating_add(self.config.poll_interval);
                 let again = self.later.keys().next().copied();
-                ask.min(self.next_due.unwrap_or(ask)).min(again.unwrap_or(ask))
+                let doubt = self.doubt.map(|(at, _)| at);
+                ask.min(self.next_due.unwrap_or(ask)).min(again.unwrap_or(ask)).min(doubt.unwrap_or(ask))
             }
         };
         for session in self.sessions.values() {

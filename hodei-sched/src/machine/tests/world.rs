@@ -143,6 +143,10 @@ impl World {
         }
     }
 
+    pub(super) fn clock_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Lets time pass.
     pub(super) fn pass(&mut self, time: Duration) {
         self.clock.advance(time);
