@@ -12,9 +12,13 @@ use crate::driver::{Message, Shared};
 
 /// The duty of taking jobs back from dead owners and of removing what is no longer kept.
 const DUTY: &str = "maintain";
-/// How many jobs one transaction reaps or prunes at most.
+/// How many jobs one transaction reaps at most.
 const BATCH: usize = 1_000;
-/// How many beats pass between two prunings.
+/// How many jobs one transaction prunes at most, and how many times as long as it took the pause behind it is: submitters
+/// hardly notice.
+const PRUNE_BATCH: usize = 500;
+const PRUNE_PAUSE: u32 = 16;
+/// How many beats pass between two prunings; one that is not done goes on with the next beat.
 const PRUNE_EVERY: u32 = 30;
 
 /// The figures of the maintenance.
@@ -31,6 +35,8 @@ pub(crate) struct Duties {
     pub(crate) config: Maintenance,
     pub(crate) term: Option<Term>,
     rounds: u32,
+    /// Whether the last pruning left something.
+    pub(crate) unfinished: bool,
 }
 
 impl Duties {
@@ -38,7 +44,7 @@ impl Duties {
     pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Self> {
         let lease = shared.lease.borrow().clone();
         let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
-        let duties = Self { config, term, rounds: 0 };
+        let duties = Self { config, term, rounds: 0, unfinished: false };
         duties.reap(shared).await?;
         Ok(duties)
     }
@@ -57,7 +63,7 @@ impl Duties {
         self.term = self.keep(shared).await;
         self.rounds = self.rounds.wrapping_add(1);
         let _ = self.reap(shared).await;
-        self.term.is_some() && self.rounds.is_multiple_of(PRUNE_EVERY)
+        self.term.is_some() && (self.unfinished || self.rounds.is_multiple_of(PRUNE_EVERY))
     }
 
     async fn keep(&mut self, shared: &Shared) -> Option<Term> {
@@ -83,7 +89,7 @@ impl Duties {
     /// Removes one batch of what retention no longer keeps; nothing where somebody else leads.
     pub(crate) async fn prune(&self, shared: &Shared) -> hodei_core::Result<Pruned> {
         match &self.term {
-            Some(term) => shared.store.prune(term, self.config.retention, BATCH).await,
+            Some(term) => shared.store.prune(term, self.config.retention, PRUNE_BATCH).await,
             None => Ok(Pruned { term_lost: true, ..Pruned::default() }),
         }
     }
@@ -100,23 +106,26 @@ pub(crate) async fn run(shared: Arc<Shared>, mut duties: Duties, driver: mpsc::W
             let _ = driver.send(Message::Cancelled(cancel)).await;
         }
         if duties.lead(&shared).await {
-            let _ = prune(&shared, &duties).await;
+            duties.unfinished = prune(&shared, &duties).await.unwrap_or(false);
         }
     }
 }
 
-/// Prunes until nothing is left that retention does not keep, or until the next beat is due; between two batches the
-/// store serves others.
-async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<()> {
+/// Prunes until nothing is left that retention does not keep, or until the next beat is due, and says whether something
+/// is left; between two batches the store serves others.
+async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<bool> {
     let until = tokio::time::Instant::now() + duties.config.beat;
     loop {
+        let began = tokio::time::Instant::now();
         let pruned = duties.prune(shared).await?;
+        let took = began.elapsed();
         // Slow disks do not hold up the beats: what has begun goes on by itself.
         let _ = tokio::time::timeout_at(until, forget(shared, pruned.gone)).await;
-        if pruned.term_lost || !pruned.more || tokio::time::Instant::now() >= until {
-            return Ok(());
+        let (left, now) = (pruned.more && !pruned.term_lost, tokio::time::Instant::now());
+        if !left || now >= until {
+            return Ok(left);
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep_until((now + took * PRUNE_PAUSE).min(until)).await;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error::{corrupt, failed, guarded};
 use crate::memory::{Delta, Index, Slots};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
-use crate::recent::Recent;
+use crate::recent::{Gone, Recent, Specs};
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::table::{META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
@@ -33,9 +33,9 @@ pub(crate) struct Committed {
 
 impl Committed {
     /// Reads it.
-    fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
+    pub(crate) fn read(db: &Database, stats: &Stats, specs: &Specs, now: Timestamp) -> Result<Self> {
         let view = View::new(db, Slots::default())?;
-        let index = Index::read(&mut Snapshot::first(view, stats), now)?;
+        let index = Index::read(&mut Snapshot::first(view, stats, specs), now)?;
         let view = View::new(db, index.slots.clone())?;
         Ok(Self { index, view })
     }
@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) db: Database,
     pub(crate) config: RedbStoreBuilder,
     pub(crate) recent: Mutex<Recent>,
+    pub(crate) specs: Specs,
+    pub(crate) gone: Gone,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
     /// Who is told what was committed.
@@ -71,7 +73,7 @@ impl Inner {
     #[cfg(feature = "testkit")]
     pub(crate) fn open_on(config: RedbStoreBuilder, disk: impl redb::StorageBackend) -> Result<Self> {
         guarded(OP, || {
-            let db = builder(&config).create_with_backend(disk).map_err(failed(OP))?;
+            let db = builder(&config, true).create_with_backend(disk).map_err(failed(OP))?;
             Self::over(db, config)
         })
     }
@@ -83,8 +85,8 @@ impl Inner {
             Schema::Older => migrate(&db, config.migrate_jobs)?,
             Schema::Ours => {}
         }
-        let stats = Stats::default();
-        let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
+        let (stats, specs) = (Stats::default(), Specs::default());
+        let committed = Mutex::new(Committed::read(&db, &stats, &specs, config.clock.now())?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
         let feeds = Feeds::new();
         expire(&db, &config, &committed, &recent)?;
@@ -92,31 +94,36 @@ impl Inner {
         lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
-        Ok(Self { view, committed, db, config, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
+        let (gone, stale) = (Gone::default(), AtomicBool::new(false));
+        Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, feeds, stale })
     }
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
-    pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
+    pub(crate) fn take_over(&self, delta: &Delta) -> Result<()> {
         let before = lock(&self.committed).index.slots.clone();
         let view = View::new(&self.db, before.after(&delta.slots))?;
-        let mut rows = Snapshot::first(Arc::clone(&view), &self.stats);
-        let shown = Index::read_shown(&before, &delta, &mut rows)?;
-        {
-            let mut committed = lock(&self.committed);
-            committed.index.apply(&delta);
-            committed.index.join(shown);
-            committed.view = Arc::clone(&view);
-            // Under the lock: whoever has seen a commit in one of them sees it in the other.
-            *lock(&self.view) = view;
-        }
-        let mut recent = lock(&self.recent);
-        if delta.slots.is_empty() {
-            recent.apply(delta.steps);
-        } else {
-            // What went away may come back another.
-            recent.clear();
-        }
+        let mut rows = Snapshot::first(Arc::clone(&view), &self.stats, &self.specs);
+        let shown = Index::read_shown(&before, delta, &mut rows)?;
+        let mut committed = lock(&self.committed);
+        committed.index.apply(delta);
+        committed.index.join(shown);
+        committed.view = Arc::clone(&view);
+        // Under the lock: whoever has seen a commit in one of them sees it in the other.
+        *lock(&self.view) = view;
         Ok(())
+    }
+
+    /// Remembers what a committed transaction moved: nobody waits for that.
+    pub(crate) fn remember(&self, delta: Delta) {
+        if !delta.slots.is_empty() {
+            // What went away may come back another.
+            lock(&self.recent).clear();
+            return;
+        }
+        let backlog = lock(&self.committed).index.pending;
+        let mut gone = Vec::new();
+        lock(&self.recent).apply(delta.steps, delta.spare, backlog, &mut gone);
+        self.gone.leave(gone.into_iter().map(|spec| (1, Box::new(spec) as _)));
     }
 
     /// Gives up what is in memory: the next transaction reads it anew first.
@@ -127,7 +134,7 @@ impl Inner {
 
     /// Reads anew what is kept in memory.
     pub(crate) fn rebuild(&self) -> Result<()> {
-        let mut committed = Committed::read(&self.db, &self.stats, self.config.clock.now())?;
+        let mut committed = Committed::read(&self.db, &self.stats, &self.specs, self.config.clock.now())?;
         let view = Arc::clone(&committed.view);
         {
             let mut older = lock(&self.committed);
@@ -143,6 +150,9 @@ impl Inner {
 pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
     const OP: &str = "store.compact";
     guarded(OP, || {
+        if !std::fs::exists(&config.path).map_err(io)? {
+            return Err(Error::new(ErrorKind::NotFound, OP).with("path", config.path.display()));
+        }
         let mut db = unlocked(|| take(config))?;
         // Nobody may be reading meanwhile.
         let schema = check_schema(&db.begin_read().map_err(failed(OP))?)?;
@@ -176,14 +186,19 @@ fn take(config: &RedbStoreBuilder) -> Result<Database> {
         // Whoever comes second uses what the first has made.
         bear(&config.path, OP, make)?;
     }
-    look_first(&config.path)?;
-    builder(config).create(&config.path).map_err(failed(OP))
+    let was_closed = look_first(&config.path)?;
+    builder(config, was_closed).create(&config.path).map_err(failed(OP))
 }
 
-fn builder(config: &RedbStoreBuilder) -> Builder {
+fn builder(config: &RedbStoreBuilder, was_closed: bool) -> Builder {
+    let verifies = match config.verify {
+        Verify::Never => false,
+        Verify::AfterCrash => !was_closed,
+        Verify::Always => true,
+    };
     let mut builder = Builder::new();
     builder.set_cache_size(config.cache_bytes);
-    builder.set_check_integrity_on_open(config.verify == Verify::Always);
+    builder.set_check_integrity_on_open(verifies);
     builder
 }
 
@@ -191,19 +206,19 @@ fn io(source: std::io::Error) -> Error {
     failed(OP)(redb::Error::Io(source))
 }
 
-/// Looks at a file that is there without being able to write to it.
-fn look_first(path: &Path) -> Result<()> {
-    let Ok(file) = std::fs::metadata(path) else { return Ok(()) };
+/// Looks at a file that is there without being able to write to it, and says whether it was closed.
+fn look_first(path: &Path) -> Result<bool> {
+    let Ok(file) = std::fs::metadata(path) else { return Ok(true) };
     if !file.is_file() {
         return Err(Error::new(ErrorKind::Io, OP).with("found", "something that is no file"));
     }
     if file.len() == 0 {
-        return Ok(());
+        return Ok(true);
     }
     match Builder::new().open_read_only(path) {
-        Ok(db) => check_schema(&db.begin_read().map_err(failed(OP))?).map(drop),
+        Ok(db) => check_schema(&db.begin_read().map_err(failed(OP))?).map(|_| true),
         // It was not closed: it is looked at once it is repaired.
-        Err(DatabaseError::RepairAborted) => Ok(()),
+        Err(DatabaseError::RepairAborted) => Ok(false),
         Err(error) => Err(failed(OP)(error)),
     }
 }
@@ -244,7 +259,7 @@ fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
 }
 
 /// Makes every table, and notes the version of the schema.
-fn make(db: &Database) -> Result<()> {
+pub(crate) fn make(db: &Database) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
     for tab in Tab::ALL {
         txn.open_table(tab.definition()).map_err(failed(OP))?;

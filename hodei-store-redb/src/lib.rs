@@ -24,6 +24,7 @@ mod config;
 mod error;
 mod inner;
 mod key;
+mod lines;
 mod memory;
 mod migrate;
 mod query;

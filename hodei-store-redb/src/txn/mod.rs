@@ -2,6 +2,7 @@
 
 mod coordinate;
 mod exchange;
+mod import;
 mod maintain;
 mod policy;
 mod shard;
@@ -12,6 +13,7 @@ mod work;
 
 pub(crate) use coordinate::{beat, expire_all, keep_term, register, retire, take_term};
 pub(crate) use exchange::{cancel, exchange, redrive};
+pub(crate) use import::{bring_row, check_edges};
 pub(crate) use maintain::{fire, prune, reap};
 pub(crate) use policy::{remove_schedule, set_limit, set_queue, set_schedule};
 pub(crate) use shard::{adopt_owner, adopt_term, put_note};

@@ -74,7 +74,7 @@ impl Work<'_, '_> {
     }
 
     /// Reads a job that is out of sight.
-    fn unseen(&mut self, id: JobId) -> Result<Option<Head>> {
+    pub(super) fn unseen(&mut self, id: JobId) -> Result<Option<Head>> {
         Ok(self.heads(&[id])?.pop().flatten())
     }
 
@@ -263,18 +263,7 @@ fn bring(
         }
     }
     counts.moved(None, Some(job.state));
-    work.store_whole(job)?;
-    for (parent, told) in edges {
-        let of = job.parents.iter().find(|of| of.id == *parent);
-        let of =
-            of.ok_or_else(|| Error::invalid("store.import_slot", vec![Fault::new("edges", "no_parent")]))?;
-        work.put(Tab::Children, &key::child(*parent, id), &codec::edge_row(of.requires, *told)?)?;
-        if let Some(mut parent) = work.unseen(*parent)?.filter(|parent| !parent.has_children) {
-            parent.has_children = true;
-            work.write_head(false, &mut parent)?;
-        }
-    }
-    Ok(())
+    work.store_whole(job, edges)
 }
 
 fn edge(work: &mut Work<'_, '_>, parent: JobId, child: JobId) -> Result<Vec<u8>> {
@@ -283,17 +272,19 @@ fn edge(work: &mut Work<'_, '_>, parent: JobId, child: JobId) -> Result<Vec<u8>>
 }
 
 impl Work<'_, '_> {
-    /// Writes the rows of a job that nobody sees yet, but for the edges from its parents.
-    fn store_whole(&mut self, job: &Job) -> Result<()> {
+    /// Writes the rows of a job that nobody sees yet, and the edges from its parents.
+    pub(super) fn store_whole(&mut self, job: &Job, edges: &[(JobId, bool)]) -> Result<()> {
         let id = job.id;
         let mut batch = 0;
         if !job.state.is_terminal() {
             batch = self.open(id);
             *self.delta.apart.entry(batch).or_default() += 1;
         }
-        let born = codec::born_row(job, &codec::work_part(&job.spec)?, batch)?;
-        self.put(Tab::Born, id.as_bytes(), &born)?;
+        let mut spec = Vec::new();
+        codec::work_part(&job.spec, &mut spec)?;
+        self.write(Tab::Born, id.as_bytes(), |into| codec::born_row(job, &spec, batch, into))?;
         self.delta.highest = self.delta.highest.max(Some(id));
+        self.rise(id);
         if let Some(text) = &job.unique {
             self.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;
         }
@@ -303,7 +294,18 @@ impl Work<'_, '_> {
         let mut head = Head::of(job.clone(), batch);
         head.has_children = !self.first_ids(Tab::Children, id.as_bytes(), 1)?.is_empty();
         self.write_head(true, &mut head)?;
-        self.write_ended(None, &head)
+        self.write_ended(None, &head)?;
+        for (parent, told) in edges {
+            let of = job.parents.iter().find(|of| of.id == *parent);
+            let fault = || Error::invalid("store.import", vec![Fault::new("edges", "no_parent")]);
+            let row = codec::edge_row(of.ok_or_else(fault)?.requires, *told)?;
+            self.put(Tab::Children, &key::child(*parent, id), &row)?;
+            if let Some(mut parent) = self.unseen(*parent)?.filter(|parent| !parent.has_children) {
+                parent.has_children = true;
+                self.write_head(false, &mut parent)?;
+            }
+        }
+        Ok(())
     }
 }
 
