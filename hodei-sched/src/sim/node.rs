@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Desired, SessionState};
 use hodei_core::job::Lease;
 use hodei_core::store::{Coordination, JobStore, Retention, Served, Store};
@@ -401,8 +402,10 @@ async fn start(
         served: Served::default(),
         owner,
         ttl,
+        codecs: Codecs::default(),
         workers: Mutex::default(),
         logs: Mutex::default(),
+        checkpoints: Mutex::default(),
         lease: watch::Sender::new(lease.clone()),
         failure: watch::Sender::new(None),
     });
