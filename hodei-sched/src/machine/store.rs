@@ -5,7 +5,7 @@ use std::time::Duration;
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
 use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes, Move, Pick, Transition};
-use hodei_core::{Error, JobId, Timestamp};
+use hodei_core::{Error, Timestamp};
 
 use super::picks::{self, Room};
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
