@@ -128,7 +128,7 @@ fn the_example_tells_how_long_mails_wait_under_each_policy() {
 /// The hashes of the traces of some seeds, as text.
 fn hashes() -> String {
     let hash = |seed| {
-        let outcome = Simulation::<RealAgent>::swarm(Options::swarm(seed), JOBS).unwrap().run();
+        let outcome = Simulation::<RealAgent>::swarm(Options::swarm(seed), JOBS).expect("a valid load").run();
         format!("{:016x}/{}", outcome.trace_hash, outcome.trace_lines)
     };
     (0..12).map(hash).collect::<Vec<_>>().join(" ")

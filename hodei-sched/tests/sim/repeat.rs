@@ -7,7 +7,8 @@ use hodei_sched::sim::{Options, SimpleAgent, Simulation};
 /// The hashes of the traces of some seeds, as text.
 fn hashes() -> String {
     let hash = |seed| {
-        let outcome = Simulation::<SimpleAgent>::swarm(Options::swarm(seed), 120).unwrap().run();
+        let outcome =
+            Simulation::<SimpleAgent>::swarm(Options::swarm(seed), 120).expect("a valid load").run();
         format!("{:016x}/{}", outcome.trace_hash, outcome.trace_lines)
     };
     (0..12).map(hash).collect::<Vec<_>>().join(" ")
