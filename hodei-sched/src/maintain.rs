@@ -35,6 +35,8 @@ pub(crate) struct Duties {
     pub(crate) config: Maintenance,
     pub(crate) term: Option<Term>,
     rounds: u32,
+    /// Whether the last pruning left something.
+    pub(crate) unfinished: bool,
 }
 
 impl Duties {
@@ -42,7 +44,7 @@ impl Duties {
     pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Self> {
         let lease = shared.lease.borrow().clone();
         let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
-        let duties = Self { config, term, rounds: 0 };
+        let duties = Self { config, term, rounds: 0, unfinished: false };
         duties.reap(shared).await?;
         Ok(duties)
     }
@@ -62,7 +64,7 @@ impl Duties {
         self.term = self.keep(shared).await;
         self.rounds = self.rounds.wrapping_add(1);
         let _ = self.reap(shared).await;
-        self.term.is_some() && self.rounds.is_multiple_of(PRUNE_EVERY)
+        self.term.is_some() && (self.unfinished || self.rounds.is_multiple_of(PRUNE_EVERY))
     }
 
     async fn keep(&mut self, shared: &Shared) -> Option<Term> {
@@ -101,7 +103,6 @@ pub(crate) async fn run(
     mut duties: Duties,
     drivers: Vec<mpsc::WeakSender<Message>>,
 ) {
-    let mut unfinished = false;
     loop {
         tokio::time::sleep(duties.config.beat).await;
         let (Some(shared), Some(_)) =
@@ -117,8 +118,8 @@ pub(crate) async fn run(
                 let _ = driver.send(Message::Cancelled(cancel.clone())).await;
             }
         }
-        if duties.lead(shared).await || unfinished {
-            unfinished = prune(shared, &duties).await.unwrap_or(false);
+        if duties.lead(shared).await {
+            duties.unfinished = prune(shared, &duties).await.unwrap_or(false);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::program::{Program, example};
 use hodei_agent::machine::{Effect, Machine};
 use hodei_core::gateway::{Desired, News, Offer, SessionState};
 use hodei_core::job::Epoch;
@@ -110,10 +111,24 @@ fn every_planted_bug_is_found() {
     assert!(missed.is_empty(), "not found within {BUG_SEEDS} seeds: {missed:?}");
 }
 
+#[test]
+fn the_example_tells_how_long_mails_wait_under_each_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = example("simulate");
+    let ended = Program::start(&program, directory.path(), "simulate", std::iter::empty::<&str>()).wait();
+    assert!(ended.status.success(), "{ended:?}");
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{ended:?}");
+    assert!(
+        lines[1].starts_with("mails first") && lines[3].starts_with("mails first, under faults"),
+        "{ended:?}"
+    );
+}
+
 /// The hashes of the traces of some seeds, as text.
 fn hashes() -> String {
     let hash = |seed| {
-        let outcome = Simulation::<RealAgent>::swarm(Options::swarm(seed), JOBS).unwrap().run();
+        let outcome = Simulation::<RealAgent>::swarm(Options::swarm(seed), JOBS).expect("a valid load").run();
         format!("{:016x}/{}", outcome.trace_hash, outcome.trace_lines)
     };
     (0..12).map(hash).collect::<Vec<_>>().join(" ")

@@ -51,6 +51,15 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "sim",
+        shows: "no seed of the simulated cluster breaks a guarantee, and every planted bug is found",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-tests --test it -- simulator:: --nocapture --test-threads 1",
+        )
+        .env(&[("HODEI_SIM_SEEDS", "0..6000")])
+        .must_test()],
+    },
+    Stage {
         name: "fuzz",
         shows: "the corpora of the fuzz targets and random changes of them find nothing",
         steps: &[Step::new(

@@ -75,7 +75,6 @@ impl Machine {
     }
 
     /// Takes in what the node wants, and returns what to do about it.
-    #[must_use]
     pub fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Effect> {
         if desired.number <= self.seen {
             return Vec::new();
@@ -187,7 +186,6 @@ impl Machine {
     }
 
     /// What the next call says.
-    #[must_use]
     pub fn state(&mut self) -> SessionState {
         self.seq += 1;
         let running = self.running.iter().map(|(job, held)| RunningJob {

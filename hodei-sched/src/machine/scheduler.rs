@@ -196,6 +196,8 @@ pub struct Scheduler {
     pub(super) ask_again_at: Timestamp,
     pub(super) lanes_stale: bool,
     pub(super) leases_unknown: bool,
+    /// When to ask again what is held, although the answer was heard, and how long that wait was.
+    pub(super) doubt: Option<(Timestamp, Duration)>,
     pub(super) owner_lost: bool,
     pub(super) next_due: Option<Timestamp>,
     /// How often in a row the store told of a time that had passed here.
@@ -238,6 +240,7 @@ impl Scheduler {
             ask_again_at: now,
             lanes_stale: true,
             leases_unknown: false,
+            doubt: None,
             owner_lost: false,
             next_due: None,
             early: 0,
@@ -324,7 +327,8 @@ impl Scheduler {
             Store::Idle => {
                 let ask = self.last_ask.saturating_add(self.config.poll_interval);
                 let again = self.later.keys().next().copied();
-                let due = [self.next_due, self.rates_due, again];
+                let doubt = self.doubt.map(|(at, _)| at);
+                let due = [self.next_due, self.rates_due, again, doubt];
                 due.into_iter().flatten().fold(ask, Timestamp::min)
             }
         };

@@ -16,6 +16,12 @@ use super::rates;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
 use super::session::Session;
 
+/// A claim whose answer was lost may still be made after the first question for it was answered: a store can be slow to
+/// carry out what its client has given up. So what is held is asked for again after this time, and after twice as long
+/// each time, up to the last wait: for about a minute in all.
+const DOUBT_FIRST: Duration = Duration::from_secs(1);
+const DOUBT_LAST: Duration = Duration::from_secs(32);
+
 impl Scheduler {
     pub(super) fn lanes(&mut self, lanes: Result<Lanes, Error>, now: Timestamp) {
         self.store = Store::Idle;
@@ -106,6 +112,7 @@ impl Scheduler {
                 self.outgoing.push_front(outgoing);
             }
             self.leases_unknown = true;
+            self.doubt = Some((now.saturating_add(DOUBT_FIRST), DOUBT_FIRST));
             return self.failed(now);
         };
         self.failures = 0;
@@ -258,6 +265,11 @@ impl Scheduler {
         }
         while let Some(again) = self.later.first_entry().filter(|again| *again.key() <= now) {
             self.outgoing.extend(again.remove());
+        }
+        if let Some((_, wait)) = self.doubt.filter(|(at, _)| *at <= now) {
+            self.leases_unknown = true;
+            let wait = wait * 2;
+            self.doubt = (wait <= DOUBT_LAST).then(|| (now.saturating_add(wait), wait));
         }
         let rated = self.rates_due.is_some_and(|due| due <= now);
         let due = rated || self.next_due.is_some_and(|due| due <= now);

@@ -133,9 +133,17 @@ impl<A: AgentModel> World<A> {
             self.at(self.now, Event::AgentBoot { agent });
         }
         if self.options.mode == Mode::Liveness {
-            let (load, mut scene) = self.scene();
-            let acts = load.relent(&mut scene);
-            acts.into_iter().for_each(|act| self.acts(act));
+            self.relent();
         }
+    }
+
+    /// Lets the workload take back what holds work up, once no client is about to set it.
+    pub(super) fn relent(&mut self) {
+        if self.acting > 0 {
+            return self.after(Duration::from_millis(500), Event::Relent);
+        }
+        let (load, mut scene) = self.scene();
+        let acts = load.relent(&mut scene);
+        acts.into_iter().for_each(|act| self.acts(act));
     }
 }

@@ -35,6 +35,24 @@ pub(super) enum Want {
 pub(super) enum Pass {
     Go,
     Fail(ErrorKind),
+    /// Whoever calls gives up; the call happens later.
+    Late,
+}
+
+/// A call that happens after whoever made it has given up.
+#[derive(Debug)]
+pub(super) enum Late {
+    Submit(Vec<NewJob>, SubmitOptions),
+    Exchange(Exchange),
+}
+
+impl Late {
+    pub(super) const fn verb(&self) -> &'static str {
+        match self {
+            Self::Submit(..) => "submit",
+            Self::Exchange(_) => "exchange",
+        }
+    }
 }
 
 /// The store, behind the way to it.
@@ -43,6 +61,8 @@ pub(super) struct Door {
     store: RecordingStore<Planted>,
     clock: Arc<ManualClock>,
     gate: Mutex<Gate>,
+    /// Whether calls may come late: then each is copied.
+    lateness: bool,
     /// Until when each owner was told that it lives.
     promises: Mutex<BTreeMap<Lease, Timestamp>>,
 }
@@ -51,11 +71,25 @@ pub(super) struct Door {
 struct Gate {
     want: Option<Want>,
     pass: Option<Pass>,
+    late: Option<Late>,
 }
 
 impl Door {
-    pub(super) fn new(store: RecordingStore<Planted>, clock: Arc<ManualClock>) -> Arc<Self> {
-        Arc::new(Self { store, clock, gate: Mutex::default(), promises: Mutex::default() })
+    pub(super) fn new(store: RecordingStore<Planted>, clock: Arc<ManualClock>, lateness: bool) -> Arc<Self> {
+        Arc::new(Self { store, clock, gate: Mutex::default(), lateness, promises: Mutex::default() })
+    }
+
+    /// Takes the call that is to happen late.
+    pub(super) fn take_late(&self) -> Option<Late> {
+        self.gate().late.take()
+    }
+
+    /// Lets a late call happen; nobody hears the answer.
+    pub(super) fn happens(&self, late: Late) {
+        match late {
+            Late::Submit(jobs, options) => drop(at_once(self.store.submit(jobs, options))),
+            Late::Exchange(exchange) => drop(at_once(self.store.exchange(exchange))),
+        }
     }
 
     /// Until when an owner was told that it lives.
@@ -124,13 +158,28 @@ impl Door {
 
     /// Carries a call to the store and its answer back.
     async fn meet<R>(&self, verb: &'static str, call: impl Future<Output = Result<R>> + Send) -> Result<R> {
-        if let Pass::Fail(kind) = self.wait(Want::Call(verb)).await {
-            return Err(Error::new(kind, verb));
+        self.meet_or_late(verb, call, None).await
+    }
+
+    async fn meet_or_late<R>(
+        &self,
+        verb: &'static str,
+        call: impl Future<Output = Result<R>> + Send,
+        late: Option<Late>,
+    ) -> Result<R> {
+        match self.wait(Want::Call(verb)).await {
+            Pass::Go => {}
+            Pass::Fail(kind) => return Err(Error::new(kind, verb)),
+            Pass::Late => {
+                self.gate().late = late;
+                return Err(Error::new(ErrorKind::Indeterminate, verb));
+            }
         }
         let answer = call.await;
         match self.wait(Want::Answer(verb)).await {
             Pass::Go => answer,
             Pass::Fail(kind) => Err(Error::new(kind, verb)),
+            Pass::Late => Err(Error::new(ErrorKind::Indeterminate, verb)),
         }
     }
 
@@ -163,7 +212,8 @@ impl JobStore for Door {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
-        self.meet("submit", self.store.submit(jobs, options)).await
+        let late = self.lateness.then(|| Late::Submit(jobs.clone(), options));
+        self.meet_or_late("submit", self.store.submit(jobs, options), late).await
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
@@ -171,7 +221,8 @@ impl JobStore for Door {
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
-        self.meet("exchange", self.store.exchange(exchange)).await
+        let late = self.lateness.then(|| Late::Exchange(exchange.clone()));
+        self.meet_or_late("exchange", self.store.exchange(exchange), late).await
     }
 
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
@@ -265,6 +316,10 @@ impl Coordination for Door {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.meet("keep_term", self.store.keep_term(term, ttl)).await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.meet("now", self.store.now()).await
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) enum Fate {
     Refused(Timestamp),
     /// It reaches the store then.
     Arrives(Timestamp),
+    /// Then its caller gives up, and it has yet to happen.
+    Late(Timestamp),
 }
 
 impl Network {
@@ -77,12 +79,22 @@ impl Network {
         [Some(first), again.then(|| first.saturating_add(random.millis(0, 2_000)))]
     }
 
-    /// Sends a call to the store.
-    pub(super) fn call(&mut self, from: Place, now: Timestamp, faults: &Faults, random: &mut Random) -> Fate {
+    /// Sends a call to the store, one that may come late or not.
+    pub(super) fn call(
+        &mut self,
+        from: Place,
+        late: bool,
+        now: Timestamp,
+        faults: &Faults,
+        random: &mut Random,
+    ) -> Fate {
         let refused =
             now < self.outage || self.is_cut(from, Place::Store, now) || random.chance(faults.refuse);
         if refused {
             return Fate::Refused(now.saturating_add(random.millis(1, 200)));
+        }
+        if late && random.chance(faults.late) {
+            return Fate::Late(now.saturating_add(random.millis(200, 2_000)));
         }
         Fate::Arrives(now.saturating_add(latency(faults.slow_call, Duration::from_secs(10), random)))
     }

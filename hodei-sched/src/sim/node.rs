@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Desired, SessionState};
 use hodei_core::job::Lease;
 use hodei_core::store::{Coordination, JobStore, Retention, Served, Store};
@@ -114,7 +115,7 @@ impl<A: AgentModel> World<A> {
         let door = Arc::clone(&self.door);
         let (owner, ttl) = (node.owner.clone(), self.options.ttl);
         let clocks = (Arc::clone(&node.wall), Arc::clone(&node.pace));
-        let up = async move { Done::Up(start(door, owner, ttl, clocks, config).await) };
+        let up = async move { Done::Up(start(&door, owner, ttl, clocks, config).await) };
         self.spawn(Of::Node { node: n, life }, Box::pin(up));
     }
 
@@ -356,6 +357,7 @@ impl<A: AgentModel> World<A> {
         };
         let (shared, firings) = (Arc::clone(&live.shared), self.firings.clone());
         let wall = self.wall(n);
+        let mut duties = duties;
         let keep = async move {
             for firing in firings {
                 let every = i64::try_from(firing.every.as_micros()).unwrap_or(i64::MAX).max(1);
@@ -364,7 +366,8 @@ impl<A: AgentModel> World<A> {
                 let _ = shared.store.fire(&term, &firing.tenant, &firing.name, at).await;
             }
             if prunes {
-                let _ = duties.prune(&shared).await;
+                let pruned = duties.prune(&shared).await;
+                duties.unfinished = pruned.is_ok_and(|pruned| pruned.more);
             }
             Done::Kept(duties)
         };
@@ -382,7 +385,7 @@ impl<A: AgentModel> World<A> {
 
 /// Starts a node as the builder of the orchestrator does.
 async fn start(
-    door: Arc<Door>,
+    door: &Arc<Door>,
     owner: OwnerId,
     ttl: Duration,
     (clock, pace): (Arc<ManualClock>, Arc<ManualClock>),
@@ -393,14 +396,16 @@ async fn start(
     let shared = Arc::new(Shared {
         _feed: Arc::new(door.feed(Arc::<Herald>::clone(&herald))),
         herald,
-        store: Arc::<Door>::clone(&door) as Arc<dyn Store>,
+        store: Arc::<Door>::clone(door) as Arc<dyn Store>,
         clock,
         pace,
         served: Served::default(),
         owner,
         ttl,
+        codecs: Codecs::default(),
         workers: Mutex::default(),
         logs: Mutex::default(),
+        checkpoints: Mutex::default(),
         lease: watch::Sender::new(lease.clone()),
         failure: Arc::new(watch::Sender::new(None)),
     });

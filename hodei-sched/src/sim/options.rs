@@ -29,6 +29,8 @@ pub struct Faults {
     pub refuse: u32,
     /// A call of the store happens and its reply is lost.
     pub lose_reply: u32,
+    /// A submission or an exchange happens up to eight seconds after its caller was told that nobody knows.
+    pub late: u32,
     /// A call of the store is on its way for up to ten seconds.
     pub slow_call: u32,
     /// For a while nothing passes in one direction between two of them.
@@ -61,6 +63,7 @@ impl Faults {
             delay: 0,
             refuse: 0,
             lose_reply: 0,
+            late: 0,
             slow_call: 0,
             partitions: false,
             node_crashes: false,
@@ -83,6 +86,7 @@ impl Faults {
             delay: 30,
             refuse: 20,
             lose_reply: 30,
+            late: 15,
             slow_call: 10,
             partitions: true,
             node_crashes: true,
@@ -113,6 +117,7 @@ impl Faults {
             delay: rate(random, all.delay),
             refuse: rate(random, all.refuse),
             lose_reply: rate(random, all.lose_reply),
+            late: rate(random, all.late),
             slow_call: rate(random, all.slow_call),
             partitions: random.chance(500),
             node_crashes: random.chance(500),
@@ -195,6 +200,7 @@ impl Options {
             faults: Faults::swarm(&mut random),
             mode,
             trouble: random.millis(5_000, 40_000),
+            bound: Duration::from_secs(if mode == Mode::Liveness { 600 } else { 20 }),
             listen: random.chance(200),
             ..Self::calm(seed)
         }

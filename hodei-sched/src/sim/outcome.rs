@@ -35,6 +35,8 @@ pub struct Figures {
     pub events: u64,
     /// How long it was, in virtual time.
     pub virtual_time: Duration,
+    /// How long after the faults everything had ended, at most; only where that was asked for.
+    pub recovery: Duration,
 }
 
 impl Figures {
@@ -51,6 +53,7 @@ impl Figures {
         self.steps += other.steps;
         self.events += other.events;
         self.virtual_time += other.virtual_time;
+        self.recovery = self.recovery.max(other.recovery);
     }
 }
 

@@ -108,12 +108,21 @@ impl Campaign {
 impl fmt::Display for Campaign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Figures {
-            submitted, ended, transitions, events, calls, failed_calls, faults, virtual_time, ..
+            submitted,
+            ended,
+            transitions,
+            events,
+            calls,
+            failed_calls,
+            faults,
+            virtual_time,
+            recovery,
+            ..
         } = self.figures;
         write!(
             f,
             "{} seeds, {submitted} jobs, {ended} ends, {transitions} transitions, {events} events, {calls} calls of the \
-             store ({failed_calls} failed), {faults} greater faults, {} h of virtual time: {} seeds failed",
+             store ({failed_calls} failed), {faults} greater faults, {} h of virtual time, at most {recovery:.1?} from the last fault to the end: {} seeds failed",
             self.seeds,
             virtual_time.as_secs() / 3_600,
             self.failed.len()

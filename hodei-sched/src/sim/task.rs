@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::agent::AgentModel;
 use super::bug::Bug;
-use super::door::{BoxFuture, Pass, Want};
+use super::door::{BoxFuture, Late, Pass, Want};
 use super::network::{Fate, Place};
 use super::world::{Event, World};
 use crate::driver::Shared;
@@ -95,8 +95,15 @@ impl<A: AgentModel> World<A> {
         };
         let faults = self.faults();
         let (at, pass) = match task.want {
-            Want::Call(_) => match self.network.call(place, self.now, &faults, &mut self.chance) {
+            Want::Call(verb) => match self.network.call(
+                place,
+                matches!(verb, "submit" | "exchange"),
+                self.now,
+                &faults,
+                &mut self.chance,
+            ) {
                 Fate::Arrives(at) => (at, Pass::Go),
+                Fate::Late(at) => (at, Pass::Late),
                 Fate::Refused(at) => (at, Pass::Fail(hodei_core::ErrorKind::Unavailable)),
             },
             Want::Answer(_) => {
@@ -133,6 +140,10 @@ impl<A: AgentModel> World<A> {
             }
         }
         let polled = self.door.poll(&mut task.future, Some(pass));
+        if let Some(late) = self.door.take_late() {
+            let wait = self.chance.millis(1, 8_000);
+            self.after(wait, Event::Late(Box::new(late)));
+        }
         if arrives {
             self.clock_back();
             self.took_place(task.of, task.want);
@@ -160,10 +171,20 @@ impl<A: AgentModel> World<A> {
         self.hear();
     }
 
+    /// A call happens that everybody has given up.
+    pub(super) fn late(&mut self, late: Late) {
+        let verb = late.verb();
+        self.door.happens(late);
+        self.figures.calls += 1;
+        self.tell(format_args!("store: {verb}, late"));
+        self.history_take();
+        self.hear();
+    }
+
     fn failed(&mut self, of: Of, want: Want, pass: Pass) {
-        if let Pass::Fail(kind) = pass {
+        if pass != Pass::Go {
             self.figures.failed_calls += 1;
-            self.tell(format_args!("{of:?}: {want} failed, {kind:?}"));
+            self.tell(format_args!("{of:?}: {want} failed, {pass:?}"));
         }
     }
 

@@ -13,7 +13,7 @@ use hodei_core::{Clock, ErrorKind, JobId, ManualClock, Name, Tenant, Timestamp};
 
 use super::agent::AgentModel;
 use super::bug::Bug;
-use super::door::{Door, Pass, at_once};
+use super::door::{Door, Late, Pass, at_once};
 use super::host::Host;
 use super::listener::Listener;
 use super::network::{Network, Place};
@@ -35,6 +35,8 @@ const BEGIN: Timestamp = Timestamp::from_micros(1_000_000_000_000_000);
 pub(super) enum Event {
     /// A future goes on.
     Goes { task: usize, pass: Pass },
+    /// A call happens after everybody has given it up.
+    Late(Box<Late>),
     /// A node takes in what has come.
     Step { node: usize, life: u64 },
     /// A node's timer.
@@ -63,6 +65,8 @@ pub(super) enum Event {
     Trouble,
     /// Faults are over.
     Heal,
+    /// The workload takes back what holds work up.
+    Relent,
 }
 
 /// A call of an agent, in one of its lives.
@@ -146,7 +150,11 @@ impl<A: AgentModel> World<A> {
         let clock = Arc::new(ManualClock::at(BEGIN));
         let inner = MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock));
         let planted = Planted::new(inner, Arc::clone(&clock), options.bug);
-        let door = Door::new(RecordingStore::new(planted, Recorder::new()), Arc::clone(&clock));
+        let door = Door::new(
+            RecordingStore::new(planted, Recorder::new()),
+            Arc::clone(&clock),
+            options.faults.late > 0,
+        );
         let mut chance = Random::of_seed(options.seed);
         let nodes = (0..options.nodes).map(|n| Node::new(n, &mut chance, &options.faults)).collect();
         let hosts = (0..options.agents).map(|n| Host::new(n, options.slots, options.nodes)).collect();
@@ -250,6 +258,7 @@ impl<A: AgentModel> World<A> {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Goes { task, pass } => self.goes(task, pass),
+            Event::Late(late) => self.late(*late),
             Event::Step { node, life } => self.step_event(node, life),
             Event::Tick { node, life, at } => self.node_tick(node, life, at),
             Event::Beat { node, life } => self.beat(node, life),
@@ -266,6 +275,7 @@ impl<A: AgentModel> World<A> {
             Event::Act => self.client_acts(),
             Event::Trouble => self.trouble(),
             Event::Heal => self.heal(),
+            Event::Relent => self.relent(),
         }
     }
 
@@ -308,6 +318,9 @@ impl<A: AgentModel> World<A> {
             ));
         }
         self.figures.virtual_time = self.now.saturating_since(BEGIN);
+        if self.healed {
+            self.figures.recovery = self.figures.virtual_time.saturating_sub(self.options.trouble);
+        }
         Outcome::of(self.options, self.history, self.watch, self.figures, self.trace)
     }
 

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod drain;
+mod found;
 mod loss;
 mod order;
 mod policy;

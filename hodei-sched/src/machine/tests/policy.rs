@@ -38,7 +38,7 @@ fn set(world: &mut World, policy: Policy) {
 }
 
 fn why(world: &World, job: JobId) -> Option<Why> {
-    world.machine.why(&world.job(job), world.now())
+    world.machine.why(&world.job(job), world.clock_now())
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn jobs_begin_no_faster_than_their_rate_and_go_on_by_themselves() {
     for tenths in 1..=10 {
         // The machine says itself when to come back.
         let due = world.machine.poll_timeout();
-        assert!(due <= world.now().saturating_add(Duration::from_millis(100)));
+        assert!(due <= world.clock_now().saturating_add(Duration::from_millis(100)));
         world.pass(Duration::from_millis(100));
         world.settle(&mut agent);
         assert_eq!(agent.jobs().len(), 5 + tenths);
@@ -203,5 +203,5 @@ fn a_snapshot_tells_of_workers_and_of_what_waits() {
     let loads: Vec<_> =
         snapshot.workers.iter().map(|load| (load.worker.as_str(), load.slots, load.jobs)).collect();
     assert_eq!((loads, snapshot.waiting, snapshot.draining), (vec![("w", 3, 2)], 0, false));
-    assert!(Timestamp::EPOCH < world.now());
+    assert!(Timestamp::EPOCH < world.clock_now());
 }

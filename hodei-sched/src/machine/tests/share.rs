@@ -32,9 +32,9 @@ fn pair() -> Pair {
     borrower.machine.has_asked();
     let mut lent = lender.machine.lend();
     let rest = lent.split_off(1);
-    lender.machine.unlend(rest, lender.now());
+    lender.machine.unlend(rest, lender.clock_now());
     let job = lent[0].job.id;
-    borrower.machine.take_lent(lent, borrower.now());
+    borrower.machine.take_lent(lent, borrower.clock_now());
     idle.finish_all();
     borrower.settle(&mut idle);
     assert_eq!(idle.jobs(), [job], "what is here comes before what would be claimed");
@@ -83,7 +83,7 @@ fn what_nobody_can_use_goes_back() {
     borrower.machine.has_asked();
     let more = lender.machine.lend();
     let ids: Vec<JobId> = more.iter().map(|claimed| claimed.job.id).collect();
-    borrower.machine.take_lent(more, borrower.now());
+    borrower.machine.take_lent(more, borrower.clock_now());
     borrower.tell(Input::Tick);
     assert!(!ids.is_empty() && ids.iter().all(|id| borrower.job(*id).state == State::Pending));
 }

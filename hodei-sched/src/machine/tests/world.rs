@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    pub(super) fn clock_now(&self) -> Timestamp {
         self.clock.now()
     }
 

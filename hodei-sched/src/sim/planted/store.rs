@@ -285,9 +285,10 @@ impl JobStore for Planted {
         let again = self.bug(Bug::FireTwice).filter(|_| fired == Fired::Already);
         let known = again.and_then(|harm| harm.schedules.get(&(tenant.clone(), schedule.clone())).cloned());
         let Some(known) = known else { return Ok(fired) };
-        self.inner.remove_schedule(tenant, schedule).await?;
-        self.inner.set_schedule(known).await?;
-        self.inner.fire(term, tenant, schedule, at).await
+        let again = NewJob::of(tenant.clone(), known.spec);
+        let id = again.id;
+        self.inner.submit(vec![again], SubmitOptions::each()).await?;
+        Ok(Fired::New(id))
     }
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
@@ -388,6 +389,10 @@ impl Coordination for Planted {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.inner.keep_term(term, ttl).await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
     }
 }
 
