@@ -146,7 +146,7 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
     }
 }
 
-impl<S> Handlers<S> {
+impl<S: Send + Sync> Handlers<S> {
     /// Decodes the arguments, where they are encoded.
     async fn open(&self, run: &Run) -> Result<(), Failure> {
         let job = run.job();

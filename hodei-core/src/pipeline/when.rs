@@ -19,10 +19,14 @@ use crate::store::Input;
 pub struct When {
     step: String,
     at: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    is: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    is_not: Option<Value>,
+    test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Test {
+    Is(Value),
+    IsNot(Value),
 }
 
 impl When {
@@ -33,13 +37,13 @@ impl When {
     /// the whole. What is not there is null, and so is the output of a step that did not succeed.
     #[must_use]
     pub fn is(step: impl Into<String>, at: impl Into<String>, value: impl Into<Value>) -> Self {
-        Self { step: step.into(), at: at.into(), is: Some(value.into()), is_not: None }
+        Self { step: step.into(), at: at.into(), test: Test::Is(value.into()) }
     }
 
     /// Holds when the value there is another one.
     #[must_use]
     pub fn is_not(step: impl Into<String>, at: impl Into<String>, value: impl Into<Value>) -> Self {
-        Self { step: step.into(), at: at.into(), is: None, is_not: Some(value.into()) }
+        Self { step: step.into(), at: at.into(), test: Test::IsNot(value.into()) }
     }
 
     /// Writes conditions as the value of the label.
@@ -70,8 +74,10 @@ impl When {
                 None => Value::Null,
             };
             let found = value.pointer(&condition.at).unwrap_or(&Value::Null);
-            let holds = condition.is.as_ref().is_none_or(|wanted| wanted == found)
-                && condition.is_not.as_ref().is_none_or(|other| other != found);
+            let holds = match &condition.test {
+                Test::Is(wanted) => wanted == found,
+                Test::IsNot(other) => other != found,
+            };
             if !holds {
                 return Ok(false);
             }
@@ -117,7 +123,7 @@ mod tests {
         for (text, code) in [
             (When::text([When::is("other", "", 1)]), "unknown_step"),
             (When::text([When::is("raw", "", 1)]), "not_json"),
-            ("[{\"step\":\"raw\",\"at\":\"\",\"above\":1}]".to_owned(), "not_understood"),
+            ("[{\"step\":\"raw\",\"at\":\"\",\"test\":{\"above\":1}}]".to_owned(), "not_understood"),
             ("yes".to_owned(), "not_understood"),
         ] {
             assert_eq!(When::all_hold(&text, &inputs).unwrap_err().faults()[0].code, code, "{text}");

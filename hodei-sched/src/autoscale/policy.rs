@@ -260,6 +260,9 @@ impl Autoscaler {
     /// The number that the load asks for, within the bounds.
     fn wanted_for(&self, load: &Load, agents: u32) -> u32 {
         let policy = &self.policy;
+        if self.idle_since.is_some_and(|since| load.at.saturating_since(since) >= policy.idle) {
+            return policy.min;
+        }
         let slots = match self.measured.service {
             Some(service) => {
                 let keeps_up = self.measured.arrivals.unwrap_or(0.0) * service;
@@ -274,9 +277,7 @@ impl Autoscaler {
             // Whatever was measured, it is not enough.
             wanted = wanted.max(agents.saturating_add(1));
         }
-        let idle = self.idle_since.is_some_and(|since| load.at.saturating_since(since) >= policy.idle);
-        let least = if idle { policy.min } else { policy.min.max(1) };
-        wanted.clamp(least, policy.max)
+        wanted.clamp(policy.min.max(1), policy.max)
     }
 
     fn remember(&mut self, at: Timestamp, wanted: u32) {

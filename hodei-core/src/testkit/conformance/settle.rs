@@ -4,7 +4,7 @@ use super::env::Env;
 use super::jobs::*;
 use crate::id::JobId;
 use crate::job::{Cause, FailureClass, Finish, NewJob, Outcome, Requires, State};
-use crate::store::{Applied, CancelReply, Move, Redriven, Scope};
+use crate::store::{Applied, CancelReply, Move, Redriven};
 
 async fn where_is(env: &Env, id: JobId) -> (State, Cause) {
     let job = env.get(id).await;
@@ -79,9 +79,7 @@ pub(super) async fn a_child_may_ask_for_a_failure(env: &mut Env) {
         assert_eq!((where_is(env, child).await, where_is(env, late).await), (expected, expected));
         let skipped = expected.0 == State::Cancelled;
         assert_eq!(env.state(below).await == State::Cancelled, skipped);
-        for open in [child, late] {
-            env.store().request_cancel(&Scope::All, vec![open]).await.expect("request_cancel");
-        }
+        env.cancel(&[child, late]).await;
     }
 }
 
