@@ -1,0 +1,28 @@
+//! The PostgreSQL store of Hodei: one database that many nodes share.
+//!
+//! ```no_run
+//! # async fn open() -> hodei_core::Result<()> {
+//! let store = hodei_store_pg::PgStore::builder("postgres://hodei@localhost/jobs").connect().await?;
+//! # let _ = store;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Statements are checked by the server as they are prepared, once per connection, and not by the compiler: a build of
+//! this crate, or of what embeds it, needs no database, no recorded answers of one, and no environment variable. Every
+//! statement is run by a test.
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod config;
+mod error;
+mod pool;
+mod store;
+
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+pub use config::PgStoreBuilder;
+pub use store::PgStore;
