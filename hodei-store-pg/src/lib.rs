@@ -14,6 +14,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod audit;
+#[cfg(feature = "redis")]
+mod cache;
 mod config;
 mod error;
 mod pool;
@@ -24,5 +27,8 @@ mod store;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use audit::{AuditReport, Checkpoint, Finding, PgAudit, PgAuditBuilder};
+#[cfg(feature = "redis")]
+pub use cache::{RedisTier, RedisTierBuilder, TokioTimer};
 pub use config::PgStoreBuilder;
 pub use store::PgStore;
