@@ -5,7 +5,7 @@ use std::time::Duration;
 use hodei_core::{Error, ErrorKind};
 
 /// After how long a retry makes sense where the server is not there: 200 ms.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// After how long a retry makes sense where two transactions were in each other's way: 5 ms.
 const RACE_AFTER: Duration = Duration::from_millis(5);
 
@@ -55,8 +55,9 @@ fn kind_of(stage: Stage, error: &sqlx::Error) -> ErrorKind {
 pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
     let lost = if stage == Stage::Commit { ErrorKind::Indeterminate } else { ErrorKind::Unavailable };
     match code {
-        // Serialization failure, deadlock, no lock within its timeout.
-        "40001" | "40P01" | "55P03" => ErrorKind::Locked,
+        // Serialization failure, deadlock, no lock within its timeout; an id or a key that somebody else took meanwhile,
+        // of whom the next try knows.
+        "40001" | "40P01" | "55P03" | "23505" => ErrorKind::Locked,
         // The statement was cancelled: by its timeout, or by somebody.
         "57014" => ErrorKind::Timeout,
         // Shutting down, crashed, starting up, too many connections.

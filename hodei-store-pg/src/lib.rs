@@ -17,10 +17,23 @@
 mod audit;
 #[cfg(feature = "redis")]
 mod cache;
+mod codec;
 mod config;
+mod coordination;
 mod error;
+mod inner;
+mod names;
+mod policies;
 mod pool;
+mod read;
+mod record;
+mod schema;
 mod store;
+mod tell;
+#[cfg(feature = "testkit")]
+mod testkit;
+mod verbs;
+mod work;
 
 /// Runs the example of the README.
 #[cfg(doctest)]
@@ -31,4 +44,5 @@ pub use audit::{AuditReport, Checkpoint, Finding, PgAudit, PgAuditBuilder};
 #[cfg(feature = "redis")]
 pub use cache::{RedisTier, RedisTierBuilder, TokioTimer};
 pub use config::PgStoreBuilder;
+pub use schema::Migrated;
 pub use store::PgStore;

@@ -1,59 +1,187 @@
 //! The connections: those that the verbs share, and the one that is kept for those who must prove that they live.
+//!
+//! No pool of sqlx: that sends a ping with every return, which costs the next user of the connection a round trip. Here a
+//! connection comes back only when whoever had it says that it is clean; any other, also one whose user was
+//! cancelled, is closed.
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hodei_core::{Error, ErrorKind, Result};
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::PgStoreBuilder;
-use crate::error::failed;
+use crate::error::{RETRY_AFTER, failed};
+
+/// How many statements a connection keeps prepared.
+const STATEMENTS: usize = 256;
 
 /// The connections of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
     /// What every verb takes.
-    pub(crate) verbs: PgPool,
+    pub(crate) verbs: Pool,
     /// What heartbeats, owners and terms take: a flood of work never makes a node look dead.
-    pub(crate) reserved: PgPool,
+    pub(crate) reserved: Pool,
+    options: PgConnectOptions,
 }
 
 impl Pools {
-    /// Connects.
+    /// Makes both, and the first connection.
     pub(crate) async fn connect(config: &PgStoreBuilder) -> Result<Self> {
-        let options = options(config)?;
-        let verbs = pool(config, config.connections).connect_lazy_with(options.clone());
-        let reserved = pool(config, 1).connect_lazy_with(options);
-        let first = tokio::time::timeout(config.connect_timeout, verbs.acquire()).await;
-        match first {
-            Ok(connection) => drop(connection.map_err(failed("store.open"))?),
-            Err(_) => return Err(Error::new(ErrorKind::Unavailable, "store.open").with("timeout", "connect")),
-        }
-        Ok(Self { verbs, reserved })
+        let options = PgConnectOptions::from_str(&config.url)
+            .map_err(|_| Error::new(ErrorKind::Config, "store.open").with("fault", "url: malformed"))?
+            .application_name("hodei")
+            .statement_cache_capacity(STATEMENTS)
+            .disable_statement_logging();
+        let pool = |most| Pool::new(options.clone(), config, most);
+        let (verbs, reserved) = (pool(config.connections), pool(1));
+        verbs.acquire("store.open").await?.clean();
+        Ok(Self { verbs, reserved, options })
     }
 
-    /// Closes every connection, after what is under way.
+    /// Returns how to connect beside the pools.
+    pub(crate) fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// Closes every connection that nobody uses, and lets nobody have another.
     pub(crate) async fn close(&self) {
         self.verbs.close().await;
         self.reserved.close().await;
     }
 }
 
-/// What a url says, with what Hodei sets.
-fn options(config: &PgStoreBuilder) -> Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(&config.url)
-        .map_err(|_| Error::new(ErrorKind::Config, "store.open").with("fault", "url: malformed"))?;
-    Ok(options.application_name("hodei").disable_statement_logging())
+/// Some connections.
+#[derive(Clone)]
+pub(crate) struct Pool(Arc<Shared>);
+
+struct Shared {
+    options: PgConnectOptions,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle>>,
+    acquire_timeout: Duration,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
 }
 
-fn pool(config: &PgStoreBuilder, most: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(most)
-        .min_connections(0)
-        .acquire_timeout(config.acquire_timeout)
-        .idle_timeout(Some(config.idle_timeout))
-        .max_lifetime(Some(Duration::from_secs(3_600)))
-        // A ping before every use would double the round trips; a connection that died shows where it is used.
-        .test_before_acquire(false)
+struct Idle {
+    connection: PgConnection,
+    since: Instant,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("idle", &self.0.idle().len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    fn new(options: PgConnectOptions, config: &PgStoreBuilder, most: u32) -> Self {
+        Self(Arc::new(Shared {
+            options,
+            permits: Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS))),
+            idle: Mutex::default(),
+            acquire_timeout: config.acquire_timeout,
+            connect_timeout: config.connect_timeout,
+            idle_timeout: config.idle_timeout,
+        }))
+    }
+
+    /// Waits for a connection: one that was used last, or a new one.
+    pub(crate) async fn acquire(&self, op: &'static str) -> Result<Conn> {
+        let shared = &self.0;
+        let permit = Arc::clone(&shared.permits).acquire_owned();
+        let gone =
+            |what| Error::new(ErrorKind::Unavailable, op).with("connection", what).retry_after(RETRY_AFTER);
+        let permit = match tokio::time::timeout(shared.acquire_timeout, permit).await {
+            Ok(permit) => permit.map_err(|_| gone("closed"))?,
+            Err(_) => return Err(gone("all in use")),
+        };
+        let last = {
+            let mut idle = shared.idle();
+            idle.retain(|idle| idle.since.elapsed() < shared.idle_timeout);
+            idle.pop()
+        };
+        let (connection, reused) = match last {
+            Some(idle) => (idle.connection, true),
+            None => {
+                let connecting = PgConnection::connect_with(&shared.options);
+                let connected = tokio::time::timeout(shared.connect_timeout, connecting).await;
+                (connected.map_err(|_| gone("not made in time"))?.map_err(failed(op))?, false)
+            }
+        };
+        Ok(Conn { connection: Some(connection), pool: self.clone(), reused, _permit: permit })
+    }
+
+    /// Closes what nobody uses: the server has let go of a connection, so of the others too.
+    pub(crate) fn forget(&self) {
+        self.0.idle().clear();
+    }
+
+    async fn close(&self) {
+        self.0.permits.close();
+        let idle = std::mem::take(&mut *self.0.idle());
+        for idle in idle {
+            // Whether the server hears the goodbye makes no difference.
+            drop(idle.connection.close().await);
+        }
+    }
+}
+
+/// A connection in use.
+pub(crate) struct Conn {
+    connection: Option<PgConnection>,
+    pool: Pool,
+    /// Whether somebody used it before: then the server may have let go of it meanwhile.
+    pub(crate) reused: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("reused", &self.reused).finish_non_exhaustive()
+    }
+}
+
+impl Conn {
+    /// Gives it back: no statement is under way, and no transaction is open.
+    pub(crate) fn clean(mut self) {
+        if let Some(connection) = self.connection.take()
+            && !self.pool.0.permits.is_closed()
+        {
+            self.pool.0.idle().push(Idle { connection, since: Instant::now() });
+        }
+    }
+}
+
+impl Deref for Conn {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match &self.connection {
+            Some(connection) => connection,
+            None => unreachable!("it is taken out only by `clean`, which consumes this"),
+        }
+    }
+}
+
+impl DerefMut for Conn {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match &mut self.connection {
+            Some(connection) => connection,
+            None => unreachable!("it is taken out only by `clean`, which consumes this"),
+        }
+    }
 }

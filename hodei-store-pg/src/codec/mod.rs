@@ -1,0 +1,16 @@
+//! The bytes in columns that no statement looks into. Each begins with the number of its layout.
+
+mod buffer;
+mod change;
+mod end;
+mod spec;
+
+pub(crate) use buffer::{damaged, name_of};
+pub(crate) use change::{push_change, read_changes};
+pub(crate) use end::{end_bytes, end_of};
+pub(crate) use spec::{
+    Body, SpecColumns, body_bytes, body_of, priority, request_bytes, request_of, spec_bytes, spec_of,
+};
+
+#[cfg(test)]
+mod tests;

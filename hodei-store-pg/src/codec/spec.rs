@@ -1,0 +1,276 @@
+//! What is to be done, and what else a job is born with.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hodei_core::job::{
+    Backoff, Command, CommandMore, Encoding, FailureClass, Fingerprint, JobSpec, Parent, Payload, Priority,
+    Request, RequestClass, Requires, Resources, RetryPolicy, RetryRule, Runs, SpecParts,
+};
+use hodei_core::{JobId, Name, Result};
+
+use super::buffer::{Reader, Writer, damaged};
+
+const BODY: u8 = 1;
+const SPEC: u8 = 1;
+const REQUEST: u8 = 1;
+
+/// What a job is born with beside its columns.
+#[derive(Clone, Debug)]
+pub(crate) struct Body {
+    /// What is to be done.
+    pub(crate) spec: Arc<JobSpec>,
+    /// What had to settle first.
+    pub(crate) parents: Arc<[Parent]>,
+    /// The key that no other job of the tenant has.
+    pub(crate) unique: Option<Arc<str>>,
+}
+
+/// What the columns of a job say of its spec.
+#[derive(Clone, Debug)]
+pub(crate) struct SpecColumns {
+    pub(crate) name: Name,
+    pub(crate) queue: Name,
+    pub(crate) priority: Priority,
+    pub(crate) class: RequestClass,
+}
+
+/// Writes what a job is born with beside its columns.
+pub(crate) fn body_bytes(unique: Option<&str>, parents: &[Parent], spec: &JobSpec) -> Vec<u8> {
+    let mut to = Writer::of_layout(BODY);
+    to.optional(unique, Writer::text);
+    to.number(parents.len() as u64);
+    for parent in parents {
+        to.fixed(parent.id.as_bytes());
+        to.byte(u8::from(parent.requires == Requires::Ended));
+    }
+    write_work(&mut to, spec);
+    to.finish()
+}
+
+/// Reads what a job is born with beside its columns.
+pub(crate) fn body_of(bytes: &[u8], columns: SpecColumns) -> Result<Body> {
+    let mut from = Reader::of_layout(bytes, BODY)?;
+    let unique = from.optional(|from| from.text().map(Arc::from))?;
+    let parents = from.list(|from| {
+        let id = JobId::from_bytes(from.fixed()?);
+        match from.byte()? {
+            0 => Ok(Parent { id, requires: Requires::Success }),
+            1 => Ok(Parent { id, requires: Requires::Ended }),
+            _ => Err(damaged("a bad requirement")),
+        }
+    })?;
+    let spec = Arc::new(read_work(&mut from, columns)?);
+    from.end()?;
+    Ok(Body { spec, parents: parents.into(), unique })
+}
+
+/// Writes a whole spec, as schedules keep it.
+pub(crate) fn spec_bytes(spec: &JobSpec) -> Vec<u8> {
+    let mut to = Writer::of_layout(SPEC);
+    to.text(spec.name().as_str());
+    to.text(spec.queue().as_str());
+    to.byte(spec.priority().level());
+    to.fixed(&spec.class().number().to_le_bytes());
+    write_work(&mut to, spec);
+    to.finish()
+}
+
+/// Reads a whole spec.
+pub(crate) fn spec_of(bytes: &[u8]) -> Result<JobSpec> {
+    let mut from = Reader::of_layout(bytes, SPEC)?;
+    let (name, queue) = (from.name()?, from.name()?);
+    let priority = priority(from.byte()?)?;
+    let class = RequestClass::from_number(u64::from_le_bytes(from.fixed()?));
+    let spec = read_work(&mut from, SpecColumns { name, queue, priority, class })?;
+    from.end()?;
+    Ok(spec)
+}
+
+/// Reads a level.
+pub(crate) fn priority(level: u8) -> Result<Priority> {
+    Priority::new(level).map_err(|_| damaged("a bad priority"))
+}
+
+/// Writes what the jobs of a lane ask of a worker.
+pub(crate) fn request_bytes(request: &Request) -> Vec<u8> {
+    let mut to = Writer::of_layout(REQUEST);
+    match &request.runs {
+        Runs::Command => to.byte(0),
+        Runs::Handler(kind) => {
+            to.byte(1);
+            to.text(kind.as_str());
+        }
+    }
+    write_resources(&mut to, &request.resources);
+    to.text(request.limit_keys.packed());
+    to.finish()
+}
+
+/// Reads what the jobs of a lane ask of a worker.
+pub(crate) fn request_of(bytes: &[u8]) -> Result<Request> {
+    let mut from = Reader::of_layout(bytes, REQUEST)?;
+    let runs = match from.byte()? {
+        0 => Runs::Command,
+        1 => Runs::Handler(from.name()?),
+        _ => return Err(damaged("a bad kind of work")),
+    };
+    let request = Request { runs, resources: resources(&mut from)?, limit_keys: from.texts()? };
+    from.end()?;
+    Ok(request)
+}
+
+fn write_work(to: &mut Writer, spec: &JobSpec) {
+    let parts = spec.parts();
+    to.fixed(spec.fingerprint().as_bytes());
+    write_payload(to, &parts.payload);
+    write_resources(to, &parts.resources);
+    to.optional(parts.timeout, Writer::duration);
+    to.optional(parts.retry.as_deref(), write_retry);
+    to.text(parts.labels.texts().packed());
+    to.text(parts.limit_keys.packed());
+}
+
+fn read_work(from: &mut Reader<'_>, columns: SpecColumns) -> Result<JobSpec> {
+    let fingerprint = Fingerprint::from_bytes(from.fixed()?);
+    let parts = SpecParts {
+        payload: payload(from)?,
+        resources: resources(from)?,
+        timeout: from.optional(Reader::duration)?,
+        retry: from.optional(retry)?.map(Box::new),
+        labels: from.map()?,
+        limit_keys: from.texts()?,
+        name: columns.name,
+        queue: columns.queue,
+        priority: columns.priority,
+    };
+    Ok(JobSpec::restore(parts, columns.class, fingerprint))
+}
+
+fn write_payload(to: &mut Writer, payload: &Payload) {
+    match payload {
+        Payload::Handler { kind, version, encoding, args } => {
+            to.byte(0);
+            to.text(kind.as_str());
+            to.number((*version).into());
+            to.byte(*encoding as u8);
+            to.bytes(args);
+        }
+        Payload::Command(command) => {
+            to.byte(1);
+            to.text(command.argv.packed());
+            to.text(command.env.texts().packed());
+            to.optional(command.more.as_deref(), |to, more| {
+                to.text(more.secrets.texts().packed());
+                to.optional(more.cwd.as_deref(), Writer::text);
+                to.optional(more.image.as_deref(), Writer::text);
+                to.text(more.outputs.packed());
+            });
+        }
+    }
+}
+
+fn payload(from: &mut Reader<'_>) -> Result<Payload> {
+    match from.byte()? {
+        0 => Ok(Payload::Handler {
+            kind: from.name()?,
+            version: from.small()?,
+            encoding: match from.byte()? {
+                0 => Encoding::Json,
+                1 => Encoding::Binary,
+                _ => return Err(damaged("a bad encoding")),
+            },
+            args: Bytes::copy_from_slice(from.bytes()?),
+        }),
+        1 => Ok(Payload::Command(Command {
+            argv: from.texts()?,
+            env: from.map()?,
+            more: from.optional(command_more)?.map(Box::new),
+        })),
+        _ => Err(damaged("a bad payload")),
+    }
+}
+
+fn command_more(from: &mut Reader<'_>) -> Result<CommandMore> {
+    Ok(CommandMore {
+        secrets: from.map()?,
+        cwd: from.optional(|from| from.text().map(Box::from))?,
+        image: from.optional(|from| from.text().map(Box::from))?,
+        outputs: from.texts()?,
+    })
+}
+
+fn write_resources(to: &mut Writer, resources: &Resources) {
+    to.number(resources.cpu_millis);
+    to.number(resources.memory);
+    to.number(resources.gpus.into());
+    to.number(resources.customs().len() as u64);
+    for (name, amount) in resources.customs() {
+        to.text(name.as_str());
+        to.number(amount);
+    }
+}
+
+fn resources(from: &mut Reader<'_>) -> Result<Resources> {
+    let fixed = Resources::none().cpu_millis(from.number()?).memory(from.number()?).gpus(from.small()?);
+    let custom = from.list(|from| Ok((from.name()?, from.number()?)))?;
+    Ok(custom.into_iter().fold(fixed, |all, (name, amount)| all.custom(name, amount)))
+}
+
+fn write_backoff(to: &mut Writer, backoff: &Backoff) {
+    match *backoff {
+        Backoff::Fixed(wait) => {
+            to.byte(0);
+            to.duration(wait);
+        }
+        Backoff::Linear { step, max } => {
+            to.byte(1);
+            to.duration(step);
+            to.duration(max);
+        }
+        Backoff::Exponential { base, max } => {
+            to.byte(2);
+            to.duration(base);
+            to.duration(max);
+        }
+    }
+}
+
+fn backoff(from: &mut Reader<'_>) -> Result<Backoff> {
+    Ok(match from.byte()? {
+        0 => Backoff::Fixed(from.duration()?),
+        1 => Backoff::Linear { step: from.duration()?, max: from.duration()? },
+        2 => Backoff::Exponential { base: from.duration()?, max: from.duration()? },
+        _ => return Err(damaged("a bad backoff")),
+    })
+}
+
+fn write_retry(to: &mut Writer, policy: &RetryPolicy) {
+    to.number(policy.max_attempts.into());
+    write_backoff(to, &policy.backoff);
+    to.byte(u8::from(policy.jitter));
+    to.number(policy.rules.len() as u64);
+    for (class, rule) in &policy.rules {
+        to.byte(*class as u8);
+        match rule {
+            RetryRule::Never => to.byte(0),
+            RetryRule::After(backoff) => {
+                to.byte(1);
+                write_backoff(to, backoff);
+            }
+        }
+    }
+}
+
+fn retry(from: &mut Reader<'_>) -> Result<RetryPolicy> {
+    let max_attempts = from.small()?;
+    let backoff_of_all = backoff(from)?;
+    let jitter = from.byte()? == 1;
+    let rules = from.list(|from| {
+        let class =
+            FailureClass::from_number(from.byte()?).ok_or_else(|| damaged("a bad class of failure"))?;
+        let rule = from.optional(backoff)?.map_or(RetryRule::Never, RetryRule::After);
+        Ok((class, rule))
+    })?;
+    Ok(RetryPolicy { max_attempts, backoff: backoff_of_all, jitter, rules: rules.into() })
+}

@@ -1,0 +1,140 @@
+//! Owners and terms: on the connection that is kept for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hodei_core::job::{Epoch, Lease};
+use hodei_core::store::{Beat, Coordination, OWNER_TTL_MIN, Term};
+use hodei_core::{Error, ErrorKind, Fault, Name, OwnerId, Result};
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use crate::error::{Stage, of};
+use crate::inner::Inner;
+use crate::names::column;
+use crate::record::id_of;
+use crate::store::PgStore;
+
+/// The longest life that is written down: a hundred years.
+const LIFE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+fn life(ttl: Duration) -> i64 {
+    i64::try_from(ttl.min(LIFE_MAX).as_micros()).unwrap_or(i64::MAX)
+}
+
+type Args = sqlx::postgres::PgArguments;
+
+impl Inner {
+    /// Runs one statement, which is a transaction of its own, to its end.
+    async fn reserved(
+        self: &Arc<Self>,
+        op: &'static str,
+        query: sqlx::query::Query<'static, sqlx::Postgres, Args>,
+    ) -> Result<Vec<PgRow>> {
+        let inner = Arc::clone(self);
+        self.detached(op, async move {
+            let mut conn = inner.pools.reserved.acquire(op).await?;
+            inner.trip();
+            let asked =
+                async { query.fetch_all(&mut *conn).await.map_err(|error| of(op, Stage::Commit, error)) };
+            match inner.in_time(op, asked).await {
+                Ok(rows) => {
+                    conn.clean();
+                    inner.wrote(1);
+                    Ok(rows)
+                }
+                Err(error) => {
+                    inner.pools.reserved.forget();
+                    Err(match error.kind() {
+                        ErrorKind::Timeout => Error::new(ErrorKind::Indeterminate, op).source_error(error),
+                        _ => error,
+                    })
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn first<T>(rows: &[PgRow]) -> Result<T>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    let row = rows.first().ok_or_else(|| Error::new(ErrorKind::Bug, "store.reserved").with("rows", 0))?;
+    column(row, 0)
+}
+
+fn owner_of(lease: &Lease) -> (String, i64) {
+    (lease.owner.name().as_str().to_owned(), lease.incarnation.cast_signed())
+}
+
+#[async_trait]
+impl Coordination for PgStore {
+    async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
+        if ttl < OWNER_TTL_MIN {
+            let limit = u64::try_from(OWNER_TTL_MIN.as_millis()).unwrap_or(u64::MAX);
+            return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_small").limit(limit)]));
+        }
+        let query = sqlx::query("SELECT hodei.register($1, $2)")
+            .bind(owner.name().as_str().to_owned())
+            .bind(life(ttl));
+        let incarnation: i64 = first(&self.inner().reserved("store.register", query).await?)?;
+        Ok(Lease { owner: owner.clone(), incarnation: incarnation.cast_unsigned() })
+    }
+
+    async fn beat(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>> {
+        let mut beats = vec![Beat::default(); owners.len()];
+        if owners.is_empty() {
+            return Ok(beats);
+        }
+        let (names, incarnations): (Vec<String>, Vec<i64>) = owners.iter().map(owner_of).unzip();
+        let query = sqlx::query("SELECT ord, id, epoch FROM hodei.beat($1, $2, $3)")
+            .bind(names)
+            .bind(incarnations)
+            .bind(life(ttl));
+        for row in &self.inner().reserved("store.beat", query).await? {
+            let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
+            let Some(beat) = ord.checked_sub(1).and_then(|n| beats.get_mut(n)) else { continue };
+            beat.alive = true;
+            if let (Some(id), Some(epoch)) = (column::<Option<Uuid>>(row, 1)?, column::<Option<i64>>(row, 2)?)
+            {
+                beat.cancel.push((id_of(id), Epoch::from_number(epoch.cast_unsigned())));
+            }
+        }
+        Ok(beats)
+    }
+
+    async fn retire(&self, owner: &Lease) -> Result<()> {
+        let (name, incarnation) = owner_of(owner);
+        let query = sqlx::query("SELECT hodei.retire($1, $2)").bind(name).bind(incarnation);
+        self.inner().reserved("store.retire", query).await?;
+        Ok(())
+    }
+
+    async fn take_term(&self, duty: &Name, holder: &Lease, ttl: Duration) -> Result<Option<Term>> {
+        let (name, incarnation) = owner_of(holder);
+        let query = sqlx::query("SELECT hodei.take_term($1, $2, $3, $4)")
+            .bind(duty.as_str().to_owned())
+            .bind(name)
+            .bind(incarnation)
+            .bind(life(ttl));
+        let number: Option<i64> = first(&self.inner().reserved("store.take_term", query).await?)?;
+        Ok(number.map(|number| Term {
+            duty: duty.clone(),
+            number: number.cast_unsigned(),
+            holder: holder.clone(),
+        }))
+    }
+
+    async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
+        let (name, incarnation) = owner_of(&term.holder);
+        let query = sqlx::query("SELECT hodei.keep_term($1, $2, $3, $4, $5)")
+            .bind(term.duty.as_str().to_owned())
+            .bind(term.number.cast_signed())
+            .bind(name)
+            .bind(incarnation)
+            .bind(life(ttl));
+        first(&self.inner().reserved("store.keep_term", query).await?)
+    }
+}

@@ -1,0 +1,274 @@
+//! What a store is made of, and how its transactions are run.
+
+use std::fmt;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hodei_core::store::{Change, StoreStats, WakeupSignal};
+use hodei_core::{Error, ErrorKind, Result};
+
+use crate::config::PgStoreBuilder;
+use crate::error::{Stage, failed, of};
+use crate::names::Names;
+use crate::pool::{Conn, Pools};
+use crate::tell::{Segment, Teller};
+use crate::work::{Verb, Work};
+
+/// How often a transaction that was in another's way is done again.
+const ATTEMPTS: u32 = 12;
+
+/// Runs a read on a connection; once more on a new one where an old one turns out to be dead.
+macro_rules! reading {
+    ($inner:expr, $op:expr, $conn:ident => $read:expr) => {
+        loop {
+            let mut $conn = $inner.pools.verbs.acquire($op).await?;
+            match $inner.in_time($op, async { $read }).await {
+                Ok(reply) => {
+                    $conn.clean();
+                    break Ok::<_, hodei_core::Error>(reply);
+                }
+                Err(error) if $conn.reused && error.kind() == hodei_core::ErrorKind::Unavailable => {
+                    $inner.pools.verbs.forget();
+                }
+                Err(error) => break Err(error),
+            }
+        }
+    };
+}
+pub(crate) use reading;
+
+/// What every handle to a store shares.
+pub(crate) struct Inner {
+    pub(crate) pools: Pools,
+    pub(crate) config: PgStoreBuilder,
+    pub(crate) names: Names,
+    pub(crate) teller: Arc<Teller>,
+    pub(crate) wakeups: WakeupSignal,
+    /// Which process wrote a change.
+    pub(crate) node: i64,
+    pub(crate) counted: Counted,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("pools", &self.pools).field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// What was done since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    trips: AtomicU64,
+    commits: AtomicU64,
+    written: AtomicU64,
+    read: AtomicU64,
+}
+
+impl Inner {
+    pub(crate) fn new(pools: Pools, config: PgStoreBuilder) -> Self {
+        Self {
+            pools,
+            config,
+            names: Names::default(),
+            teller: Arc::default(),
+            wakeups: WakeupSignal::new(),
+            node: RandomState::new().hash_one(std::process::id()).cast_signed(),
+            counted: Counted::default(),
+        }
+    }
+
+    /// Counts a round trip.
+    pub(crate) fn trip(&self) {
+        self.counted.trips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts rows that were read.
+    pub(crate) fn read(&self, rows: usize) {
+        self.counted.read.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a commit that wrote rows.
+    pub(crate) fn wrote(&self, rows: u64) {
+        self.counted.commits.fetch_add(1, Ordering::Relaxed);
+        self.counted.written.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(crate) fn trips(&self) -> u64 {
+        self.counted.trips.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stats(&self) -> StoreStats {
+        let commits = self.counted.commits.load(Ordering::Relaxed);
+        StoreStats {
+            commits,
+            // The server acknowledges no commit that is not synced.
+            syncs: commits,
+            rows_written: self.counted.written.load(Ordering::Relaxed),
+            rows_read: self.counted.read.load(Ordering::Relaxed),
+            bytes_written: 0,
+        }
+    }
+
+    /// Waits for a call of the server, not for longer than a statement may take.
+    pub(crate) async fn in_time<R>(
+        &self,
+        op: &'static str,
+        call: impl Future<Output = Result<R>>,
+    ) -> Result<R> {
+        match tokio::time::timeout(self.config.statement_timeout, call).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Error::new(ErrorKind::Timeout, op).with("timeout", "statement")),
+        }
+    }
+
+    /// Runs a transaction to its end, be its caller cancelled or not.
+    pub(crate) async fn write<V>(
+        self: &Arc<Self>,
+        op: &'static str,
+        verb: V,
+    ) -> Result<(V::Reply, Vec<Change>)>
+    where
+        V: Verb + 'static,
+        V::Reply: 'static,
+    {
+        let inner = Arc::clone(self);
+        self.detached(op, async move { inner.transact(op, verb).await }).await
+    }
+
+    /// Runs something to its end, be its caller cancelled or not.
+    pub(crate) async fn detached<R: Send + 'static>(
+        &self,
+        op: &'static str,
+        run: impl Future<Output = Result<R>> + Send + 'static,
+    ) -> Result<R> {
+        match tokio::spawn(run).await {
+            Ok(reply) => reply,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down: whether the write happened is not known.
+                Err(error) => Err(Error::new(ErrorKind::Indeterminate, op).source_error(error)),
+            },
+        }
+    }
+
+    async fn transact<V: Verb>(
+        self: &Arc<Self>,
+        op: &'static str,
+        mut verb: V,
+    ) -> Result<(V::Reply, Vec<Change>)> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.once(op, &mut verb).await {
+                Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
+                    tokio::time::sleep(self.pause(attempt)).await;
+                }
+                reply => return reply,
+            }
+        }
+    }
+
+    /// How long to wait before another try: up to 2, 4, 8 … 64 ms.
+    pub(crate) fn pause(&self, attempt: u32) -> Duration {
+        let most = 2_000_u64 << attempt.min(5);
+        let random = RandomState::new().hash_one(self.node ^ i64::from(attempt));
+        Duration::from_micros(random % most)
+    }
+
+    async fn once<V: Verb>(
+        self: &Arc<Self>,
+        op: &'static str,
+        verb: &mut V,
+    ) -> Result<(V::Reply, Vec<Change>)> {
+        let ticket = self.teller.begin();
+        let conn = self.begin(op, verb).await?;
+        let mut work = Work::new(Arc::clone(self), conn);
+        let done = self
+            .in_time(op, async {
+                let reply = verb.run(&mut work).await?;
+                work.flush().await?;
+                Ok(reply)
+            })
+            .await;
+        let reply = match done {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.roll_back(work.conn).await;
+                return Err(error);
+            }
+        };
+        let (conn, segments, rows, readied) = (work.conn, work.segments, work.rows, work.readied);
+        self.commit(op, conn).await?;
+        self.wrote(rows);
+        let changes = self.committed(ticket, segments, readied).await;
+        Ok((reply, changes))
+    }
+
+    /// Prepares and begins a transaction, on a new connection where an old one turns out to be dead.
+    async fn begin<V: Verb>(&self, op: &'static str, verb: &mut V) -> Result<Conn> {
+        loop {
+            let mut conn = self.pools.verbs.acquire(op).await?;
+            self.trip();
+            let begun = self.in_time(op, async {
+                verb.prepare(self, &mut conn).await?;
+                sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))
+            });
+            match begun.await {
+                Ok(_) => return Ok(conn),
+                Err(error) if conn.reused && error.kind() == ErrorKind::Unavailable => {
+                    self.pools.verbs.forget()
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) async fn commit(&self, op: &'static str, mut conn: Conn) -> Result<()> {
+        self.trip();
+        let committing = async {
+            let done = sqlx::raw_sql("COMMIT").execute(&mut *conn).await;
+            done.map_err(|error| of(op, Stage::Commit, error))
+        };
+        match self.in_time(op, committing).await {
+            Ok(_) => {
+                conn.clean();
+                Ok(())
+            }
+            Err(error) => Err(match error.kind() {
+                ErrorKind::Timeout => Error::new(ErrorKind::Indeterminate, op).source_error(error),
+                ErrorKind::Indeterminate => {
+                    self.pools.verbs.forget();
+                    error
+                }
+                _ => error,
+            }),
+        }
+    }
+
+    pub(crate) async fn roll_back(&self, mut conn: Conn) {
+        self.trip();
+        let rolling_back =
+            async { sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.map_err(failed("store.rollback")) };
+        // A connection that does not come so far is closed, which rolls back too.
+        if tokio::time::timeout(Duration::from_secs(1), rolling_back).await.is_ok_and(|done| done.is_ok()) {
+            conn.clean();
+        }
+    }
+
+    /// Tells what a commit changed, and returns it in the order of the log.
+    pub(crate) async fn committed(
+        &self,
+        ticket: crate::tell::Ticket,
+        segments: Vec<Segment>,
+        readied: bool,
+    ) -> Vec<Change> {
+        ticket.committed(&segments).await;
+        if readied {
+            self.wakeups.ring();
+        }
+        segments.into_iter().flat_map(|segment| segment.changes).collect()
+    }
+}

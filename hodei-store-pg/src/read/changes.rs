@@ -1,0 +1,166 @@
+//! The change log, below the horizon.
+
+use std::sync::Arc;
+
+use hodei_core::store::{ChangePage, Cursor, Scope};
+use hodei_core::{Error, ErrorKind, Fault, Result, Timestamp};
+use sqlx::postgres::PgRow;
+
+use crate::codec::{damaged, read_changes};
+use crate::error::failed;
+use crate::inner::{Inner, reading};
+use crate::names::column;
+use crate::record::distinct;
+
+const OP: &str = "store.changes";
+
+/// How many rows of the log a page looks at at most.
+const ROWS_MAX: usize = 1_000;
+
+/// A place in the log: so many changes of the row (pos, no) are behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    pos: i64,
+    no: i64,
+    skip: i32,
+}
+
+impl Place {
+    fn cursor(self) -> Cursor {
+        let mut bytes = Vec::with_capacity(20);
+        bytes.extend_from_slice(&self.pos.to_be_bytes());
+        bytes.extend_from_slice(&self.no.to_be_bytes());
+        bytes.extend_from_slice(&self.skip.to_be_bytes());
+        Cursor::from_bytes(bytes)
+    }
+
+    fn of(cursor: &Cursor) -> Result<Self> {
+        let bad = || Error::invalid("store.cursor", vec![Fault::new("cursor", "not_of_this_list")]);
+        let bytes: &[u8; 20] = cursor.as_bytes().try_into().map_err(|_| bad())?;
+        let (pos, rest) = bytes.split_first_chunk::<8>().ok_or_else(bad)?;
+        let (no, skip) = rest.split_first_chunk::<8>().ok_or_else(bad)?;
+        let skip = skip.try_into().map_err(|_| bad())?;
+        Ok(Self {
+            pos: i64::from_be_bytes(*pos),
+            no: i64::from_be_bytes(*no),
+            skip: i32::from_be_bytes(skip),
+        })
+    }
+
+    fn at(row: &PgRow, first: usize) -> Result<Option<Self>> {
+        match column::<Option<i64>>(row, first)? {
+            Some(pos) => Ok(Some(Self { pos, no: column(row, first + 1)?, skip: column(row, first + 2)? })),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) async fn changes_end(self: &Arc<Self>) -> Result<Cursor> {
+        let row = reading!(self, OP, conn => {
+            self.trip();
+            sqlx::query(
+                "SELECT f.pos, f.no, f.skip, e.pos, e.no, e.n FROM hodei.change_floor f LEFT JOIN LATERAL (
+                         SELECT pos, no, n FROM hodei.change WHERE pos < hodei.horizon()
+                         ORDER BY pos DESC, no DESC LIMIT 1
+                     ) e ON true",
+            )
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(failed(OP))
+        })?;
+        Ok(Place::at(&row, 0)?.max(Place::at(&row, 3)?).unwrap_or_default().cursor())
+    }
+
+    pub(crate) async fn changes(
+        self: &Arc<Self>,
+        scope: &Scope,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<ChangePage> {
+        if limit == 0 {
+            return Err(Error::invalid(OP, vec![Fault::new("limit", "zero")]));
+        }
+        let after = after.map(Place::of).transpose()?;
+        let most = limit.min(ROWS_MAX).saturating_add(1);
+        let rows = self.log_rows(scope, after, most).await?;
+        let first = rows.first().ok_or_else(|| damaged("a log without a floor"))?;
+        let floor = Place::at(first, 0)?.unwrap_or_default();
+        let end = Place::at(first, 3)?.unwrap_or_default().max(floor);
+        let from = after.unwrap_or(floor);
+        if from < floor {
+            return Err(Error::new(ErrorKind::CursorExpired, OP));
+        }
+        let (mut changes, mut next) = (Vec::new(), from);
+        let mut found = 0;
+        for row in &rows {
+            let Some(pos) = column::<Option<i64>>(row, 6)? else { continue };
+            found += 1;
+            let at = Place { pos, no: column(row, 7)?, skip: 0 };
+            let tenant =
+                self.names.tenant(column(row, 9)?).ok_or_else(|| damaged("a tenant without a row"))?;
+            let all = read_changes(column(row, 10)?, &tenant, Timestamp::from_micros(column(row, 8)?))?;
+            let behind = if (from.pos, from.no) == (at.pos, at.no) { from.skip } else { 0 };
+            let behind = usize::try_from(behind).unwrap_or_default();
+            let room = limit - changes.len();
+            let taken = all.len().saturating_sub(behind).min(room);
+            changes.extend(all.into_iter().skip(behind).take(taken));
+            if taken > 0 {
+                next = Place { skip: i32::try_from(behind + taken).unwrap_or(i32::MAX), ..at };
+            }
+            if changes.len() == limit {
+                return Ok(ChangePage { changes, next: next.cursor() });
+            }
+        }
+        // Everything that is there was seen, be it another tenant's.
+        if found < most {
+            next = next.max(end);
+        }
+        Ok(ChangePage { changes, next: next.cursor() })
+    }
+
+    /// Reads the floor, the end, and rows after a place, in one snapshot; a row of the reply at least.
+    async fn log_rows(
+        self: &Arc<Self>,
+        scope: &Scope,
+        after: Option<Place>,
+        most: usize,
+    ) -> Result<Vec<PgRow>> {
+        let from = after.unwrap_or(Place { pos: i64::MIN, no: 0, skip: 0 });
+        reading!(self, OP, conn => {
+            let tenant = match scope {
+                Scope::All => None,
+                // Of a tenant that is not known there are no changes.
+                Scope::Tenant(tenant) => Some(self.names.find_tenant(&mut conn, tenant).await?.unwrap_or(0)),
+            };
+            self.trip();
+            let rows = sqlx::query(
+                "SELECT f.pos, f.no, f.skip, e.pos, e.no, e.n, c.pos, c.no, c.at, c.tenant, c.body
+                 FROM hodei.change_floor f LEFT JOIN LATERAL (
+                     SELECT pos, no, n FROM hodei.change WHERE pos < hodei.horizon()
+                     ORDER BY pos DESC, no DESC LIMIT 1
+                 ) e ON true LEFT JOIN LATERAL (
+                     SELECT pos, no, at, tenant, body FROM hodei.change
+                     WHERE (pos, no) >= (greatest($1, f.pos), CASE WHEN $1 > f.pos THEN $2
+                             WHEN $1 = f.pos THEN greatest($2, f.no) ELSE f.no END)
+                         AND pos < hodei.horizon() AND ($4::int4 IS NULL OR tenant = $4)
+                     ORDER BY pos, no LIMIT $3
+                 ) c ON true ORDER BY c.pos, c.no",
+            )
+            .bind(from.pos)
+            .bind(from.no)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .bind(tenant)
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(failed(OP))?;
+            self.read(rows.len());
+            let mut tenants: Vec<i32> = Vec::new();
+            for row in &rows {
+                tenants.extend(column::<Option<i32>>(row, 9)?);
+            }
+            self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
+            Ok(rows)
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! What is ready.
+
+use std::sync::Arc;
+
+use hodei_core::store::{LaneHead, Lanes, Served};
+use hodei_core::{Result, Timestamp};
+use sqlx::postgres::PgRow;
+
+use crate::codec::{damaged, priority};
+use crate::error::failed;
+use crate::inner::{Inner, reading};
+use crate::names::column;
+
+const OP: &str = "store.lanes";
+
+impl Inner {
+    pub(crate) async fn lanes(self: &Arc<Self>, served: &Served) -> Result<Lanes> {
+        let queues: Option<Vec<String>> =
+            served.queues.as_ref().map(|all| all.iter().map(|queue| queue.as_str().to_owned()).collect());
+        let inner = Arc::clone(self);
+        // It moves what has become due, so it is run to its end.
+        self.detached(OP, async move {
+            reading!(inner, OP, conn => {
+                    inner.trip();
+                    let rows = sqlx::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1)")
+                        .bind(&queues)
+                        .fetch_all(&mut *conn)
+                        .await
+                        .map_err(failed(OP))?;
+                    inner.read(rows.len());
+                    let mut lanes: Vec<i32> = Vec::new();
+                    for row in &rows {
+                        lanes.extend(column::<Option<i32>>(row, 0)?);
+                    }
+                    inner.names.load_lanes(&mut conn, &lanes).await?;
+                    let mut found = Lanes::default();
+                    for row in &rows {
+                        found.next_due = column::<Option<i64>>(row, 5)?.map(Timestamp::from_micros);
+                        found.heads.extend(inner.head(row)?);
+                    }
+                    Ok(found)
+                })
+        })
+        .await
+    }
+
+    fn head(&self, row: &PgRow) -> Result<Option<LaneHead>> {
+        let Some(no) = column::<Option<i32>>(row, 0)? else { return Ok(None) };
+        let lane = self.names.lane(no).ok_or_else(|| damaged("a lane without a row"))?;
+        let level = u8::try_from(63 - column::<i16>(row, 1)?).map_err(|_| damaged("a bad rank"))?;
+        Ok(Some(LaneHead {
+            lane: lane.lane.clone(),
+            request: Arc::clone(&lane.request),
+            level: priority(level)?,
+            depth: column::<i64>(row, 2)?.max(0).cast_unsigned(),
+            eligible_at: Timestamp::from_micros(column(row, 3)?),
+            weight: u32::try_from(column::<i64>(row, 4)?).unwrap_or(1),
+        }))
+    }
+}

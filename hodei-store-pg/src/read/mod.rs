@@ -1,0 +1,8 @@
+//! The verbs that read.
+
+mod changes;
+mod counts;
+mod jobs;
+mod lanes;
+mod list;
+mod verify;

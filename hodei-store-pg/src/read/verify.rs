@@ -1,0 +1,93 @@
+//! Comparing what is written twice.
+
+use std::sync::Arc;
+
+use hodei_core::Result;
+
+use crate::error::failed;
+use crate::inner::{Inner, reading};
+
+const OP: &str = "store.verify_indexes";
+
+/// What must not be: each statement returns a line for each contradiction, or none.
+const CONTRADICTIONS: &[&str] = &[
+    "SELECT format('job %s is in %s places', id, count(*)) FROM (
+         SELECT id FROM hodei.ready UNION ALL SELECT id FROM hodei.delayed UNION ALL SELECT id FROM hodei.blocked
+         UNION ALL SELECT id FROM hodei.leased UNION ALL SELECT id FROM hodei.done
+     ) p GROUP BY id HAVING count(*) > 1",
+    "SELECT format('job %s is nowhere', j.id) FROM hodei.job j WHERE j.id NOT IN (
+         SELECT id FROM hodei.ready UNION ALL SELECT id FROM hodei.delayed UNION ALL SELECT id FROM hodei.blocked
+         UNION ALL SELECT id FROM hodei.leased UNION ALL SELECT id FROM hodei.done
+     )",
+    "SELECT format('place of %s has no job, or not its lane', p.id) FROM (
+         SELECT id, lane, rank FROM hodei.ready UNION ALL SELECT id, lane, rank FROM hodei.delayed
+         UNION ALL SELECT id, lane, rank FROM hodei.blocked UNION ALL SELECT id, lane, rank FROM hodei.leased
+     ) p LEFT JOIN hodei.job j ON j.id = p.id WHERE j.id IS NULL OR (j.lane, j.rank) <> (p.lane, p.rank)",
+    "SELECT format('end of %s has no job, or not its tenant', d.id) FROM hodei.done d
+         LEFT JOIN hodei.job j ON j.id = d.id WHERE j.id IS NULL OR j.tenant <> d.tenant",
+    "SELECT format('newborn %s is not where it was born', r.id) FROM hodei.ready r JOIN hodei.job j ON j.id = r.id
+         WHERE r.version IS NULL AND r.eligible_at <> j.eligible_at",
+    "WITH told AS (
+         SELECT tenant, sum(blocked) b, sum(pending) p, sum(scheduled) s, sum(running) r, sum(succeeded) ok,
+             sum(failed) f, sum(cancelled) c FROM (
+             SELECT tenant, blocked, pending, scheduled, running, succeeded, failed, cancelled FROM hodei.total
+             UNION ALL
+             SELECT tenant, blocked, pending, scheduled, running, succeeded, failed, cancelled FROM hodei.delta
+         ) x GROUP BY tenant
+     ), real AS (
+         SELECT j.tenant, p.state FROM hodei.job j JOIN (
+             SELECT id, 1 AS state FROM hodei.ready UNION ALL SELECT id, 1 FROM hodei.delayed
+             UNION ALL SELECT id, 0 FROM hodei.blocked UNION ALL SELECT id, state FROM hodei.leased
+             UNION ALL SELECT id, state FROM hodei.done
+         ) p ON p.id = j.id
+     ), counted AS (
+         SELECT tenant, count(*) FILTER (WHERE state = 0) b, count(*) FILTER (WHERE state = 1) p,
+             count(*) FILTER (WHERE state = 2) s, count(*) FILTER (WHERE state = 3) r,
+             count(*) FILTER (WHERE state = 4) ok, count(*) FILTER (WHERE state = 5) f,
+             count(*) FILTER (WHERE state = 6) c FROM real GROUP BY tenant
+     )
+     SELECT format('the counts of tenant %s are wrong', coalesce(t.tenant, c.tenant))
+     FROM told t FULL JOIN counted c ON c.tenant = t.tenant
+     WHERE (coalesce(t.b, 0), coalesce(t.p, 0), coalesce(t.s, 0), coalesce(t.r, 0), coalesce(t.ok, 0),
+             coalesce(t.f, 0), coalesce(t.c, 0))
+         <> (coalesce(c.b, 0), coalesce(c.p, 0), coalesce(c.s, 0), coalesce(c.r, 0), coalesce(c.ok, 0),
+             coalesce(c.f, 0), coalesce(c.c, 0))",
+    "SELECT format('limit %s of tenant %s is not used as its row says', u.key, u.tenant) FROM hodei.usage u
+         WHERE u.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
+             WHERE u.no = ANY (l.limits))",
+    "SELECT format('job %s waits for the wrong parents', b.id) FROM hodei.blocked b
+         WHERE b.waits_for <> (SELECT count(*) FROM hodei.edge e WHERE e.child = b.id AND NOT e.told)
+             OR EXISTS (SELECT 1 FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
+                 WHERE e.child = b.id AND NOT e.told)",
+    "SELECT format('the edge from %s to %s has no end', e.parent, e.child) FROM hodei.edge e
+         WHERE NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.parent)
+             OR NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.child)",
+    "SELECT format('key %s has no job', k.key) FROM hodei.unique_key k
+         LEFT JOIN hodei.job j ON j.id = k.id AND j.tenant = k.tenant WHERE j.id IS NULL",
+    "SELECT format('lease of %s has no owner', l.id) FROM hodei.leased l
+         LEFT JOIN hodei.owner o ON o.no = l.holder WHERE o.no IS NULL",
+    "SELECT 'the changes are counted wrong' WHERE (SELECT coalesce(sum(n), 0) FROM hodei.change)
+         - (SELECT coalesce(sum(f.skip), 0) FROM hodei.change_floor f JOIN hodei.change c
+             ON (c.pos, c.no) = (f.pos, f.no))
+         <> (SELECT coalesce(sum(changes), 0) FROM hodei.total) + (SELECT coalesce(sum(changes), 0) FROM hodei.delta)",
+];
+
+impl Inner {
+    pub(crate) async fn verify_indexes(self: &Arc<Self>) -> Result<Vec<String>> {
+        reading!(self, OP, conn => {
+            self.trip();
+            let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+            sqlx::raw_sql(begin).execute(&mut *conn).await.map_err(failed(OP))?;
+            let mut wrong = Vec::new();
+            for sql in CONTRADICTIONS {
+                self.trip();
+                let lines: Vec<String> =
+                    sqlx::query_scalar(*sql).fetch_all(&mut *conn).await.map_err(failed(OP))?;
+                wrong.extend(lines);
+            }
+            self.trip();
+            sqlx::raw_sql("COMMIT").execute(&mut *conn).await.map_err(failed(OP))?;
+            Ok(wrong)
+        })
+    }
+}

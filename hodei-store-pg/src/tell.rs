@@ -1,0 +1,143 @@
+//! Telling the sinks what this process committed, in the order of the change log.
+//!
+//! Verbs run side by side on several connections, so replies may come in another order than the log has. A verb that
+//! began after a reply stands in the log behind what the reply told (see `hodei.pos`): so whatever stands no further back
+//! than the last reply before the oldest verb under way began is complete, and is told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hodei_core::store::{Change, ChangeSink, Feed, Feeds};
+use tokio::sync::Notify;
+
+/// How long a reply waits at most for verbs that began before it: 250 ms. After that it is told out of its order, which
+/// shows as a gap in the versions of a job, if at all.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Where changes stand in the log.
+pub(crate) type At = (i64, i64);
+
+/// Changes that stand together in the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Segment {
+    pub(crate) at: At,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// Tells the sinks.
+#[derive(Debug, Default)]
+pub(crate) struct Teller {
+    feeds: Feeds,
+    state: Mutex<State>,
+    /// One call of the sinks after the other.
+    turn: Mutex<()>,
+    told: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The highest place that a reply named.
+    seen: i64,
+    /// The verbs under way: what was seen when they began.
+    running: BTreeMap<u64, i64>,
+    next: u64,
+    waiting: BTreeMap<At, Vec<Change>>,
+}
+
+impl State {
+    /// Up to where nothing can come any more.
+    fn complete(&self) -> i64 {
+        self.running.values().copied().min().unwrap_or(i64::MAX)
+    }
+}
+
+/// A verb under way.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    teller: Arc<Teller>,
+    number: u64,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.teller.state().running.remove(&self.number);
+        self.teller.flush(None);
+    }
+}
+
+impl Teller {
+    /// Registers a sink.
+    pub(crate) fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.feeds.register(sink)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a verb, before it asks the server for anything.
+    pub(crate) fn begin(self: &Arc<Self>) -> Ticket {
+        let mut state = self.state();
+        let (number, seen) = (state.next, state.seen);
+        state.next += 1;
+        state.running.insert(number, seen);
+        Ticket { teller: Arc::clone(self), number }
+    }
+
+    /// Tells what is complete, and what stands no further than `force`.
+    fn flush(&self, force: Option<At>) {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready: Vec<Change> = {
+            let mut state = self.state();
+            let complete = state.complete();
+            let mut ready = Vec::new();
+            while let Some(first) = state.waiting.first_entry() {
+                if first.key().0 > complete && force.is_none_or(|force| *first.key() > force) {
+                    break;
+                }
+                ready.extend(first.remove());
+            }
+            ready
+        };
+        if !ready.is_empty() {
+            self.feeds.tell(&ready);
+            self.told.notify_waiters();
+        }
+        drop(turn);
+    }
+}
+
+impl Ticket {
+    /// Ends a verb that committed, and returns once the sinks were told of it.
+    pub(crate) async fn committed(self, segments: &[Segment]) {
+        let teller = Arc::clone(&self.teller);
+        let last = segments.iter().map(|segment| segment.at).max();
+        let Some(last) = last else { return };
+        {
+            let mut state = teller.state();
+            state.seen = state.seen.max(last.0);
+            if teller.feeds.is_empty() {
+                state.waiting.clear();
+            } else {
+                let told = segments.iter().filter(|segment| !segment.changes.is_empty());
+                state.waiting.extend(told.map(|segment| (segment.at, segment.changes.clone())));
+            }
+        }
+        drop(self);
+        let all_told = async {
+            loop {
+                let told = teller.told.notified();
+                tokio::pin!(told);
+                told.as_mut().enable();
+                if teller.state().waiting.keys().all(|at| *at > last) {
+                    return;
+                }
+                told.await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all_told).await.is_err() {
+            teller.flush(Some(last));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Asking for ends, and sending round again.
+
+use async_trait::async_trait;
+use hodei_core::job::{State, rules};
+use hodei_core::store::{CancelReply, Redriven, Scope};
+use hodei_core::{JobId, Result};
+
+use crate::work::{Verb, Work};
+
+/// Asks for the end of jobs.
+#[derive(Debug)]
+pub(crate) struct Cancel {
+    pub(crate) scope: Scope,
+    pub(crate) jobs: Vec<JobId>,
+}
+
+#[async_trait]
+impl Verb for Cancel {
+    type Reply = Vec<CancelReply>;
+
+    async fn run(&mut self, work: &mut Work) -> Result<Vec<CancelReply>> {
+        work.load(&self.jobs).await?;
+        work.load_children(&self.jobs).await?;
+        let mut replies = Vec::with_capacity(self.jobs.len());
+        for id in &self.jobs {
+            replies.push(cancel_one(&self.scope, *id, work).await?);
+        }
+        Ok(replies)
+    }
+}
+
+async fn cancel_one(scope: &Scope, id: JobId, work: &mut Work) -> Result<CancelReply> {
+    if !work.job(id).is_some_and(|job| scope.covers(&job.tenant)) {
+        return Ok(CancelReply::NotFound);
+    }
+    let now = work.now;
+    let reply = work.update(id, |job| rules::cancel(job, now)).unwrap_or(CancelReply::NotFound);
+    match reply {
+        CancelReply::Cancelled => work.cascade(id).await?,
+        // The owner has to look at what it must stop.
+        CancelReply::Requested => work.readied = true,
+        CancelReply::AlreadyTerminal | CancelReply::NotFound => {}
+    }
+    Ok(reply)
+}
+
+/// Sends jobs round again.
+#[derive(Debug)]
+pub(crate) struct Redrive {
+    pub(crate) scope: Scope,
+    pub(crate) jobs: Vec<JobId>,
+}
+
+#[async_trait]
+impl Verb for Redrive {
+    type Reply = Vec<Redriven>;
+
+    async fn run(&mut self, work: &mut Work) -> Result<Vec<Redriven>> {
+        work.load(&self.jobs).await?;
+        Ok(self.jobs.iter().map(|id| redrive_one(&self.scope, *id, work)).collect())
+    }
+}
+
+fn redrive_one(scope: &Scope, id: JobId, work: &mut Work) -> Redriven {
+    if !work.job(id).is_some_and(|job| scope.covers(&job.tenant)) {
+        return Redriven::NotFound;
+    }
+    let now = work.now;
+    let reply = work.update(id, |job| match rules::redrive(job, now) {
+        Some(change) => (Redriven::Done, Some(change)),
+        None if job.state == State::Succeeded => (Redriven::Succeeded, None),
+        None => (Redriven::NotTerminal, None),
+    });
+    reply.unwrap_or(Redriven::NotFound)
+}

@@ -1,0 +1,154 @@
+//! Settling and claiming, of any kind: by the rules of core.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hodei_core::job::{NewJob, rules};
+use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Move, Pick, Transition};
+use hodei_core::{JobId, Result, Timestamp};
+use sqlx::postgres::PgConnection;
+
+use super::claim::{claimed, inputs_of};
+use super::submit::make_lanes;
+use crate::error::failed;
+use crate::inner::Inner;
+use crate::work::{Verb, Work};
+
+const OP: &str = "store.exchange";
+
+/// Settles, then claims.
+#[derive(Debug)]
+pub(crate) struct ExchangeVerb(pub(crate) Exchange);
+
+#[async_trait]
+impl Verb for ExchangeVerb {
+    type Reply = Exchanged;
+
+    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+        for transition in &self.0.transitions {
+            if let Move::Finished(finish) = &transition.step {
+                make_lanes(inner, conn, &finish.spawn).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, work: &mut Work) -> Result<Exchanged> {
+        let exchange = &self.0;
+        let ids: Vec<JobId> = exchange.transitions.iter().map(|transition| transition.job).collect();
+        work.load(&ids).await?;
+        if work.now == Timestamp::from_micros(0) {
+            work.look_at_the_clock().await?;
+        }
+        work.load_children(&ids).await?;
+        let mut applied = Vec::with_capacity(ids.len());
+        for transition in &exchange.transitions {
+            applied.push(apply(work, transition).await?);
+        }
+        work.flush().await?;
+        promote(work).await?;
+        let owner = living(work, exchange).await?;
+        let mut taken = Vec::new();
+        if let Some(holder) = owner.filter(|_| !exchange.picks.is_empty()) {
+            taken = claim(work, exchange, holder).await?;
+        }
+        Ok(Exchanged {
+            applied,
+            claimed: taken,
+            owner_lost: owner.is_none(),
+            next_due: next_due(work).await?,
+            ..Exchanged::default()
+        })
+    }
+}
+
+async fn apply(work: &mut Work, transition: &Transition) -> Result<Applied> {
+    let now = work.now;
+    let applied = work.update(transition.job, |job| {
+        let (applied, change) = rules::apply(job, transition, now);
+        ((applied, change.is_some() && job.state.is_terminal()), change)
+    });
+    let Some((applied, ended)) = applied else { return Ok(Applied::NotFound) };
+    // First the children that wait, then what is spawned: a spawned child of this job is told as it is admitted, and must
+    // not be told a second time.
+    if ended {
+        work.cascade(transition.job).await?;
+    }
+    if let (Applied::Done, Move::Finished(finish)) = (applied, &transition.step)
+        && !finish.spawn.is_empty()
+        && let Some(tenant) = work.job(transition.job).map(|job| job.tenant.clone())
+    {
+        let own: Vec<NewJob> = finish.spawn.iter().filter(|new| new.tenant == tenant).cloned().collect();
+        work.submit_inside(&own).await?;
+    }
+    Ok(applied)
+}
+
+async fn promote(work: &mut Work) -> Result<()> {
+    work.inner().trip();
+    sqlx::query("SELECT hodei.promote($1)")
+        .bind(work.now.as_micros())
+        .execute(&mut *work.conn)
+        .await
+        .map_err(failed(OP))?;
+    Ok(())
+}
+
+/// Returns the row of an owner that lives.
+async fn living(work: &mut Work, exchange: &Exchange) -> Result<Option<i32>> {
+    work.inner().trip();
+    sqlx::query_scalar("SELECT no FROM hodei.owner WHERE name = $1 AND incarnation = $2 AND expires_at > $3")
+        .bind(exchange.owner.owner.name().as_str())
+        .bind(exchange.owner.incarnation.cast_signed())
+        .bind(work.now.as_micros())
+        .fetch_optional(&mut *work.conn)
+        .await
+        .map_err(failed(OP))
+}
+
+async fn next_due(work: &mut Work) -> Result<Option<Timestamp>> {
+    work.inner().trip();
+    let due: Option<i64> = sqlx::query_scalar("SELECT min(eligible_at) FROM hodei.delayed")
+        .fetch_one(&mut *work.conn)
+        .await
+        .map_err(failed(OP))?;
+    Ok(due.map(Timestamp::from_micros))
+}
+
+/// The picks as the server takes them: lane, lowest rank, number.
+pub(crate) async fn picks_of(
+    names: &crate::names::Names,
+    conn: &mut PgConnection,
+    picks: &[Pick],
+) -> Result<(Vec<i32>, Vec<i16>, Vec<i64>)> {
+    let (mut lanes, mut ranks, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    for pick in picks {
+        if let Some(lane) = names.find_lane(conn, &pick.lane).await? {
+            lanes.push(lane.no);
+            ranks.push(63 - i16::from(pick.floor.level()));
+            numbers.push(i64::from(pick.n));
+        }
+    }
+    Ok((lanes, ranks, numbers))
+}
+
+async fn claim(work: &mut Work, exchange: &Exchange, holder: i32) -> Result<Vec<Claimed>> {
+    let inner = Arc::clone(work.inner());
+    let (lanes, ranks, numbers) = picks_of(&inner.names, &mut work.conn, &exchange.picks).await?;
+    work.inner().trip();
+    let rows = sqlx::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7)")
+        .bind(holder)
+        .bind(work.now.as_micros())
+        .bind(inner.node)
+        .bind(inner.config.change_log == hodei_core::store::ChangeLog::All)
+        .bind(lanes)
+        .bind(ranks)
+        .bind(numbers)
+        .fetch_all(&mut *work.conn)
+        .await
+        .map_err(failed(OP))?;
+    let (jobs, segments) = claimed(&inner.names, &rows, &exchange.owner)?;
+    work.segments.extend(segments);
+    work.rows += rows.len() as u64;
+    inputs_of(&mut work.conn, jobs).await
+}

@@ -1,0 +1,82 @@
+//! Schedules.
+
+use async_trait::async_trait;
+use hodei_core::job::NewJob;
+use hodei_core::store::{Fired, Term};
+use hodei_core::{Name, Result, Tenant, Timestamp};
+use sqlx::postgres::PgConnection;
+
+use super::terms::leads;
+use crate::codec::spec_of;
+use crate::error::failed;
+use crate::inner::Inner;
+use crate::work::{Verb, Work};
+
+const OP: &str = "store.fire";
+
+/// Submits the job of a schedule for a fire time.
+#[derive(Debug)]
+pub(crate) struct Fire {
+    pub(crate) term: Term,
+    pub(crate) tenant: Tenant,
+    pub(crate) schedule: Name,
+    pub(crate) at: Timestamp,
+}
+
+#[async_trait]
+impl Verb for Fire {
+    type Reply = Fired;
+
+    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+        inner.trip();
+        let spec: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT s.spec FROM hodei.schedule s JOIN hodei.tenant t ON t.no = s.tenant
+             WHERE t.name = $1 AND s.name = $2",
+        )
+        .bind(self.tenant.as_str())
+        .bind(self.schedule.as_str())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(failed(OP))?;
+        if let Some(spec) = spec {
+            inner.names.make_lane(conn, &self.tenant, &spec_of(&spec)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, work: &mut Work) -> Result<Fired> {
+        if !leads(work, &self.term).await? {
+            return Ok(Fired::TermLost);
+        }
+        work.inner().trip();
+        let row: Option<(Option<i64>, Vec<u8>)> = sqlx::query_as(
+            "SELECT s.last_fired, s.spec FROM hodei.schedule s JOIN hodei.tenant t ON t.no = s.tenant
+             WHERE t.name = $1 AND s.name = $2 FOR UPDATE OF s",
+        )
+        .bind(self.tenant.as_str())
+        .bind(self.schedule.as_str())
+        .fetch_optional(&mut *work.conn)
+        .await
+        .map_err(failed(OP))?;
+        let Some((last, spec)) = row else { return Ok(Fired::NotFound) };
+        if last.is_some_and(|last| last >= self.at.as_micros()) {
+            return Ok(Fired::Already);
+        }
+        work.inner().trip();
+        sqlx::query(
+            "UPDATE hodei.schedule s SET last_fired = $3 FROM hodei.tenant t
+             WHERE t.no = s.tenant AND t.name = $1 AND s.name = $2",
+        )
+        .bind(self.tenant.as_str())
+        .bind(self.schedule.as_str())
+        .bind(self.at.as_micros())
+        .execute(&mut *work.conn)
+        .await
+        .map_err(failed(OP))?;
+        let spec = spec_of(&spec)?;
+        let new = NewJob::of(self.tenant.clone(), spec);
+        let id = new.id;
+        work.submit_inside(&[new]).await?;
+        Ok(Fired::New(id))
+    }
+}

@@ -1,0 +1,18 @@
+//! The verbs that write.
+
+mod cancel;
+mod claim;
+mod exchange;
+mod fire;
+mod prune;
+mod reap;
+mod submit;
+mod terms;
+
+pub(crate) use cancel::{Cancel, Redrive};
+pub(crate) use claim::{claimed, inputs_of};
+pub(crate) use exchange::ExchangeVerb;
+pub(crate) use fire::Fire;
+pub(crate) use prune::Prune;
+pub(crate) use reap::Reap;
+pub(crate) use submit::Submit;

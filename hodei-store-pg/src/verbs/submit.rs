@@ -1,0 +1,38 @@
+//! Submissions of any kind.
+
+use async_trait::async_trait;
+use hodei_core::Result;
+use hodei_core::job::NewJob;
+use hodei_core::store::{SubmitOptions, Submitted};
+use sqlx::postgres::PgConnection;
+
+use crate::inner::Inner;
+use crate::work::{Verb, Work};
+
+/// Makes the lanes of jobs; not of those that are refused anyway.
+pub(crate) async fn make_lanes(inner: &Inner, conn: &mut PgConnection, jobs: &[NewJob]) -> Result<()> {
+    for job in jobs.iter().filter(|job| job.check().is_ok()) {
+        inner.names.make_lane(conn, &job.tenant, &job.spec).await?;
+    }
+    Ok(())
+}
+
+/// Stores jobs.
+#[derive(Debug)]
+pub(crate) struct Submit {
+    pub(crate) jobs: Vec<NewJob>,
+    pub(crate) options: SubmitOptions,
+}
+
+#[async_trait]
+impl Verb for Submit {
+    type Reply = Vec<Submitted>;
+
+    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+        make_lanes(inner, conn, &self.jobs).await
+    }
+
+    async fn run(&mut self, work: &mut Work) -> Result<Vec<Submitted>> {
+        work.submit(&self.jobs, self.options).await
+    }
+}

@@ -1,0 +1,27 @@
+//! Whether a term lasts, decided inside the transaction that it fences.
+
+use hodei_core::store::Term;
+use hodei_core::{Result, Timestamp};
+
+use crate::error::failed;
+use crate::names::column;
+use crate::work::Work;
+
+/// Says whether a term lasts, and keeps it from ending before this transaction does: whoever would take the duty waits.
+pub(crate) async fn leads(work: &mut Work, term: &Term) -> Result<bool> {
+    work.inner().trip();
+    let row = sqlx::query(
+        "SELECT hodei.now(), (SELECT expires_at FROM hodei.term
+             WHERE duty = $1 AND number = $2 AND owner = $3 AND incarnation = $4 FOR SHARE)",
+    )
+    .bind(term.duty.as_str())
+    .bind(term.number.cast_signed())
+    .bind(term.holder.owner.name().as_str())
+    .bind(term.holder.incarnation.cast_signed())
+    .fetch_one(&mut *work.conn)
+    .await
+    .map_err(failed("store.term"))?;
+    let now: i64 = column(&row, 0)?;
+    work.now = work.now.max(Timestamp::from_micros(now));
+    Ok(column::<Option<i64>>(&row, 1)?.is_some_and(|expires_at| expires_at > now))
+}

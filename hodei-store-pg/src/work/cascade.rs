@@ -1,0 +1,52 @@
+//! Telling children of their parents' ends.
+
+use std::collections::VecDeque;
+
+use hodei_core::job::{State, rules};
+use hodei_core::{JobId, Result};
+
+use super::work::Work;
+
+impl Work {
+    /// Tells the children of a job that has ended, and theirs; a list instead of recursion, however deep it goes.
+    pub(crate) async fn cascade(&mut self, ended: JobId) -> Result<()> {
+        let mut ended = VecDeque::from([ended]);
+        while let Some(parent) = ended.pop_front() {
+            let Some(state) = self.settled_state(parent) else { continue };
+            self.load_children(&[parent]).await?;
+            let mut children: Vec<JobId> =
+                self.children.get(&parent).into_iter().flatten().map(|(child, _)| *child).collect();
+            children.sort_unstable();
+            for child in children {
+                if self.tell(parent, child, state) {
+                    ended.push_back(child);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn settled_state(&self, id: JobId) -> Option<State> {
+        self.job(id).map(|job| job.state).filter(|state| state.is_terminal())
+    }
+
+    /// Tells a child of a parent's end, unless it was told before; says whether the child has ended by it.
+    pub(super) fn tell(&mut self, parent: JobId, child: JobId, state: State) -> bool {
+        let edge = self.children.get_mut(&parent).and_then(|all| all.iter_mut().find(|(id, _)| *id == child));
+        match edge {
+            Some((_, told)) if !*told => *told = true,
+            _ => return false,
+        }
+        match self.new_edges.iter_mut().find(|edge| (edge.0, edge.1) == (parent, child)) {
+            Some(new) => new.2 = true,
+            None => self.told.push((parent, child)),
+        }
+        let now = self.now;
+        let ended = self.update(child, |job| {
+            let change = rules::requirement(job, parent)
+                .and_then(|requires| rules::parent_settled(job, requires, state, now));
+            (change.is_some() && job.state.is_terminal(), change)
+        });
+        ended == Some(true)
+    }
+}

@@ -1,0 +1,380 @@
+//! Writing what a transaction changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hodei_core::job::{Job, State};
+use hodei_core::store::Change;
+use hodei_core::{JobId, Result};
+use uuid::Uuid;
+
+use super::work::{Entry, Work};
+use crate::codec::{body_bytes, push_change};
+use crate::error::failed;
+use crate::names::column;
+use crate::record::{settled_bytes, uuid_of};
+use crate::tell::Segment;
+
+const OP: &str = "store.write";
+
+/// Where jobs are taken from, by table.
+#[derive(Default)]
+struct Taken {
+    leased: Vec<Uuid>,
+    blocked: Vec<Uuid>,
+    delayed: Vec<Uuid>,
+    fresh: Vec<Uuid>,
+    moved: Vec<Uuid>,
+    done: Vec<Uuid>,
+}
+
+/// The columns of the places to which jobs are put.
+#[derive(Default)]
+struct Put {
+    id: Vec<Uuid>,
+    state: Vec<i16>,
+    delay: Vec<bool>,
+    tenant: Vec<i32>,
+    lane: Vec<i32>,
+    rank: Vec<i16>,
+    holder: Vec<Option<i32>>,
+    version: Vec<Option<i32>>,
+    epoch: Vec<Option<i64>>,
+    attempt: Vec<Option<i32>>,
+    waits_for: Vec<i32>,
+    lost: Vec<Option<i16>>,
+    generation: Vec<Option<i16>>,
+    cause: Vec<Option<i16>>,
+    cancel: Vec<bool>,
+    eligible_at: Vec<i64>,
+    deadline: Vec<Option<i64>>,
+    moved_at: Vec<Option<i64>>,
+    started_at: Vec<Option<i64>>,
+    pipeline: Vec<Option<Uuid>>,
+    settled: Vec<Option<Vec<u8>>>,
+}
+
+impl Put {
+    fn push(&mut self, entry: &Entry, delayed: bool) {
+        let job = &entry.job;
+        // Of a job to which nothing has happened its birth says everything.
+        let newborn = job.state == State::Pending && job.version == 1;
+        let open = job.state == State::Pending;
+        self.id.push(uuid_of(job.id));
+        self.state.push(job.state as i16);
+        self.delay.push(delayed);
+        self.tenant.push(entry.lane.tenant_no);
+        self.lane.push(entry.lane.no);
+        self.rank.push(rank_of(job));
+        self.holder.push(entry.holder);
+        self.version.push((!newborn).then_some(job.version.cast_signed()));
+        let epoch = job.epoch.number().cast_signed();
+        self.epoch.push((!open || epoch != 0).then_some(epoch));
+        self.attempt.push((!open || job.attempt != 0).then_some(job.attempt.cast_signed()));
+        self.waits_for.push(job.waits_for.cast_signed());
+        self.lost.push((job.lost_count != 0).then_some(job.lost_count.cast_signed()));
+        self.generation.push((job.generation != 0).then_some(job.generation.cast_signed()));
+        self.cause.push((!newborn).then_some(job.cause as i16));
+        self.cancel.push(job.cancel_requested);
+        self.eligible_at.push(job.eligible_at.as_micros());
+        self.deadline.push(job.deadline.map(|at| at.as_micros()));
+        self.moved_at.push((!newborn).then_some(job.moved_at.as_micros()));
+        self.started_at.push(job.started_at.map(|at| at.as_micros()));
+        self.pipeline.push(job.pipeline.map(|id| Uuid::from_bytes(*id.as_bytes())));
+        self.settled.push(settled_bytes(job));
+    }
+}
+
+/// 63 less the level.
+pub(crate) fn rank_of(job: &Job) -> i16 {
+    63 - i16::from(job.spec.priority().level())
+}
+
+impl Work {
+    /// Writes everything that changed, so that the statements that follow see it.
+    pub(crate) async fn flush(&mut self) -> Result<()> {
+        self.find_holders().await?;
+        self.insert_jobs().await?;
+        self.move_jobs().await?;
+        self.write_edges().await?;
+        self.write_notes().await?;
+        let now = self.now;
+        for entry in self.entries.values_mut().filter(|entry| entry.changed) {
+            entry.changed = false;
+            let delayed = entry.job.state == State::Pending && entry.job.eligible_at > now;
+            let fresh = entry.job.version == 1;
+            entry.before = Some(super::work::Place { state: entry.job.state, delayed, fresh });
+        }
+        Ok(())
+    }
+
+    fn changed(&self) -> Vec<&Entry> {
+        let mut changed: Vec<&Entry> = self.entries.values().filter(|entry| entry.changed).collect();
+        changed.sort_unstable_by_key(|entry| entry.job.id);
+        changed
+    }
+
+    /// Finds the rows of the owners to whom leases were handed on.
+    async fn find_holders(&mut self) -> Result<()> {
+        let handed: Vec<JobId> = self
+            .entries
+            .values()
+            .filter(|entry| entry.job.lease.is_some() && entry.holder.is_none())
+            .map(|entry| entry.job.id)
+            .collect();
+        for id in handed {
+            let Some(lease) = self.entries.get(&id).and_then(|entry| entry.job.lease.clone()) else {
+                continue;
+            };
+            self.inner.trip();
+            let no: i32 = sqlx::query_scalar("SELECT hodei.owner_no($1, $2)")
+                .bind(lease.owner.name().as_str())
+                .bind(lease.incarnation.cast_signed())
+                .fetch_one(&mut *self.conn)
+                .await
+                .map_err(failed(OP))?;
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.holder = Some(no);
+            }
+        }
+        Ok(())
+    }
+
+    async fn insert_jobs(&mut self) -> Result<()> {
+        let new: Vec<&Entry> = self.changed().into_iter().filter(|entry| entry.before.is_none()).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
+        let all = |of: &dyn Fn(&Entry) -> i64| new.iter().map(|entry| of(entry)).collect::<Vec<i64>>();
+        let query = sqlx::query(
+            "INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline,
+                 name, body)
+             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::int8[], $5::int4[], $6::int4[],
+                 $7::int2[], $8::int8[], $9::uuid[], $10::text[], $11::bytea[])",
+        )
+        .bind(new.iter().map(|entry| uuid_of(entry.job.id)).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| uuid(entry.job.fingerprint.as_bytes())).collect::<Vec<_>>())
+        .bind(all(&|entry| entry.job.created_at.as_micros()))
+        .bind(all(&|entry| entry.job.eligible_at.as_micros()))
+        .bind(new.iter().map(|entry| entry.lane.tenant_no).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| entry.lane.no).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| rank_of(&entry.job)).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| entry.job.deadline.map(|at| at.as_micros())).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| entry.job.pipeline.map(|id| uuid(id.as_bytes()))).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| entry.job.spec.name().as_str().to_owned()).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| body_bytes(entry.job.unique.as_deref(), &entry.job.parents, &entry.job.spec)).collect::<Vec<_>>());
+        let mut keys: Vec<(i32, String, Uuid)> = new
+            .iter()
+            .filter_map(|entry| {
+                let key = entry.job.unique.as_deref()?;
+                Some((entry.lane.tenant_no, key.to_owned(), uuid_of(entry.job.id)))
+            })
+            .collect();
+        let rows = new.len() as u64;
+        self.inner.trip();
+        query.execute(&mut *self.conn).await.map_err(failed(OP))?;
+        self.rows += rows;
+        if !keys.is_empty() {
+            // In one order, so that two batches with the same keys wait for each other and not in a circle.
+            keys.sort_unstable();
+            self.inner.trip();
+            sqlx::query(
+                "INSERT INTO hodei.unique_key (tenant, key, id)
+                 SELECT * FROM unnest($1::int4[], $2::text[], $3::uuid[])",
+            )
+            .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
+            .bind(keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>())
+            .bind(keys.iter().map(|key| key.2).collect::<Vec<_>>())
+            .execute(&mut *self.conn)
+            .await
+            .map_err(failed(OP))?;
+        }
+        Ok(())
+    }
+
+    async fn move_jobs(&mut self) -> Result<()> {
+        let now = self.now;
+        let (mut taken, mut put) = (Taken::default(), Put::default());
+        for entry in self.changed() {
+            let id = uuid_of(entry.job.id);
+            if let Some(before) = entry.before {
+                match before.state {
+                    State::Blocked => taken.blocked.push(id),
+                    State::Pending if before.delayed => taken.delayed.push(id),
+                    State::Pending if before.fresh => taken.fresh.push(id),
+                    State::Pending => taken.moved.push(id),
+                    State::Scheduled | State::Running => taken.leased.push(id),
+                    State::Succeeded | State::Failed | State::Cancelled => taken.done.push(id),
+                }
+            }
+            put.push(entry, entry.job.state == State::Pending && entry.job.eligible_at > now);
+        }
+        if put.id.is_empty() {
+            return Ok(());
+        }
+        self.rows += put.id.len() as u64;
+        self.inner.trip();
+        sqlx::query(
+            "SELECT hodei.move($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                 $20, $21, $22, $23, $24, $25, $26, $27)",
+        )
+        .bind(taken.leased)
+        .bind(taken.blocked)
+        .bind(taken.delayed)
+        .bind(taken.fresh)
+        .bind(taken.moved)
+        .bind(taken.done)
+        .bind(put.id)
+        .bind(put.state)
+        .bind(put.delay)
+        .bind(put.tenant)
+        .bind(put.lane)
+        .bind(put.rank)
+        .bind(put.holder)
+        .bind(put.version)
+        .bind(put.epoch)
+        .bind(put.attempt)
+        .bind(put.waits_for)
+        .bind(put.lost)
+        .bind(put.generation)
+        .bind(put.cause)
+        .bind(put.cancel)
+        .bind(put.eligible_at)
+        .bind(put.deadline)
+        .bind(put.moved_at)
+        .bind(put.started_at)
+        .bind(put.pipeline)
+        .bind(put.settled)
+        .execute(&mut *self.conn)
+        .await
+        .map_err(failed(OP))?;
+        Ok(())
+    }
+
+    async fn write_edges(&mut self) -> Result<()> {
+        let new = std::mem::take(&mut self.new_edges);
+        if !new.is_empty() {
+            self.inner.trip();
+            sqlx::query(
+                "INSERT INTO hodei.edge (parent, child, told)
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[])",
+            )
+            .bind(new.iter().map(|edge| uuid_of(edge.0)).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| uuid_of(edge.1)).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| edge.2).collect::<Vec<_>>())
+            .execute(&mut *self.conn)
+            .await
+            .map_err(failed(OP))?;
+        }
+        let told = std::mem::take(&mut self.told);
+        if !told.is_empty() {
+            self.inner.trip();
+            sqlx::query(
+                "UPDATE hodei.edge e SET told = true FROM unnest($1::uuid[], $2::uuid[]) u (parent, child)
+                 WHERE e.parent = u.parent AND e.child = u.child",
+            )
+            .bind(told.iter().map(|edge| uuid_of(edge.0)).collect::<Vec<_>>())
+            .bind(told.iter().map(|edge| uuid_of(edge.1)).collect::<Vec<_>>())
+            .execute(&mut *self.conn)
+            .await
+            .map_err(failed(OP))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the changes, what they add to the counts, and what they take of limits.
+    async fn write_notes(&mut self) -> Result<()> {
+        let runs = runs(std::mem::take(&mut self.changes));
+        let (mut tenants, mut sizes, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+        for (tenant, changes) in &runs {
+            let (mut n, mut body) = (0_i32, Vec::new());
+            for change in changes.iter().filter(|change| self.inner.config.change_log.records(change)) {
+                push_change(&mut body, change);
+                n += 1;
+            }
+            tenants.push(*tenant);
+            sizes.push(n);
+            bodies.push(body);
+        }
+        let (mut counts, used) = self.counted();
+        // The changes are counted with the jobs of their tenant.
+        for (tenant, _) in &runs {
+            counts.entry(*tenant).or_default();
+        }
+        if runs.is_empty() && counts.is_empty() && used.is_empty() {
+            return Ok(());
+        }
+        let of = |state: State| -> Vec<i32> { counts.values().map(|moved| moved[state as usize]).collect() };
+        self.inner.trip();
+        let rows = sqlx::query(
+            "SELECT pos, no FROM hodei.note($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+        )
+        .bind(self.inner.node)
+        .bind(self.now.as_micros())
+        .bind(tenants)
+        .bind(sizes)
+        .bind(bodies)
+        .bind(counts.keys().copied().collect::<Vec<i32>>())
+        .bind(of(State::Blocked))
+        .bind(of(State::Pending))
+        .bind(of(State::Scheduled))
+        .bind(of(State::Running))
+        .bind(of(State::Succeeded))
+        .bind(of(State::Failed))
+        .bind(of(State::Cancelled))
+        .bind(used.keys().copied().collect::<Vec<i32>>())
+        .bind(used.values().copied().collect::<Vec<i64>>())
+        .fetch_all(&mut *self.conn)
+        .await
+        .map_err(failed(OP))?;
+        for ((_, changes), row) in runs.into_iter().zip(&rows) {
+            self.segments.push(Segment { at: (column(row, 0)?, column(row, 1)?), changes });
+        }
+        Ok(())
+    }
+
+    /// How many jobs of each tenant came into and left each state, and what came free of limits.
+    fn counted(&self) -> (BTreeMap<i32, [i32; 7]>, BTreeMap<i32, i64>) {
+        let mut counts: BTreeMap<i32, [i32; 7]> = BTreeMap::new();
+        let mut used: BTreeMap<i32, i64> = BTreeMap::new();
+        for entry in self.changed() {
+            let (before, after) = (entry.before.map(|place| place.state), entry.job.state);
+            if before != Some(after) {
+                let moved = counts.entry(entry.lane.tenant_no).or_default();
+                moved[after as usize] += 1;
+                if let Some(before) = before {
+                    moved[before as usize] -= 1;
+                }
+            }
+            if before.is_some_and(State::is_leased) && !after.is_leased() {
+                entry.lane.limits.iter().for_each(|no| *used.entry(*no).or_default() -= 1);
+            }
+        }
+        (counts, used)
+    }
+}
+
+/// Changes of one tenant that follow one another share a row.
+fn runs(changes: Vec<(i32, Change)>) -> Vec<(i32, Vec<Change>)> {
+    let mut runs: Vec<(i32, Vec<Change>)> = Vec::new();
+    for (tenant, change) in changes {
+        match runs.last_mut() {
+            Some((last, run)) if *last == tenant => run.push(change),
+            _ => runs.push((tenant, vec![change])),
+        }
+    }
+    runs
+}
+
+impl Work {
+    /// Returns the changes that were written so far, in the order of the log.
+    pub(crate) fn written(&self) -> Vec<Change> {
+        self.segments.iter().flat_map(|segment| segment.changes.iter().cloned()).collect()
+    }
+
+    /// Returns what the store is made of.
+    pub(crate) fn inner(&self) -> &Arc<crate::inner::Inner> {
+        &self.inner
+    }
+}

@@ -1,0 +1,88 @@
+//! Reading what a transaction needs, and locking it.
+
+use hodei_core::{JobId, Result, Timestamp};
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::work::{Entry, Place, Work};
+use crate::error::failed;
+use crate::names::column;
+use crate::record::{id_of, record_columns, records, uuids};
+
+const OP: &str = "store.load";
+
+impl Work {
+    /// Reads the store's time. The moves of this transaction are made then.
+    pub(crate) async fn look_at_the_clock(&mut self) -> Result<()> {
+        self.inner.trip();
+        let now: i64 =
+            sqlx::query_scalar("SELECT hodei.now()").fetch_one(&mut *self.conn).await.map_err(failed(OP))?;
+        self.now = self.now.max(Timestamp::from_micros(now));
+        Ok(())
+    }
+
+    /// Loads jobs and locks them where they are, unless that was done before.
+    pub(crate) async fn load(&mut self, ids: &[JobId]) -> Result<()> {
+        let mut wanted: Vec<JobId> = ids
+            .iter()
+            .copied()
+            .filter(|id| !self.entries.contains_key(id) && !self.missing.contains(id))
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.inner.trip();
+        let sql = concat!(
+            "SELECT ",
+            record_columns!(),
+            ", hodei.now() FROM hodei.take($1) p JOIN hodei.job j ON j.id = p.id"
+        );
+        let rows =
+            sqlx::query(sql).bind(uuids(&wanted)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
+        self.inner.read(rows.len());
+        for row in &rows {
+            self.now = self.now.max(Timestamp::from_micros(column(row, 24)?));
+        }
+        let inner = std::sync::Arc::clone(&self.inner);
+        for record in records(&inner.names, &mut self.conn, &rows).await? {
+            let job = record.job;
+            let place = Place { state: job.state, delayed: record.delayed, fresh: job.version == 1 };
+            let entry =
+                Entry { before: Some(place), lane: record.lane, holder: record.holder, changed: false, job };
+            self.entries.insert(entry.job.id, entry);
+        }
+        self.missing.extend(wanted.into_iter().filter(|id| !self.entries.contains_key(id)));
+        Ok(())
+    }
+
+    /// Reads who waits for jobs, and loads and locks those who were not told of them.
+    pub(crate) async fn load_children(&mut self, parents: &[JobId]) -> Result<()> {
+        let wanted: Vec<JobId> = parents.iter().copied().filter(|id| !self.asked.contains(id)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.inner.trip();
+        let rows =
+            sqlx::query("SELECT parent, child, told FROM hodei.edge WHERE parent = ANY ($1) ORDER BY 1, 2")
+                .bind(uuids(&wanted))
+                .fetch_all(&mut *self.conn)
+                .await
+                .map_err(failed(OP))?;
+        self.asked.extend(wanted);
+        let mut untold = Vec::new();
+        for row in &rows {
+            let (parent, child) = (id_of(column::<Uuid>(row, 0)?), id_of(column::<Uuid>(row, 1)?));
+            let told = row.try_get(2).map_err(failed(OP))?;
+            let children = self.children.entry(parent).or_default();
+            if !children.iter().any(|(known, _)| *known == child) {
+                children.push((child, told));
+            }
+            if !told {
+                untold.push(child);
+            }
+        }
+        self.load(&untold).await
+    }
+}

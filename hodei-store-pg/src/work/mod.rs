@@ -1,0 +1,9 @@
+//! A transaction that moves jobs by the rules of core: what it reads it locks, and what it changed is written at its end.
+
+mod admit;
+mod cascade;
+mod flush;
+mod load;
+mod work;
+
+pub(crate) use work::{Verb, Work};

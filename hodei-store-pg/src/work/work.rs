@@ -1,0 +1,132 @@
+//! What a transaction knows and has changed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hodei_core::job::{Job, State};
+use hodei_core::store::Change;
+use hodei_core::{JobId, Result, Timestamp};
+use sqlx::postgres::PgConnection;
+
+use crate::inner::Inner;
+use crate::names::LaneRow;
+use crate::pool::Conn;
+use crate::tell::Segment;
+
+/// What is done in a transaction. It may be done again from its beginning, in another transaction.
+#[async_trait]
+pub(crate) trait Verb: Send {
+    type Reply: Send;
+
+    /// Does what must be outside of the transaction, before each of its tries: lanes are made here, whose numbers are
+    /// remembered whatever becomes of the transaction.
+    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+        let (_, _) = (inner, conn);
+        Ok(())
+    }
+
+    /// Does it.
+    async fn run(&mut self, work: &mut Work) -> Result<Self::Reply>;
+}
+
+/// A transaction under way.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(super) inner: Arc<Inner>,
+    pub(crate) conn: Conn,
+    pub(crate) now: Timestamp,
+    pub(super) entries: HashMap<JobId, Entry>,
+    /// Ids of which there is no job.
+    pub(super) missing: HashSet<JobId>,
+    /// The children of parents that were asked for: each, and whether it was told.
+    pub(super) children: HashMap<JobId, Vec<(JobId, bool)>>,
+    /// The parents whose stored children were read.
+    pub(super) asked: HashSet<JobId>,
+    pub(super) told: Vec<(JobId, JobId)>,
+    pub(super) new_edges: Vec<(JobId, JobId, bool)>,
+    pub(super) changes: Vec<(i32, Change)>,
+    /// What was committed in it, in the order of the log.
+    pub(crate) segments: Vec<Segment>,
+    /// Whether it made work ready, or somebody must look at something.
+    pub(crate) readied: bool,
+    pub(crate) rows: u64,
+}
+
+/// A job that the transaction holds.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) job: Job,
+    pub(super) lane: Arc<LaneRow>,
+    /// Where it was before; nothing for a new one.
+    pub(super) before: Option<Place>,
+    /// Who holds it.
+    pub(super) holder: Option<i32>,
+    pub(super) changed: bool,
+}
+
+/// Where a job was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) state: State,
+    pub(super) delayed: bool,
+    /// Whether nothing had happened to it since it was submitted.
+    pub(super) fresh: bool,
+}
+
+impl Work {
+    /// Begins a transaction.
+    pub(crate) fn new(inner: Arc<Inner>, conn: Conn) -> Self {
+        Self {
+            inner,
+            conn,
+            now: Timestamp::from_micros(0),
+            entries: HashMap::new(),
+            missing: HashSet::new(),
+            children: HashMap::new(),
+            asked: HashSet::new(),
+            told: Vec::new(),
+            new_edges: Vec::new(),
+            changes: Vec::new(),
+            segments: Vec::new(),
+            readied: false,
+            rows: 0,
+        }
+    }
+
+    /// Returns a job that was loaded.
+    pub(crate) fn job(&self, id: JobId) -> Option<&Job> {
+        self.entries.get(&id).map(|entry| &entry.job)
+    }
+
+    /// Returns who holds a job that was loaded.
+    pub(crate) fn holder(&self, id: JobId) -> Option<i32> {
+        self.entries.get(&id).and_then(|entry| entry.holder)
+    }
+
+    /// Lets a rule move a job that was loaded, and keeps the change that the rule returns.
+    pub(crate) fn update<R>(
+        &mut self,
+        id: JobId,
+        rule: impl FnOnce(&mut Job) -> (R, Option<Change>),
+    ) -> Option<R> {
+        let entry = self.entries.get_mut(&id)?;
+        let (asked, lease) = (entry.job.cancel_requested, entry.job.lease.clone());
+        let waits_for = entry.job.waits_for;
+        let (reply, change) = rule(&mut entry.job);
+        let job = &entry.job;
+        entry.changed |= change.is_some() || job.cancel_requested != asked || job.waits_for != waits_for;
+        if job.lease.is_none() {
+            // What comes free lets somebody else through.
+            self.readied |= entry.holder.is_some() && !entry.lane.limits.is_empty();
+            entry.holder = None;
+        } else if job.lease != lease {
+            entry.holder = None;
+        }
+        self.readied |= job.state == State::Pending && change.is_some();
+        if let Some(change) = change {
+            self.changes.push((entry.lane.tenant_no, change));
+        }
+        Some(reply)
+    }
+}

@@ -1,0 +1,89 @@
+//! The PostgreSQL store, held to the conformance suite on a private server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hodei_core::store::Store;
+use hodei_core::testkit::conformance::{Fixture, START, Setup};
+use hodei_core::{Clock, ManualClock, Timestamp, store_conformance};
+use hodei_store_pg::PgStore;
+use hodei_test_servers::{Database, Postgres};
+
+/// Stores in databases of one server, on one clock, which is that of the database.
+struct Databases {
+    server: &'static Postgres,
+    clock: ManualClock,
+    setup: Setup,
+    database: Option<Database>,
+    store: Option<PgStore>,
+}
+
+impl Databases {
+    fn new() -> Self {
+        let server = Postgres::shared().expect("PostgreSQL");
+        Self { server, clock: ManualClock::at(START), setup: Setup::default(), database: None, store: None }
+    }
+
+    async fn start(&mut self) -> Arc<dyn Store> {
+        let database = self.database.as_ref().expect("it was opened");
+        let mut store = PgStore::builder(database.url()).connections(4).changes(self.setup.change_log);
+        if let Some(jobs) = self.setup.max_jobs {
+            store = store.max_jobs(jobs.into());
+        }
+        if let Some(jobs) = self.setup.tenant_max_open {
+            store = store.tenant_max_open(jobs.into());
+        }
+        let store = store.connect().await.expect("the store opens");
+        self.store = Some(store.clone());
+        Arc::new(store)
+    }
+
+    fn forget(&mut self) {
+        self.store = None;
+        if let Some(database) = self.database.take() {
+            let sql = format!("DROP DATABASE {} WITH (FORCE)", database.name());
+            self.server.sql("postgres", &sql).expect("the database goes");
+        }
+    }
+}
+
+impl Drop for Databases {
+    fn drop(&mut self) {
+        // A test that fails is told by its own words.
+        if !std::thread::panicking() {
+            self.forget();
+        }
+    }
+}
+
+#[async_trait]
+impl Fixture for Databases {
+    async fn open(&mut self, setup: Setup) -> Option<Arc<dyn Store>> {
+        self.forget();
+        self.database = Some(self.server.database().expect("a database"));
+        self.setup = setup;
+        let store = self.start().await;
+        let handle = self.store.as_ref().expect("it was started");
+        handle.stop_clock(self.clock.now()).await.expect("the clock stops");
+        Some(store)
+    }
+
+    async fn reopen(&mut self, store: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
+        drop(store);
+        self.store = None;
+        Some(self.start().await)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn advance(&mut self, by: Duration) {
+        self.clock.advance(by);
+        let store = self.store.as_ref().expect("it was opened");
+        store.advance_clock(by).await.expect("the clock moves");
+    }
+}
+
+store_conformance!(Databases::new());
