@@ -84,6 +84,29 @@ async fn many_tasks_on_many_nodes_write_one_trail() {
     }
 }
 
+/// How many records a long trail has; `HODEI_AUDIT_RECORDS` sets another number.
+const LONG: usize = 3_000;
+
+#[tokio::test]
+async fn a_long_trail_is_written_and_verified() {
+    let length = std::env::var("HODEI_AUDIT_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(LONG);
+    let trail = Trail::new().await;
+    let (all, began) = (records(1_000), Instant::now());
+    for _ in 0..length / all.len() {
+        trail.audit.append(all.clone()).await.unwrap();
+    }
+    let (written, began) = (began.elapsed(), Instant::now());
+    let report = trail.verify(&[]).await;
+    let verified = began.elapsed();
+    let rate = |time: std::time::Duration| report.rows as f64 / time.as_secs_f64();
+    println!(
+        "{report}: written in batches of 1,000 in {written:?} ({:.0}/s), verified in {verified:?} ({:.0}/s)",
+        rate(written),
+        rate(verified)
+    );
+    assert!(report.is_sound() && report.checkpoints == report.rows / 1_000);
+}
+
 #[tokio::test]
 async fn a_reply_that_was_lost_leaves_a_sound_trail() {
     let trail = Trail::new().await;

@@ -1,0 +1,31 @@
+//! The same behind a proxy that gives a connection to another client after each transaction.
+
+use hodei_store_pg::PgStore;
+use hodei_test_servers::{PgBouncer, Pooling, Postgres, Server};
+
+use super::fleet::Fleet;
+use super::variable::variable;
+
+/// How often the proxy is killed; `HODEI_PG_BOUNCES` sets another number.
+const BOUNCES: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_behind_a_transaction_pool_lose_nothing_when_it_dies() {
+    let bounces = variable("HODEI_PG_BOUNCES", BOUNCES);
+    let postgres = Postgres::shared().unwrap();
+    let database = postgres.database().unwrap();
+    // Fewer connections than the nodes have, so that each transaction may get another one.
+    let bouncer =
+        PgBouncer::start_with(postgres, Pooling::Transaction, &[("default_pool_size", "3")]).unwrap();
+    let url = bouncer.url(&database);
+    let fleet = Fleet::start((0..2).map(|_| PgStore::builder(url.clone()).connections(4))).await;
+    for _ in 0..bounces {
+        fleet.progress(50).await;
+        tokio::task::block_in_place(|| {
+            bouncer.kill9();
+            bouncer.restart().expect("it starts again");
+        });
+    }
+    fleet.progress(50).await;
+    println!("{bounces} deaths of the proxy: {}", fleet.finish().await);
+}
