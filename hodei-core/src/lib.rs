@@ -17,6 +17,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cache` | no | `store::CachedStore`, and the second tier behind it |
+//! | `lines` | no | `store::LineWriter` and `store::LineReader`: what a store keeps as lines of JSON |
 //! | `testkit` | no | the store conformance suite, the history recorder and checker, `typical_spec()` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

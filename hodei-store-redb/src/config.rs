@@ -1,12 +1,14 @@
 //! How a store is opened.
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hodei_core::store::ChangeLog;
+use hodei_core::store::{ChangeLog, LineCounts};
 use hodei_core::{Clock, Error, ErrorKind, Fault, Result, SystemClock};
 
 use crate::inner::compact;
+use crate::lines::import;
 use crate::store::RedbStore;
 use crate::txn::Room;
 
@@ -22,7 +24,10 @@ use crate::txn::Room;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verify {
-    /// At the opening of a file that was not closed.
+    /// Never by this store. redb 4.6 repairs a file that was not closed, which reads every page and checks it: only a file
+    /// that was closed is opened without.
+    Never,
+    /// At the opening of a file that was not closed, whatever its repair looks at.
     AfterCrash,
     /// At every opening: one of a file that was closed then takes as long as one after a crash.
     #[default]
@@ -138,9 +143,24 @@ impl RedbStoreBuilder {
     ///
     /// # Errors
     ///
-    /// As [`RedbStoreBuilder::open`].
+    /// `NotFound` where there is no file, and none is made; those of [`RedbStoreBuilder::open`].
     pub fn compact(self) -> Result<bool> {
         compact(&self)
+    }
+
+    /// Makes the file of lines that [`RedbStore::export`] wrote, and says how many rows there are. It gets its name when
+    /// every line was read and all is synced: there is a whole store under the path, or nothing. Opened later, it has no
+    /// recorded changes, and whoever held a job is dead.
+    ///
+    /// The lines are read and stored so many at a time, whatever their number; blocks meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict`: there is something under the path. `Invalid`: a line is refused, which the context `line` and the field of
+    /// the fault name; `SchemaTooNew`: the text is of a later version of the format. `Io` and `Full`, when the text cannot be
+    /// read or the file not written.
+    pub fn import(self, lines: impl BufRead) -> Result<LineCounts> {
+        import(&self, lines)
     }
 
     /// Opens the file, or makes it. Blocks while the file is verified, migrated from an older schema, or repaired because it

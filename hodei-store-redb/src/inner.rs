@@ -13,7 +13,7 @@ use crate::backup::bear;
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
-use crate::memory::{Delta, Index};
+use crate::memory::{Delta, Index, Slots};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::Recent;
@@ -33,9 +33,10 @@ pub(crate) struct Committed {
 
 impl Committed {
     /// Reads it.
-    fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
-        let view = View::new(db)?;
-        let index = Index::read(&mut Snapshot::first(Arc::clone(&view), stats), now)?;
+    pub(crate) fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
+        let view = View::new(db, Slots::default())?;
+        let index = Index::read(&mut Snapshot::first(view, stats), now)?;
+        let view = View::new(db, index.slots.clone())?;
         Ok(Self { index, view })
     }
 }
@@ -70,7 +71,7 @@ impl Inner {
     #[cfg(feature = "testkit")]
     pub(crate) fn open_on(config: RedbStoreBuilder, disk: impl redb::StorageBackend) -> Result<Self> {
         guarded(OP, || {
-            let db = builder(&config).create_with_backend(disk).map_err(failed(OP))?;
+            let db = builder(&config, true).create_with_backend(disk).map_err(failed(OP))?;
             Self::over(db, config)
         })
     }
@@ -87,7 +88,7 @@ impl Inner {
         let recent = Mutex::new(Recent::new(config.recent_jobs));
         let feeds = Feeds::new();
         expire(&db, &config, &committed, &recent)?;
-        let view = View::new(&db)?;
+        let view = View::new(&db, lock(&committed).index.slots.clone())?;
         lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
@@ -96,15 +97,25 @@ impl Inner {
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
     pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
-        let view = View::new(&self.db)?;
+        let before = lock(&self.committed).index.slots.clone();
+        let view = View::new(&self.db, before.after(&delta.slots))?;
+        let mut rows = Snapshot::first(Arc::clone(&view), &self.stats);
+        let shown = Index::read_shown(&before, &delta, &mut rows)?;
         {
             let mut committed = lock(&self.committed);
             committed.index.apply(&delta);
+            committed.index.join(shown);
             committed.view = Arc::clone(&view);
             // Under the lock: whoever has seen a commit in one of them sees it in the other.
             *lock(&self.view) = view;
         }
-        lock(&self.recent).apply(delta.steps);
+        let mut recent = lock(&self.recent);
+        if delta.slots.is_empty() {
+            recent.apply(delta.steps);
+        } else {
+            // What went away may come back another.
+            recent.clear();
+        }
         Ok(())
     }
 
@@ -132,6 +143,9 @@ impl Inner {
 pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
     const OP: &str = "store.compact";
     guarded(OP, || {
+        if !std::fs::exists(&config.path).map_err(io)? {
+            return Err(Error::new(ErrorKind::NotFound, OP).with("path", config.path.display()));
+        }
         let mut db = unlocked(|| take(config))?;
         // Nobody may be reading meanwhile.
         let schema = check_schema(&db.begin_read().map_err(failed(OP))?)?;
@@ -165,14 +179,19 @@ fn take(config: &RedbStoreBuilder) -> Result<Database> {
         // Whoever comes second uses what the first has made.
         bear(&config.path, OP, make)?;
     }
-    look_first(&config.path)?;
-    builder(config).create(&config.path).map_err(failed(OP))
+    let was_closed = look_first(&config.path)?;
+    builder(config, was_closed).create(&config.path).map_err(failed(OP))
 }
 
-fn builder(config: &RedbStoreBuilder) -> Builder {
+fn builder(config: &RedbStoreBuilder, was_closed: bool) -> Builder {
+    let verifies = match config.verify {
+        Verify::Never => false,
+        Verify::AfterCrash => !was_closed,
+        Verify::Always => true,
+    };
     let mut builder = Builder::new();
     builder.set_cache_size(config.cache_bytes);
-    builder.set_check_integrity_on_open(config.verify == Verify::Always);
+    builder.set_check_integrity_on_open(verifies);
     builder
 }
 
@@ -180,19 +199,19 @@ fn io(source: std::io::Error) -> Error {
     failed(OP)(redb::Error::Io(source))
 }
 
-/// Looks at a file that is there without being able to write to it.
-fn look_first(path: &Path) -> Result<()> {
-    let Ok(file) = std::fs::metadata(path) else { return Ok(()) };
+/// Looks at a file that is there without being able to write to it, and says whether it was closed.
+fn look_first(path: &Path) -> Result<bool> {
+    let Ok(file) = std::fs::metadata(path) else { return Ok(true) };
     if !file.is_file() {
         return Err(Error::new(ErrorKind::Io, OP).with("found", "something that is no file"));
     }
     if file.len() == 0 {
-        return Ok(());
+        return Ok(true);
     }
     match Builder::new().open_read_only(path) {
-        Ok(db) => check_schema(&db.begin_read().map_err(failed(OP))?).map(drop),
+        Ok(db) => check_schema(&db.begin_read().map_err(failed(OP))?).map(|_| true),
         // It was not closed: it is looked at once it is repaired.
-        Err(DatabaseError::RepairAborted) => Ok(()),
+        Err(DatabaseError::RepairAborted) => Ok(false),
         Err(error) => Err(failed(OP)(error)),
     }
 }
@@ -233,7 +252,7 @@ fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
 }
 
 /// Makes every table, and notes the version of the schema.
-fn make(db: &Database) -> Result<()> {
+pub(crate) fn make(db: &Database) -> Result<()> {
     let txn = db.begin_write().map_err(failed(OP))?;
     for tab in Tab::ALL {
         txn.open_table(tab.definition()).map_err(failed(OP))?;

@@ -3,7 +3,7 @@
 //! Numbers are big-endian, signed ones with the sign turned over; a text ends with a NUL, which none may hold.
 
 use hodei_core::job::State;
-use hodei_core::{JobId, PipelineId, Tenant, Timestamp};
+use hodei_core::{JobId, PipelineId, Slot, Tenant, Timestamp};
 
 fn text(key: &mut Vec<u8>, text: &str) {
     key.extend_from_slice(text.as_bytes());
@@ -100,6 +100,27 @@ pub(crate) fn sequence(number: u64) -> [u8; 8] {
 /// Reads the sequence number of a change.
 pub(crate) fn sequence_of(key: &[u8]) -> Option<u64> {
     key.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Reads the tenant that a key begins with.
+pub(crate) fn tenant_of(key: &[u8]) -> Option<Tenant> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    Tenant::new(std::str::from_utf8(&key[..end]).ok()?).ok()
+}
+
+/// (slot)
+pub(crate) fn slot(slot: Slot) -> [u8; 2] {
+    slot.number().to_be_bytes()
+}
+
+/// Reads a slot.
+pub(crate) fn slot_of(key: &[u8]) -> Option<Slot> {
+    Slot::new(u16::from_be_bytes(key.try_into().ok()?))
+}
+
+/// (slot, tenant)
+pub(crate) fn apart(of: Slot, tenant: &Tenant) -> Vec<u8> {
+    [&slot(of)[..], &tenant_prefix(tenant)].concat()
 }
 
 /// Returns the first key behind everything that begins with a prefix; nothing when there is none.

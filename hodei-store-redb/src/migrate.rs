@@ -1,12 +1,13 @@
 //! From an older schema to ours, so many jobs per transaction.
 //!
 //! Schema 1 had a row of each job in ten indexes. Schema 2 keeps those of open jobs in memory, and writes of a job what it
-//! was born with and what moves. The first transaction raises the number of the schema, so that a program that knows only
+//! was born with and what moves. Schema 3 has tables for slots that move and for notes beside those of schema 2. The first
+//! transaction raises the number of the schema, so that a program that knows only
 //! schema 1 refuses the file from then on; each notes the last job that it has rewritten, so that a migration that is
 //! interrupted goes on; the last one removes the tables that nobody needs any more.
 
 use hodei_core::{JobId, Result};
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
 use crate::codec;
 use crate::error::{corrupt, failed};
@@ -55,7 +56,12 @@ fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
         }
         None => Vec::new(),
     };
-    let specs = txn.open_table(SPECS).map_err(failed(OP))?;
+    let specs = match txn.open_table(SPECS) {
+        Ok(specs) => specs,
+        // Schema 2 has none: its rows are ours.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(failed(OP)(error)),
+    };
     let heads = txn.open_table(Tab::Heads.definition()).map_err(failed(OP))?;
     let mut some = Vec::new();
     for row in specs.range::<&[u8]>(from.as_slice()..).map_err(failed(OP))?.take(jobs) {

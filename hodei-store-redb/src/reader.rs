@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::codec::{self, Head, Names};
 use crate::error::{corrupt, failed, guarded};
 use crate::inner::{Committed, Inner};
+use crate::memory::Slots;
 use crate::rows::{self, Rows, Span};
 use crate::stats::Stats;
 use crate::sync::lock;
@@ -29,6 +30,8 @@ type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 pub(crate) struct View {
     txn: ReadTransaction,
     tables: [OnceLock<Table>; Tab::ALL.len()],
+    /// Which slots are not open as of that commit.
+    pub(crate) slots: Slots,
 }
 
 impl fmt::Debug for View {
@@ -39,9 +42,9 @@ impl fmt::Debug for View {
 
 impl View {
     /// Takes the view of the last commit.
-    pub(crate) fn new(db: &impl ReadableDatabase) -> Result<Arc<Self>> {
+    pub(crate) fn new(db: &impl ReadableDatabase, slots: Slots) -> Result<Arc<Self>> {
         let txn = db.begin_read().map_err(failed("store.read"))?;
-        Ok(Arc::new(Self { txn, tables: [const { OnceLock::new() }; Tab::ALL.len()] }))
+        Ok(Arc::new(Self { txn, tables: [const { OnceLock::new() }; Tab::ALL.len()], slots }))
     }
 
     /// Opens a table; every table is there since the file was made.
@@ -151,6 +154,10 @@ impl Rows for Snapshot<'_> {
         let id = head.job.id;
         self.view = Arc::clone(&committed.view);
         self.moved_on = true;
+        if self.view.slots.hides(|| id.slot()) {
+            // It went with its slot; whoever reads anew is told so.
+            return Ok(head);
+        }
         let row = self.view.table(Tab::Heads)?.get_owned(&id.as_bytes()[..]).map_err(failed("store.read"))?;
         let row = row.ok_or_else(|| corrupt("row.read", "a job whose moves are lost").with("job", id))?;
         codec::head(id, codec::unseal(Tab::Heads, id.as_bytes(), row.value())?, &mut self.names)

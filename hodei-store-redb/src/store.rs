@@ -100,7 +100,7 @@ impl RedbStore {
         Ok(Self(Arc::new(Shared { inner, writer, reader, _threads: Threads(vec![reading, writing]) })))
     }
 
-    async fn write<R, F>(&self, op: &'static str, items: usize, run: F) -> Result<R>
+    pub(crate) async fn write<R, F>(&self, op: &'static str, items: usize, run: F) -> Result<R>
     where
         R: Send + 'static,
         F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static,
@@ -117,12 +117,30 @@ impl RedbStore {
         self.0.writer.write(op, Size::Begins(items), run).await
     }
 
-    async fn read<R, F>(&self, op: &'static str, rows: usize, read: F) -> Result<R>
+    /// Writes in a transaction of its own.
+    pub(crate) async fn alone<R, F>(&self, op: &'static str, run: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static,
+    {
+        self.0.writer.write(op, Size::Begins(usize::MAX), run).await
+    }
+
+    pub(crate) async fn read<R, F>(&self, op: &'static str, rows: usize, read: F) -> Result<R>
     where
         R: Send + 'static,
         F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,
     {
         self.0.reader.read(&self.0.inner, op, rows, read).await
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0.inner
+    }
+
+    /// Returns the time on the store's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.inner.config.clock.now()
     }
 
     /// Looks at what is kept in memory.
@@ -232,7 +250,10 @@ impl JobStore for RedbStore {
     }
 
     async fn counts(&self, scope: &Scope) -> Result<Counts> {
-        Ok(self.look(|index| index.counts_of(scope)))
+        self.look(|index| {
+            index.slots.readable("store.counts", query::slot_of(scope))?;
+            Ok(index.counts_of(scope))
+        })
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {

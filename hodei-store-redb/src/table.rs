@@ -57,6 +57,13 @@ tables! {
     Owners = "owners",
     /// duty → term.
     Terms = "terms",
+    /// slot → how far its last move has come; none for a slot that never moved.
+    Slots = "slots",
+    /// (slot, tenant) → how many jobs of a tenant are in each state whose slot is arriving; of one that is going away, which
+    /// tenants still have rows.
+    Apart = "apart",
+    /// name → what whoever stands above the store keeps in it, and how often it was written.
+    Notes = "notes",
     /// name → number: the schema, the last incarnation, the first change that is kept; how far a migration has come.
     Meta = "meta",
 }
@@ -74,12 +81,12 @@ impl Tab {
 }
 
 /// The version of the schema, in [`Tab::Meta`] under [`META_SCHEMA`]. A file with a higher one is not touched.
-pub(crate) const SCHEMA: u64 = 2;
+pub(crate) const SCHEMA: u64 = 3;
 /// Where the version of the schema is.
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 /// Where the last incarnation that was given out is.
 pub(crate) const META_INCARNATION: &[u8] = b"incarnation";
 /// Where the number of the first change that is kept is.
 pub(crate) const META_FLOOR: &[u8] = b"floor";
-/// Where the last job that was migrated is, while a file of schema 1 is on its way to schema 2.
+/// Where the last job that was migrated is, while a file of schema 1 is on its way to ours.
 pub(crate) const META_MIGRATED: &[u8] = b"migrated";

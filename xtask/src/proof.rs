@@ -121,6 +121,11 @@ pub(crate) const PROOFS: &[Stage] = &[
         shows: "the engine beside the engines that one would embed instead, in one run",
         steps: &[Step::new("cargo run --release --locked --manifest-path benches/compare/Cargo.toml")],
     },
+    Stage {
+        name: "compare-pg",
+        shows: "the engine on PostgreSQL beside the job queues for it, on one server, in one run",
+        steps: &[Step::new("cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml")],
+    },
 ];
 
 /// Finds the proof called `name`.

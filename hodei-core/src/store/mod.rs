@@ -15,6 +15,8 @@ mod coordination;
 mod exchange;
 mod feed;
 mod lane;
+#[cfg(feature = "lines")]
+mod lines;
 mod memory;
 mod policy;
 mod port;
@@ -34,6 +36,9 @@ pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Term};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
 pub use feed::{ChangeSink, Feed, Feeds};
 pub use lane::{Lane, LaneHead, Lanes, Pick, Served};
+#[cfg(feature = "lines")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lines")))]
+pub use lines::{LINE_MAX, LINES_VERSION, LineCounts, LineReader, LineWriter};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};
 pub use port::{

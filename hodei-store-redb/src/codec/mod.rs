@@ -11,6 +11,7 @@ mod policy;
 mod row;
 #[cfg(any(test, feature = "testkit"))]
 mod samples;
+mod slot;
 mod small;
 mod spec;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub(crate) use policy::{counts, counts_row, limit, limit_row, queue, queue_row, 
 pub(crate) use row::{OwnerRow, TermRow};
 #[cfg(feature = "testkit")]
 pub(crate) use samples::{Sample, samples, sealed};
+pub(crate) use slot::{note, note_row, slot, slot_row};
 pub(crate) use small::{edge, edge_row, id, id_row, ids, ids_row, number, number_row};
 pub(crate) use spec::work_part;
 pub(crate) use value::Names;

@@ -9,11 +9,12 @@ use hodei_core::job::{
     JobSpecBuilder, Lease, LogEnd, Manifest, NewJob, Outcome, Output, Parent, Payload, Priority, Requires,
     Resources, RetryPolicy, RetryRule, Settled, State, Stream, rules,
 };
-use hodei_core::store::{Change, Counts, Limit, QueuePolicy, Schedule};
+use hodei_core::store::{Change, Counts, Limit, Note, QueuePolicy, Schedule};
 use hodei_core::testkit::typical_spec;
 use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
 use crate::codec::{self, Head, Names, OwnerRow, TermRow};
+use crate::memory::{Moving, Phase};
 use crate::table::Tab;
 
 /// A row, and how its kind is read and written again.
@@ -234,8 +235,21 @@ fn other_samples() -> Vec<Sample> {
     ]
 }
 
+/// What schema 3 has beside the rows of schema 2.
+fn third_samples() -> Vec<Sample> {
+    let moving = Moving { number: 300, phase: Phase::Closing, from: 70_000 };
+    let note = Note { version: 2, value: Bytes::from_static(b"a map") };
+    let rows = [codec::slot_row(&moving), codec::note_row(&note)];
+    let [slot, note] = rows.map(|row| row.expect("a small row"));
+    vec![
+        Sample { name: "slot", row: slot, again: |bytes| codec::slot_row(&codec::slot(bytes)?) },
+        Sample { name: "note", row: note, again: |bytes| codec::note_row(&codec::note(bytes)?) },
+    ]
+}
+
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
     let stored = |sample: Sample| Sample { row: sealed(&sample.row), ..sample };
-    job_samples().into_iter().chain(other_samples()).map(stored).collect()
+    let second = job_samples().into_iter().chain(other_samples());
+    second.chain(third_samples()).map(stored).collect()
 }

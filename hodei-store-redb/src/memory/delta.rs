@@ -7,10 +7,11 @@ use hodei_core::job::{Request, State};
 use hodei_core::map::{IdState, JobSet};
 use hodei_core::store::{Change, Lane};
 use hodei_core::text::Texts;
-use hodei_core::{JobId, Tenant, Timestamp};
+use hodei_core::{JobId, Slot, Tenant, Timestamp};
 
 use super::index::{LimitKey, limits_of};
 use super::lane::{Place, Waiting};
+use super::slots::Moving;
 use super::standing::{Standing, place_of};
 use crate::codec::Head;
 
@@ -52,6 +53,12 @@ pub(crate) struct Delta {
     pub(crate) closed: HashMap<u64, u32, IdState>,
     /// What the sinks are told; nothing while there is none.
     pub(crate) committed: Vec<Change>,
+    /// Slots that came to another phase.
+    pub(crate) slots: Vec<(Slot, Moving)>,
+    /// How many open jobs that nobody sees came into the rows that name them, or left them.
+    pub(crate) apart: HashMap<u64, i64, IdState>,
+    /// The highest id that was stored where nobody sees it.
+    pub(crate) highest: Option<JobId>,
     /// Whether something may be ready or has to stop.
     pub(crate) ring: bool,
     /// The store's clock when the transaction ended.

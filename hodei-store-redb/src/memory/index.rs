@@ -7,10 +7,11 @@ use hodei_core::job::{Epoch, Lease, Priority, State};
 use hodei_core::map::IdState;
 use hodei_core::store::{Counts, Lane, Scope};
 use hodei_core::text::Texts;
-use hodei_core::{JobId, Result, Tenant, Timestamp};
+use hodei_core::{JobId, Result, Slot, Tenant, Timestamp};
 
 use super::delta::{Delta, Step};
 use super::lane::{LaneState, Place, Waiting};
+use super::slots::Slots;
 use super::standing::{Standing, place_of};
 use crate::codec::{self, Head};
 use crate::error::corrupt;
@@ -22,7 +23,7 @@ use crate::table::{META_FLOOR, META_INCARNATION, Tab};
 pub(crate) type LimitKey = (Tenant, Box<str>);
 
 /// The lists of a tenant's open jobs: by state, in the order of their creation.
-type Lists = BTreeMap<State, BTreeSet<(Timestamp, JobId)>>;
+pub(super) type Lists = BTreeMap<State, BTreeSet<(Timestamp, JobId)>>;
 
 /// How many open jobs are looked up in one go when the index is read.
 const READ_MAX: usize = 8_192;
@@ -43,10 +44,10 @@ pub(crate) struct Index {
     /// Where pending jobs wait.
     pub(crate) lanes: HashMap<Lane, LaneState, IdState>,
     /// Pending jobs whose time has not come, with their lanes.
-    due: BTreeMap<(Timestamp, JobId), (Lane, Place, Waiting)>,
+    pub(super) due: BTreeMap<(Timestamp, JobId), (Lane, Place, Waiting)>,
     /// Pending jobs that fail unless they are claimed in time.
     pub(crate) deadlines: BTreeSet<(Timestamp, JobId)>,
-    lists: BTreeMap<Tenant, Lists>,
+    pub(super) lists: BTreeMap<Tenant, Lists>,
     /// What each owner holds.
     pub(crate) leases: BTreeMap<Lease, BTreeSet<JobId>>,
     /// Running jobs that somebody asked to stop, by owner.
@@ -65,6 +66,8 @@ pub(crate) struct Index {
     pub(crate) incarnation: u64,
     /// Where the next pruning of jobs goes on in [`Tab::Ended`].
     pub(crate) prune_from: Vec<u8>,
+    /// Which slots are not open.
+    pub(crate) slots: Slots,
     /// No id of a job is higher.
     pub(crate) highest: Option<JobId>,
 }
@@ -190,6 +193,7 @@ impl Index {
         if let Some(from) = &delta.prune_from {
             self.prune_from.clone_from(from);
         }
+        self.apply_slots(delta);
         self.next_change += delta.changes;
         self.floor = delta.floor.unwrap_or(self.floor);
         self.incarnation = delta.incarnation.unwrap_or(self.incarnation);
@@ -329,7 +333,12 @@ impl Index {
         index.highest = rows.at_or_before(Tab::Born, &[u8::MAX; 16], |key, _| {
             key::last_id(key).ok_or_else(|| corrupt("index.read", "a short key"))
         })?;
-        index.read_open(rows, now)?;
+        rows.scan(Tab::Slots, Span::ALL, |key, row| {
+            let slot = key::slot_of(key).ok_or_else(|| corrupt("index.read", "a bad slot"))?;
+            index.slots.set(slot, codec::slot(row)?);
+            Ok(true)
+        })?;
+        index.read_open(rows, now, None)?;
         index.check_counts()?;
         Ok(index)
     }
@@ -356,8 +365,13 @@ impl Index {
         self.prune_from.clone_from(&older.prune_from);
     }
 
-    /// Reads what is open, so many jobs at a time.
-    fn read_open(&mut self, rows: &mut impl Rows, now: Timestamp) -> Result<()> {
+    /// Reads what is open, of one slot or of all, so many jobs at a time.
+    pub(super) fn read_open(
+        &mut self,
+        rows: &mut impl Rows,
+        now: Timestamp,
+        only: Option<Slot>,
+    ) -> Result<()> {
         let mut from = 0;
         loop {
             let mut named: Vec<(JobId, u64)> = Vec::new();
@@ -365,7 +379,9 @@ impl Index {
             rows.scan(Tab::Open, (Some(&begin[..]), None).into(), |key, row| {
                 let batch = key::sequence_of(key).ok_or_else(|| corrupt("index.read", "a short key"))?;
                 last = Some(batch);
-                named.extend(codec::ids(row)?.into_iter().map(|id| (id, batch)));
+                let ids = codec::ids(row)?.into_iter();
+                let wanted = ids.filter(|id| only.is_none_or(|only| only == id.slot()));
+                named.extend(wanted.map(|id| (id, batch)));
                 Ok(named.len() < READ_MAX)
             })?;
             let Some(last) = last else { return Ok(()) };
@@ -386,6 +402,10 @@ impl Index {
     }
 
     fn read_job(&mut self, rows: &mut impl Rows, head: Head, now: Timestamp) -> Result<()> {
+        if self.slots.hides(|| head.job.id.slot()) {
+            *self.batches.entry(head.batch).or_default() += 1;
+            return Ok(());
+        }
         if head.job.state == State::Pending {
             let lane = head.lane();
             if !self.lanes.contains_key(&lane) {

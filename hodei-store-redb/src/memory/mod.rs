@@ -4,9 +4,12 @@
 mod delta;
 mod index;
 mod lane;
+mod shown;
+mod slots;
 mod standing;
 
 pub(crate) use delta::{BATCH, Delta, Step};
 pub(crate) use index::{Index, LimitKey, limits_of};
 pub(crate) use lane::{LaneState, Place, Waiting};
+pub(crate) use slots::{Moving, Phase, Slots, conflict};
 pub(crate) use standing::Standing;

@@ -19,7 +19,8 @@ pub(crate) fn lanes(rows: &mut Snapshot<'_>, inner: &Inner, served: &Served) -> 
         let mut committed = lock(&inner.committed);
         committed.index.promote(now);
         rows.view = Arc::clone(&committed.view);
-        let full = committed.index.lanes.iter().filter(|(lane, _)| served.covers(&lane.queue));
+        let index = &committed.index;
+        let full = index.lanes.iter().filter(|(lane, _)| served.covers(&lane.queue) && index.serves(lane));
         let first = |(lane, of): (&Lane, &crate::memory::LaneState)| {
             let (level, eligible_at, depth) = of.head()?;
             Some(First { lane: lane.clone(), request: Arc::clone(&of.request), level, eligible_at, depth })

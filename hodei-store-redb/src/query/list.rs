@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hodei_core::job::{Job, JobSpec, JobSummary, Output, State};
 use hodei_core::store::{Counts, Cursor, Order, Page, Query, Scope};
-use hodei_core::{Error, Fault, JobId, Result, Tenant, Timestamp};
+use hodei_core::{Error, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
 use crate::codec::{self, Fixed, Head};
 use crate::error::{corrupt, failed};
@@ -44,8 +44,18 @@ fn is_filtered(query: &Query) -> bool {
     query.queue.is_some() || query.name.is_some() || (query.pipeline.is_some() && query.state.is_some())
 }
 
+/// Returns the slot that a scope names.
+pub(crate) fn slot_of(scope: &Scope) -> impl Iterator<Item = Slot> {
+    let slot = match scope {
+        Scope::All => None,
+        Scope::Tenant(tenant) => Some(tenant.slot()),
+    };
+    slot.into_iter()
+}
+
 /// Reads jobs in full: table by table, in the order of their ids, so that neighbours are found together.
 pub(crate) fn jobs(rows: &mut Snapshot<'_>, scope: &Scope, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
+    rows.view.slots.readable("store.get_many", ids.iter().map(|id| id.slot()))?;
     let mut places: Vec<(JobId, usize)> = ids.iter().copied().zip(0..).collect();
     places.sort_unstable();
     let sorted = || places.iter().map(|(id, _)| &id.as_bytes()[..]);
@@ -79,6 +89,7 @@ pub(crate) fn jobs(rows: &mut Snapshot<'_>, scope: &Scope, ids: &[JobId]) -> Res
 
 /// Reads what jobs that succeeded gave back.
 pub(crate) fn outputs(rows: &mut Snapshot<'_>, scope: &Scope, ids: &[JobId]) -> Result<Vec<Option<Output>>> {
+    rows.view.slots.readable("store.outputs", ids.iter().map(|id| id.slot()))?;
     let mut outputs = Vec::with_capacity(ids.len());
     for id in ids {
         let head = rows.head(*id)?.filter(|head| scope.covers(&head.job.tenant));
@@ -99,6 +110,7 @@ pub(crate) fn page(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope, query:
     }
     let after = query.after.as_ref().map(place_of).transpose()?;
     let open = open_places(rows, inner, scope, query, after)?;
+    rows.view.slots.readable("store.query", slot_of(scope))?;
     let mut list = Merged::open(rows, scope, query, open, after)?;
     let mut page = Page { jobs: Vec::new(), next: None };
     let (mut last, mut examined): (Option<Place>, usize) = (None, 0);
@@ -189,7 +201,14 @@ impl<'p> Merged<'p> {
     ) -> Result<Self> {
         let mut ranges: Vec<Places<'p>> = vec![Box::new(open.into_iter().map(Ok))];
         if let Some(pipeline) = query.pipeline {
-            ranges.push(range(rows, Tab::Pipelines, pipeline.as_bytes(), query.order, after, None)?);
+            let steps = range(rows, Tab::Pipelines, pipeline.as_bytes(), query.order, after, None)?;
+            // Nothing says that a pipeline is of one tenant.
+            let slots = rows.view.slots.clone();
+            let id = |listed: &Listed| key::last_id(&listed.0).map(JobId::slot);
+            let seen = move |step: &Result<Listed>| {
+                step.as_ref().ok().and_then(id).is_none_or(|slot| !slots.hides(|| slot))
+            };
+            ranges.push(Box::new(steps.filter(seen)));
         } else {
             let wanted = |state: &State| state.is_terminal() && query.state.is_none_or(|only| only == *state);
             for (tenant, counts) in tenants(rows, scope)? {

@@ -4,8 +4,10 @@ mod change;
 mod lane;
 mod list;
 mod policy;
+mod slot;
 
 pub(crate) use change::{changes, changes_examined, cursor_before};
 pub(crate) use lane::{lanes, leases_of};
-pub(crate) use list::{jobs, outputs, page, rows_of};
+pub(crate) use list::{jobs, outputs, page, rows_of, slot_of};
 pub(crate) use policy::{limits, queues, schedules};
+pub(crate) use slot::{edges, export_slot};

@@ -1,8 +1,9 @@
 //! What operators set.
 
-use hodei_core::Result;
 use hodei_core::store::{Limit, LimitUse, QueuePolicy, Schedule, Scope};
+use hodei_core::{Result, Tenant};
 
+use super::list::slot_of;
 use crate::codec;
 use crate::inner::Inner;
 use crate::key;
@@ -11,15 +12,23 @@ use crate::rows::Rows;
 use crate::sync::lock;
 use crate::table::Tab;
 
-/// Reads the rows of a scope from a table whose keys begin with the tenant.
-fn all<R>(rows: &mut Snapshot<'_>, tab: Tab, scope: &Scope, read: fn(&[u8]) -> Result<R>) -> Result<Vec<R>> {
+/// Reads the rows of a scope from a table whose keys begin with the tenant, but for tenants that nobody sees.
+fn all<R>(
+    rows: &mut Snapshot<'_>,
+    op: &'static str,
+    tab: Tab,
+    scope: &Scope,
+    (read, of): (fn(&[u8]) -> Result<R>, fn(&R) -> &Tenant),
+) -> Result<Vec<R>> {
+    let slots = rows.view.slots.clone();
+    slots.readable(op, slot_of(scope))?;
     let prefix = match scope {
         Scope::Tenant(tenant) => key::tenant_prefix(tenant),
         Scope::All => Vec::new(),
     };
     let mut all = Vec::new();
     rows.scan_prefix(tab, &prefix, |_, row| {
-        all.push(read(row)?);
+        all.extend(Some(read(row)?).filter(|row| !slots.hides(|| of(row).slot())));
         Ok(true)
     })?;
     Ok(all)
@@ -27,12 +36,12 @@ fn all<R>(rows: &mut Snapshot<'_>, tab: Tab, scope: &Scope, read: fn(&[u8]) -> R
 
 /// Lists the queues that somebody set.
 pub(crate) fn queues(rows: &mut Snapshot<'_>, scope: &Scope) -> Result<Vec<QueuePolicy>> {
-    all(rows, Tab::Queues, scope, codec::queue)
+    all(rows, "store.queues", Tab::Queues, scope, (codec::queue, |row| &row.tenant))
 }
 
 /// Lists the limits that somebody set, with their use.
 pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> Result<Vec<LimitUse>> {
-    let limits = all(rows, Tab::Limits, scope, codec::limit)?;
+    let limits = all(rows, "store.limits", Tab::Limits, scope, (codec::limit, |row| &row.tenant))?;
     let index = &lock(&inner.committed).index;
     let with_use = |limit: Limit| {
         let used = index.in_use.get(&(limit.tenant.clone(), limit.key.as_str().into())).copied().unwrap_or(0);
@@ -43,5 +52,5 @@ pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> R
 
 /// Lists the schedules.
 pub(crate) fn schedules(rows: &mut Snapshot<'_>, scope: &Scope) -> Result<Vec<Schedule>> {
-    all(rows, Tab::Schedules, scope, codec::schedule)
+    all(rows, "store.schedules", Tab::Schedules, scope, (codec::schedule, |row| &row.tenant))
 }

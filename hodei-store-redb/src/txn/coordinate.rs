@@ -17,11 +17,11 @@ use crate::table::{META_INCARNATION, Tab};
 const ENDED: i64 = i64::MIN;
 
 impl Work<'_, '_> {
-    fn owner(&mut self, owner: &str) -> Result<Option<OwnerRow>> {
+    pub(super) fn owner(&mut self, owner: &str) -> Result<Option<OwnerRow>> {
         self.read(Tab::Owners, owner.as_bytes(), |row| codec::decode(row))
     }
 
-    fn put_owner(&mut self, owner: &str, row: OwnerRow) -> Result<()> {
+    pub(super) fn put_owner(&mut self, owner: &str, row: OwnerRow) -> Result<()> {
         self.put(Tab::Owners, owner.as_bytes(), &codec::encode(&row, 32)?)
     }
 
@@ -57,7 +57,7 @@ impl Work<'_, '_> {
         terms.into_iter().try_for_each(|(key, row)| self.put(Tab::Terms, &key, &row))
     }
 
-    fn put_term(&mut self, term: &Term, ttl: Duration) -> Result<()> {
+    pub(super) fn put_term(&mut self, term: &Term, ttl: Duration) -> Result<()> {
         let row = TermRow {
             number: term.number,
             owner: term.holder.owner.name().as_str(),

@@ -42,6 +42,9 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
 }
 
 fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Change>) -> Result<Applied> {
+    if work.slots.closed(|| transition.job.slot()) {
+        return Ok(Applied::Unavailable);
+    }
     let Some(mut head) = work.current(transition.job)? else { return Ok(Applied::NotFound) };
     let was = Standing::of(&head);
     let (applied, change) = rules::apply(&mut head.job, transition, work.now);
@@ -61,7 +64,9 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
 
 /// Returns how many jobs of a lane its policy and its limits let through; `u64::MAX` without limits.
 fn room(work: &mut Work<'_, '_>, pick: &Pick) -> Result<u64> {
-    if work.policy(&pick.lane)?.is_some_and(|policy| policy.paused) {
+    if work.slots.closed(|| pick.lane.tenant.slot())
+        || work.policy(&pick.lane)?.is_some_and(|policy| policy.paused)
+    {
         return Ok(0);
     }
     let Some(keys) = work.limit_keys(&pick.lane) else { return Ok(0) };
@@ -185,6 +190,7 @@ pub(crate) fn cancel(
     scope: &Scope,
     jobs: &[JobId],
 ) -> Result<Committed<CancelReply>> {
+    work.slots.writable("store.request_cancel", jobs.iter().map(|id| id.slot()))?;
     let mut done = Committed::default();
     for id in jobs {
         let Some(mut head) = work.current(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {
@@ -205,6 +211,7 @@ pub(crate) fn cancel(
 
 /// Sends failed and cancelled jobs round again.
 pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) -> Result<Committed<Redriven>> {
+    work.slots.writable("store.redrive", jobs.iter().map(|id| id.slot()))?;
     let mut done = Committed::default();
     for id in jobs {
         let Some(mut head) = work.current(*id)?.filter(|head| scope.covers(&head.job.tenant)) else {

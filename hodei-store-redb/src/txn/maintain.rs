@@ -23,6 +23,7 @@ pub(crate) fn reap(work: &mut Work<'_, '_>, term: &Term, lost_max: u16, limit: u
     for owner in dead_owners(work)? {
         let first = |index: &Index| -> Vec<JobId> {
             let held = index.leases.get(&owner).into_iter().flatten();
+            let held = held.filter(|id| !index.slots.closed(|| id.slot()));
             held.take(left.saturating_add(1)).copied().collect()
         };
         let ids = work.look(first);
@@ -56,6 +57,7 @@ fn expire_deadlines(work: &mut Work<'_, '_>, left: usize, done: &mut Reaped) -> 
     let now = work.now;
     let passed = |index: &Index| -> Vec<JobId> {
         let passed = index.deadlines.iter().take_while(|(at, _)| *at <= now);
+        let passed = passed.filter(|(_, id)| !index.slots.closed(|| id.slot()));
         passed.take(left.saturating_add(1)).map(|(_, id)| *id).collect()
     };
     let passed = work.look(passed);
@@ -78,6 +80,7 @@ pub(crate) fn fire(
     name: &Name,
     at: Timestamp,
 ) -> Result<Fired> {
+    work.slots.writable("store.fire", std::iter::once(tenant.slot()))?;
     if !work.holds(term)? {
         return Ok(Fired::TermLost);
     }
@@ -142,6 +145,7 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
         if let Some(head) = goes {
             left -= 1;
             forget(work, &head)?;
+            work.delta.moved(&head.job.tenant, Some(head.job.state), None);
             done.jobs += 1;
             done.gone.push((head.job.tenant.clone(), id));
         }
@@ -174,7 +178,8 @@ impl Old {
             let short = || corrupt("store.prune", "a short key");
             let (at, id) = key::last_time(&key).zip(key::last_id(&key)).ok_or_else(short)?;
             let cutoff = self.cutoff(work, &key).ok_or_else(short)?;
-            if at <= cutoff {
+            let stays = self.of.as_ref().is_some_and(|(tenant, _)| work.slots.closed(|| tenant.slot()));
+            if at <= cutoff && !stays {
                 self.from = key;
                 self.from.push(0);
                 return Ok(Some((id, cutoff)));
@@ -207,7 +212,7 @@ fn children_ended(work: &mut Work<'_, '_>, parent: JobId) -> Result<bool> {
 }
 
 /// Removes every row of a job.
-fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
+pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     let job = &head.job;
     let fixed = work.fixed(job.id)?;
     for child in work.ids(Tab::Children, job.id.as_bytes())? {
@@ -222,11 +227,12 @@ fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     if let Some(pipeline) = job.pipeline {
         work.remove(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, job.id))?;
     }
-    work.remove(Tab::Ended, &key::ended(&job.tenant, job.state, job.created_at, job.id))?;
+    if job.state.is_terminal() {
+        work.remove(Tab::Ended, &key::ended(&job.tenant, job.state, job.created_at, job.id))?;
+    }
     for tab in [Tab::Born, Tab::Heads, Tab::Ends] {
         work.remove(tab, job.id.as_bytes())?;
     }
-    work.delta.moved(&job.tenant, Some(job.state), None);
     Ok(())
 }
 
@@ -240,6 +246,7 @@ fn prune_changes(
     let floor = work.delta.floor.unwrap_or(index_floor);
     let surplus = work.next_change.saturating_sub(floor).saturating_sub(retention.changes);
     let remove = surplus.min(limit as u64);
+    done.more |= surplus > remove;
     if remove == 0 {
         return Ok(());
     }
@@ -249,7 +256,6 @@ fn prune_changes(
     work.put(Tab::Meta, META_FLOOR, &codec::number_row(floor + remove)?)?;
     work.delta.floor = Some(floor + remove);
     done.changes = remove;
-    done.more |= surplus > remove;
     Ok(())
 }
 

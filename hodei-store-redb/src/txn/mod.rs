@@ -2,16 +2,22 @@
 
 mod coordinate;
 mod exchange;
+mod import;
 mod maintain;
 mod policy;
+mod shard;
+mod slot;
 mod submit;
 mod verify;
 mod work;
 
 pub(crate) use coordinate::{beat, expire_all, keep_term, register, retire, take_term};
 pub(crate) use exchange::{cancel, exchange, redrive};
+pub(crate) use import::{bring_row, check_edges};
 pub(crate) use maintain::{fire, prune, reap};
 pub(crate) use policy::{remove_schedule, set_limit, set_queue, set_schedule};
+pub(crate) use shard::{adopt_owner, adopt_term, put_note};
+pub(crate) use slot::{clear_slot, close_slot, import_slot, open_slot, seal_slot};
 pub(crate) use submit::{Room, submit};
 pub(crate) use verify::contradictions;
 pub(crate) use work::{Context, Work};

@@ -47,6 +47,9 @@ pub(crate) fn submit(
     options: SubmitOptions,
     room: Room,
 ) -> Result<Committed<Submitted>> {
+    // An id of another slot than its tenant's is refused, wherever that slot is.
+    let valid = jobs.iter().filter(|job| job.id.slot() == job.tenant.slot());
+    work.slots.writable("store.submit", valid.map(|job| job.id.slot()))?;
     let mut taken = Taken { highest: work.highest(), ..Taken::default() };
     let mut replies = Vec::with_capacity(jobs.len());
     for job in jobs {

@@ -16,7 +16,7 @@ use crate::codec::{self, Fixed, Head, Names};
 use crate::error::{corrupt, failed};
 use crate::inner::Committed;
 use crate::key;
-use crate::memory::{BATCH, Delta, Index, LimitKey, Standing, Step};
+use crate::memory::{BATCH, Delta, Index, LimitKey, Slots, Standing, Step};
 use crate::recent::Recent;
 use crate::rows::{self, Rows, Span};
 use crate::stats::Tally;
@@ -62,6 +62,8 @@ pub(crate) struct Work<'a, 'txn> {
     pub(crate) tally: Tally,
     /// Now, on the store's clock.
     pub(crate) now: Timestamp,
+    /// Which slots are not open. What changes that has a transaction of its own.
+    pub(crate) slots: Slots,
 }
 
 impl Rows for Work<'_, '_> {
@@ -105,7 +107,9 @@ impl Rows for Work<'_, '_> {
 
     fn confirm(&mut self, head: Head) -> Result<Head> {
         let id = head.job.id;
-        if self.look(|index| index.confirms(&head)) || self.delta.opened.contains(&id) {
+        let known = self.look(|index| index.confirms(&head)) || self.delta.opened.contains(&id);
+        // What is out of sight is not known as anything.
+        if known || self.slots.hides(|| id.slot()) {
             Ok(head)
         } else {
             Err(corrupt("row.read", "a job whose moves are lost").with("job", id))
@@ -134,11 +138,15 @@ const CHANGES_PER_ROW: usize = 32;
 impl<'a, 'txn> Work<'a, 'txn> {
     /// Begins.
     pub(crate) fn new(txn: &'txn WriteTransaction, context: &'a Context<'a>) -> Self {
+        let (next_change, slots) = {
+            let index = &lock(context.committed).index;
+            (index.next_change, index.slots.clone())
+        };
         Self {
             txn,
             tables: [const { None }; Tab::ALL.len()],
             context,
-            next_change: lock(context.committed).index.next_change,
+            next_change,
             log: Vec::new(),
             moved: JobMap::default(),
             names: Names::default(),
@@ -148,6 +156,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             delta: Delta::default(),
             tally: Tally::default(),
             now: context.clock.now(),
+            slots,
         }
     }
 
@@ -374,7 +383,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(())
     }
 
-    fn write_head(&mut self, is_new: bool, head: &mut Head) -> Result<()> {
+    pub(super) fn write_head(&mut self, is_new: bool, head: &mut Head) -> Result<()> {
         let id = head.job.id;
         if let Some(settled) = head.job.settled.clone() {
             let had_end = head.has_end;
@@ -392,7 +401,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
     }
 
     /// Lists what has ended, and takes what goes round again off the list.
-    fn write_ended(&mut self, was: Option<&Standing>, head: &Head) -> Result<()> {
+    pub(super) fn write_ended(&mut self, was: Option<&Standing>, head: &Head) -> Result<()> {
         let job = &head.job;
         let before = was.map(|was| was.state).filter(|state| state.is_terminal());
         let after = Some(job.state).filter(|state| state.is_terminal());

@@ -1,4 +1,6 @@
-//! The embedded store, held to the conformance suite.
+//! The embedded store, and several of them as shards, held to the conformance suite.
+
+mod sharded;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ impl Files {
         self.directory.path().join(format!("{}.redb", self.opened))
     }
 
-    fn start(&self) -> Arc<dyn Store> {
+    fn start(&self) -> RedbStore {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         let mut store = RedbStore::builder(self.path()).clock(clock).changes(self.setup.change_log);
         if let Some(jobs) = self.setup.max_jobs {
@@ -37,7 +39,7 @@ impl Files {
         if let Some(jobs) = self.setup.tenant_max_open {
             store = store.tenant_max_open(jobs.into());
         }
-        Arc::new(store.open().expect("the store opens"))
+        store.open().expect("the store opens")
     }
 }
 
@@ -46,12 +48,12 @@ impl Fixture for Files {
     async fn open(&mut self, setup: Setup) -> Option<Arc<dyn Store>> {
         self.opened += 1;
         self.setup = setup;
-        Some(self.start())
+        Some(Arc::new(self.start()))
     }
 
     async fn reopen(&mut self, store: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
         drop(store);
-        Some(self.start())
+        Some(Arc::new(self.start()))
     }
 
     fn now(&self) -> Timestamp {

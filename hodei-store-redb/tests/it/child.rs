@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use hodei_store_redb::RedbStore;
 
-use crate::{faults, kill};
+use crate::{faults, kill, shards};
 
 const ORDER: &str = "HODEI_REDB_TEST_ORDER";
 const FILE: &str = "HODEI_REDB_TEST_FILE";
@@ -20,6 +20,8 @@ pub(crate) enum Order {
     Open,
     /// Submits and settles jobs without end, and says each that was acknowledged.
     Work,
+    /// Submits, settles and moves slots between two files without end, and says each that was acknowledged.
+    Move,
     /// Opens damaged files and says what became of each.
     Examine,
 }
@@ -62,6 +64,7 @@ fn it_does_what_its_environment_says() {
             Ok(_) => say("opened: fine"),
             Err(error) => say(format_args!("opened: {:?}", error.kind())),
         },
+        Ok("Move") => shards::work(file.unwrap().as_ref()),
         Ok("Examine") => faults::examine(),
         Ok("Work") => kill::work(RedbStore::open(file.unwrap()).unwrap()),
         _ => assert_eq!(file, None, "without an order there is nothing to do"),

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use futures_util::future::{BoxFuture, join_all};
 use hodei_core::job::{Finish, JobSpec, NewJob, Output, SpecLimits};
 use hodei_core::store::{
-    Applied, Committed, Consistency, Coordination, JobStore, Move, Policies, QueuePolicy, Scope, StoreStats,
-    SubmitOptions, Submitted,
+    Applied, Change, ChangeSink, Committed, Consistency, Coordination, JobStore, Move, Policies, QueuePolicy,
+    Scope, StoreStats, SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, Name, OwnerId, Result, Tenant};
 use hodei_store_redb::{RedbStore, RedbStoreBuilder};
@@ -284,4 +284,38 @@ async fn a_limit_without_end_is_no_limit() {
     gated.clock.open();
     first.await.unwrap();
     assert!(reaped.await.is_ok() && pruned.await.is_ok() && last.await.is_ok());
+}
+
+#[derive(Debug, Default)]
+struct Ear(std::sync::Mutex<Vec<Change>>);
+
+impl ChangeSink for Ear {
+    fn committed(&self, changes: &[Change]) {
+        self.0.lock().unwrap().extend_from_slice(changes);
+    }
+}
+
+/// Wherever in a group a sink registers, it hears the whole group, once, and then all that follows.
+#[tokio::test]
+async fn a_sink_that_registers_during_a_commit_misses_nothing_and_hears_nothing_twice() {
+    // The writer asks when it begins, which it does before the gate opens, and then before each of the three calls.
+    for asked in 0..4 {
+        let gated = Gated::new();
+        let (ear, feed) = (Arc::new(Ear::default()), Arc::new(std::sync::Mutex::new(None)));
+        let first = gated.hold();
+        let others = [gated.ask(vec![job()]), gated.ask(vec![job(), job()])];
+        let (listening, store) = (Arc::<Ear>::clone(&ear), gated.store.clone());
+        let kept = Arc::clone(&feed);
+        gated.clock.after(asked, move || *kept.lock().unwrap() = Some(store.feed(listening)));
+        let before = gated.store.stats();
+        gated.clock.open();
+        first.await.unwrap();
+        join_all(others).await.into_iter().for_each(|done| drop(done.unwrap()));
+        assert_eq!(gated.commits_since(before), 1, "one group");
+        assert!(feed.lock().unwrap().is_some(), "it has registered");
+        submit(&gated.store, vec![job()]).await;
+        let log = gated.store.changes(&Scope::All, None, 100).await.unwrap().changes;
+        assert_eq!(*ear.0.lock().unwrap(), log, "registered when the clock was asked {asked} times");
+        drop(feed.lock().unwrap().take());
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hodei_core::JobId;
 use hodei_core::job::State;
-use hodei_core::store::{Consistency, JobStore, Scope};
+use hodei_core::store::{Consistency, Scope, Store};
 use hodei_core::testkit::history::{Recorder, RecordingStore, check};
 use hodei_store_redb::RedbStore;
 
@@ -52,7 +52,7 @@ pub(crate) fn work(store: RedbStore) {
 
 /// What a process said before it was killed.
 #[derive(Debug, Default)]
-struct Said {
+pub(crate) struct Said {
     open: bool,
     stored: Vec<JobId>,
     done: Vec<JobId>,
@@ -89,8 +89,8 @@ fn lines(child: &mut Child) -> mpsc::Receiver<String> {
 }
 
 /// Lets a process work and kills it after a while: of its work, or of its life.
-fn kill_after(wait: Duration, of_its_work: bool, file: &Path) -> Said {
-    let mut child = spawn(Order::Work, file, &[]);
+pub(crate) fn kill_after(order: Order, wait: Duration, of_its_work: bool, file: &Path) -> Said {
+    let mut child = spawn(order, file, &[]);
     let (lines, mut said) = (lines(&mut child), Said::default());
     while of_its_work && !said.open {
         said.hear(&lines.recv().expect("it begins to work"));
@@ -111,15 +111,20 @@ fn kill_after(wait: Duration, of_its_work: bool, file: &Path) -> Said {
 
 /// All that was ever acknowledged on a file.
 #[derive(Default)]
-struct Acknowledged {
+pub(crate) struct Acknowledged {
     stored: Vec<JobId>,
     done: Vec<JobId>,
 }
 
 impl Acknowledged {
-    fn add(&mut self, said: Said) {
+    pub(crate) fn add(&mut self, said: Said) {
         self.stored.extend(said.stored);
         self.done.extend(said.done);
+    }
+
+    /// Returns how much it is.
+    pub(crate) fn len(&self) -> usize {
+        self.stored.len() + self.done.len()
     }
 
     /// Holds a file to what was acknowledged and to the guarantees; returns how long it took to open, and how many jobs
@@ -128,6 +133,12 @@ impl Acknowledged {
         let began = Instant::now();
         let store = env.open();
         let opened = began.elapsed();
+        (opened, self.hold_store(store).await)
+    }
+
+    /// Holds a store to what was acknowledged and to the guarantees; returns how many jobs are stored that nobody was
+    /// told of.
+    pub(crate) async fn hold_store(&self, store: impl Store) -> u64 {
         let done = store.get_many(&Scope::All, self.done.clone(), Consistency::Latest).await;
         let done = done.expect("the file is sound");
         assert!(done.iter().all(|job| job.as_ref().is_some_and(|job| job.state == State::Succeeded)));
@@ -139,7 +150,7 @@ impl Acknowledged {
         store.survey().await.expect("the file is sound");
         let report = check(&store.recorder().history());
         assert!(report.is_clean(), "{report}");
-        (opened, total - self.stored.len() as u64)
+        total - self.stored.len() as u64
     }
 }
 
@@ -154,13 +165,13 @@ async fn every_acknowledged_job_is_there_after_each_kill() {
         let (env, mut known, mut untold_before) = (Env::new(), Acknowledged::default(), 0);
         for _ in 0..KILLS_PER_FILE.min(kills - opened.len()) {
             let wait = Duration::from_micros(2_000 + numbers.next() % 58_000);
-            known.add(kill_after(wait, numbers.chance(75), &env.path()));
+            known.add(kill_after(Order::Work, wait, numbers.chance(75), &env.path()));
             let (open, untold_now) = known.hold(&env).await;
             opened.push(open);
             untold += usize::from(untold_now > untold_before);
             untold_before = untold_now;
         }
-        acknowledged += known.stored.len() + known.done.len();
+        acknowledged += known.len();
     }
     opened.sort();
     let at = |percent: usize| opened[(opened.len() - 1) * percent / 100];

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use hodei_core::ErrorKind;
-use hodei_core::store::{JobStore, Scope};
+use hodei_core::store::{Consistency, JobStore, Scope};
+use hodei_core::{ErrorKind, JobId, Tenant};
 use hodei_store_redb::{RedbStore, Verify};
 use redb::{Database, TableDefinition};
 
 use crate::child::{Order, spawn};
-use crate::env::{Env, everything, job, submit};
+use crate::env::{Env, everything, job, job_of, spec, submit};
 use crate::reopen::populate;
 
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
@@ -84,12 +84,12 @@ fn a_database_of_another_program_is_corrupt_and_stays_as_it_is() {
 fn a_file_of_a_newer_version_is_told_and_not_touched() {
     let env = Env::new();
     let path = env.path();
-    meta_file(&path, &number_row(3));
+    meta_file(&path, &number_row(4));
     let before = fs::read(&path).unwrap();
     for verify in [Verify::AfterCrash, Verify::Always] {
         let error = env.builder().verify(verify).open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SchemaTooNew);
-        assert_eq!((error.context("schema"), error.context("known")), (Some("3"), Some("2")));
+        assert_eq!((error.context("schema"), error.context("known")), (Some("4"), Some("3")));
         assert!(fs::read(&path).unwrap() == before, "not one byte is another");
     }
 }
@@ -105,7 +105,7 @@ async fn a_missing_table_is_corrupt() {
         db.begin_read().unwrap().list_tables().unwrap().map(|table| table.name().to_owned()).collect()
     };
     drop(db);
-    assert_eq!(names.len(), 16);
+    assert_eq!(names.len(), 19);
     for name in names {
         fs::write(env.path(), &whole).unwrap();
         let db = Database::create(env.path()).unwrap();
@@ -260,4 +260,58 @@ fn those_who_open_at_once_share_one_new_file_and_leave_no_other() {
         let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), ["new.redb"]);
     }
+}
+
+/// Ended jobs with a word that stands nowhere else, in a file that was closed and in one that was not.
+async fn with_a_word(env: &Env, word: &str) -> (JobId, Vec<u8>, Vec<u8>) {
+    let store = env.open();
+    let ids = submit(&store, vec![job_of(&Tenant::default(), spec().label("word", word))]).await;
+    store.request_cancel(&Scope::All, ids.clone()).await.unwrap();
+    // Later commits leave the row where it is.
+    submit(&store, vec![job()]).await;
+    submit(&store, vec![job()]).await;
+    let open = fs::read(env.path()).unwrap();
+    drop(store);
+    (ids[0], fs::read(env.path()).unwrap(), open)
+}
+
+#[tokio::test]
+async fn a_file_is_verified_as_its_policy_says() {
+    const WORD: &str = "a-word-that-stands-nowhere-else";
+    let env = Env::new();
+    let (id, closed, open) = with_a_word(&env, WORD).await;
+    let damaged = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let places: Vec<usize> =
+            (0..bytes.len() - WORD.len()).filter(|at| bytes[*at..].starts_with(WORD.as_bytes())).collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at] ^= 1);
+        bytes
+    };
+    for policy in [Verify::Never, Verify::AfterCrash, Verify::Always] {
+        for sound in [&closed, &open] {
+            fs::write(env.path(), sound).unwrap();
+            drop(env.builder().verify(policy).open().unwrap());
+        }
+        // What nobody reads at an opening is damaged.
+        fs::write(env.path(), damaged(&closed)).unwrap();
+        match (policy, env.builder().verify(policy).open()) {
+            (Verify::Always, Err(error)) => assert_eq!(error.kind(), ErrorKind::Corrupt),
+            (Verify::Never | Verify::AfterCrash, Ok(store)) => {
+                let read = store.get_many(&Scope::All, vec![id], Consistency::Latest).await;
+                assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt, "told when it is read");
+            }
+            (policy, opened) => panic!("{policy:?}: {opened:?}"),
+        }
+        // After a crash the database itself looks at everything, asked or not.
+        fs::write(env.path(), damaged(&open)).unwrap();
+        assert_eq!(env.builder().verify(policy).open().unwrap_err().kind(), ErrorKind::Corrupt, "{policy:?}");
+    }
+}
+
+#[test]
+fn nothing_is_made_where_there_is_nothing_to_compact() {
+    let env = Env::new();
+    assert_eq!(env.builder().compact().unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(fs::read_dir(env.dir.path()).unwrap().count(), 0);
 }

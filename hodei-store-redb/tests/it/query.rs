@@ -240,3 +240,68 @@ async fn delayed_jobs_can_be_claimed_by_whoever_knows_their_lane() {
         assert_eq!((done.claimed.len(), done.next_due), (n, next_due));
     }
 }
+
+/// Jobs that move in one commit are read as before it or as after it, never some so and some so.
+#[test]
+fn a_read_is_never_torn_between_two_commits() {
+    const JOBS: u32 = 600;
+    let env = Env::new();
+    let store = env.open();
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (main, mut among, mut reads) = (runtime(), 0, 0);
+    let node = main.block_on(owner(&store, "node"));
+    for _ in 0..40 {
+        let ids = main.block_on(submit(&store, (0..JOBS).map(|_| job()).collect()));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            let reading = threads.spawn(|| {
+                let (reader, mut before, mut after) = (runtime(), 0, 0);
+                while !over.load(std::sync::atomic::Ordering::SeqCst) || before + after == 0 {
+                    let get = store.get_many(&Scope::All, ids.clone(), Consistency::Latest);
+                    let jobs = reader.block_on(get).expect("the store is sound");
+                    let pending = jobs.iter().flatten().filter(|job| job.state == State::Pending).count();
+                    assert!(pending == 0 || pending == ids.len(), "{pending} of {} are as before", ids.len());
+                    (before, after) = (before + usize::from(pending > 0), after + usize::from(pending == 0));
+                }
+                (before, after)
+            });
+            let held = main.block_on(claim(&store, &node, JOBS));
+            over.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(held.len(), ids.len(), "all in one commit");
+            let (before, after) = reading.join().expect("no read is torn");
+            reads += before + after;
+            among += usize::from(before > 0);
+        });
+    }
+    assert!(among > 20, "in {among} of 40 rounds, of {reads} reads, one began before the commit");
+}
+
+/// Delayed jobs come into their lanes so many at a time, and the rest with the next calls.
+#[tokio::test]
+async fn what_has_become_due_comes_in_bounded_steps_until_all_is_there() {
+    const JOBS: usize = 23_000;
+    let env = Env::new();
+    let store = env.open();
+    let at = env.clock.now().saturating_add(Duration::from_secs(60));
+    let due = std::sync::Arc::new(spec().build().unwrap());
+    for _ in 0..JOBS / 1_000 {
+        let jobs = (0..1_000).map(|_| NewJob::new(std::sync::Arc::clone(&due)).run_at(at)).collect();
+        submit(&store, jobs).await;
+    }
+    let lanes = async || store.lanes(&Served::default()).await.unwrap();
+    let before = lanes().await;
+    assert_eq!((before.heads.len(), before.next_due), (0, Some(at)));
+    env.clock.advance(Duration::from_secs(60));
+    let mut depths = Vec::new();
+    loop {
+        let lanes = lanes().await;
+        depths.push(lanes.heads[0].depth);
+        match lanes.next_due {
+            Some(next) => assert_eq!(next, at, "whoever asked is told to ask again, now"),
+            None => break,
+        }
+    }
+    assert_eq!(depths, [10_000, 20_000, 23_000]);
+    let node = owner(&store, "node").await;
+    assert_eq!(claim(&store, &node, u32::MAX).await.len(), JOBS);
+}

@@ -3,8 +3,11 @@
 
 use crate::codec::samples::samples;
 
-/// A name and a row in hex per line.
-const ROWS: &str = include_str!("../../../tests/golden/rows-schema-2.txt");
+/// A name and a row in hex per line: those of schema 2, and what schema 3 has beside them.
+const ROWS: &str = concat!(
+    include_str!("../../../tests/golden/rows-schema-2.txt"),
+    include_str!("../../../tests/golden/rows-schema-3.txt")
+);
 /// The same of schema 1, whose checksums did not cover the key.
 const FIRST: &str = include_str!("../../../tests/golden/rows-schema-1.txt");
 /// Kinds that schema 2 writes otherwise, or not at all: files that have them are migrated.

@@ -15,3 +15,4 @@ mod work;
 
 pub(crate) use damage::examine;
 pub(crate) use numbers::{Numbers, variable};
+pub(crate) use work::Worker;

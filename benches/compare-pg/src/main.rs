@@ -1,0 +1,174 @@
+//! Hodei on PostgreSQL beside the job queues for it, on one server, in one run.
+//!
+//! `cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml -- [--quick | --test] [--rounds N] [--jobs N]`
+//!
+//! The server is private and has its default, durable settings. Every engine runs no-op jobs whose arguments are their
+//! number, at its best documented settings, which the module of each names, and on two threads. Every round measures all
+//! of them one after the other, each part on a new database, and the best of the rounds is compared. A goal that is
+//! missed is said and is no failure; a job that did not run just once is one.
+
+mod apalis;
+mod awa;
+mod graphile;
+mod peer;
+mod raw;
+mod river;
+
+use std::process::ExitCode;
+
+use hodei_benches::load::{Load, Rates};
+use hodei_benches::report::{Report, Unit, say};
+use hodei_benches::runtime;
+use hodei_test_servers::Postgres;
+use peer::{Drained, Peer, Result};
+use raw::Limits;
+
+/// How many rounds, and what each engine is given in a round.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    rounds: usize,
+    load: Load,
+}
+
+const FULL: Plan =
+    Plan { rounds: 3, load: Load { drain: 100_000, single: 1_000, callers: 64, each: 100, bulk: 100_000 } };
+const QUICK: Plan =
+    Plan { rounds: 2, load: Load { drain: 30_000, single: 300, callers: 64, each: 20, bulk: 30_000 } };
+const TEST: Plan =
+    Plan { rounds: 1, load: Load { drain: 2_000, single: 20, callers: 8, each: 4, bulk: 2_000 } };
+
+/// The best of what one engine did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Best {
+    drained: Drained,
+    submitted: Rates,
+}
+
+impl Best {
+    fn or(self, other: Self) -> Self {
+        let drained = if self.drained.rate > other.drained.rate { self.drained } else { other.drained };
+        let (one, two) = (self.submitted, other.submitted);
+        let submitted = Rates {
+            drain: 0.0,
+            single: one.single.max(two.single),
+            concurrent: one.concurrent.max(two.concurrent),
+            bulk: one.bulk.max(two.bulk),
+        };
+        Self { drained, submitted }
+    }
+}
+
+/// The best of all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bests {
+    raw: Limits,
+    graphile: Best,
+    /// With the larger local queue, of which only the drain is measured.
+    graphile_large: Best,
+    river: Best,
+    apalis: Best,
+    awa: Best,
+}
+
+fn main() -> ExitCode {
+    match plan(std::env::args().skip(1))
+        .and_then(|plan| runtime().block_on(compare(plan)).map_err(|e| e.to_string()))
+    {
+        Ok(report) => {
+            report.end();
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => {
+            say(&format!("WRONG: {wrong}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(mut args: impl Iterator<Item = String>) -> std::result::Result<Plan, String> {
+    let mut plan = FULL;
+    while let Some(arg) = args.next() {
+        let mut number = || {
+            let value = args.next().and_then(|value| value.parse().ok()).filter(|n| *n > 0);
+            value.ok_or_else(|| format!("{arg} needs a number above zero"))
+        };
+        match arg.as_str() {
+            "--quick" => plan = QUICK,
+            "--test" => plan = TEST,
+            "--rounds" => plan.rounds = number()?,
+            "--jobs" => plan.load.drain = number()?,
+            _ => return Err(format!("unknown argument `{arg}`")),
+        }
+    }
+    Ok(plan)
+}
+
+async fn compare(Plan { rounds, load }: Plan) -> Result<Report> {
+    let server = Postgres::start()?;
+    let about = format!("Engines on one PostgreSQL, best of {rounds}: {} no-op jobs drained", load.drain);
+    let report = Report::new(&about);
+    let mut best = Bests::default();
+    for round in 1..=rounds {
+        best = measure(&server, load, best).await?;
+        say(&format!("round {round} of {rounds} is over"));
+    }
+    Ok(tell(report, load, best))
+}
+
+/// Measures every engine once, one after the other.
+async fn measure(server: &Postgres, load: Load, best: Bests) -> Result<Bests> {
+    Ok(Bests {
+        raw: best.raw.or(raw::limits(server, load).await?),
+        graphile: best.graphile.or(of::<graphile::Graphile<500>>(server, load, "graphile_worker").await?),
+        graphile_large: best.graphile_large.or(drained::<graphile::Graphile<5_000>>(server, load).await?),
+        river: best.river.or(of::<river::River>(server, load, "riverqueue").await?),
+        apalis: best.apalis.or(of::<apalis::Apalis>(server, load, "apalis-postgres").await?),
+        awa: best.awa.or(of::<awa::Awa>(server, load, "awa").await?),
+    })
+}
+
+async fn of<P: Peer>(server: &Postgres, load: Load, name: &str) -> Result<Best> {
+    let named = |error| format!("{name}: {error}");
+    let drained = peer::drain::<P>(server, load.drain).await.map_err(named)?;
+    Ok(Best { drained, submitted: peer::submissions::<P>(server, load).await.map_err(named)? })
+}
+
+async fn drained<P: Peer>(server: &Postgres, load: Load) -> Result<Best> {
+    Ok(Best { drained: peer::drain::<P>(server, load.drain).await?, submitted: Rates::default() })
+}
+
+fn tell(report: Report, load: Load, best: Bests) -> Report {
+    let Bests { raw, graphile, graphile_large, river, apalis, awa } = best;
+    let engines = [
+        ("graphile_worker 0.14, local queue of 500; deletes its rows", graphile),
+        ("riverqueue 0.5, 1,000 workers", river),
+        ("apalis-postgres 1.0, 4 workers that fetch 500", apalis),
+        ("awa 0.6, 256 workers", awa),
+    ];
+    report.group("Drain of preloaded no-op jobs, jobs a second");
+    report.show("raw claims of 500 and updates, 4 connections, one table", raw.drain, Unit::PerSecond);
+    for (name, best) in engines {
+        report.show(name, best.drained.rate, Unit::PerSecond);
+    }
+    report.show("graphile_worker 0.14, local queue of 5,000", graphile_large.drained.rate, Unit::PerSecond);
+    report.group("Write-ahead log of a job's whole life, bytes");
+    for (name, best) in engines {
+        report.show(name, best.drained.wal, Unit::Plain);
+    }
+    let ways: [(&str, f64, fn(Rates) -> f64); 2] = [
+        ("Submissions by one caller, one by one", raw.single, |rates| rates.single),
+        ("Submissions in batches of 1,000, one caller", raw.bulk, |rates| rates.bulk),
+    ];
+    for (title, raw, way) in ways {
+        report.group(title);
+        report.show("raw inserts of the same arguments", raw, Unit::PerSecond);
+        for (name, best) in engines {
+            report.show(name, way(best.submitted), Unit::PerSecond);
+        }
+    }
+    report.group(&format!("Submissions by {} callers, one by one", load.callers));
+    for (name, best) in engines {
+        report.show(name, best.submitted.concurrent, Unit::PerSecond);
+    }
+    report
+}

@@ -1,0 +1,78 @@
+//! Writing.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::row::{JobLine, LimitLine, QueueLine, ScheduleLine};
+use super::{End, FORMAT, Header, LINES_VERSION, LineCounts};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::State;
+use crate::store::SlotRow;
+
+const OP: &str = "lines.write";
+
+/// Writes what a store keeps, line by line. Nothing is buffered: give it a writer that is.
+#[derive(Debug)]
+pub struct LineWriter<W> {
+    out: W,
+    counts: LineCounts,
+}
+
+impl<W: Write> LineWriter<W> {
+    /// Begins with the header.
+    ///
+    /// # Errors
+    ///
+    /// `Io` and `Full`, when it cannot be written.
+    pub fn new(out: W) -> Result<Self> {
+        let mut lines = Self { out, counts: LineCounts::default() };
+        lines.line(&Header { line: "header", format: FORMAT, version: LINES_VERSION })?;
+        Ok(lines)
+    }
+
+    /// Writes a row.
+    ///
+    /// # Errors
+    ///
+    /// `Io` and `Full`, when it cannot be written.
+    pub fn row(&mut self, row: &SlotRow) -> Result<()> {
+        match row {
+            SlotRow::Queue(policy) => self.line(&QueueLine::of(policy))?,
+            SlotRow::Limit(limit) => self.line(&LimitLine::of(limit))?,
+            SlotRow::Schedule(schedule) => self.line(&ScheduleLine::of(schedule))?,
+            SlotRow::Job { job, edges } => self.line(&JobLine::of(job, edges))?,
+        }
+        self.counts.add(row);
+        Ok(())
+    }
+
+    /// Returns how many rows were written.
+    #[must_use]
+    pub const fn counts(&self) -> LineCounts {
+        self.counts
+    }
+
+    /// Ends with the counts, and flushes.
+    ///
+    /// # Errors
+    ///
+    /// `Io` and `Full`, when it cannot be written.
+    pub fn finish(mut self) -> Result<LineCounts> {
+        let LineCounts { queues, limits, schedules, jobs } = self.counts;
+        let jobs = State::ALL.map(|state| jobs.of(state));
+        self.line(&End { line: "end", queues, limits, schedules, jobs })?;
+        self.out.flush().map_err(failed)?;
+        Ok(self.counts)
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.out, line).map_err(|error| failed(error.into()))?;
+        self.out.write_all(b"\n").map_err(failed)
+    }
+}
+
+fn failed(source: io::Error) -> Error {
+    let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    Error::new(if full { ErrorKind::Full } else { ErrorKind::Io }, OP).source_error(source)
+}

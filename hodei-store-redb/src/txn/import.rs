@@ -1,0 +1,101 @@
+//! Rows that come from elsewhere into a store that nobody uses yet.
+
+use hodei_core::job::Job;
+use hodei_core::store::SlotRow;
+use hodei_core::{Error, Fault, JobId, Result};
+
+use super::work::Work;
+use crate::codec;
+use crate::error::corrupt;
+use crate::key;
+use crate::rows::Rows;
+use crate::table::{META_INCARNATION, Tab};
+
+/// Stores a row; returns what is wrong with it, where it cannot be beside those that came before.
+pub(crate) fn bring_row(work: &mut Work<'_, '_>, row: &SlotRow) -> Result<Option<Fault>> {
+    match row {
+        SlotRow::Queue(policy) => {
+            let key = key::tenant_text(&policy.tenant, policy.queue.as_str());
+            put_new(work, Tab::Queues, &key, &codec::queue_row(policy)?, "queue")
+        }
+        SlotRow::Limit(limit) => {
+            let key = key::tenant_text(&limit.tenant, limit.key.as_str());
+            put_new(work, Tab::Limits, &key, &codec::limit_row(limit)?, "key")
+        }
+        SlotRow::Schedule(schedule) => {
+            let key = key::tenant_text(&schedule.tenant, schedule.name.as_str());
+            put_new(work, Tab::Schedules, &key, &codec::schedule_row(schedule)?, "name")
+        }
+        SlotRow::Job { job, edges } => bring_job(work, job, edges),
+    }
+}
+
+fn is_there(work: &mut Work<'_, '_>, tab: Tab, key: &[u8]) -> Result<bool> {
+    Ok(work.read(tab, key, |_| Ok(()))?.is_some())
+}
+
+fn put_new(
+    work: &mut Work<'_, '_>,
+    tab: Tab,
+    key: &[u8],
+    row: &[u8],
+    field: &'static str,
+) -> Result<Option<Fault>> {
+    if is_there(work, tab, key)? {
+        return Ok(Some(Fault::new(field, "duplicate")));
+    }
+    work.put(tab, key, row)?;
+    Ok(None)
+}
+
+fn bring_job(work: &mut Work<'_, '_>, job: &Job, edges: &[(JobId, bool)]) -> Result<Option<Fault>> {
+    if is_there(work, Tab::Born, job.id.as_bytes())? {
+        return Ok(Some(Fault::new("id", "duplicate")));
+    }
+    if let Some(text) = &job.unique
+        && is_there(work, Tab::Unique, &key::tenant_text(&job.tenant, text))?
+    {
+        return Ok(Some(Fault::new("unique", "duplicate")));
+    }
+    work.store_whole(job, edges)?;
+    work.delta.moved(&job.tenant, None, Some(job.state));
+    // Whoever registers here must not be taken for who held the job elsewhere.
+    let held = job.lease.as_ref().map_or(0, |lease| lease.incarnation);
+    let last = work.delta.incarnation.unwrap_or_else(|| work.look(|index| index.incarnation));
+    if held > last {
+        work.put(Tab::Meta, META_INCARNATION, &codec::number_row(held)?)?;
+        work.delta.incarnation = Some(held);
+    }
+    Ok(None)
+}
+
+/// How many parents are looked for in one go.
+const TOGETHER: usize = 1_000;
+
+/// Makes sure that every edge is from a job that came.
+pub(crate) fn check_edges(work: &mut Work<'_, '_>) -> Result<()> {
+    let mut from: Vec<u8> = Vec::new();
+    loop {
+        let mut parents: Vec<JobId> = Vec::new();
+        work.scan(Tab::Children, (Some(from.as_slice()), None).into(), |key, _| {
+            let parent = key.first_chunk().ok_or_else(|| corrupt("store.import", "a short key"))?;
+            let parent = JobId::from_bytes(*parent);
+            if parents.last() != Some(&parent) {
+                parents.push(parent);
+            }
+            Ok(parents.len() < TOGETHER)
+        })?;
+        let Some(last) = parents.last() else { return Ok(()) };
+        let next = key::behind(last.as_bytes());
+        for parent in parents {
+            if !is_there(work, Tab::Born, parent.as_bytes())? {
+                let fault = Fault::new("edges", "unknown_parent").detail(parent.to_string());
+                return Err(Error::invalid("store.import", vec![fault]));
+            }
+        }
+        match next {
+            Some(next) => from = next,
+            None => return Ok(()),
+        }
+    }
+}
