@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hodei_core::job::{Epoch, Finish, Lease, NewJob, Output, Priority};
 use hodei_core::store::{
-    Applied, Coordination, Exchange, JobStore, Limit, Move, Pick, Policies, Scope, Served, SubmitOptions,
-    Submitted, Term, Transition,
+    Applied, Claimed, Coordination, Exchange, JobStore, Limit, Move, Pick, Policies, Scope, Served,
+    SubmitOptions, Submitted, Term, Transition,
 };
 use hodei_core::testkit::history::{Bounds, Recorder, RecordingStore, Report, Run, check_within};
 use hodei_core::testkit::typical_spec;
@@ -232,7 +232,8 @@ impl Node {
 
     /// Tells what it has to tell, claims, and begins and ends runs; whether it is held for dead.
     async fn exchanges(&self, held: &mut Held) -> bool {
-        let lanes = self.again(|| self.store.lanes(&Served::default())).await;
+        let served = Served::default();
+        let lanes = self.again(|| self.store.lanes(&served)).await;
         let pick = |lane| Pick { lane, floor: Priority::MIN, n: BATCH };
         let picks = lanes.heads.into_iter().map(|head| pick(head.lane)).collect();
         let transitions = std::mem::take(&mut held.told);
@@ -248,18 +249,25 @@ impl Node {
                 }
             }
         };
+        // What was held after a lost reply comes first: some of it may have ended with the exchange that was answered.
+        claimed.iter().for_each(|claim| self.begins(held, claim));
         for (transition, applied) in exchange.transitions.iter().zip(&done.applied) {
             self.heard(held, transition, *applied);
         }
-        for claim in claimed.into_iter().chain(done.claimed) {
-            let (job, epoch) = (claim.job.id, claim.job.epoch);
-            if held.runs.get(&job).is_none_or(|(known, _)| *known != epoch) {
-                let run = self.store.recorder().executed(job, epoch, &held.lease);
-                held.runs.insert(job, (epoch, run));
-                held.told.push(Transition { job, epoch, step: Move::Started { lease: None } });
-            }
-        }
+        done.claimed.iter().for_each(|claim| self.begins(held, claim));
         done.owner_lost
+    }
+
+    /// Begins a run, unless it is under way.
+    fn begins(&self, held: &mut Held, claim: &Claimed) {
+        let (job, epoch) = (claim.job.id, claim.job.epoch);
+        if held.runs.get(&job).is_none_or(|(known, _)| *known != epoch) {
+            // A run of an earlier epoch has lost its lease: it ends before the next begins.
+            drop(held.runs.remove(&job));
+            let run = self.store.recorder().executed(job, epoch, &held.lease);
+            held.runs.insert(job, (epoch, run));
+            held.told.push(Transition { job, epoch, step: Move::Started { lease: None } });
+        }
     }
 
     fn heard(&self, held: &mut Held, transition: &Transition, applied: Applied) {

@@ -137,7 +137,7 @@ async fn cuts_under_load_lose_nothing() {
     let url = database.url_at(proxy.address());
     let fleet = Fleet::start((0..2).map(|_| PgStore::builder(url.clone()).connections(4))).await;
     for n in 0..cuts {
-        tokio::time::sleep(numbers.millis(1, 30)).await;
+        tokio::time::sleep(numbers.millis(5, 60)).await;
         match n % 3 {
             0 => proxy.cut_after(numbers.below(20_000)),
             1 => proxy.cut_before(b"COMMIT\0"),
