@@ -12,6 +12,8 @@ use hodei_core::{Error, ErrorKind, Result};
 
 use crate::config::PgStoreBuilder;
 use crate::error::{Stage, failed, of};
+use crate::fast::Groups;
+use crate::listen::Announcer;
 use crate::names::Names;
 use crate::pool::{Conn, Pools};
 use crate::tell::{Segment, Teller};
@@ -46,10 +48,18 @@ pub(crate) struct Inner {
     pub(crate) config: PgStoreBuilder,
     pub(crate) names: Names,
     pub(crate) teller: Arc<Teller>,
+    pub(crate) groups: Groups,
+    pub(crate) announcer: Arc<Announcer>,
     pub(crate) wakeups: WakeupSignal,
     /// Which process wrote a change.
     pub(crate) node: i64,
     pub(crate) counted: Counted,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        crate::listen::stop(self);
+    }
 }
 
 impl fmt::Debug for Inner {
@@ -74,6 +84,8 @@ impl Inner {
             config,
             names: Names::default(),
             teller: Arc::default(),
+            groups: Groups::default(),
+            announcer: Arc::default(),
             wakeups: WakeupSignal::new(),
             node: RandomState::new().hash_one(std::process::id()).cast_signed(),
             counted: Counted::default(),
@@ -173,9 +185,13 @@ impl Inner {
 
     /// How long to wait before another try: up to 2, 4, 8 … 64 ms.
     pub(crate) fn pause(&self, attempt: u32) -> Duration {
-        let most = 2_000_u64 << attempt.min(5);
-        let random = RandomState::new().hash_one(self.node ^ i64::from(attempt));
-        Duration::from_micros(random % most)
+        self.random(Duration::from_micros(2_000_u64 << attempt.min(5)))
+    }
+
+    /// Some time that is shorter.
+    pub(crate) fn random(&self, most: Duration) -> Duration {
+        let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX).max(1);
+        Duration::from_micros(RandomState::new().hash_one(self.node) % most)
     }
 
     async fn once<V: Verb>(
@@ -183,9 +199,10 @@ impl Inner {
         op: &'static str,
         verb: &mut V,
     ) -> Result<(V::Reply, Vec<Change>)> {
+        let mut conn = self.begin(op, verb).await?;
+        // Before anything is written, and not while a connection was waited for: others wait for what is entered.
         let ticket = self.teller.begin();
-        let conn = self.begin(op, verb).await?;
-        let mut work = Work::new(Arc::clone(self), conn);
+        let mut work = Work::new(Arc::clone(self), &mut conn);
         let done = self
             .in_time(op, async {
                 let reply = verb.run(&mut work).await?;
@@ -196,11 +213,11 @@ impl Inner {
         let reply = match done {
             Ok(reply) => reply,
             Err(error) => {
-                self.roll_back(work.conn).await;
+                self.roll_back(conn).await;
                 return Err(error);
             }
         };
-        let (conn, segments, rows, readied) = (work.conn, work.segments, work.rows, work.readied);
+        let (segments, rows, readied) = (work.segments, work.rows, work.readied);
         self.commit(op, conn).await?;
         self.wrote(rows);
         let changes = self.committed(ticket, segments, readied).await;
@@ -268,6 +285,9 @@ impl Inner {
         ticket.committed(&segments).await;
         if readied {
             self.wakeups.ring();
+        }
+        if readied || !segments.is_empty() {
+            self.announcer.committed(readied);
         }
         segments.into_iter().flat_map(|segment| segment.changes).collect()
     }

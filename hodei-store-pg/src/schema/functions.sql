@@ -35,6 +35,11 @@ BEGIN
 END
 $$;
 
+-- What brought a job to the end of its run.
+CREATE OR REPLACE FUNCTION hodei.cause_of(state int2) RETURNS int2 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (CASE state WHEN 4 THEN 6 WHEN 5 THEN 7 ELSE 14 END)::int2
+$$;
+
 -- The bytes of a change.
 CREATE OR REPLACE FUNCTION hodei.change_bytes(
     id uuid, version int4, attempt int4, epoch int8, kind int4, pipeline uuid
@@ -95,15 +100,17 @@ BEGIN
 END
 $$;
 
--- The number of a life of an owner, which is made, without any life in it, where there is none.
+-- The number of a life of an owner, which is made, without any life in it, where there is none. Who asks lets it hold
+-- something: so it is not cleared any more.
 CREATE OR REPLACE FUNCTION hodei.owner_no(p_name text, p_incarnation int8) RETURNS int4
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_no int4;
 BEGIN
     LOOP
-        SELECT no INTO v_no FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation FOR KEY SHARE;
+        SELECT no INTO v_no FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation FOR SHARE;
         IF FOUND THEN
+            UPDATE hodei.owner SET cleared = false WHERE no = v_no AND cleared;
             RETURN v_no;
         END IF;
         INSERT INTO hodei.owner (name, incarnation, expires_at)
@@ -128,11 +135,13 @@ BEGIN
         IF v_round > 1000 THEN
             RAISE EXCEPTION 'jobs without a place: %', v_left USING ERRCODE = 'XX001';
         END IF;
-        v_got := ARRAY(SELECT (l.id, l.state, false, l.lane, l.rank, l.holder, l.version, l.epoch, l.attempt, 0,
-                coalesce(l.lost, 0), coalesce(l.generation, 0), CASE l.state WHEN 2 THEN 4 ELSE 5 END,
-                coalesce(l.cancel, false), l.eligible_at, l.deadline, l.moved_at, l.started_at,
+        v_got := ARRAY(SELECT (l.id, CASE WHEN l.running THEN 3 ELSE 2 END, false, l.lane, j.rank, l.holder,
+                coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0),
+                coalesce(l.generation, 0), CASE WHEN l.running THEN 5 ELSE 4 END, coalesce(l.cancel, false),
+                coalesce(l.eligible_at, j.eligible_at), l.deadline, l.moved_at, l.started_at,
                 l.settled)::hodei.placed
-            FROM hodei.leased l WHERE l.id = ANY (v_left) ORDER BY l.id FOR UPDATE);
+            FROM hodei.leased l JOIN hodei.job j ON j.id = l.id
+            WHERE l.id = ANY (v_left) ORDER BY l.id FOR UPDATE OF l);
         v_got := v_got || ARRAY(SELECT (b.id, 0, false, b.lane, b.rank, NULL, 1, 0, 0, b.waits_for, 0, 0, 0,
                 false, b.eligible_at, b.deadline, j.created_at, NULL, NULL)::hodei.placed
             FROM hodei.blocked b JOIN hodei.job j ON j.id = b.id
@@ -152,9 +161,10 @@ BEGIN
                 coalesce(r.attempt, 0), 0, coalesce(r.lost, 0), coalesce(r.generation, 0), r.cause, false,
                 r.eligible_at, r.deadline, r.moved_at, r.started_at, r.settled)::hodei.placed
             FROM hodei.ready r WHERE r.id = ANY (v_left) AND r.version IS NOT NULL ORDER BY r.id FOR UPDATE);
-        v_got := v_got || ARRAY(SELECT (d.id, d.state, false, j.lane, j.rank, NULL, d.version, d.epoch, d.attempt,
-                0, coalesce(d.lost, 0), coalesce(d.generation, 0), d.cause, false, d.eligible_at, d.deadline,
-                d.moved_at, d.started_at, d.settled)::hodei.placed
+        v_got := v_got || ARRAY(SELECT (d.id, d.state, false, j.lane, j.rank, NULL, coalesce(d.version, 3),
+                coalesce(d.epoch, 1), coalesce(d.attempt, 1), 0, coalesce(d.lost, 0), coalesce(d.generation, 0),
+                coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at),
+                d.deadline, d.moved_at, d.started_at, d.settled)::hodei.placed
             FROM hodei.done d JOIN hodei.job j ON j.id = d.id
             WHERE d.id = ANY (v_left) ORDER BY d.id FOR UPDATE OF d);
         v_all := v_all || v_got;
@@ -171,14 +181,16 @@ $$;
 -- Where jobs are, as this statement sees it.
 CREATE OR REPLACE FUNCTION hodei.places(p_ids uuid[]) RETURNS SETOF hodei.placed
 LANGUAGE sql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
-    SELECT id, state, false, lane, rank, holder, version, epoch, attempt, 0, coalesce(lost, 0::int2),
-        coalesce(generation, 0::int2), (CASE state WHEN 2 THEN 4 ELSE 5 END)::int2, coalesce(cancel, false),
-        eligible_at, deadline, moved_at, started_at, settled
-        FROM hodei.leased WHERE id = ANY (p_ids)
+    SELECT l.id, (CASE WHEN l.running THEN 3 ELSE 2 END)::int2, false, l.lane, j.rank, l.holder,
+        coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0::int2),
+        coalesce(l.generation, 0::int2), (CASE WHEN l.running THEN 5 ELSE 4 END)::int2, coalesce(l.cancel, false),
+        coalesce(l.eligible_at, j.eligible_at), l.deadline, l.moved_at, l.started_at, l.settled
+        FROM hodei.leased l JOIN hodei.job j ON j.id = l.id WHERE l.id = ANY (p_ids)
     UNION ALL
-    SELECT d.id, d.state, false, j.lane, j.rank, NULL, d.version, d.epoch, d.attempt, 0, coalesce(d.lost, 0::int2),
-        coalesce(d.generation, 0::int2), d.cause, false, d.eligible_at, d.deadline, d.moved_at, d.started_at,
-        d.settled
+    SELECT d.id, d.state, false, j.lane, j.rank, NULL, coalesce(d.version, 3), coalesce(d.epoch, 1),
+        coalesce(d.attempt, 1), 0, coalesce(d.lost, 0::int2), coalesce(d.generation, 0::int2),
+        coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at), d.deadline,
+        d.moved_at, d.started_at, d.settled
         FROM hodei.done d JOIN hodei.job j ON j.id = d.id WHERE d.id = ANY (p_ids)
     UNION ALL
     SELECT b.id, 0::int2, false, b.lane, b.rank, NULL, 1, 0::int8, 0, b.waits_for, 0::int2, 0::int2, 0::int2,
@@ -258,14 +270,15 @@ BEGIN
             started_at, pipeline, settled FROM u WHERE NOT delay;
     END IF;
     IF p_state && '{2,3}'::int2[] THEN
-        INSERT INTO hodei.leased (id, epoch, eligible_at, moved_at, holder, lane, version, attempt, rank, state,
-            cancel, lost, generation, deadline, started_at, pipeline, settled)
-        SELECT u.id, u.epoch, u.eligible_at, u.moved_at, u.holder, u.lane, u.version, u.attempt, u.rank, u.state,
-            nullif(u.cancel, false), u.lost, u.generation, u.deadline, u.started_at, u.pipeline, u.settled
-        FROM unnest(p_id, p_state, p_lane, p_rank, p_holder, p_version, p_epoch, p_attempt, p_lost, p_generation,
-            p_cancel, p_eligible_at, p_deadline, p_moved_at, p_started_at, p_pipeline, p_settled)
-            u (id, state, lane, rank, holder, version, epoch, attempt, lost, generation, cancel, eligible_at,
-                deadline, moved_at, started_at, pipeline, settled)
+        INSERT INTO hodei.leased (id, moved_at, holder, lane, running, cancel, lost, generation, version, attempt,
+            epoch, eligible_at, deadline, started_at, pipeline, settled)
+        SELECT u.id, u.moved_at, u.holder, u.lane, nullif(u.state = 3, false), nullif(u.cancel, false), u.lost,
+            u.generation, u.version, u.attempt, u.epoch, u.eligible_at, u.deadline, u.started_at, u.pipeline,
+            u.settled
+        FROM unnest(p_id, p_state, p_lane, p_holder, p_version, p_epoch, p_attempt, p_lost, p_generation, p_cancel,
+            p_eligible_at, p_deadline, p_moved_at, p_started_at, p_pipeline, p_settled)
+            u (id, state, lane, holder, version, epoch, attempt, lost, generation, cancel, eligible_at, deadline,
+                moved_at, started_at, pipeline, settled)
         WHERE u.state IN (2, 3);
     END IF;
     IF p_state && '{4,5,6}'::int2[] THEN
@@ -389,11 +402,12 @@ BEGIN
             DELETE FROM hodei.ready r USING k WHERE r.ctid = k.tid AND (k.bad = 0 OR k.rn = 1)
             RETURNING k.rn, r.*
         ), l AS (
-            INSERT INTO hodei.leased (id, epoch, eligible_at, moved_at, holder, lane, version, attempt, rank,
-                state, lost, generation, deadline, started_at, pipeline, settled)
-            SELECT d.id, coalesce(d.epoch, 0) + 1, d.eligible_at, p_now, p_holder, d.lane,
-                coalesce(d.version, 1) + 1, coalesce(d.attempt, 0), d.rank, 2, d.lost, d.generation, d.deadline,
-                d.started_at, d.pipeline, d.settled FROM d
+            INSERT INTO hodei.leased (id, moved_at, holder, lane, lost, generation, version, attempt, epoch,
+                eligible_at, deadline, started_at, pipeline, settled)
+            SELECT d.id, p_now, p_holder, d.lane, d.lost, d.generation, d.version + 1, d.attempt,
+                CASE WHEN d.version IS NOT NULL THEN coalesce(d.epoch, 0) + 1 END,
+                CASE WHEN d.version IS NOT NULL THEN d.eligible_at END, d.deadline, d.started_at, d.pipeline,
+                d.settled FROM d
         ), h AS MATERIALIZED (
             -- Pending to scheduled, claimed.
             SELECT hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
@@ -574,5 +588,211 @@ BEGIN
     UPDATE hodei.term SET expires_at = v_now + p_ttl WHERE duty = p_duty AND number = p_number
         AND owner = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
     RETURN FOUND;
+END
+$$;
+
+-- Stores jobs of one tenant that wait for nobody, each for itself; no id and no key comes twice. The first row that is
+-- returned tells when and where in the log; then follows a row for each job that was not new, with the job that has its id
+-- or its key.
+CREATE OR REPLACE FUNCTION hodei.submit(
+    p_node int8, p_record bool, p_tenant int4, p_id uuid[], p_fingerprint uuid[], p_lane int4[], p_rank int2[],
+    p_pipeline uuid[], p_name text[], p_body bytea[], p_run_at int8[], p_deadline int8[], p_key text[],
+    OUT ord int8, OUT id uuid, OUT fingerprint uuid, OUT at int8, OUT pos int8, OUT no int8
+) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    v_now int8 := hodei.now();
+    v_keyed uuid[];
+    v_known uuid[];
+    v_new uuid[];
+    v_body bytea;
+BEGIN
+    IF p_key IS NOT NULL THEN
+        -- An id speaks before a key. Keys are taken in one order, so that nobody waits in a circle.
+        v_known := ARRAY(SELECT j.id FROM hodei.job j WHERE j.id = ANY (p_id));
+        WITH k AS (
+            INSERT INTO hodei.unique_key (tenant, key, id)
+            SELECT p_tenant, u.key, u.id FROM unnest(p_key, p_id) u (key, id)
+            WHERE u.key IS NOT NULL AND u.id <> ALL (v_known) ORDER BY u.key
+            ON CONFLICT DO NOTHING RETURNING id
+        )
+        SELECT coalesce(array_agg(k.id), '{}') INTO v_keyed FROM k;
+    END IF;
+    WITH j AS (
+        INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
+            body)
+        SELECT u.id, u.fingerprint, v_now, greatest(u.run_at, v_now), p_tenant, u.lane, u.rank, u.deadline,
+            u.pipeline, u.name, u.body
+        FROM unnest(p_id, p_fingerprint, p_lane, p_rank, p_pipeline, p_name, p_body, p_run_at, p_deadline, p_key)
+            u (id, fingerprint, lane, rank, pipeline, name, body, run_at, deadline, key)
+        WHERE u.key IS NULL OR u.id = ANY (v_keyed)
+        ON CONFLICT (id) DO NOTHING RETURNING id, eligible_at, lane, rank, deadline, pipeline
+    ), r AS (
+        INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
+        SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at <= v_now
+    ), d AS (
+        INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
+        SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at > v_now
+    )
+    -- From nowhere to pending, submitted.
+    SELECT coalesce(array_agg(j.id), '{}'), CASE WHEN p_record THEN
+        string_agg(hodei.change_bytes(j.id, 1, 0, 0, 65536, j.pipeline), ''::bytea) END INTO v_new, v_body FROM j;
+    IF NOT v_keyed <@ v_new THEN
+        RAISE EXCEPTION 'an id was taken meanwhile' USING ERRCODE = '40001';
+    END IF;
+    at := v_now;
+    IF cardinality(v_new) > 0 THEN
+        pos := hodei.pos();
+        no := nextval('hodei.change_no');
+        IF p_record THEN
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+                VALUES (pos, no, v_now, p_node, p_tenant, cardinality(v_new), v_body);
+        END IF;
+        INSERT INTO hodei.delta (tenant, pending, changes)
+            VALUES (p_tenant, cardinality(v_new), CASE WHEN p_record THEN cardinality(v_new) END);
+    END IF;
+    ord := 0;
+    RETURN NEXT;
+    IF cardinality(v_new) < cardinality(p_id) THEN
+        RETURN QUERY
+        SELECT u.ord, j.id, j.fingerprint, v_now, NULL::int8, NULL::int8
+            FROM unnest(p_id) WITH ORDINALITY u (id, ord) JOIN hodei.job j ON j.id = u.id
+            WHERE u.id <> ALL (v_new)
+        UNION ALL
+        SELECT u.ord, j.id, j.fingerprint, v_now, NULL, NULL
+            FROM unnest(p_id, p_key) WITH ORDINALITY u (id, key, ord)
+            JOIN hodei.unique_key k ON k.tenant = p_tenant AND k.key = u.key JOIN hodei.job j ON j.id = k.id
+            WHERE u.id <> ALL (v_new) AND u.id <> ALL (v_known);
+    END IF;
+END
+$$;
+
+-- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
+-- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
+-- nothing is claimed then. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
+CREATE OR REPLACE FUNCTION hodei.exchange(
+    p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
+    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
+) RETURNS SETOF hodei.exchanged
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    v_now int8;
+    v_holder int4;
+    v_limits int4[];
+    v_meta hodei.exchanged;
+    v_made int8 := 0;
+    v_n int8;
+BEGIN
+    IF cardinality(p_id) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
+        -- All limits at once and in one order, so that nobody waits in a circle.
+        SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM (
+            SELECT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id) UNION SELECT unnest(p_lane)
+        ) y JOIN hodei.lane n ON n.no = y.lane, unnest(n.limits) x;
+        IF v_limits IS NOT NULL THEN
+            PERFORM 1 FROM hodei.usage WHERE no = ANY (v_limits) ORDER BY no FOR NO KEY UPDATE;
+        END IF;
+    END IF;
+    v_now := hodei.now();
+    IF p_kind && '{4,5,6}'::int2[] THEN
+        RETURN QUERY
+        WITH d AS (
+            DELETE FROM hodei.leased l
+            USING unnest(p_id, p_epoch, p_kind, p_ran, p_end) WITH ORDINALITY u (id, epoch, kind, ran, final, ord)
+            WHERE u.kind >= 4 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch
+            RETURNING u.ord, u.kind, u.ran, u.final, l.*
+        ), t AS MATERIALIZED (
+            SELECT d.ord, d.id, d.lane, (CASE WHEN d.running THEN 3 ELSE 2 END)::int2 AS state, d.kind,
+                coalesce(d.version, 2) + 1 AS version, coalesce(d.epoch, 1) AS epoch,
+                coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END AS attempt, d.lost, d.generation,
+                d.eligible_at, d.deadline,
+                CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END AS started_at,
+                d.pipeline, d.final, n.tenant, n.limits, hodei.cause_of(d.kind) AS cause
+            FROM d JOIN hodei.lane n ON n.no = d.lane
+        ), i AS (
+            INSERT INTO hodei.done (id, moved_at, tenant, state, lost, generation, version, attempt, epoch,
+                eligible_at, deadline, started_at, settled)
+            SELECT t.id, v_now, t.tenant, t.kind, t.lost, t.generation, nullif(t.version, 3), nullif(t.attempt, 1),
+                nullif(t.epoch, 1), t.eligible_at, t.deadline, t.started_at, t.final FROM t
+        ), h AS MATERIALIZED (
+            SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
+                CASE WHEN p_log <= 1 THEN string_agg(hodei.change_bytes(t.id, t.version, t.attempt, t.epoch,
+                    ((t.state + 1) << 24) | (t.kind::int4 << 16) | (t.cause::int4 << 8), t.pipeline), ''::bytea ORDER BY t.ord)
+                END AS body,
+                -count(*) FILTER (WHERE t.state = 2) AS scheduled, -count(*) FILTER (WHERE t.state = 3) AS running,
+                count(*) FILTER (WHERE t.kind = 4) AS succeeded, count(*) FILTER (WHERE t.kind = 5) AS failed,
+                count(*) FILTER (WHERE t.kind = 6) AS cancelled
+            FROM t GROUP BY t.tenant
+        ), c AS (
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log <= 1
+        ), e AS (
+            INSERT INTO hodei.delta (tenant, scheduled, running, succeeded, failed, cancelled, changes)
+            SELECT h.tenant, nullif(h.scheduled, 0), nullif(h.running, 0), nullif(h.succeeded, 0),
+                nullif(h.failed, 0), nullif(h.cancelled, 0), CASE WHEN p_log <= 1 THEN h.n END FROM h
+        ), f AS (
+            UPDATE hodei.usage s SET in_use = s.in_use - x.n FROM (
+                SELECT y AS no, count(*) AS n FROM t, unnest(t.limits) y GROUP BY y
+            ) x WHERE s.no = x.no
+        )
+        SELECT 1::int2, t.ord::int4, t.id, t.lane, NULL::int2, t.state, t.version, t.epoch, t.attempt, t.kind, t.cause,
+            t.eligible_at, t.deadline, v_now, t.started_at, NULL::int8, t.pipeline, NULL::bytea, NULL::text,
+            NULL::uuid, NULL::bytea, h.pos, h.no
+        FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
+        GET DIAGNOSTICS v_n = ROW_COUNT;
+        v_made := v_made + v_n;
+        -- Asked for now, when nobody can add to them: whoever does has to hold the row that is gone.
+        IF EXISTS (SELECT 1 FROM hodei.edge) AND EXISTS (
+            SELECT 1 FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
+            WHERE e.parent = ANY (p_id) AND NOT e.told
+        ) THEN
+            RAISE EXCEPTION 'somebody waits for them' USING ERRCODE = 'HD001';
+        END IF;
+    END IF;
+    IF 0 = ANY (p_kind) THEN
+        RETURN QUERY
+        WITH d AS (
+            UPDATE hodei.leased l SET running = true, version = coalesce(l.version, 2) + 1,
+                attempt = coalesce(l.attempt, 0) + 1, started_at = greatest(v_now, l.moved_at), moved_at = v_now
+            FROM unnest(p_id, p_epoch, p_kind) WITH ORDINALITY u (id, epoch, kind, ord)
+            WHERE u.kind = 0 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch AND l.running IS NULL
+            RETURNING u.ord, l.id, l.lane, l.version, coalesce(l.epoch, 1) AS epoch, l.attempt, l.pipeline
+        ), t AS MATERIALIZED (
+            SELECT d.*, n.tenant FROM d JOIN hodei.lane n ON n.no = d.lane
+        ), h AS MATERIALIZED (
+            -- Scheduled to running, started.
+            SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
+                CASE WHEN p_log = 0 THEN string_agg(hodei.change_bytes(t.id, t.version, t.attempt, t.epoch,
+                    50529536, t.pipeline), ''::bytea ORDER BY t.ord) END AS body
+            FROM t GROUP BY t.tenant
+        ), c AS (
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log = 0
+        ), e AS (
+            INSERT INTO hodei.delta (tenant, scheduled, running, changes)
+            SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
+        )
+        SELECT 1::int2, t.ord::int4, t.id, t.lane, NULL::int2, 2::int2, t.version, t.epoch, t.attempt, 3::int2, 5::int2,
+            NULL::int8, NULL::int8, v_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid,
+            NULL::bytea, h.pos, h.no
+        FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
+        GET DIAGNOSTICS v_n = ROW_COUNT;
+        v_made := v_made + v_n;
+    END IF;
+    PERFORM hodei.promote(v_now);
+    SELECT no INTO v_holder FROM hodei.owner
+        WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
+    -- What was not made is looked at by the caller before anything is claimed.
+    IF FOUND AND v_made = cardinality(p_id) AND cardinality(p_lane) > 0 THEN
+        RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n);
+    END IF;
+    v_meta.what := 0;
+    v_meta.state := CASE WHEN v_holder IS NULL THEN 0 ELSE 1 END;
+    v_meta.moved_at := v_now;
+    SELECT min(eligible_at) INTO v_meta.eligible_at FROM hodei.delayed;
+    RETURN NEXT v_meta;
 END
 $$;

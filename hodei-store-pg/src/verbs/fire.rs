@@ -44,7 +44,7 @@ impl Verb for Fire {
         Ok(())
     }
 
-    async fn run(&mut self, work: &mut Work) -> Result<Fired> {
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Fired> {
         if !leads(work, &self.term).await? {
             return Ok(Fired::TermLost);
         }

@@ -8,7 +8,7 @@ use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use uuid::Uuid;
 
-use super::work::{Entry, Work};
+use super::transaction::{Entry, Work};
 use crate::codec::damaged;
 use crate::error::failed;
 use crate::names::{LaneRow, column};
@@ -36,7 +36,7 @@ struct Taken<'j> {
     open: HashMap<&'j Tenant, u64>,
 }
 
-impl Work {
+impl Work<'_> {
     /// Stores jobs, each for itself or all together. What becomes of each is settled before the first is stored. The
     /// lanes of the valid ones were made before.
     pub(crate) async fn submit(&mut self, jobs: &[NewJob], options: SubmitOptions) -> Result<Vec<Submitted>> {

@@ -11,7 +11,6 @@ use sqlx::postgres::PgConnection;
 
 use crate::inner::Inner;
 use crate::names::LaneRow;
-use crate::pool::Conn;
 use crate::tell::Segment;
 
 /// What is done in a transaction. It may be done again from its beginning, in another transaction.
@@ -27,14 +26,16 @@ pub(crate) trait Verb: Send {
     }
 
     /// Does it.
-    async fn run(&mut self, work: &mut Work) -> Result<Self::Reply>;
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Self::Reply>;
 }
 
 /// A transaction under way.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct Work<'c> {
     pub(super) inner: Arc<Inner>,
-    pub(crate) conn: Conn,
+    pub(crate) conn: &'c mut PgConnection,
+    /// Who is written down for its changes: this process, which tells its sinks of them itself, or nobody.
+    pub(super) node: i64,
     pub(crate) now: Timestamp,
     pub(super) entries: HashMap<JobId, Entry>,
     /// Ids of which there is no job.
@@ -74,10 +75,11 @@ pub(super) struct Place {
     pub(super) fresh: bool,
 }
 
-impl Work {
+impl<'c> Work<'c> {
     /// Begins a transaction.
-    pub(crate) fn new(inner: Arc<Inner>, conn: Conn) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, conn: &'c mut PgConnection) -> Self {
         Self {
+            node: inner.node,
             inner,
             conn,
             now: Timestamp::from_micros(0),
@@ -92,6 +94,12 @@ impl Work {
             readied: false,
             rows: 0,
         }
+    }
+
+    /// Leaves it to the log to tell the sinks: whether the transaction commits is somebody else's affair.
+    pub(crate) fn told_by_the_log(mut self) -> Self {
+        self.node = 0;
+        self
     }
 
     /// Returns a job that was loaded.

@@ -1,0 +1,8 @@
+//! What the PostgreSQL store promises beyond what every store does, on private servers.
+
+mod budget;
+mod env;
+mod nodes;
+mod open;
+mod plan;
+mod within;
