@@ -393,6 +393,8 @@ BEGIN
         WITH c AS MATERIALIZED (
             SELECT r.ctid AS tid, r.lost AS lost FROM hodei.ready r
             WHERE r.lane = p_lane[i] AND r.rank <= p_rank[i] AND (r.deadline IS NULL OR r.deadline > p_now)
+                -- One that came while this waited for a limit or a row is of a time that this does not know yet.
+                AND r.eligible_at <= p_now
             ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
         ), k AS MATERIALIZED (
             -- Whoever lost an owner is claimed alone.

@@ -282,6 +282,8 @@ impl Node {
                 self.shared.settled.fetch_add(1, Ordering::SeqCst);
             }
             (Applied::LeaseLost { .. }, _) => drop(held.runs.remove(job)),
+            // Nobody knows whether it happened: it is told again.
+            (Applied::Unavailable, _) => held.told.push(transition.clone()),
             (other, _) => panic!("{}: {other:?} to {transition:?}", self.name),
         }
     }
