@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hodei_core::store::{Change, StoreStats, WakeupSignal};
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::store::{Change, Scope, StoreStats, WakeupSignal};
+use hodei_core::{Error, ErrorKind, Result, Tenant};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 
 use crate::config::PgStoreBuilder;
 use crate::error::{Stage, failed, of};
@@ -24,6 +26,15 @@ const ATTEMPTS: u32 = 12;
 
 /// Runs a read on a connection; once more on a new one where an old one turns out to be dead.
 macro_rules! reading {
+    ($inner:expr, $op:expr, $scope:expr, $conn:ident => $read:expr) => {
+        $crate::inner::reading!($inner, $op, $conn => {
+            $inner.wall($op, &mut $conn, $crate::inner::walled($scope)).await?;
+            let read: hodei_core::Result<_> = async { $read }.await;
+            let reply = read?;
+            $inner.unwall($op, &mut $conn, $crate::inner::walled($scope)).await?;
+            Ok(reply)
+        })
+    };
     ($inner:expr, $op:expr, $conn:ident => $read:expr) => {
         loop {
             let mut $conn = $inner.pools.verbs.acquire($op).await?;
@@ -41,6 +52,14 @@ macro_rules! reading {
     };
 }
 pub(crate) use reading;
+
+/// The tenant behind whose wall a scope is read.
+pub(crate) fn walled(scope: &Scope) -> Option<&Tenant> {
+    match scope {
+        Scope::All => None,
+        Scope::Tenant(tenant) => Some(tenant),
+    }
+}
 
 /// What every handle to a store shares.
 pub(crate) struct Inner {
@@ -134,6 +153,35 @@ impl Inner {
             Ok(reply) => reply,
             Err(_) => Err(Error::new(ErrorKind::Timeout, op).with("timeout", "statement")),
         }
+    }
+
+    /// Begins a transaction behind the wall of a tenant: rows of others are not there, whatever a statement forgets.
+    pub(crate) async fn wall(
+        &self,
+        op: &'static str,
+        conn: &mut PgConnection,
+        tenant: Option<&Tenant>,
+    ) -> Result<()> {
+        if let Some(tenant) = tenant {
+            self.trip();
+            let sql = AssertSqlSafe(format!("BEGIN; {}", wall_of(tenant)));
+            sqlx::raw_sql(sql).execute(conn).await.map_err(failed(op))?;
+        }
+        Ok(())
+    }
+
+    /// Ends it.
+    pub(crate) async fn unwall(
+        &self,
+        op: &'static str,
+        conn: &mut PgConnection,
+        tenant: Option<&Tenant>,
+    ) -> Result<()> {
+        if tenant.is_some() {
+            self.trip();
+            sqlx::raw_sql("COMMIT").execute(conn).await.map_err(failed(op))?;
+        }
+        Ok(())
     }
 
     /// Runs a transaction to its end, be its caller cancelled or not.
@@ -231,10 +279,14 @@ impl Inner {
             self.trip();
             let begun = self.in_time(op, async {
                 verb.prepare(self, &mut conn).await?;
-                sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))
+                if let Some(tenant) = verb.tenant() {
+                    return self.wall(op, &mut conn, Some(tenant)).await;
+                }
+                sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))?;
+                Ok(())
             });
             match begun.await {
-                Ok(_) => return Ok(conn),
+                Ok(()) => return Ok(conn),
                 Err(error) if conn.reused && error.kind() == ErrorKind::Unavailable => {
                     self.pools.verbs.forget()
                 }
@@ -291,4 +343,9 @@ impl Inner {
         }
         segments.into_iter().flat_map(|segment| segment.changes).collect()
     }
+}
+
+/// The statement that raises the wall. A tenant's name has no character that means anything in SQL.
+fn wall_of(tenant: &Tenant) -> String {
+    format!("SELECT set_config('hodei.tenant', '{}', true)", tenant.as_str())
 }

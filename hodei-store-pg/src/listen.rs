@@ -154,6 +154,7 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
     if let Some(inner) = tail.inner.upgrade() {
         // Whatever came before is not announced any more.
         inner.wakeups.ring();
+        drop(inner.drain_inbox().await);
         tail.follow(&inner).await;
     }
     let (mut ever, mut next, mut asked) = (false, Instant::now() + LOOKED, None::<Instant>);
@@ -174,7 +175,12 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
                 let (what, node) = note.payload().split_once(' ').unwrap_or_default();
                 let own = node.parse() == Ok(inner.node);
                 match what {
-                    "probe" if own => (ever, asked, next) = (true, None, Instant::now() + PROBED),
+                    "probe" if own => {
+                        (ever, asked, next) = (true, None, Instant::now() + PROBED);
+                        drop(inner.drain_inbox().await);
+                    }
+                    // A failure is met again with the next probe.
+                    "inbox" => drop(inner.drain_inbox().await),
                     "ready" if !own => {
                         inner.wakeups.ring();
                         tail.follow(&inner).await;

@@ -98,7 +98,7 @@ impl Inner {
     /// Reads rows of a scope; the statement takes the tenant's name, or NULL for everybody's.
     async fn listed(self: &Arc<Self>, sql: &'static str, scope: &Scope) -> Result<Vec<PgRow>> {
         let tenant = tenant_name(scope);
-        reading!(self, OP, conn => {
+        reading!(self, OP, scope, conn => {
             self.trip();
             sqlx::query(sql).bind(&tenant).fetch_all(&mut *conn).await.map_err(failed(OP))
         })

@@ -170,7 +170,7 @@ impl Inner {
             if let Some(applied) = ord.checked_sub(1).and_then(|n| done.applied.get_mut(n)) {
                 *applied = Applied::Done;
             }
-            readied |= limited && change.to.is_terminal();
+            readied |= (limited && change.to.is_terminal()) || change.to == State::Pending;
             match segments.last_mut() {
                 Some(last) if last.at == place => last.changes.push(change),
                 _ => segments.push(Segment { at: place, changes: vec![change] }),

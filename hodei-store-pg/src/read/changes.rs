@@ -166,7 +166,7 @@ impl Inner {
         most: usize,
     ) -> Result<Vec<PgRow>> {
         let from = after.unwrap_or(Place { pos: i64::MIN, no: 0, skip: 0 });
-        reading!(self, OP, conn => {
+        reading!(self, OP, scope, conn => {
             let tenant = match scope {
                 Scope::All => None,
                 // Of a tenant that is not known there are no changes.

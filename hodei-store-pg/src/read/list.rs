@@ -114,7 +114,7 @@ impl Inner {
             }
             _ => false,
         };
-        reading!(self, OP, conn => {
+        reading!(self, OP, scope, conn => {
             let found = self.keys(&mut conn, scope, query, after, few).await?;
             self.page(&mut conn, scope, query, found).await
         })

@@ -13,7 +13,8 @@ END
 $$;
 
 -- Up to where the log is complete: the oldest transaction under way that may still write to it. Those that are known to be
--- in another database of the server cannot.
+-- in another database of the server cannot, nor can those of the vacuum and of the connections that nodes keep for their
+-- heartbeats.
 CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_snapshot pg_snapshot := pg_current_snapshot();
@@ -29,7 +30,8 @@ BEGIN
             SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
             WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock'
                 AND l.transactionid = x::xid
-                AND a.datid <> (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (a.datid <> (SELECT oid FROM pg_database WHERE datname = current_database())
+                    OR a.application_name = 'hodei reserved' OR a.backend_type = 'autovacuum worker')
         )
     );
 END
@@ -671,6 +673,68 @@ BEGIN
 END
 $$;
 
+-- Tells the children of jobs that have just succeeded, each once for all of its parents. The children of those that ended
+-- another way may end themselves, and theirs: that is left to the rules.
+CREATE OR REPLACE FUNCTION hodei.tell_children(p_id uuid[], p_now int8, p_node int8, p_log int2)
+RETURNS SETOF hodei.exchanged
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_parents uuid[];
+    v_badly bool;
+BEGIN
+    SELECT array_agg(DISTINCT d.id), bool_or(d.state <> 4) INTO v_parents, v_badly
+        FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
+        WHERE e.parent = ANY (p_id) AND NOT e.told;
+    IF v_parents IS NULL THEN
+        RETURN;
+    ELSIF v_badly THEN
+        RAISE EXCEPTION 'somebody waits for them' USING ERRCODE = 'HD001';
+    END IF;
+    -- In one order, so that nobody waits in a circle.
+    PERFORM 1 FROM hodei.blocked b WHERE b.id = ANY (ARRAY(
+        SELECT e.child FROM hodei.edge e WHERE e.parent = ANY (v_parents) AND NOT e.told
+    )) ORDER BY b.id FOR UPDATE;
+    RETURN QUERY
+    WITH e AS (
+        UPDATE hodei.edge SET told = true WHERE parent = ANY (v_parents) AND NOT told RETURNING child
+    ), n AS MATERIALIZED (
+        SELECT child, count(*)::int4 AS told FROM e GROUP BY child
+    ), w AS (
+        UPDATE hodei.blocked b SET waits_for = b.waits_for - n.told FROM n
+        WHERE b.id = n.child AND b.waits_for > n.told
+    ), d AS (
+        DELETE FROM hodei.blocked b USING n WHERE b.id = n.child AND b.waits_for <= n.told RETURNING b.*
+    ), t AS MATERIALIZED (
+        SELECT d.id, greatest(d.eligible_at, p_now) AS eligible_at, d.lane, d.rank, d.deadline, d.pipeline, l.tenant
+        FROM d JOIN hodei.lane l ON l.no = d.lane
+    ), r AS (
+        INSERT INTO hodei.ready (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
+        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
+        WHERE t.eligible_at <= p_now
+    ), y AS (
+        INSERT INTO hodei.delayed (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
+        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
+        WHERE t.eligible_at > p_now
+    ), h AS MATERIALIZED (
+        -- Blocked to pending, parents settled.
+        SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
+            CASE WHEN p_log = 0 THEN string_agg(hodei.change_bytes(t.id, 2, 0, 0, 16843008, t.pipeline), ''::bytea
+                ORDER BY t.id) END AS body
+        FROM t GROUP BY t.tenant
+    ), c AS (
+        INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+        SELECT h.pos, h.no, p_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log = 0
+    ), o AS (
+        INSERT INTO hodei.delta (tenant, blocked, pending, changes)
+        SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
+    )
+    SELECT 1::int2, 0, t.id, t.lane, NULL::int2, 0::int2, 2, 0::int8, 0, 1::int2, 1::int2, NULL::int8, NULL::int8,
+        p_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no
+    FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.id;
+END
+$$;
+
 -- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
 -- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
 -- nothing is claimed then. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
@@ -747,11 +811,8 @@ BEGIN
         GET DIAGNOSTICS v_n = ROW_COUNT;
         v_made := v_made + v_n;
         -- Asked for now, when nobody can add to them: whoever does has to hold the row that is gone.
-        IF EXISTS (SELECT 1 FROM hodei.edge) AND EXISTS (
-            SELECT 1 FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
-            WHERE e.parent = ANY (p_id) AND NOT e.told
-        ) THEN
-            RAISE EXCEPTION 'somebody waits for them' USING ERRCODE = 'HD001';
+        IF EXISTS (SELECT 1 FROM hodei.edge) THEN
+            RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
         END IF;
     END IF;
     IF 0 = ANY (p_kind) THEN

@@ -23,8 +23,8 @@ struct Step {
 
 /// Every step, in order; the first makes version 1. A step that was released is never changed.
 const STEPS: &[Step] = &[Step {
-    name: "tables and functions",
-    sql: &[include_str!("tables.sql"), include_str!("functions.sql")],
+    name: "tables, functions and walls",
+    sql: &[include_str!("tables.sql"), include_str!("functions.sql"), include_str!("walls.sql")],
 }];
 
 /// The version that this program knows.

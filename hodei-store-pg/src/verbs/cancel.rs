@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use hodei_core::job::{State, rules};
 use hodei_core::store::{CancelReply, Redriven, Scope};
-use hodei_core::{JobId, Result};
+use hodei_core::{JobId, Result, Tenant};
 
+use crate::inner::walled;
 use crate::work::{Verb, Work};
 
 /// Asks for the end of jobs.
@@ -17,6 +18,10 @@ pub(crate) struct Cancel {
 #[async_trait]
 impl Verb for Cancel {
     type Reply = Vec<CancelReply>;
+
+    fn tenant(&self) -> Option<&Tenant> {
+        walled(&self.scope)
+    }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<CancelReply>> {
         work.load(&self.jobs).await?;
@@ -54,6 +59,10 @@ pub(crate) struct Redrive {
 #[async_trait]
 impl Verb for Redrive {
     type Reply = Vec<Redriven>;
+
+    fn tenant(&self) -> Option<&Tenant> {
+        walled(&self.scope)
+    }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Redriven>> {
         work.load(&self.jobs).await?;

@@ -4,6 +4,7 @@ mod cancel;
 mod claim;
 mod exchange;
 mod fire;
+mod inbox;
 mod prune;
 mod reap;
 mod submit;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hodei_core::job::{Job, State};
 use hodei_core::store::Change;
-use hodei_core::{JobId, Result, Timestamp};
+use hodei_core::{JobId, Result, Tenant, Timestamp};
 use sqlx::postgres::PgConnection;
 
 use crate::inner::Inner;
@@ -23,6 +23,11 @@ pub(crate) trait Verb: Send {
     async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
         let (_, _) = (inner, conn);
         Ok(())
+    }
+
+    /// The tenant behind whose wall it is done.
+    fn tenant(&self) -> Option<&Tenant> {
+        None
     }
 
     /// Does it.

@@ -24,6 +24,11 @@ pub(crate) fn sql(database: &Database, sql: &str) -> String {
     Postgres::shared().expect("PostgreSQL").sql(database.name(), sql).expect("the server answers")
 }
 
+/// Runs SQL that may be refused.
+pub(crate) fn try_sql(database: &Database, sql: &str) -> Result<String, hodei_test_servers::StartError> {
+    Postgres::shared().expect("PostgreSQL").sql(database.name(), sql)
+}
+
 pub(crate) async fn open(database: &Database) -> PgStore {
     PgStore::builder(database.url()).connections(4).connect().await.expect("the store opens")
 }

@@ -5,4 +5,5 @@ mod env;
 mod nodes;
 mod open;
 mod plan;
+mod walls;
 mod within;

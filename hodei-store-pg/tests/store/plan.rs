@@ -19,9 +19,9 @@ const MANY: usize = 20_000;
 /// likes; that of leases is read whole after a death or a lost reply.
 const LARGE: &str = "'job', 'ready', 'delayed', 'blocked', 'done', 'edge', 'unique_key', 'change'";
 
-fn scans(database: &hodei_test_servers::Database) -> String {
+async fn scans(database: &hodei_test_servers::Database) -> String {
     // What a session counted is told when it is idle for a second, or ends.
-    std::thread::sleep(Duration::from_millis(1_500));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let sql_text = format!(
         "SELECT string_agg(relname || ' ' || seq_scan, ', ' ORDER BY relname) FROM pg_stat_user_tables
          WHERE schemaname = 'hodei' AND relname IN ({LARGE})"
@@ -44,9 +44,9 @@ async fn no_verb_reads_a_large_table_whole() {
         submit(&store, jobs(1_000).into_iter().map(|job| job.run_at(later)).collect()).await;
     }
     sql(&database, "ANALYZE");
-    let before = scans(&database);
+    let before = scans(&database).await;
     every_verb(&store).await;
-    assert_eq!(scans(&database), before);
+    assert_eq!(scans(&database).await, before);
 }
 
 async fn every_verb(store: &hodei_store_pg::PgStore) {
