@@ -1,4 +1,4 @@
-//! The same behind a proxy that gives a connection to another client after each transaction.
+//! The same behind a proxy that lends connections to the server, each to one client at a time.
 
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{PgBouncer, Pooling, Postgres, Server};
@@ -10,13 +10,11 @@ use super::variable::variable;
 const BOUNCES: u64 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_behind_a_transaction_pool_lose_nothing_when_it_dies() {
+async fn nodes_behind_a_pool_lose_nothing_when_it_dies() {
     let bounces = variable("HODEI_PG_BOUNCES", BOUNCES);
     let postgres = Postgres::shared().unwrap();
     let database = postgres.database().unwrap();
-    // Fewer connections than the nodes have, so that each transaction may get another one.
-    let bouncer =
-        PgBouncer::start_with(postgres, Pooling::Transaction, &[("default_pool_size", "3")]).unwrap();
+    let bouncer = PgBouncer::start(postgres, Pooling::Session).unwrap();
     let url = bouncer.url(&database);
     let fleet = Fleet::start((0..2).map(|_| PgStore::builder(url.clone()).connections(4))).await;
     for _ in 0..bounces {
