@@ -15,6 +15,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod ask;
+mod audit;
+#[cfg(feature = "redis")]
+mod cache;
 mod codec;
 mod config;
 mod coordination;
@@ -41,6 +44,9 @@ mod work;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use audit::{AuditReport, Checkpoint, Finding, PgAudit, PgAuditBuilder};
+#[cfg(feature = "redis")]
+pub use cache::{RedisTier, RedisTierBuilder, TokioTimer};
 pub use config::PgStoreBuilder;
 pub use schema::Migrated;
 pub use store::PgStore;
