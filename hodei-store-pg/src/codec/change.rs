@@ -46,6 +46,7 @@ pub(crate) fn read_changes(bytes: &[u8], tenant: &Tenant, at: Timestamp) -> Resu
         changes.push(Change {
             job,
             tenant,
+            queue: None,
             pipeline,
             version,
             from: from_state,

@@ -93,6 +93,7 @@ fn changes_come_back() {
     let change = |from, pipeline| Change {
         job: JobId::from_bytes([9; 16]),
         tenant: tenant.clone(),
+        queue: None,
         pipeline,
         version: 3,
         from,
