@@ -101,7 +101,7 @@ impl Fleet {
         self.shared.closing.store(true, Ordering::SeqCst);
         let end = Instant::now() + PATIENCE;
         while open(&self.stores[0]).await > 0 {
-            assert!(Instant::now() < end, "work is left: {:?}", self.shared);
+            assert!(Instant::now() < end, "work is left: {:?}\n{}", self.shared, left(&self.stores[0]).await);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.shared.over.store(true, Ordering::SeqCst);
@@ -130,6 +130,18 @@ impl Fleet {
 async fn open(store: &Store) -> u64 {
     // Not recorded: it is a look from outside.
     store.inner().counts(&Scope::All).await.map_or(1, |counts| counts.open())
+}
+
+/// What is left, for people.
+async fn left(store: &Store) -> String {
+    let store = store.inner();
+    let lanes = store.lanes(&Served::default()).await.map(|lanes| lanes.heads);
+    let depths = lanes.map(|heads| heads.iter().map(|head| (head.depth, head.level)).collect::<Vec<_>>());
+    format!(
+        "{:?}\nlimits {:?}\nlanes {depths:?}",
+        store.counts(&Scope::All).await,
+        store.limits(&Scope::All).await
+    )
 }
 
 #[derive(Clone)]
