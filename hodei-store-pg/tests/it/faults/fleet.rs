@@ -239,6 +239,10 @@ impl Node {
             let reaped = self.again(|| self.store.reap(&term, LOST_MAX, 100)).await;
             held.term = (!reaped.term_lost).then_some(term);
         }
+        // A call whose connection was cut may go on in the server after `leases_of` was answered: what it claimed then is
+        // found with the next beat.
+        let leases = self.again(|| self.store.leases_of(&held.lease)).await;
+        leases.iter().for_each(|claim| self.begins(held, claim));
         beats[0].alive
     }
 
