@@ -1,78 +1,152 @@
-//! What waits for one subscriber, and what happens when it is full.
+//! What waits for one subscriber that does not read the ring, and what happens when it is full.
+//!
+//! Who hears only some events has a queue of its own: on the ring it would have to step over everything else, and
+//! publishers would wait for it to do so.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
 
-use hodei_core::bus::{Delivery, EventFilter, Overflow};
+use hodei_core::bus::{Delivery, Overflow, SubscriptionStats};
 use hodei_core::event::Event;
 
 /// The deliveries that wait for one subscriber.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    filter: EventFilter,
     overflow: Overflow,
     capacity: usize,
+    /// A std mutex, held for a push or for taking what is there.
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
     waiting: VecDeque<Delivery>,
     /// How many of `waiting` are events.
     events: usize,
     cut_off: bool,
+    closed: bool,
+    sleeper: Option<Waker>,
+    stats: SubscriptionStats,
+}
+
+/// What was taken out of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Deliveries.
+    pub(crate) count: usize,
+    /// How many of them are events.
+    pub(crate) events: usize,
+    /// Whether there is room again for a publisher that found none.
+    pub(crate) freed: bool,
+    /// Whether nothing will come any more.
+    pub(crate) over: bool,
 }
 
 impl Mailbox {
-    pub(crate) fn new(filter: EventFilter, overflow: Overflow, capacity: usize) -> Self {
-        Self {
-            filter,
-            overflow,
-            capacity: capacity.max(1),
-            waiting: VecDeque::new(),
-            events: 0,
-            cut_off: false,
+    pub(crate) fn new(overflow: Overflow, capacity: usize) -> Arc<Self> {
+        Arc::new(Self { overflow, capacity: capacity.max(1), inside: Mutex::default() })
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many more events publishers may bring; any number when they need not ask.
+    pub(crate) fn room(&self) -> usize {
+        if self.room_is_asked_for() { self.capacity.saturating_sub(self.inside().events) } else { usize::MAX }
+    }
+
+    pub(crate) fn makes_fail(&self) -> bool {
+        self.overflow == Overflow::Fail
+    }
+
+    /// Adds a wanted event, or does what the policy says. Returns how many events were missed by it, and whom to wake.
+    pub(crate) fn push(&self, event: Event) -> (u64, Option<Waker>) {
+        let mut inside = self.inside();
+        if inside.cut_off {
+            return (0, None);
         }
-    }
-
-    pub(crate) fn wants(&self, event: &Event) -> bool {
-        !self.cut_off && self.filter.matches(event)
-    }
-
-    /// Whether a publisher has to wait before this many more wanted events.
-    pub(crate) fn blocks(&self, more: usize) -> bool {
-        self.overflow == Overflow::Block && !self.cut_off && self.events + more > self.capacity
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Adds a wanted event, or does what the policy says; returns how many events were missed by it.
-    pub(crate) fn push(&mut self, event: &Event) -> u64 {
-        if self.events < self.capacity {
-            self.waiting.push_back(Delivery::Event(event.clone()));
-            self.events += 1;
-            return 0;
-        }
-        match self.overflow {
-            Overflow::DropOldest => {
-                self.drop_oldest();
-                self.waiting.push_back(Delivery::Event(event.clone()));
-                self.events += 1;
+        let missed = if inside.events < self.capacity {
+            inside.push(event);
+            0
+        } else {
+            match self.overflow {
+                Overflow::DropOldest => {
+                    inside.drop_oldest();
+                    inside.push(event);
+                }
+                Overflow::Block | Overflow::Fail | Overflow::DropNewest => inside.gap_at_the_end(),
+                Overflow::Disconnect => {
+                    inside.waiting.push_back(Delivery::Disconnected { missed: 1 });
+                    inside.cut_off = true;
+                }
             }
-            Overflow::Block | Overflow::DropNewest => self.gap_at_the_end(),
-            Overflow::Disconnect => {
-                self.waiting.push_back(Delivery::Disconnected { missed: 1 });
-                self.cut_off = true;
-            }
-        }
-        1
+            1
+        };
+        inside.stats.missed += missed;
+        (missed, inside.sleeper.take())
     }
 
-    /// Takes up to `max` deliveries.
-    pub(crate) fn take(&mut self, max: usize) -> Vec<Delivery> {
-        let taken: Vec<Delivery> = self.waiting.drain(..max.min(self.waiting.len())).collect();
-        self.events -= taken.iter().filter(|delivery| matches!(delivery, Delivery::Event(_))).count();
-        taken
+    /// Moves up to `max` deliveries behind those in `into`; with a waker, leaves it there when there are none.
+    pub(crate) fn take(&self, into: &mut Vec<Delivery>, max: usize, waker: Option<&Waker>) -> Taken {
+        let mut inside = self.inside();
+        let before = inside.events;
+        let count = max.max(1).min(inside.waiting.len());
+        let from = into.len();
+        into.extend(inside.waiting.drain(..count));
+        let events = into[from..].iter().filter(|delivery| matches!(delivery, Delivery::Event(_))).count();
+        inside.events -= events;
+        inside.stats.delivered += events as u64;
+        let sleeper = if count == 0 { waker.cloned() } else { None };
+        let old = std::mem::replace(&mut inside.sleeper, sleeper);
+        let blocks = self.room_is_asked_for();
+        // In steps: each one lets publishers that wait run for a while.
+        let line = self.capacity - (self.capacity / 4).max(1);
+        let freed = blocks && events > 0 && (inside.events == 0 || before > line && inside.events <= line);
+        let over = count == 0 && (inside.closed || inside.cut_off);
+        drop(inside);
+        // Outside the lock: with the last waker of a task goes the task, whatever it holds.
+        drop(old);
+        Taken { count, events, freed, over }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    fn room_is_asked_for(&self) -> bool {
+        matches!(self.overflow, Overflow::Block | Overflow::Fail)
+    }
+
+    /// Nothing will come any more.
+    pub(crate) fn close(&self) {
+        let sleeper = {
+            let mut inside = self.inside();
+            inside.closed = true;
+            inside.sleeper.take()
+        };
+        sleeper.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes whoever sleeps, for no delivery.
+    #[cfg(feature = "nats")]
+    pub(crate) fn rouse(&self) {
+        let sleeper = self.inside().sleeper.take();
+        sleeper.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn blocked(&self, time: Duration) {
+        self.inside().stats.blocked += time;
+    }
+
+    pub(crate) fn stats(&self) -> SubscriptionStats {
+        let inside = self.inside();
+        SubscriptionStats { depth: inside.events as u64, ..inside.stats }
+    }
+}
+
+impl Inside {
+    fn push(&mut self, event: Event) {
+        self.waiting.push_back(Delivery::Event(event));
+        self.events += 1;
     }
 
     /// Drops the oldest event and counts it in a gap where it was.

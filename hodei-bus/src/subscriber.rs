@@ -1,68 +1,137 @@
 //! A subscriber's end of the bus.
 
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use event_listener::Event as Bell;
-use hodei_core::bus::{Delivery, Subscription};
+use hodei_core::bus::{Delivery, Subscription, SubscriptionStats};
+use hodei_core::event::Event;
 
 use crate::bus::Shared;
+use crate::mailbox::Mailbox;
+use crate::ring::{self, Missed};
+use crate::topic::Slot;
 
-/// Takes deliveries out of its mailbox; dropping it takes the mailbox off the bus.
+/// Takes deliveries from the ring or out of its mailbox; dropping it takes it off the bus.
 #[derive(Debug)]
-pub(crate) struct Subscriber {
-    id: u64,
+pub(crate) enum Subscriber {
+    Ring(Reader),
+    Mailbox(Owner),
+}
+
+#[derive(Debug)]
+pub(crate) struct Reader {
+    of: ring::Subscriber<Event>,
+    over: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Owner {
+    slot: Slot,
+    mailbox: Arc<Mailbox>,
     bus: Weak<Shared>,
-    bell: Arc<Bell>,
 }
 
 impl Subscriber {
-    pub(crate) fn new(id: u64, bus: Weak<Shared>, bell: Arc<Bell>) -> Self {
-        Self { id, bus, bell }
+    pub(crate) fn on_ring(of: ring::Subscriber<Event>) -> Self {
+        Self::Ring(Reader { of, over: false })
     }
 
-    /// Takes what is there; nothing at all when the bus is gone.
-    fn take(&self, max: usize) -> Option<Vec<Delivery>> {
-        let bus = self.bus.upgrade()?;
-        let mut boxes = bus.boxes();
-        let (mailbox, _) = boxes.open.get_mut(&self.id)?;
-        let blocked = mailbox.blocks(1);
-        let taken = mailbox.take(max.max(1));
-        let freed = blocked && !mailbox.blocks(mailbox.capacity() / 4);
-        let events = taken.iter().filter(|delivery| matches!(delivery, Delivery::Event(_))).count();
-        boxes.stats.delivered += events as u64;
-        drop(boxes);
-        if freed || (blocked && !taken.is_empty()) {
-            bus.room.notify(usize::MAX);
+    pub(crate) fn with_mailbox(slot: Slot, mailbox: Arc<Mailbox>, bus: Weak<Shared>) -> Self {
+        Self::Mailbox(Owner { slot, mailbox, bus })
+    }
+}
+
+impl Reader {
+    /// Takes what is there.
+    fn take(&mut self, into: &mut Vec<Delivery>, max: usize) -> usize {
+        let before = into.len();
+        while !self.over && into.len() - before < max.max(1) {
+            let missed = match self.of.try_recv_batch(max.max(1) - (into.len() - before)) {
+                Ok(Some(batch)) => {
+                    into.extend(batch.iter().cloned().map(Delivery::Event));
+                    continue;
+                }
+                Ok(None) => break,
+                Err(missed) => missed,
+            };
+            self.miss(missed, into);
         }
-        Some(taken)
+        into.len() - before
+    }
+
+    fn miss(&mut self, missed: Missed, into: &mut Vec<Delivery>) {
+        match missed {
+            Missed::Lagged(missed) => into.push(Delivery::Lagged { missed }),
+            Missed::Disconnected(missed) => {
+                into.push(Delivery::Disconnected { missed });
+                self.over = true;
+            }
+            Missed::Closed => self.over = true,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, into: &mut Vec<Delivery>, max: usize) -> Poll<usize> {
+        loop {
+            let taken = self.take(into, max);
+            if taken > 0 || self.over {
+                return Poll::Ready(taken);
+            }
+            match self.of.poll_ready(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(missed)) => {
+                    let before = into.len();
+                    self.miss(missed, into);
+                    return Poll::Ready(into.len() - before);
+                }
+            }
+        }
+    }
+}
+
+impl Owner {
+    fn take(&self, into: &mut Vec<Delivery>, max: usize, waker: Option<&Waker>) -> Poll<usize> {
+        let taken = self.mailbox.take(into, max, waker);
+        if taken.count > 0 {
+            self.bus.upgrade().into_iter().for_each(|bus| bus.took(taken));
+        }
+        if taken.count == 0 && !taken.over { Poll::Pending } else { Poll::Ready(taken.count) }
     }
 }
 
 #[async_trait]
 impl Subscription for Subscriber {
-    async fn recv(&mut self, max: usize) -> Vec<Delivery> {
-        loop {
-            let rung = self.bell.listen();
-            match self.take(max) {
-                None => return Vec::new(),
-                Some(taken) if !taken.is_empty() => return taken,
-                Some(_) => rung.await,
-            }
+    fn poll_recv(&mut self, context: &mut Context<'_>, into: &mut Vec<Delivery>, max: usize) -> Poll<usize> {
+        match self {
+            Self::Ring(reader) => reader.poll(context, into, max),
+            Self::Mailbox(owner) => owner.take(into, max, Some(context.waker())),
         }
     }
 
     fn try_recv(&mut self, max: usize) -> Vec<Delivery> {
-        self.take(max).unwrap_or_default()
+        let mut taken = Vec::new();
+        match self {
+            Self::Ring(reader) => {
+                reader.take(&mut taken, max);
+            }
+            Self::Mailbox(owner) => {
+                let _ = owner.take(&mut taken, max, None);
+            }
+        }
+        taken
+    }
+
+    fn stats(&self) -> SubscriptionStats {
+        match self {
+            Self::Ring(reader) => reader.of.stats(),
+            Self::Mailbox(owner) => owner.mailbox.stats(),
+        }
     }
 }
 
-impl Drop for Subscriber {
+impl Drop for Owner {
     fn drop(&mut self) {
-        let Some(bus) = self.bus.upgrade() else { return };
-        let mailbox = bus.boxes().open.remove(&self.id);
-        // Its events are dropped outside the lock; publishers that waited for it go on.
-        drop(mailbox);
-        bus.room.notify(usize::MAX);
+        self.bus.upgrade().into_iter().for_each(|bus| bus.part(self.slot));
     }
 }

@@ -3,19 +3,24 @@
 //! The truth is the store's change log; a subscriber that was too slow is told what it missed and reads it there.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::event::{Event, EventKind};
-use crate::id::{JobId, Tenant};
+use crate::event::{Event, EventKind, Keys};
+use crate::id::{JobId, Name, PipelineId, Tenant};
+use crate::store::Change;
 
 /// Which events a subscriber wants. What is not set lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFilter {
     kinds: Option<u16>,
     tenant: Option<Tenant>,
+    queue: Option<Name>,
+    pipeline: Option<PipelineId>,
     jobs: Option<Vec<JobId>>,
 }
 
@@ -50,16 +55,89 @@ impl EventFilter {
         self
     }
 
-    /// Says whether an event passes.
+    /// Lets the events of one queue's jobs through, and no others.
+    ///
+    /// Events carry no queue: it is known of those that come from [`EventBus::publish_changes`] while they happen.
+    #[must_use]
+    pub fn queue(mut self, queue: Name) -> Self {
+        self.queue = Some(queue);
+        self
+    }
+
+    /// Lets the events of one pipeline's steps through, and no others.
+    ///
+    /// Events carry no pipeline: it is known of those that come from [`EventBus::publish_changes`].
+    #[must_use]
+    pub fn pipeline(mut self, pipeline: PipelineId) -> Self {
+        self.pipeline = Some(pipeline);
+        self
+    }
+
+    /// Says whether an event passes, by what it carries itself.
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
-        self.kinds.is_none_or(|kinds| kinds & 1 << (event.kind() as u16) != 0)
-            && self.tenant.as_ref().is_none_or(|tenant| event.tenant() == Some(tenant))
+        self.passes(&event.keys())
+    }
+
+    /// Says whether an event with these keys passes.
+    #[must_use]
+    pub fn passes(&self, keys: &Keys<'_>) -> bool {
+        self.kinds.is_none_or(|kinds| kinds & 1 << (keys.kind as u16) != 0)
+            && self.tenant.as_ref().is_none_or(|tenant| keys.tenant == Some(tenant))
+            && self.queue.as_ref().is_none_or(|queue| keys.queue == Some(queue))
+            && self.pipeline.is_none_or(|pipeline| keys.pipeline == Some(pipeline))
             && self
                 .jobs
                 .as_ref()
-                .is_none_or(|jobs| event.job().is_some_and(|job| jobs.binary_search(&job).is_ok()))
+                .is_none_or(|jobs| keys.job.is_some_and(|job| jobs.binary_search(&job).is_ok()))
     }
+
+    /// Says whether it names a queue.
+    #[must_use]
+    pub fn names_queue(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Says whether everything passes.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns the narrowest thing that it names, for a bus that finds its subscribers by it.
+    #[must_use]
+    pub fn narrowest(&self) -> Narrowest<'_> {
+        if let Some(jobs) = &self.jobs {
+            Narrowest::Jobs(jobs)
+        } else if let Some(pipeline) = self.pipeline {
+            Narrowest::Pipeline(pipeline)
+        } else if let Some(queue) = &self.queue {
+            Narrowest::Queue(queue)
+        } else if let Some(tenant) = &self.tenant {
+            Narrowest::Tenant(tenant)
+        } else if let Some(kinds) = self.kinds {
+            Narrowest::Kinds(kinds)
+        } else {
+            Narrowest::All
+        }
+    }
+}
+
+/// The narrowest thing that a filter names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Narrowest<'a> {
+    /// These jobs.
+    Jobs(&'a [JobId]),
+    /// The steps of this pipeline.
+    Pipeline(PipelineId),
+    /// The jobs of this queue, whoever they belong to.
+    Queue(&'a Name),
+    /// This tenant's events.
+    Tenant(&'a Tenant),
+    /// These kinds: bit n stands for the kind of that number.
+    Kinds(u16),
+    /// Nothing: everything passes.
+    All,
 }
 
 /// What happens when a subscriber is slower than the publishers. Never silent.
@@ -75,6 +153,9 @@ pub enum Overflow {
     DropNewest,
     /// It is cut off: it reads what is there, then it is told that it was disconnected.
     Disconnect,
+    /// [`EventBus::publish`] and [`EventBus::try_publish`] fail with `Full` as long as it is full;
+    /// [`EventBus::publish_or_gap`] leaves a gap.
+    Fail,
 }
 
 /// How to subscribe.
@@ -120,6 +201,21 @@ pub struct BusStats {
     pub missed: u64,
     /// Subscribers now.
     pub subscribers: u64,
+    /// How long publishers have waited for room, all together.
+    pub blocked: Duration,
+}
+
+/// What one subscription has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionStats {
+    /// Events it has taken.
+    pub delivered: u64,
+    /// Events it missed and was told of.
+    pub missed: u64,
+    /// Events that wait for it.
+    pub depth: u64,
+    /// How long publishers have waited for it.
+    pub blocked: Duration,
 }
 
 /// The bus.
@@ -136,8 +232,21 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// `Timeout` when a blocking subscriber stayed full for longer than `wait`; the rest was not published.
+    /// `Timeout` when a blocking subscriber stayed full for longer than `wait`, `Full` when one that makes publishers
+    /// fail is full; the rest was not published.
     async fn publish(&self, events: Vec<Event>, wait: Duration) -> Result<()>;
+
+    /// As [`EventBus::publish`], but takes out of `events` what it has published and leaves the rest there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: when dropped, what is left in `events` was not published.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` when a blocking subscriber stayed full for longer than `wait`, `Full` when one that makes publishers
+    /// fail is full.
+    async fn publish_from(&self, events: &mut Vec<Event>, wait: Duration) -> Result<()>;
 
     /// Publishes all the events, or none when a blocking subscriber has no room for them.
     ///
@@ -148,6 +257,10 @@ pub trait EventBus: Send + Sync + fmt::Debug {
 
     /// Publishes without ever waiting: a blocking subscriber that is full misses events and is told how many.
     fn publish_or_gap(&self, events: &[Event]);
+
+    /// Publishes transitions that a store has committed, as [`EventBus::publish_or_gap`] does. A change knows its pipeline
+    /// and, as it happens, its queue, so filters by them see it.
+    fn publish_changes(&self, changes: &[Change]);
 
     /// Subscribes from now on; dropping the subscription ends it.
     fn subscribe(&self, filter: EventFilter, options: SubscribeOptions) -> Box<dyn Subscription>;
@@ -164,10 +277,25 @@ pub trait Subscription: Send + fmt::Debug {
     /// # Cancel safety
     ///
     /// Cancel safe: nothing is taken before it returns.
-    async fn recv(&mut self, max: usize) -> Vec<Delivery>;
+    async fn recv(&mut self, max: usize) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        poll_fn(|context| self.poll_recv(context, &mut taken, max)).await;
+        taken
+    }
+
+    /// As [`Subscription::recv`], but puts the deliveries behind those in `into` and returns how many they are; 0 once
+    /// the bus is gone or the subscription was disconnected. Nothing is taken when it is pending.
+    ///
+    /// # Performance
+    ///
+    /// Allocates nothing once `into` has room for `max`.
+    fn poll_recv(&mut self, context: &mut Context<'_>, into: &mut Vec<Delivery>, max: usize) -> Poll<usize>;
 
     /// Returns what is there, up to `max`, without waiting.
     fn try_recv(&mut self, max: usize) -> Vec<Delivery>;
+
+    /// Returns what it has done so far.
+    fn stats(&self) -> SubscriptionStats;
 }
 
 /// A bus without subscribers.
@@ -180,11 +308,18 @@ impl EventBus for NullBus {
         Ok(())
     }
 
+    async fn publish_from(&self, events: &mut Vec<Event>, _wait: Duration) -> Result<()> {
+        events.clear();
+        Ok(())
+    }
+
     fn try_publish(&self, _events: &[Event]) -> Result<()> {
         Ok(())
     }
 
     fn publish_or_gap(&self, _events: &[Event]) {}
+
+    fn publish_changes(&self, _changes: &[Change]) {}
 
     fn subscribe(&self, _filter: EventFilter, _options: SubscribeOptions) -> Box<dyn Subscription> {
         Box::new(NullSubscription)
@@ -200,12 +335,16 @@ struct NullSubscription;
 
 #[async_trait]
 impl Subscription for NullSubscription {
-    async fn recv(&mut self, _max: usize) -> Vec<Delivery> {
-        Vec::new()
+    fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut Vec<Delivery>, _: usize) -> Poll<usize> {
+        Poll::Ready(0)
     }
 
     fn try_recv(&mut self, _max: usize) -> Vec<Delivery> {
         Vec::new()
+    }
+
+    fn stats(&self) -> SubscriptionStats {
+        SubscriptionStats::default()
     }
 }
 

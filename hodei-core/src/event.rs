@@ -1,12 +1,14 @@
 //! What the bus carries.
 
-use crate::id::{JobId, Name, Tenant};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{Cause, Epoch, State};
 use crate::store::Change;
 use crate::time::Timestamp;
 
 /// Something that happened. At most 64 bytes, so that it travels inline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
     /// A job made a transition, after its commit.
@@ -20,7 +22,7 @@ pub enum Event {
 const _: () = assert!(size_of::<Event>() <= 64, "events travel inline");
 
 /// A committed transition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobEvent {
     /// Which job.
     pub job: JobId,
@@ -43,7 +45,7 @@ pub struct JobEvent {
 }
 
 /// How far a running job is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Which job.
     pub job: JobId,
@@ -58,7 +60,7 @@ pub struct Progress {
 }
 
 /// A worker that came or went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerEvent {
     /// Which worker.
     pub worker: Name,
@@ -108,7 +110,33 @@ impl From<State> for EventKind {
     }
 }
 
+/// What filters look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys<'a> {
+    /// What kind of event it is.
+    pub kind: EventKind,
+    /// Whose it is.
+    pub tenant: Option<&'a Tenant>,
+    /// Which job it is about.
+    pub job: Option<JobId>,
+    /// The queue of that job, where it is known.
+    pub queue: Option<&'a Name>,
+    /// The pipeline that the job is a step of, where it is known.
+    pub pipeline: Option<PipelineId>,
+}
+
+impl EventKind {
+    /// How many kinds there are.
+    pub const COUNT: usize = 9;
+}
+
 impl Event {
+    /// Returns what filters may look at. An event does not carry its queue and its pipeline; a [`Change`] does.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { kind: self.kind(), tenant: self.tenant(), job: self.job(), queue: None, pipeline: None }
+    }
+
     /// Returns the kind.
     #[must_use]
     pub fn kind(&self) -> EventKind {
@@ -153,5 +181,19 @@ impl From<&Change> for Event {
             to: change.to,
             cause: change.cause,
         })
+    }
+}
+
+impl Change {
+    /// Returns what filters may look at.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'_> {
+        Keys {
+            kind: self.to.into(),
+            tenant: Some(&self.tenant),
+            job: Some(self.job),
+            queue: self.queue.as_ref(),
+            pipeline: self.pipeline,
+        }
     }
 }

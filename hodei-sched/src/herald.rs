@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use hodei_core::bus::EventBus;
-use hodei_core::event::Event;
 use hodei_core::store::{Change, ChangeSink};
 
 use crate::settled::Waiters;
@@ -20,8 +19,7 @@ impl ChangeSink for Herald {
     fn committed(&self, changes: &[Change]) {
         // The bus first: whoever is told of an end finds its event there.
         if let Some(bus) = &self.bus {
-            let events: Vec<Event> = changes.iter().map(Event::from).collect();
-            bus.publish_or_gap(&events);
+            bus.publish_changes(changes);
         }
         self.waiters.tell(changes);
     }

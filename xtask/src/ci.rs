@@ -16,6 +16,7 @@ pub(crate) const STAGES: &[Stage] = &[
             Step::new("cargo fmt --all --check"),
             Step::new("cargo fmt --manifest-path benches/compare/Cargo.toml --check"),
             Step::new("cargo fmt --manifest-path benches/compare/effectum/Cargo.toml --check"),
+            Step::new("cargo fmt --manifest-path benches/compare/bus/Cargo.toml --check"),
             Step::new("cargo fmt --manifest-path benches/compare-pg/Cargo.toml --check"),
             Step::new("cargo fmt --manifest-path fuzz/Cargo.toml --check"),
         ],

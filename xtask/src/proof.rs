@@ -105,6 +105,27 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "bus-model",
+        shows: "no interleaving of publishers and readers of the bus loses an event or a wake-up",
+        steps: &[
+            Step::new("cargo test --release --locked --package hodei-bus --lib -- model")
+                .env(&[("RUSTFLAGS", "--cfg hodei_loom"), ("CARGO_TARGET_DIR", "target/loom")])
+                .must_test(),
+            Step::new("cargo test --release --locked --package hodei-bus --lib -- model")
+                .env(&[("RUSTFLAGS", "--cfg hodei_shuttle"), ("CARGO_TARGET_DIR", "target/shuttle")])
+                .must_test(),
+        ],
+    },
+    Stage {
+        name: "bus-kills",
+        shows: "no event is lost, repeated or out of order when a NATS server is killed again and again",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-bus --features nats --test it -- nats:: --nocapture",
+        )
+        .env(&[("HODEI_NATS_KILLS", "20"), ("HODEI_NATS_EVENTS", "500000")])
+        .must_test()],
+    },
+    Stage {
         name: "figures",
         shows: "the figures of the benchmark suite, measured in full, each beside its goal",
         steps: &[
@@ -119,7 +140,10 @@ pub(crate) const PROOFS: &[Stage] = &[
     Stage {
         name: "compare",
         shows: "the engine beside the engines that one would embed instead, in one run",
-        steps: &[Step::new("cargo run --release --locked --manifest-path benches/compare/Cargo.toml")],
+        steps: &[
+            Step::new("cargo run --release --locked --manifest-path benches/compare/Cargo.toml"),
+            Step::new("cargo run --release --locked --manifest-path benches/compare/bus/Cargo.toml"),
+        ],
     },
     Stage {
         name: "compare-pg",

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::query::Cursor;
-use crate::id::{JobId, PipelineId, Tenant};
+use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{Cause, Epoch, Job, State};
 use crate::time::Timestamp;
 
 /// A recorded transition. Written in the transaction that made it, it is the truth behind events, replay, audit and
 /// cache invalidation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Change {
     /// Which job.
     pub job: JobId,
@@ -31,7 +31,25 @@ pub struct Change {
     pub epoch: Epoch,
     /// When, on the store's clock.
     pub at: Timestamp,
+    /// The queue of the job, for filters: known of a change that is told as it happens, not of one read back from a log
+    /// that does not keep it. Not compared.
+    #[serde(skip)]
+    pub queue: Option<Name>,
 }
+
+/// Two descriptions of one transition are equal, whether the queue is known or not.
+impl PartialEq for Change {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |change: &Self| {
+            let Self { job, pipeline, version, from, to, cause, attempt, epoch, at, tenant: _, queue: _ } =
+                *change;
+            (job, pipeline, version, from, to, cause, attempt, epoch, at)
+        };
+        facts(self) == facts(other) && self.tenant == other.tenant
+    }
+}
+
+impl Eq for Change {}
 
 impl Change {
     /// Describes the transition that a record has just made.
@@ -48,6 +66,7 @@ impl Change {
             attempt: job.attempt,
             epoch: job.epoch,
             at: job.moved_at,
+            queue: Some(job.spec.queue().clone()),
         }
     }
 }

@@ -54,6 +54,7 @@ pub(crate) fn read_changes(bytes: &[u8], tenant: &Tenant, at: Timestamp) -> Resu
             attempt,
             epoch,
             at,
+            queue: None,
         });
     }
     Ok(changes)

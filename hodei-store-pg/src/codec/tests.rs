@@ -101,6 +101,7 @@ fn changes_come_back() {
         attempt: 2,
         epoch: Epoch::from_number(u64::MAX),
         at: Timestamp::from_micros(5),
+        queue: None,
     };
     let all = [change(None, None), change(Some(State::Running), Some(PipelineId::from_bytes([1; 16])))];
     let mut bytes = Vec::new();

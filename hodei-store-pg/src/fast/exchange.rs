@@ -9,7 +9,9 @@ use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use crate::ask;
 use crate::codec::{damaged, end_bytes};
+use crate::error::failed;
 use crate::inner::Inner;
 use crate::names::column;
 use crate::record::{cause_of, distinct, id_of, state_of, uuid_of};
@@ -104,18 +106,14 @@ impl Inner {
         }
         let transitions = left.iter().map(|n| exchange.transitions[*n].clone()).collect();
         let rest = Exchange { transitions, ..exchange };
-        match self.long_way(rest).await {
-            Ok(told) => {
-                for (n, applied) in left.into_iter().zip(told.applied) {
-                    done.applied[n] = applied;
-                }
-                done.changes.extend(told.changes);
-                (done.claimed, done.owner_lost, done.next_due) =
-                    (told.claimed, told.owner_lost, told.next_due);
-            }
-            // What was made stands, so the call cannot fail; the others are told again.
-            Err(_) => left.into_iter().for_each(|n| done.applied[n] = Applied::Unavailable),
+        // What was made stands and tells so when it is sent again.
+        let unknown = |error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
+        let told = self.long_way(rest).await.map_err(unknown)?;
+        for (n, applied) in left.into_iter().zip(told.applied) {
+            done.applied[n] = applied;
         }
+        done.changes.extend(told.changes);
+        (done.claimed, done.owner_lost, done.next_due) = (told.claimed, told.owner_lost, told.next_due);
         Ok(done)
     }
 
@@ -130,7 +128,7 @@ impl Inner {
             ChangeLog::Off => 2,
         };
         let query =
-            sqlx::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+            ask::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
                 .bind(exchange.owner.owner.name().as_str())
                 .bind(exchange.owner.incarnation.cast_signed())
                 .bind(self.node)
@@ -186,7 +184,7 @@ impl Inner {
         // It is committed: without its reply the caller asks for its leases.
         let unknown = |error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
         done.claimed = self.in_time(OP, inputs_of(&mut conn, jobs)).await.map_err(unknown)?;
-        conn.clean();
+        conn.clean().await.map_err(failed(OP)).map_err(unknown)?;
         done.changes = self.committed(ticket, segments, readied).await;
         Ok(done)
     }

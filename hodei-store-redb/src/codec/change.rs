@@ -35,6 +35,7 @@ fn change(row: &ChangeRow<'_>, tenant: Tenant) -> Result<Change> {
         attempt: row.attempt,
         epoch: Epoch::from_number(row.epoch),
         at: time(row.at),
+        queue: None,
     })
 }
 

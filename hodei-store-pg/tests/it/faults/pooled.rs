@@ -16,7 +16,7 @@ async fn nodes_behind_a_pool_lose_nothing_when_it_dies() {
     let database = postgres.database().unwrap();
     let bouncer = PgBouncer::start(postgres, Pooling::Session).unwrap();
     let url = bouncer.url(&database);
-    let fleet = Fleet::start((0..2).map(|_| PgStore::builder(url.clone()).connections(4))).await;
+    let fleet = Fleet::start((0..2).map(|_| PgStore::builder(url.clone()).connections(4).pooled(true))).await;
     for _ in 0..bounces {
         fleet.progress(50).await;
         tokio::task::block_in_place(|| {

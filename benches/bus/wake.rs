@@ -1,0 +1,131 @@
+//! How long until a subscriber that sleeps is awake: one event every 100 µs from a thread of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hodei_benches::report::{Goal, Report, Unit};
+use hodei_benches::runtime;
+use hodei_bus::ring::Ring;
+use hodei_core::bus::SubscribeOptions;
+use tokio::sync::{Notify, broadcast};
+
+const EVERY: Duration = Duration::from_micros(100);
+
+/// Publishes stamps in time.
+fn tick(start: Instant, events: usize, mut publish: impl FnMut(u64)) {
+    for n in 1..=events {
+        let due = EVERY * u32::try_from(n).expect("few");
+        while start.elapsed() < due {
+            std::hint::spin_loop();
+        }
+        publish(now(start));
+    }
+}
+
+fn now(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).expect("a short time")
+}
+
+/// The floor: one atomic and one `Notify`.
+fn floor(events: usize) -> Vec<u64> {
+    let start = Instant::now();
+    let shared = Arc::new((AtomicU64::new(0), Notify::new()));
+    let hearer = Arc::clone(&shared);
+    let runtime = runtime();
+    let hearing = runtime.spawn(async move {
+        let (mut times, mut last) = (Vec::with_capacity(events), 0);
+        while times.len() < events {
+            hearer.1.notified().await;
+            let stamp = hearer.0.load(Ordering::Acquire);
+            if stamp != last {
+                times.push(now(start) - stamp);
+                last = stamp;
+            }
+            if stamp == u64::MAX {
+                break;
+            }
+        }
+        times
+    });
+    tick(start, events, |stamp| {
+        shared.0.store(stamp, Ordering::Release);
+        shared.1.notify_one();
+    });
+    // Stamps that were overtaken are not heard: the end is told apart.
+    std::thread::yield_now();
+    while !hearing.is_finished() {
+        shared.0.store(now(start), Ordering::Release);
+        shared.1.notify_one();
+        std::thread::yield_now();
+    }
+    runtime.block_on(hearing).expect("it ends")
+}
+
+fn ring(events: usize) -> Vec<u64> {
+    let start = Instant::now();
+    let ring: Ring<[u64; 8]> = Ring::new(1_024);
+    let mut reader = ring.subscribe(SubscribeOptions::default());
+    let runtime = runtime();
+    let hearing = runtime.spawn(async move {
+        let mut times = Vec::with_capacity(events);
+        while times.len() < events {
+            let event = reader.recv().await.expect("nothing is missed");
+            times.push(now(start) - event[0]);
+        }
+        times
+    });
+    tick(start, events, |stamp| ring.try_publish([stamp; 8]).expect("there is room"));
+    runtime.block_on(hearing).expect("it ends")
+}
+
+fn tokio_broadcast(events: usize) -> Vec<u64> {
+    let start = Instant::now();
+    let (sender, mut reader) = broadcast::channel::<[u64; 8]>(1_024);
+    let runtime = runtime();
+    let hearing = runtime.spawn(async move {
+        let mut times = Vec::with_capacity(events);
+        while times.len() < events {
+            let event = reader.recv().await.expect("nothing is missed");
+            times.push(now(start) - event[0]);
+        }
+        times
+    });
+    tick(start, events, |stamp| {
+        sender.send([stamp; 8]).expect("it is heard");
+    });
+    runtime.block_on(hearing).expect("it ends")
+}
+
+/// The median and the 99th percentile in µs.
+fn percentiles(mut times: Vec<u64>) -> [f64; 2] {
+    times.sort_unstable();
+    [50, 99].map(|percent| times[times.len() * percent / 100] as f64 / 1_000.0)
+}
+
+/// The best of each over the rounds: what others on the machine do only adds.
+fn best(rounds: [&dyn Fn() -> Vec<u64>; 3], times: usize) -> [[f64; 2]; 3] {
+    let mut best = [[f64::MAX; 2]; 3];
+    for _ in 0..times {
+        for (bus, round) in rounds.iter().enumerate() {
+            let found = percentiles(round());
+            best[bus] = std::array::from_fn(|index| best[bus][index].min(found[index]));
+        }
+    }
+    best
+}
+
+/// Measures the floor, the ring and tokio's broadcast in turn.
+pub(crate) fn figures(events: usize, rounds: usize, report: &mut Report) {
+    report.group("Publish to a sleeping subscriber awake, 10 k events/s");
+    let measured: [&dyn Fn() -> Vec<u64>; 3] =
+        [&|| floor(events), &|| ring(events), &|| tokio_broadcast(events)];
+    let [floor, ring, tokio] = best(measured, rounds);
+    report.show("atomic and Notify, p50", floor[0], Unit::Micros);
+    report.show("atomic and Notify, p99", floor[1], Unit::Micros);
+    report.show("tokio broadcast, p50", tokio[0], Unit::Micros);
+    report.show("tokio broadcast, p99", tokio[1], Unit::Micros);
+    report.judge("ring, p50", ring[0], Unit::Micros, Goal::AtMost(20.0));
+    report.judge("ring, p99", ring[1], Unit::Micros, Goal::AtMost(100.0));
+    report.judge("ring / floor, p50", ring[0] / floor[0], Unit::Times, Goal::AtMost(1.1));
+}

@@ -1,0 +1,20 @@
+//! The bus between processes, over NATS JetStream.
+//!
+//! ```text
+//!  publish ─▶ outbox ─▶ one message at a time, each acknowledged ─▶ stream ─▶ inbox ─▶ local bus ─▶ subscribers
+//!             bounded    the same id when it is sent again          on disk   by sequence, no event twice
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `bus` | [`NatsBus`] and its options |
+//! | `outbox` | events on their way to the server |
+//! | `inbox` | messages on their way to local subscribers |
+//! | `wire` | what a message looks like |
+
+mod bus;
+mod inbox;
+mod outbox;
+mod wire;
+
+pub use bus::{NatsBus, NatsOptions, Start};
