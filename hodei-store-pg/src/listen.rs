@@ -101,9 +101,7 @@ async fn notify(inner: &Inner, payload: String) -> hodei_core::Result<()> {
         query.execute(&mut *conn).await.map_err(failed(OP))
     };
     match inner.in_time(OP, sent).await {
-        Ok(_) => {
-            conn.clean().await.map_err(failed(OP))
-        }
+        Ok(_) => conn.clean().await.map_err(failed(OP)),
         Err(error) => {
             inner.pools.reserved.forget();
             Err(error)

@@ -128,7 +128,8 @@ impl Pool {
                 (connected.map_err(|_| gone("not made in time"))?.map_err(failed(op))?, false)
             }
         };
-        let mut conn = Conn { connection: Some(connection), pool: self.clone(), reused, begun: false, _permit: permit };
+        let mut conn =
+            Conn { connection: Some(connection), pool: self.clone(), reused, begun: false, _permit: permit };
         if shared.pooled {
             sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))?;
             conn.begun = true;
