@@ -196,6 +196,7 @@ impl Inner {
         let change = Change {
             job: id_of(column(row, at::ID)?),
             tenant: lane.lane.tenant.clone(),
+            queue: Some(lane.lane.queue.clone()),
             pipeline: pipeline_of(row)?,
             version: column::<i32>(row, at::VERSION)?.cast_unsigned(),
             from: Some(state_of(column(row, at::STATE)?)?),

@@ -121,6 +121,7 @@ fn born(job: &NewJob, now: Timestamp) -> Change {
     Change {
         job: job.id,
         tenant: job.tenant.clone(),
+        queue: Some(job.spec.queue().clone()),
         pipeline: job.pipeline,
         version: 1,
         from: None,
