@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --package hodei-benches --bench embedded_prune -- [--quick]`
 //!
-//! Callers submit without end, each batch synced before the next. Windows of a second follow one another, with pruning and
-//! without, until everything is pruned; the pruning goes as a node's does, with as many jobs per call and as long a pause
+//! Callers submit without end, each batch synced before the next. Windows follow one another, two seconds with pruning and
+//! one without, until everything is pruned; the pruning goes as a node's does, with as many jobs per call and as long a pause
 //! behind each. What counts is the sum over all windows of one kind against that of the others. Files are put beside
 //! the program unless `TMPDIR` names another place. `--quick` prunes a tenth; `--test` only shows that it runs.
 
@@ -21,11 +21,11 @@ use hodei_core::{Clock, JobId, ManualClock, Name, OwnerId, SystemClock};
 use hodei_store_redb::RedbStore;
 
 /// How many jobs one call prunes at most, and how many times as long as the call the pause behind it is: as in a node.
-const BATCH: usize = 250;
-const PAUSE: u32 = 20;
+const BATCH: usize = 500;
+const PAUSE: u32 = 16;
 /// Callers beside each other, and what each submits at a time.
 const CALLERS: usize = 16;
-const EACH: usize = 50;
+const EACH: usize = 10;
 /// Longer than jobs are kept.
 const AGES: Duration = Duration::from_secs(30 * 24 * 3_600);
 
@@ -101,7 +101,7 @@ async fn figures(sizes: Sizes, mut report: Report) -> Result<(), String> {
         for on in [false, true] {
             prunes.store(on, Ordering::Release);
             let (at, since) = (Instant::now(), submitted.load(Ordering::Acquire));
-            tokio::time::sleep(sizes.window).await;
+            tokio::time::sleep(sizes.window * (1 + u32::from(on))).await;
             let (took, jobs) = (at.elapsed(), submitted.load(Ordering::Acquire) - since);
             // In the last window it may have ended; in the first the callers begin.
             match on {

@@ -15,9 +15,21 @@
 //! orchestrator.shutdown().await;
 //! # Ok(()) }
 //! ```
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cron` | no | `cron`: schedules with time zones, missed times and jitter |
+//! | `kube` | no | `autoscale::KubeScale`: the replicas of a Kubernetes workload |
+//! | `processes` | no | `autoscale::LocalProcesses`: agents as processes of this machine |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod autoscale;
+#[cfg(feature = "cron")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+pub mod cron;
 mod driver;
 mod herald;
 pub mod machine;
@@ -25,4 +37,4 @@ mod maintain;
 mod orchestrator;
 mod settled;
 
-pub use orchestrator::{Explanation, Orchestrator, OrchestratorBuilder};
+pub use orchestrator::{DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};

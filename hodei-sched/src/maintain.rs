@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use hodei_core::store::{Retention, Term};
 use hodei_core::{JobId, Name, Tenant};
 use tokio::sync::mpsc;
@@ -12,9 +12,13 @@ use crate::driver::{Message, Shared};
 
 /// The duty of taking jobs back from dead owners and of removing what is no longer kept.
 const DUTY: &str = "maintain";
-/// How many jobs one transaction reaps or prunes at most.
+/// How many jobs one transaction reaps at most.
 const BATCH: usize = 1_000;
-/// How many beats pass between two prunings.
+/// How many jobs one transaction prunes at most, and how many times as long as it took the pause behind it is: submitters
+/// hardly notice.
+const PRUNE_BATCH: usize = 500;
+const PRUNE_PAUSE: u32 = 16;
+/// How many beats pass between two prunings; one that is not done goes on with the next beat.
 const PRUNE_EVERY: u32 = 30;
 
 /// The figures of the maintenance.
@@ -42,7 +46,7 @@ pub(crate) async fn run(
     mut term: Option<Term>,
     driver: mpsc::WeakSender<Message>,
 ) {
-    let mut rounds = 0_u32;
+    let (mut rounds, mut unfinished) = (0_u32, false);
     loop {
         tokio::time::sleep(config.beat).await;
         let Some(driver) = driver.upgrade() else { return };
@@ -52,29 +56,32 @@ pub(crate) async fn run(
         if let Some(term) = &term {
             // What fails now is tried again at the next beat; the store has told its own counters.
             let _ = reap(&shared, term, config).await;
-            if rounds.is_multiple_of(PRUNE_EVERY) {
-                let _ = prune(&shared, term, config).await;
+            if unfinished || rounds.is_multiple_of(PRUNE_EVERY) {
+                unfinished = prune(&shared, term, config).await.unwrap_or(false);
             }
         }
     }
 }
 
-/// Prunes until nothing is left that retention does not keep, or until the next beat is due; between two batches the
-/// store serves others.
-async fn prune(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core::Result<()> {
+/// Prunes until nothing is left that retention does not keep, or until the next beat is due, and says whether something
+/// is left; between two batches the store serves others.
+async fn prune(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core::Result<bool> {
     let until = tokio::time::Instant::now() + config.beat;
     loop {
-        let pruned = shared.store.prune(term, config.retention, BATCH).await?;
+        let began = tokio::time::Instant::now();
+        let pruned = shared.store.prune(term, config.retention, PRUNE_BATCH).await?;
+        let took = began.elapsed();
         // Slow disks do not hold up the beats: what has begun goes on by itself.
         let _ = tokio::time::timeout_at(until, forget(shared, pruned.gone)).await;
-        if pruned.term_lost || !pruned.more || tokio::time::Instant::now() >= until {
-            return Ok(());
+        let (left, now) = (pruned.more && !pruned.term_lost, tokio::time::Instant::now());
+        if !left || now >= until {
+            return Ok(left);
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep_until((now + took * PRUNE_PAUSE).min(until)).await;
     }
 }
 
-/// Removes the logs of jobs that went; what fails here stays, and nobody comes back for it.
+/// Removes the logs and checkpoints of jobs that went; what fails here stays, and nobody comes back for it.
 async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
     if gone.is_empty() {
         return;
@@ -85,7 +92,12 @@ async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
         let gone = gone.clone();
         async move { logs.forget(gone).await }
     });
-    let _ = join_all(each).await;
+    let kept = shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let checkpoints = kept.iter().filter_map(Weak::upgrade).map(|checkpoints| {
+        let gone = gone.clone();
+        async move { checkpoints.forget(gone).await }
+    });
+    let _ = join(join_all(each), join_all(checkpoints)).await;
 }
 
 async fn beat(shared: &Shared, driver: &mpsc::Sender<Message>) {

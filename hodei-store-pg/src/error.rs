@@ -65,7 +65,8 @@ pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
         "57P03" | "53300" => ErrorKind::Unavailable,
         "53100" | "53200" | "53000" => ErrorKind::Full,
         "42501" | "25006" => ErrorKind::PermissionDenied,
-        "42P01" | "3F000" | "42883" | "42703" => ErrorKind::Config,
+        // No schema; or a proxy that pools transactions and does not follow prepared statements.
+        "42P01" | "3F000" | "42883" | "42703" | "42P05" | "26000" => ErrorKind::Config,
         "XX001" | "XX002" => ErrorKind::Corrupt,
         "3D000" => ErrorKind::Config,
         _ => match code.get(..2) {

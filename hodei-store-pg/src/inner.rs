@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hodei_core::store::{Change, StoreStats, WakeupSignal};
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::store::{Change, Scope, StoreStats, WakeupSignal};
+use hodei_core::{Error, ErrorKind, Result, Tenant};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 
 use crate::config::PgStoreBuilder;
 use crate::error::{Stage, failed, of};
+use crate::fast::Groups;
+use crate::listen::Announcer;
 use crate::names::Names;
 use crate::pool::{Conn, Pools};
 use crate::tell::{Segment, Teller};
@@ -22,6 +26,15 @@ const ATTEMPTS: u32 = 12;
 
 /// Runs a read on a connection; once more on a new one where an old one turns out to be dead.
 macro_rules! reading {
+    ($inner:expr, $op:expr, $scope:expr, $conn:ident => $read:expr) => {
+        $crate::inner::reading!($inner, $op, $conn => {
+            $inner.wall($op, &mut $conn, $crate::inner::walled($scope)).await?;
+            let read: hodei_core::Result<_> = async { $read }.await;
+            let reply = read?;
+            $inner.unwall($op, &mut $conn, $crate::inner::walled($scope)).await?;
+            Ok(reply)
+        })
+    };
     ($inner:expr, $op:expr, $conn:ident => $read:expr) => {
         loop {
             let mut $conn = $inner.pools.verbs.acquire($op).await?;
@@ -40,16 +53,32 @@ macro_rules! reading {
 }
 pub(crate) use reading;
 
+/// The tenant behind whose wall a scope is read.
+pub(crate) fn walled(scope: &Scope) -> Option<&Tenant> {
+    match scope {
+        Scope::All => None,
+        Scope::Tenant(tenant) => Some(tenant),
+    }
+}
+
 /// What every handle to a store shares.
 pub(crate) struct Inner {
     pub(crate) pools: Pools,
     pub(crate) config: PgStoreBuilder,
     pub(crate) names: Names,
     pub(crate) teller: Arc<Teller>,
+    pub(crate) groups: Groups,
+    pub(crate) announcer: Arc<Announcer>,
     pub(crate) wakeups: WakeupSignal,
     /// Which process wrote a change.
     pub(crate) node: i64,
     pub(crate) counted: Counted,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        crate::listen::stop(self);
+    }
 }
 
 impl fmt::Debug for Inner {
@@ -74,6 +103,8 @@ impl Inner {
             config,
             names: Names::default(),
             teller: Arc::default(),
+            groups: Groups::default(),
+            announcer: Arc::default(),
             wakeups: WakeupSignal::new(),
             node: RandomState::new().hash_one(std::process::id()).cast_signed(),
             counted: Counted::default(),
@@ -122,6 +153,35 @@ impl Inner {
             Ok(reply) => reply,
             Err(_) => Err(Error::new(ErrorKind::Timeout, op).with("timeout", "statement")),
         }
+    }
+
+    /// Begins a transaction behind the wall of a tenant: rows of others are not there, whatever a statement forgets.
+    pub(crate) async fn wall(
+        &self,
+        op: &'static str,
+        conn: &mut PgConnection,
+        tenant: Option<&Tenant>,
+    ) -> Result<()> {
+        if let Some(tenant) = tenant {
+            self.trip();
+            let sql = AssertSqlSafe(format!("BEGIN; {}", wall_of(tenant)));
+            sqlx::raw_sql(sql).execute(conn).await.map_err(failed(op))?;
+        }
+        Ok(())
+    }
+
+    /// Ends it.
+    pub(crate) async fn unwall(
+        &self,
+        op: &'static str,
+        conn: &mut PgConnection,
+        tenant: Option<&Tenant>,
+    ) -> Result<()> {
+        if tenant.is_some() {
+            self.trip();
+            sqlx::raw_sql("COMMIT").execute(conn).await.map_err(failed(op))?;
+        }
+        Ok(())
     }
 
     /// Runs a transaction to its end, be its caller cancelled or not.
@@ -173,9 +233,13 @@ impl Inner {
 
     /// How long to wait before another try: up to 2, 4, 8 … 64 ms.
     pub(crate) fn pause(&self, attempt: u32) -> Duration {
-        let most = 2_000_u64 << attempt.min(5);
-        let random = RandomState::new().hash_one(self.node ^ i64::from(attempt));
-        Duration::from_micros(random % most)
+        self.random(Duration::from_micros(2_000_u64 << attempt.min(5)))
+    }
+
+    /// Some time that is shorter.
+    pub(crate) fn random(&self, most: Duration) -> Duration {
+        let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX).max(1);
+        Duration::from_micros(RandomState::new().hash_one(self.node) % most)
     }
 
     async fn once<V: Verb>(
@@ -183,9 +247,10 @@ impl Inner {
         op: &'static str,
         verb: &mut V,
     ) -> Result<(V::Reply, Vec<Change>)> {
+        let mut conn = self.begin(op, verb).await?;
+        // Before anything is written, and not while a connection was waited for: others wait for what is entered.
         let ticket = self.teller.begin();
-        let conn = self.begin(op, verb).await?;
-        let mut work = Work::new(Arc::clone(self), conn);
+        let mut work = Work::new(Arc::clone(self), &mut conn);
         let done = self
             .in_time(op, async {
                 let reply = verb.run(&mut work).await?;
@@ -196,11 +261,11 @@ impl Inner {
         let reply = match done {
             Ok(reply) => reply,
             Err(error) => {
-                self.roll_back(work.conn).await;
+                self.roll_back(conn).await;
                 return Err(error);
             }
         };
-        let (conn, segments, rows, readied) = (work.conn, work.segments, work.rows, work.readied);
+        let (segments, rows, readied) = (work.segments, work.rows, work.readied);
         self.commit(op, conn).await?;
         self.wrote(rows);
         let changes = self.committed(ticket, segments, readied).await;
@@ -214,10 +279,14 @@ impl Inner {
             self.trip();
             let begun = self.in_time(op, async {
                 verb.prepare(self, &mut conn).await?;
-                sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))
+                if let Some(tenant) = verb.tenant() {
+                    return self.wall(op, &mut conn, Some(tenant)).await;
+                }
+                sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))?;
+                Ok(())
             });
             match begun.await {
-                Ok(_) => return Ok(conn),
+                Ok(()) => return Ok(conn),
                 Err(error) if conn.reused && error.kind() == ErrorKind::Unavailable => {
                     self.pools.verbs.forget()
                 }
@@ -269,6 +338,14 @@ impl Inner {
         if readied {
             self.wakeups.ring();
         }
+        if readied || !segments.is_empty() {
+            self.announcer.committed(readied);
+        }
         segments.into_iter().flat_map(|segment| segment.changes).collect()
     }
+}
+
+/// The statement that raises the wall. A tenant's name has no character that means anything in SQL.
+fn wall_of(tenant: &Tenant) -> String {
+    format!("SELECT set_config('hodei.tenant', '{}', true)", tenant.as_str())
 }

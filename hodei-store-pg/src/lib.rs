@@ -18,7 +18,9 @@ mod codec;
 mod config;
 mod coordination;
 mod error;
+mod fast;
 mod inner;
+mod listen;
 mod names;
 mod policies;
 mod pool;
@@ -30,6 +32,7 @@ mod tell;
 #[cfg(feature = "testkit")]
 mod testkit;
 mod verbs;
+mod within;
 mod work;
 
 /// Runs the example of the README.

@@ -45,12 +45,12 @@ impl Verb for Setting {
         Ok(())
     }
 
-    async fn run(&mut self, work: &mut Work) -> Result<bool> {
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<bool> {
         work.readied = matches!(self, Self::Queue(_) | Self::Limit(_));
         work.rows += 1;
         let inner = Arc::clone(work.inner());
         inner.trip();
-        let tenant = inner.names.make_tenant(&mut work.conn, self.tenant()).await?;
+        let tenant = inner.names.make_tenant(&mut *work.conn, self.tenant()).await?;
         let query = match self {
             Self::Queue(policy) => sqlx::query(
                 "INSERT INTO hodei.queue (tenant, queue, paused, weight) VALUES ($1, $2, $3, $4)
@@ -98,7 +98,7 @@ impl Inner {
     /// Reads rows of a scope; the statement takes the tenant's name, or NULL for everybody's.
     async fn listed(self: &Arc<Self>, sql: &'static str, scope: &Scope) -> Result<Vec<PgRow>> {
         let tenant = tenant_name(scope);
-        reading!(self, OP, conn => {
+        reading!(self, OP, scope, conn => {
             self.trip();
             sqlx::query(sql).bind(&tenant).fetch_all(&mut *conn).await.map_err(failed(OP))
         })

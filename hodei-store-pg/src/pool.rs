@@ -39,8 +39,9 @@ impl Pools {
             .application_name("hodei")
             .statement_cache_capacity(STATEMENTS)
             .disable_statement_logging();
-        let pool = |most| Pool::new(options.clone(), config, most);
-        let (verbs, reserved) = (pool(config.connections), pool(1));
+        let verbs = Pool::new(options.clone(), config, config.connections);
+        // The server knows by this name that they write nothing to the log: see `hodei.horizon`.
+        let reserved = Pool::new(options.clone().application_name("hodei reserved"), config, 1);
         verbs.acquire("store.open").await?.clean();
         Ok(Self { verbs, reserved, options })
     }

@@ -18,9 +18,10 @@ use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
 use crate::config::PgStoreBuilder;
 use crate::inner::Inner;
+use crate::listen;
 use crate::pool::Pools;
 use crate::schema::{self, Migrated};
-use crate::verbs::{Cancel, ExchangeVerb, Fire, Prune, Reap, Redrive, Submit};
+use crate::verbs::{Cancel, Fire, Prune, Reap, Redrive, Submit};
 
 /// A store on PostgreSQL. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -49,6 +50,7 @@ impl PgStore {
 
     /// Closes every connection, after what is under way. Further calls are `Unavailable`.
     pub async fn close(&self) {
+        listen::stop(&self.0);
         self.0.pools.close().await;
     }
 
@@ -67,7 +69,9 @@ impl PgStore {
             schema::check(&mut conn).await?;
             conn.clean();
         }
-        Ok(Self(Arc::new(Inner::new(pools, config))))
+        let inner = Arc::new(Inner::new(pools, config));
+        listen::start(&inner);
+        Ok(Self(inner))
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -90,6 +94,9 @@ impl JobStore for PgStore {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
+        if self.0.is_plain(&jobs, options) {
+            return self.0.submit_plain(jobs).await;
+        }
         self.0.write("store.submit", Submit { jobs, options }).await.map(committed)
     }
 
@@ -98,8 +105,7 @@ impl JobStore for PgStore {
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
-        let (done, changes) = self.0.write("store.exchange", ExchangeVerb(exchange)).await?;
-        Ok(Exchanged { changes, ..done })
+        self.0.exchange(exchange).await
     }
 
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
@@ -165,7 +171,9 @@ impl JobStore for PgStore {
     }
 
     fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
-        self.0.teller.feed(sink)
+        let feed = self.0.teller.feed(sink);
+        self.0.announcer.followed.notify_one();
+        feed
     }
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {

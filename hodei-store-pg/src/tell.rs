@@ -72,6 +72,18 @@ impl Teller {
         self.feeds.register(sink)
     }
 
+    /// Says whether there is anybody to tell.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
+    /// Tells what others have committed.
+    pub(crate) fn tell(&self, changes: &[Change]) {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.feeds.tell(changes);
+        drop(turn);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

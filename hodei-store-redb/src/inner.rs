@@ -16,7 +16,7 @@ use crate::error::{corrupt, failed, guarded};
 use crate::memory::{Delta, Index, Slots};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
-use crate::recent::Recent;
+use crate::recent::{Gone, Recent, Specs};
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::table::{META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
@@ -33,9 +33,9 @@ pub(crate) struct Committed {
 
 impl Committed {
     /// Reads it.
-    pub(crate) fn read(db: &Database, stats: &Stats, now: Timestamp) -> Result<Self> {
+    pub(crate) fn read(db: &Database, stats: &Stats, specs: &Specs, now: Timestamp) -> Result<Self> {
         let view = View::new(db, Slots::default())?;
-        let index = Index::read(&mut Snapshot::first(view, stats), now)?;
+        let index = Index::read(&mut Snapshot::first(view, stats, specs), now)?;
         let view = View::new(db, index.slots.clone())?;
         Ok(Self { index, view })
     }
@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) db: Database,
     pub(crate) config: RedbStoreBuilder,
     pub(crate) recent: Mutex<Recent>,
+    pub(crate) specs: Specs,
+    pub(crate) gone: Gone,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
     /// Who is told what was committed.
@@ -83,8 +85,8 @@ impl Inner {
             Schema::Older => migrate(&db, config.migrate_jobs)?,
             Schema::Ours => {}
         }
-        let stats = Stats::default();
-        let committed = Mutex::new(Committed::read(&db, &stats, config.clock.now())?);
+        let (stats, specs) = (Stats::default(), Specs::default());
+        let committed = Mutex::new(Committed::read(&db, &stats, &specs, config.clock.now())?);
         let recent = Mutex::new(Recent::new(config.recent_jobs));
         let feeds = Feeds::new();
         expire(&db, &config, &committed, &recent)?;
@@ -92,31 +94,36 @@ impl Inner {
         lock(&committed).view = Arc::clone(&view);
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
-        Ok(Self { view, committed, db, config, recent, stats, bell, feeds, stale: AtomicBool::new(false) })
+        let (gone, stale) = (Gone::default(), AtomicBool::new(false));
+        Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, feeds, stale })
     }
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
-    pub(crate) fn take_over(&self, delta: Delta) -> Result<()> {
+    pub(crate) fn take_over(&self, delta: &Delta) -> Result<()> {
         let before = lock(&self.committed).index.slots.clone();
         let view = View::new(&self.db, before.after(&delta.slots))?;
-        let mut rows = Snapshot::first(Arc::clone(&view), &self.stats);
-        let shown = Index::read_shown(&before, &delta, &mut rows)?;
-        {
-            let mut committed = lock(&self.committed);
-            committed.index.apply(&delta);
-            committed.index.join(shown);
-            committed.view = Arc::clone(&view);
-            // Under the lock: whoever has seen a commit in one of them sees it in the other.
-            *lock(&self.view) = view;
-        }
-        let mut recent = lock(&self.recent);
-        if delta.slots.is_empty() {
-            recent.apply(delta.steps);
-        } else {
-            // What went away may come back another.
-            recent.clear();
-        }
+        let mut rows = Snapshot::first(Arc::clone(&view), &self.stats, &self.specs);
+        let shown = Index::read_shown(&before, delta, &mut rows)?;
+        let mut committed = lock(&self.committed);
+        committed.index.apply(delta);
+        committed.index.join(shown);
+        committed.view = Arc::clone(&view);
+        // Under the lock: whoever has seen a commit in one of them sees it in the other.
+        *lock(&self.view) = view;
         Ok(())
+    }
+
+    /// Remembers what a committed transaction moved: nobody waits for that.
+    pub(crate) fn remember(&self, delta: Delta) {
+        if !delta.slots.is_empty() {
+            // What went away may come back another.
+            lock(&self.recent).clear();
+            return;
+        }
+        let backlog = lock(&self.committed).index.pending;
+        let mut gone = Vec::new();
+        lock(&self.recent).apply(delta.steps, delta.spare, backlog, &mut gone);
+        self.gone.leave(gone.into_iter().map(|spec| (1, Box::new(spec) as _)));
     }
 
     /// Gives up what is in memory: the next transaction reads it anew first.
@@ -127,7 +134,7 @@ impl Inner {
 
     /// Reads anew what is kept in memory.
     pub(crate) fn rebuild(&self) -> Result<()> {
-        let mut committed = Committed::read(&self.db, &self.stats, self.config.clock.now())?;
+        let mut committed = Committed::read(&self.db, &self.stats, &self.specs, self.config.clock.now())?;
         let view = Arc::clone(&committed.view);
         {
             let mut older = lock(&self.committed);

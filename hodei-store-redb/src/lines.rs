@@ -13,17 +13,20 @@ use crate::backup::bear;
 use crate::codec;
 use crate::config::RedbStoreBuilder;
 use crate::error::{corrupt, failed, guarded};
-use crate::inner::{Committed, make};
+use crate::inner::{Committed, Inner, make};
 use crate::key;
 use crate::query;
 use crate::reader::{Snapshot, View};
-use crate::recent::Recent;
+use crate::recent::{Recent, Specs};
 use crate::rows::{Rows, Span};
 use crate::stats::Stats;
 use crate::store::RedbStore;
 use crate::sync::lock;
 use crate::table::Tab;
 use crate::txn::{Context, Room, Work, bring_row, check_edges};
+
+/// How a row is read.
+type Read = fn(&[u8]) -> Result<SlotRow>;
 
 /// How many jobs are read in one go.
 const TOGETHER: usize = 500;
@@ -58,17 +61,17 @@ impl RedbStore {
         crate::sync::thread("hodei-redb-export", move || {
             let view = Arc::clone(&lock(&inner.view));
             // A caller that went away does not want to know.
-            drop(caller.send(guarded(OP, || export(view, &inner.stats, out))));
+            drop(caller.send(guarded(OP, || export(view, &inner, out))));
         })?;
         answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, OP))?
     }
 }
 
-fn export(view: Arc<View>, stats: &Stats, out: impl Write) -> Result<LineCounts> {
+fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts> {
     let slots = view.slots.clone();
-    let mut rows = Snapshot::first(view, stats);
+    let mut rows = Snapshot::first(view, &inner.stats, &inner.specs);
     let mut lines = LineWriter::new(BufWriter::with_capacity(1 << 16, out))?;
-    let policies: [(Tab, fn(&[u8]) -> Result<SlotRow>); 3] = [
+    let policies: [(Tab, Read); 3] = [
         (Tab::Queues, |row| codec::queue(row).map(SlotRow::Queue)),
         (Tab::Limits, |row| codec::limit(row).map(SlotRow::Limit)),
         (Tab::Schedules, |row| codec::schedule(row).map(SlotRow::Schedule)),
@@ -92,7 +95,8 @@ fn export(view: Arc<View>, stats: &Stats, out: impl Write) -> Result<LineCounts>
         let Some(last) = ids.last() else { break };
         from = [&last.as_bytes()[..], &[0]].concat();
         ids.retain(|id: &JobId| !slots.hides(|| id.slot()));
-        for job in query::jobs(&mut rows, &Scope::All, &ids)?.into_iter().flatten() {
+        let asked: Vec<_> = ids.into_iter().zip(0..).collect();
+        for (_, job) in query::jobs(&mut rows, &Scope::All, &asked)? {
             let edges = query::edges(&mut rows, &job)?;
             lines.row(&SlotRow::Job { job: Box::new(job), edges })?;
         }
@@ -127,8 +131,8 @@ pub(crate) fn import(config: &RedbStoreBuilder, input: impl BufRead) -> Result<L
 
 fn bring(db: &Database, config: &RedbStoreBuilder, lines: &mut LineReader<impl BufRead>) -> Result<()> {
     const OP: &str = "store.import";
-    let stats = Stats::default();
-    let committed = Mutex::new(Committed::read(db, &stats, config.clock.now())?);
+    let (stats, specs) = (Stats::default(), Specs::default());
+    let committed = Mutex::new(Committed::read(db, &stats, &specs, config.clock.now())?);
     let recent = Mutex::new(Recent::new(0));
     let context = Context {
         committed: &committed,

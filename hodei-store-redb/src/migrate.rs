@@ -88,12 +88,16 @@ fn rewrite(txn: &WriteTransaction, jobs: &[First]) -> Result<()> {
         let mut head = codec::first_job(*id, fixed, row)?;
         head.batch = batch;
         let job = &head.job;
-        let work = codec::work_part(&job.spec)?;
-        put(&mut born, Tab::Born, id.as_bytes(), &codec::born_row(job, &work, batch)?)?;
+        let (mut work, mut row) = (Vec::new(), Vec::new());
+        codec::work_part(&job.spec, &mut work)?;
+        codec::born_row(job, &work, batch, &mut row)?;
+        put(&mut born, Tab::Born, id.as_bytes(), &row)?;
         if head.is_newborn() {
             heads.remove(&id.as_bytes()[..]).map_err(failed(OP))?;
         } else {
-            put(&mut heads, Tab::Heads, id.as_bytes(), &codec::head_row(&head)?)?;
+            row.clear();
+            codec::head_row(&head, &mut row)?;
+            put(&mut heads, Tab::Heads, id.as_bytes(), &row)?;
         }
         if job.state.is_terminal() {
             put(&mut ended, Tab::Ended, &key::ended(&job.tenant, job.state, job.created_at, *id), &[])?;

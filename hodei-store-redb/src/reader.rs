@@ -13,6 +13,7 @@ use crate::codec::{self, Head, Names};
 use crate::error::{corrupt, failed, guarded};
 use crate::inner::{Committed, Inner};
 use crate::memory::Slots;
+use crate::recent::Specs;
 use crate::rows::{self, Rows, Span};
 use crate::stats::Stats;
 use crate::sync::lock;
@@ -21,7 +22,10 @@ use crate::table::Tab;
 /// A read of more rows than this leaves the caller's thread.
 pub(crate) const INLINE_ROWS: usize = 100;
 
-/// How many reads may wait for the thread; beyond it they are refused.
+/// How many threads read.
+const THREADS: usize = 2;
+
+/// How many reads may wait for the threads; beyond it they are refused.
 const WAITING_READS: usize = 1_024;
 
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -64,6 +68,7 @@ impl View {
 pub(crate) struct Snapshot<'s> {
     pub(crate) view: Arc<View>,
     stats: &'s Stats,
+    specs: &'s Specs,
     /// Nothing while the index is being read.
     committed: Option<&'s Mutex<Committed>>,
     names: Names,
@@ -76,15 +81,19 @@ const ANEW_MAX: usize = 8;
 
 impl<'s> Snapshot<'s> {
     /// Reads a view from which the index will be made.
-    pub(crate) fn first(view: Arc<View>, stats: &'s Stats) -> Self {
-        Self { view, stats, committed: None, names: Names::default(), moved_on: false }
+    pub(crate) fn first(view: Arc<View>, stats: &'s Stats, specs: &'s Specs) -> Self {
+        Self { view, stats, specs, committed: None, names: Names::default(), moved_on: false }
     }
 
     /// Reads the view of the last commit.
     fn new(inner: &'s Inner) -> Self {
-        let view = Arc::clone(&lock(&inner.view));
-        let committed = Some(&inner.committed);
-        Self { view, stats: &inner.stats, committed, names: Names::default(), moved_on: false }
+        Self::of(inner, Arc::clone(&lock(&inner.view)))
+    }
+
+    /// Reads a view that is or was that of the last commit.
+    pub(crate) fn of(inner: &'s Inner, view: Arc<View>) -> Self {
+        let Inner { stats, specs, committed, .. } = inner;
+        Self { view, stats, specs, committed: Some(committed), names: Names::default(), moved_on: false }
     }
 
     /// Reads something that is to be of one commit: where the read comes upon a later one, it begins anew with that.
@@ -97,6 +106,28 @@ impl<'s> Snapshot<'s> {
             }
         }
         read(self)
+    }
+
+    /// Says which jobs really are as they were born, as far as the index tells at once; there is nothing to confirm of
+    /// those that have moved.
+    pub(crate) fn confirmed<'h>(&self, heads: impl Iterator<Item = Option<&'h Head>>) -> Vec<bool> {
+        match self.committed {
+            Some(committed) => {
+                let committed = lock(committed);
+                heads.map(|head| head.is_none_or(|head| committed.index.confirms(head))).collect()
+            }
+            None => heads.map(|_| true).collect(),
+        }
+    }
+
+    /// Says whether the view was exchanged for a later one.
+    pub(crate) fn moved_on(&self) -> bool {
+        self.moved_on
+    }
+
+    /// Returns the specs that were read lately.
+    pub(crate) fn specs(&self) -> &'s Specs {
+        self.specs
     }
 
     /// Counts rows that were read past this type.
@@ -170,20 +201,31 @@ impl Rows for Snapshot<'_> {
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// The thread for reads that take long.
+/// The threads for reads that take long: two, so that a large read can be done in halves, and one read does not hold up
+/// all others.
 #[derive(Debug)]
 pub(crate) struct Reader(mpsc::SyncSender<Task>);
 
 impl Reader {
-    /// Starts the thread; it ends with the reader.
-    pub(crate) fn start() -> Result<(Self, JoinHandle<()>)> {
+    /// Starts the threads; they end with the reader.
+    pub(crate) fn start() -> Result<(Self, Vec<JoinHandle<()>>)> {
         let (sender, tasks) = mpsc::sync_channel::<Task>(WAITING_READS);
-        let thread =
-            crate::sync::thread("hodei-redb-read", move || tasks.into_iter().for_each(|task| task()))?;
-        Ok((Self(sender), thread))
+        let tasks = Arc::new(Mutex::new(tasks));
+        let thread = |_| {
+            let tasks = Arc::clone(&tasks);
+            crate::sync::thread("hodei-redb-read", move || {
+                // Whoever waits for a task holds the lock: the other one does a task, or waits for the lock instead.
+                let next = || lock(&tasks).recv();
+                while let Ok(task) = next() {
+                    task();
+                }
+            })
+        };
+        let threads = (0..THREADS).map(thread).collect::<Result<_>>()?;
+        Ok((Self(sender), threads))
     }
 
-    /// Reads in a snapshot: here when it is little, else on the thread.
+    /// Reads in a snapshot: here when it is little, else on one of the threads.
     pub(crate) async fn read<R, F>(
         &self,
         inner: &Arc<Inner>,

@@ -9,7 +9,7 @@ use hodei_core::store::{Claimed, Input, Lane, Limit, QueuePolicy};
 use hodei_core::{JobId, Result};
 use redb::ReadableTable;
 
-use crate::codec::{self, Fixed, Head, Names};
+use crate::codec::{self, Fixed, Head, Names, Shown};
 use crate::error::{corrupt, failed};
 use crate::key;
 use crate::memory::LimitKey;
@@ -90,8 +90,11 @@ pub(crate) fn at_or_before<R>(
 /// How many rows that nobody asked for are passed over before a look-up begins anew from the top of the table.
 const PASSED_MAX: usize = 4;
 
-/// Looks up ascending keys: neighbours are found by going on from one to the next. Calls `take` with the number of each
-/// key that is there, and returns how many rows were read.
+/// How many keys are looked up one by one after two that were far apart.
+const APART: usize = 16;
+
+/// Looks up ascending keys: neighbours are found by going on from one to the next, keys far apart one by one. Calls
+/// `take` with the number of each key that is there, and returns how many rows were read.
 pub(crate) fn seek<'k>(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
     tab: Tab,
@@ -101,7 +104,14 @@ pub(crate) fn seek<'k>(
     let mut read = 0;
     let mut range = None;
     let mut row = None;
+    let mut apart = 0;
     for (number, key) in keys.enumerate() {
+        if apart > 0 {
+            apart -= 1;
+            read += 1;
+            look_up(table, tab, key, |row| take(number, row))?;
+            continue;
+        }
         let (mut passed, mut fresh) = (0, false);
         loop {
             let found = row.as_ref().map(|(at, _)| redb::AccessGuard::<&[u8]>::value(at).cmp(key));
@@ -113,6 +123,13 @@ pub(crate) fn seek<'k>(
                 (Some(Ordering::Greater), _) => break,
                 (Some(Ordering::Less), _) if fresh => return Err(out_of_order()),
                 (Some(Ordering::Less), _) if passed < PASSED_MAX => passed += 1,
+                (Some(Ordering::Less), _) => {
+                    apart = APART;
+                    (range, row) = (None, None);
+                    read += 1;
+                    look_up(table, tab, key, |row| take(number, row))?;
+                    break;
+                }
                 _ => {
                     range = Some(table.range::<&[u8]>(key..).map_err(failed("store.seek"))?);
                     (passed, fresh) = (0, true);
@@ -127,6 +144,18 @@ pub(crate) fn seek<'k>(
         }
     }
     Ok(read)
+}
+
+fn look_up(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    tab: Tab,
+    key: &[u8],
+    take: impl FnOnce(&[u8]) -> Result<()>,
+) -> Result<()> {
+    match table.get(key).map_err(failed("store.seek"))? {
+        Some(row) => take(codec::unseal(tab, key, row.value())?),
+        None => Ok(()),
+    }
 }
 
 /// Something that rows can be read from.
@@ -226,6 +255,24 @@ pub(crate) trait Rows {
         })?;
         *self.names() = names;
         Ok(heads)
+    }
+
+    /// Reads what lists show of jobs in ascending order; of jobs as they were born, as [`Rows::heads`] does.
+    fn shown(&mut self, ids: &[JobId]) -> Result<Vec<Option<Shown>>> {
+        let mut names = std::mem::take(self.names());
+        let mut shown: Vec<Option<Shown>> = vec![None; ids.len()];
+        self.seek(Tab::Heads, ids.iter().map(|id| &id.as_bytes()[..]), |number, row| {
+            shown[number] = Some(codec::shown(ids[number], row, &mut names)?);
+            Ok(())
+        })?;
+        let unmoved: Vec<usize> = (0..ids.len()).filter(|number| shown[*number].is_none()).collect();
+        self.seek(Tab::Born, unmoved.iter().map(|number| &ids[*number].as_bytes()[..]), |place, row| {
+            let number = unmoved[place];
+            shown[number] = Some(codec::newborn_shown(ids[number], row, &mut names)?);
+            Ok(())
+        })?;
+        *self.names() = names;
+        Ok(shown)
     }
 
     /// Reads what never changes of a job.

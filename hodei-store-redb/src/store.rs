@@ -1,10 +1,12 @@
 //! The store, and how its verbs reach the threads.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::try_join;
 use futures_util::stream;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
@@ -20,11 +22,14 @@ use crate::backup::{self, Backup};
 use crate::config::RedbStoreBuilder;
 use crate::inner::Inner;
 use crate::memory::Index;
-use crate::query;
+use crate::query::{self, Asked};
 use crate::reader::{INLINE_ROWS, Reader, Snapshot};
 use crate::sync::{Threads, lock};
 use crate::txn::{self, Work};
 use crate::writer::{Size, Writer};
+
+/// From how many jobs on they are read in halves.
+const HALVED: usize = 256;
 
 /// A store in one redb file. Cloning shares it; dropping the last clone waits for the writes that were asked for and
 /// closes the file.
@@ -95,9 +100,10 @@ impl RedbStore {
 
     pub(crate) fn serve(inner: Inner) -> Result<Self> {
         let inner = Arc::new(inner);
-        let (reader, reading) = Reader::start()?;
+        let (reader, mut threads) = Reader::start()?;
         let (writer, writing) = Writer::start(&inner)?;
-        Ok(Self(Arc::new(Shared { inner, writer, reader, _threads: Threads(vec![reading, writing]) })))
+        threads.push(writing);
+        Ok(Self(Arc::new(Shared { inner, writer, reader, _threads: Threads(threads) })))
     }
 
     pub(crate) async fn write<R, F>(&self, op: &'static str, items: usize, run: F) -> Result<R>
@@ -132,6 +138,29 @@ impl RedbStore {
         F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,
     {
         self.0.reader.read(&self.0.inner, op, rows, read).await
+    }
+
+    /// Reads jobs in two halves beside each other, both of the last commit; nothing when one of them came upon a later
+    /// one, so that they have to be read together.
+    async fn jobs_in_halves(
+        &self,
+        scope: &Scope,
+        asked: &Arc<Vec<Asked>>,
+    ) -> Result<Option<Vec<(usize, Job)>>> {
+        let view = Arc::clone(&lock(&self.0.inner.view));
+        let half = |part: Range<usize>| {
+            let (scope, asked, view) = (scope.clone(), Arc::clone(asked), Arc::clone(&view));
+            let read = move |rows: &mut Snapshot<'_>| {
+                rows.view = view;
+                let jobs = query::jobs(rows, &scope, &asked[part])?;
+                Ok((jobs, rows.moved_on()))
+            };
+            self.read("store.get_many", INLINE_ROWS + 1, read)
+        };
+        let (middle, end) = (asked.len() / 2, asked.len());
+        let ((mut jobs, first), (others, second)) = try_join(half(0..middle), half(middle..end)).await?;
+        jobs.extend(others);
+        Ok((!first && !second).then_some(jobs))
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -210,11 +239,26 @@ impl JobStore for RedbStore {
     }
 
     async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {
-        let scope = scope.clone();
-        self.read("store.get_many", jobs.len() * 3, move |rows| {
-            rows.of_one_commit(|rows| query::jobs(rows, &scope, &jobs))
-        })
-        .await
+        let mut asked: Vec<Asked> = jobs.iter().copied().zip(0..).collect();
+        asked.sort_unstable();
+        let (asked, mut found) = (Arc::new(asked), None);
+        if jobs.len() >= HALVED {
+            found = self.jobs_in_halves(scope, &asked).await?;
+        }
+        let found = match found {
+            Some(found) => found,
+            None => {
+                let scope = scope.clone();
+                let read = move |rows: &mut Snapshot<'_>| {
+                    rows.of_one_commit(|rows| query::jobs(rows, &scope, &asked))
+                };
+                self.read("store.get_many", jobs.len() * 3, read).await?
+            }
+        };
+        let mut all = Vec::new();
+        all.resize_with(jobs.len(), || None);
+        found.into_iter().for_each(|(place, job)| all[place] = Some(job));
+        Ok(all)
     }
 
     async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
@@ -304,6 +348,10 @@ impl Coordination for RedbStore {
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         let term = term.clone();
         self.write("store.keep_term", 1, move |work| txn::keep_term(work, &term, ttl)).await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        Ok(self.0.inner.config.clock.now())
     }
 }
 

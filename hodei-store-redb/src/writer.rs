@@ -24,8 +24,8 @@ use crate::txn::{Context, Work};
 pub(crate) trait Request: Send {
     /// Runs.
     fn run(&mut self, work: &mut Work<'_, '_>) -> Result<()>;
-    /// Tells the caller, after the commit or without one.
-    fn reply(self: Box<Self>, end: Result<()>);
+    /// Tells the caller, after the commit or without one, and returns what is left over.
+    fn reply(self: Box<Self>, end: Result<()>) -> Box<dyn Send>;
     /// How many items it carries, for the bounds of a group.
     fn items(&self) -> usize;
     /// Whether it reads what is in memory as of the last commit, and therefore begins a group.
@@ -39,23 +39,22 @@ struct Call<R, F> {
     caller: oneshot::Sender<Result<R>>,
 }
 
-impl<R: Send, F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send> Request for Call<R, F> {
+impl<R: Send, F: FnMut(&mut Work<'_, '_>) -> Result<R> + Send + 'static> Request for Call<R, F> {
     fn run(&mut self, work: &mut Work<'_, '_>) -> Result<()> {
         self.out = Some((self.run)(work)?);
         Ok(())
     }
 
-    fn reply(self: Box<Self>, end: Result<()>) {
-        let Self { out, caller, .. } = *self;
+    fn reply(self: Box<Self>, end: Result<()>) -> Box<dyn Send> {
+        let Self { out, caller, run, .. } = *self;
         let out = end.and_then(|()| out.ok_or_else(|| Error::new(ErrorKind::Bug, "store.reply")));
         // A caller that went away does not want to know.
         drop(caller.send(out));
+        Box::new(run)
     }
 
     fn items(&self) -> usize {
-        match self.size {
-            Size::Items(items) | Size::Begins(items) => items,
-        }
+        self.size.items()
     }
 
     fn begins(&self) -> bool {
@@ -72,17 +71,28 @@ pub(crate) enum Size {
     Begins(usize),
 }
 
+impl Size {
+    fn items(self) -> usize {
+        match self {
+            Self::Items(items) | Self::Begins(items) => items,
+        }
+    }
+}
+
 /// The way to the thread.
 #[derive(Debug)]
-pub(crate) struct Writer(mpsc::Sender<Box<dyn Request>>);
+pub(crate) struct Writer {
+    requests: mpsc::Sender<Box<dyn Request>>,
+    inner: Arc<Inner>,
+}
 
 impl Writer {
     /// Starts the thread; it ends with the writer, when it has done everything that was sent.
     pub(crate) fn start(inner: &Arc<Inner>) -> Result<(Self, JoinHandle<()>)> {
         let (sender, requests) = mpsc::channel(inner.config.waiting_calls);
-        let inner = Arc::clone(inner);
-        let thread = crate::sync::thread("hodei-redb-write", move || serve(&inner, requests))?;
-        Ok((Self(sender), thread))
+        let (own, inner) = (Arc::clone(inner), Arc::clone(inner));
+        let thread = crate::sync::thread("hodei-redb-write", move || serve(&own, requests))?;
+        Ok((Self { requests: sender, inner }, thread))
     }
 
     /// Runs something in a transaction and waits for its commit.
@@ -93,7 +103,8 @@ impl Writer {
     {
         let (caller, answer) = oneshot::channel();
         let gone = || Error::new(ErrorKind::Unavailable, op);
-        self.0.send(Box::new(Call { run, out: None, size, caller })).await.map_err(|_| gone())?;
+        self.requests.send(Box::new(Call { run, out: None, size, caller })).await.map_err(|_| gone())?;
+        self.inner.gone.clear_away(size.items());
         answer.await.map_err(|_| Error::new(ErrorKind::Indeterminate, op))?
     }
 }
@@ -136,10 +147,29 @@ impl Group<'_> {
     }
 }
 
+/// How often the thread looks for the next request before it sleeps: a caller that was just answered often has one, and
+/// waking a thread takes longer than it does to send it.
+const LOOKS: u32 = 128;
+
+/// Waits for a request; nothing when every sender is gone.
+fn receive(inner: &Inner, requests: &mut mpsc::Receiver<Box<dyn Request>>) -> Option<Box<dyn Request>> {
+    for _ in 0..LOOKS {
+        match requests.try_recv() {
+            Ok(request) => return Some(request),
+            Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            // Whoever wants the processor gets it.
+            Err(mpsc::error::TryRecvError::Empty) => std::thread::yield_now(),
+        }
+    }
+    // Nobody comes who would.
+    inner.gone.clear_away(usize::MAX);
+    requests.blocking_recv()
+}
+
 /// Runs until every sender is gone.
 fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
     let mut next = None;
-    while let Some(first) = next.take().or_else(|| requests.blocking_recv()) {
+    while let Some(first) = next.take().or_else(|| receive(inner, &mut requests)) {
         let mut group = Group {
             seats: Vec::new(),
             items: 0,
@@ -151,13 +181,26 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
         group.board(first);
         let end = run_group(inner, &mut group);
         next = group.next.take();
-        for seat in group.seats {
+        let answer = |seat: Seat| {
             let own = match (seat.refused, &end) {
                 (Some(error), _) => Err(error),
-                (None, Ok(())) => Ok(()),
+                (None, Ok(_)) => Ok(()),
                 (None, Err((kind, text))) => Err(Error::new(*kind, "store.commit").with("cause", text)),
             };
-            seat.request.reply(own);
+            let items = seat.request.items();
+            (items, seat.request.reply(own))
+        };
+        let left: Vec<_> = group.seats.into_iter().map(answer).collect();
+        // Everybody is on his way by now.
+        inner.gone.leave(left.into_iter());
+        if let Ok(Some(delta)) = end {
+            let remembered = guarded("store.write", || {
+                inner.remember(*delta);
+                Ok(())
+            });
+            if remembered.is_err() {
+                inner.give_up();
+            }
         }
     }
 }
@@ -165,7 +208,8 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
 /// What a whole group is told of a commit that failed.
 type Failed = (ErrorKind, String);
 
-fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
+/// Runs a group until it is committed, and returns what is still to be remembered of it.
+fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<Option<Box<Delta>>, Failed> {
     if inner.stale.load(Ordering::Acquire) {
         rebuild(inner).map_err(|error| told(&error))?;
     }
@@ -176,7 +220,7 @@ fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
                 inner.stats.committed(tally);
                 let ring = delta.ring;
                 let committed = std::mem::take(&mut delta.committed);
-                let taken_over = guarded("store.write", || inner.take_over(*delta));
+                let taken_over = guarded("store.write", || inner.take_over(&delta));
                 // Before anybody is answered, and before the next commit: this is the only thread that commits.
                 inner.feeds.tell(&committed);
                 if ring {
@@ -187,12 +231,12 @@ fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<(), Failed> {
                     inner.give_up();
                     return Err((ErrorKind::Indeterminate, error.to_string()));
                 }
-                return Ok(());
+                return Ok(Some(delta));
             }
             Ok(Attempt::Nothing(delta)) => {
                 // Where a pruning stopped is remembered, although it removed nothing.
                 lock(&inner.committed).index.apply(&delta);
-                return Ok(());
+                return Ok(Some(delta));
             }
             Err(error) => {
                 inner.give_up();

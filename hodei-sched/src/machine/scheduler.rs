@@ -118,6 +118,8 @@ pub struct Scheduler {
     pub(super) owner: Lease,
     pub(super) sessions: BTreeMap<Name, Session>,
     pub(super) buffer: Buffer,
+    /// What the last exchange claimed, on its way into the buffer: the next exchange is asked for first.
+    pub(super) arrived: Vec<Claimed>,
     pub(super) outgoing: VecDeque<Outgoing>,
     /// What a part of the store did not take, by the time before which it is not told again.
     pub(super) later: BTreeMap<Timestamp, Vec<Outgoing>>,
@@ -125,7 +127,10 @@ pub struct Scheduler {
     pub(super) sent: Vec<Outgoing>,
     /// The jobs that were cancelled while claims were under way, which may bring them.
     pub(super) unwanted: JobSet,
+    /// The lanes with ready work, less what was asked of them since.
     pub(super) heads: Vec<LaneHead>,
+    /// How many jobs the exchange under way asks for.
+    pub(super) asked: usize,
     pub(super) lanes_stale: bool,
     pub(super) leases_unknown: bool,
     pub(super) owner_lost: bool,
@@ -150,11 +155,13 @@ impl Scheduler {
             owner,
             sessions: BTreeMap::new(),
             buffer: Buffer::default(),
+            arrived: Vec::new(),
             outgoing: VecDeque::new(),
             later: BTreeMap::new(),
             sent: Vec::new(),
             unwanted: JobSet::default(),
             heads: Vec::new(),
+            asked: 0,
             lanes_stale: true,
             leases_unknown: false,
             owner_lost: false,
@@ -172,6 +179,7 @@ impl Scheduler {
 
     /// Takes in what happened. Call [`Scheduler::poll_effect`] afterwards until it returns nothing.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.take_in();
         match input {
             Input::Synced(state, ticket) => self.synced(*state, ticket, now),
             Input::Woken => self.lanes_stale = true,
@@ -197,6 +205,11 @@ impl Scheduler {
     pub fn poll_effect(&mut self, now: Timestamp) -> Option<Effect> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
+        }
+        if !self.arrived.is_empty() {
+            // The store works on the next batch while this one is handed out.
+            self.ask_store(now);
+            self.take_in();
         }
         self.assign();
         self.reply();

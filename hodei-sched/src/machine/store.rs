@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
-use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes};
+use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes, Pick};
 use hodei_core::{Error, JobId, Timestamp};
 
 use super::picks::{self, Room};
@@ -70,14 +70,34 @@ impl Scheduler {
         if exchanged.owner_lost {
             return self.lose_owner();
         }
+        let claimed = exchanged.claimed.len();
+        if claimed < self.asked {
+            // The lanes are not as they were.
+            self.heads.clear();
+        }
         // There may be more behind what was claimed.
-        self.lanes_stale |= !exchanged.claimed.is_empty();
-        exchanged.claimed.into_iter().for_each(|claimed| self.claimed(claimed));
-        for claimed in exchanged.reclaimed {
-            if !self.knows(&claimed.job) {
-                self.claimed(claimed);
+        self.lanes_stale |= claimed > 0 && self.heads.is_empty();
+        self.arrived = exchanged.claimed;
+        if !exchanged.reclaimed.is_empty() {
+            self.take_in();
+            for claimed in exchanged.reclaimed {
+                if !self.knows(&claimed.job) {
+                    self.claimed(claimed);
+                }
             }
         }
+        if self.arrived.is_empty() {
+            self.unwanted.clear();
+            self.shed();
+        }
+    }
+
+    /// Takes what was claimed into the buffer.
+    pub(super) fn take_in(&mut self) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        std::mem::take(&mut self.arrived).into_iter().for_each(|claimed| self.claimed(claimed));
         self.unwanted.clear();
         self.shed();
     }
@@ -188,7 +208,8 @@ impl Scheduler {
 
     fn wants_work(&self) -> bool {
         let slots = self.sessions.values().fold(self.ahead(), |n, s| n.saturating_add(s.open_slots()));
-        !self.draining && !self.sessions.is_empty() && self.buffer.len() < slots as usize
+        let claimed = self.buffer.len() + self.arrived.len();
+        !self.draining && !self.sessions.is_empty() && claimed < slots as usize
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.
@@ -201,7 +222,8 @@ impl Scheduler {
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
-        self.heads.clear();
+        self.asked = picks.iter().map(|pick| pick.n as usize).sum();
+        self.forget_picked(&picks);
         self.ended_lately /= 2;
         let n = self.outgoing.len().min(self.config.batch_max);
         self.sent = self.outgoing.drain(..n).collect();
@@ -209,12 +231,30 @@ impl Scheduler {
         Some(Exchange { owner: self.owner.clone(), transitions, picks })
     }
 
-    fn picks(&self) -> Vec<hodei_core::store::Pick> {
+    /// Takes off the lanes what is asked of them: what is left can be picked next, without asking for the lanes anew.
+    fn forget_picked(&mut self, picks: &[Pick]) {
+        // The picks are in the order of the lanes.
+        let mut picks = picks.iter().peekable();
+        self.heads.retain_mut(|head| {
+            if let Some(pick) = picks.next_if(|pick| pick.lane == head.lane) {
+                head.depth = head.depth.saturating_sub(u64::from(pick.n));
+            }
+            head.depth > 0
+        });
+        self.turn = self.turn.wrapping_add(1);
+        picks::order(&mut self.heads, self.turn);
+    }
+
+    fn picks(&self) -> Vec<Pick> {
         let sessions: Vec<&Session> = self.sessions.values().collect();
         let mut room = Room::of(sessions.iter().copied());
         let mut waiting = 0_u32;
         for (request, n) in self.buffer.waiting() {
             waiting += n - room.take(&sessions, request, n);
+        }
+        for same in self.arrived.chunk_by(|a, b| a.job.spec.class() == b.job.spec.class()) {
+            let n = u32::try_from(same.len()).unwrap_or(u32::MAX);
+            waiting = waiting.saturating_add(n - room.take(&sessions, &same[0].job.spec.request(), n));
         }
         picks::decide(&self.heads, &sessions, &mut room, self.ahead().saturating_sub(waiting))
     }

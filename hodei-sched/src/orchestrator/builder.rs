@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hodei_core::bus::EventBus;
+use hodei_core::codec::Codecs;
 use hodei_core::store::{MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
 use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, SystemClock, Tenant};
 use tokio::sync::{mpsc, watch};
@@ -31,6 +32,9 @@ pub struct OrchestratorBuilder {
     beat: Duration,
     retention: Retention,
     machine: SchedulerConfig,
+    codecs: Codecs,
+    #[cfg(feature = "cron")]
+    cron: Vec<crate::cron::CronJob>,
 }
 
 impl Default for OrchestratorBuilder {
@@ -45,6 +49,9 @@ impl Default for OrchestratorBuilder {
             beat: Duration::from_secs(2),
             retention: Retention::default(),
             machine: SchedulerConfig::default(),
+            codecs: Codecs::new(),
+            #[cfg(feature = "cron")]
+            cron: Vec::new(),
         }
     }
 }
@@ -108,6 +115,12 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Encodes the arguments of handlers before they are stored; agents are given the same codecs. Default: no codec.
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = codecs;
+        self
+    }
+
     /// Sets what is kept of terminal jobs and changes. Default: [`Retention::default`].
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
@@ -117,6 +130,15 @@ impl OrchestratorBuilder {
     /// Sets all figures that the scheduler goes by, `lost_max` among them. Default: [`SchedulerConfig::default`].
     pub fn scheduler(mut self, config: SchedulerConfig) -> Self {
         self.machine = config;
+        self
+    }
+
+    /// Sets a schedule when the node starts, as [`Schedules::set`](crate::cron::Schedules::set) does. Default: none; those
+    /// that the store keeps fire all the same.
+    #[cfg(feature = "cron")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+    pub fn cron(mut self, job: crate::cron::CronJob) -> Self {
+        self.cron.push(job);
         self
     }
 
@@ -140,10 +162,12 @@ impl OrchestratorBuilder {
             store,
             clock: self.clock,
             served,
+            codecs: self.codecs,
             owner,
             ttl: self.ttl,
             workers: Mutex::default(),
             logs: Mutex::default(),
+            checkpoints: Mutex::default(),
             lease: watch::Sender::new(lease.clone()),
             failure: watch::Sender::new(None),
         });
@@ -154,7 +178,10 @@ impl OrchestratorBuilder {
         let machine = Scheduler::new(self.machine, lease, shared.clock.now());
         let driver = tokio::spawn(Driver::new(Arc::clone(&shared), machine, messages).run());
         let upkeep = tokio::spawn(maintain::run(Arc::clone(&shared), maintenance, term, sender.downgrade()));
-        Ok(Orchestrator::new(shared, sender, driver, upkeep))
+        let orchestrator = Orchestrator::new(shared, sender, driver, upkeep);
+        #[cfg(feature = "cron")]
+        orchestrator.serve_schedules(self.cron, self.beat).await?;
+        Ok(orchestrator)
     }
 
     fn check(&self) -> Result<(OwnerId, Served)> {
@@ -177,6 +204,8 @@ impl OrchestratorBuilder {
         if self.retention.jobs < Retention::KEYS_MIN {
             faults.push(Fault::new("retention.jobs", "too_short").limit(Retention::KEYS_MIN.as_secs()));
         }
+        #[cfg(feature = "cron")]
+        faults.extend(self.cron.iter().flat_map(crate::cron::CronJob::faults));
         if let Some(first) = faults.first() {
             let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
             return Err(Error::new(ErrorKind::Config, "orchestrator.start")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hodei_core::store::{ChangePage, Cursor, Scope};
+use hodei_core::store::{Change, ChangePage, Cursor, Scope};
 use hodei_core::{Error, ErrorKind, Fault, Result, Timestamp};
 use sqlx::postgres::PgRow;
 
@@ -19,7 +19,7 @@ const ROWS_MAX: usize = 1_000;
 
 /// A place in the log: so many changes of the row (pos, no) are behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub(crate) struct Place {
     pos: i64,
     no: i64,
     skip: i32,
@@ -56,6 +56,45 @@ impl Place {
 }
 
 impl Inner {
+    /// Reads what other processes have recorded after a place; of the end of the log only where it is. Says how far that
+    /// is, and whether there may be more.
+    pub(crate) async fn foreign(
+        self: &Arc<Self>,
+        after: Option<Place>,
+    ) -> Result<(Vec<Change>, Place, bool)> {
+        let Some(after) = after else {
+            let end = Place::of(&self.changes_end().await?)?;
+            return Ok((Vec::new(), end, false));
+        };
+        let rows = reading!(self, OP, conn => {
+            self.trip();
+            let rows = sqlx::query(
+                "SELECT pos, no, n, at, node, tenant, body FROM hodei.change
+                 WHERE (pos, no) > ($1, $2) AND pos < hodei.horizon() ORDER BY pos, no LIMIT $3",
+            )
+            .bind(after.pos)
+            .bind(after.no)
+            .bind(i64::try_from(ROWS_MAX).unwrap_or(i64::MAX))
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(failed(OP))?;
+            let tenants = rows.iter().map(|row| column(row, 5)).collect::<Result<Vec<i32>>>()?;
+            self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
+            Ok(rows)
+        })?;
+        let (mut changes, mut place) = (Vec::new(), after);
+        for row in &rows {
+            place = Place { pos: column(row, 0)?, no: column(row, 1)?, skip: column(row, 2)? };
+            if column::<i64>(row, 4)? != self.node {
+                let tenant = self.names.tenant(column(row, 5)?);
+                let tenant = tenant.ok_or_else(|| damaged("a tenant without a row"))?;
+                let at = Timestamp::from_micros(column(row, 3)?);
+                changes.extend(read_changes(column(row, 6)?, &tenant, at)?);
+            }
+        }
+        Ok((changes, place, rows.len() == ROWS_MAX))
+    }
+
     pub(crate) async fn changes_end(self: &Arc<Self>) -> Result<Cursor> {
         let row = reading!(self, OP, conn => {
             self.trip();
@@ -127,7 +166,7 @@ impl Inner {
         most: usize,
     ) -> Result<Vec<PgRow>> {
         let from = after.unwrap_or(Place { pos: i64::MIN, no: 0, skip: 0 });
-        reading!(self, OP, conn => {
+        reading!(self, OP, scope, conn => {
             let tenant = match scope {
                 Scope::All => None,
                 // Of a tenant that is not known there are no changes.

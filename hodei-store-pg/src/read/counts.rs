@@ -16,7 +16,7 @@ const OP: &str = "store.counts";
 impl Inner {
     pub(crate) async fn counts(self: &Arc<Self>, scope: &Scope) -> Result<Counts> {
         let tenant = tenant_name(scope);
-        let row = reading!(self, OP, conn => {
+        let row = reading!(self, OP, scope, conn => {
             self.trip();
             sqlx::query(
                 "SELECT coalesce(sum(blocked), 0)::int8, coalesce(sum(pending), 0)::int8,

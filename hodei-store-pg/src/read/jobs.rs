@@ -33,7 +33,7 @@ impl Inner {
 
     pub(crate) async fn get_many(self: &Arc<Self>, scope: &Scope, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
         const OP: &str = "store.get_many";
-        let found = reading!(self, OP, conn => self.read_records(OP, &mut conn, uuids(ids)).await)?;
+        let found = reading!(self, OP, scope, conn => self.read_records(OP, &mut conn, uuids(ids)).await)?;
         let covered = |record: Record| Some(record.job).filter(|job| scope.covers(&job.tenant));
         Ok(in_order(found, ids).into_iter().map(|record| record.and_then(covered)).collect())
     }
@@ -44,7 +44,7 @@ impl Inner {
         ids: &[JobId],
     ) -> Result<Vec<Option<Output>>> {
         const OP: &str = "store.outputs";
-        let rows = reading!(self, OP, conn => {
+        let rows = reading!(self, OP, scope, conn => {
             self.trip();
             sqlx::query(
                 "SELECT d.id, d.settled, t.name FROM hodei.done d JOIN hodei.tenant t ON t.no = d.tenant

@@ -80,7 +80,10 @@ fn statements(query: &Query, few: bool) -> (&'static str, &'static str) {
             "($7::uuid IS NULL) AND ($8::int2 IS NOT NULL)"
         ),
         Some(State::Scheduled | State::Running) => {
-            both!("hodei.leased p JOIN hodei.job j ON j.id = p.id", "($7::uuid IS NULL) AND p.state = $8")
+            both!(
+                "hodei.leased p JOIN hodei.job j ON j.id = p.id",
+                "($7::uuid IS NULL) AND $8::int2 = CASE WHEN p.running THEN 3 ELSE 2 END"
+            )
         }
         Some(State::Failed) => both!(
             "hodei.done p JOIN hodei.job j ON j.id = p.id",
@@ -111,7 +114,7 @@ impl Inner {
             }
             _ => false,
         };
-        reading!(self, OP, conn => {
+        reading!(self, OP, scope, conn => {
             let found = self.keys(&mut conn, scope, query, after, few).await?;
             self.page(&mut conn, scope, query, found).await
         })

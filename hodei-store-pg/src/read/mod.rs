@@ -6,3 +6,5 @@ mod jobs;
 mod lanes;
 mod list;
 mod verify;
+
+pub(crate) use changes::Place;

@@ -21,8 +21,8 @@ const CONTRADICTIONS: &[&str] = &[
      )",
     "SELECT format('place of %s has no job, or not its lane', p.id) FROM (
          SELECT id, lane, rank FROM hodei.ready UNION ALL SELECT id, lane, rank FROM hodei.delayed
-         UNION ALL SELECT id, lane, rank FROM hodei.blocked UNION ALL SELECT id, lane, rank FROM hodei.leased
-     ) p LEFT JOIN hodei.job j ON j.id = p.id WHERE j.id IS NULL OR (j.lane, j.rank) <> (p.lane, p.rank)",
+         UNION ALL SELECT id, lane, rank FROM hodei.blocked UNION ALL SELECT id, lane, NULL FROM hodei.leased
+     ) p LEFT JOIN hodei.job j ON j.id = p.id WHERE j.id IS NULL OR j.lane <> p.lane OR j.rank <> p.rank",
     "SELECT format('end of %s has no job, or not its tenant', d.id) FROM hodei.done d
          LEFT JOIN hodei.job j ON j.id = d.id WHERE j.id IS NULL OR j.tenant <> d.tenant",
     "SELECT format('newborn %s is not where it was born', r.id) FROM hodei.ready r JOIN hodei.job j ON j.id = r.id
@@ -37,7 +37,8 @@ const CONTRADICTIONS: &[&str] = &[
      ), real AS (
          SELECT j.tenant, p.state FROM hodei.job j JOIN (
              SELECT id, 1 AS state FROM hodei.ready UNION ALL SELECT id, 1 FROM hodei.delayed
-             UNION ALL SELECT id, 0 FROM hodei.blocked UNION ALL SELECT id, state FROM hodei.leased
+             UNION ALL SELECT id, 0 FROM hodei.blocked
+             UNION ALL SELECT id, CASE WHEN running THEN 3 ELSE 2 END FROM hodei.leased
              UNION ALL SELECT id, state FROM hodei.done
          ) p ON p.id = j.id
      ), counted AS (

@@ -23,8 +23,19 @@ struct Step {
 
 /// Every step, in order; the first makes version 1. A step that was released is never changed.
 const STEPS: &[Step] = &[Step {
-    name: "tables and functions",
-    sql: &[include_str!("tables.sql"), include_str!("functions.sql")],
+    name: "tables, functions and walls",
+    sql: &[
+        include_str!("tables.sql"),
+        include_str!("log.sql"),
+        include_str!("names.sql"),
+        include_str!("places.sql"),
+        include_str!("counts.sql"),
+        include_str!("claim.sql"),
+        include_str!("owners.sql"),
+        include_str!("submit.sql"),
+        include_str!("exchange.sql"),
+        include_str!("walls.sql"),
+    ],
 }];
 
 /// The version that this program knows.

@@ -42,13 +42,15 @@ CREATE TABLE hodei.schedule (
     PRIMARY KEY (tenant, name)
 );
 
--- Every life of every owner. It lives while expires_at is ahead; a later life ends the ones before.
+-- Every life of every owner. It lives while expires_at is ahead; a later life ends the ones before. It is cleared when it
+-- is long over and held nothing any more.
 CREATE SEQUENCE hodei.incarnation;
 CREATE TABLE hodei.owner (
     no int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text COLLATE "C" NOT NULL,
     incarnation int8 NOT NULL,
     expires_at int8 NOT NULL,
+    cleared bool NOT NULL DEFAULT false,
     UNIQUE (name, incarnation)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 50);
 
@@ -133,41 +135,44 @@ CREATE TABLE hodei.blocked (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 1);
 
+-- Of a job that was never claimed before, only who holds it and since when is written: its epoch is 1, its version 2, no
+-- attempt was made, and it became eligible when it was born to.
 CREATE TABLE hodei.leased (
     id uuid PRIMARY KEY,
-    epoch int8 NOT NULL,
-    eligible_at int8 NOT NULL,
     moved_at int8 NOT NULL,
     holder int4 NOT NULL,
     lane int4 NOT NULL,
-    version int4 NOT NULL,
-    attempt int4 NOT NULL,
-    rank int2 NOT NULL,
-    state int2 NOT NULL,
+    running bool,
     cancel bool,
     lost int2,
     generation int2,
+    version int4,
+    attempt int4,
+    epoch int8,
+    eligible_at int8,
     deadline int8,
     started_at int8,
     pipeline uuid,
     settled bytea
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 1);
-CREATE INDEX leased_holder ON hodei.leased (holder);
+-- Who holds which jobs is asked only after a death or a lost reply, and then of all rows: an index would cost every claim.
 CREATE INDEX leased_cancel ON hodei.leased (holder) WHERE cancel;
 
+-- Of a job that ended in its first run, which nobody told of before its end, only what differs is written: its epoch is
+-- 1, its version 3, its attempt the first, and the cause follows from the state.
 CREATE TABLE hodei.done (
     id uuid PRIMARY KEY,
-    epoch int8 NOT NULL,
     moved_at int8 NOT NULL,
-    eligible_at int8 NOT NULL,
     tenant int4 NOT NULL,
-    version int4 NOT NULL,
-    attempt int4 NOT NULL,
     state int2 NOT NULL,
-    cause int2 NOT NULL,
+    cause int2,
     lost int2,
     generation int2,
+    version int4,
+    attempt int4,
+    epoch int8,
+    eligible_at int8,
     deadline int8,
     started_at int8,
     settled bytea
@@ -180,6 +185,8 @@ CREATE TABLE hodei.edge (
     parent uuid NOT NULL,
     child uuid NOT NULL,
     told bool NOT NULL,
+    -- The child goes on only when the parent fails.
+    fails bool NOT NULL DEFAULT false,
     PRIMARY KEY (parent, child)
 ) WITH (fillfactor = 80);
 CREATE INDEX edge_child ON hodei.edge (child);

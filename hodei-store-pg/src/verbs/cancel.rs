@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use hodei_core::job::{State, rules};
 use hodei_core::store::{CancelReply, Redriven, Scope};
-use hodei_core::{JobId, Result};
+use hodei_core::{JobId, Result, Tenant};
 
+use crate::inner::walled;
 use crate::work::{Verb, Work};
 
 /// Asks for the end of jobs.
@@ -18,7 +19,11 @@ pub(crate) struct Cancel {
 impl Verb for Cancel {
     type Reply = Vec<CancelReply>;
 
-    async fn run(&mut self, work: &mut Work) -> Result<Vec<CancelReply>> {
+    fn tenant(&self) -> Option<&Tenant> {
+        walled(&self.scope)
+    }
+
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<CancelReply>> {
         work.load(&self.jobs).await?;
         work.load_children(&self.jobs).await?;
         let mut replies = Vec::with_capacity(self.jobs.len());
@@ -29,7 +34,7 @@ impl Verb for Cancel {
     }
 }
 
-async fn cancel_one(scope: &Scope, id: JobId, work: &mut Work) -> Result<CancelReply> {
+async fn cancel_one(scope: &Scope, id: JobId, work: &mut Work<'_>) -> Result<CancelReply> {
     if !work.job(id).is_some_and(|job| scope.covers(&job.tenant)) {
         return Ok(CancelReply::NotFound);
     }
@@ -55,13 +60,17 @@ pub(crate) struct Redrive {
 impl Verb for Redrive {
     type Reply = Vec<Redriven>;
 
-    async fn run(&mut self, work: &mut Work) -> Result<Vec<Redriven>> {
+    fn tenant(&self) -> Option<&Tenant> {
+        walled(&self.scope)
+    }
+
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Redriven>> {
         work.load(&self.jobs).await?;
         Ok(self.jobs.iter().map(|id| redrive_one(&self.scope, *id, work)).collect())
     }
 }
 
-fn redrive_one(scope: &Scope, id: JobId, work: &mut Work) -> Redriven {
+fn redrive_one(scope: &Scope, id: JobId, work: &mut Work<'_>) -> Redriven {
     if !work.job(id).is_some_and(|job| scope.covers(&job.tenant)) {
         return Redriven::NotFound;
     }

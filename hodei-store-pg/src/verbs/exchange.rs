@@ -25,26 +25,12 @@ impl Verb for ExchangeVerb {
     type Reply = Exchanged;
 
     async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
-        for transition in &self.0.transitions {
-            if let Move::Finished(finish) = &transition.step {
-                make_lanes(inner, conn, &finish.spawn).await?;
-            }
-        }
-        Ok(())
+        make_spawned(inner, conn, &self.0.transitions).await
     }
 
-    async fn run(&mut self, work: &mut Work) -> Result<Exchanged> {
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Exchanged> {
         let exchange = &self.0;
-        let ids: Vec<JobId> = exchange.transitions.iter().map(|transition| transition.job).collect();
-        work.load(&ids).await?;
-        if work.now == Timestamp::from_micros(0) {
-            work.look_at_the_clock().await?;
-        }
-        work.load_children(&ids).await?;
-        let mut applied = Vec::with_capacity(ids.len());
-        for transition in &exchange.transitions {
-            applied.push(apply(work, transition).await?);
-        }
+        let applied = settle(work, &exchange.transitions).await?;
         work.flush().await?;
         promote(work).await?;
         let owner = living(work, exchange).await?;
@@ -62,7 +48,48 @@ impl Verb for ExchangeVerb {
     }
 }
 
-async fn apply(work: &mut Work, transition: &Transition) -> Result<Applied> {
+/// Settles, and claims nothing.
+#[derive(Debug)]
+pub(crate) struct Settle(pub(crate) Vec<Transition>);
+
+#[async_trait]
+impl Verb for Settle {
+    type Reply = Vec<Applied>;
+
+    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+        make_spawned(inner, conn, &self.0).await
+    }
+
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Applied>> {
+        settle(work, &self.0).await
+    }
+}
+
+/// Makes the lanes of what runs spawn with their ends.
+async fn make_spawned(inner: &Inner, conn: &mut PgConnection, transitions: &[Transition]) -> Result<()> {
+    for transition in transitions {
+        if let Move::Finished(finish) = &transition.step {
+            make_lanes(inner, conn, &finish.spawn).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn settle(work: &mut Work<'_>, transitions: &[Transition]) -> Result<Vec<Applied>> {
+    let ids: Vec<JobId> = transitions.iter().map(|transition| transition.job).collect();
+    work.load(&ids).await?;
+    if work.now == Timestamp::from_micros(0) {
+        work.look_at_the_clock().await?;
+    }
+    work.load_children(&ids).await?;
+    let mut applied = Vec::with_capacity(ids.len());
+    for transition in transitions {
+        applied.push(apply(work, transition).await?);
+    }
+    Ok(applied)
+}
+
+async fn apply(work: &mut Work<'_>, transition: &Transition) -> Result<Applied> {
     let now = work.now;
     let applied = work.update(transition.job, |job| {
         let (applied, change) = rules::apply(job, transition, now);
@@ -84,7 +111,7 @@ async fn apply(work: &mut Work, transition: &Transition) -> Result<Applied> {
     Ok(applied)
 }
 
-async fn promote(work: &mut Work) -> Result<()> {
+async fn promote(work: &mut Work<'_>) -> Result<()> {
     work.inner().trip();
     sqlx::query("SELECT hodei.promote($1)")
         .bind(work.now.as_micros())
@@ -95,7 +122,7 @@ async fn promote(work: &mut Work) -> Result<()> {
 }
 
 /// Returns the row of an owner that lives.
-async fn living(work: &mut Work, exchange: &Exchange) -> Result<Option<i32>> {
+async fn living(work: &mut Work<'_>, exchange: &Exchange) -> Result<Option<i32>> {
     work.inner().trip();
     sqlx::query_scalar("SELECT no FROM hodei.owner WHERE name = $1 AND incarnation = $2 AND expires_at > $3")
         .bind(exchange.owner.owner.name().as_str())
@@ -106,7 +133,7 @@ async fn living(work: &mut Work, exchange: &Exchange) -> Result<Option<i32>> {
         .map_err(failed(OP))
 }
 
-async fn next_due(work: &mut Work) -> Result<Option<Timestamp>> {
+async fn next_due(work: &mut Work<'_>) -> Result<Option<Timestamp>> {
     work.inner().trip();
     let due: Option<i64> = sqlx::query_scalar("SELECT min(eligible_at) FROM hodei.delayed")
         .fetch_one(&mut *work.conn)
@@ -132,9 +159,9 @@ pub(crate) async fn picks_of(
     Ok((lanes, ranks, numbers))
 }
 
-async fn claim(work: &mut Work, exchange: &Exchange, holder: i32) -> Result<Vec<Claimed>> {
+async fn claim(work: &mut Work<'_>, exchange: &Exchange, holder: i32) -> Result<Vec<Claimed>> {
     let inner = Arc::clone(work.inner());
-    let (lanes, ranks, numbers) = picks_of(&inner.names, &mut work.conn, &exchange.picks).await?;
+    let (lanes, ranks, numbers) = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
     work.inner().trip();
     let rows = sqlx::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7)")
         .bind(holder)
@@ -150,5 +177,5 @@ async fn claim(work: &mut Work, exchange: &Exchange, holder: i32) -> Result<Vec<
     let (jobs, segments) = claimed(&inner.names, &rows, &exchange.owner)?;
     work.segments.extend(segments);
     work.rows += rows.len() as u64;
-    inputs_of(&mut work.conn, jobs).await
+    inputs_of(&mut *work.conn, jobs).await
 }

@@ -4,14 +4,15 @@ mod cancel;
 mod claim;
 mod exchange;
 mod fire;
+mod inbox;
 mod prune;
 mod reap;
 mod submit;
 mod terms;
 
 pub(crate) use cancel::{Cancel, Redrive};
-pub(crate) use claim::{claimed, inputs_of};
-pub(crate) use exchange::ExchangeVerb;
+pub(crate) use claim::{at, claimed, inputs_of, pipeline_of};
+pub(crate) use exchange::{ExchangeVerb, Settle, picks_of};
 pub(crate) use fire::Fire;
 pub(crate) use prune::Prune;
 pub(crate) use reap::Reap;

@@ -30,7 +30,7 @@ pub(crate) struct Prune {
 impl Verb for Prune {
     type Reply = Pruned;
 
-    async fn run(&mut self, work: &mut Work) -> Result<Pruned> {
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Pruned> {
         if !leads(work, &self.term).await? {
             return Ok(Pruned { term_lost: true, ..Pruned::default() });
         }
@@ -55,7 +55,7 @@ impl Prune {
     }
 
     /// Finds and locks ended jobs that are not kept, and says whether there are more.
-    async fn outlived(&self, work: &mut Work) -> Result<(Vec<Uuid>, bool)> {
+    async fn outlived(&self, work: &mut Work<'_>) -> Result<(Vec<Uuid>, bool)> {
         let cut = |state| work.now.saturating_sub(self.retention.age(state)).as_micros();
         let (jobs, failed_jobs) = (cut(State::Succeeded), cut(State::Failed));
         let keys = work.now.saturating_sub(Retention::KEYS_MIN).as_micros();
@@ -111,7 +111,7 @@ impl Prune {
     }
 
     /// Moves the floor of the change log up, and says whether it has to go further.
-    async fn prune_changes(&self, work: &mut Work) -> Result<(u64, bool)> {
+    async fn prune_changes(&self, work: &mut Work<'_>) -> Result<(u64, bool)> {
         work.inner().trip();
         let row = sqlx::query(
             "SELECT f.pos, f.no, f.skip, ((SELECT coalesce(sum(changes), 0) FROM hodei.total)
@@ -171,7 +171,7 @@ impl Prune {
 }
 
 /// Removes ended jobs that are locked, unless somebody waits for them after all, and all that points to them.
-async fn remove(work: &mut Work, found: &[Uuid]) -> Result<Vec<(Tenant, JobId)>> {
+async fn remove(work: &mut Work<'_>, found: &[Uuid]) -> Result<Vec<(Tenant, JobId)>> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
@@ -222,24 +222,15 @@ async fn remove(work: &mut Work, found: &[Uuid]) -> Result<Vec<(Tenant, JobId)>>
 
 /// Removes the rows of owners that are long dead and hold nothing; incarnations come from one sequence, so none comes
 /// twice.
-async fn forget_owners(work: &mut Work) -> Result<()> {
-    work.inner().trip();
-    let dead: Vec<i32> = sqlx::query_scalar(
-        "SELECT no FROM hodei.owner WHERE expires_at <= $1 ORDER BY no LIMIT 1000 FOR UPDATE SKIP LOCKED",
-    )
-    .bind(work.now.as_micros().saturating_sub(OWNER_KEPT))
-    .fetch_all(&mut *work.conn)
-    .await
-    .map_err(failed(OP))?;
-    if dead.is_empty() {
-        return Ok(());
-    }
+async fn forget_owners(work: &mut Work<'_>) -> Result<()> {
     work.inner().trip();
     sqlx::query(
-        "DELETE FROM hodei.owner o WHERE o.no = ANY ($1)
-         AND NOT EXISTS (SELECT 1 FROM hodei.leased l WHERE l.holder = o.no)",
+        "DELETE FROM hodei.owner WHERE no = ANY (ARRAY(
+             SELECT no FROM hodei.owner WHERE cleared AND expires_at <= $1 ORDER BY no LIMIT 1000
+             FOR UPDATE SKIP LOCKED
+         ))",
     )
-    .bind(dead)
+    .bind(work.now.as_micros().saturating_sub(OWNER_KEPT))
     .execute(&mut *work.conn)
     .await
     .map_err(failed(OP))?;

@@ -14,6 +14,9 @@ use crate::work::{Verb, Work};
 
 const OP: &str = "store.reap";
 
+/// After how long a dead owner that holds nothing is looked at no more: ten minutes, which no transaction takes.
+const CLEARED: i64 = 600_000_000;
+
 /// Takes jobs back from dead owners, and fails pending ones whose deadline has passed.
 #[derive(Debug)]
 pub(crate) struct Reap {
@@ -26,7 +29,7 @@ pub(crate) struct Reap {
 impl Verb for Reap {
     type Reply = Reaped;
 
-    async fn run(&mut self, work: &mut Work) -> Result<Reaped> {
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Reaped> {
         if !leads(work, &self.term).await? {
             return Ok(Reaped { term_lost: true, ..Reaped::default() });
         }
@@ -74,17 +77,12 @@ impl Verb for Reap {
 impl Reap {
     /// Finds what the dead hold, one more than the limit. Who is dead is marked so before, for good: a heartbeat that
     /// comes at this very moment is told that it is too late.
-    async fn held_by_the_dead(&self, work: &mut Work) -> Result<Vec<(JobId, i32)>> {
+    async fn held_by_the_dead(&self, work: &mut Work<'_>) -> Result<Vec<(JobId, i32)>> {
         work.inner().trip();
         let dead: Vec<i32> = sqlx::query_scalar(
-            "WITH RECURSIVE h AS (
-                 (SELECT holder AS no FROM hodei.leased ORDER BY holder LIMIT 1)
-                 UNION ALL
-                 SELECT (SELECT l.holder FROM hodei.leased l WHERE l.holder > h.no ORDER BY l.holder LIMIT 1)
-                 FROM h WHERE h.no IS NOT NULL
-             )
-             UPDATE hodei.owner o SET expires_at = o.expires_at FROM h
-             WHERE o.no = h.no AND o.expires_at <= $1 RETURNING o.no",
+            "UPDATE hodei.owner o SET expires_at = o.expires_at WHERE o.no = ANY (ARRAY(
+                 SELECT no FROM hodei.owner WHERE NOT cleared AND expires_at <= $1 ORDER BY no FOR UPDATE
+             )) RETURNING o.no",
         )
         .bind(work.now.as_micros())
         .fetch_all(&mut *work.conn)
@@ -94,21 +92,27 @@ impl Reap {
             return Ok(Vec::new());
         }
         work.inner().trip();
-        let rows = sqlx::query(
-            "SELECT l.id, d.no FROM unnest($1::int4[]) d (no) CROSS JOIN LATERAL (
-                 SELECT id FROM hodei.leased WHERE holder = d.no LIMIT $2
-             ) l LIMIT $2",
-        )
-        .bind(dead)
-        .bind(i64::try_from(self.limit).unwrap_or(i64::MAX).saturating_add(1))
-        .fetch_all(&mut *work.conn)
-        .await
-        .map_err(failed(OP))?;
+        let rows = sqlx::query("SELECT id, holder FROM hodei.leased WHERE holder = ANY ($1) LIMIT $2")
+            .bind(&dead)
+            .bind(i64::try_from(self.limit).unwrap_or(i64::MAX).saturating_add(1))
+            .fetch_all(&mut *work.conn)
+            .await
+            .map_err(failed(OP))?;
+        if rows.is_empty() {
+            // Nobody asks for them again. Not at once: a claim that was made in their last moment may still be on its way.
+            work.inner().trip();
+            sqlx::query("UPDATE hodei.owner SET cleared = true WHERE no = ANY ($1) AND expires_at <= $2")
+                .bind(&dead)
+                .bind(work.now.as_micros().saturating_sub(CLEARED))
+                .execute(&mut *work.conn)
+                .await
+                .map_err(failed(OP))?;
+        }
         rows.iter().map(|row| Ok((id_of(column(row, 0)?), column(row, 1)?))).collect()
     }
 }
 
-async fn late(work: &mut Work, most: usize) -> Result<Vec<JobId>> {
+async fn late(work: &mut Work<'_>, most: usize) -> Result<Vec<JobId>> {
     work.inner().trip();
     let found: Vec<Uuid> = sqlx::query_scalar(
         "(SELECT id FROM hodei.ready WHERE deadline <= $1 ORDER BY deadline LIMIT $2)

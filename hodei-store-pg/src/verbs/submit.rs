@@ -32,7 +32,7 @@ impl Verb for Submit {
         make_lanes(inner, conn, &self.jobs).await
     }
 
-    async fn run(&mut self, work: &mut Work) -> Result<Vec<Submitted>> {
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Submitted>> {
         work.submit(&self.jobs, self.options).await
     }
 }

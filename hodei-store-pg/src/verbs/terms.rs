@@ -8,7 +8,7 @@ use crate::names::column;
 use crate::work::Work;
 
 /// Says whether a term lasts, and keeps it from ending before this transaction does: whoever would take the duty waits.
-pub(crate) async fn leads(work: &mut Work, term: &Term) -> Result<bool> {
+pub(crate) async fn leads(work: &mut Work<'_>, term: &Term) -> Result<bool> {
     work.inner().trip();
     let row = sqlx::query(
         "SELECT hodei.now(), (SELECT expires_at FROM hodei.term

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use hodei_core::job::{State, rules};
 use hodei_core::{JobId, Result};
 
-use super::work::Work;
+use super::transaction::Work;
 
-impl Work {
+impl Work<'_> {
     /// Tells the children of a job that has ended, and theirs; a list instead of recursion, however deep it goes.
     pub(crate) async fn cascade(&mut self, ended: JobId) -> Result<()> {
         let mut ended = VecDeque::from([ended]);

@@ -8,7 +8,7 @@ use hodei_core::store::Change;
 use hodei_core::{JobId, Result};
 use uuid::Uuid;
 
-use super::work::{Entry, Work};
+use super::transaction::{Entry, Work};
 use crate::codec::{body_bytes, push_change};
 use crate::error::failed;
 use crate::names::column;
@@ -90,7 +90,7 @@ pub(crate) fn rank_of(job: &Job) -> i16 {
     63 - i16::from(job.spec.priority().level())
 }
 
-impl Work {
+impl Work<'_> {
     /// Writes everything that changed, so that the statements that follow see it.
     pub(crate) async fn flush(&mut self) -> Result<()> {
         self.find_holders().await?;
@@ -103,7 +103,7 @@ impl Work {
             entry.changed = false;
             let delayed = entry.job.state == State::Pending && entry.job.eligible_at > now;
             let fresh = entry.job.version == 1;
-            entry.before = Some(super::work::Place { state: entry.job.state, delayed, fresh });
+            entry.before = Some(super::transaction::Place { state: entry.job.state, delayed, fresh });
         }
         Ok(())
     }
@@ -257,12 +257,13 @@ impl Work {
         if !new.is_empty() {
             self.inner.trip();
             sqlx::query(
-                "INSERT INTO hodei.edge (parent, child, told)
-                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[])",
+                "INSERT INTO hodei.edge (parent, child, told, fails)
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::bool[])",
             )
             .bind(new.iter().map(|edge| uuid_of(edge.0)).collect::<Vec<_>>())
             .bind(new.iter().map(|edge| uuid_of(edge.1)).collect::<Vec<_>>())
             .bind(new.iter().map(|edge| edge.2).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| edge.3).collect::<Vec<_>>())
             .execute(&mut *self.conn)
             .await
             .map_err(failed(OP))?;
@@ -310,7 +311,7 @@ impl Work {
         let rows = sqlx::query(
             "SELECT pos, no FROM hodei.note($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         )
-        .bind(self.inner.node)
+        .bind(self.node)
         .bind(self.now.as_micros())
         .bind(tenants)
         .bind(sizes)
@@ -367,12 +368,7 @@ fn runs(changes: Vec<(i32, Change)>) -> Vec<(i32, Vec<Change>)> {
     runs
 }
 
-impl Work {
-    /// Returns the changes that were written so far, in the order of the log.
-    pub(crate) fn written(&self) -> Vec<Change> {
-        self.segments.iter().flat_map(|segment| segment.changes.iter().cloned()).collect()
-    }
-
+impl Work<'_> {
     /// Returns what the store is made of.
     pub(crate) fn inner(&self) -> &Arc<crate::inner::Inner> {
         &self.inner

@@ -4,14 +4,14 @@ use hodei_core::{JobId, Result, Timestamp};
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::work::{Entry, Place, Work};
+use super::transaction::{Entry, Place, Work};
 use crate::error::failed;
 use crate::names::column;
 use crate::record::{id_of, record_columns, records, uuids};
 
 const OP: &str = "store.load";
 
-impl Work {
+impl Work<'_> {
     /// Reads the store's time. The moves of this transaction are made then.
     pub(crate) async fn look_at_the_clock(&mut self) -> Result<()> {
         self.inner.trip();
@@ -46,7 +46,7 @@ impl Work {
             self.now = self.now.max(Timestamp::from_micros(column(row, 24)?));
         }
         let inner = std::sync::Arc::clone(&self.inner);
-        for record in records(&inner.names, &mut self.conn, &rows).await? {
+        for record in records(&inner.names, &mut *self.conn, &rows).await? {
             let job = record.job;
             let place = Place { state: job.state, delayed: record.delayed, fresh: job.version == 1 };
             let entry =

@@ -4,6 +4,6 @@ mod admit;
 mod cascade;
 mod flush;
 mod load;
-mod work;
+mod transaction;
 
-pub(crate) use work::{Verb, Work};
+pub(crate) use transaction::{Verb, Work};

@@ -17,7 +17,7 @@ use crate::table::Tab;
 /// Codec 2 (bincode 2, `standard()`), a row of schema 1.
 const FIRST: u8 = 0x21;
 /// The same codec, a row of schema 2.
-const SECOND: u8 = 0x22;
+pub(super) const SECOND: u8 = 0x22;
 /// The largest row that is written.
 pub(super) const ROW_MAX: usize = 16 << 20;
 /// The most memory that reading a row may ask for: lists take up to eight times the room that they take in a row.
@@ -31,24 +31,26 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODED_MAX>> =
 
 /// Writes a row that has not changed since schema 1.
 pub(crate) fn encode<R: Encode>(row: &R, expected: usize) -> Result<Vec<u8>> {
-    encode_as(FIRST, row, expected)
-}
-
-/// Writes a row as schema 2 has it.
-pub(super) fn encode_second<R: Encode>(row: &R, expected: usize) -> Result<Vec<u8>> {
-    encode_as(SECOND, row, expected)
-}
-
-fn encode_as<R: Encode>(format: u8, row: &R, expected: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(expected);
-    bytes.push(format);
-    bincode::encode_into_std_write(row, &mut bytes, CONFIG)
-        .map_err(|source| Error::new(ErrorKind::LimitExceeded, "row.encode").source_error(source))?;
-    if bytes.len() > ROW_MAX - CRC {
-        let error = Error::new(ErrorKind::LimitExceeded, "row.encode");
-        return Err(error.with("bytes", bytes.len() + CRC).with("limit", ROW_MAX));
-    }
+    append_as(FIRST, row, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Writes a row as schema 2 has it behind what is in a buffer.
+pub(super) fn append_second<R: Encode>(row: &R, into: &mut Vec<u8>) -> Result<()> {
+    append_as(SECOND, row, into)
+}
+
+fn append_as<R: Encode>(format: u8, row: &R, into: &mut Vec<u8>) -> Result<()> {
+    let before = into.len();
+    into.push(format);
+    append_part(row, into)?;
+    let written = into.len() - before;
+    if written > ROW_MAX - CRC {
+        let error = Error::new(ErrorKind::LimitExceeded, "row.encode");
+        return Err(error.with("bytes", written + CRC).with("limit", ROW_MAX));
+    }
+    Ok(())
 }
 
 /// Reads a row that has not changed since schema 1.
@@ -75,11 +77,16 @@ pub(crate) fn seal(tab: Tab, key: &[u8], row: &[u8], into: &mut Vec<u8>) {
         return;
     }
     into.extend_from_slice(row);
+    bind(tab, key, into);
+}
+
+/// Puts the checksum behind a row that nothing else is before.
+pub(crate) fn bind(tab: Tab, key: &[u8], row: &mut Vec<u8>) {
     let mut crc = Hasher::new();
     crc.update(row);
     crc.update(key);
     crc.update(tab.name().as_bytes());
-    into.extend_from_slice(&crc.finalize().to_le_bytes());
+    row.extend_from_slice(&crc.finalize().to_le_bytes());
 }
 
 /// Returns what was sealed. The checksums of schema 1 did not cover the key.
@@ -101,11 +108,10 @@ pub(crate) fn unseal<'r>(tab: Tab, key: &[u8], sealed: &'r [u8]) -> Result<&'r [
 }
 
 /// Writes a part of a row, which has no envelope of its own.
-pub(super) fn encode_part<R: Encode>(part: &R, expected: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(expected);
-    bincode::encode_into_std_write(part, &mut bytes, CONFIG)
+pub(super) fn append_part<R: Encode>(part: &R, into: &mut Vec<u8>) -> Result<()> {
+    bincode::encode_into_std_write(part, into, CONFIG)
         .map_err(|source| Error::new(ErrorKind::LimitExceeded, "row.encode").source_error(source))?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// Reads what is in an envelope, or a part of it.

@@ -10,7 +10,7 @@ use hodei_core::store::Lane;
 use hodei_core::text::{TextMap, Texts};
 use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
-use super::envelope::{decode_second, encode_second};
+use super::envelope::{append_second, decode_second};
 use super::row::{BornRow, HeadRow};
 use super::spec::work;
 use super::value::{Names, cause, priority, requires_number, requires_of, shared, state, texts, time};
@@ -96,6 +96,28 @@ impl Head {
         self.job
     }
 
+    /// Takes out what never changes of a record that is full.
+    pub(crate) fn take_fixed(&mut self) -> Fixed {
+        let job = &mut self.job;
+        Fixed {
+            spec: std::mem::replace(&mut job.spec, Arc::clone(&UNREAD)),
+            parents: std::mem::replace(&mut job.parents, Arc::clone(&NO_PARENTS)),
+            unique: job.unique.take(),
+            fingerprint: job.fingerprint,
+        }
+    }
+
+    /// Returns the full record.
+    pub(crate) fn with(&self, fixed: Fixed, settled: Option<Arc<Settled>>) -> Job {
+        let mut job = self.job.clone();
+        job.spec = fixed.spec;
+        job.parents = fixed.parents;
+        job.unique = fixed.unique;
+        job.fingerprint = fixed.fingerprint;
+        job.settled = settled;
+        job
+    }
+
     /// Says whether nothing has happened to the job since it was submitted without parents: what it was born with then
     /// says everything.
     pub(crate) fn is_newborn(&self) -> bool {
@@ -111,6 +133,11 @@ impl Head {
     /// Returns the lane in which it waits when it is pending.
     pub(crate) fn lane(&self) -> Lane {
         Lane { tenant: self.job.tenant.clone(), queue: self.queue.clone(), class: self.class }
+    }
+
+    /// Says whether that is its lane.
+    pub(crate) fn is_in(&self, lane: &Lane) -> bool {
+        self.class == lane.class && self.queue == lane.queue && self.job.tenant == lane.tenant
     }
 
     /// Returns the end that has no row: of a run that succeeded and left nothing behind.
@@ -130,7 +157,7 @@ impl Head {
 }
 
 /// Writes what a job is born with; `work` are the bytes of [`work_part`](super::work_part) of its spec.
-pub(crate) fn born_row(job: &Job, work: &[u8], batch: u64) -> Result<Vec<u8>> {
+pub(crate) fn born_row(job: &Job, work: &[u8], batch: u64, into: &mut Vec<u8>) -> Result<()> {
     let parents =
         job.parents.iter().map(|parent| (*parent.id.as_bytes(), requires_number(parent.requires))).collect();
     let row = BornRow {
@@ -151,7 +178,8 @@ pub(crate) fn born_row(job: &Job, work: &[u8], batch: u64) -> Result<Vec<u8>> {
         parents,
         work,
     };
-    encode_second(&row, work.len() + 192)
+    into.reserve(work.len() + 192);
+    append_second(&row, into)
 }
 
 /// Reads the head of a job to which nothing has happened since it was submitted.
@@ -258,7 +286,7 @@ fn limit_keys(names: &mut Names, packed: &str) -> Result<Texts> {
 }
 
 /// Writes what moves of a job.
-pub(crate) fn head_row(head: &Head) -> Result<Vec<u8>> {
+pub(crate) fn head_row(head: &Head, into: &mut Vec<u8>) -> Result<()> {
     let job = &head.job;
     let row = HeadRow {
         tenant: job.tenant.as_str(),
@@ -287,7 +315,7 @@ pub(crate) fn head_row(head: &Head) -> Result<Vec<u8>> {
         has_children: head.has_children,
         has_end: head.has_end,
     };
-    encode_second(&row, 192)
+    append_second(&row, into)
 }
 
 /// Reads what moves of a job.

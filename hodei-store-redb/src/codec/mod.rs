@@ -14,13 +14,14 @@ mod samples;
 mod slot;
 mod small;
 mod spec;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub(crate) use change::{changes, changes_row};
 pub(crate) use end::{end, end_row};
-pub(crate) use envelope::{decode, encode, seal, unseal};
+pub(crate) use envelope::{bind, decode, encode, seal, unseal};
 pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
 pub(crate) use policy::{counts, counts_row, limit, limit_row, queue, queue_row, schedule, schedule_row};
@@ -30,4 +31,5 @@ pub(crate) use samples::{Sample, samples, sealed};
 pub(crate) use slot::{note, note_row, slot, slot_row};
 pub(crate) use small::{edge, edge_row, id, id_row, ids, ids_row, number, number_row};
 pub(crate) use spec::work_part;
+pub(crate) use summary::{Shown, newborn_shown, shown};
 pub(crate) use value::Names;

@@ -11,9 +11,9 @@ use hodei_core::job::{
 };
 use hodei_core::store::{Change, Counts, Limit, Note, QueuePolicy, Schedule};
 use hodei_core::testkit::typical_spec;
-use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
+use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
-use crate::codec::{self, Head, Names, OwnerRow, TermRow};
+use crate::codec::{self, Head, Names, OwnerRow, Shown, TermRow};
 use crate::memory::{Moving, Phase};
 use crate::table::Tab;
 
@@ -135,19 +135,44 @@ fn ends() -> [Settled; 3] {
 
 /// Writes the head of a job.
 pub(super) fn head(job: &Job) -> Vec<u8> {
-    codec::head_row(&Head::of(job.clone(), 9)).expect("a small row")
+    head_row(&Head::of(job.clone(), 9)).expect("a small row")
+}
+
+pub(super) fn head_row(head: &Head) -> Result<Vec<u8>> {
+    let mut row = Vec::new();
+    codec::head_row(head, &mut row).map(|()| row)
+}
+
+pub(super) fn born_row(job: &Job, batch: u64) -> Result<Vec<u8>> {
+    let (mut work, mut row) = (Vec::new(), Vec::new());
+    codec::work_part(&job.spec, &mut work)?;
+    codec::born_row(job, &work, batch, &mut row).map(|()| row)
 }
 
 /// Writes what a job is born with.
 pub(super) fn born(job: &Job) -> Vec<u8> {
-    let work = codec::work_part(&job.spec).expect("a small row");
-    codec::born_row(job, &work, 9).expect("a small row")
+    born_row(job, 9).expect("a small row")
+}
+
+/// Holds what lists show to the whole: what is a row one way is the same row the other way.
+fn agree(head: &Head, shown: Result<Shown>) -> Result<()> {
+    let same = shown.is_ok_and(|shown| (shown.summary, shown.newborn) == (head.summary(), head.is_newborn()));
+    if same { Ok(()) } else { Err(Error::new(ErrorKind::Bug, "row.decode")) }
+}
+
+fn head_again(bytes: &[u8]) -> Result<Vec<u8>> {
+    let shown = codec::shown(id(2), bytes, &mut Names::default());
+    let head = codec::head(id(2), bytes, &mut Names::default())?;
+    agree(&head, shown)?;
+    head_row(&head)
 }
 
 fn born_again(bytes: &[u8]) -> Result<Vec<u8>> {
+    let shown = codec::newborn_shown(id(2), bytes, &mut Names::default());
     let (head, fixed) = codec::born(id(2), bytes, &mut Names::default(), |_| None)?;
-    let (batch, work) = (head.batch, codec::work_part(&fixed.spec)?);
-    codec::born_row(&head.full(fixed, None), &work, batch)
+    agree(&head, shown)?;
+    let batch = head.batch;
+    born_row(&head.full(fixed, None), batch)
 }
 
 fn schedule() -> Vec<u8> {
@@ -166,7 +191,6 @@ fn term_again(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn job_samples() -> Vec<Sample> {
-    let head_again = |bytes: &[u8]| codec::head_row(&codec::head(id(2), bytes, &mut Names::default())?);
     let end_again = |bytes: &[u8]| codec::end_row(&codec::end(bytes)?);
     let [well, badly, cancelled] = ends().map(|end| codec::end_row(&end).expect("a small row"));
     vec![

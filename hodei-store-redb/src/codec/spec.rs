@@ -8,13 +8,13 @@ use hodei_core::job::{
 
 use hodei_core::{Name, Result};
 
-use super::envelope::{decode_part, encode_part};
+use super::envelope::{append_part, decode_part};
 use super::row::{BackoffRow, BornRow, MoreRow, PayloadRow, ResourcesRow, RetryRow, SpecRow, WorkRow};
 use super::value::{Names, bad, duration, map, name, priority, shared, texts, wait};
 use crate::error::corrupt;
 
-/// Writes of a spec what no list shows.
-pub(crate) fn work_part(spec: &JobSpec) -> Result<Vec<u8>> {
+/// Writes of a spec what no list shows behind what is in a buffer.
+pub(crate) fn work_part(spec: &JobSpec, into: &mut Vec<u8>) -> Result<()> {
     let parts = spec.parts();
     let row = WorkRow {
         payload: payload_row(&parts.payload),
@@ -23,7 +23,7 @@ pub(crate) fn work_part(spec: &JobSpec) -> Result<Vec<u8>> {
         retry: parts.retry.as_deref().map(retry_row),
         labels: parts.labels.texts().packed(),
     };
-    encode_part(&row, 512)
+    append_part(&row, into)
 }
 
 /// Reads the spec of a job.

@@ -14,6 +14,7 @@ use super::lane::{Place, Waiting};
 use super::slots::Moving;
 use super::standing::{Standing, place_of};
 use crate::codec::Head;
+use crate::recent::Spare;
 
 /// How many jobs that came together share a row of [`Tab::Open`](crate::table::Tab::Open) at most.
 pub(crate) const BATCH: usize = 64;
@@ -25,12 +26,21 @@ pub(crate) struct Step {
     pub(crate) head: Head,
 }
 
+impl Step {
+    /// Lets go of what no transition needs.
+    pub(crate) fn forget_work(&mut self) {
+        drop(self.head.take_fixed());
+    }
+}
+
 /// What a transaction will have changed of the index.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delta {
     /// Jobs that moved, in order; the same one may be there more than once.
     #[expect(clippy::vec_box, reason = "a step is large, and goes from list to list")]
     pub(crate) steps: Vec<Box<Step>>,
+    /// Room for more of them.
+    pub(crate) spare: Spare,
     /// Jobs that came into or left a state.
     pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()], IdState>,
     /// Lanes that are new, with what their jobs ask.
@@ -63,6 +73,10 @@ pub(crate) struct Delta {
     pub(crate) ring: bool,
     /// The store's clock when the transaction ended.
     pub(crate) now: Timestamp,
+    /// How many of the steps `added`, `gone` and `due` have taken in: only claims look at them.
+    placed: usize,
+    /// Whether a job came that has to wait for its time.
+    delays: bool,
     /// Ready jobs that came into a lane, and are still there.
     added: HashMap<Lane, BTreeMap<Place, Waiting>, IdState>,
     /// Jobs that left the place they had before the transaction.
@@ -73,13 +87,28 @@ pub(crate) struct Delta {
 
 impl Delta {
     /// Takes over jobs whose rows are written.
-    pub(crate) fn take(&mut self, steps: impl IntoIterator<Item = Box<Step>>, now: Timestamp) {
+    pub(crate) fn take(&mut self, steps: impl IntoIterator<Item = Box<Step>>) {
         for step in steps {
-            self.wait(&step, now);
+            let job = &step.head.job;
+            self.ring |= job.state == State::Pending;
+            self.delays |= job.state == State::Pending && job.eligible_at > self.now;
             self.lease(&step);
             self.batch(&step);
             self.steps.push(step);
         }
+    }
+
+    /// Takes in where the jobs stand that have moved since the last time, before somebody looks at that.
+    pub(crate) fn catch_up(&mut self) {
+        let steps = std::mem::take(&mut self.steps);
+        steps[self.placed..].iter().for_each(|step| self.wait(step, self.now));
+        self.placed = steps.len();
+        self.steps = steps;
+    }
+
+    /// Says whether a job came that has to wait for its time.
+    pub(crate) fn delays(&self) -> bool {
+        self.delays
     }
 
     /// Notes that a job came into, moved between or left states.
@@ -133,7 +162,6 @@ impl Delta {
             }
         }
         if let Some((place, waiting)) = after {
-            self.ring = true;
             if place.eligible_at > now {
                 self.due.insert((place.eligible_at, place.id), waiting);
             } else {

@@ -41,6 +41,8 @@ pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = L
 pub(crate) struct Index {
     /// By tenant.
     pub(crate) counts: BTreeMap<Tenant, Counts>,
+    /// How many jobs are pending, of all tenants.
+    pub(crate) pending: u64,
     /// Where pending jobs wait.
     pub(crate) lanes: HashMap<Lane, LaneState, IdState>,
     /// Pending jobs whose time has not come, with their lanes.
@@ -126,6 +128,11 @@ impl Index {
         true
     }
 
+    /// Says whether a pending job waits for its time.
+    pub(crate) fn delays(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// Returns when the next delayed job becomes ready, where a transaction has changed so much.
     pub(crate) fn next_due(&self, delta: &Delta) -> Option<Timestamp> {
         let stays = |((at, id), _): (&(Timestamp, JobId), _)| (!delta.has_left(*id)).then_some(*at);
@@ -168,6 +175,7 @@ impl Index {
     pub(crate) fn apply(&mut self, delta: &Delta) {
         for (tenant, change) in &delta.counts {
             let counts = self.counts_with(tenant, change);
+            self.pending = add(self.pending, change[State::Pending as usize]);
             if counts.total() == 0 {
                 self.counts.remove(tenant);
             } else {
@@ -178,7 +186,8 @@ impl Index {
             self.know(lane, request);
         }
         self.next_batch += delta.opened.len().div_ceil(super::BATCH) as u64;
-        delta.steps.iter().for_each(|step| self.step(step, delta.now));
+        let mut lane = None;
+        delta.steps.iter().for_each(|step| self.step(step, delta.now, &mut lane));
         for (key, change) in &delta.in_use {
             let uses = add(self.in_use.get(key).copied().unwrap_or(0), *change);
             if uses == 0 {
@@ -205,23 +214,22 @@ impl Index {
         }
     }
 
-    fn step(&mut self, Step { was, head }: &Step, now: Timestamp) {
+    /// Takes over a step; `lane` is that of the step before, which most have too.
+    fn step(&mut self, Step { was, head }: &Step, now: Timestamp, lane: &mut Option<Lane>) {
         let job = &head.job;
         if was.is_none() {
             self.highest = self.highest.max(Some(job.id));
         }
         let was = was.as_ref();
         self.step_list(was, head);
-        self.step_place(was, head, now);
+        self.step_place(was, head, now, lane);
         self.step_lease(was, head);
         let (before, after) = (was.filter(|was| was.is_open()).map(|was| was.batch), head.open_batch());
         if before != after {
             if let Some(before) = before {
-                let left = self.batches.get(&before).map_or(0, |left| left.saturating_sub(1));
-                if left == 0 {
-                    self.batches.remove(&before);
-                } else {
-                    self.batches.insert(before, left);
+                match self.batches.get_mut(&before) {
+                    Some(left) if *left > 1 => *left -= 1,
+                    _ => drop(self.batches.remove(&before)),
                 }
             }
             if let Some(after) = after {
@@ -258,7 +266,7 @@ impl Index {
         }
     }
 
-    fn step_place(&mut self, was: Option<&Standing>, head: &Head, now: Timestamp) {
+    fn step_place(&mut self, was: Option<&Standing>, head: &Head, now: Timestamp, last: &mut Option<Lane>) {
         let id = head.job.id;
         let (before, after) = (was.and_then(|was| was.place(head)), place_of(head));
         if let Some(at) = was.and_then(Standing::deadline) {
@@ -267,8 +275,11 @@ impl Index {
         if before.is_none() && after.is_none() {
             return;
         }
-        let lane = head.lane();
-        let Some(of) = self.lanes.get_mut(&lane) else { return };
+        let lane = match last {
+            Some(last) if head.is_in(last) => last,
+            _ => last.insert(head.lane()),
+        };
+        let Some(of) = self.lanes.get_mut(lane) else { return };
         if let Some(place) = before
             && !of.remove(&place)
             && self.due.remove(&(place.eligible_at, id)).is_some()
@@ -283,7 +294,7 @@ impl Index {
             of.insert(place, waiting);
         } else {
             of.waiting += 1;
-            self.due.insert((place.eligible_at, id), (lane, place, waiting));
+            self.due.insert((place.eligible_at, id), (lane.clone(), place, waiting));
         }
     }
 
@@ -324,6 +335,7 @@ impl Index {
         let mut index = Self::default();
         rows.scan(Tab::Counts, Span::ALL, |_, row| {
             let (tenant, counts) = codec::counts(row)?;
+            index.pending += counts.of(State::Pending);
             index.counts.insert(tenant, counts);
             Ok(true)
         })?;
@@ -419,7 +431,7 @@ impl Index {
             }
         }
         let highest = self.highest;
-        self.step(&Step { was: None, head }, now);
+        self.step(&Step { was: None, head }, now, &mut None);
         self.highest = highest;
         Ok(())
     }

@@ -4,11 +4,11 @@ use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hodei_core::job::{Job, JobSpec, JobSummary, Output, State};
+use hodei_core::job::{Job, JobSummary, Output, State};
 use hodei_core::store::{Counts, Cursor, Order, Page, Query, Scope};
 use hodei_core::{Error, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
-use crate::codec::{self, Fixed, Head};
+use crate::codec::{self, Fixed, Head, Shown};
 use crate::error::{corrupt, failed};
 use crate::inner::Inner;
 use crate::key;
@@ -53,38 +53,66 @@ pub(crate) fn slot_of(scope: &Scope) -> impl Iterator<Item = Slot> {
     slot.into_iter()
 }
 
-/// Reads jobs in full: table by table, in the order of their ids, so that neighbours are found together.
-pub(crate) fn jobs(rows: &mut Snapshot<'_>, scope: &Scope, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
-    rows.view.slots.readable("store.get_many", ids.iter().map(|id| id.slot()))?;
-    let mut places: Vec<(JobId, usize)> = ids.iter().copied().zip(0..).collect();
-    places.sort_unstable();
-    let sorted = || places.iter().map(|(id, _)| &id.as_bytes()[..]);
-    let mut found: Vec<Option<(Head, Fixed)>> = vec![None; ids.len()];
+/// A job that was asked for, and its place among those that were.
+pub(crate) type Asked = (JobId, usize);
+
+/// How many jobs are read in full in one go: what is known of them half-way stays in the processor's cache.
+const FULL_TOGETHER: usize = 128;
+
+/// Reads jobs in full, in the order of their ids.
+pub(crate) fn jobs(rows: &mut Snapshot<'_>, scope: &Scope, asked: &[Asked]) -> Result<Vec<(usize, Job)>> {
+    rows.view.slots.readable("store.get_many", asked.iter().map(|(id, _)| id.slot()))?;
+    let mut jobs = Vec::with_capacity(asked.len());
+    asked.chunks(FULL_TOGETHER).try_for_each(|some| some_jobs(rows, scope, some, &mut jobs))?;
+    Ok(jobs)
+}
+
+/// Reads them table by table, so that neighbours are found together.
+fn some_jobs(
+    rows: &mut Snapshot<'_>,
+    scope: &Scope,
+    asked: &[Asked],
+    jobs: &mut Vec<(usize, Job)>,
+) -> Result<()> {
+    let ids = || asked.iter().map(|(id, _)| &id.as_bytes()[..]);
+    let mut found: Vec<Option<(Head, Fixed)>> = Vec::new();
+    found.resize_with(asked.len(), || None);
     let mut names = std::mem::take(rows.names());
-    let mut last: Option<Arc<JobSpec>> = None;
-    rows.seek(Tab::Born, sorted(), |number, row| {
-        let known = |print| last.as_ref().filter(|last| last.fingerprint() == print).map(Arc::clone);
-        let born = codec::born(places[number].0, row, &mut names, known)?;
-        last = Some(Arc::clone(&born.1.spec));
+    let specs = rows.specs();
+    rows.seek(Tab::Born, ids(), |number, row| {
+        let mut is_new = false;
+        let known = |print| {
+            let known = specs.get(print);
+            is_new = known.is_none();
+            known
+        };
+        let born = codec::born(asked[number].0, row, &mut names, known)?;
+        if is_new {
+            specs.keep(&born.1.spec, row.len());
+        }
         found[number] = Some(born);
         Ok(())
     })?;
-    let mut moved = vec![false; ids.len()];
-    rows.seek(Tab::Heads, sorted(), |number, row| {
-        let id = places[number].0;
+    let mut moved = vec![false; asked.len()];
+    rows.seek(Tab::Heads, ids(), |number, row| {
+        let id = asked[number].0;
         let missing = || corrupt("row.read", "a job without its spec").with("job", id);
         found[number].as_mut().ok_or_else(missing)?.0 = codec::head(id, row, &mut names)?;
         moved[number] = true;
         Ok(())
     })?;
     *rows.names() = names;
-    let mut jobs: Vec<Option<Job>> = vec![None; ids.len()];
-    for ((found, moved), (_, place)) in found.into_iter().zip(moved).zip(&places) {
-        let Some((head, fixed)) = found.filter(|(head, _)| scope.covers(&head.job.tenant)) else { continue };
-        let head = if moved { head } else { rows.confirm(head)? };
-        jobs[*place] = Some(rows.whole(head, fixed)?);
+    for job in &mut found {
+        *job = job.take().filter(|(head, _)| scope.covers(&head.job.tenant));
     }
-    Ok(jobs)
+    let unmoved = found.iter().zip(moved).map(|(job, moved)| job.as_ref().filter(|_| !moved));
+    let confirmed = rows.confirmed(unmoved.map(|job| job.map(|(head, _)| head)));
+    for ((job, confirmed), (_, place)) in found.into_iter().zip(confirmed).zip(asked) {
+        let Some((head, fixed)) = job else { continue };
+        let head = if confirmed { head } else { rows.confirm(head)? };
+        jobs.push((*place, rows.whole(head, fixed)?));
+    }
+    Ok(())
 }
 
 /// Reads what jobs that succeeded gave back.
@@ -149,14 +177,17 @@ fn summaries(rows: &mut Snapshot<'_>, places: &[Listed]) -> Result<Vec<JobSummar
     ids.sort_unstable();
     let sorted: Vec<JobId> = ids.iter().map(|(id, _)| *id).collect();
     let mut summaries: Vec<Option<JobSummary>> = vec![None; places.len()];
-    for (head, (_, number)) in rows.heads(&sorted)?.into_iter().zip(ids) {
+    for (shown, (id, number)) in rows.shown(&sorted)?.into_iter().zip(ids) {
         let (place, state) = places[number];
-        let Some(head) = head.filter(|head| key::last_time(&place) == Some(head.job.created_at)) else {
-            continue;
-        };
-        let head = if state.is_none() && head.is_newborn() { rows.confirm(head)? } else { head };
-        if state.is_none_or(|state| state == head.job.state) {
-            summaries[number] = Some(head.summary());
+        let is_there = |shown: &Shown| key::last_time(&place) == Some(shown.summary.created_at);
+        let Some(Shown { mut summary, newborn }) = shown.filter(is_there) else { continue };
+        if state.is_none() && newborn {
+            // The list does not tell that nothing has happened to it: the index has to.
+            let Some(head) = rows.head(id)? else { continue };
+            summary = head.summary();
+        }
+        if state.is_none_or(|state| state == summary.state) {
+            summaries[number] = Some(summary);
         }
     }
     let missing = || corrupt("store.query", "a job that is not as it is listed");

@@ -7,7 +7,7 @@ use hodei_core::job::{Job, State};
 use hodei_core::store::{Cursor, Scope, SlotBatch, SlotRow};
 use hodei_core::{Error, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
-use super::list::{bad_cursor, jobs};
+use super::list::{Asked, bad_cursor, jobs};
 use crate::codec;
 use crate::inner::Inner;
 use crate::key;
@@ -37,8 +37,11 @@ pub(crate) fn export_slot(
     let after = after.map(|cursor| Place::of(cursor.as_bytes())).transpose()?;
     let mut found = if after.is_none() { policies(rows, slot)? } else { Vec::new() };
     let places = places(rows, inner, slot, after, limit)?;
-    let ids: Vec<JobId> = places.iter().map(|place| place.id).collect();
-    for job in jobs(rows, &Scope::All, &ids)?.into_iter().flatten() {
+    let mut asked: Vec<Asked> = places.iter().map(|place| place.id).zip(0..).collect();
+    asked.sort_unstable();
+    let mut jobs = jobs(rows, &Scope::All, &asked)?;
+    jobs.sort_unstable_by_key(|(place, _)| *place);
+    for (_, job) in jobs {
         let edges = edges(rows, &job)?;
         found.push(SlotRow::Job { job: Box::new(job), edges });
     }

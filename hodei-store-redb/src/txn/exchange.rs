@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use hodei_core::job::{NewJob, State, rules};
-use hodei_core::map::JobMap;
 use hodei_core::store::{
     Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
     SubmitOptions, Transition,
@@ -14,7 +13,7 @@ use super::submit::Room;
 use super::work::Work;
 use crate::codec::{self, Fixed, Head};
 use crate::error::corrupt;
-use crate::memory::{Place, Standing, Waiting, limits_of};
+use crate::memory::{Index, Place, Standing, Step, Waiting, limits_of};
 use crate::rows::Rows;
 use crate::sync::lock;
 use crate::table::Tab;
@@ -37,6 +36,9 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
             work.write_out()?;
         }
     }
+    if work.delta.delays() || work.look(Index::delays) {
+        work.delta.catch_up();
+    }
     done.next_due = work.look(|index| index.next_due(&work.delta));
     Ok(done)
 }
@@ -45,15 +47,15 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     if work.slots.closed(|| transition.job.slot()) {
         return Ok(Applied::Unavailable);
     }
-    let Some(mut head) = work.current(transition.job)? else { return Ok(Applied::NotFound) };
-    let was = Standing::of(&head);
-    let (applied, change) = rules::apply(&mut head.job, transition, work.now);
+    let Some(mut step) = work.step(transition.job)? else { return Ok(Applied::NotFound) };
+    let (applied, change) = rules::apply(&mut step.head.job, transition, work.now);
     let Some(change) = change else { return Ok(applied) };
-    let tenant = head.job.tenant.clone();
-    work.transit(was, head, change, changes)?;
-    if let Move::Finished(finish) = &transition.step
-        && !finish.spawn.is_empty()
-    {
+    let spawns = match &transition.step {
+        Move::Finished(finish) if !finish.spawn.is_empty() => Some((step.head.job.tenant.clone(), finish)),
+        _ => None,
+    };
+    work.go(step, change, changes)?;
+    if let Some((tenant, finish)) = spawns {
         let own = |job: &&NewJob| job.tenant == tenant;
         let spawn: Vec<NewJob> = finish.spawn.iter().filter(own).cloned().collect();
         // A run that has ended is not undone because the store is full.
@@ -89,6 +91,7 @@ fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut E
     let (mut after, mut claimed, mut late) = (None, 0, 0);
     while claimed < wanted && late <= LATE_MAX {
         let most = wanted - claimed;
+        work.delta.catch_up();
         let found = work.look(|index| index.candidates(&work.delta, &pick.lane, pick.floor, after, most));
         after = found.last().map(|(place, _)| *place);
         let all = found.len() < most;
@@ -100,9 +103,8 @@ fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut E
         let ids: Vec<(JobId, bool)> =
             found.iter().filter(in_time).map(|(place, waiting)| (place.id, waiting.newborn)).collect();
         late += found.len() - ids.len();
-        let mut newborn = newborn(work, &ids)?;
-        for (id, _) in ids {
-            match claim_one(work, exchange, id, newborn.remove(&id), claimed == 0, done)? {
+        for ((id, _), newborn) in ids.iter().zip(newborn(work, &ids)?) {
+            match claim_one(work, exchange, *id, newborn, claimed == 0, done)? {
                 Took::Job => claimed += 1,
                 Took::Last => return Ok(()),
                 Took::Nothing => late += 1,
@@ -115,31 +117,42 @@ fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut E
     Ok(())
 }
 
+/// A job that is as it was born, and what never changes of it.
+type Newborn = (Box<Step>, Fixed);
+
 /// Brings the jobs that are as they were born: those that are not remembered are read in one go.
-fn newborn(work: &mut Work<'_, '_>, ids: &[(JobId, bool)]) -> Result<JobMap<(Head, Fixed)>> {
-    let mut jobs = JobMap::default();
-    jobs.reserve(ids.len());
+fn newborn(work: &mut Work<'_, '_>, ids: &[(JobId, bool)]) -> Result<Vec<Option<Newborn>>> {
+    let mut jobs: Vec<Option<Newborn>> = Vec::with_capacity(ids.len());
     let mut unknown = Vec::new();
     {
         let mut recent = lock(work.context.recent);
-        for (id, _) in ids.iter().filter(|(_, newborn)| *newborn) {
-            match recent.take(*id) {
-                Some(known) => drop(jobs.insert(*id, known)),
-                None => unknown.push(*id),
+        for (number, (id, newborn)) in ids.iter().enumerate() {
+            let known = newborn.then(|| recent.born(*id)).flatten();
+            if *newborn && known.is_none() {
+                unknown.push((*id, number));
             }
+            jobs.push(known.map(|mut step| {
+                step.was = Some(Standing::of(&step.head));
+                let fixed = step.head.take_fixed();
+                (step, fixed)
+            }));
         }
     }
     unknown.sort_unstable();
     let recent = work.context.recent;
     let mut names = std::mem::take(work.names());
-    work.seek(Tab::Born, unknown.iter().map(|id| &id.as_bytes()[..]), |number, row| {
-        let id = unknown[number];
+    let mut read: Vec<(Head, Fixed, usize)> = Vec::with_capacity(unknown.len());
+    work.seek(Tab::Born, unknown.iter().map(|(id, _)| &id.as_bytes()[..]), |found, row| {
+        let (id, number) = unknown[found];
         let (head, fixed) = codec::born(id, row, &mut names, |spec| lock(recent).spec(spec))?;
         lock(recent).know(&fixed.spec);
-        jobs.insert(id, (head, fixed));
+        read.push((head, fixed, number));
         Ok(())
     })?;
     *work.names() = names;
+    for (head, fixed, number) in read {
+        jobs[number] = Some((work.boxed(Some(Standing::of(&head)), head), fixed));
+    }
     Ok(jobs)
 }
 
@@ -154,31 +167,30 @@ fn claim_one(
     work: &mut Work<'_, '_>,
     exchange: &Exchange,
     id: JobId,
-    newborn: Option<(Head, Fixed)>,
+    newborn: Option<Newborn>,
     first: bool,
     done: &mut Exchanged,
 ) -> Result<Took> {
     let missing = || corrupt("store.claim", "ready work without its job");
-    let (mut head, fixed) = match newborn {
-        Some((head, fixed)) => (head, Some(fixed)),
-        None => (work.current(id)?.ok_or_else(missing)?, None),
+    let (mut step, fixed) = match newborn {
+        Some((step, fixed)) => (step, Some(fixed)),
+        None => (work.step(id)?.ok_or_else(missing)?, None),
     };
-    let lost_before = head.job.lost_count > 0;
+    let lost_before = step.head.job.lost_count > 0;
     if lost_before && !first {
         return Ok(Took::Last);
     }
-    let was = Standing::of(&head);
-    let Some(change) = rules::claim(&mut head.job, exchange.owner.clone(), work.now) else {
+    let Some(change) = rules::claim(&mut step.head.job, exchange.owner.clone(), work.now) else {
         return Ok(Took::Nothing);
     };
     work.note(change, &mut done.changes);
-    work.keep(Some(was), head.clone());
     let fixed = match fixed {
         Some(fixed) => fixed,
         None => work.fixed(id)?,
     };
-    let end = work.end(&head)?;
-    let job = head.full(fixed, end);
+    let end = work.end(&step.head)?;
+    let job = step.head.with(fixed, end);
+    work.keep_step(step);
     let inputs = work.inputs(&job)?;
     done.claimed.push(Claimed { job: Arc::new(job), inputs });
     Ok(if lost_before { Took::Last } else { Took::Job })

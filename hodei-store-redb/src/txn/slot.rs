@@ -105,7 +105,7 @@ pub(crate) fn close_slot(work: &mut Work<'_, '_>, slot: Slot, number: u64) -> Re
     const OP: &str = "store.close_slot";
     let moving = work.slots.of(OP, slot, number)?;
     match moving.phase {
-        Phase::Open => return Err(conflict(OP, slot)),
+        Phase::Open => Err(conflict(OP, slot)),
         Phase::Leaving => {
             let of_slot = |index: &Index| -> Vec<(Tenant, Counts)> {
                 let here = index.counts.iter().filter(|(tenant, _)| tenant.slot() == slot);
@@ -280,9 +280,11 @@ impl Work<'_, '_> {
             batch = self.open(id);
             *self.delta.apart.entry(batch).or_default() += 1;
         }
-        let born = codec::born_row(job, &codec::work_part(&job.spec)?, batch)?;
-        self.put(Tab::Born, id.as_bytes(), &born)?;
+        let mut spec = Vec::new();
+        codec::work_part(&job.spec, &mut spec)?;
+        self.write(Tab::Born, id.as_bytes(), |into| codec::born_row(job, &spec, batch, into))?;
         self.delta.highest = self.delta.highest.max(Some(id));
+        self.rise(id);
         if let Some(text) = &job.unique {
             self.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;
         }

@@ -9,11 +9,10 @@ use hodei_core::store::{Change, Committed, Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 
 use super::work::Work;
-use crate::codec::{self, Fixed, Head};
+use crate::codec::{self, Head};
 use crate::key;
 use crate::memory::{Index, Standing};
 use crate::rows::Rows;
-use crate::sync::lock;
 use crate::table::Tab;
 
 /// What a batch has taken so far.
@@ -142,16 +141,20 @@ fn compare(job: &NewJob, id: JobId, stored: Fingerprint) -> Submitted {
 
 /// The bytes of the last spec: neighbours often share theirs.
 #[derive(Default)]
-struct Encoded(Option<(Arc<JobSpec>, Vec<u8>)>);
+struct Encoded {
+    of: Option<Arc<JobSpec>>,
+    bytes: Vec<u8>,
+}
 
 impl Encoded {
     fn of(&mut self, spec: &Arc<JobSpec>) -> Result<&[u8]> {
-        let known = self.0.take().filter(|(last, _)| Arc::ptr_eq(last, spec));
-        let (_, bytes) = match known {
-            Some(known) => self.0.insert(known),
-            None => self.0.insert((Arc::clone(spec), codec::work_part(spec)?)),
-        };
-        Ok(bytes)
+        if self.of.as_ref().is_none_or(|last| !Arc::ptr_eq(last, spec)) {
+            self.of = None;
+            self.bytes.clear();
+            codec::work_part(spec, &mut self.bytes)?;
+            self.of = Some(Arc::clone(spec));
+        }
+        Ok(&self.bytes)
     }
 }
 
@@ -163,15 +166,10 @@ fn admit(
     changes: &mut Vec<Change>,
 ) -> Result<()> {
     let (job, change) = rules::admit(new, work.now);
-    let fixed = Fixed {
-        spec: Arc::clone(&job.spec),
-        parents: Arc::clone(&job.parents),
-        unique: job.unique.clone(),
-        fingerprint: job.fingerprint,
-    };
-    let id = job.id;
+    let (id, parents) = (job.id, Arc::clone(&job.parents));
     let batch = work.open(id);
-    work.put(Tab::Born, id.as_bytes(), &codec::born_row(&job, encoded.of(&job.spec)?, batch)?)?;
+    let spec = encoded.of(&job.spec)?;
+    work.write(Tab::Born, id.as_bytes(), |into| codec::born_row(&job, spec, batch, into))?;
     work.rise(id);
     if let Some(text) = &job.unique {
         work.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;
@@ -181,13 +179,12 @@ fn admit(
     }
     work.note(change, changes);
     let mut head = Head::of(job, batch);
-    for parent in fixed.parents.iter() {
+    for parent in parents.iter() {
         let ended = meet_parent(work, parent, id)?;
         let told =
             ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
         told.into_iter().for_each(|change| work.note(change, changes));
     }
-    lock(work.context.recent).insert(head.clone(), fixed);
     work.keep(None, head);
     Ok(())
 }

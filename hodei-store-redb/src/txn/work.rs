@@ -56,6 +56,12 @@ pub(crate) struct Work<'a, 'txn> {
     noted: u64,
     /// The highest id that was stored in this transaction.
     highest: Option<JobId>,
+    /// The number of the first row of [`Tab::Open`] that it may write.
+    first_batch: u64,
+    /// The lane that was last found to be known.
+    known_lane: Option<Lane>,
+    /// Whether it has the room of the steps that nobody needs any more.
+    has_spare: bool,
     /// What the index will take over.
     pub(crate) delta: Delta,
     /// What was read and written.
@@ -138,15 +144,18 @@ const CHANGES_PER_ROW: usize = 32;
 impl<'a, 'txn> Work<'a, 'txn> {
     /// Begins.
     pub(crate) fn new(txn: &'txn WriteTransaction, context: &'a Context<'a>) -> Self {
-        let (next_change, slots) = {
+        let (next_change, first_batch, slots) = {
             let index = &lock(context.committed).index;
-            (index.next_change, index.slots.clone())
+            (index.next_change, index.next_batch, index.slots.clone())
         };
         Self {
             txn,
             tables: [const { None }; Tab::ALL.len()],
             context,
             next_change,
+            first_batch,
+            known_lane: None,
+            has_spare: false,
             log: Vec::new(),
             moved: JobMap::default(),
             names: Names::default(),
@@ -180,9 +189,25 @@ impl<'a, 'txn> Work<'a, 'txn> {
     }
 
     pub(super) fn put(&mut self, tab: Tab, key: &[u8], row: &[u8]) -> Result<()> {
+        self.write(tab, key, |into| {
+            into.extend_from_slice(row);
+            Ok(())
+        })
+    }
+
+    /// Writes a row as it is made. The rows of indexes are empty and stay so.
+    pub(super) fn write(
+        &mut self,
+        tab: Tab,
+        key: &[u8],
+        make: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
         let mut sealed = std::mem::take(&mut self.sealed);
         sealed.clear();
-        codec::seal(tab, key, row, &mut sealed);
+        make(&mut sealed)?;
+        if !sealed.is_empty() {
+            codec::bind(tab, key, &mut sealed);
+        }
         self.tally.written += 1;
         self.tally.bytes += (key.len() + sealed.len()) as u64;
         self.table(tab)?.insert(key, sealed.as_slice()).map_err(failed("store.write"))?;
@@ -223,18 +248,47 @@ impl<'a, 'txn> Work<'a, 'txn> {
             return Ok(Some(moved.head.clone()));
         }
         let held = lock(self.context.recent).held(id);
-        if held.is_some() {
-            return Ok(held);
+        match held {
+            Some(step) => Ok(Some(step.head)),
+            None => self.head(id),
         }
-        self.head(id)
+    }
+
+    /// Reads what moves of a job in order to move it: a step from where it stands now.
+    pub(super) fn step(&mut self, id: JobId) -> Result<Option<Box<Step>>> {
+        let step = match self.moved.get(&id) {
+            Some(moved) => Some(moved.clone()),
+            None => lock(self.context.recent).held(id),
+        };
+        if let Some(mut step) = step {
+            step.was = Some(Standing::of(&step.head));
+            return Ok(Some(step));
+        }
+        Ok(self.head(id)?.map(|head| self.boxed(Some(Standing::of(&head)), head)))
+    }
+
+    /// Makes a step.
+    pub(super) fn boxed(&mut self, was: Option<Standing>, head: Head) -> Box<Step> {
+        if !self.has_spare {
+            self.delta.spare = lock(self.context.recent).lend();
+            self.has_spare = true;
+        }
+        self.delta.spare.boxed(Step { was, head })
     }
 
     /// Keeps a job as it is now until its rows are written.
     pub(super) fn keep(&mut self, was: Option<Standing>, head: Head) {
-        match self.moved.entry(head.job.id) {
-            Entry::Occupied(mut before) => before.get_mut().head = head,
+        let step = self.boxed(was, head);
+        self.keep_step(step);
+    }
+
+    /// Keeps a job as it is now until its rows are written.
+    pub(super) fn keep_step(&mut self, step: Box<Step>) {
+        match self.moved.entry(step.head.job.id) {
+            // Where it stood before the first of its steps is what counts.
+            Entry::Occupied(mut before) => before.get_mut().head = step.head,
             Entry::Vacant(place) => {
-                place.insert(Box::new(Step { was, head }));
+                place.insert(step);
             }
         }
     }
@@ -253,7 +307,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
     pub(super) fn open(&mut self, id: JobId) -> u64 {
         let number = (self.delta.opened.len() / BATCH) as u64;
         self.delta.opened.push(id);
-        self.look(|index| index.next_batch) + number
+        self.first_batch + number
     }
 
     /// Makes a transition, and tells the children when it was the last.
@@ -264,10 +318,16 @@ impl<'a, 'txn> Work<'a, 'txn> {
         change: Change,
         changes: &mut Vec<Change>,
     ) -> Result<()> {
-        let job = &head.job;
-        let told = (job.state.is_terminal() && head.has_children).then_some((job.id, job.state));
+        let step = self.boxed(Some(was), head);
+        self.go(step, change, changes)
+    }
+
+    /// As [`Work::transit`], where there is a step already.
+    pub(super) fn go(&mut self, step: Box<Step>, change: Change, changes: &mut Vec<Change>) -> Result<()> {
+        let (job, has_children) = (&step.head.job, step.head.has_children);
+        let told = (job.state.is_terminal() && has_children).then_some((job.id, job.state));
         self.note(change, changes);
-        self.keep(Some(was), head);
+        self.keep_step(step);
         told.map_or(Ok(()), |settled| self.cascade(settled, changes))
     }
 
@@ -311,20 +371,23 @@ impl<'a, 'txn> Work<'a, 'txn> {
         if self.moved.is_empty() {
             return Ok(());
         }
-        let mut moved: Vec<Box<Step>> = self.moved.drain().map(|(_, moved)| moved).collect();
-        moved.sort_unstable_by_key(|moved| moved.head.job.id);
+        // The ids beside the boxes: sorting need not look into them.
+        let mut moved: Vec<(JobId, Box<Step>)> = self.moved.drain().collect();
+        moved.sort_unstable_by_key(|(id, _)| *id);
         // What is remembered of them is no longer so.
-        lock(self.context.recent).lose(moved.iter().map(|moved| moved.head.job.id));
-        for step in &mut moved {
+        let was_leased = |step: &Step| step.was.as_ref().is_some_and(|was| was.lease.is_some());
+        let leased = moved.iter().filter(|(_, step)| was_leased(step)).map(|(id, _)| *id);
+        lock(self.context.recent).lose(leased);
+        for (_, step) in &mut moved {
             self.write_head(step.was.is_none(), &mut step.head)?;
         }
-        for step in &moved {
+        for (_, step) in &moved {
             self.write_ended(step.was.as_ref(), &step.head)?;
         }
-        for step in moved.iter().filter(|moved| moved.head.job.state == State::Pending) {
+        for (_, step) in moved.iter().filter(|(_, step)| step.head.job.state == State::Pending) {
             self.know_lane(&step.head)?;
         }
-        self.delta.take(moved, self.now);
+        self.delta.take(moved.into_iter().map(|(_, step)| step));
         Ok(())
     }
 
@@ -397,7 +460,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
         if is_new && head.is_newborn() {
             return Ok(());
         }
-        self.put(Tab::Heads, id.as_bytes(), &codec::head_row(head)?)
+        self.write(Tab::Heads, id.as_bytes(), |into| codec::head_row(head, into))
     }
 
     /// Lists what has ended, and takes what goes round again off the list.
@@ -419,12 +482,15 @@ impl<'a, 'txn> Work<'a, 'txn> {
 
     /// Notes what a lane asks of a worker, unless it is known.
     fn know_lane(&mut self, head: &Head) -> Result<()> {
-        let lane = head.lane();
-        if self.delta.new_lanes.contains_key(&lane) || self.look(|index| index.lanes.contains_key(&lane)) {
+        if self.known_lane.as_ref().is_some_and(|lane| head.is_in(lane)) {
             return Ok(());
         }
-        let request = Arc::new(self.fixed(head.job.id)?.spec.request());
-        self.delta.new_lanes.insert(lane, request);
+        let lane = head.lane();
+        if !self.delta.new_lanes.contains_key(&lane) && !self.look(|index| index.lanes.contains_key(&lane)) {
+            let request = Arc::new(self.fixed(head.job.id)?.spec.request());
+            self.delta.new_lanes.insert(lane.clone(), request);
+        }
+        self.known_lane = Some(lane);
         Ok(())
     }
 

@@ -109,7 +109,10 @@ impl<S: JobStore> CachedStoreBuilder<S> {
 /// - Claims and transitions neither read nor fill the memory.
 /// - Of an exclusive store, what was read stays known until a commit changes it; of one that other processes write to,
 ///   for as long as the caller allows, and jobs that succeeded for an hour.
-/// - Whatever prunes an exclusive store, or asks running jobs to stop, must do so through this: no change tells of it.
+/// - Whatever prunes an exclusive store, or asks running jobs to stop, must do so through this: no change tells of it. Of a
+///   pruning around it a job that is gone may still be answered, as it was last; of a request to stop around it a running
+///   job may be answered without it until its next transition. `Consistency::Latest` is answered from memory only for jobs that
+///   succeeded, unless [`LatestReads`] allows more: then it is so for all.
 ///
 /// ```
 /// # use hodei_core::store::{CachedStore, MemoryStore, JobStore, Scope, SubmitOptions, Consistency};

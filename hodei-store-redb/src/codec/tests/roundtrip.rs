@@ -8,7 +8,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::any::{change, job, name, newborn, settled, spec, state, time};
-use crate::codec::samples::born;
+use crate::codec::samples::{born, born_row, head_row};
 use crate::codec::{self, Head, Names, OwnerRow, TermRow};
 
 proptest! {
@@ -17,10 +17,12 @@ proptest! {
     #[test]
     fn a_job_is_the_sum_of_its_rows(job in job()) {
         let names = &mut Names::default();
-        let head = codec::head(job.id, &codec::head_row(&Head::of(job.clone(), 7)).unwrap(), names).unwrap();
+        let head = codec::head(job.id, &head_row(&Head::of(job.clone(), 7)).unwrap(), names).unwrap();
         let fixed = codec::fixed(&born(&job), &mut Names::default(), |_| None).unwrap();
         let end = job.settled.as_deref().map(|end| codec::end(&codec::end_row(end).unwrap()).unwrap());
         prop_assert_eq!(head.summary(), job.summary());
+        let shown = codec::shown(job.id, &head_row(&Head::of(job.clone(), 7)).unwrap(), names).unwrap();
+        prop_assert_eq!((&shown.summary, shown.newborn), (&job.summary(), head.is_newborn()));
         prop_assert_eq!((head.class, &head.limit_keys), (job.spec.class(), job.spec.limit_keys()));
         prop_assert_eq!(head.batch, 7);
         prop_assert_eq!(head.full(fixed, end.map(Arc::new)), job);
@@ -41,11 +43,12 @@ proptest! {
 
     #[test]
     fn a_job_to_which_nothing_has_happened_is_what_it_was_born_with(job in newborn(), batch in any::<u64>()) {
-        let work = codec::work_part(&job.spec).unwrap();
-        let row = codec::born_row(&job, &work, batch).unwrap();
+        let row = born_row(&job, batch).unwrap();
         let names = &mut Names::default();
         let (head, fixed) = codec::born(job.id, &row, names, |_| None).unwrap();
         prop_assert_eq!(head.summary(), job.summary());
+        let shown = codec::newborn_shown(job.id, &row, names).unwrap();
+        prop_assert_eq!((&shown.summary, shown.newborn), (&job.summary(), head.is_newborn()));
         prop_assert_eq!((head.batch, head.is_newborn()), (batch, job.parents.is_empty()));
         prop_assert_eq!(&codec::newborn(job.id, &row, names).unwrap().full(fixed.clone(), None), &job);
         prop_assert_eq!(head.full(fixed, None), job);

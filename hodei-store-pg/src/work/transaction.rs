@@ -6,12 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hodei_core::job::{Job, State};
 use hodei_core::store::Change;
-use hodei_core::{JobId, Result, Timestamp};
+use hodei_core::{JobId, Result, Tenant, Timestamp};
 use sqlx::postgres::PgConnection;
 
 use crate::inner::Inner;
 use crate::names::LaneRow;
-use crate::pool::Conn;
 use crate::tell::Segment;
 
 /// What is done in a transaction. It may be done again from its beginning, in another transaction.
@@ -26,15 +25,22 @@ pub(crate) trait Verb: Send {
         Ok(())
     }
 
+    /// The tenant behind whose wall it is done.
+    fn tenant(&self) -> Option<&Tenant> {
+        None
+    }
+
     /// Does it.
-    async fn run(&mut self, work: &mut Work) -> Result<Self::Reply>;
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<Self::Reply>;
 }
 
 /// A transaction under way.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct Work<'c> {
     pub(super) inner: Arc<Inner>,
-    pub(crate) conn: Conn,
+    pub(crate) conn: &'c mut PgConnection,
+    /// Who is written down for its changes: this process, which tells its sinks of them itself, or nobody.
+    pub(super) node: i64,
     pub(crate) now: Timestamp,
     pub(super) entries: HashMap<JobId, Entry>,
     /// Ids of which there is no job.
@@ -44,7 +50,8 @@ pub(crate) struct Work {
     /// The parents whose stored children were read.
     pub(super) asked: HashSet<JobId>,
     pub(super) told: Vec<(JobId, JobId)>,
-    pub(super) new_edges: Vec<(JobId, JobId, bool)>,
+    /// Parent, child, whether it was told, and whether it goes on only when the parent fails.
+    pub(super) new_edges: Vec<(JobId, JobId, bool, bool)>,
     pub(super) changes: Vec<(i32, Change)>,
     /// What was committed in it, in the order of the log.
     pub(crate) segments: Vec<Segment>,
@@ -74,10 +81,11 @@ pub(super) struct Place {
     pub(super) fresh: bool,
 }
 
-impl Work {
+impl<'c> Work<'c> {
     /// Begins a transaction.
-    pub(crate) fn new(inner: Arc<Inner>, conn: Conn) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, conn: &'c mut PgConnection) -> Self {
         Self {
+            node: inner.node,
             inner,
             conn,
             now: Timestamp::from_micros(0),
@@ -92,6 +100,12 @@ impl Work {
             readied: false,
             rows: 0,
         }
+    }
+
+    /// Leaves it to the log to tell the sinks: whether the transaction commits is somebody else's affair.
+    pub(crate) fn told_by_the_log(mut self) -> Self {
+        self.node = 0;
+        self
     }
 
     /// Returns a job that was loaded.

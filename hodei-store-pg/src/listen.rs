@@ -1,0 +1,233 @@
+//! Telling other nodes that something was committed, and hearing it from them.
+//!
+//! Nothing depends on it but speed: who hears nothing looks by himself after a while. Announcements are sent after the
+//! commit and beside it, since a NOTIFY inside a transaction holds up the commits of all others.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::error::failed;
+use crate::inner::Inner;
+use crate::read::Place;
+
+/// The channel of all nodes.
+pub(crate) const CHANNEL: &str = "hodei";
+/// One announcement stands for all commits of so long: 5 ms.
+const COALESCED: Duration = Duration::from_millis(5);
+/// How often a node makes sure that it hears itself.
+const PROBED: Duration = Duration::from_secs(30);
+/// How long a probe may take until it is heard.
+const HEARD: Duration = Duration::from_secs(5);
+/// How often a node that hears nothing looks by itself: half to one and a half of this.
+const LOOKED: Duration = Duration::from_millis(500);
+/// After how many commits what they counted is added up.
+const FOLDED: u64 = 256;
+
+/// What is to be announced, and who does it.
+#[derive(Debug, Default)]
+pub(crate) struct Announcer {
+    readied: AtomicBool,
+    changed: AtomicBool,
+    commits: AtomicU64,
+    due: Notify,
+    /// Somebody wants to be told what others commit.
+    pub(crate) followed: Notify,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Announcer {
+    /// Notes a commit, which is announced soon.
+    pub(crate) fn committed(&self, readied: bool) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        if readied {
+            self.readied.store(true, Ordering::Release);
+        }
+        self.changed.store(true, Ordering::Release);
+        self.due.notify_one();
+    }
+}
+
+/// Starts the tasks of a store. They end with it.
+pub(crate) fn start(inner: &Arc<Inner>) {
+    let announcing = tokio::spawn(announce(Arc::downgrade(inner), Arc::clone(&inner.announcer)));
+    let options = inner.pools.options().clone();
+    let listening = tokio::spawn(listen(Arc::downgrade(inner), options, Arc::clone(&inner.announcer)));
+    let mut tasks = inner.announcer.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    tasks.extend([announcing.abort_handle(), listening.abort_handle()]);
+}
+
+/// Ends the tasks of a store.
+pub(crate) fn stop(inner: &Inner) {
+    for task in inner.announcer.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        task.abort();
+    }
+}
+
+async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
+    let mut folded = 0;
+    loop {
+        announcer.due.notified().await;
+        let Some(inner) = inner.upgrade() else { return };
+        if announcer.changed.swap(false, Ordering::AcqRel) {
+            let what = if announcer.readied.swap(false, Ordering::AcqRel) { "ready" } else { "change" };
+            // Who does not hear it looks by himself.
+            drop(notify(&inner, format!("{what} {}", inner.node)).await);
+        }
+        let commits = announcer.commits.load(Ordering::Relaxed);
+        if commits - folded >= FOLDED {
+            folded = commits;
+            drop(fold(&inner).await);
+        }
+        drop(inner);
+        tokio::time::sleep(COALESCED).await;
+    }
+}
+
+async fn notify(inner: &Inner, payload: String) -> hodei_core::Result<()> {
+    const OP: &str = "store.notify";
+    let mut conn = inner.pools.reserved.acquire(OP).await?;
+    inner.trip();
+    let sent = async {
+        let query = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload);
+        query.execute(&mut *conn).await.map_err(failed(OP))
+    };
+    match inner.in_time(OP, sent).await {
+        Ok(_) => {
+            conn.clean();
+            Ok(())
+        }
+        Err(error) => {
+            inner.pools.reserved.forget();
+            Err(error)
+        }
+    }
+}
+
+/// Adds up what was counted, so that the counts stay cheap to read.
+async fn fold(inner: &Inner) -> hodei_core::Result<()> {
+    const OP: &str = "store.fold";
+    let mut conn = inner.pools.reserved.acquire(OP).await?;
+    inner.trip();
+    let folded = async { sqlx::query("SELECT hodei.fold()").execute(&mut *conn).await.map_err(failed(OP)) };
+    inner.in_time(OP, folded).await?;
+    conn.clean();
+    Ok(())
+}
+
+/// Listens, and listens anew where that ends.
+async fn listen(inner: Weak<Inner>, options: PgConnectOptions, announcer: Arc<Announcer>) {
+    let mut tail = Tail { inner, place: None };
+    loop {
+        let heard = hear(&mut tail, &options, &announcer).await;
+        let Some(inner) = tail.inner.upgrade() else { return };
+        // Deaf: the server is away, or a proxy stands before it that gives each transaction another connection.
+        let again = Instant::now() + if heard { Duration::ZERO } else { PROBED };
+        loop {
+            inner.wakeups.ring();
+            tail.follow(&inner).await;
+            tokio::time::sleep(LOOKED / 2 + inner.random(LOOKED)).await;
+            if Instant::now() >= again {
+                break;
+            }
+        }
+    }
+}
+
+/// Listens until that ends, and says whether anything was ever heard.
+async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer) -> bool {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .acquire_timeout(HEARD)
+        .connect_lazy_with(options.clone());
+    let Ok(mut listener) = PgListener::connect_with(&pool).await else { return false };
+    listener.eager_reconnect(false);
+    if listener.listen(CHANNEL).await.is_err() {
+        return false;
+    }
+    if let Some(inner) = tail.inner.upgrade() {
+        // Whatever came before is not announced any more.
+        inner.wakeups.ring();
+        drop(inner.drain_inbox().await);
+        tail.follow(&inner).await;
+    }
+    let (mut ever, mut next, mut asked) = (false, Instant::now() + LOOKED, None::<Instant>);
+    loop {
+        let until = asked.map_or(next, |asked| asked + HEARD);
+        let note = tokio::select! {
+            note = listener.try_recv() => Some(note),
+            () = tokio::time::sleep_until(until) => None,
+            () = announcer.followed.notified() => {
+                let Some(inner) = tail.inner.upgrade() else { return ever };
+                tail.follow(&inner).await;
+                continue;
+            }
+        };
+        let Some(inner) = tail.inner.upgrade() else { return ever };
+        match note {
+            Some(Ok(Some(note))) => {
+                let (what, node) = note.payload().split_once(' ').unwrap_or_default();
+                let own = node.parse() == Ok(inner.node);
+                match what {
+                    "probe" if own => {
+                        (ever, asked, next) = (true, None, Instant::now() + PROBED);
+                        drop(inner.drain_inbox().await);
+                    }
+                    // A failure is met again with the next probe.
+                    "inbox" => drop(inner.drain_inbox().await),
+                    "ready" if !own => {
+                        inner.wakeups.ring();
+                        tail.follow(&inner).await;
+                    }
+                    "change" if !own => tail.follow(&inner).await,
+                    _ => {}
+                }
+            }
+            Some(_) => return ever,
+            // A probe that was not heard.
+            None if asked.is_some() => return false,
+            None => {
+                asked = Some(Instant::now());
+                if notify(&inner, format!("probe {}", inner.node)).await.is_err() {
+                    return ever;
+                }
+            }
+        }
+    }
+}
+
+/// What others commit, read from the log as far as it is complete, while there is a sink to be told.
+struct Tail {
+    inner: Weak<Inner>,
+    place: Option<Place>,
+}
+
+impl Tail {
+    async fn follow(&mut self, inner: &Arc<Inner>) {
+        if !inner.teller.is_heard() {
+            self.place = None;
+            return;
+        }
+        loop {
+            let Ok((changes, place, more)) = inner.foreign(self.place).await else {
+                // Pruned away, or the server is away: what was missed shows as a gap in the versions.
+                self.place = None;
+                return;
+            };
+            let began = self.place.is_some();
+            self.place = Some(place);
+            if began {
+                inner.teller.tell(&changes);
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+}

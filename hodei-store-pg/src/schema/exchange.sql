@@ -1,0 +1,188 @@
+-- Settling and claiming in one call.
+
+-- Tells the children of jobs that have just succeeded, each once for all of its parents. The children of those that ended
+-- another way, or ask for a failure, may end themselves, and theirs: that is left to the rules.
+CREATE OR REPLACE FUNCTION hodei.tell_children(p_id uuid[], p_now int8, p_node int8, p_log int2)
+RETURNS SETOF hodei.exchanged
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_parents uuid[];
+    v_badly bool;
+BEGIN
+    SELECT array_agg(DISTINCT d.id), bool_or(d.state <> 4 OR e.fails) INTO v_parents, v_badly
+        FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
+        WHERE e.parent = ANY (p_id) AND NOT e.told;
+    IF v_parents IS NULL THEN
+        RETURN;
+    ELSIF v_badly THEN
+        RAISE EXCEPTION 'somebody waits for them' USING ERRCODE = 'HD001';
+    END IF;
+    -- In one order, so that nobody waits in a circle.
+    PERFORM 1 FROM hodei.blocked b WHERE b.id = ANY (ARRAY(
+        SELECT e.child FROM hodei.edge e WHERE e.parent = ANY (v_parents) AND NOT e.told
+    )) ORDER BY b.id FOR UPDATE;
+    RETURN QUERY
+    WITH e AS (
+        UPDATE hodei.edge SET told = true WHERE parent = ANY (v_parents) AND NOT told RETURNING child
+    ), n AS MATERIALIZED (
+        SELECT child, count(*)::int4 AS told FROM e GROUP BY child
+    ), w AS (
+        UPDATE hodei.blocked b SET waits_for = b.waits_for - n.told FROM n
+        WHERE b.id = n.child AND b.waits_for > n.told
+    ), d AS (
+        DELETE FROM hodei.blocked b USING n WHERE b.id = n.child AND b.waits_for <= n.told RETURNING b.*
+    ), t AS MATERIALIZED (
+        SELECT d.id, greatest(d.eligible_at, p_now) AS eligible_at, d.lane, d.rank, d.deadline, d.pipeline, l.tenant
+        FROM d JOIN hodei.lane l ON l.no = d.lane
+    ), r AS (
+        INSERT INTO hodei.ready (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
+        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
+        WHERE t.eligible_at <= p_now
+    ), y AS (
+        INSERT INTO hodei.delayed (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
+        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
+        WHERE t.eligible_at > p_now
+    ), h AS MATERIALIZED (
+        -- Blocked to pending, parents settled.
+        SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
+            CASE WHEN p_log = 0 THEN string_agg(hodei.change_bytes(t.id, 2, 0, 0, 16843008, t.pipeline), ''::bytea
+                ORDER BY t.id) END AS body
+        FROM t GROUP BY t.tenant
+    ), c AS (
+        INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+        SELECT h.pos, h.no, p_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log = 0
+    ), o AS (
+        INSERT INTO hodei.delta (tenant, blocked, pending, changes)
+        SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
+    )
+    SELECT 1::int2, 0, t.id, t.lane, NULL::int2, 0::int2, 2, 0::int8, 0, 1::int2, 1::int2, NULL::int8, NULL::int8,
+        p_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no
+    FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.id;
+END
+$$;
+
+-- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
+-- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
+-- nothing is claimed then. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
+CREATE OR REPLACE FUNCTION hodei.exchange(
+    p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
+    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
+) RETURNS SETOF hodei.exchanged
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    v_now int8;
+    v_holder int4;
+    v_limits int4[];
+    v_meta hodei.exchanged;
+    v_made int8 := 0;
+    v_n int8;
+BEGIN
+    IF cardinality(p_id) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
+        -- All limits at once and in one order, so that nobody waits in a circle.
+        SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM (
+            SELECT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id) UNION SELECT unnest(p_lane)
+        ) y JOIN hodei.lane n ON n.no = y.lane, unnest(n.limits) x;
+        IF v_limits IS NOT NULL THEN
+            PERFORM 1 FROM hodei.usage WHERE no = ANY (v_limits) ORDER BY no FOR NO KEY UPDATE;
+        END IF;
+    END IF;
+    v_now := hodei.now();
+    IF p_kind && '{4,5,6}'::int2[] THEN
+        RETURN QUERY
+        WITH d AS (
+            DELETE FROM hodei.leased l
+            USING unnest(p_id, p_epoch, p_kind, p_ran, p_end) WITH ORDINALITY u (id, epoch, kind, ran, final, ord)
+            WHERE u.kind >= 4 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch
+            RETURNING u.ord, u.kind, u.ran, u.final, l.*
+        ), t AS MATERIALIZED (
+            SELECT d.ord, d.id, d.lane, (CASE WHEN d.running THEN 3 ELSE 2 END)::int2 AS state, d.kind,
+                coalesce(d.version, 2) + 1 AS version, coalesce(d.epoch, 1) AS epoch,
+                coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END AS attempt, d.lost, d.generation,
+                d.eligible_at, d.deadline,
+                CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END AS started_at,
+                d.pipeline, d.final, n.tenant, n.limits, hodei.cause_of(d.kind) AS cause
+            FROM d JOIN hodei.lane n ON n.no = d.lane
+        ), i AS (
+            INSERT INTO hodei.done (id, moved_at, tenant, state, lost, generation, version, attempt, epoch,
+                eligible_at, deadline, started_at, settled)
+            SELECT t.id, v_now, t.tenant, t.kind, t.lost, t.generation, nullif(t.version, 3), nullif(t.attempt, 1),
+                nullif(t.epoch, 1), t.eligible_at, t.deadline, t.started_at, t.final FROM t
+        ), h AS MATERIALIZED (
+            SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
+                CASE WHEN p_log <= 1 THEN string_agg(hodei.change_bytes(t.id, t.version, t.attempt, t.epoch,
+                    ((t.state + 1) << 24) | (t.kind::int4 << 16) | (t.cause::int4 << 8), t.pipeline), ''::bytea ORDER BY t.ord)
+                END AS body,
+                -count(*) FILTER (WHERE t.state = 2) AS scheduled, -count(*) FILTER (WHERE t.state = 3) AS running,
+                count(*) FILTER (WHERE t.kind = 4) AS succeeded, count(*) FILTER (WHERE t.kind = 5) AS failed,
+                count(*) FILTER (WHERE t.kind = 6) AS cancelled
+            FROM t GROUP BY t.tenant
+        ), c AS (
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log <= 1
+        ), e AS (
+            INSERT INTO hodei.delta (tenant, scheduled, running, succeeded, failed, cancelled, changes)
+            SELECT h.tenant, nullif(h.scheduled, 0), nullif(h.running, 0), nullif(h.succeeded, 0),
+                nullif(h.failed, 0), nullif(h.cancelled, 0), CASE WHEN p_log <= 1 THEN h.n END FROM h
+        ), f AS (
+            UPDATE hodei.usage s SET in_use = s.in_use - x.n FROM (
+                SELECT y AS no, count(*) AS n FROM t, unnest(t.limits) y GROUP BY y
+            ) x WHERE s.no = x.no
+        )
+        SELECT 1::int2, t.ord::int4, t.id, t.lane, NULL::int2, t.state, t.version, t.epoch, t.attempt, t.kind, t.cause,
+            t.eligible_at, t.deadline, v_now, t.started_at, NULL::int8, t.pipeline, NULL::bytea, NULL::text,
+            NULL::uuid, NULL::bytea, h.pos, h.no
+        FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
+        GET DIAGNOSTICS v_n = ROW_COUNT;
+        v_made := v_made + v_n;
+        -- Asked for now, when nobody can add to them: whoever does has to hold the row that is gone.
+        IF EXISTS (SELECT 1 FROM hodei.edge) THEN
+            RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
+        END IF;
+    END IF;
+    IF 0 = ANY (p_kind) THEN
+        RETURN QUERY
+        WITH d AS (
+            UPDATE hodei.leased l SET running = true, version = coalesce(l.version, 2) + 1,
+                attempt = coalesce(l.attempt, 0) + 1, started_at = greatest(v_now, l.moved_at), moved_at = v_now
+            FROM unnest(p_id, p_epoch, p_kind) WITH ORDINALITY u (id, epoch, kind, ord)
+            WHERE u.kind = 0 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch AND l.running IS NULL
+            RETURNING u.ord, l.id, l.lane, l.version, coalesce(l.epoch, 1) AS epoch, l.attempt, l.pipeline
+        ), t AS MATERIALIZED (
+            SELECT d.*, n.tenant FROM d JOIN hodei.lane n ON n.no = d.lane
+        ), h AS MATERIALIZED (
+            -- Scheduled to running, started.
+            SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
+                CASE WHEN p_log = 0 THEN string_agg(hodei.change_bytes(t.id, t.version, t.attempt, t.epoch,
+                    50529536, t.pipeline), ''::bytea ORDER BY t.ord) END AS body
+            FROM t GROUP BY t.tenant
+        ), c AS (
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log = 0
+        ), e AS (
+            INSERT INTO hodei.delta (tenant, scheduled, running, changes)
+            SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
+        )
+        SELECT 1::int2, t.ord::int4, t.id, t.lane, NULL::int2, 2::int2, t.version, t.epoch, t.attempt, 3::int2, 5::int2,
+            NULL::int8, NULL::int8, v_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid,
+            NULL::bytea, h.pos, h.no
+        FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
+        GET DIAGNOSTICS v_n = ROW_COUNT;
+        v_made := v_made + v_n;
+    END IF;
+    PERFORM hodei.promote(v_now);
+    SELECT no INTO v_holder FROM hodei.owner
+        WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
+    -- What was not made is looked at by the caller before anything is claimed.
+    IF FOUND AND v_made = cardinality(p_id) AND cardinality(p_lane) > 0 THEN
+        RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n);
+    END IF;
+    v_meta.what := 0;
+    v_meta.state := CASE WHEN v_holder IS NULL THEN 0 ELSE 1 END;
+    v_meta.moved_at := v_now;
+    SELECT min(eligible_at) INTO v_meta.eligible_at FROM hodei.delayed;
+    RETURN NEXT v_meta;
+END
+$$;

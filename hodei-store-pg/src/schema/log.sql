@@ -1,0 +1,53 @@
+-- The clock, and the places of changes in the log.
+
+-- The only clock: microseconds since 1970.
+CREATE OR REPLACE FUNCTION hodei.now() RETURNS int8 LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8
+$$;
+
+-- Where the changes of this transaction stand in the log, asked for after it holds the rows that it moves. Not before
+-- any transaction that moved them, and not before its own: so the changes of a job are in the order of its versions, and
+-- whatever stands before the oldest transaction under way is complete.
+CREATE OR REPLACE FUNCTION hodei.pos() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1);
+END
+$$;
+
+-- Up to where the log is complete: the oldest transaction under way that may still write to it. Those that are known to be
+-- in another database of the server cannot, nor can those of the vacuum and of the connections that nodes keep for their
+-- heartbeats.
+CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_snapshot pg_snapshot := pg_current_snapshot();
+    v_top int8 := pg_snapshot_xmax(v_snapshot)::text::int8;
+    v_first int8 := pg_snapshot_xmin(v_snapshot)::text::int8;
+BEGIN
+    IF v_first = v_top THEN
+        RETURN v_top;
+    END IF;
+    RETURN (
+        SELECT coalesce(min(x::text::int8), v_top) FROM pg_snapshot_xip(v_snapshot) x
+        WHERE NOT EXISTS (
+            SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock'
+                AND l.transactionid = x::xid
+                AND (a.datid <> (SELECT oid FROM pg_database WHERE datname = current_database())
+                    OR a.application_name = 'hodei reserved' OR a.backend_type = 'autovacuum worker')
+        )
+    );
+END
+$$;
+
+-- What brought a job to the end of its run.
+CREATE OR REPLACE FUNCTION hodei.cause_of(state int2) RETURNS int2 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (CASE state WHEN 4 THEN 6 WHEN 5 THEN 7 ELSE 14 END)::int2
+$$;
+
+-- The bytes of a change.
+CREATE OR REPLACE FUNCTION hodei.change_bytes(
+    id uuid, version int4, attempt int4, epoch int8, kind int4, pipeline uuid
+) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT uuid_send(id) || int4send(version) || int4send(attempt) || int8send(epoch)
+        || CASE WHEN pipeline IS NULL THEN int4send(kind) ELSE int4send(kind + 1) || uuid_send(pipeline) END
+$$;

@@ -1,0 +1,72 @@
+-- The numbers that stand for names.
+
+CREATE OR REPLACE FUNCTION hodei.tenant_no(p_name text) RETURNS int4 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_no int4;
+BEGIN
+    LOOP
+        SELECT no INTO v_no FROM hodei.tenant WHERE name = p_name;
+        IF FOUND THEN
+            RETURN v_no;
+        END IF;
+        INSERT INTO hodei.tenant (name) VALUES (p_name) ON CONFLICT DO NOTHING;
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION hodei.usage_no(p_tenant int4, p_key text) RETURNS int4 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_no int4;
+BEGIN
+    LOOP
+        SELECT no INTO v_no FROM hodei.usage WHERE tenant = p_tenant AND key = p_key;
+        IF FOUND THEN
+            RETURN v_no;
+        END IF;
+        INSERT INTO hodei.usage (tenant, key) VALUES (p_tenant, p_key) ON CONFLICT DO NOTHING;
+    END LOOP;
+END
+$$;
+
+-- The number of a lane, which is made where there is none.
+CREATE OR REPLACE FUNCTION hodei.lane_no(
+    p_tenant text, p_queue text, p_class int8, p_request bytea, p_keys text[], OUT tenant_no int4, OUT lane_no int4
+) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_limits int4[];
+BEGIN
+    tenant_no := hodei.tenant_no(p_tenant);
+    LOOP
+        SELECT no INTO lane_no FROM hodei.lane
+            WHERE tenant = tenant_no AND queue = p_queue AND class = p_class;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        IF cardinality(p_keys) > 0 THEN
+            SELECT array_agg(DISTINCT hodei.usage_no(tenant_no, k) ORDER BY hodei.usage_no(tenant_no, k))
+                INTO v_limits FROM unnest(p_keys) k;
+        END IF;
+        INSERT INTO hodei.lane (tenant, queue, class, request, limits)
+            VALUES (tenant_no, p_queue, p_class, p_request, v_limits) ON CONFLICT DO NOTHING;
+    END LOOP;
+END
+$$;
+
+-- The number of a life of an owner, which is made, without any life in it, where there is none. Who asks lets it hold
+-- something: so it is not cleared any more.
+CREATE OR REPLACE FUNCTION hodei.owner_no(p_name text, p_incarnation int8) RETURNS int4
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_no int4;
+BEGIN
+    LOOP
+        SELECT no INTO v_no FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation FOR SHARE;
+        IF FOUND THEN
+            UPDATE hodei.owner SET cleared = false WHERE no = v_no AND cleared;
+            RETURN v_no;
+        END IF;
+        INSERT INTO hodei.owner (name, incarnation, expires_at)
+            VALUES (p_name, p_incarnation, hodei.now()) ON CONFLICT DO NOTHING;
+    END LOOP;
+END
+$$;

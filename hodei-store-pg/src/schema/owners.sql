@@ -1,0 +1,87 @@
+-- Lives and terms.
+
+-- Begins a life of an owner, and ends those before.
+CREATE OR REPLACE FUNCTION hodei.register(p_name text, p_ttl int8) RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_now int8;
+    v_incarnation int8;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('hodei.owner ' || p_name, 0));
+    v_now := hodei.now();
+    v_incarnation := nextval('hodei.incarnation');
+    UPDATE hodei.owner SET expires_at = v_now WHERE name = p_name AND expires_at > v_now;
+    INSERT INTO hodei.owner (name, incarnation, expires_at) VALUES (p_name, v_incarnation, v_now + p_ttl)
+        ON CONFLICT (name, incarnation) DO UPDATE SET expires_at = excluded.expires_at;
+    RETURN v_incarnation;
+END
+$$;
+
+-- Prolongs lives, and says of each whether it is one and which jobs it must stop.
+CREATE OR REPLACE FUNCTION hodei.beat(
+    p_name text[], p_incarnation int8[], p_ttl int8, OUT ord int8, OUT id uuid, OUT epoch int8
+) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_now int8;
+    v_alive int4[];
+BEGIN
+    PERFORM 1 FROM hodei.owner o JOIN unnest(p_name, p_incarnation) u (name, incarnation)
+        ON o.name = u.name AND o.incarnation = u.incarnation ORDER BY o.no FOR NO KEY UPDATE OF o;
+    v_now := hodei.now();
+    WITH b AS (
+        UPDATE hodei.owner o SET expires_at = v_now + p_ttl FROM unnest(p_name, p_incarnation) u (name, incarnation)
+        WHERE o.name = u.name AND o.incarnation = u.incarnation AND o.expires_at > v_now RETURNING o.no
+    )
+    SELECT array_agg(no) INTO v_alive FROM b;
+    RETURN QUERY
+    SELECT u.ord, l.id, l.epoch
+    FROM unnest(p_name, p_incarnation) WITH ORDINALITY u (name, incarnation, ord)
+    JOIN hodei.owner o ON o.name = u.name AND o.incarnation = u.incarnation
+    LEFT JOIN hodei.leased l ON l.holder = o.no AND l.cancel
+    WHERE o.no = ANY (v_alive) ORDER BY 1, 2;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION hodei.retire(p_name text, p_incarnation int8) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_now int8 := hodei.now();
+BEGIN
+    UPDATE hodei.owner SET expires_at = v_now
+        WHERE name = p_name AND incarnation = p_incarnation AND expires_at > v_now;
+    UPDATE hodei.term SET expires_at = v_now
+        WHERE owner = p_name AND incarnation = p_incarnation AND expires_at > v_now;
+END
+$$;
+
+-- Takes a duty that nobody leads, and returns the number of the term.
+CREATE OR REPLACE FUNCTION hodei.take_term(p_duty text, p_owner text, p_incarnation int8, p_ttl int8) RETURNS int8
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_now int8;
+    v_number int8;
+BEGIN
+    PERFORM 1 FROM hodei.term WHERE duty = p_duty FOR UPDATE;
+    v_now := hodei.now();
+    INSERT INTO hodei.term AS t (duty, number, owner, incarnation, expires_at)
+        VALUES (p_duty, 1, p_owner, p_incarnation, v_now + p_ttl)
+        ON CONFLICT (duty) DO UPDATE SET number = t.number + 1, owner = excluded.owner,
+            incarnation = excluded.incarnation, expires_at = excluded.expires_at
+        WHERE t.expires_at <= v_now RETURNING number INTO v_number;
+    RETURN v_number;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION hodei.keep_term(
+    p_duty text, p_number int8, p_owner text, p_incarnation int8, p_ttl int8
+) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_now int8;
+BEGIN
+    PERFORM 1 FROM hodei.term WHERE duty = p_duty FOR UPDATE;
+    v_now := hodei.now();
+    UPDATE hodei.term SET expires_at = v_now + p_ttl WHERE duty = p_duty AND number = p_number
+        AND owner = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
+    RETURN FOUND;
+END
+$$;

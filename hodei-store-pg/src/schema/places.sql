@@ -1,0 +1,216 @@
+-- Where jobs are, for what is done by the rules of core.
+
+-- Where jobs are, each locked until the end of the transaction.
+CREATE OR REPLACE FUNCTION hodei.take(p_ids uuid[]) RETURNS SETOF hodei.placed
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_left uuid[];
+    v_got hodei.placed[];
+    v_all hodei.placed[] := '{}';
+    v_round int4 := 0;
+BEGIN
+    SELECT array_agg(j.id ORDER BY j.id) INTO v_left FROM hodei.job j WHERE j.id = ANY (p_ids);
+    WHILE cardinality(v_left) > 0 LOOP
+        -- A job that moves while it is looked for is found in a later round.
+        v_round := v_round + 1;
+        IF v_round > 1000 THEN
+            RAISE EXCEPTION 'jobs without a place: %', v_left USING ERRCODE = 'XX001';
+        END IF;
+        v_got := ARRAY(SELECT (l.id, CASE WHEN l.running THEN 3 ELSE 2 END, false, l.lane, j.rank, l.holder,
+                coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0),
+                coalesce(l.generation, 0), CASE WHEN l.running THEN 5 ELSE 4 END, coalesce(l.cancel, false),
+                coalesce(l.eligible_at, j.eligible_at), l.deadline, l.moved_at, l.started_at,
+                l.settled)::hodei.placed
+            FROM hodei.leased l JOIN hodei.job j ON j.id = l.id
+            WHERE l.id = ANY (v_left) ORDER BY l.id FOR UPDATE OF l);
+        v_got := v_got || ARRAY(SELECT (b.id, 0, false, b.lane, b.rank, NULL, 1, 0, 0, b.waits_for, 0, 0, 0,
+                false, b.eligible_at, b.deadline, j.created_at, NULL, NULL)::hodei.placed
+            FROM hodei.blocked b JOIN hodei.job j ON j.id = b.id
+            WHERE b.id = ANY (v_left) ORDER BY b.id FOR UPDATE OF b);
+        v_got := v_got || ARRAY(SELECT (d.id, 1, true, d.lane, d.rank, NULL, coalesce(d.version, 1),
+                coalesce(d.epoch, 0), coalesce(d.attempt, 0), 0, coalesce(d.lost, 0), coalesce(d.generation, 0),
+                coalesce(d.cause, 0), false, d.eligible_at, d.deadline, coalesce(d.moved_at, j.created_at),
+                d.started_at, d.settled)::hodei.placed
+            FROM hodei.delayed d JOIN hodei.job j ON j.id = d.id
+            WHERE d.id = ANY (v_left) ORDER BY d.id FOR UPDATE OF d);
+        v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, 1, 0, 0, 0, 0, 0, 0, false,
+                r.eligible_at, r.deadline, j.created_at, NULL, NULL)::hodei.placed
+            FROM hodei.job j JOIN hodei.ready r ON r.lane = j.lane AND r.rank = j.rank
+                AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
+            WHERE j.id = ANY (v_left) ORDER BY r.id FOR UPDATE OF r);
+        v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, r.version, coalesce(r.epoch, 0),
+                coalesce(r.attempt, 0), 0, coalesce(r.lost, 0), coalesce(r.generation, 0), r.cause, false,
+                r.eligible_at, r.deadline, r.moved_at, r.started_at, r.settled)::hodei.placed
+            FROM hodei.ready r WHERE r.id = ANY (v_left) AND r.version IS NOT NULL ORDER BY r.id FOR UPDATE);
+        v_got := v_got || ARRAY(SELECT (d.id, d.state, false, j.lane, j.rank, NULL, coalesce(d.version, 3),
+                coalesce(d.epoch, 1), coalesce(d.attempt, 1), 0, coalesce(d.lost, 0), coalesce(d.generation, 0),
+                coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at),
+                d.deadline, d.moved_at, d.started_at, d.settled)::hodei.placed
+            FROM hodei.done d JOIN hodei.job j ON j.id = d.id
+            WHERE d.id = ANY (v_left) ORDER BY d.id FOR UPDATE OF d);
+        v_all := v_all || v_got;
+        IF cardinality(v_got) = cardinality(v_left) THEN
+            EXIT;
+        END IF;
+        v_left := ARRAY(SELECT j.id FROM unnest(v_left) x JOIN hodei.job j ON j.id = x
+            WHERE NOT EXISTS (SELECT 1 FROM unnest(v_got) g WHERE g.id = x) ORDER BY 1);
+    END LOOP;
+    RETURN QUERY SELECT * FROM unnest(v_all);
+END
+$$;
+
+-- Where jobs are, as this statement sees it.
+CREATE OR REPLACE FUNCTION hodei.places(p_ids uuid[]) RETURNS SETOF hodei.placed
+LANGUAGE sql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+    SELECT l.id, (CASE WHEN l.running THEN 3 ELSE 2 END)::int2, false, l.lane, j.rank, l.holder,
+        coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0::int2),
+        coalesce(l.generation, 0::int2), (CASE WHEN l.running THEN 5 ELSE 4 END)::int2, coalesce(l.cancel, false),
+        coalesce(l.eligible_at, j.eligible_at), l.deadline, l.moved_at, l.started_at, l.settled
+        FROM hodei.leased l JOIN hodei.job j ON j.id = l.id WHERE l.id = ANY (p_ids)
+    UNION ALL
+    SELECT d.id, d.state, false, j.lane, j.rank, NULL, coalesce(d.version, 3), coalesce(d.epoch, 1),
+        coalesce(d.attempt, 1), 0, coalesce(d.lost, 0::int2), coalesce(d.generation, 0::int2),
+        coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at), d.deadline,
+        d.moved_at, d.started_at, d.settled
+        FROM hodei.done d JOIN hodei.job j ON j.id = d.id WHERE d.id = ANY (p_ids)
+    UNION ALL
+    SELECT b.id, 0::int2, false, b.lane, b.rank, NULL, 1, 0::int8, 0, b.waits_for, 0::int2, 0::int2, 0::int2,
+        false, b.eligible_at, b.deadline, j.created_at, NULL, NULL
+        FROM hodei.blocked b JOIN hodei.job j ON j.id = b.id WHERE b.id = ANY (p_ids)
+    UNION ALL
+    SELECT d.id, 1::int2, true, d.lane, d.rank, NULL, coalesce(d.version, 1), coalesce(d.epoch, 0),
+        coalesce(d.attempt, 0), 0, coalesce(d.lost, 0::int2), coalesce(d.generation, 0::int2),
+        coalesce(d.cause, 0::int2), false, d.eligible_at, d.deadline, coalesce(d.moved_at, j.created_at),
+        d.started_at, d.settled
+        FROM hodei.delayed d JOIN hodei.job j ON j.id = d.id WHERE d.id = ANY (p_ids)
+    UNION ALL
+    SELECT r.id, 1::int2, false, r.lane, r.rank, NULL, 1, 0::int8, 0, 0, 0::int2, 0::int2, 0::int2, false,
+        r.eligible_at, r.deadline, j.created_at, r.started_at, r.settled
+        FROM hodei.job j JOIN hodei.ready r ON r.lane = j.lane AND r.rank = j.rank
+            AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
+        WHERE j.id = ANY (p_ids)
+    UNION ALL
+    SELECT r.id, 1::int2, false, r.lane, r.rank, NULL, r.version, coalesce(r.epoch, 0),
+        coalesce(r.attempt, 0), 0, coalesce(r.lost, 0::int2), coalesce(r.generation, 0::int2), r.cause, false,
+        r.eligible_at, r.deadline, r.moved_at, r.started_at, r.settled
+        FROM hodei.ready r WHERE r.id = ANY (p_ids) AND r.version IS NOT NULL
+$$;
+
+-- Takes jobs from where they are, and puts them where they are now. Written by whoever holds their rows.
+CREATE OR REPLACE FUNCTION hodei.move(
+    p_leased uuid[], p_blocked uuid[], p_delayed uuid[], p_fresh uuid[], p_moved uuid[], p_done uuid[],
+    p_id uuid[], p_state int2[], p_delay bool[], p_tenant int4[], p_lane int4[], p_rank int2[], p_holder int4[],
+    p_version int4[], p_epoch int8[], p_attempt int4[], p_waits_for int4[], p_lost int2[], p_generation int2[],
+    p_cause int2[], p_cancel bool[], p_eligible_at int8[], p_deadline int8[], p_moved_at int8[],
+    p_started_at int8[], p_pipeline uuid[], p_settled bytea[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF cardinality(p_leased) > 0 THEN
+        DELETE FROM hodei.leased WHERE id = ANY (p_leased);
+    END IF;
+    IF cardinality(p_blocked) > 0 THEN
+        DELETE FROM hodei.blocked WHERE id = ANY (p_blocked);
+    END IF;
+    IF cardinality(p_delayed) > 0 THEN
+        DELETE FROM hodei.delayed WHERE id = ANY (p_delayed);
+    END IF;
+    IF cardinality(p_fresh) > 0 THEN
+        DELETE FROM hodei.ready r USING hodei.job j WHERE j.id = ANY (p_fresh) AND r.lane = j.lane
+            AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL;
+    END IF;
+    IF cardinality(p_moved) > 0 THEN
+        DELETE FROM hodei.ready WHERE id = ANY (p_moved) AND version IS NOT NULL;
+    END IF;
+    IF cardinality(p_done) > 0 THEN
+        DELETE FROM hodei.done WHERE id = ANY (p_done);
+    END IF;
+    IF 0 = ANY (p_state) THEN
+        INSERT INTO hodei.blocked (id, eligible_at, lane, rank, waits_for, deadline, pipeline)
+        SELECT u.id, u.eligible_at, u.lane, u.rank, u.waits_for, u.deadline, u.pipeline
+        FROM unnest(p_id, p_state, p_lane, p_rank, p_waits_for, p_eligible_at, p_deadline, p_pipeline)
+            u (id, state, lane, rank, waits_for, eligible_at, deadline, pipeline)
+        WHERE u.state = 0;
+    END IF;
+    IF 1 = ANY (p_state) THEN
+        WITH u AS MATERIALIZED (
+            SELECT * FROM unnest(p_id, p_state, p_delay, p_lane, p_rank, p_version, p_epoch, p_attempt, p_lost,
+                p_generation, p_cause, p_eligible_at, p_deadline, p_moved_at, p_started_at, p_pipeline, p_settled)
+                u (id, state, delay, lane, rank, version, epoch, attempt, lost, generation, cause, eligible_at,
+                    deadline, moved_at, started_at, pipeline, settled)
+            WHERE u.state = 1
+        ), d AS (
+            INSERT INTO hodei.delayed (id, eligible_at, lane, rank, lost, generation, cause, version, attempt,
+                epoch, deadline, moved_at, started_at, pipeline, settled)
+            SELECT id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch, deadline,
+                moved_at, started_at, pipeline, settled FROM u WHERE delay
+        )
+        INSERT INTO hodei.ready (id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch,
+            deadline, moved_at, started_at, pipeline, settled)
+        SELECT id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch, deadline, moved_at,
+            started_at, pipeline, settled FROM u WHERE NOT delay;
+    END IF;
+    IF p_state && '{2,3}'::int2[] THEN
+        INSERT INTO hodei.leased (id, moved_at, holder, lane, running, cancel, lost, generation, version, attempt,
+            epoch, eligible_at, deadline, started_at, pipeline, settled)
+        SELECT u.id, u.moved_at, u.holder, u.lane, nullif(u.state = 3, false), nullif(u.cancel, false), u.lost,
+            u.generation, u.version, u.attempt, u.epoch, u.eligible_at, u.deadline, u.started_at, u.pipeline,
+            u.settled
+        FROM unnest(p_id, p_state, p_lane, p_holder, p_version, p_epoch, p_attempt, p_lost, p_generation, p_cancel,
+            p_eligible_at, p_deadline, p_moved_at, p_started_at, p_pipeline, p_settled)
+            u (id, state, lane, holder, version, epoch, attempt, lost, generation, cancel, eligible_at, deadline,
+                moved_at, started_at, pipeline, settled)
+        WHERE u.state IN (2, 3);
+    END IF;
+    IF p_state && '{4,5,6}'::int2[] THEN
+        INSERT INTO hodei.done (id, epoch, moved_at, eligible_at, tenant, version, attempt, state, cause, lost,
+            generation, deadline, started_at, settled)
+        SELECT u.id, u.epoch, u.moved_at, u.eligible_at, u.tenant, u.version, u.attempt, u.state, u.cause, u.lost,
+            u.generation, u.deadline, u.started_at, u.settled
+        FROM unnest(p_id, p_state, p_tenant, p_version, p_epoch, p_attempt, p_lost, p_generation, p_cause,
+            p_eligible_at, p_deadline, p_moved_at, p_started_at, p_settled)
+            u (id, state, tenant, version, epoch, attempt, lost, generation, cause, eligible_at, deadline,
+                moved_at, started_at, settled)
+        WHERE u.state >= 4;
+    END IF;
+END
+$$;
+
+-- Writes what a transaction changed: the rows of the log, what it adds to the counts, and what it takes of limits.
+-- Returns where each row of the log stands, also of those in which nothing is recorded and which are not written.
+CREATE OR REPLACE FUNCTION hodei.note(
+    p_node int8, p_at int8, p_change_tenant int4[], p_change_n int4[], p_change_body bytea[],
+    p_count_tenant int4[], p_blocked int4[], p_pending int4[], p_scheduled int4[], p_running int4[],
+    p_succeeded int4[], p_failed int4[], p_cancelled int4[], p_usage int4[], p_used int8[],
+    OUT pos int8, OUT no int8
+) RETURNS SETOF record LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    v_pos int8;
+    v_nos int8[];
+BEGIN
+    IF cardinality(p_usage) > 0 THEN
+        PERFORM 1 FROM hodei.usage WHERE no = ANY (p_usage) ORDER BY no FOR NO KEY UPDATE;
+        UPDATE hodei.usage l SET in_use = l.in_use + u.used FROM unnest(p_usage, p_used) u (no, used)
+            WHERE l.no = u.no;
+    END IF;
+    IF cardinality(p_change_n) > 0 THEN
+        v_pos := hodei.pos();
+        v_nos := ARRAY(SELECT nextval('hodei.change_no') FROM generate_series(1, cardinality(p_change_n)));
+        INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+        SELECT v_pos, u.no, p_at, p_node, u.tenant, u.n, u.body
+        FROM unnest(v_nos, p_change_tenant, p_change_n, p_change_body) u (no, tenant, n, body)
+        WHERE u.n > 0;
+    END IF;
+    IF cardinality(p_count_tenant) > 0 THEN
+        INSERT INTO hodei.delta (tenant, blocked, pending, scheduled, running, succeeded, failed, cancelled,
+            changes)
+        SELECT u.tenant, nullif(u.b, 0), nullif(u.p, 0), nullif(u.s, 0), nullif(u.r, 0), nullif(u.ok, 0),
+            nullif(u.bad, 0), nullif(u.c, 0),
+            CASE WHEN u.ord = 1 THEN nullif((SELECT sum(n) FROM unnest(p_change_n) n), 0)::int4 END
+        FROM unnest(p_count_tenant, p_blocked, p_pending, p_scheduled, p_running, p_succeeded, p_failed,
+            p_cancelled) WITH ORDINALITY u (tenant, b, p, s, r, ok, bad, c, ord);
+    END IF;
+    RETURN QUERY SELECT v_pos, x FROM unnest(v_nos) WITH ORDINALITY u (x, ord) ORDER BY ord;
+END
+$$;

@@ -1,0 +1,79 @@
+-- Storing jobs.
+
+-- Stores jobs of one tenant that wait for nobody, each for itself; no id and no key comes twice. The first row that is
+-- returned tells when and where in the log; then follows a row for each job that was not new, with the job that has its id
+-- or its key.
+CREATE OR REPLACE FUNCTION hodei.submit(
+    p_node int8, p_record bool, p_tenant int4, p_id uuid[], p_fingerprint uuid[], p_lane int4[], p_rank int2[],
+    p_pipeline uuid[], p_name text[], p_body bytea[], p_run_at int8[], p_deadline int8[], p_key text[],
+    OUT ord int8, OUT id uuid, OUT fingerprint uuid, OUT at int8, OUT pos int8, OUT no int8
+) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    v_now int8 := hodei.now();
+    v_keyed uuid[];
+    v_known uuid[];
+    v_new uuid[];
+    v_body bytea;
+BEGIN
+    IF p_key IS NOT NULL THEN
+        -- An id speaks before a key. Keys are taken in one order, so that nobody waits in a circle.
+        v_known := ARRAY(SELECT j.id FROM hodei.job j WHERE j.id = ANY (p_id));
+        WITH k AS (
+            INSERT INTO hodei.unique_key (tenant, key, id)
+            SELECT p_tenant, u.key, u.id FROM unnest(p_key, p_id) u (key, id)
+            WHERE u.key IS NOT NULL AND u.id <> ALL (v_known) ORDER BY u.key
+            ON CONFLICT DO NOTHING RETURNING id
+        )
+        SELECT coalesce(array_agg(k.id), '{}') INTO v_keyed FROM k;
+    END IF;
+    WITH j AS (
+        INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
+            body)
+        SELECT u.id, u.fingerprint, v_now, greatest(u.run_at, v_now), p_tenant, u.lane, u.rank, u.deadline,
+            u.pipeline, u.name, u.body
+        FROM unnest(p_id, p_fingerprint, p_lane, p_rank, p_pipeline, p_name, p_body, p_run_at, p_deadline, p_key)
+            u (id, fingerprint, lane, rank, pipeline, name, body, run_at, deadline, key)
+        WHERE u.key IS NULL OR u.id = ANY (v_keyed)
+        ON CONFLICT (id) DO NOTHING RETURNING id, eligible_at, lane, rank, deadline, pipeline
+    ), r AS (
+        INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
+        SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at <= v_now
+    ), d AS (
+        INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
+        SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at > v_now
+    )
+    -- From nowhere to pending, submitted.
+    SELECT coalesce(array_agg(j.id), '{}'), CASE WHEN p_record THEN
+        string_agg(hodei.change_bytes(j.id, 1, 0, 0, 65536, j.pipeline), ''::bytea) END INTO v_new, v_body FROM j;
+    IF NOT v_keyed <@ v_new THEN
+        RAISE EXCEPTION 'an id was taken meanwhile' USING ERRCODE = '40001';
+    END IF;
+    at := v_now;
+    IF cardinality(v_new) > 0 THEN
+        pos := hodei.pos();
+        no := nextval('hodei.change_no');
+        IF p_record THEN
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+                VALUES (pos, no, v_now, p_node, p_tenant, cardinality(v_new), v_body);
+        END IF;
+        INSERT INTO hodei.delta (tenant, pending, changes)
+            VALUES (p_tenant, cardinality(v_new), CASE WHEN p_record THEN cardinality(v_new) END);
+    END IF;
+    ord := 0;
+    RETURN NEXT;
+    IF cardinality(v_new) < cardinality(p_id) THEN
+        RETURN QUERY
+        SELECT u.ord, j.id, j.fingerprint, v_now, NULL::int8, NULL::int8
+            FROM unnest(p_id) WITH ORDINALITY u (id, ord) JOIN hodei.job j ON j.id = u.id
+            WHERE u.id <> ALL (v_new)
+        UNION ALL
+        SELECT u.ord, j.id, j.fingerprint, v_now, NULL, NULL
+            FROM unnest(p_id, p_key) WITH ORDINALITY u (id, key, ord)
+            JOIN hodei.unique_key k ON k.tenant = p_tenant AND k.key = u.key JOIN hodei.job j ON j.id = k.id
+            WHERE u.id <> ALL (v_new) AND u.id <> ALL (v_known);
+    END IF;
+END
+$$;

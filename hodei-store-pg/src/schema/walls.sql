@@ -1,0 +1,92 @@
+-- The second wall between tenants: whatever a statement forgets, a row of another tenant is not there. It stands for the
+-- owner of the tables too, where that is no superuser.
+
+-- Roles of the database that belong to a tenant, and see nothing else whatever they set.
+CREATE TABLE hodei.role_tenant (
+    role name PRIMARY KEY,
+    tenant int4 NOT NULL
+);
+
+-- What comes in by SQL, from programs that know nothing of Hodei; any node makes jobs of it.
+CREATE TABLE hodei.inbox (
+    no int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text COLLATE "C" NOT NULL CHECK (tenant ~ '^[A-Za-z0-9_.-]{1,128}$' AND tenant NOT IN ('.', '..')),
+    queue text COLLATE "C" NOT NULL CHECK (queue ~ '^[A-Za-z0-9_.-]{1,128}$' AND queue NOT IN ('.', '..')),
+    kind text COLLATE "C" NOT NULL CHECK (kind ~ '^[A-Za-z0-9_.-]{1,128}$' AND kind NOT IN ('.', '..')),
+    args bytea NOT NULL,
+    priority int2 NOT NULL CHECK (priority BETWEEN 0 AND 63),
+    run_at int8,
+    unique_key text COLLATE "C" CHECK (octet_length(unique_key) BETWEEN 1 AND 256),
+    -- Why no job can be made of it.
+    refused text
+);
+
+-- The tenant whose rows a role may see in this transaction; nothing for all of them.
+CREATE OR REPLACE FUNCTION hodei.scope(p_role name) RETURNS int4
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = hodei, pg_temp AS $$
+    SELECT coalesce(
+        (SELECT min(r.tenant) FROM hodei.role_tenant r WHERE pg_has_role(p_role, r.role, 'USAGE')
+            AND p_role <> (SELECT relowner::regrole::name FROM pg_class WHERE oid = 'hodei.job'::regclass)),
+        CASE WHEN nullif(current_setting('hodei.tenant', true), '') IS NOT NULL THEN
+            coalesce((SELECT t.no FROM hodei.tenant t WHERE t.name = current_setting('hodei.tenant', true)), 0)
+        END)
+$$;
+
+DO $$
+DECLARE
+    t text;
+    own text := 'hodei.scope(current_user)';
+BEGIN
+    FOREACH t IN ARRAY ARRAY['tenant', 'usage', 'lane', 'queue', 'schedule', 'job', 'ready', 'delayed', 'blocked',
+        'leased', 'done', 'edge', 'unique_key', 'change', 'total', 'delta', 'inbox'] LOOP
+        EXECUTE format('ALTER TABLE hodei.%I ENABLE ROW LEVEL SECURITY', t);
+        IF t <> 'tenant' THEN
+            -- Where hodei.scope looks the name up, as the owner.
+            EXECUTE format('ALTER TABLE hodei.%I FORCE ROW LEVEL SECURITY', t);
+        END IF;
+        EXECUTE format('CREATE POLICY wall ON hodei.%I USING ((SELECT %s) IS NULL OR %s)', t, own,
+            CASE t
+                WHEN 'tenant' THEN 'no = (SELECT hodei.scope(current_user))'
+                WHEN 'ready' THEN 'lane IN (SELECT no FROM hodei.lane)'
+                WHEN 'delayed' THEN 'lane IN (SELECT no FROM hodei.lane)'
+                WHEN 'blocked' THEN 'lane IN (SELECT no FROM hodei.lane)'
+                WHEN 'leased' THEN 'lane IN (SELECT no FROM hodei.lane)'
+                WHEN 'edge' THEN 'EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = child)'
+                WHEN 'inbox' THEN 'tenant IN (SELECT n.name FROM hodei.tenant n)'
+                ELSE 'tenant = (SELECT hodei.scope(current_user))'
+            END);
+    END LOOP;
+END
+$$;
+
+-- Lets a role of the database read what is its tenant's, and ask for work of it.
+CREATE OR REPLACE FUNCTION hodei.admit(p_role name, p_tenant text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    INSERT INTO hodei.role_tenant (role, tenant) VALUES (p_role, hodei.tenant_no(p_tenant))
+        ON CONFLICT (role) DO UPDATE SET tenant = excluded.tenant;
+    EXECUTE format('GRANT USAGE ON SCHEMA hodei TO %I', p_role);
+    EXECUTE format('GRANT SELECT ON hodei.tenant, hodei.usage, hodei.lane, hodei.queue, hodei.schedule, hodei.job,
+        hodei.ready, hodei.delayed, hodei.blocked, hodei.leased, hodei.done, hodei.edge, hodei.unique_key,
+        hodei.change, hodei.total, hodei.delta, hodei.inbox TO %I', p_role);
+    EXECUTE format('GRANT INSERT ON hodei.inbox TO %I', p_role);
+END
+$$;
+
+-- Asks for work, from any language and in any transaction: a handler by its kind, with arguments in JSON. When the
+-- transaction commits a node makes a job of it, and does so once; with a key there is at most one of the tenant.
+CREATE OR REPLACE FUNCTION hodei.enqueue(
+    kind text, args jsonb DEFAULT 'null', queue text DEFAULT 'default', tenant text DEFAULT 'default',
+    priority int DEFAULT 32, delay interval DEFAULT '0', unique_key text DEFAULT NULL
+) RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_variable
+DECLARE
+    v_no int8;
+BEGIN
+    INSERT INTO hodei.inbox (tenant, queue, kind, args, priority, run_at, unique_key)
+        VALUES (tenant, queue, kind, convert_to(args::text, 'UTF8'), priority,
+            CASE WHEN delay > '0' THEN hodei.now() + (extract(epoch FROM delay) * 1000000)::int8 END, unique_key)
+        RETURNING no INTO v_no;
+    PERFORM pg_notify('hodei', 'inbox 0');
+    RETURN v_no;
+END
+$$;

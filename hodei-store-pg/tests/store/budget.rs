@@ -1,0 +1,75 @@
+//! What a job costs, by counting: bytes of WAL and round trips, never by time.
+
+use hodei_core::store::JobStore;
+use hodei_core::store::{ChangeLog, SubmitOptions};
+use hodei_store_pg::PgStore;
+use hodei_test_servers::Postgres;
+
+use crate::env::{burn, job, jobs, owner};
+
+/// How many jobs are measured.
+const JOBS: usize = 20_000;
+
+/// A server that writes nothing but what it is asked to: no vacuum and no checkpoint in between.
+fn server() -> Postgres {
+    let quiet = Postgres::builder().setting("autovacuum", "off").setting("checkpoint_timeout", "1h");
+    quiet.setting("max_wal_size", "8GB").start().expect("PostgreSQL")
+}
+
+fn wal(server: &Postgres) -> u64 {
+    let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint";
+    server.sql("postgres", sql).expect("the server answers").parse().expect("a number")
+}
+
+/// The WAL of a job through its whole life, and the round trips of a hundred of them while they are run.
+async fn life(log: ChangeLog) -> (u64, f64) {
+    let server = server();
+    let database = server.database().expect("a database");
+    let store = PgStore::builder(database.url()).changes(log).connect().await.expect("the store opens");
+    // The first of everything: prepared statements, the lane, the first pages.
+    store.submit(jobs(1_000), SubmitOptions::each()).await.expect("submit");
+    let owner = owner(&store, "node").await;
+    assert_eq!(burn(&store, &owner, 500).await, 1_000);
+    let before = wal(&server);
+    for _ in 0..JOBS / 1_000 {
+        store.submit(jobs(1_000), SubmitOptions::each()).await.expect("submit");
+    }
+    let trips = store.round_trips();
+    assert_eq!(burn(&store, &owner, 500).await, JOBS);
+    let spent = (store.round_trips() - trips) as f64 * 100.0 / JOBS as f64;
+    let bytes = (wal(&server) - before) / JOBS as u64;
+    store.close().await;
+    (bytes, spent)
+}
+
+#[tokio::test]
+async fn a_whole_life_fits_its_budget_of_wal_and_round_trips() {
+    let (all, trips) = life(ChangeLog::All).await;
+    let (ends, _) = life(ChangeLog::TerminalOnly).await;
+    let (none, _) = life(ChangeLog::Off).await;
+    assert!(all <= 1_300, "{all} B of WAL a job with every change");
+    assert!(ends <= 1_250, "{ends} B of WAL a job with its end only");
+    assert!(none <= 1_150, "{none} B of WAL a job without changes");
+    assert!(all > ends && ends > none, "{all} {ends} {none}");
+    assert!(trips <= 1.0, "{trips} round trips per 100 jobs");
+}
+
+#[tokio::test]
+async fn a_submission_and_an_exchange_are_one_round_trip_each() {
+    let store = crate::env::open(&crate::env::database()).await;
+    let owner = owner(&store, "node").await;
+    crate::env::submit(&store, vec![job()]).await;
+    assert_eq!(burn(&store, &owner, 1).await, 1);
+    // The announcement of a commit goes beside it, and at most every few milliseconds.
+    let quiet = || tokio::time::sleep(std::time::Duration::from_millis(50));
+    quiet().await;
+    let before = store.round_trips();
+    crate::env::submit(&store, jobs(700)).await;
+    quiet().await;
+    assert!(store.round_trips() - before <= 2, "a submission, an announcement");
+    let before = store.round_trips();
+    assert_eq!(burn(&store, &owner, 1_000).await, 700);
+    quiet().await;
+    assert!(store.round_trips() - before <= 5, "the lanes, a claim, an end, announcements");
+    store.close().await;
+}

@@ -1,0 +1,9 @@
+//! What the PostgreSQL store promises beyond what every store does, on private servers.
+
+mod budget;
+mod env;
+mod nodes;
+mod open;
+mod plan;
+mod walls;
+mod within;

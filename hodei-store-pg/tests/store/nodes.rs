@@ -1,0 +1,119 @@
+//! Several nodes on one database: each hears what the others commit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use hodei_core::job::Cause;
+use hodei_core::store::{Change, ChangeSink, Coordination, JobStore, Scope};
+
+use crate::env::{burn, claim, database, job, jobs, open, owner, submit};
+
+/// Longer than anything here takes, unless it never comes.
+const SOON: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+struct Ear(Mutex<Vec<Change>>);
+
+impl Ear {
+    fn heard(&self) -> Vec<Change> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn hears(&self, n: usize) -> Vec<Change> {
+        let heard = async {
+            while self.heard().len() < n {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, heard).await.unwrap_or_else(|_| panic!("{:?}", self.heard()));
+        self.heard()
+    }
+}
+
+impl ChangeSink for Ear {
+    fn committed(&self, changes: &[Change]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(changes);
+    }
+}
+
+#[tokio::test]
+async fn a_submission_wakes_another_node() {
+    let database = database();
+    let (here, there) = (open(&database).await, open(&database).await);
+    let mut wakeups = there.wakeups();
+    // Listening begins beside the opening, and rings when it has begun.
+    tokio::time::timeout(SOON, wakeups.next()).await.expect("it listens");
+    submit(&here, vec![job()]).await;
+    tokio::time::timeout(SOON, wakeups.next()).await.expect("it is told");
+    assert_eq!(claim(&there, &owner(&there, "there").await, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_sink_is_told_what_other_nodes_commit_each_once() {
+    let database = database();
+    let (here, there) = (open(&database).await, open(&database).await);
+    let ear = Arc::<Ear>::default();
+    let _feed = there.feed(Arc::<Ear>::clone(&ear));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    submit(&here, jobs(40)).await;
+    let run = owner(&here, "here").await;
+    assert_eq!(burn(&here, &run, 7).await, 40);
+    let heard = ear.hears(120).await;
+    assert_eq!(heard, here.changes(&Scope::All, None, 1_000).await.expect("changes").changes);
+    submit(&there, vec![job()]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(ear.heard().len(), 121, "its own once");
+    assert_eq!(ear.heard().last().map(|change| change.cause), Some(Cause::Submitted));
+}
+
+#[tokio::test]
+async fn nodes_that_race_for_jobs_get_each_once() {
+    let database = database();
+    let nodes = [open(&database).await, open(&database).await, open(&database).await];
+    submit(&nodes[0], jobs(3_000)).await;
+    let mut running = tokio::task::JoinSet::new();
+    for (n, node) in nodes.iter().enumerate() {
+        let node = node.clone();
+        running.spawn(async move {
+            let owner = owner(&node, &format!("node-{n}")).await;
+            burn(&node, &owner, 50).await
+        });
+    }
+    assert_eq!(running.join_all().await.into_iter().sum::<usize>(), 3_000);
+    assert_eq!(nodes[1].verify_indexes().await.expect("verify"), Vec::<String>::new());
+    let counts = nodes[2].counts(&Scope::All).await.expect("counts");
+    assert_eq!((counts.open(), counts.total()), (0, 3_000));
+}
+
+#[tokio::test]
+async fn many_callers_share_statements_and_each_gets_its_own_answer() {
+    let store = open(&database()).await;
+    submit(&store, vec![job()]).await;
+    let before = store.round_trips();
+    let mut calling = tokio::task::JoinSet::new();
+    for _ in 0..256 {
+        let store = store.clone();
+        calling.spawn(async move {
+            let job = job();
+            let id = job.id;
+            assert_eq!(submit(&store, vec![job]).await, [id]);
+        });
+    }
+    calling.join_all().await;
+    let trips = store.round_trips() - before;
+    assert!(trips < 128, "{trips} round trips for 256 calls");
+    assert_eq!(store.counts(&Scope::All).await.expect("counts").total(), 257);
+}
+
+#[tokio::test]
+async fn a_node_that_retires_is_dead_everywhere_at_once() {
+    let database = database();
+    let (here, there) = (open(&database).await, open(&database).await);
+    let gone = owner(&here, "gone").await;
+    submit(&here, vec![job()]).await;
+    assert_eq!(claim(&here, &gone, 1).await.len(), 1);
+    there.retire(&gone).await.expect("retire");
+    let beats = here.beat(vec![gone], Duration::from_secs(9)).await.expect("beat");
+    assert!(!beats[0].alive);
+}

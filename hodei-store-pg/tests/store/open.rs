@@ -1,0 +1,70 @@
+//! Opening: the schema, its ledger, and what cannot be opened.
+
+use hodei_core::ErrorKind;
+use hodei_store_pg::{Migrated, PgStore};
+
+use crate::env::{database, open, sql, submit};
+
+#[tokio::test]
+async fn many_that_open_an_empty_database_at_once_make_one_schema() {
+    let database = database();
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let database = database.clone();
+        opening.spawn(async move { open(&database).await });
+    }
+    let stores = opening.join_all().await;
+    submit(&stores[3], vec![crate::env::job()]).await;
+    assert_eq!(sql(&database, "SELECT string_agg(version::text, ',') FROM hodei.schema_step"), "1");
+}
+
+#[tokio::test]
+async fn a_migration_says_what_it_did_and_does_it_once() {
+    let database = database();
+    let config = PgStore::builder(database.url());
+    assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 0, to: 1 });
+    assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 1, to: 1 });
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let database = database();
+    open(&database).await.close().await;
+    sql(&database, "INSERT INTO hodei.schema_step (version, name) VALUES (99, 'from the future')");
+    for migrate in [true, false] {
+        let error =
+            PgStore::builder(database.url()).migrate(migrate).connect().await.expect_err("it is newer");
+        assert_eq!(error.kind(), ErrorKind::SchemaTooNew, "{error}");
+    }
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.schema_step"), "2");
+}
+
+#[tokio::test]
+async fn a_database_without_a_schema_is_not_opened_where_nobody_may_make_it() {
+    let error = PgStore::builder(database().url()).migrate(false).connect().await.expect_err("there is none");
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_says_why() {
+    let database = database();
+    let away = database.url_at("127.0.0.1:1".parse().expect("an address"));
+    let stranger = database.url_as("postgres", "not the password");
+    for (url, kind) in [
+        ("no url at all".to_owned(), ErrorKind::Config),
+        (away, ErrorKind::Unavailable),
+        (stranger, ErrorKind::Unauthenticated),
+    ] {
+        let error = PgStore::builder(url.clone()).connect().await.expect_err("it cannot be reached");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(!format!("{error} {error:?}").contains("not the password"), "no error tells a password");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_store_is_unavailable() {
+    let store = open(&database()).await;
+    store.close().await;
+    let error = hodei_core::store::JobStore::lanes(&store, &hodei_core::store::Served::default()).await;
+    assert_eq!(error.expect_err("it is closed").kind(), ErrorKind::Unavailable);
+}

@@ -1,0 +1,143 @@
+//! The second wall between tenants, and what comes in by SQL.
+
+use std::time::Duration;
+
+use hodei_core::job::{NewJob, Payload, State};
+use hodei_core::store::{Consistency, JobStore, Query, Scope};
+use hodei_core::{Name, Tenant};
+use hodei_store_pg::PgStore;
+use hodei_test_servers::Database;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Row};
+
+use crate::env::{burn, database, done, exchange, job, open, owner, spec, sql, submit};
+
+/// The tables that a tenant's role may look into.
+const TABLES: [&str; 16] = [
+    "tenant", "usage", "lane", "queue", "schedule", "job", "ready", "delayed", "blocked", "leased", "done", "edge",
+    "unique_key", "change", "total", "delta",
+];
+
+fn acme() -> Tenant {
+    Tenant::new("acme").expect("a name")
+}
+
+/// Jobs of two tenants in every place that there is.
+async fn populate(store: &PgStore) {
+    let worker = owner(store, "worker").await;
+    for tenant in [Tenant::default(), acme()] {
+        let job = || NewJob::of(tenant.clone(), spec().limited_by("key").build().expect("a valid spec"));
+        let ids = submit(store, vec![job(), job(), job().unique("k")]).await;
+        let later = hodei_core::Timestamp::from_micros(4_000_000_000_000_000);
+        submit(store, vec![job().run_at(later)]).await;
+        let parent = hodei_core::job::Parent { id: ids[2], requires: hodei_core::job::Requires::Success };
+        submit(store, vec![job().after([parent])]).await;
+    }
+    let held = crate::env::claim(store, &worker, 2).await;
+    let ends = [0, 2].map(|n| done(held[n].job.id, held[n].job.epoch)).to_vec();
+    exchange(store, &worker, ends, Vec::new()).await;
+}
+
+async fn count(conn: &mut PgConnection, table: &str) -> Result<i64, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM hodei.{table}"));
+    sqlx::query(sql).fetch_one(conn).await.and_then(|row| row.try_get(0))
+}
+
+fn role(database: &Database, name: &str) -> String {
+    sql(database, &format!("DROP ROLE IF EXISTS {name}"));
+    sql(database, &format!("CREATE ROLE {name} LOGIN PASSWORD 'secret'"));
+    database.url_as(name, "secret")
+}
+
+#[tokio::test]
+async fn a_hostile_tenant_sees_and_changes_nothing_of_others() {
+    let database = database();
+    let store = open(&database).await;
+    populate(&store).await;
+    let url = role(&database, "hostile");
+    sql(&database, "SELECT hodei.admit('hostile', 'acme')");
+    let mut hostile = PgConnection::connect(&url).await.expect("a connection");
+    for pretended in ["", "default", "acme", "nobody"] {
+        sqlx::query("SELECT set_config('hodei.tenant', $1, false)").bind(pretended).execute(&mut hostile).await.expect("set");
+        for table in TABLES {
+            let all: i64 = sql(&database, &format!("SELECT count(*) FROM hodei.{table}")).parse().expect("a number");
+            let seen = count(&mut hostile, table).await.expect("it may look");
+            assert!(seen <= all / 2, "{table} as {pretended:?}: {seen} of {all}");
+            assert!(seen > 0 || all == 0, "{table}: its own are there");
+        }
+    }
+    for attack in [
+        "UPDATE hodei.job SET tenant = tenant",
+        "DELETE FROM hodei.ready",
+        "INSERT INTO hodei.role_tenant VALUES ('hostile', 1)",
+        "SELECT hodei.promote(9000000000000000000)",
+        "SELECT * FROM hodei.claim(1, 0, 0, true, '{1}', '{63}', '{9}')",
+        "SELECT hodei.admit('hostile', 'default')",
+        "SELECT hodei.enqueue('kind', tenant => 'default')",
+        "ALTER TABLE hodei.job DISABLE ROW LEVEL SECURITY",
+        "SELECT count(*) FROM hodei.role_tenant",
+        "SELECT count(*) FROM hodei.owner",
+    ] {
+        let refused = sqlx::query(attack).execute(&mut hostile).await;
+        assert!(refused.is_err(), "{attack}");
+    }
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+    hostile.close().await.expect("close");
+    sql(&database, "DROP OWNED BY hostile; DROP ROLE hostile");
+}
+
+#[tokio::test]
+async fn the_wall_stands_for_the_owner_of_the_tables_too() {
+    let database = database();
+    let url = role(&database, "engine");
+    sql(&database, &format!("ALTER DATABASE {} OWNER TO engine", database.name()));
+    let store = PgStore::builder(url.clone()).connect().await.expect("the store opens");
+    populate(&store).await;
+    let worker = owner(&store, "last").await;
+    assert_eq!(burn(&store, &worker, 9).await, 4, "no wall stands before the engine itself");
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+    let own = store.query(&Scope::Tenant(acme()), Query::new()).await.expect("query").jobs;
+    assert!(!own.is_empty() && own.iter().all(|job| job.tenant == acme()));
+    let mut forgetful = PgConnection::connect(&url).await.expect("a connection");
+    // The names of tenants are where the wall looks them up.
+    for table in TABLES.into_iter().filter(|table| *table != "tenant") {
+        let mut tx = forgetful.begin().await.expect("begin");
+        let all = count(&mut tx, table).await.expect("count");
+        sqlx::query("SELECT set_config('hodei.tenant', 'acme', true)").execute(&mut *tx).await.expect("set");
+        let seen = count(&mut tx, table).await.expect("count");
+        assert!(seen <= all / 2, "{table}: {seen} of {all}");
+    }
+    forgetful.close().await.expect("close");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_sql_becomes_a_job_once() {
+    let database = database();
+    let stores = [open(&database).await, open(&database).await];
+    let ask = "SELECT hodei.enqueue('resize', '{\"width\": 7}', queue => 'images', tenant => 'acme', priority => 40)";
+    sql(&database, &format!("BEGIN; {ask}; ROLLBACK"));
+    for _ in 0..3 {
+        sql(&database, ask);
+    }
+    for _ in 0..2 {
+        sql(&database, "SELECT hodei.enqueue('once', unique_key => 'k', delay => '1 hour')");
+    }
+    let made = async {
+        while stores[0].counts(&Scope::All).await.expect("counts").total() < 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), made).await.expect("a node makes jobs of it");
+    let listed = stores[1].query(&Scope::Tenant(acme()), Query::new()).await.expect("query").jobs;
+    assert_eq!(listed.len(), 3);
+    let read = stores[1].get_many(&Scope::All, vec![listed[0].id], Consistency::Latest).await.expect("get");
+    let read = read[0].as_ref().expect("it is there");
+    assert_eq!((read.state, read.spec.queue().as_str(), read.spec.priority().level()), (State::Pending, "images", 40));
+    let Payload::Handler { kind, args, .. } = read.spec.payload() else { panic!("a handler") };
+    assert_eq!((kind, &args[..]), (&Name::literal("resize"), &br#"{"width": 7}"#[..]));
+    assert_eq!(stores[0].counts(&Scope::All).await.expect("counts").total(), 4, "a key is taken once");
+    let refused = crate::env::try_sql(&database, "SELECT hodei.enqueue('no name', tenant => '../x')");
+    assert!(refused.is_err(), "a bad name is refused at once");
+    submit(&stores[0], vec![job()]).await;
+}
