@@ -100,7 +100,8 @@ fn asked(row: &PgRow) -> Result<Asked> {
         args: Bytes::copy_from_slice(column(row, 4)?),
     };
     let level = u8::try_from(column::<i16>(row, 5)?).map_err(|_| damaged("a bad priority"))?;
-    let spec = JobSpecBuilder::handler(payload).queue(column::<&str>(row, 2)?).priority(priority(level)?).build();
+    let spec =
+        JobSpecBuilder::handler(payload).queue(column::<&str>(row, 2)?).priority(priority(level)?).build();
     let job = spec.map(|spec| NewJob::of(tenant, spec));
     let (run_at, key): (Option<i64>, Option<&str>) = (column(row, 6)?, column(row, 7)?);
     let job = job.map(|job| match run_at {
