@@ -126,9 +126,9 @@ pub trait Peer {
 /// When an event is lost, repeated or out of order.
 #[must_use]
 pub fn run<P: Peer>(runtime: &tokio::runtime::Runtime, cell: Cell, events: usize) -> f64 {
-    let each = (events / cell.producers / cell.batch * cell.batch) as u64;
-    let (senders, receivers) = P::open(cell, each as usize * cell.producers);
-    let total = each * cell.producers as u64;
+    let each = events / cell.producers / cell.batch * cell.batch;
+    let (senders, receivers) = P::open(cell, each * cell.producers);
+    let (each, total) = (each as u64, (each * cell.producers) as u64);
     let start = Instant::now();
     runtime.block_on(async {
         let hearing: Vec<_> = receivers
@@ -173,8 +173,8 @@ impl Sender for Ring<Event> {
         if numbers.end - numbers.start == 1 {
             self.publish(event(producer, numbers.start)).await.expect("nobody makes it fail");
         } else {
-            let numbers = numbers.start as usize..numbers.end as usize;
-            let events = numbers.map(|n| event(producer, n as u64));
+            let count = u32::try_from(numbers.end - numbers.start).expect("a batch is small");
+            let events = (0..count).map(|n| event(producer, numbers.start + u64::from(n)));
             self.publish_batch(events).await.expect("nobody makes it fail");
         }
     }
@@ -202,7 +202,7 @@ impl Peer for OurRing {
     fn open(cell: Cell, _: usize) -> (Vec<Self::Tx>, Vec<Self::Rx>) {
         let ring = Ring::new(CAPACITY);
         let options = SubscribeOptions { capacity: CAPACITY, ..SubscribeOptions::default() };
-        let receivers = (0..cell.subscribers).map(|_| ring.subscribe(options.clone())).collect();
+        let receivers = (0..cell.subscribers).map(|_| ring.subscribe(options)).collect();
         (vec![ring; cell.producers], receivers)
     }
 }

@@ -41,7 +41,9 @@ async fn main() -> Result<()> {
     let id = hodei.submit(NewJob::new(JobSpec::of(&Greet("world".into()))?.build()?)).await?;
     for delivery in ends.recv(10).await {
         match delivery {
-            Delivery::Event(Event::Job(event)) => println!("live: {:?} of our job: {}", event.to, event.job == id),
+            Delivery::Event(Event::Job(event)) => {
+                println!("live: {:?} of our job: {}", event.to, event.job == id)
+            }
             other => println!("live: {other:?}"),
         }
     }

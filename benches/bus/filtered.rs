@@ -33,7 +33,7 @@ fn cost(subscribers: usize, sizes: Sizes) -> [f64; 2] {
     let options = SubscribeOptions { overflow: Overflow::DropOldest, capacity: 4 };
     let listed: Vec<Box<dyn Subscription>> = events
         .iter()
-        .map(|event| bus.subscribe(EventFilter::all().job(event.job().expect("one")), options.clone()))
+        .map(|event| bus.subscribe(EventFilter::all().job(event.job().expect("one")), options))
         .collect();
     // Every mailbox is full and has its memory.
     (0..8).for_each(|_| bus.publish_or_gap(&events));

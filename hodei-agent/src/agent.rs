@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hodei_core::checkpoint::CheckpointStore;
+use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{JobKind, Resources};
 use hodei_core::text::TextMap;
@@ -15,7 +17,9 @@ use tokio::task::JoinHandle;
 
 use crate::crew::Crew;
 use crate::driver::{Driver, Order};
-use crate::execute::{Context, Executor, Handlers, Home, IntoOutcome, ProcessExecutor};
+use crate::execute::{
+    Chunks, Context, Executor, Handlers, Home, IntoOutcome, Layer, Outcome, ProcessExecutor,
+};
 use crate::log::LogStore;
 use crate::machine::Machine;
 
@@ -40,6 +44,7 @@ impl Agent {
             processes: None,
             executors: Vec::new(),
             logs: None,
+            checkpoints: None,
             labels: Vec::new(),
             drain_timeout: Duration::from_secs(6),
             faults: Vec::new(),
@@ -59,6 +64,7 @@ pub struct AgentBuilder<S> {
     processes: Option<Arc<ProcessExecutor>>,
     executors: Vec<Arc<dyn Executor>>,
     logs: Option<PathBuf>,
+    checkpoints: Option<Arc<dyn CheckpointStore>>,
     labels: Vec<(String, String)>,
     drain_timeout: Duration,
     faults: Vec<Fault>,
@@ -75,10 +81,11 @@ impl AgentBuilder<()> {
             name: self.name,
             slots: self.slots,
             capacity: self.capacity,
-            handlers: Handlers::new(Arc::new(state)),
+            handlers: self.handlers.with_state(Arc::new(state)),
             processes: self.processes,
             executors: self.executors,
             logs: self.logs,
+            checkpoints: self.checkpoints,
             labels: self.labels,
             drain_timeout: self.drain_timeout,
             faults: self.faults,
@@ -124,6 +131,39 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
         self
     }
 
+    /// Adds a handler that takes several jobs of its kind in one call, and gives an outcome for each in their order. Each
+    /// job is leased, retried and stopped for itself; one that was stopped is still in the call, where
+    /// [`Context::is_cancelled`] tells. A panic fails all of them.
+    pub fn chunk_handler<A, F, Fut>(mut self, chunks: Chunks, handler: F) -> Self
+    where
+        A: JobKind,
+        F: Fn(Vec<(Context<S>, A)>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Vec<Outcome>> + Send + 'static,
+    {
+        match Name::new(A::KIND) {
+            Ok(kind) => {
+                if self.handlers.add_chunked(kind, chunks, handler) {
+                    self.faults.push(Fault::new(format!("handler.{}", A::KIND), "duplicate"));
+                }
+            }
+            Err(error) => self.faults.extend(error.faults().iter().cloned()),
+        }
+        self
+    }
+
+    /// Adds a layer around every handler, inside those that were added before.
+    pub fn layer(mut self, layer: impl Layer + 'static) -> Self {
+        self.handlers.layer(Arc::new(layer));
+        self
+    }
+
+    /// Decodes the arguments of handlers, and encodes those of the jobs that they spawn; as the node does. Default: no
+    /// codec.
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.handlers.codecs(codecs);
+        self
+    }
+
     /// Runs commands.
     pub fn commands(mut self, executor: ProcessExecutor) -> Self {
         self.processes = Some(Arc::new(executor));
@@ -141,6 +181,13 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
     /// last 256 KiB of each stream are kept in memory, for the last 1,024 streams that have ended.
     pub fn logs(mut self, directory: impl Into<PathBuf>) -> Self {
         self.logs = Some(directory.into());
+        self
+    }
+
+    /// Sets where handlers keep how far they have come. Agents that run the same jobs need the same store. Default: nowhere,
+    /// and [`Context::save_checkpoint`] fails.
+    pub fn checkpoints(mut self, checkpoints: Arc<dyn CheckpointStore>) -> Self {
+        self.checkpoints = Some(checkpoints);
         self
     }
 
@@ -195,7 +242,7 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
             gateway: self.gateway,
             machine: Machine::new(name, incarnation, Arc::new(offer)),
             clock,
-            home: Arc::new(Home { logs: Arc::clone(&logs), notify }),
+            home: Arc::new(Home { logs: Arc::clone(&logs), checkpoints: self.checkpoints, notify }),
             orders,
             notes,
             stops: HashMap::default(),

@@ -137,7 +137,13 @@ async fn hand(crew: Arc<Shared>) {
         let (job, epoch) = (run.job().id, run.job().epoch);
         let executor = Arc::clone(&crew.executors[executor]);
         // The run's own destructor is inside too.
-        let run = AssertUnwindSafe(async move { executor.execute(run).await }).catch_unwind();
+        let run = AssertUnwindSafe(async move {
+            match run.unwanted() {
+                Some(news) => news,
+                None => executor.execute(run).await,
+            }
+        })
+        .catch_unwind();
         let mut run = pin!(run);
         let end = match poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await {
             Poll::Ready(end) => end,

@@ -20,9 +20,16 @@
 //! agent.shutdown().await;
 //! # Ok(()) }
 //! ```
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `tracing` | no | `Trace`: a span of `tracing` around every handler |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod agent;
+mod checkpoint;
 mod crew;
 mod driver;
 mod execute;
@@ -31,6 +38,11 @@ pub mod machine;
 mod sys;
 
 pub use agent::{Agent, AgentBuilder, AgentHandle, machine_capacity};
+pub use checkpoint::FileCheckpoints;
+#[cfg(feature = "tracing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+pub use execute::Trace;
 pub use execute::{
-    Context, Executor, IntoOutcome, Json, Outcome, ProcessExecutor, Run, RunFuture, StopToken,
+    Call, CatchPanic, Chunks, Context, Executor, IntoOutcome, Json, Layer, Next, Observe, Outcome,
+    ProcessExecutor, Run, RunFuture, Seen, StopToken, Timeout,
 };

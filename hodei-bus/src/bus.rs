@@ -14,7 +14,6 @@ use hodei_core::{Error, ErrorKind, Result};
 use crate::mailbox::{Mailbox, Taken};
 use crate::ring::{self, How, Offered, Ring, Waiting};
 use crate::subscriber::Subscriber;
-use crate::sync;
 use crate::topic::{Slot, Topics};
 
 /// An event bus within one process. Cloning shares it.
@@ -28,8 +27,6 @@ pub struct Bus(Arc<Shared>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     ring: Ring<Event>,
-    /// Publishers that wait for a reader of the ring or of a mailbox.
-    room: sync::Arc<Waiting>,
     /// How many mailboxes there are: without any, publishers lock the ring alone.
     boxes: AtomicUsize,
     /// A std mutex over all mailboxes, held for a batch: it keeps the order of each publisher.
@@ -96,10 +93,8 @@ impl Bus {
     /// Makes a bus whose ring holds so many events, of 64 bytes each. Memory is taken as it is filled, and kept.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        let room = sync::Arc::new(Waiting::default());
         Self(Arc::new(Shared {
-            ring: Ring::with_room(capacity, sync::Arc::clone(&room)),
-            room,
+            ring: Ring::new(capacity),
             boxes: AtomicUsize::new(0),
             post: Mutex::default(),
             taken: AtomicU64::new(0),
@@ -123,7 +118,7 @@ impl Bus {
     /// Cancel safe: when dropped, the event was not published.
     pub async fn publish_one(&self, event: Event) -> Result<()> {
         let mut rest = vec![event];
-        let (fails, waited) = self.0.room.until(|| self.0.attempt(&mut rest)).await;
+        let (fails, waited) = self.0.room().until(|| self.0.attempt(&mut rest)).await;
         self.0.waited(waited);
         if fails { Err(full("bus.publish", rest.len())) } else { Ok(()) }
     }
@@ -146,7 +141,7 @@ impl Bus {
             }
             Some(())
         };
-        let ((), waited) = self.0.room.until(attempt).await;
+        let ((), waited) = self.0.room().until(attempt).await;
         self.0.waited(waited);
     }
 
@@ -165,6 +160,11 @@ impl Bus {
 }
 
 impl Shared {
+    /// Publishers that wait for a reader of the ring or of a mailbox.
+    fn room(&self) -> &Waiting {
+        &self.ring.shared().room
+    }
+
     fn post(&self) -> MutexGuard<'_, Office> {
         self.post.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -241,7 +241,7 @@ impl Shared {
     pub(crate) fn took(&self, taken: Taken) {
         self.taken.fetch_add(taken.events as u64, Ordering::Relaxed);
         if taken.freed {
-            self.room.wake();
+            self.room().wake();
         }
     }
 
@@ -253,7 +253,7 @@ impl Shared {
         }
         // Its events are dropped outside the lock; publishers that waited for it go on.
         drop(topic);
-        self.room.wake();
+        self.room().wake();
     }
 }
 
@@ -310,7 +310,7 @@ impl EventBus for Bus {
         let mut fails = self.0.attempt(events);
         if fails.is_none() {
             let since = Instant::now();
-            let room = self.0.room.until(|| self.0.attempt(events));
+            let room = self.0.room().until(|| self.0.attempt(events));
             fails = tokio::time::timeout(wait, room).await.ok().map(|(fails, _)| fails);
             self.0.waited(Some(since.elapsed()));
         }

@@ -159,7 +159,7 @@ pub enum Overflow {
 }
 
 /// How to subscribe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscribeOptions {
     /// What happens when the subscriber is too slow. Default: block.
     pub overflow: Overflow,

@@ -17,12 +17,16 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cache` | no | `store::CachedStore`, and the second tier behind it |
+//! | `codec` | no | `codec::Compress` and `codec::Encrypt`: arguments are compressed and encrypted |
 //! | `lines` | no | `store::LineWriter` and `store::LineReader`: what a store keeps as lines of JSON |
 //! | `testkit` | no | the store conformance suite, the history recorder and checker, `typical_spec()` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod blob;
 pub mod bus;
+pub mod checkpoint;
+pub mod codec;
 pub mod error;
 pub mod event;
 pub mod gateway;

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use hodei_core::checkpoint::CheckpointStore;
+use hodei_core::codec::Codecs;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
 use hodei_core::job::Job;
@@ -95,12 +97,16 @@ pub(crate) struct Shared {
     /// The machine's time.
     pub(crate) pace: Arc<dyn Clock>,
     pub(crate) served: Served,
+    /// What encodes the arguments of handlers before they are stored.
+    pub(crate) codecs: Codecs,
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
     /// The workers connected now; a std mutex, held for a copy.
     pub(crate) workers: Mutex<Vec<Worker>>,
     /// The logs that go with their jobs, as long as somebody has them; a std mutex, held for a copy.
     pub(crate) logs: Mutex<Vec<Weak<dyn LogStore>>>,
+    /// The checkpoints that go with their jobs, as the logs do.
+    pub(crate) checkpoints: Mutex<Vec<Weak<dyn CheckpointStore>>>,
     /// The lease under which the node acts now; the maintenance beats for it.
     pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
     /// How the store refuses for good, as long as it does.

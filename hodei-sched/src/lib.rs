@@ -15,10 +15,22 @@
 //! orchestrator.shutdown().await;
 //! # Ok(()) }
 //! ```
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cron` | no | `cron`: schedules with time zones, missed times and jitter |
+//! | `kube` | no | `autoscale::KubeScale`: the replicas of a Kubernetes workload |
+//! | `processes` | no | `autoscale::LocalProcesses`: agents as processes of this machine |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod autoscale;
 pub mod balance;
+#[cfg(feature = "cron")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+pub mod cron;
 mod driver;
 mod herald;
 pub mod machine;
@@ -30,4 +42,4 @@ mod settled;
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
 
-pub use orchestrator::{Explanation, Orchestrator, OrchestratorBuilder};
+pub use orchestrator::{DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};

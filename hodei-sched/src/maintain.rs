@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use hodei_core::store::{Pruned, Retention, Term};
 use hodei_core::{JobId, Name, Tenant};
 use tokio::sync::mpsc;
@@ -141,7 +141,7 @@ async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<bool> {
     }
 }
 
-/// Removes the logs of jobs that went; what fails here stays, and nobody comes back for it.
+/// Removes the logs and checkpoints of jobs that went; what fails here stays, and nobody comes back for it.
 async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
     if gone.is_empty() {
         return;
@@ -152,5 +152,10 @@ async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
         let gone = gone.clone();
         async move { logs.forget(gone).await }
     });
-    let _ = join_all(each).await;
+    let kept = shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let checkpoints = kept.iter().filter_map(Weak::upgrade).map(|checkpoints| {
+        let gone = gone.clone();
+        async move { checkpoints.forget(gone).await }
+    });
+    let _ = join(join_all(each), join_all(checkpoints)).await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hodei_core::job::{Epoch, Lease};
 use hodei_core::store::{Beat, Coordination, OWNER_TTL_MIN, Term};
-use hodei_core::{Error, ErrorKind, Fault, Name, OwnerId, Result};
+use hodei_core::{Error, ErrorKind, Fault, Name, OwnerId, Result, Timestamp};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
@@ -136,5 +136,11 @@ impl Coordination for PgStore {
             .bind(incarnation)
             .bind(life(ttl));
         first(&self.inner().reserved("store.keep_term", query).await?)
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        let query = sqlx::query("SELECT hodei.now()");
+        let now: i64 = first(&self.inner().reserved("store.now", query).await?)?;
+        Ok(Timestamp::from_micros(now))
     }
 }

@@ -25,6 +25,9 @@ use crate::sync::lock;
 use crate::table::Tab;
 use crate::txn::{Context, Room, Work, bring_row, check_edges};
 
+/// How a row is read.
+type Read = fn(&[u8]) -> Result<SlotRow>;
+
 /// How many jobs are read in one go.
 const TOGETHER: usize = 500;
 /// How many rows are brought in one transaction at most, and of how many bytes.
@@ -68,7 +71,7 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
     let slots = view.slots.clone();
     let mut rows = Snapshot::first(view, &inner.stats, &inner.specs);
     let mut lines = LineWriter::new(BufWriter::with_capacity(1 << 16, out))?;
-    let policies: [(Tab, fn(&[u8]) -> Result<SlotRow>); 3] = [
+    let policies: [(Tab, Read); 3] = [
         (Tab::Queues, |row| codec::queue(row).map(SlotRow::Queue)),
         (Tab::Limits, |row| codec::limit(row).map(SlotRow::Limit)),
         (Tab::Schedules, |row| codec::schedule(row).map(SlotRow::Schedule)),

@@ -349,6 +349,10 @@ impl Coordination for RedbStore {
         let term = term.clone();
         self.write("store.keep_term", 1, move |work| txn::keep_term(work, &term, ttl)).await
     }
+
+    async fn now(&self) -> Result<Timestamp> {
+        Ok(self.0.inner.config.clock.now())
+    }
 }
 
 #[async_trait]

@@ -1,9 +1,11 @@
 //! Whole-system tests: one binary, one module per promise.
 
 mod agent_by_hand;
+mod examples;
 mod house;
 mod kill_nine;
 mod lessons;
+mod manifests;
 mod program;
 mod run;
 mod simulator;

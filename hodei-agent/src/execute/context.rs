@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hodei_core::gateway::StopCause;
-use hodei_core::job::{Epoch, Job, NewJob};
+use hodei_core::job::{Epoch, Job, JobSpec, NewJob, Parent, Payload, Requires};
 use hodei_core::{Error, ErrorKind, JobId, Result};
 
 use super::executor::Run;
@@ -40,6 +40,12 @@ impl<S> Context<S> {
         self.run.job()
     }
 
+    /// Returns what is to be done, decoded; the spec of the job has it as it is stored.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        self.run.payload()
+    }
+
     /// Returns the number of this attempt, counted from one.
     #[must_use]
     pub fn attempt(&self) -> u32 {
@@ -66,6 +72,84 @@ impl<S> Context<S> {
         serde_json::from_slice(bytes).map_err(|source| {
             Error::new(ErrorKind::Invalid, "context.input").with("parent", parent).source_error(source)
         })
+    }
+
+    /// Reads what every direct parent of a name gave back, in the order of the parents: the results of a fan-out. Parents
+    /// that did not succeed, or gave nothing back, are left out.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when one is of another form.
+    pub fn inputs<T: serde::de::DeserializeOwned>(&self, parents: &str) -> Result<Vec<T>> {
+        let named = self.run.inputs().iter().filter(|input| input.name.as_str() == parents);
+        let given = named.filter_map(|input| input.output.inline()).filter(|bytes| !bytes.is_empty());
+        let read = given.map(|bytes| {
+            serde_json::from_slice(bytes).map_err(|source| {
+                Error::new(ErrorKind::Invalid, "context.inputs").with("parents", parents).source_error(source)
+            })
+        });
+        read.collect()
+    }
+
+    /// Adds a step to the pipeline of this job, when the run ends well, and returns its id. It runs after this job and
+    /// after those that it needs, and sees what all of them gave back. So a step fans out over a list that it has just
+    /// made, and lets another step gather what comes of it.
+    ///
+    /// Steps that were there before do not wait for it: what must follow it is added too.
+    pub fn add_step(&self, spec: impl Into<Arc<JobSpec>>, needs: impl IntoIterator<Item = JobId>) -> JobId {
+        let parent = |id| Parent { id, requires: Requires::Success };
+        let own = self.job().id;
+        let parents = std::iter::once(own).chain(needs.into_iter().filter(|id| *id != own)).map(parent);
+        let mut job = NewJob::of(self.job().tenant.clone(), spec).after(parents);
+        job.pipeline = self.job().pipeline;
+        let id = job.id;
+        self.spawn(job);
+        id
+    }
+
+    /// Reads what the last run saved, this one's earlier saves included; nothing where none did. From then on no earlier run
+    /// saves anything.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` when a later run has begun: end this one. `Invalid` when what was saved is of another form, `Config` when
+    /// the agent has no checkpoints; else what their store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn checkpoint<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>>
+    where
+        S: Send + Sync,
+    {
+        let job = self.job();
+        let saved = self.run.checkpoints()?.open(&job.tenant, job.id, job.epoch).await?;
+        let read = |bytes: Bytes| {
+            serde_json::from_slice(&bytes)
+                .map_err(|source| Error::new(ErrorKind::Invalid, "context.checkpoint").source_error(source))
+        };
+        saved.map(read).transpose()
+    }
+
+    /// Saves how far the run has come, as JSON of at most [`CHECKPOINT_MAX`](hodei_core::checkpoint::CHECKPOINT_MAX) bytes,
+    /// for the run that follows if this one does not end well.
+    ///
+    /// # Errors
+    ///
+    /// As [`Context::checkpoint`]; `LimitExceeded` when it is too large.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have saved it.
+    pub async fn save_checkpoint<T: serde::Serialize + Sync>(&self, progress: &T) -> Result<()>
+    where
+        S: Send + Sync,
+    {
+        let job = self.job();
+        let bytes = serde_json::to_vec(progress).map_err(|source| {
+            Error::new(ErrorKind::Invalid, "context.save_checkpoint").source_error(source)
+        })?;
+        self.run.checkpoints()?.save(&job.tenant, job.id, job.epoch, bytes.into()).await
     }
 
     /// Tells how far the run is.

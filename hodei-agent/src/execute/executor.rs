@@ -4,13 +4,16 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::gateway::{Assignment, News, StopCause};
-use hodei_core::job::{Job, Manifest, NewJob, Runs, Stream};
+use hodei_core::job::{Failure, FailureClass, Finish, Job, Manifest, NewJob, Payload, Runs, Stream};
 use hodei_core::log::LogKey;
+use hodei_core::pipeline::When;
 use hodei_core::store::Input;
+use hodei_core::{Error, ErrorKind, Result};
 use tokio::sync::{Notify, mpsc};
 
 use crate::driver::Progress;
@@ -39,6 +42,7 @@ const _: fn(&dyn Executor) = |_| ();
 #[derive(Debug)]
 pub(crate) struct Home {
     pub(crate) logs: Arc<LogStore>,
+    pub(crate) checkpoints: Option<Arc<dyn CheckpointStore>>,
     pub(crate) notify: mpsc::UnboundedSender<Progress>,
 }
 
@@ -58,6 +62,8 @@ struct Inner {
     /// Std mutexes, each held for a push.
     spawned: Mutex<Vec<NewJob>>,
     log: Mutex<Option<LogWriter>>,
+    /// What is to be done, where it had to be decoded.
+    opened: OnceLock<Payload>,
 }
 
 impl StopToken {
@@ -114,6 +120,7 @@ impl Run {
             told: Notify::new(),
             spawned: Mutex::default(),
             log: Mutex::default(),
+            opened: OnceLock::new(),
         };
         Self { stop: StopToken(Arc::new(inner)) }
     }
@@ -129,10 +136,35 @@ impl Run {
         &self.stop.0.job
     }
 
+    /// Returns what is to be done, decoded.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        self.stop.0.opened.get().unwrap_or_else(|| self.job().spec.payload())
+    }
+
+    /// Notes what is to be done once it is decoded.
+    pub(super) fn opened(&self, payload: Payload) {
+        // It is decoded once, before anybody asks.
+        let _ = self.stop.0.opened.set(payload);
+    }
+
     /// Returns what the direct parents gave back.
     #[must_use]
     pub fn inputs(&self) -> &[Input] {
         &self.stop.0.inputs
+    }
+
+    /// Says how the run ends without having begun, when the conditions of its step do not hold.
+    pub(crate) fn unwanted(&self) -> Option<News> {
+        let conditions = self.job().spec.labels().get(When::LABEL)?;
+        match When::all_hold(conditions, self.inputs()) {
+            Ok(true) => None,
+            Ok(false) => Some(News::Ended(Box::new(Finish::cancelled()))),
+            Err(error) => {
+                let failure = Failure::new(FailureClass::BadInput, error.to_string());
+                Some(News::Ended(Box::new(Finish::failed(failure))))
+            }
+        }
     }
 
     /// Returns what tells the run to end.
@@ -145,6 +177,13 @@ impl Run {
     pub fn progress(&self, done: u32, total: u32) {
         // A loop that is gone has nobody to tell.
         let _ = self.stop.0.home.notify.send((self.job().id, self.job().epoch, done, total));
+    }
+
+    /// Returns where the agent keeps checkpoints.
+    pub(super) fn checkpoints(&self) -> Result<&dyn CheckpointStore> {
+        let missing =
+            || Error::new(ErrorKind::Config, "checkpoint").with("why", "the agent has no checkpoints");
+        self.stop.0.home.checkpoints.as_deref().ok_or_else(missing)
     }
 
     pub(crate) fn log(&self, stream: Stream) -> LogWriter {

@@ -10,25 +10,31 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use hodei_core::Name;
+use hodei_core::codec::Codecs;
 use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Failure, FailureClass, Finish, JobKind, Outcome as JobOutcome, Payload, Runs};
 use hodei_core::map::IdState;
+use hodei_core::{Error, Name};
 
+use super::chunk::{Chunks, Collector};
 use super::context::Context;
 use super::executor::{Executor, Run, RunFuture};
+use super::layer::{Layer, Layers};
 use super::outcome::{IntoOutcome, Outcome};
 use super::panic::panicked;
 
 /// How long a handler may go on after it was cancelled.
 const GRACE: Duration = Duration::from_secs(5);
 
-type Call<S> = dyn Fn(Context<S>) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync;
+type Ending = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+type Call<S> = dyn Fn(Context<S>) -> Ending + Send + Sync;
 
 /// The handlers of an agent, by the kind of their arguments.
 pub(crate) struct Handlers<S> {
     state: Arc<S>,
-    by_kind: HashMap<Name, Box<Call<S>>, IdState>,
+    by_kind: HashMap<Name, Arc<Call<S>>, IdState>,
+    layers: Arc<Layers>,
+    codecs: Arc<Codecs>,
 }
 
 impl<S> fmt::Debug for Handlers<S> {
@@ -39,7 +45,21 @@ impl<S> fmt::Debug for Handlers<S> {
 
 impl<S: Send + Sync + 'static> Handlers<S> {
     pub(crate) fn new(state: Arc<S>) -> Self {
-        Self { state, by_kind: HashMap::default() }
+        Self { state, by_kind: HashMap::default(), layers: Arc::default(), codecs: Arc::default() }
+    }
+
+    /// The same layers and codecs, around handlers of another state.
+    pub(crate) fn with_state<T: Send + Sync + 'static>(self, state: Arc<T>) -> Handlers<T> {
+        Handlers { state, by_kind: HashMap::default(), layers: self.layers, codecs: self.codecs }
+    }
+
+    /// Adds a layer inside those that are there.
+    pub(crate) fn layer(&mut self, layer: Arc<dyn Layer>) {
+        Arc::make_mut(&mut self.layers).push(layer);
+    }
+
+    pub(crate) fn codecs(&mut self, codecs: Codecs) {
+        self.codecs = Arc::new(codecs);
     }
 
     /// Adds a handler; says whether there was one of that kind.
@@ -50,16 +70,33 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         Fut: Future<Output = R> + Send + 'static,
         R: IntoOutcome + 'static,
     {
-        let call = move |context: Context<S>| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
-            match context.job().spec.payload().args::<A>() {
+        let call = move |context: Context<S>| -> Ending {
+            match context.payload().args::<A>() {
                 Ok(args) => Box::pin(handler(context, args).map(IntoOutcome::into_outcome)),
-                Err(error) => {
-                    let failure = Failure::new(FailureClass::BadInput, error.to_string());
-                    Box::pin(std::future::ready(Outcome::Failed(failure)))
-                }
+                Err(error) => bad_input(&error),
             }
         };
-        self.by_kind.insert(kind, Box::new(call)).is_some()
+        self.by_kind.insert(kind, Arc::new(call)).is_some()
+    }
+
+    /// Adds a handler that takes several jobs in one call; says whether there was one of that kind.
+    pub(crate) fn add_chunked<A, F, Fut>(&mut self, kind: Name, chunks: Chunks, handler: F) -> bool
+    where
+        A: JobKind,
+        F: Fn(Vec<(Context<S>, A)>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Vec<Outcome>> + Send + 'static,
+    {
+        let handler = move |members| -> Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>> {
+            Box::pin(handler(members))
+        };
+        let collector = Arc::new(Collector::new(chunks, Box::new(handler)));
+        let call = move |context: Context<S>| -> Ending {
+            match context.payload().args::<A>() {
+                Ok(args) => Box::pin(Arc::clone(&collector).run(context, args)),
+                Err(error) => bad_input(&error),
+            }
+        };
+        self.by_kind.insert(kind, Arc::new(call)).is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -82,12 +119,26 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
                 let failure = Failure::new(FailureClass::BadInput, "this agent has no such handler");
                 return Outcome::Failed(failure).news();
             };
+            if let Err(failure) = self.open(&run).await {
+                return Outcome::Failed(failure).news();
+            }
             let context = Context::new(Arc::clone(&self.state), run.share());
-            let mut news = watch(&run, context, &**call).await.news();
+            let ending = || -> Ending {
+                if self.layers.is_empty() {
+                    return call(context);
+                }
+                let (layers, call) = (Arc::clone(&self.layers), Arc::clone(call));
+                Box::pin(layers.around(run.share(), Box::new(move || call(context))))
+            };
+            let mut news = watch(&run, ending).await.news();
             if let News::Ended(finish) = &mut news {
                 finish.manifest = Run::manifest(run.take_said());
                 if finish.outcome == JobOutcome::Succeeded {
-                    finish.spawn = run.take_spawned();
+                    match self.codecs.encode_jobs(run.take_spawned()).await {
+                        Ok(spawn) => finish.spawn = spawn,
+                        // What is not encoded is not stored.
+                        Err(error) => return Outcome::Failed(undecodable(&error)).news(),
+                    }
                 }
             }
             news
@@ -95,9 +146,32 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
     }
 }
 
+impl<S> Handlers<S> {
+    /// Decodes the arguments, where they are encoded.
+    async fn open(&self, run: &Run) -> Result<(), Failure> {
+        let job = run.job();
+        let opened = self.codecs.decode_payload(&job.tenant, job.spec.payload()).await;
+        if let Some(payload) = opened.map_err(|error| undecodable(&error))? {
+            run.opened(payload);
+        }
+        Ok(())
+    }
+}
+
+/// Says why arguments could not be decoded or encoded: an error that may pass is retried.
+fn undecodable(error: &Error) -> Failure {
+    let class = if error.is_retryable() { FailureClass::Error } else { FailureClass::BadInput };
+    Failure::new(class, error.to_string())
+}
+
+fn bad_input(error: &Error) -> Ending {
+    let failure = Failure::new(FailureClass::BadInput, error.to_string());
+    Box::pin(std::future::ready(Outcome::Failed(failure)))
+}
+
 /// Calls the handler, catches its panics, and ends it when its time is over or somebody wants it to end.
-async fn watch<S: Send + Sync + 'static>(run: &Run, context: Context<S>, call: &Call<S>) -> Outcome {
-    let called = std::panic::catch_unwind(AssertUnwindSafe(|| call(context)));
+async fn watch(run: &Run, call: impl FnOnce() -> Ending) -> Outcome {
+    let called = std::panic::catch_unwind(AssertUnwindSafe(call));
     let future = match called {
         Ok(future) => future,
         Err(panic) => return Outcome::Failed(panicked("handler", &*panic)),

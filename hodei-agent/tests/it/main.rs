@@ -1,9 +1,11 @@
 //! The agent over the in-process link, with a node that each test plays by hand.
 
+mod checkpoints;
 mod commands;
 mod crew;
 mod drain;
 mod executor;
 mod handlers;
+mod layers;
 mod node;
 mod slots;

@@ -29,6 +29,3 @@ pub use subscriber::{Batch, Missed, Subscriber};
 
 pub(crate) use shared::{How, Offered};
 pub(crate) use waiting::Waiting;
-
-#[doc(hidden)]
-pub static SPINS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);

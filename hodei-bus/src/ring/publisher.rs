@@ -6,7 +6,6 @@ use hodei_core::bus::SubscribeOptions;
 
 use super::shared::{How, Shared};
 use super::subscriber::Subscriber;
-use super::waiting::Waiting;
 use crate::sync::Arc;
 
 /// A ring of events that many publish and many read. Cloning shares it; subscribers drain what is there when the last
@@ -50,11 +49,7 @@ impl<T: Send + Sync> Ring<T> {
     /// Makes a ring that holds so many events. Memory is taken as it is filled, and kept.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self::with_room(capacity, Arc::new(Waiting::default()))
-    }
-
-    pub(crate) fn with_room(capacity: usize, room: Arc<Waiting>) -> Self {
-        Self(Arc::new(Handle(Arc::new(Shared::new(capacity, room)))))
+        Self(Arc::new(Handle(Arc::new(Shared::new(capacity)))))
     }
 
     pub(crate) fn shared(&self) -> &Shared<T> {
@@ -74,7 +69,7 @@ impl<T: Send + Sync> Ring<T> {
     /// [`Full`], with the event.
     pub fn try_publish(&self, event: T) -> Result<(), Full<T>> {
         let mut event = Some(event);
-        self.shared().offer(1, How::Part, |_| event.take().into_iter());
+        self.shared().offer(1, How::Part, |_| std::iter::from_fn(|| event.take()));
         event.map_or(Ok(()), |event| Err(Full(event)))
     }
 
@@ -113,7 +108,7 @@ impl<T: Send + Sync> Ring<T> {
     async fn publish_taken(&self, event: &mut Option<T>) {
         let ring = self.shared();
         let attempt = || {
-            let offered = ring.offer(1, How::Part, |_| event.take().into_iter());
+            let offered = ring.offer(1, How::Part, |_| std::iter::from_fn(|| event.take()));
             (offered.taken == 1 || offered.fails).then_some(())
         };
         let ((), waited) = ring.room.until(attempt).await;

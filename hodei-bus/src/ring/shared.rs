@@ -25,7 +25,7 @@ pub(crate) struct Shared<T> {
     /// Where readers find the pages: page n at n modulo their number. Held for the copy of a pointer.
     shelf: Box<[Mutex<Option<Shelved<T>>>]>,
     /// Publishers that wait for room.
-    pub(crate) room: Arc<Waiting>,
+    pub(crate) room: Waiting,
     closed: AtomicBool,
     /// Nanoseconds that publishers have waited.
     pub(crate) blocked: AtomicU64,
@@ -118,7 +118,7 @@ impl<T> Line<T> {
 }
 
 impl<T> Shared<T> {
-    pub(crate) fn new(capacity: usize, room: Arc<Waiting>) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         let page = (capacity / 8).next_power_of_two().clamp(PAGE_MIN, PAGE_MAX);
         // One page more than the capacity fills: the first of those may be read when the last is written.
@@ -141,7 +141,7 @@ impl<T> Shared<T> {
             head: Padded(AtomicU64::new(0)),
             line: Padded(Mutex::new(line)),
             shelf,
-            room,
+            room: Waiting::default(),
             closed: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
             page,
@@ -190,7 +190,11 @@ impl<T> Shared<T> {
             events(room).take(room).for_each(drop);
             return Offered { taken: room, fails: false };
         }
+        // Before the lock in the order of drops: after an unwinding iterator it takes the lock once more.
+        let mut alarm = Alarm { shared: self, unwinds: true };
+        let mut line = line;
         self.write(&mut line, room, &mut events(room));
+        alarm.unwinds = false;
         if !line.sleepers.is_empty() {
             self.wake(line);
         }
@@ -215,7 +219,6 @@ impl<T> Shared<T> {
     }
 
     /// Wakes whoever sleeps, for no event of the ring.
-    #[cfg(feature = "nats")]
     pub(crate) fn rouse(&self) {
         self.wake(lock(&self.line));
     }
@@ -391,6 +394,20 @@ impl<T> Drop for Counted<'_, T> {
         self.line.head = self.line.writer.head();
         // Release: whoever sees it sees the events and the page before it.
         self.shared.head.store(self.line.head, Ordering::Release);
+    }
+}
+
+/// Wakes those who sleep when an iterator unwinds: what it gave before is published.
+struct Alarm<'a, T> {
+    shared: &'a Shared<T>,
+    unwinds: bool,
+}
+
+impl<T> Drop for Alarm<'_, T> {
+    fn drop(&mut self) {
+        if self.unwinds {
+            self.shared.rouse();
+        }
     }
 }
 

@@ -11,6 +11,11 @@ use super::waiting::Ticket;
 use crate::sync::{Arc, Ordering};
 use crate::sys::Reader;
 
+/// From how many events between two sleeps on a subscriber counts as busy.
+const BUSY: u64 = 8;
+/// How often a busy subscriber relaxes the processor before it sleeps: some microseconds.
+const PAUSE: u32 = 64;
+
 /// Why a subscriber gets no events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {
@@ -36,7 +41,8 @@ pub struct Subscriber<T: Send + Sync> {
     cut: Option<Cut>,
     ticket: Ticket,
     asleep: bool,
-    yields: usize,
+    /// Where it was when it fell asleep last.
+    slept_at: u64,
 }
 
 /// The events kept for a subscriber that was too slow end here.
@@ -66,7 +72,7 @@ impl<T: Send + Sync> Subscriber<T> {
     pub(crate) fn new(ring: Arc<Shared<T>>, options: &SubscribeOptions) -> Self {
         let (member, ticket, reader) = ring.join(options.overflow, options.capacity);
         let pos = member.cursor.load(Ordering::Relaxed);
-        Self { ring, member, reader, pos, told: pos, cut: None, ticket, asleep: false, yields: 0 }
+        Self { ring, member, reader, pos, told: pos, cut: None, ticket, asleep: false, slept_at: pos }
     }
 
     /// Waits for events and lends up to `max` of those that lie together, at least one.
@@ -131,27 +137,20 @@ impl<T: Send + Sync> Subscriber<T> {
     /// As [`Subscriber::recv_batch`].
     pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Missed>> {
         let mut look = self.look();
-        let knob = super::SPINS.load(std::sync::atomic::Ordering::Relaxed);
-        let (pause, looks, yields) = (knob % 1_000, knob / 1_000 % 1_000, knob / 1_000_000);
-        let mut n = 0;
-        while matches!(look, Look::Empty) && n < looks {
-            (0..pause).for_each(|_| std::hint::spin_loop());
-            n += 1;
+        if matches!(look, Look::Empty) && self.pos - self.slept_at >= BUSY {
+            // It keeps up with busy publishers: let them get ahead, without a look at what they write to. To sleep would cost
+            // them a wake-up for every few events.
+            self.tell();
+            (0..PAUSE).for_each(|_| std::hint::spin_loop());
             look = self.look();
         }
-        if matches!(look, Look::Empty) && self.yields < yields {
-            self.yields += 1;
-            self.tell();
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.yields = 0;
         if matches!(look, Look::Empty) {
             self.tell();
             // Whoever is woken is taken off the list. Who finds something before stays on it: one wake-up too many costs less
             // than a lock for each that was needed.
             self.ring.sleep(self.ticket, context.waker());
             self.asleep = true;
+            self.slept_at = self.pos;
             look = self.look();
         }
         match look {

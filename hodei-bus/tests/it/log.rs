@@ -136,7 +136,7 @@ async fn tails_turn_the_buses_of_two_nodes_into_one() {
     let (tail_a, tail_b) = (tail(&a).await.unwrap(), tail(&b).await.unwrap());
     let _feed = store.feed(Arc::new(Through(tail_a.bus())));
     let options = SubscribeOptions { overflow: Overflow::Block, capacity: 64 };
-    let mut heard = [&a, &b].map(|bus| bus.subscribe(EventFilter::all(), options.clone()));
+    let mut heard = [&a, &b].map(|bus| bus.subscribe(EventFilter::all(), options));
     let mut urgent = b.subscribe(EventFilter::all().queue(Name::literal("urgent")), options);
     submit_and_cancel(&store, 5, 20).await;
     let wanted = in_queue("urgent");

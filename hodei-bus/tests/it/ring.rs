@@ -34,10 +34,10 @@ fn a_ring_goes_round_many_times_at_every_capacity() {
         let mut reader = ring.subscribe(options(Overflow::Block, capacity));
         let mut next = 0;
         for round in 0..50 {
-            let batch = 1 + round % capacity as i64;
+            let batch = 1 + round % i64::try_from(capacity).unwrap();
             let events: Vec<i64> = (next..next + batch).collect();
             let taken = ring.try_publish_batch(&mut events.into_iter());
-            assert_eq!(taken, batch as usize, "capacity {capacity}, round {round}");
+            assert_eq!(i64::try_from(taken), Ok(batch), "capacity {capacity}, round {round}");
             assert_eq!(heard(&mut reader), (next..next + batch).collect::<Vec<_>>());
             next += batch;
         }
@@ -49,12 +49,13 @@ fn exactly_the_capacity_fits() {
     for capacity in [1, 5, 8, 300] {
         let ring = Ring::new(1_024);
         let mut reader = ring.subscribe(options(Overflow::Block, capacity));
-        for n in 0..capacity as i64 {
-            ring.try_publish(n).unwrap();
+        let all: Vec<i64> = (0..i64::try_from(capacity).unwrap()).collect();
+        for n in &all {
+            ring.try_publish(*n).unwrap();
         }
         assert_eq!(ring.try_publish(-1), Err(Full(-1)));
         assert_eq!(reader.stats().depth, capacity as u64);
-        assert_eq!(heard(&mut reader), (0..capacity as i64).collect::<Vec<_>>());
+        assert_eq!(heard(&mut reader), all);
         ring.try_publish(1).unwrap();
     }
 }
@@ -121,15 +122,19 @@ fn a_batch_in_hand_is_never_overwritten() {
     assert_eq!(rest, [3, 4, 5, 6, 7, -984, 992, 993, 994, 995, 996, 997, 998, 999]);
 }
 
-#[test]
-fn an_iterator_that_panics_leaves_the_ring_whole() {
+#[tokio::test]
+async fn an_iterator_that_panics_leaves_the_ring_whole() {
     let ring = Ring::new(64);
     let mut reader = ring.subscribe(options(Overflow::Block, 64));
+    let mut other = ring.subscribe(options(Overflow::Block, 64));
+    let sleeper = tokio::spawn(async move { (other.recv().await, other.recv().await) });
+    tokio::task::yield_now().await;
     let torn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut events = vec![0, 1, 2].into_iter().map(|n| if n < 2 { n } else { panic!("as told") });
         ring.try_publish_batch(&mut events)
     }));
     assert!(torn.is_err());
+    assert_eq!(sleeper.await.unwrap(), (Ok(0), Ok(1)));
     ring.try_publish(2).unwrap();
     assert_eq!(heard(&mut reader), [0, 1, 2]);
 }
@@ -258,7 +263,7 @@ async fn read(
         match batch {
             Ok(batch) => {
                 for (publisher, n) in batch.iter() {
-                    let expected = &mut next[*publisher as usize];
+                    let expected = &mut next[usize::try_from(*publisher).unwrap()];
                     assert!(*n >= *expected, "{n} after {expected}");
                     *expected = n + 1;
                     count += 1;

@@ -77,7 +77,11 @@ impl Fingerprint {
         hash.number(job.parents.len() as u64);
         for parent in job.parents.iter() {
             hash.0.extend_from_slice(parent.id.as_bytes());
-            hash.byte(u8::from(parent.requires == Requires::Ended));
+            hash.byte(match parent.requires {
+                Requires::Success => 0,
+                Requires::Ended => 1,
+                Requires::Failure => 2,
+            });
         }
         hash.finish()
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
 use super::spec::JobSpec;
+use super::state::{Cause, State};
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, PipelineId, Slot, Tenant};
 use crate::time::{SystemClock, Timestamp};
@@ -20,6 +21,20 @@ pub enum Requires {
     Success,
     /// It must end, no matter how.
     Ended,
+    /// It must fail; when it succeeds or is cancelled, the child is skipped.
+    Failure,
+}
+
+impl Requires {
+    /// Says how a child ends whose parent ended in a way that it does not go by: `ParentFailed` or `Skipped`.
+    #[must_use]
+    pub const fn refuses(self, parent: State) -> Option<Cause> {
+        match (self, parent) {
+            (Self::Success, State::Succeeded) | (Self::Ended, _) | (Self::Failure, State::Failed) => None,
+            (Self::Success, State::Failed) => Some(Cause::ParentFailed),
+            (Self::Success | Self::Failure, _) => Some(Cause::Skipped),
+        }
+    }
 }
 
 /// A job that must settle first.

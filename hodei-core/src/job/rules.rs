@@ -55,14 +55,14 @@ pub fn parent_settled(job: &mut Job, requires: Requires, parent: State, now: Tim
     if job.state != State::Blocked {
         return None;
     }
-    let failed = requires == Requires::Success && parent != State::Succeeded;
-    if failed && parent == State::Failed {
-        end(job, Outcome::Failed(Failure::new(FailureClass::Parent, "a needed parent failed")), now);
-        return shift(job, Cause::ParentFailed, now);
-    }
-    if failed {
-        end(job, Outcome::Cancelled, now);
-        return shift(job, Cause::Skipped, now);
+    if let Some(cause) = requires.refuses(parent) {
+        let outcome = if cause == Cause::ParentFailed {
+            Outcome::Failed(Failure::new(FailureClass::Parent, "a needed parent failed"))
+        } else {
+            Outcome::Cancelled
+        };
+        end(job, outcome, now);
+        return shift(job, cause, now);
     }
     job.waits_for = job.waits_for.saturating_sub(1);
     if job.waits_for > 0 {

@@ -188,6 +188,18 @@ impl JobSpec {
         Self { parts, class, fingerprint }
     }
 
+    /// Returns the same spec with other arguments for its handler; that of a command is the same. They are not held to any
+    /// limit: what is encoded may be a little longer than what was checked.
+    #[must_use]
+    pub(crate) fn with_args(&self, args: bytes::Bytes) -> Self {
+        let mut parts = self.parts.clone();
+        if let Payload::Handler { args: old, .. } = &mut parts.payload {
+            *old = args;
+        }
+        let fingerprint = Fingerprint::of_spec(&parts);
+        Self { parts, class: self.class, fingerprint }
+    }
+
     /// Returns the parts, as stores write them down.
     #[must_use]
     pub fn parts(&self) -> &SpecParts {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::dag::{Graph, StepIndex};
 use super::steps::{StepIds, Steps};
+use super::when::When;
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{JobSpec, JobSpecBuilder, NewJob, Parent, Requires, SpecLimits};
@@ -74,6 +75,18 @@ impl Step {
     /// Runs only after another step has ended, no matter how.
     pub fn needs_end_of(self, step: impl Into<String>) -> Self {
         self.needs_for(step.into(), Requires::Ended)
+    }
+
+    /// Runs only after another step has failed; is skipped when that succeeds or is cancelled.
+    pub fn needs_failure_of(self, step: impl Into<String>) -> Self {
+        self.needs_for(step.into(), Requires::Failure)
+    }
+
+    /// Runs only when conditions on the outputs of the steps before it hold, all of them; else it ends cancelled, and the
+    /// steps that need it are skipped. In the place of conditions set before.
+    pub fn when(mut self, conditions: impl IntoIterator<Item = When>) -> Self {
+        self.spec = self.spec.label(When::LABEL, When::text(conditions));
+        self
     }
 
     fn needs_for(mut self, step: String, requires: Requires) -> Self {

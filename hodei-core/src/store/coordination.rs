@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::id::{JobId, Name, OwnerId};
 use crate::job::{Epoch, Lease};
+use crate::time::Timestamp;
 
 /// The shortest life that an owner may ask for.
 pub const OWNER_TTL_MIN: Duration = Duration::from_millis(10);
@@ -84,6 +85,17 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     ///
     /// Only those of the store itself.
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool>;
+
+    /// Tells the time by which the store rules leases, eligibility and deadlines.
+    ///
+    /// # Behavior
+    ///
+    /// A reading, not a promise: the clock may have gone on, or have been set, when the reply is there.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn now(&self) -> Result<Timestamp>;
 }
 
 const _: fn(&dyn Coordination) = |_| ();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::query::Scope;
 use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
-use crate::job::JobSpec;
+use crate::job::{JobSpec, NewJob};
 use crate::time::Timestamp;
 
 /// How a tenant's queue is served.
@@ -60,12 +60,32 @@ pub struct Schedule {
     pub last_fired: Option<Timestamp>,
 }
 
+impl Schedule {
+    /// Makes the job of a fire time. Its unique key names the schedule and the time, so that the pair gives one job even
+    /// when the schedule was removed and set again in between, for as long as the job's key is kept.
+    #[must_use]
+    pub fn job(&self, at: Timestamp) -> NewJob {
+        let key = format!("{KEY_PREFIX}{}@{}", self.name, at.as_micros());
+        NewJob::of(self.tenant.clone(), Arc::clone(&self.spec)).unique(key)
+    }
+
+    /// Reads out of a job's unique key which schedule submitted it, and for which fire time.
+    #[must_use]
+    pub fn of_key(unique: &str) -> Option<(Name, Timestamp)> {
+        let (name, at) = unique.strip_prefix(KEY_PREFIX)?.rsplit_once('@')?;
+        Some((Name::new(name).ok()?, Timestamp::from_micros(at.parse().ok()?)))
+    }
+}
+
+/// What the unique keys of fired jobs begin with.
+const KEY_PREFIX: &str = "schedule/";
+
 /// What came of a firing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fired {
     /// The job was submitted now.
     New(JobId),
-    /// That fire time, or a later one, had fired before; nothing was submitted.
+    /// That fire time, or a later one, had fired before, or another job has its key; nothing was submitted.
     Already,
     /// There is no such schedule.
     NotFound,

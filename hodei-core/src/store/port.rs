@@ -323,7 +323,9 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// # Behavior
     ///
-    /// Fire times only go forward: one that is not later than the last is `Already`.
+    /// Fire times only go forward: one that is not later than the last is `Already`. The job is that of
+    /// [`Schedule::job`](super::Schedule::job): where its key is taken, by the same fire time of a schedule that was
+    /// removed since or by anybody else, the time counts as fired and the reply is `Already` too.
     ///
     /// # Errors
     ///

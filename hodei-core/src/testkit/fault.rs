@@ -300,6 +300,10 @@ impl<S: Coordination> Coordination for Faulty<S> {
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.meet(self.inner.keep_term(term, ttl)).await
     }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.meet(self.inner.now()).await
+    }
 }
 
 #[async_trait]

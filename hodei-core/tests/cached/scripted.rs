@@ -202,6 +202,10 @@ impl Coordination for Scripted {
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.inner.keep_term(term, ttl).await
     }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
+    }
 }
 
 #[async_trait]

@@ -354,6 +354,10 @@ impl Coordination for Mangled {
         let kept = self.inner.keep_term(term, ttl).await?;
         self.after(kept).await
     }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
+    }
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hodei_core::bus::EventBus;
+use hodei_core::codec::Codecs;
 use hodei_core::store::{MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
 use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, SystemClock, Tenant};
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,9 @@ pub struct OrchestratorBuilder {
     retention: Retention,
     machine: SchedulerConfig,
     dispatchers: usize,
+    codecs: Codecs,
+    #[cfg(feature = "cron")]
+    cron: Vec<crate::cron::CronJob>,
 }
 
 impl Default for OrchestratorBuilder {
@@ -51,6 +55,9 @@ impl Default for OrchestratorBuilder {
             retention: Retention::default(),
             machine: SchedulerConfig::default(),
             dispatchers: 1,
+            codecs: Codecs::new(),
+            #[cfg(feature = "cron")]
+            cron: Vec::new(),
         }
     }
 }
@@ -114,6 +121,12 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Encodes the arguments of handlers before they are stored; agents are given the same codecs. Default: no codec.
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = codecs;
+        self
+    }
+
     /// Sets what is kept of terminal jobs and changes. Default: [`Retention::default`].
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
@@ -132,6 +145,15 @@ impl OrchestratorBuilder {
     /// one with nothing to do is lent what waits at another. The order is exact within each of them.
     pub fn dispatchers(mut self, dispatchers: usize) -> Self {
         self.dispatchers = dispatchers;
+        self
+    }
+
+    /// Sets a schedule when the node starts, as [`Schedules::set`](crate::cron::Schedules::set) does. Default: none; those
+    /// that the store keeps fire all the same.
+    #[cfg(feature = "cron")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+    pub fn cron(mut self, job: crate::cron::CronJob) -> Self {
+        self.cron.push(job);
         self
     }
 
@@ -164,10 +186,12 @@ impl OrchestratorBuilder {
                 pace: Arc::clone(&pace),
                 clock: Arc::clone(&self.clock),
                 served: served.clone(),
+                codecs: self.codecs.clone(),
                 owner,
                 ttl: self.ttl,
                 workers: Mutex::default(),
                 logs: Mutex::default(),
+                checkpoints: Mutex::default(),
                 lease: watch::Sender::new(lease),
                 failure: Arc::clone(&failure),
             }));
@@ -190,7 +214,10 @@ impl OrchestratorBuilder {
         }
         let weak = senders.iter().map(mpsc::Sender::downgrade).collect();
         let upkeep = tokio::spawn(maintain::run(dispatchers.clone(), duties, weak));
-        Ok(Orchestrator::new(dispatchers, senders, drivers, upkeep))
+        let orchestrator = Orchestrator::new(dispatchers, senders, drivers, upkeep);
+        #[cfg(feature = "cron")]
+        orchestrator.serve_schedules(self.cron, self.beat).await?;
+        Ok(orchestrator)
     }
 
     fn check(&self) -> Result<(OwnerId, Served)> {
@@ -216,6 +243,8 @@ impl OrchestratorBuilder {
         if self.retention.jobs < Retention::KEYS_MIN {
             faults.push(Fault::new("retention.jobs", "too_short").limit(Retention::KEYS_MIN.as_secs()));
         }
+        #[cfg(feature = "cron")]
+        faults.extend(self.cron.iter().flat_map(crate::cron::CronJob::faults));
         if let Some(first) = faults.first() {
             let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
             return Err(Error::new(ErrorKind::Config, "orchestrator.start")

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hodei_core::bus::{EventFilter, NullBus, SubscribeOptions, Subscription};
+use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{Job, NewJob, State};
 use hodei_core::log::LogStore;
@@ -40,18 +41,26 @@ struct Inner {
     dispatchers: Vec<Arc<Shared>>,
     drivers: Vec<mpsc::Sender<Message>>,
     tasks: Mutex<Option<Tasks>>,
+    #[cfg(feature = "cron")]
+    bell: crate::cron::Bell,
 }
 
 #[derive(Debug)]
 struct Tasks {
     drivers: Vec<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
+    #[cfg(feature = "cron")]
+    cron: Option<JoinHandle<()>>,
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.drivers.iter().for_each(JoinHandle::abort);
         self.upkeep.abort();
+        #[cfg(feature = "cron")]
+        if let Some(cron) = &self.cron {
+            cron.abort();
+        }
     }
 }
 
@@ -68,9 +77,21 @@ impl Orchestrator {
         drivers: Vec<JoinHandle<()>>,
         upkeep: JoinHandle<()>,
     ) -> Self {
-        let tasks = Mutex::new(Some(Tasks { drivers, upkeep }));
-        let shared = Arc::clone(&dispatchers[0]);
-        Self { inner: Arc::new(Inner { shared, dispatchers, drivers: senders, tasks }) }
+        let tasks = Tasks {
+            drivers,
+            upkeep,
+            #[cfg(feature = "cron")]
+            cron: None,
+        };
+        let inner = Inner {
+            shared: Arc::clone(&dispatchers[0]),
+            dispatchers,
+            drivers: senders,
+            tasks: Mutex::new(Some(tasks)),
+            #[cfg(feature = "cron")]
+            bell: crate::cron::Bell::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Tells every driver; how many are still there.
@@ -90,7 +111,37 @@ impl Orchestrator {
         workers
     }
 
-    fn store(&self) -> &dyn Store {
+    /// Sets schedules, and takes part in firing what the store keeps.
+    #[cfg(feature = "cron")]
+    pub(super) async fn serve_schedules(
+        &self,
+        jobs: Vec<crate::cron::CronJob>,
+        beat: Duration,
+    ) -> Result<()> {
+        for job in jobs {
+            self.schedules().set(job).await?;
+        }
+        let duty = crate::cron::run(Arc::clone(&self.inner.shared), beat, Arc::clone(&self.inner.bell));
+        if let Some(tasks) = &mut *self.inner.tasks.lock().await {
+            tasks.cron = Some(tokio::spawn(duty));
+        }
+        Ok(())
+    }
+
+    /// Returns the schedules of the store, to change them and to look at them.
+    #[cfg(feature = "cron")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+    #[must_use]
+    pub fn schedules(&self) -> crate::cron::Schedules {
+        let shared = &self.inner.shared;
+        crate::cron::Schedules::new(
+            Arc::clone(&shared.store),
+            shared.codecs.clone(),
+            Arc::clone(&self.inner.bell),
+        )
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
         &*self.inner.shared.store
     }
 
@@ -134,6 +185,7 @@ impl Orchestrator {
     ///
     /// As [`Orchestrator::submit`].
     pub async fn submit_many(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Vec<Submitted>> {
+        let jobs = self.inner.shared.codecs.encode_jobs(jobs).await?;
         let committed = self.store().submit(jobs, options).await?;
         Ok(committed.replies)
     }
@@ -408,6 +460,13 @@ impl Orchestrator {
         let mut known = self.inner.shared.logs.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|logs| logs.strong_count() > 0);
         known.push(Arc::downgrade(logs));
+    }
+
+    /// Has checkpoints go with their jobs, as [`Orchestrator::prune_logs`] has logs.
+    pub fn prune_checkpoints(&self, checkpoints: &Arc<dyn CheckpointStore>) {
+        let mut known = self.inner.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|checkpoints| checkpoints.strong_count() > 0);
+        known.push(Arc::downgrade(checkpoints));
     }
 
     /// Returns the store.

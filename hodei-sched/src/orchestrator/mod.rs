@@ -1,10 +1,13 @@
 //! What an application holds: the builder, the handle, and the node's end of the link to agents.
 
 mod builder;
+mod dead_letters;
 mod explain;
 mod gateway;
 mod handle;
+mod pipelines;
 
 pub use builder::OrchestratorBuilder;
+pub use dead_letters::DeadLetters;
 pub use explain::Explanation;
 pub use handle::Orchestrator;

@@ -397,10 +397,12 @@ async fn start(
         clock,
         pace,
         served: Served::default(),
+        codecs: hodei_core::codec::Codecs::new(),
         owner,
         ttl,
         workers: Mutex::default(),
         logs: Mutex::default(),
+        checkpoints: Mutex::default(),
         lease: watch::Sender::new(lease.clone()),
         failure: Arc::new(watch::Sender::new(None)),
     });

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hodei_core::job::{JobSpec, Lease, NewJob};
+use hodei_core::checkpoint::{CheckpointStore, MemoryCheckpoints};
+use hodei_core::job::{Epoch, JobSpec, Lease, NewJob};
 use hodei_core::log::{LogKey, LogRead, LogReader, LogStore};
 use hodei_core::store::{JobStore, MemoryStore, Retention, Scope, Shard, Store, SubmitOptions};
 use hodei_core::{Error, ErrorKind, JobId, ManualClock, OwnerId, Result, Tenant, Timestamp};
@@ -107,6 +108,9 @@ async fn the_logs_of_a_job_that_retention_removes_are_forgotten() {
     let (first, mut first_told) = mpsc::unbounded_channel();
     let (second, mut second_told) = mpsc::unbounded_channel();
     let kept = [first, second].map(|told| Arc::new(Told(told)) as Arc<dyn LogStore>);
+    let checkpoints = Arc::new(MemoryCheckpoints::new()) as Arc<dyn CheckpointStore>;
+    checkpoints.save(&Tenant::default(), old.id, Epoch::default(), "half".into()).await.unwrap();
+    hodei.prune_checkpoints(&checkpoints);
     let (gone, mut gone_told) = mpsc::unbounded_channel();
     let gone = Arc::new(Told(gone)) as Arc<dyn LogStore>;
     kept.iter().chain([&gone]).for_each(|logs| hodei.prune_logs(logs));
@@ -114,6 +118,9 @@ async fn the_logs_of_a_job_that_retention_removes_are_forgotten() {
     clock.advance(Retention::KEYS_MIN + Duration::from_secs(1));
     for told in [&mut first_told, &mut second_told] {
         assert_eq!(told.recv().await, Some(vec![(Tenant::default(), old.id)]));
+    }
+    while checkpoints.open(&Tenant::default(), old.id, Epoch::default()).await.unwrap().is_some() {
+        tokio::task::yield_now().await;
     }
     assert_eq!(gone_told.recv().await, None, "the node does not keep the logs of others");
     hodei.shutdown().await;

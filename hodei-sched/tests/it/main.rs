@@ -1,5 +1,11 @@
 //! What a node promises, with a store, a bus and an agent.
 
+#[cfg(all(feature = "kube", feature = "processes"))]
+mod autoscale;
+mod codecs;
+#[cfg(feature = "cron")]
+mod cron;
 mod events;
 mod logs;
+mod pipelines;
 mod standing;

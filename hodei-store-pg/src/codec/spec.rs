@@ -42,7 +42,11 @@ pub(crate) fn body_bytes(unique: Option<&str>, parents: &[Parent], spec: &JobSpe
     to.number(parents.len() as u64);
     for parent in parents {
         to.fixed(parent.id.as_bytes());
-        to.byte(u8::from(parent.requires == Requires::Ended));
+        to.byte(match parent.requires {
+            Requires::Success => 0,
+            Requires::Ended => 1,
+            Requires::Failure => 2,
+        });
     }
     write_work(&mut to, spec);
     to.finish()
@@ -57,6 +61,7 @@ pub(crate) fn body_of(bytes: &[u8], columns: SpecColumns) -> Result<Body> {
         match from.byte()? {
             0 => Ok(Parent { id, requires: Requires::Success }),
             1 => Ok(Parent { id, requires: Requires::Ended }),
+            2 => Ok(Parent { id, requires: Requires::Failure }),
             _ => Err(damaged("a bad requirement")),
         }
     })?;

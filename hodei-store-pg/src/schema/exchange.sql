@@ -1,7 +1,7 @@
 -- Settling and claiming in one call.
 
 -- Tells the children of jobs that have just succeeded, each once for all of its parents. The children of those that ended
--- another way may end themselves, and theirs: that is left to the rules.
+-- another way, or ask for a failure, may end themselves, and theirs: that is left to the rules.
 CREATE OR REPLACE FUNCTION hodei.tell_children(p_id uuid[], p_now int8, p_node int8, p_log int2)
 RETURNS SETOF hodei.exchanged
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -10,7 +10,7 @@ DECLARE
     v_parents uuid[];
     v_badly bool;
 BEGIN
-    SELECT array_agg(DISTINCT d.id), bool_or(d.state <> 4) INTO v_parents, v_badly
+    SELECT array_agg(DISTINCT d.id), bool_or(d.state <> 4 OR e.fails) INTO v_parents, v_badly
         FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
         WHERE e.parent = ANY (p_id) AND NOT e.told;
     IF v_parents IS NULL THEN

@@ -185,6 +185,8 @@ CREATE TABLE hodei.edge (
     parent uuid NOT NULL,
     child uuid NOT NULL,
     told bool NOT NULL,
+    -- The child goes on only when the parent fails.
+    fails bool NOT NULL DEFAULT false,
     PRIMARY KEY (parent, child)
 ) WITH (fillfactor = 80);
 CREATE INDEX edge_child ON hodei.edge (child);

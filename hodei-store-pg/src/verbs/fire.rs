@@ -1,8 +1,9 @@
 //! Schedules.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use hodei_core::job::NewJob;
-use hodei_core::store::{Fired, Term};
+use hodei_core::store::{Fired, Schedule, Submitted, Term};
 use hodei_core::{Name, Result, Tenant, Timestamp};
 use sqlx::postgres::PgConnection;
 
@@ -73,10 +74,12 @@ impl Verb for Fire {
         .execute(&mut *work.conn)
         .await
         .map_err(failed(OP))?;
-        let spec = spec_of(&spec)?;
-        let new = NewJob::of(self.tenant.clone(), spec);
-        let id = new.id;
-        work.submit_inside(&[new]).await?;
-        Ok(Fired::New(id))
+        let (tenant, name) = (self.tenant.clone(), self.schedule.clone());
+        let schedule =
+            Schedule { tenant, name, rule: "".into(), spec: Arc::new(spec_of(&spec)?), last_fired: None };
+        Ok(match work.submit_inside(&[schedule.job(self.at)]).await?.first() {
+            Some(Submitted::New(id)) => Fired::New(*id),
+            _ => Fired::Already,
+        })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::job::{Fingerprint, NewJob, rules};
+use hodei_core::job::{Fingerprint, NewJob, Requires, rules};
 use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use uuid::Uuid;
@@ -63,10 +63,11 @@ impl Work<'_> {
     }
 
     /// Stores what the engine itself submits: it comes past the door, where the bounds are held.
-    pub(crate) async fn submit_inside(&mut self, jobs: &[NewJob]) -> Result<()> {
+    pub(crate) async fn submit_inside(&mut self, jobs: &[NewJob]) -> Result<Vec<Submitted>> {
         let stored = self.stored(jobs, u64::MAX, u64::MAX).await?;
         let replies = self.answers(jobs, &stored, u64::MAX);
-        self.admit(jobs, &replies).await
+        self.admit(jobs, &replies).await?;
+        Ok(replies)
     }
 
     /// Reads what the answers depend on, and locks the parents.
@@ -229,7 +230,8 @@ impl Work<'_> {
             self.missing.remove(&id);
             self.entries.insert(id, Entry { job, lane, before: None, holder: None, changed: true });
             for parent in parents.iter() {
-                self.new_edges.push((parent.id, id, false));
+                let fails = parent.requires == Requires::Failure;
+                self.new_edges.push((parent.id, id, false, fails));
                 self.children.entry(parent.id).or_default().push((id, false));
                 if let Some(state) = self.settled_state(parent.id) {
                     self.tell(parent.id, id, state);

@@ -257,12 +257,13 @@ impl Work<'_> {
         if !new.is_empty() {
             self.inner.trip();
             sqlx::query(
-                "INSERT INTO hodei.edge (parent, child, told)
-                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[])",
+                "INSERT INTO hodei.edge (parent, child, told, fails)
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::bool[])",
             )
             .bind(new.iter().map(|edge| uuid_of(edge.0)).collect::<Vec<_>>())
             .bind(new.iter().map(|edge| uuid_of(edge.1)).collect::<Vec<_>>())
             .bind(new.iter().map(|edge| edge.2).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| edge.3).collect::<Vec<_>>())
             .execute(&mut *self.conn)
             .await
             .map_err(failed(OP))?;

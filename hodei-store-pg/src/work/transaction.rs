@@ -50,7 +50,8 @@ pub(crate) struct Work<'c> {
     /// The parents whose stored children were read.
     pub(super) asked: HashSet<JobId>,
     pub(super) told: Vec<(JobId, JobId)>,
-    pub(super) new_edges: Vec<(JobId, JobId, bool)>,
+    /// Parent, child, whether it was told, and whether it goes on only when the parent fails.
+    pub(super) new_edges: Vec<(JobId, JobId, bool, bool)>,
     pub(super) changes: Vec<(i32, Change)>,
     /// What was committed in it, in the order of the log.
     pub(crate) segments: Vec<Segment>,

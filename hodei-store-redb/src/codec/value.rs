@@ -62,6 +62,7 @@ pub(super) const fn requires_number(requires: Requires) -> u8 {
     match requires {
         Requires::Success => 0,
         Requires::Ended => 1,
+        Requires::Failure => 2,
     }
 }
 
@@ -70,6 +71,7 @@ pub(super) fn requires_of(number: u8) -> Result<Requires> {
     match number {
         0 => Ok(Requires::Success),
         1 => Ok(Requires::Ended),
+        2 => Ok(Requires::Failure),
         _ => Err(corrupt("row.decode", "a bad requirement")),
     }
 }

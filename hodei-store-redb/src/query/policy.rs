@@ -12,13 +12,16 @@ use crate::rows::Rows;
 use crate::sync::lock;
 use crate::table::Tab;
 
+/// How a row is read.
+type Read<R> = fn(&[u8]) -> Result<R>;
+
 /// Reads the rows of a scope from a table whose keys begin with the tenant, but for tenants that nobody sees.
 fn all<R>(
     rows: &mut Snapshot<'_>,
     op: &'static str,
     tab: Tab,
     scope: &Scope,
-    (read, of): (fn(&[u8]) -> Result<R>, fn(&R) -> &Tenant),
+    (read, of): (Read<R>, fn(&R) -> &Tenant),
 ) -> Result<Vec<R>> {
     let slots = rows.view.slots.clone();
     slots.readable(op, slot_of(scope))?;

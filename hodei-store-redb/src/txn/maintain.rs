@@ -1,7 +1,7 @@
 //! Reaping, firing, pruning: fenced by a term.
 
-use hodei_core::job::{Lease, NewJob, State, rules};
-use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Term};
+use hodei_core::job::{Lease, State, rules};
+use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Submitted, Term};
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
 use super::submit::Room;
@@ -92,11 +92,14 @@ pub(crate) fn fire(
         return Ok(Fired::Already);
     }
     let id = JobId::mint(tenant, work.context.clock);
-    let job = NewJob::of(tenant.clone(), std::sync::Arc::clone(&schedule.spec)).id(id);
-    super::submit(work, &[job], SubmitOptions::each(), Room::UNBOUNDED)?;
+    let job = schedule.job(at).id(id);
+    let submitted = super::submit(work, &[job], SubmitOptions::each(), Room::UNBOUNDED)?;
     let schedule = Schedule { last_fired: Some(at), ..schedule };
     work.put(Tab::Schedules, &key, &codec::schedule_row(&schedule)?)?;
-    Ok(Fired::New(id))
+    Ok(match submitted.replies.first() {
+        Some(Submitted::New(id)) => Fired::New(*id),
+        _ => Fired::Already,
+    })
 }
 
 /// Removes what retention no longer keeps.

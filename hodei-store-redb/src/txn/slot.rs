@@ -105,7 +105,7 @@ pub(crate) fn close_slot(work: &mut Work<'_, '_>, slot: Slot, number: u64) -> Re
     const OP: &str = "store.close_slot";
     let moving = work.slots.of(OP, slot, number)?;
     match moving.phase {
-        Phase::Open => return Err(conflict(OP, slot)),
+        Phase::Open => Err(conflict(OP, slot)),
         Phase::Leaving => {
             let of_slot = |index: &Index| -> Vec<(Tenant, Counts)> {
                 let here = index.counts.iter().filter(|(tenant, _)| tenant.slot() == slot);

@@ -5,8 +5,6 @@
 //! Every event has 64 bytes, reaches every subscriber, and is checked for order, count and sum. Async peers run on two
 //! workers of tokio; the others on threads that spin. A rate is the best of the rounds.
 
-#![expect(clippy::print_stdout, reason = "a command line tool speaks on its standard output")]
-
 #[path = "../../../fanout.rs"]
 mod fanout;
 mod peers;
@@ -27,9 +25,8 @@ fn main() {
     let only = args.iter().find(|arg| !arg.starts_with("--"));
     let cell = args.iter().find_map(|arg| arg.strip_prefix("--cell=")?.parse::<usize>().ok());
     let cells = cell.map_or(&CELLS[..], |cell| &CELLS[cell..=cell]);
-    let spins = args.iter().find_map(|arg| arg.strip_prefix("--spins=")?.parse::<usize>().ok()).unwrap_or(0);
-    hodei_bus::ring::SPINS.store(spins, std::sync::atomic::Ordering::Relaxed);
-    let size = if quick { Size { rounds: 3, events: 500_000 } } else { Size { rounds: 5, events: 1_000_000 } };
+    let size =
+        if quick { Size { rounds: 3, events: 500_000 } } else { Size { rounds: 5, events: 1_000_000 } };
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only.as_str()));
     print!("{:<26}", "M events/s");
     cells.iter().for_each(|cell| print!("{:>16}", cell.name()));

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::id::{Name, OwnerId, Tenant};
 use crate::job::Lease;
 use crate::store::{Beat, Coordination, Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope, Term};
+use crate::time::Timestamp;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -31,6 +32,10 @@ impl<S: Coordination> Coordination for CachedStore<S> {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.inner.keep_term(term, ttl).await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
     }
 }
 

@@ -329,6 +329,10 @@ impl Coordination for MemoryStore {
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         Ok(self.write(|state, now| state.keep_term(term, ttl, now)))
     }
+
+    async fn now(&self) -> Result<Timestamp> {
+        Ok(self.read(|_, now| now))
+    }
 }
 
 #[async_trait]

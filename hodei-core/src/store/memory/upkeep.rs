@@ -1,12 +1,11 @@
 //! Owners, terms, and what a leader does: reap, fire, prune.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Beat, Change, Fired, Pruned, Reaped, Retention, Term};
+use super::super::{Beat, Change, Fired, Pruned, Reaped, Retention, Submitted, Term};
 use super::state::{OwnerRow, State, TermRow};
 use crate::id::{JobId, Name, OwnerId, Tenant};
-use crate::job::{Job, Lease, NewJob, State as JobState, rules};
+use crate::job::{Job, Lease, State as JobState, rules};
 use crate::time::Timestamp;
 
 impl State {
@@ -132,10 +131,11 @@ impl State {
             return Fired::Already;
         }
         schedule.last_fired = Some(at);
-        let new = NewJob::of(tenant.clone(), Arc::clone(&schedule.spec));
-        let id = new.id;
-        self.submit_inside(vec![new], now);
-        Fired::New(id)
+        let new = schedule.job(at);
+        match self.submit_inside(vec![new], now).first() {
+            Some(Submitted::New(id)) => Fired::New(*id),
+            _ => Fired::Already,
+        }
     }
 
     pub(super) fn prune(

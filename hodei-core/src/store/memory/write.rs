@@ -38,9 +38,10 @@ impl State {
     }
 
     /// Stores what the engine itself submits: it comes past the door, where the bounds are held.
-    pub(super) fn submit_inside(&mut self, jobs: Vec<NewJob>, now: Timestamp) {
+    pub(super) fn submit_inside(&mut self, jobs: Vec<NewJob>, now: Timestamp) -> Vec<Submitted> {
         let replies = self.answers(&jobs, u64::MAX);
         self.admit(jobs, &replies, now);
+        replies
     }
 
     /// Says what becomes of each job of a batch when those that are new are stored.

@@ -9,6 +9,7 @@ use super::store::{Asked, ShardedStore};
 use crate::error::Result;
 use crate::id::{Name, OwnerId};
 use crate::job::Lease;
+use crate::time::Timestamp;
 
 impl ShardedStore {
     /// Asks the shards other than the home. One that fails now learns later what it missed, when it calls an owner or a
@@ -107,5 +108,9 @@ impl Coordination for ShardedStore {
             self.tell_others(|shard| shard.adopt_term(term, ttl)).await;
         }
         Ok(kept)
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.ask_one(0, self.home().now()).await
     }
 }

@@ -79,6 +79,11 @@ pub(super) fn outlives(parents: &[JobId]) -> Vec<Parent> {
     parents.iter().map(|id| Parent { id: *id, requires: Requires::Ended }).collect()
 }
 
+/// Parents that must fail.
+pub(super) fn after_failure_of(parents: &[JobId]) -> Vec<Parent> {
+    parents.iter().map(|id| Parent { id: *id, requires: Requires::Failure }).collect()
+}
+
 pub(super) fn output(text: &'static str) -> Output {
     Output::Inline(Bytes::from_static(text.as_bytes()))
 }

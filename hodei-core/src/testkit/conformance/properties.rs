@@ -158,6 +158,7 @@ properties! { $
         a_childs_own_time_still_counts
         a_child_goes_the_way_of_a_parent_it_needs
         a_child_of_a_failed_parent_says_so
+        a_child_may_ask_for_a_failure
         an_end_runs_down_a_long_chain
         a_diamond_is_joined_once
         parents_that_settle_together_release_their_child_once
@@ -196,11 +197,13 @@ properties! { $
         one_leads_a_duty_at_a_time
         a_term_is_kept_while_it_lasts
         a_forged_term_is_not_kept
+        the_store_tells_its_time
         who_retires_leads_no_more
     }
     schedules {
         a_fire_time_gives_one_job
         a_changed_schedule_knows_when_it_fired
+        a_schedule_set_again_does_not_repeat_a_fire_time
         schedules_are_listed_and_removed
         only_a_known_schedule_fires_and_only_in_a_term
     }

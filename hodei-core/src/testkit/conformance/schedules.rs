@@ -48,6 +48,21 @@ pub(super) async fn a_changed_schedule_knows_when_it_fired(env: &mut Env) {
     assert_eq!(env.fire(&term, "daily", at).await, Fired::Already);
 }
 
+pub(super) async fn a_schedule_set_again_does_not_repeat_a_fire_time(env: &mut Env) {
+    let (term, at) = (env.term().await, env.now());
+    let daily = schedule(Tenant::default(), "daily", "@daily");
+    set(env, &daily).await;
+    let Fired::New(id) = env.fire(&term, "daily", at).await else { panic!("it fires") };
+    let key = env.get(id).await.unique.expect("a fired job has a key");
+    assert_eq!(Schedule::of_key(&key), Some((daily.name.clone(), at)));
+    assert!(env.store().remove_schedule(&daily.tenant, &daily.name).await.expect("remove"));
+    set(env, &daily).await;
+    assert_eq!(env.fire(&term, "daily", at).await, Fired::Already, "its job is there");
+    assert_eq!(list(env).await, [Schedule { last_fired: Some(at), ..daily.clone() }], "it counts as fired");
+    assert!(matches!(env.fire(&term, "daily", env.ahead(SECOND)).await, Fired::New(_)));
+    assert_eq!(env.store().counts(&Scope::All).await.expect("counts").total(), 2);
+}
+
 pub(super) async fn schedules_are_listed_and_removed(env: &mut Env) {
     let all = [
         schedule(acme(), "b", "1"),

@@ -3,8 +3,8 @@
 use super::env::Env;
 use super::jobs::*;
 use crate::id::JobId;
-use crate::job::{Cause, FailureClass, NewJob, Outcome, Requires, State};
-use crate::store::{Applied, CancelReply, Redriven};
+use crate::job::{Cause, FailureClass, Finish, NewJob, Outcome, Requires, State};
+use crate::store::{Applied, CancelReply, Move, Redriven, Scope};
 
 async fn where_is(env: &Env, id: JobId) -> (State, Cause) {
     let job = env.get(id).await;
@@ -62,6 +62,27 @@ pub(super) async fn a_child_of_a_failed_parent_says_so(env: &mut Env) {
     let stored = env.get(child).await;
     let Some(Outcome::Failed(failure)) = stored.outcome() else { panic!("it failed: {stored:?}") };
     assert_eq!((failure.class, stored.attempt), (FailureClass::Parent, 0));
+}
+
+pub(super) async fn a_child_may_ask_for_a_failure(env: &mut Env) {
+    let cancelled = Move::Finished(Box::new(Finish::cancelled()));
+    for (step, expected) in [
+        (failed(), (State::Pending, Cause::ParentsSettled)),
+        (succeeded(), (State::Cancelled, Cause::Skipped)),
+        (cancelled, (State::Cancelled, Cause::Skipped)),
+    ] {
+        let parent = env.add(job()).await;
+        let child = env.add(job().after(after_failure_of(&[parent]))).await;
+        let below = env.add(job().after(needs(&[child]))).await;
+        env.run(parent, step).await;
+        let late = env.add(job().after(after_failure_of(&[parent]))).await;
+        assert_eq!((where_is(env, child).await, where_is(env, late).await), (expected, expected));
+        let skipped = expected.0 == State::Cancelled;
+        assert_eq!(env.state(below).await == State::Cancelled, skipped);
+        for open in [child, late] {
+            env.store().request_cancel(&Scope::All, vec![open]).await.expect("request_cancel");
+        }
+    }
 }
 
 pub(super) async fn an_end_runs_down_a_long_chain(env: &mut Env) {

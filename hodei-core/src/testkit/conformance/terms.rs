@@ -38,6 +38,12 @@ pub(super) async fn a_term_is_kept_while_it_lasts(env: &mut Env) {
     assert!(!keep(env, &term).await);
 }
 
+pub(super) async fn the_store_tells_its_time(env: &mut Env) {
+    assert_eq!(env.store().now().await.expect("now"), env.now());
+    env.advance(HOUR).await;
+    assert_eq!(env.store().now().await.expect("now"), env.now());
+}
+
 pub(super) async fn a_forged_term_is_not_kept(env: &mut Env) {
     let (a, b) = (env.owner("a").await, env.owner("b").await);
     let term = take(env, "maintain", &a).await.expect("nobody leads");

@@ -158,7 +158,12 @@ impl Generator {
             let beside = self.random.pick(earlier).map(|job| job.id).filter(|_| self.random.chance(60));
             let open = self.random.chance(70);
             let id = beside.or_else(|| self.id(model, |state| !open || !state.is_terminal()));
-            let requires = if self.random.chance(60) { Requires::Success } else { Requires::Ended };
+            let requires = self.random.one_of(&[
+                Requires::Success,
+                Requires::Success,
+                Requires::Ended,
+                Requires::Failure,
+            ]);
             let id = id.unwrap_or_else(jobs::nobody);
             if parents.iter().all(|parent| parent.id != id) || self.random.chance(2) {
                 parents.push(Parent { id, requires });

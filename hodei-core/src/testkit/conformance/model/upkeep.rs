@@ -1,12 +1,11 @@
 //! The model's owners, terms and maintenance.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::reference::Model;
 use crate::id::{JobId, Name, OwnerId, Tenant};
-use crate::job::{Lease, NewJob, State, rules};
-use crate::store::{Beat, Fired, Retention, SubmitOptions, Term};
+use crate::job::{Lease, State, rules};
+use crate::store::{Beat, Fired, Retention, SubmitOptions, Submitted, Term};
 use crate::time::Timestamp;
 
 impl Model {
@@ -128,11 +127,12 @@ impl Model {
             return Fired::Already;
         }
         schedule.last_fired = Some(at);
-        let new = NewJob::of(tenant.clone(), Arc::clone(&schedule.spec));
+        let new = schedule.job(at);
         let new = if let Fired::New(id) = given { new.id(id) } else { new };
-        let fired = Fired::New(new.id);
-        self.submit(&[new], SubmitOptions::each());
-        fired
+        match self.submit(&[new], SubmitOptions::each()).first() {
+            Some(Submitted::New(id)) => Fired::New(*id),
+            _ => Fired::Already,
+        }
     }
 
     /// Removes what is no longer kept, and says how many jobs that were.

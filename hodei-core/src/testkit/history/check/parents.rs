@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::report::{Invariant, Report};
 use super::book::Book;
 use crate::id::JobId;
-use crate::job::{Cause, Parent, Requires, State};
+use crate::job::{Cause, Parent, State};
 use crate::store::Change;
 
 /// What a blocked job waits for.
@@ -74,8 +74,8 @@ impl<'h> Replay<'h> {
         let Some(waiting) = self.waiting.remove(&change.job) else { return };
         let reason = match change.cause {
             Cause::ParentsSettled => waiting.is_met(),
-            Cause::ParentFailed => waiting.needs_one_that(State::Failed),
-            Cause::Skipped => waiting.needs_one_that(State::Cancelled),
+            Cause::ParentFailed => waiting.is_refused(Cause::ParentFailed),
+            Cause::Skipped => waiting.is_refused(Cause::Skipped),
             _ => true,
         };
         if !reason {
@@ -97,8 +97,8 @@ impl<'h> Replay<'h> {
     fn rest(&self, report: &mut Report) {
         for (job, waiting) in &self.waiting {
             let goes = waiting.is_met()
-                || waiting.needs_one_that(State::Failed)
-                || waiting.needs_one_that(State::Cancelled);
+                || waiting.is_refused(Cause::ParentFailed)
+                || waiting.is_refused(Cause::Skipped);
             if goes {
                 let text = format!("is still blocked with parents {}", waiting.told());
                 report.add(Invariant::ParentsFirst, *job, text);
@@ -113,14 +113,13 @@ impl Waiting<'_> {
     }
 
     fn is_met(&self) -> bool {
-        self.edges().all(|(parent, settled)| match parent.requires {
-            Requires::Success => settled == Some(State::Succeeded),
-            Requires::Ended => settled.is_some(),
-        })
+        self.edges()
+            .all(|(parent, settled)| settled.is_some_and(|ended| parent.requires.refuses(ended).is_none()))
     }
 
-    fn needs_one_that(&self, ended: State) -> bool {
-        self.edges().any(|(parent, settled)| parent.requires == Requires::Success && settled == Some(ended))
+    fn is_refused(&self, cause: Cause) -> bool {
+        self.edges()
+            .any(|(parent, settled)| settled.and_then(|ended| parent.requires.refuses(ended)) == Some(cause))
     }
 
     fn told(&self) -> String {

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::id::{Name, OwnerId};
 use crate::job::Lease;
 use crate::store::{Beat, Coordination, Term};
+use crate::time::Timestamp;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -41,5 +42,10 @@ impl<S: Coordination> Coordination for RecordingStore<S> {
         let call = Call::KeepTerm { duty, term: number };
         let reply = |kept: &bool| Reply::Term { number: kept.then_some(number) };
         self.noted(call, self.inner.keep_term(term, ttl), reply).await
+    }
+
+    /// Not noted: nothing is promised of a reading.
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
     }
 }

@@ -1,0 +1,148 @@
+//! Handlers that take several jobs of a kind in one call.
+//!
+//! Each job has its own run, slot, lease and outcome; only the call is shared. A run puts what it was given into the chunk
+//! that is open and waits until the chunk is full or its first job has waited long enough. Then all its runs poll one
+//! shared future, so the call goes on as long as one of them is wanted, whichever that is, and needs no task of its own.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::outcome::Outcome;
+use super::panic::panicked;
+
+type Outcomes = Shared<Pin<Box<dyn Future<Output = Arc<[Outcome]>> + Send>>>;
+type Members<S, A> = Vec<(Context<S>, A)>;
+type Handler<S, A> =
+    dyn Fn(Members<S, A>) -> Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>> + Send + Sync;
+
+/// How many jobs one call takes, and how long the first of them waits for others.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunks {
+    size: usize,
+    wait: Duration,
+}
+
+impl Chunks {
+    /// Calls with up to so many jobs; at least one. More than the agent has slots never come together. The first job of a
+    /// chunk waits 10 ms for others.
+    #[must_use]
+    pub fn of(size: usize) -> Self {
+        Self { size: size.max(1), wait: Duration::from_millis(10) }
+    }
+
+    /// Sets how long the first job of a chunk waits for others. It counts as a part of each job's run.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+}
+
+/// The open chunk of one kind of job.
+pub(super) struct Collector<S, A> {
+    chunks: Chunks,
+    handler: Box<Handler<S, A>>,
+    /// A std mutex, held for a push or a swap.
+    open: Mutex<Option<Arc<Chunk<S, A>>>>,
+}
+
+struct Chunk<S, A> {
+    until: Instant,
+    full: Notify,
+    /// A std mutex, held for a push or a swap.
+    members: Mutex<Members<S, A>>,
+    outcomes: OnceLock<Outcomes>,
+}
+
+impl<S, A> fmt::Debug for Collector<S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector").field("chunks", &self.chunks).finish_non_exhaustive()
+    }
+}
+
+impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
+    pub(super) fn new(chunks: Chunks, handler: Box<Handler<S, A>>) -> Self {
+        Self { chunks, handler, open: Mutex::new(None) }
+    }
+
+    /// Runs one job as a member of a chunk.
+    pub(super) async fn run(self: Arc<Self>, context: Context<S>, args: A) -> Outcome {
+        let (chunk, place) = self.join(context, args);
+        let full = chunk.full.notified();
+        if chunk.outcomes.get().is_none() && !self.is_closed(&chunk) {
+            tokio::select! {
+                () = full => {}
+                () = tokio::time::sleep_until(chunk.until) => self.close(&chunk),
+            }
+        }
+        let outcomes = chunk.outcomes.get_or_init(|| self.begin(&chunk)).clone();
+        let outcomes = outcomes.await;
+        let few =
+            || Outcome::failed(format!("the handler gave {} outcomes, none for this job", outcomes.len()));
+        outcomes.get(place).cloned().unwrap_or_else(few)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Arc<Chunk<S, A>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a job into the open chunk, and closes that when it is full.
+    fn join(&self, context: Context<S>, args: A) -> (Arc<Chunk<S, A>>, usize) {
+        let mut open = self.open();
+        let chunk = Arc::clone(open.get_or_insert_with(|| {
+            Arc::new(Chunk {
+                until: Instant::now() + self.chunks.wait,
+                full: Notify::new(),
+                members: Mutex::default(),
+                outcomes: OnceLock::new(),
+            })
+        }));
+        let mut members = chunk.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.push((context, args));
+        let (place, full) = (members.len() - 1, members.len() >= self.chunks.size);
+        drop(members);
+        if full {
+            *open = None;
+            chunk.full.notify_waiters();
+        }
+        (chunk, place)
+    }
+
+    fn is_closed(&self, chunk: &Arc<Chunk<S, A>>) -> bool {
+        !self.open().as_ref().is_some_and(|open| Arc::ptr_eq(open, chunk))
+    }
+
+    /// Lets nobody more into a chunk whose time is over.
+    fn close(&self, chunk: &Arc<Chunk<S, A>>) {
+        let mut open = self.open();
+        if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, chunk)) {
+            *open = None;
+        }
+    }
+
+    fn begin(&self, chunk: &Chunk<S, A>) -> Outcomes {
+        let members = std::mem::take(&mut *chunk.members.lock().unwrap_or_else(PoisonError::into_inner));
+        let count = members.len();
+        let called = std::panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(members)));
+        let ended = async move {
+            let ended = match called {
+                Ok(called) => AssertUnwindSafe(called).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
+            let outcomes =
+                ended.unwrap_or_else(|panic| vec![Outcome::Failed(panicked("handler", &*panic)); count]);
+            Arc::from(outcomes)
+        };
+        (Box::pin(ended) as Pin<Box<dyn Future<Output = Arc<[Outcome]>> + Send>>).shared()
+    }
+}

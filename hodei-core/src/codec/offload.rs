@@ -1,0 +1,55 @@
+//! Offloading.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::chain::{About, PayloadCodec};
+use crate::blob::{BlobStore, blob_of, read_blob};
+use crate::error::{Error, Fault, Result};
+use crate::job::BlobRef;
+
+/// Keeps large arguments in a blob store, and only their reference with the job.
+///
+/// Equal arguments share a blob, so a blob does not go with the job that brought it: let the blob store forget blobs that
+/// are older than jobs are kept.
+#[derive(Clone, Debug)]
+pub struct Offload {
+    blobs: Arc<dyn BlobStore>,
+    above: usize,
+}
+
+impl Offload {
+    /// Offloads arguments of more than so many bytes.
+    #[must_use]
+    pub fn above(bytes: usize, blobs: Arc<dyn BlobStore>) -> Self {
+        Self { blobs, above: bytes }
+    }
+}
+
+#[async_trait]
+impl PayloadCodec for Offload {
+    fn tag(&self) -> u8 {
+        3
+    }
+
+    async fn encode(&self, _: &About<'_>, bytes: Bytes) -> Result<Option<Bytes>> {
+        if bytes.len() <= self.above {
+            return Ok(None);
+        }
+        let blob = blob_of(&bytes);
+        self.blobs.put(&blob.key, bytes).await?;
+        let reference = [&blob.len.to_le_bytes()[..], &blob.digest, blob.key.as_bytes()].concat();
+        Ok(Some(reference.into()))
+    }
+
+    async fn decode(&self, _: &About<'_>, bytes: Bytes) -> Result<Bytes> {
+        let damaged = || Error::invalid("codec.offload", vec![Fault::new("args", "damaged")]);
+        let (len, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let (digest, key) = rest.split_first_chunk::<32>().ok_or_else(damaged)?;
+        let key = std::str::from_utf8(key).map_err(|_| damaged())?;
+        let blob = BlobRef { key: key.into(), len: u64::from_le_bytes(*len), digest: *digest };
+        read_blob(&*self.blobs, &blob).await
+    }
+}

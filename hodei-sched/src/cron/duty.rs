@@ -1,0 +1,150 @@
+//! The duty of firing: led by one node at a time, by the clock of the store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use hodei_core::store::{Fired, Schedule, Scope, Term};
+use hodei_core::{Name, Result, Tenant, Timestamp};
+use tokio::sync::Notify;
+
+use super::plan::plan;
+use super::rule::Kept;
+use super::times::Times;
+use crate::driver::Shared;
+
+/// The duty of firing schedules.
+const DUTY: &str = "cron";
+/// How many schedules fire at once: so many commits share a sync.
+const TOGETHER: usize = 64;
+
+/// Rings when a schedule was changed through this node.
+pub(crate) type Bell = Arc<Notify>;
+
+/// Fires what is due until it is aborted. What fails is tried again in the next round, at the latest after a beat.
+pub(crate) async fn run(shared: Arc<Shared>, beat: Duration, bell: Bell) {
+    let mut duty = Duty { shared, term: None, known: HashMap::new() };
+    loop {
+        // A store that does not answer is asked again.
+        let wait = duty.round().await.unwrap_or(beat);
+        tokio::select! {
+            () = tokio::time::sleep(wait.min(beat)) => {}
+            () = bell.notified() => {}
+        }
+    }
+}
+
+/// A schedule as this node has read it.
+#[derive(Debug)]
+struct Read {
+    text: Arc<str>,
+    /// Nothing where the rule is not understood; the list of schedules says why.
+    rule: Option<(Kept, Times)>,
+    /// When this node saw it first: a bare expression fires nothing that was before.
+    seen: Timestamp,
+}
+
+struct Duty {
+    shared: Arc<Shared>,
+    term: Option<Term>,
+    known: HashMap<(Tenant, Name), Read>,
+}
+
+impl Duty {
+    /// Fires what is due, if this node leads, and says after how long to look again.
+    async fn round(&mut self) -> Result<Duration> {
+        let rows = self.shared.store.schedules(&Scope::All).await?;
+        if rows.is_empty() {
+            // Nobody needs a leader, and a term costs a write each time that it is kept.
+            self.known.clear();
+            return Ok(Duration::MAX);
+        }
+        let Some(term) = self.lead().await? else { return Ok(Duration::MAX) };
+        let now = self.shared.store.now().await?;
+        self.read(&rows, now);
+        let mut wait = Duration::MAX;
+        let mut due = Vec::new();
+        for row in &rows {
+            let plan = self.plan(row, now);
+            if let Some(next) = plan.next {
+                wait = wait.min(next.saturating_since(now));
+            }
+            if !plan.fire.is_empty() {
+                due.push(fire(&self.shared, &term, row, plan.fire));
+            }
+        }
+        let fires: Vec<_> = stream::iter(due).buffer_unordered(TOGETHER).collect().await;
+        for fired in fires {
+            if !fired? {
+                self.term = None;
+                return Ok(Duration::ZERO);
+            }
+        }
+        Ok(wait)
+    }
+
+    /// Keeps the term, or takes it when nobody leads.
+    async fn lead(&mut self) -> Result<Option<Term>> {
+        if let Some(term) = self.term.take()
+            && self.shared.store.keep_term(&term, self.shared.ttl).await?
+        {
+            self.term = Some(term);
+        } else {
+            let lease = self.shared.lease.borrow().clone();
+            self.term = self.shared.store.take_term(&Name::literal(DUTY), &lease, self.shared.ttl).await?;
+        }
+        Ok(self.term.clone())
+    }
+
+    /// Reads the rules that are new or have changed, and forgets schedules that are gone.
+    fn read(&mut self, rows: &[Schedule], now: Timestamp) {
+        let mut before = std::mem::take(&mut self.known);
+        for row in rows {
+            let key = (row.tenant.clone(), row.name.clone());
+            let read = match before.remove(&key) {
+                Some(read) if read.text == row.rule => read,
+                earlier => {
+                    let rule = Kept::read(&row.rule).and_then(|kept| Ok((kept.rule.compile()?, kept)));
+                    let rule = rule.ok().map(|(times, kept)| (kept, times));
+                    Read {
+                        text: Arc::clone(&row.rule),
+                        rule,
+                        seen: earlier.map_or(now, |earlier| earlier.seen),
+                    }
+                }
+            };
+            self.known.insert(key, read);
+        }
+    }
+
+    fn plan(&self, row: &Schedule, now: Timestamp) -> super::plan::Plan {
+        let read = self.known.get(&(row.tenant.clone(), row.name.clone()));
+        let Some(Read { rule: Some((kept, times)), seen, .. }) = read else {
+            return super::plan::Plan::default();
+        };
+        if kept.paused {
+            return super::plan::Plan::default();
+        }
+        let after = match (row.last_fired, kept.since) {
+            (Some(fired), Some(since)) => fired.max(since),
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => *seen,
+        };
+        plan(&kept.rule, times, row.name.as_str(), after, now)
+    }
+}
+
+/// Fires a schedule for times in their order; `false` when the term is over.
+async fn fire(shared: &Shared, term: &Term, row: &Schedule, times: Vec<Timestamp>) -> Result<bool> {
+    for at in times {
+        match shared.store.fire(term, &row.tenant, &row.name, at).await? {
+            Fired::New(_) | Fired::Already => {}
+            // Somebody removed it meanwhile.
+            Fired::NotFound => break,
+            Fired::TermLost => return Ok(false),
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,31 @@
+//! The small programs of `examples/` that show one thing each.
+
+use crate::program::{Ended, Program, example};
+
+fn run(name: &str) -> Ended {
+    let directory = tempfile::tempdir().unwrap();
+    let none = std::iter::empty::<&str>();
+    let ended = Program::start(&example(name), directory.path(), name, none).wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    ended
+}
+
+#[test]
+fn a_pipeline_grows_is_gathered_and_is_resumed_where_it_failed() {
+    let ended = run("dynamic");
+    assert_eq!(ended.line("first: "), Some("Failed, 6 steps"), "{ended:?}");
+    assert_eq!(ended.line("resumed: "), Some("Succeeded, 2 steps"), "{ended:?}");
+    assert_eq!(ended.line("words: "), Some("16"), "{ended:?}");
+}
+
+#[test]
+fn a_schedule_fires_each_second_once_and_is_paused() {
+    let ended = run("cron");
+    let seconds: Vec<i64> = ended
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("report of second ")?.strip_suffix(".000000")?.parse().ok())
+        .collect();
+    assert!(seconds.len() == 2 && seconds[0] < seconds[1], "{ended:?}");
+    assert_eq!(ended.line("report: "), Some("paused: true, next: None"), "{ended:?}");
+}
