@@ -266,6 +266,10 @@ impl Coordination for Door {
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.meet("keep_term", self.store.keep_term(term, ttl)).await
     }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.meet("now", self.store.now()).await
+    }
 }
 
 #[async_trait]
