@@ -7,7 +7,9 @@ use std::time::Duration;
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
 use hodei_core::map::JobSet;
-use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition};
+use hodei_core::store::{
+    Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition,
+};
 use hodei_core::{Error, Tenant, Timestamp};
 
 use super::picks::{self, Decision, Head};

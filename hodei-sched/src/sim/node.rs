@@ -400,6 +400,7 @@ async fn start(
         clock,
         pace,
         served: Served::default(),
+        codecs: hodei_core::codec::Codecs::new(),
         owner,
         ttl,
         codecs: Codecs::default(),

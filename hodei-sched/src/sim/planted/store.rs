@@ -352,6 +352,10 @@ impl JobStore for Planted {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Coordination for Planted {
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
+    }
+
     async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
         self.inner.register(owner, ttl).await
     }
