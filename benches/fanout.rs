@@ -10,13 +10,13 @@ use hodei_core::bus::SubscribeOptions;
 use tokio::sync::{broadcast, mpsc};
 
 /// How many events are sent together in the cells with batches.
-pub const BATCH: usize = 1_000;
+pub(crate) const BATCH: usize = 1_000;
 /// How many events a bounded bus holds.
-pub const CAPACITY: usize = 8_192;
+pub(crate) const CAPACITY: usize = 8_192;
 
 /// An event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     producer: u32,
     n: u64,
     fill: [u64; 6],
@@ -26,23 +26,23 @@ const _: () = assert!(size_of::<Event>() == 64);
 
 /// Makes an event; its contents follow from its producer and number.
 #[must_use]
-pub fn event(producer: u32, n: u64) -> Event {
+pub(crate) fn event(producer: u32, n: u64) -> Event {
     Event { producer, n, fill: [n; 6] }
 }
 
 /// One row of the table: who sends, who hears, and how much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cell {
+pub(crate) struct Cell {
     /// Tasks that publish.
-    pub producers: usize,
+    pub(crate) producers: usize,
     /// Tasks that each hear everything.
-    pub subscribers: usize,
+    pub(crate) subscribers: usize,
     /// How many events are published together.
-    pub batch: usize,
+    pub(crate) batch: usize,
 }
 
 /// The eight cells.
-pub const CELLS: [Cell; 8] = {
+pub(crate) const CELLS: [Cell; 8] = {
     const fn cell(producers: usize, subscribers: usize, batch: usize) -> Cell {
         Cell { producers, subscribers, batch }
     }
@@ -61,14 +61,14 @@ pub const CELLS: [Cell; 8] = {
 impl Cell {
     /// Its name in the tables.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{} x {}{}", self.producers, self.subscribers, if self.batch > 1 { ", batches" } else { "" })
     }
 }
 
 /// What one subscriber has heard.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Heard {
+pub(crate) struct Heard {
     next: [u64; 2],
     count: u64,
     sum: u64,
@@ -81,7 +81,7 @@ impl Heard {
     ///
     /// When an event of its producer is missing before it, or comes twice.
     #[inline]
-    pub fn hear(&mut self, event: &Event) {
+    pub(crate) fn hear(&mut self, event: &Event) {
         let next = &mut self.next[event.producer as usize];
         assert_eq!(event.n, *next, "of producer {}", event.producer);
         *next += 1;
@@ -95,19 +95,19 @@ impl Heard {
 }
 
 /// A sender of a bus.
-pub trait Sender: Send + 'static {
+pub(crate) trait Sender: Send + 'static {
     /// Sends the events with these numbers, all of them.
     fn send(&mut self, producer: u32, numbers: std::ops::Range<u64>) -> impl Future<Output = ()> + Send;
 }
 
 /// A receiver of a bus.
-pub trait Receiver: Send + 'static {
+pub(crate) trait Receiver: Send + 'static {
     /// Waits for events and takes in one at least; with `many` as many as the bus hands over at once.
     fn hear(&mut self, many: bool, heard: &mut Heard) -> impl Future<Output = ()> + Send;
 }
 
 /// A bus.
-pub trait Peer {
+pub(crate) trait Peer {
     /// Its name in the tables.
     const NAME: &'static str;
     /// Its senders.
@@ -125,7 +125,7 @@ pub trait Peer {
 ///
 /// When an event is lost, repeated or out of order.
 #[must_use]
-pub fn run<P: Peer>(runtime: &tokio::runtime::Runtime, cell: Cell, events: usize) -> f64 {
+pub(crate) fn run<P: Peer>(runtime: &tokio::runtime::Runtime, cell: Cell, events: usize) -> f64 {
     let each = events / cell.producers / cell.batch * cell.batch;
     let (senders, receivers) = P::open(cell, each * cell.producers);
     let (each, total) = (each as u64, (each * cell.producers) as u64);
@@ -166,7 +166,7 @@ pub fn run<P: Peer>(runtime: &tokio::runtime::Runtime, cell: Cell, events: usize
 
 /// The ring.
 #[derive(Debug)]
-pub struct OurRing;
+pub(crate) struct OurRing;
 
 impl Sender for Ring<Event> {
     async fn send(&mut self, producer: u32, numbers: std::ops::Range<u64>) {
@@ -209,7 +209,7 @@ impl Peer for OurRing {
 
 /// tokio's broadcast with room for everything: it never loses then, and nobody ever waits for room.
 #[derive(Debug)]
-pub struct Broadcast;
+pub(crate) struct Broadcast;
 
 impl Sender for broadcast::Sender<Event> {
     async fn send(&mut self, producer: u32, numbers: std::ops::Range<u64>) {
@@ -239,11 +239,11 @@ impl Peer for Broadcast {
 
 /// tokio's broadcast of bounded size, whose publishers yield while the slowest receiver is behind.
 #[derive(Debug)]
-pub struct BroadcastWaiting;
+pub(crate) struct BroadcastWaiting;
 
 /// A sender that looks at the length before it sends.
 #[derive(Debug)]
-pub struct Waits(broadcast::Sender<Event>);
+pub(crate) struct Waits(broadcast::Sender<Event>);
 
 impl Sender for Waits {
     async fn send(&mut self, producer: u32, numbers: std::ops::Range<u64>) {
@@ -271,11 +271,11 @@ impl Peer for BroadcastWaiting {
 
 /// One bounded tokio channel per subscriber.
 #[derive(Debug)]
-pub struct Mpsc;
+pub(crate) struct Mpsc;
 
 /// A sender into every channel.
 #[derive(Debug)]
-pub struct Each<S>(pub Vec<S>);
+pub(crate) struct Each<S>(pub(crate) Vec<S>);
 
 impl Sender for Each<mpsc::Sender<Event>> {
     async fn send(&mut self, producer: u32, numbers: std::ops::Range<u64>) {
@@ -289,7 +289,7 @@ impl Sender for Each<mpsc::Sender<Event>> {
 
 /// A receiver with its buffer.
 #[derive(Debug)]
-pub struct Buffered(mpsc::Receiver<Event>, Vec<Event>);
+pub(crate) struct Buffered(mpsc::Receiver<Event>, Vec<Event>);
 
 impl Receiver for Buffered {
     async fn hear(&mut self, many: bool, heard: &mut Heard) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hodei_agent::{Agent, Context};
 use hodei_benches::load::{Marks, per_second};
-use hodei_benches::{Node, SLOTS, hodei};
+use hodei_benches::{Node, hodei};
 use hodei_core::job::{Epoch, Finish, JobKind, NewJob, Output, Priority, State};
 use hodei_core::store::{
     ChangeLog, Coordination, Exchange, JobStore, Lane, Move, Pick, Served, SubmitOptions, Transition,
@@ -20,6 +20,8 @@ use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
 use tokio::task::JoinSet;
 
+/// How many jobs the agent runs at once.
+const SLOTS: u32 = 512;
 /// How many jobs an exchange claims at most.
 const CLAIM: u32 = 500;
 

@@ -49,7 +49,7 @@ struct Office {
 }
 
 /// Something that carries an event, and what filters look at.
-pub(crate) trait Post {
+pub(crate) trait Post: Sync {
     fn keys(&self) -> Keys<'_>;
     fn event(&self) -> Event;
 }

@@ -1,10 +1,14 @@
-//! The port that keeps secrets out of what is written down.
+//! The ports that keep secrets out of what is written down, and write down who did what.
+
+mod audit;
 
 use std::fmt;
 
 use bytes::Bytes;
 
 use crate::job::Secret;
+
+pub use audit::{AUDIT_DETAIL_MAX, AUDIT_NAME_MAX, AuditRecord, AuditRecordBuilder, AuditSink, NoAudit};
 
 /// Makes the mask of each stream of a run. It stands at the one place that everything a run says passes, before any
 /// buffer, disk or bus.

@@ -19,6 +19,7 @@ pub struct PgStoreBuilder {
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) migrate: bool,
+    pub(crate) pooled: bool,
     pub(crate) change_log: ChangeLog,
     pub(crate) max_jobs: u64,
     pub(crate) tenant_max_open: u64,
@@ -47,6 +48,7 @@ impl PgStoreBuilder {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             migrate: true,
+            pooled: false,
             change_log: ChangeLog::All,
             max_jobs: u64::MAX,
             tenant_max_open: u64::MAX,
@@ -89,6 +91,17 @@ impl PgStoreBuilder {
     /// opening a database of an older schema fails.
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
+        self
+    }
+
+    /// Sets whether a proxy stands before the server that gives each transaction another connection, as PgBouncer does
+    /// with `pool_mode = transaction`; none unless set. Then every statement is prepared anew, inside of a transaction, in
+    /// all stores of the process: some more round trips each. Nodes do not hear of each other through such a proxy and look
+    /// by themselves, every half second or so.
+    ///
+    /// A proxy that follows prepared statements needs this not, nor does one that pools sessions.
+    pub fn pooled(mut self, pooled: bool) -> Self {
+        self.pooled = pooled;
         self
     }
 

@@ -10,6 +10,7 @@ use hodei_core::{Error, ErrorKind, Fault, Name, OwnerId, Result, Timestamp};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use crate::ask;
 use crate::error::{Stage, of};
 use crate::inner::Inner;
 use crate::names::column;
@@ -40,7 +41,7 @@ impl Inner {
                 async { query.fetch_all(&mut *conn).await.map_err(|error| of(op, Stage::Commit, error)) };
             match inner.in_time(op, asked).await {
                 Ok(rows) => {
-                    conn.clean();
+                    conn.clean().await.map_err(|error| of(op, Stage::Commit, error))?;
                     inner.wrote(1);
                     Ok(rows)
                 }
@@ -76,7 +77,7 @@ impl Coordination for PgStore {
             let limit = u64::try_from(OWNER_TTL_MIN.as_millis()).unwrap_or(u64::MAX);
             return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_small").limit(limit)]));
         }
-        let query = sqlx::query("SELECT hodei.register($1, $2)")
+        let query = ask::query("SELECT hodei.register($1, $2)")
             .bind(owner.name().as_str().to_owned())
             .bind(life(ttl));
         let incarnation: i64 = first(&self.inner().reserved("store.register", query).await?)?;
@@ -89,7 +90,7 @@ impl Coordination for PgStore {
             return Ok(beats);
         }
         let (names, incarnations): (Vec<String>, Vec<i64>) = owners.iter().map(owner_of).unzip();
-        let query = sqlx::query("SELECT ord, id, epoch FROM hodei.beat($1, $2, $3)")
+        let query = ask::query("SELECT ord, id, epoch FROM hodei.beat($1, $2, $3)")
             .bind(names)
             .bind(incarnations)
             .bind(life(ttl));
@@ -107,14 +108,14 @@ impl Coordination for PgStore {
 
     async fn retire(&self, owner: &Lease) -> Result<()> {
         let (name, incarnation) = owner_of(owner);
-        let query = sqlx::query("SELECT hodei.retire($1, $2)").bind(name).bind(incarnation);
+        let query = ask::query("SELECT hodei.retire($1, $2)").bind(name).bind(incarnation);
         self.inner().reserved("store.retire", query).await?;
         Ok(())
     }
 
     async fn take_term(&self, duty: &Name, holder: &Lease, ttl: Duration) -> Result<Option<Term>> {
         let (name, incarnation) = owner_of(holder);
-        let query = sqlx::query("SELECT hodei.take_term($1, $2, $3, $4)")
+        let query = ask::query("SELECT hodei.take_term($1, $2, $3, $4)")
             .bind(duty.as_str().to_owned())
             .bind(name)
             .bind(incarnation)
@@ -129,7 +130,7 @@ impl Coordination for PgStore {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         let (name, incarnation) = owner_of(&term.holder);
-        let query = sqlx::query("SELECT hodei.keep_term($1, $2, $3, $4, $5)")
+        let query = ask::query("SELECT hodei.keep_term($1, $2, $3, $4, $5)")
             .bind(term.duty.as_str().to_owned())
             .bind(term.number.cast_signed())
             .bind(name)

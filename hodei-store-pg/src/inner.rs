@@ -39,10 +39,10 @@ macro_rules! reading {
         loop {
             let mut $conn = $inner.pools.verbs.acquire($op).await?;
             match $inner.in_time($op, async { $read }).await {
-                Ok(reply) => {
-                    $conn.clean();
-                    break Ok::<_, hodei_core::Error>(reply);
-                }
+                Ok(reply) => match $conn.clean().await {
+                    Ok(()) => break Ok::<_, hodei_core::Error>(reply),
+                    Err(error) => break Err($crate::error::failed($op)(error)),
+                },
                 Err(error) if $conn.reused && error.kind() == hodei_core::ErrorKind::Unavailable => {
                     $inner.pools.verbs.forget();
                 }
@@ -279,6 +279,9 @@ impl Inner {
             self.trip();
             let begun = self.in_time(op, async {
                 verb.prepare(self, &mut conn).await?;
+                if std::mem::take(&mut conn.begun) {
+                    sqlx::raw_sql("COMMIT").execute(&mut *conn).await.map_err(failed(op))?;
+                }
                 if let Some(tenant) = verb.tenant() {
                     return self.wall(op, &mut conn, Some(tenant)).await;
                 }
@@ -302,10 +305,7 @@ impl Inner {
             done.map_err(|error| of(op, Stage::Commit, error))
         };
         match self.in_time(op, committing).await {
-            Ok(_) => {
-                conn.clean();
-                Ok(())
-            }
+            Ok(_) => conn.clean().await.map_err(failed(op)),
             Err(error) => Err(match error.kind() {
                 ErrorKind::Timeout => Error::new(ErrorKind::Indeterminate, op).source_error(error),
                 ErrorKind::Indeterminate => {
@@ -323,7 +323,7 @@ impl Inner {
             async { sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.map_err(failed("store.rollback")) };
         // A connection that does not come so far is closed, which rolls back too.
         if tokio::time::timeout(Duration::from_secs(1), rolling_back).await.is_ok_and(|done| done.is_ok()) {
-            conn.clean();
+            drop(conn.clean().await);
         }
     }
 

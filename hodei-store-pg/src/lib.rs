@@ -14,6 +14,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod ask;
+mod audit;
+#[cfg(feature = "redis")]
+mod cache;
 mod codec;
 mod config;
 mod coordination;
@@ -40,6 +44,9 @@ mod work;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use audit::{AuditReport, Checkpoint, Finding, PgAudit, PgAuditBuilder};
+#[cfg(feature = "redis")]
+pub use cache::{RedisTier, RedisTierBuilder, TokioTimer};
 pub use config::PgStoreBuilder;
 pub use schema::Migrated;
 pub use store::PgStore;

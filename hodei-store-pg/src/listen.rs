@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::ask;
 use crate::error::failed;
 use crate::inner::Inner;
 use crate::read::Place;
@@ -26,6 +27,8 @@ const PROBED: Duration = Duration::from_secs(30);
 const HEARD: Duration = Duration::from_secs(5);
 /// How often a node that hears nothing looks by itself: half to one and a half of this.
 const LOOKED: Duration = Duration::from_millis(500);
+/// How often the log is read on while there is more of it.
+const LOOKS: u32 = 1_000;
 /// After how many commits what they counted is added up.
 const FOLDED: u64 = 256;
 
@@ -94,14 +97,11 @@ async fn notify(inner: &Inner, payload: String) -> hodei_core::Result<()> {
     let mut conn = inner.pools.reserved.acquire(OP).await?;
     inner.trip();
     let sent = async {
-        let query = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload);
+        let query = ask::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload);
         query.execute(&mut *conn).await.map_err(failed(OP))
     };
     match inner.in_time(OP, sent).await {
-        Ok(_) => {
-            conn.clean();
-            Ok(())
-        }
+        Ok(_) => conn.clean().await.map_err(failed(OP)),
         Err(error) => {
             inner.pools.reserved.forget();
             Err(error)
@@ -114,10 +114,9 @@ async fn fold(inner: &Inner) -> hodei_core::Result<()> {
     const OP: &str = "store.fold";
     let mut conn = inner.pools.reserved.acquire(OP).await?;
     inner.trip();
-    let folded = async { sqlx::query("SELECT hodei.fold()").execute(&mut *conn).await.map_err(failed(OP)) };
+    let folded = async { ask::query("SELECT hodei.fold()").execute(&mut *conn).await.map_err(failed(OP)) };
     inner.in_time(OP, folded).await?;
-    conn.clean();
-    Ok(())
+    conn.clean().await.map_err(failed(OP))
 }
 
 /// Listens, and listens anew where that ends.
@@ -125,13 +124,16 @@ async fn listen(inner: Weak<Inner>, options: PgConnectOptions, announcer: Arc<An
     let mut tail = Tail { inner, place: None };
     loop {
         let heard = hear(&mut tail, &options, &announcer).await;
-        let Some(inner) = tail.inner.upgrade() else { return };
         // Deaf: the server is away, or a proxy stands before it that gives each transaction another connection.
         let again = Instant::now() + if heard { Duration::ZERO } else { PROBED };
         loop {
+            let Some(inner) = tail.inner.upgrade() else { return };
             inner.wakeups.ring();
+            drop(inner.drain_inbox().await);
             tail.follow(&inner).await;
-            tokio::time::sleep(LOOKED / 2 + inner.random(LOOKED)).await;
+            let pause = LOOKED / 2 + inner.random(LOOKED);
+            drop(inner);
+            tokio::time::sleep(pause).await;
             if Instant::now() >= again {
                 break;
             }
@@ -141,6 +143,10 @@ async fn listen(inner: Weak<Inner>, options: PgConnectOptions, announcer: Arc<An
 
 /// Listens until that ends, and says whether anything was ever heard.
 async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer) -> bool {
+    if tail.inner.upgrade().is_some_and(|inner| inner.config.pooled) {
+        // What is heard would come to whoever has the connection by then.
+        return false;
+    }
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .test_before_acquire(false)
@@ -214,6 +220,7 @@ impl Tail {
             self.place = None;
             return;
         }
+        let mut looks = 0;
         loop {
             let Ok((changes, place, more)) = inner.foreign(self.place).await else {
                 // Pruned away, or the server is away: what was missed shows as a gap in the versions.
@@ -225,8 +232,13 @@ impl Tail {
             if began {
                 inner.teller.tell(&changes);
             }
-            if !more {
+            looks += 1;
+            if !more || looks == LOOKS {
                 return;
+            }
+            if changes.is_empty() {
+                // What follows is not complete yet.
+                tokio::time::sleep(COALESCED).await;
             }
         }
     }

@@ -9,6 +9,7 @@ use hodei_core::{OwnerId, Result, Tenant};
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
+use crate::ask;
 use crate::codec::{name_of, request_bytes, request_of};
 use crate::error::failed;
 
@@ -76,7 +77,7 @@ impl Names {
         if let Some(known) = self.lanes.get(lane) {
             return Ok(Some(known));
         }
-        let no: Option<i32> = sqlx::query_scalar(
+        let no: Option<i32> = ask::scalar(
             "SELECT l.no FROM hodei.lane l JOIN hodei.tenant t ON t.no = l.tenant
              WHERE t.name = $1 AND l.queue = $2 AND l.class = $3",
         )
@@ -108,7 +109,7 @@ impl Names {
             return Ok(known);
         }
         let keys: Vec<&str> = spec.limit_keys().iter().collect();
-        let no: i32 = sqlx::query_scalar("SELECT lane_no FROM hodei.lane_no($1, $2, $3, $4, $5)")
+        let no: i32 = ask::scalar("SELECT lane_no FROM hodei.lane_no($1, $2, $3, $4, $5)")
             .bind(tenant.as_str())
             .bind(lane.queue.as_str())
             .bind(lane.class.number().cast_signed())
@@ -132,7 +133,7 @@ impl Names {
         if unknown.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query(
+        let rows = ask::query(
             "SELECT l.no, l.tenant, t.name, l.queue, l.class, l.request, l.limits
              FROM hodei.lane l JOIN hodei.tenant t ON t.no = l.tenant WHERE l.no = ANY ($1)",
         )
@@ -168,7 +169,7 @@ impl Names {
         if let Some(known) = self.tenants.get(tenant) {
             return Ok(Some(known));
         }
-        let no: Option<i32> = sqlx::query_scalar("SELECT no FROM hodei.tenant WHERE name = $1")
+        let no: Option<i32> = ask::scalar("SELECT no FROM hodei.tenant WHERE name = $1")
             .bind(tenant.as_str())
             .fetch_optional(conn)
             .await
@@ -185,7 +186,7 @@ impl Names {
         if let Some(known) = self.tenants.get(tenant) {
             return Ok(known);
         }
-        let no: i32 = sqlx::query_scalar("SELECT hodei.tenant_no($1)")
+        let no: i32 = ask::scalar("SELECT hodei.tenant_no($1)")
             .bind(tenant.as_str())
             .fetch_one(conn)
             .await
@@ -207,7 +208,7 @@ impl Names {
         if unknown.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query("SELECT no, name FROM hodei.tenant WHERE no = ANY ($1)")
+        let rows = ask::query("SELECT no, name FROM hodei.tenant WHERE no = ANY ($1)")
             .bind(&unknown)
             .fetch_all(conn)
             .await
@@ -232,7 +233,7 @@ impl Names {
         if unknown.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query("SELECT no, name, incarnation FROM hodei.owner WHERE no = ANY ($1)")
+        let rows = ask::query("SELECT no, name, incarnation FROM hodei.owner WHERE no = ANY ($1)")
             .bind(&unknown)
             .fetch_all(conn)
             .await

@@ -7,6 +7,7 @@ use hodei_core::store::{Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope}
 use hodei_core::{Error, Fault, Name, Result, Tenant, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
 
+use crate::ask;
 use crate::codec::{name_of, spec_bytes, spec_of};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
@@ -52,7 +53,7 @@ impl Verb for Setting {
         inner.trip();
         let tenant = inner.names.make_tenant(&mut *work.conn, self.tenant()).await?;
         let query = match self {
-            Self::Queue(policy) => sqlx::query(
+            Self::Queue(policy) => ask::query(
                 "INSERT INTO hodei.queue (tenant, queue, paused, weight) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (tenant, queue) DO UPDATE SET paused = excluded.paused, weight = excluded.weight",
             )
@@ -60,14 +61,14 @@ impl Verb for Setting {
             .bind(policy.queue.as_str().to_owned())
             .bind(policy.paused)
             .bind(i64::from(policy.weight)),
-            Self::Limit(limit) => sqlx::query(
+            Self::Limit(limit) => ask::query(
                 "INSERT INTO hodei.usage (tenant, key, most) VALUES ($1, $2, $3)
                  ON CONFLICT (tenant, key) DO UPDATE SET most = excluded.most",
             )
             .bind(tenant)
             .bind(limit.key.as_str().to_owned())
             .bind(i64::from(limit.max)),
-            Self::Schedule(schedule) => sqlx::query(
+            Self::Schedule(schedule) => ask::query(
                 "INSERT INTO hodei.schedule (tenant, name, rule, spec) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (tenant, name) DO UPDATE SET rule = excluded.rule, spec = excluded.spec",
             )
@@ -76,7 +77,7 @@ impl Verb for Setting {
             .bind(schedule.rule.to_string())
             .bind(spec_bytes(&schedule.spec)),
             Self::NoSchedule(_, name) => {
-                sqlx::query("DELETE FROM hodei.schedule WHERE tenant = $1 AND name = $2")
+                ask::query("DELETE FROM hodei.schedule WHERE tenant = $1 AND name = $2")
                     .bind(tenant)
                     .bind(name.as_str().to_owned())
             }
@@ -100,7 +101,7 @@ impl Inner {
         let tenant = tenant_name(scope);
         reading!(self, OP, scope, conn => {
             self.trip();
-            sqlx::query(sql).bind(&tenant).fetch_all(&mut *conn).await.map_err(failed(OP))
+            ask::query(sql).bind(&tenant).fetch_all(&mut *conn).await.map_err(failed(OP))
         })
     }
 }

@@ -42,7 +42,10 @@ impl Pools {
         let verbs = Pool::new(options.clone(), config, config.connections);
         // The server knows by this name that they write nothing to the log: see `hodei.horizon`.
         let reserved = Pool::new(options.clone().application_name("hodei reserved"), config, 1);
-        verbs.acquire("store.open").await?.clean();
+        if config.pooled {
+            crate::ask::without_names();
+        }
+        verbs.acquire("store.open").await?.clean().await.map_err(failed("store.open"))?;
         Ok(Self { verbs, reserved, options })
     }
 
@@ -69,6 +72,7 @@ struct Shared {
     acquire_timeout: Duration,
     connect_timeout: Duration,
     idle_timeout: Duration,
+    pooled: bool,
 }
 
 struct Idle {
@@ -97,6 +101,7 @@ impl Pool {
             acquire_timeout: config.acquire_timeout,
             connect_timeout: config.connect_timeout,
             idle_timeout: config.idle_timeout,
+            pooled: config.pooled,
         }))
     }
 
@@ -123,7 +128,13 @@ impl Pool {
                 (connected.map_err(|_| gone("not made in time"))?.map_err(failed(op))?, false)
             }
         };
-        Ok(Conn { connection: Some(connection), pool: self.clone(), reused, _permit: permit })
+        let mut conn =
+            Conn { connection: Some(connection), pool: self.clone(), reused, begun: false, _permit: permit };
+        if shared.pooled {
+            sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))?;
+            conn.begun = true;
+        }
+        Ok(conn)
     }
 
     /// Closes what nobody uses: the server has let go of a connection, so of the others too.
@@ -147,6 +158,8 @@ pub(crate) struct Conn {
     pool: Pool,
     /// Whether somebody used it before: then the server may have let go of it meanwhile.
     pub(crate) reused: bool,
+    /// Whether it is in a transaction that has to be committed before it is given back: behind a proxy.
+    pub(crate) begun: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -157,13 +170,25 @@ impl fmt::Debug for Conn {
 }
 
 impl Conn {
-    /// Gives it back: no statement is under way, and no transaction is open.
-    pub(crate) fn clean(mut self) {
+    /// Commits what was done so far behind a proxy, where each statement does so for itself elsewhere.
+    pub(crate) async fn made(&mut self) -> Result<(), sqlx::Error> {
+        if self.begun {
+            sqlx::raw_sql("COMMIT AND CHAIN").execute(&mut **self).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives it back: no statement is under way, and no transaction is open that anybody knows of.
+    pub(crate) async fn clean(mut self) -> Result<(), sqlx::Error> {
+        if self.begun {
+            sqlx::raw_sql("COMMIT").execute(&mut *self).await?;
+        }
         if let Some(connection) = self.connection.take()
             && !self.pool.0.permits.is_closed()
         {
             self.pool.0.idle().push(Idle { connection, since: Instant::now() });
         }
+        Ok(())
     }
 }
 

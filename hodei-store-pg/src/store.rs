@@ -17,6 +17,7 @@ use hodei_core::store::{
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
 use crate::config::PgStoreBuilder;
+use crate::error::failed;
 use crate::inner::Inner;
 use crate::listen;
 use crate::pool::Pools;
@@ -67,7 +68,7 @@ impl PgStore {
         } else {
             let mut conn = pools.verbs.acquire("store.open").await?;
             schema::check(&mut conn).await?;
-            conn.clean();
+            conn.clean().await.map_err(failed("store.open"))?;
         }
         let inner = Arc::new(Inner::new(pools, config));
         listen::start(&inner);

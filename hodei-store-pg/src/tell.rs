@@ -11,9 +11,9 @@ use std::time::Duration;
 use hodei_core::store::{Change, ChangeSink, Feed, Feeds};
 use tokio::sync::Notify;
 
-/// How long a reply waits at most for verbs that began before it: 250 ms. After that it is told out of its order, which
+/// How long a reply waits at most for verbs that began before it: 100 ms. After that it is told out of its order, which
 /// shows as a gap in the versions of a job, if at all.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where changes stand in the log.
 pub(crate) type At = (i64, i64);

@@ -33,8 +33,7 @@ impl PgStore {
         .execute(&mut *conn)
         .await
         .map_err(failed(OP))?;
-        conn.clean();
-        Ok(())
+        conn.clean().await.map_err(failed(OP))
     }
 
     /// Moves a stopped clock forward.
@@ -49,7 +48,6 @@ impl PgStore {
             .execute(&mut *conn)
             .await
             .map_err(failed(OP))?;
-        conn.clean();
-        Ok(())
+        conn.clean().await.map_err(failed(OP))
     }
 }

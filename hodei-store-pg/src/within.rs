@@ -5,6 +5,7 @@ use hodei_core::store::{Applied, SubmitOptions, Submitted, Transition};
 use hodei_core::{ErrorKind, Result};
 use sqlx::postgres::PgConnection;
 
+use crate::ask;
 use crate::error::failed;
 use crate::listen::CHANNEL;
 use crate::store::PgStore;
@@ -69,7 +70,7 @@ impl PgStore {
         // On a connection of its own: the numbers of lanes are remembered, whatever becomes of the transaction.
         let mut own = inner.pools.verbs.acquire(op).await?;
         verb.prepare(inner, &mut own).await?;
-        own.clean();
+        own.clean().await.map_err(failed(op))?;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -88,7 +89,7 @@ impl PgStore {
                 Ok(reply) => {
                     if readied || changed {
                         // Sent by the server when the transaction commits.
-                        sqlx::query("SELECT pg_notify($1, $2)")
+                        ask::query("SELECT pg_notify($1, $2)")
                             .bind(CHANNEL)
                             .bind(if readied { "ready 0" } else { "change 0" })
                             .execute(&mut *conn)

@@ -26,6 +26,42 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "pg-faults",
+        shows: "no acknowledged job is lost and no stale write is taken while PostgreSQL restarts, connections break, \
+                and nodes race, freeze and die",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-pg --all-features --test it -- faults:: --nocapture",
+        )
+        .env(&[
+            ("HODEI_PG_RESTARTS", "200"),
+            ("HODEI_PG_TERMINATIONS", "2000"),
+            ("HODEI_PG_CUTS", "2000"),
+            ("HODEI_PG_RACE", "20000"),
+            ("HODEI_PG_BOUNCES", "50"),
+            ("HODEI_PG_FREEZES", "100"),
+            ("HODEI_PG_NODE_KILLS", "1000"),
+        ])
+        .must_test()],
+    },
+    Stage {
+        name: "tier-faults",
+        shows: "a Redis that is killed, frozen, cut, flushed and poisoned changes no answer of the cache before it",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-pg --all-features --test it -- cache:: --nocapture",
+        )
+        .env(&[("HODEI_TIER_FAULTS", "2000")])
+        .must_test()],
+    },
+    Stage {
+        name: "audit",
+        shows: "a long audit trail is written and verified whole, and every tampering is named with its row",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-pg --all-features --test it -- audit:: --nocapture",
+        )
+        .env(&[("HODEI_AUDIT_RECORDS", "1000000")])
+        .must_test()],
+    },
+    Stage {
         name: "power",
         shows: "nothing acknowledged is lost when the power or the disk fails, and every file opens again",
         steps: &[
@@ -48,6 +84,15 @@ pub(crate) const PROOFS: &[Stage] = &[
             "cargo test --release --locked --package hodei-store-redb --test it -- faults::damage --nocapture",
         )
         .env(&[("HODEI_IMAGES", "50000")])
+        .must_test()],
+    },
+    Stage {
+        name: "sim",
+        shows: "no seed of the simulated cluster breaks a guarantee, and every planted bug is found",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-tests --test it -- simulator:: --nocapture --test-threads 1",
+        )
+        .env(&[("HODEI_SIM_SEEDS", "0..6000")])
         .must_test()],
     },
     Stage {

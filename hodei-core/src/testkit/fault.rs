@@ -135,6 +135,7 @@ pub struct Faulty<S> {
     inner: S,
     faults: Faults,
     fixed: bool,
+    shared: bool,
 }
 
 impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
@@ -147,13 +148,20 @@ impl<S> Faulty<S> {
     /// Wraps a store.
     #[must_use]
     pub const fn new(inner: S, faults: Faults) -> Self {
-        Self { inner, faults, fixed: false }
+        Self { inner, faults, fixed: false, shared: false }
     }
 
     /// Lets its slots move no more.
     #[must_use]
     pub fn fixed(mut self) -> Self {
         self.fixed = true;
+        self
+    }
+
+    /// Lets it say that other processes write to it, so that a cache before it trusts less.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
         self
     }
 
@@ -189,7 +197,8 @@ impl<S: Shard> Faulty<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: JobStore> JobStore for Faulty<S> {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let inner = self.inner.capabilities();
+        Capabilities { exclusive: inner.exclusive && !self.shared, ..inner }
     }
 
     fn stats(&self) -> StoreStats {

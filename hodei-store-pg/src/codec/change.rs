@@ -46,6 +46,7 @@ pub(crate) fn read_changes(bytes: &[u8], tenant: &Tenant, at: Timestamp) -> Resu
         changes.push(Change {
             job,
             tenant,
+            queue: None,
             pipeline,
             version,
             from: from_state,
@@ -54,7 +55,6 @@ pub(crate) fn read_changes(bytes: &[u8], tenant: &Tenant, at: Timestamp) -> Resu
             attempt,
             epoch,
             at,
-            queue: None,
         });
     }
     Ok(changes)

@@ -93,6 +93,7 @@ fn changes_come_back() {
     let change = |from, pipeline| Change {
         job: JobId::from_bytes([9; 16]),
         tenant: tenant.clone(),
+        queue: None,
         pipeline,
         version: 3,
         from,
@@ -101,7 +102,6 @@ fn changes_come_back() {
         attempt: 2,
         epoch: Epoch::from_number(u64::MAX),
         at: Timestamp::from_micros(5),
-        queue: None,
     };
     let all = [change(None, None), change(Some(State::Running), Some(PipelineId::from_bytes([1; 16])))];
     let mut bytes = Vec::new();

@@ -9,7 +9,9 @@ use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use crate::ask;
 use crate::codec::{damaged, end_bytes};
+use crate::error::failed;
 use crate::inner::Inner;
 use crate::names::column;
 use crate::record::{cause_of, distinct, id_of, state_of, uuid_of};
@@ -126,7 +128,7 @@ impl Inner {
             ChangeLog::Off => 2,
         };
         let query =
-            sqlx::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+            ask::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
                 .bind(exchange.owner.owner.name().as_str())
                 .bind(exchange.owner.incarnation.cast_signed())
                 .bind(self.node)
@@ -182,7 +184,7 @@ impl Inner {
         // It is committed: without its reply the caller asks for its leases.
         let unknown = |error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
         done.claimed = self.in_time(OP, inputs_of(&mut conn, jobs)).await.map_err(unknown)?;
-        conn.clean();
+        conn.clean().await.map_err(failed(OP)).map_err(unknown)?;
         done.changes = self.committed(ticket, segments, readied).await;
         Ok(done)
     }
@@ -194,6 +196,7 @@ impl Inner {
         let change = Change {
             job: id_of(column(row, at::ID)?),
             tenant: lane.lane.tenant.clone(),
+            queue: Some(lane.lane.queue.clone()),
             pipeline: pipeline_of(row)?,
             version: column::<i32>(row, at::VERSION)?.cast_unsigned(),
             from: Some(state_of(column(row, at::STATE)?)?),

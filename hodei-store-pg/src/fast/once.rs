@@ -18,7 +18,12 @@ impl Inner {
         query: Query<'_, sqlx::Postgres, PgArguments>,
     ) -> Result<(Conn, Vec<PgRow>)> {
         self.trip();
-        let asked = async { query.fetch_all(&mut *conn).await.map_err(|error| of(op, Stage::Commit, error)) };
+        let asked = async {
+            let rows = query.fetch_all(&mut *conn).await;
+            let rows = rows.map_err(|error| of(op, Stage::Commit, error))?;
+            conn.made().await.map_err(|error| of(op, Stage::Commit, error))?;
+            Ok(rows)
+        };
         match self.in_time(op, asked).await {
             Ok(rows) => Ok((conn, rows)),
             Err(error) => match error.kind() {
@@ -29,7 +34,8 @@ impl Inner {
                 }
                 // The server has answered: the connection is as good as before.
                 _ => {
-                    conn.clean();
+                    // Whatever it says to that, it has said what became of the statement.
+                    drop(conn.clean().await);
                     Err(error)
                 }
             },

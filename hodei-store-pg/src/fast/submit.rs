@@ -8,7 +8,9 @@ use hodei_core::store::{Change, ChangeLog, SubmitOptions, Submitted};
 use hodei_core::{ErrorKind, Result, Timestamp};
 use uuid::Uuid;
 
+use crate::ask;
 use crate::codec::body_bytes;
+use crate::error::failed;
 use crate::inner::Inner;
 use crate::names::column;
 use crate::record::{id_of, uuid_of};
@@ -62,11 +64,13 @@ impl Inner {
             tenant = lane.tenant_no;
             lanes.push(lane.no);
         }
+        // Their numbers are remembered, whatever becomes of the jobs.
+        conn.made().await.map_err(failed(OP))?;
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
         let keyed = jobs.iter().any(|job| job.unique.is_some());
         let keys = keyed.then(|| jobs.iter().map(|job| job.unique.as_deref()).collect::<Vec<_>>());
         let fingerprints: Vec<Fingerprint> = jobs.iter().map(|job| job.fingerprint()).collect();
-        let query = sqlx::query(
+        let query = ask::query(
             "SELECT ord, id, fingerprint, at, pos, no
              FROM hodei.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
@@ -85,7 +89,7 @@ impl Inner {
         .bind(keys);
         let ticket = self.teller.begin();
         let (conn, rows) = self.statement(OP, conn, query).await?;
-        conn.clean();
+        conn.clean().await.map_err(failed(OP))?;
         let mut replies: Vec<Submitted> = jobs.iter().map(|job| Submitted::New(job.id)).collect();
         let (mut now, mut place) = (Timestamp::from_micros(0), None);
         for row in &rows {
@@ -117,6 +121,7 @@ fn born(job: &NewJob, now: Timestamp) -> Change {
     Change {
         job: job.id,
         tenant: job.tenant.clone(),
+        queue: Some(job.spec.queue().clone()),
         pipeline: job.pipeline,
         version: 1,
         from: None,

@@ -1,11 +1,13 @@
 //! The change log, below the horizon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hodei_core::store::{Change, ChangePage, Cursor, Scope};
 use hodei_core::{Error, ErrorKind, Fault, Result, Timestamp};
 use sqlx::postgres::PgRow;
 
+use crate::ask;
 use crate::codec::{damaged, read_changes};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
@@ -16,6 +18,19 @@ const OP: &str = "store.changes";
 
 /// How many rows of the log a page looks at at most.
 const ROWS_MAX: usize = 1_000;
+/// How often a reader that comes to the end looks again where there is more that is not complete yet: transactions that
+/// begin earlier mostly end within milliseconds, and many are of another kind.
+const LOOKS: u32 = 20;
+/// How long it waits in between.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Whether something is committed that stands behind the horizon, which is asked for once: it may fall while it is read.
+macro_rules! horizon {
+    () => {
+        "WITH z AS MATERIALIZED (SELECT hodei.horizon() AS h), \
+         b AS (SELECT EXISTS (SELECT 1 FROM hodei.change WHERE pos >= (SELECT h FROM z)) AS more) "
+    };
+}
 
 /// A place in the log: so many changes of the row (pos, no) are behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,23 +83,31 @@ impl Inner {
         };
         let rows = reading!(self, OP, conn => {
             self.trip();
-            let rows = sqlx::query(
-                "SELECT pos, no, n, at, node, tenant, body FROM hodei.change
-                 WHERE (pos, no) > ($1, $2) AND pos < hodei.horizon() ORDER BY pos, no LIMIT $3",
-            )
+            let rows = ask::query(concat!(
+                horizon!(),
+                "SELECT c.pos, c.no, c.n, c.at, c.node, c.tenant, c.body, b.more FROM b LEFT JOIN LATERAL (
+                     SELECT pos, no, n, at, node, tenant, body FROM hodei.change
+                     WHERE (pos, no) > ($1, $2) AND pos < (SELECT h FROM z) ORDER BY pos, no LIMIT $3
+                 ) c ON true ORDER BY c.pos, c.no"
+            ))
             .bind(after.pos)
             .bind(after.no)
             .bind(i64::try_from(ROWS_MAX).unwrap_or(i64::MAX))
             .fetch_all(&mut *conn)
             .await
             .map_err(failed(OP))?;
-            let tenants = rows.iter().map(|row| column(row, 5)).collect::<Result<Vec<i32>>>()?;
+            let mut tenants: Vec<i32> = Vec::new();
+            for row in &rows {
+                tenants.extend(column::<Option<i32>>(row, 5)?);
+            }
             self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
             Ok(rows)
         })?;
-        let (mut changes, mut place) = (Vec::new(), after);
+        let (mut changes, mut place, mut more) = (Vec::new(), after, rows.len() == ROWS_MAX);
         for row in &rows {
-            place = Place { pos: column(row, 0)?, no: column(row, 1)?, skip: column(row, 2)? };
+            more |= column::<bool>(row, 7)?;
+            let Some(found) = Place::at(row, 0)? else { continue };
+            place = found;
             if column::<i64>(row, 4)? != self.node {
                 let tenant = self.names.tenant(column(row, 5)?);
                 let tenant = tenant.ok_or_else(|| damaged("a tenant without a row"))?;
@@ -92,23 +115,32 @@ impl Inner {
                 changes.extend(read_changes(column(row, 6)?, &tenant, at)?);
             }
         }
-        Ok((changes, place, rows.len() == ROWS_MAX))
+        Ok((changes, place, more))
     }
 
     pub(crate) async fn changes_end(self: &Arc<Self>) -> Result<Cursor> {
-        let row = reading!(self, OP, conn => {
-            self.trip();
-            sqlx::query(
-                "SELECT f.pos, f.no, f.skip, e.pos, e.no, e.n FROM hodei.change_floor f LEFT JOIN LATERAL (
-                         SELECT pos, no, n FROM hodei.change WHERE pos < hodei.horizon()
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let row = reading!(self, OP, conn => {
+                self.trip();
+                ask::query(concat!(
+                    horizon!(),
+                    "SELECT f.pos, f.no, f.skip, e.pos, e.no, e.n, b.more FROM b, hodei.change_floor f
+                     LEFT JOIN LATERAL (
+                         SELECT pos, no, n FROM hodei.change WHERE pos < (SELECT h FROM z)
                          ORDER BY pos DESC, no DESC LIMIT 1
-                     ) e ON true",
-            )
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(failed(OP))
-        })?;
-        Ok(Place::at(&row, 0)?.max(Place::at(&row, 3)?).unwrap_or_default().cursor())
+                     ) e ON true"
+                ))
+                .fetch_one(&mut *conn)
+                .await
+                .map_err(failed(OP))
+            })?;
+            if looks == LOOKS || !column::<bool>(&row, 6)? {
+                return Ok(Place::at(&row, 0)?.max(Place::at(&row, 3)?).unwrap_or_default().cursor());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     pub(crate) async fn changes(
@@ -122,7 +154,16 @@ impl Inner {
         }
         let after = after.map(Place::of).transpose()?;
         let most = limit.min(ROWS_MAX).saturating_add(1);
-        let rows = self.log_rows(scope, after, most).await?;
+        let mut looks = 0;
+        let rows = loop {
+            looks += 1;
+            let rows = self.log_rows(scope, after, most).await?;
+            let more = rows.first().map(|row| column::<bool>(row, 11)).transpose()?;
+            if looks == LOOKS || rows.len() >= most || more != Some(true) {
+                break rows;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
         let first = rows.first().ok_or_else(|| damaged("a log without a floor"))?;
         let floor = Place::at(first, 0)?.unwrap_or_default();
         let end = Place::at(first, 3)?.unwrap_or_default().max(floor);
@@ -173,19 +214,20 @@ impl Inner {
                 Scope::Tenant(tenant) => Some(self.names.find_tenant(&mut conn, tenant).await?.unwrap_or(0)),
             };
             self.trip();
-            let rows = sqlx::query(
-                "SELECT f.pos, f.no, f.skip, e.pos, e.no, e.n, c.pos, c.no, c.at, c.tenant, c.body
-                 FROM hodei.change_floor f LEFT JOIN LATERAL (
-                     SELECT pos, no, n FROM hodei.change WHERE pos < hodei.horizon()
+            let rows = ask::query(concat!(
+                horizon!(),
+                "SELECT f.pos, f.no, f.skip, e.pos, e.no, e.n, c.pos, c.no, c.at, c.tenant, c.body, b.more
+                 FROM b, hodei.change_floor f LEFT JOIN LATERAL (
+                     SELECT pos, no, n FROM hodei.change WHERE pos < (SELECT h FROM z)
                      ORDER BY pos DESC, no DESC LIMIT 1
                  ) e ON true LEFT JOIN LATERAL (
                      SELECT pos, no, at, tenant, body FROM hodei.change
                      WHERE (pos, no) >= (greatest($1, f.pos), CASE WHEN $1 > f.pos THEN $2
                              WHEN $1 = f.pos THEN greatest($2, f.no) ELSE f.no END)
-                         AND pos < hodei.horizon() AND ($4::int4 IS NULL OR tenant = $4)
+                         AND pos < (SELECT h FROM z) AND ($4::int4 IS NULL OR tenant = $4)
                      ORDER BY pos, no LIMIT $3
-                 ) c ON true ORDER BY c.pos, c.no",
-            )
+                 ) c ON true ORDER BY c.pos, c.no"
+            ))
             .bind(from.pos)
             .bind(from.no)
             .bind(i64::try_from(most).unwrap_or(i64::MAX))

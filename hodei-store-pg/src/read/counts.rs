@@ -6,6 +6,7 @@ use hodei_core::Result;
 use hodei_core::job::State;
 use hodei_core::store::{Counts, Scope};
 
+use crate::ask;
 use crate::error::failed;
 use crate::inner::{Inner, reading};
 use crate::names::column;
@@ -18,7 +19,7 @@ impl Inner {
         let tenant = tenant_name(scope);
         let row = reading!(self, OP, scope, conn => {
             self.trip();
-            sqlx::query(
+            ask::query(
                 "SELECT coalesce(sum(blocked), 0)::int8, coalesce(sum(pending), 0)::int8,
                          coalesce(sum(scheduled), 0)::int8, coalesce(sum(running), 0)::int8,
                          coalesce(sum(succeeded), 0)::int8, coalesce(sum(failed), 0)::int8,

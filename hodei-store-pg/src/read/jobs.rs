@@ -7,6 +7,7 @@ use hodei_core::store::{Claimed, Scope};
 use hodei_core::{JobId, Result, Timestamp};
 use uuid::Uuid;
 
+use crate::ask;
 use crate::codec::name_of;
 use crate::error::failed;
 use crate::inner::{Inner, reading};
@@ -26,7 +27,7 @@ impl Inner {
         self.trip();
         let sql =
             concat!("SELECT ", record_columns!(), " FROM hodei.places($1) p JOIN hodei.job j ON j.id = p.id");
-        let rows = sqlx::query(sql).bind(ids).fetch_all(&mut **conn).await.map_err(failed(op))?;
+        let rows = ask::query(sql).bind(ids).fetch_all(&mut **conn).await.map_err(failed(op))?;
         self.read(rows.len());
         records(&self.names, conn, &rows).await
     }
@@ -46,7 +47,7 @@ impl Inner {
         const OP: &str = "store.outputs";
         let rows = reading!(self, OP, scope, conn => {
             self.trip();
-            sqlx::query(
+            ask::query(
                 "SELECT d.id, d.settled, t.name FROM hodei.done d JOIN hodei.tenant t ON t.no = d.tenant
                  WHERE d.id = ANY ($1) AND d.state = 4",
             )
@@ -72,7 +73,7 @@ impl Inner {
         const OP: &str = "store.leases_of";
         reading!(self, OP, conn => {
             self.trip();
-            let ids: Vec<Uuid> = sqlx::query_scalar(
+            let ids: Vec<Uuid> = ask::scalar(
                 "SELECT l.id FROM hodei.owner o JOIN hodei.leased l ON l.holder = o.no
                  WHERE o.name = $1 AND o.incarnation = $2 ORDER BY l.id",
             )

@@ -6,6 +6,7 @@ use hodei_core::store::{LaneHead, Lanes, Served};
 use hodei_core::{Result, Timestamp};
 use sqlx::postgres::PgRow;
 
+use crate::ask;
 use crate::codec::{damaged, priority};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
@@ -22,7 +23,7 @@ impl Inner {
         self.detached(OP, async move {
             reading!(inner, OP, conn => {
                     inner.trip();
-                    let rows = sqlx::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1)")
+                    let rows = ask::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1)")
                         .bind(&queues)
                         .fetch_all(&mut *conn)
                         .await

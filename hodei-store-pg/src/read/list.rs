@@ -7,6 +7,7 @@ use hodei_core::store::{Cursor, Order, Page, Query, Scope};
 use hodei_core::{Error, Fault, JobId, Result, Timestamp};
 use uuid::Uuid;
 
+use crate::ask;
 use crate::error::failed;
 use crate::inner::{Inner, reading};
 use crate::names::column;
@@ -140,7 +141,7 @@ impl Inner {
         let wanted = i64::try_from(query.limit).unwrap_or(EXAMINED_MAX).saturating_add(1);
         let examined = if filtered { wanted.saturating_mul(16).min(EXAMINED_MAX) } else { wanted };
         self.trip();
-        let rows = sqlx::query(sql)
+        let rows = ask::query(sql)
             .bind(at)
             .bind(id)
             .bind(examined)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hodei_core::Result;
 
+use crate::ask;
 use crate::error::failed;
 use crate::inner::{Inner, reading};
 
@@ -80,10 +81,10 @@ impl Inner {
             let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
             sqlx::raw_sql(begin).execute(&mut *conn).await.map_err(failed(OP))?;
             let mut wrong = Vec::new();
-            for sql in CONTRADICTIONS {
+            for sql in CONTRADICTIONS.iter().copied() {
                 self.trip();
                 let lines: Vec<String> =
-                    sqlx::query_scalar(*sql).fetch_all(&mut *conn).await.map_err(failed(OP))?;
+                    ask::scalar(sql).fetch_all(&mut *conn).await.map_err(failed(OP))?;
                 wrong.extend(lines);
             }
             self.trip();

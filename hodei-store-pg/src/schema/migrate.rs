@@ -8,6 +8,7 @@ use hodei_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Row};
 
+use crate::ask;
 use crate::error::failed;
 
 const OP: &str = "store.migrate";
@@ -69,7 +70,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
 
 /// Says whether the schema is the one that this program knows.
 pub(crate) async fn check(connection: &mut PgConnection) -> Result<()> {
-    let found = version(connection).await?;
+    let found = version_in(connection).await?;
     newer(found)?;
     if found < known() {
         return Err(Error::new(ErrorKind::Config, "store.open")
@@ -88,14 +89,21 @@ fn newer(found: i32) -> Result<()> {
 
 /// The version of a database: 0 where there is none.
 async fn version(connection: &mut PgConnection) -> Result<i32> {
-    let there = sqlx::query_scalar::<_, bool>("SELECT to_regclass('hodei.schema_step') IS NOT NULL")
+    let mut tx = connection.begin().await.map_err(failed(OP))?;
+    let found = version_in(&mut tx).await?;
+    tx.commit().await.map_err(failed(OP))?;
+    Ok(found)
+}
+
+async fn version_in(connection: &mut PgConnection) -> Result<i32> {
+    let there = ask::scalar::<bool>("SELECT to_regclass('hodei.schema_step') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await
         .map_err(failed(OP))?;
     if !there {
         return Ok(0);
     }
-    sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM hodei.schema_step")
+    ask::scalar("SELECT coalesce(max(version), 0) FROM hodei.schema_step")
         .fetch_one(connection)
         .await
         .map_err(failed(OP))
@@ -104,7 +112,7 @@ async fn version(connection: &mut PgConnection) -> Result<i32> {
 /// Takes the next step, unless somebody else has taken it meanwhile, and returns the version.
 async fn step(connection: &mut PgConnection, from: i32) -> Result<i32> {
     let mut tx = connection.begin().await.map_err(failed(OP))?;
-    sqlx::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
+    ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
     sqlx::raw_sql(
         "CREATE SCHEMA IF NOT EXISTS hodei;
          CREATE TABLE IF NOT EXISTS hodei.schema_step (
@@ -114,7 +122,7 @@ async fn step(connection: &mut PgConnection, from: i32) -> Result<i32> {
     .execute(&mut *tx)
     .await
     .map_err(failed(OP))?;
-    let found: i32 = sqlx::query("SELECT coalesce(max(version), 0) FROM hodei.schema_step")
+    let found: i32 = ask::query("SELECT coalesce(max(version), 0) FROM hodei.schema_step")
         .fetch_one(&mut *tx)
         .await
         .and_then(|row| row.try_get(0))
@@ -124,7 +132,7 @@ async fn step(connection: &mut PgConnection, from: i32) -> Result<i32> {
     for sql in next.sql {
         sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(failed(OP))?;
     }
-    sqlx::query("INSERT INTO hodei.schema_step (version, name) VALUES ($1, $2)")
+    ask::query("INSERT INTO hodei.schema_step (version, name) VALUES ($1, $2)")
         .bind(found + 1)
         .bind(next.name)
         .execute(&mut *tx)

@@ -9,6 +9,7 @@ use hodei_core::{JobId, PipelineId, Result, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
+use crate::ask;
 use crate::codec::{damaged, name_of};
 use crate::error::failed;
 use crate::names::{Names, column};
@@ -109,7 +110,7 @@ pub(crate) async fn inputs_of(conn: &mut PgConnection, jobs: Vec<Arc<Job>>) -> R
     parents.dedup();
     let mut found: HashMap<JobId, Input> = HashMap::new();
     if !parents.is_empty() {
-        let rows = sqlx::query(
+        let rows = ask::query(
             "SELECT j.id, j.name, d.state, d.settled FROM hodei.job j LEFT JOIN hodei.done d ON d.id = j.id
              WHERE j.id = ANY ($1)",
         )

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 
 use super::claim::{claimed, inputs_of};
 use super::submit::make_lanes;
+use crate::ask;
 use crate::error::failed;
 use crate::inner::Inner;
 use crate::work::{Verb, Work};
@@ -113,7 +114,7 @@ async fn apply(work: &mut Work<'_>, transition: &Transition) -> Result<Applied> 
 
 async fn promote(work: &mut Work<'_>) -> Result<()> {
     work.inner().trip();
-    sqlx::query("SELECT hodei.promote($1)")
+    ask::query("SELECT hodei.promote($1)")
         .bind(work.now.as_micros())
         .execute(&mut *work.conn)
         .await
@@ -124,7 +125,7 @@ async fn promote(work: &mut Work<'_>) -> Result<()> {
 /// Returns the row of an owner that lives.
 async fn living(work: &mut Work<'_>, exchange: &Exchange) -> Result<Option<i32>> {
     work.inner().trip();
-    sqlx::query_scalar("SELECT no FROM hodei.owner WHERE name = $1 AND incarnation = $2 AND expires_at > $3")
+    ask::scalar("SELECT no FROM hodei.owner WHERE name = $1 AND incarnation = $2 AND expires_at > $3")
         .bind(exchange.owner.owner.name().as_str())
         .bind(exchange.owner.incarnation.cast_signed())
         .bind(work.now.as_micros())
@@ -135,7 +136,7 @@ async fn living(work: &mut Work<'_>, exchange: &Exchange) -> Result<Option<i32>>
 
 async fn next_due(work: &mut Work<'_>) -> Result<Option<Timestamp>> {
     work.inner().trip();
-    let due: Option<i64> = sqlx::query_scalar("SELECT min(eligible_at) FROM hodei.delayed")
+    let due: Option<i64> = ask::scalar("SELECT min(eligible_at) FROM hodei.delayed")
         .fetch_one(&mut *work.conn)
         .await
         .map_err(failed(OP))?;
@@ -163,7 +164,7 @@ async fn claim(work: &mut Work<'_>, exchange: &Exchange, holder: i32) -> Result<
     let inner = Arc::clone(work.inner());
     let (lanes, ranks, numbers) = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
     work.inner().trip();
-    let rows = sqlx::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7)")
+    let rows = ask::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7)")
         .bind(holder)
         .bind(work.now.as_micros())
         .bind(inner.node)

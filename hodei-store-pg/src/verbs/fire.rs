@@ -8,6 +8,7 @@ use hodei_core::{Name, Result, Tenant, Timestamp};
 use sqlx::postgres::PgConnection;
 
 use super::terms::leads;
+use crate::ask;
 use crate::codec::spec_of;
 use crate::error::failed;
 use crate::inner::Inner;
@@ -30,7 +31,7 @@ impl Verb for Fire {
 
     async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
         inner.trip();
-        let spec: Option<Vec<u8>> = sqlx::query_scalar(
+        let spec: Option<Vec<u8>> = ask::scalar(
             "SELECT s.spec FROM hodei.schedule s JOIN hodei.tenant t ON t.no = s.tenant
              WHERE t.name = $1 AND s.name = $2",
         )
@@ -50,7 +51,7 @@ impl Verb for Fire {
             return Ok(Fired::TermLost);
         }
         work.inner().trip();
-        let row: Option<(Option<i64>, Vec<u8>)> = sqlx::query_as(
+        let row: Option<(Option<i64>, Vec<u8>)> = ask::rows(
             "SELECT s.last_fired, s.spec FROM hodei.schedule s JOIN hodei.tenant t ON t.no = s.tenant
              WHERE t.name = $1 AND s.name = $2 FOR UPDATE OF s",
         )
@@ -64,7 +65,7 @@ impl Verb for Fire {
             return Ok(Fired::Already);
         }
         work.inner().trip();
-        sqlx::query(
+        ask::query(
             "UPDATE hodei.schedule s SET last_fired = $3 FROM hodei.tenant t
              WHERE t.no = s.tenant AND t.name = $1 AND s.name = $2",
         )

@@ -9,6 +9,7 @@ use hodei_core::{Result, Tenant, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::submit::make_lanes;
+use crate::ask;
 use crate::codec::{damaged, name_of, priority};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
@@ -56,7 +57,7 @@ impl Verb for Drain {
         }
         work.submit_inside(&jobs).await?;
         inner.trip();
-        sqlx::query(
+        ask::query(
             "WITH r AS (
                  UPDATE hodei.inbox i SET refused = u.why FROM unnest($2::int8[], $3::text[]) u (no, why)
                  WHERE i.no = u.no
@@ -86,7 +87,7 @@ async fn read(inner: &Inner, conn: &mut PgConnection, lock: &'static str) -> Res
     };
     inner.trip();
     let most = i64::try_from(MOST).unwrap_or(i64::MAX);
-    let rows = sqlx::query(sql).bind(most).fetch_all(conn).await.map_err(failed(OP))?;
+    let rows = ask::query(sql).bind(most).fetch_all(conn).await.map_err(failed(OP))?;
     rows.iter().map(asked).collect()
 }
 
@@ -100,7 +101,8 @@ fn asked(row: &PgRow) -> Result<Asked> {
         args: Bytes::copy_from_slice(column(row, 4)?),
     };
     let level = u8::try_from(column::<i16>(row, 5)?).map_err(|_| damaged("a bad priority"))?;
-    let spec = JobSpecBuilder::handler(payload).queue(column::<&str>(row, 2)?).priority(priority(level)?).build();
+    let spec =
+        JobSpecBuilder::handler(payload).queue(column::<&str>(row, 2)?).priority(priority(level)?).build();
     let job = spec.map(|spec| NewJob::of(tenant, spec));
     let (run_at, key): (Option<i64>, Option<&str>) = (column(row, 6)?, column(row, 7)?);
     let job = job.map(|job| match run_at {
@@ -120,7 +122,7 @@ impl Inner {
         loop {
             let there: bool = reading!(self, OP, conn => {
                 self.trip();
-                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM hodei.inbox WHERE refused IS NULL)")
+                ask::scalar("SELECT EXISTS (SELECT 1 FROM hodei.inbox WHERE refused IS NULL)")
                     .fetch_one(&mut *conn)
                     .await
                     .map_err(failed(OP))

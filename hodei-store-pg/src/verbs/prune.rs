@@ -7,6 +7,7 @@ use hodei_core::{JobId, Result, Tenant};
 use uuid::Uuid;
 
 use super::terms::leads;
+use crate::ask;
 use crate::codec::name_of;
 use crate::error::failed;
 use crate::names::column;
@@ -60,7 +61,7 @@ impl Prune {
         let (jobs, failed_jobs) = (cut(State::Succeeded), cut(State::Failed));
         let keys = work.now.saturating_sub(Retention::KEYS_MIN).as_micros();
         work.inner().trip();
-        let mut found: Vec<Uuid> = sqlx::query_scalar(
+        let mut found: Vec<Uuid> = ask::scalar(
             "SELECT d.id FROM hodei.done d
              WHERE d.moved_at <= CASE d.state WHEN 5 THEN $2 ELSE $1 END AND d.moved_at <= greatest($1, $2)
                  AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
@@ -75,7 +76,7 @@ impl Prune {
         .map_err(failed(OP))?;
         if self.retention.most < u64::MAX && found.len() <= self.limit {
             work.inner().trip();
-            let surplus: Vec<Uuid> = sqlx::query_scalar(
+            let surplus: Vec<Uuid> = ask::scalar(
                 "WITH c AS (
                      SELECT tenant, 4 AS state, succeeded AS n FROM hodei.total
                      UNION ALL SELECT tenant, 5, failed FROM hodei.total
@@ -113,7 +114,7 @@ impl Prune {
     /// Moves the floor of the change log up, and says whether it has to go further.
     async fn prune_changes(&self, work: &mut Work<'_>) -> Result<(u64, bool)> {
         work.inner().trip();
-        let row = sqlx::query(
+        let row = ask::query(
             "SELECT f.pos, f.no, f.skip, ((SELECT coalesce(sum(changes), 0) FROM hodei.total)
                  + (SELECT coalesce(sum(changes), 0) FROM hodei.delta))::int8
              FROM hodei.change_floor f FOR UPDATE",
@@ -131,8 +132,8 @@ impl Prune {
         }
         work.inner().trip();
         // A row of the log has a change at least.
-        let rows = sqlx::query(
-            "SELECT pos, no, n FROM hodei.change WHERE (pos, no) >= ($1, $2) AND pos < hodei.horizon()
+        let rows = ask::query(
+            "SELECT pos, no, n FROM hodei.change WHERE (pos, no) >= ($1, $2) AND pos < (SELECT hodei.horizon())
              ORDER BY pos, no LIMIT $3",
         )
         .bind(pos)
@@ -154,7 +155,7 @@ impl Prune {
         }
         let removed = wanted - left;
         work.inner().trip();
-        sqlx::query(
+        ask::query(
             "WITH f AS (UPDATE hodei.change_floor SET pos = $1, no = $2, skip = $3),
                  d AS (INSERT INTO hodei.delta (tenant, changes) SELECT 0, -$4::int4 WHERE $4 > 0)
              DELETE FROM hodei.change WHERE (pos, no) < ($1, $2) OR ((pos, no) = ($1, $2) AND n <= $3)",
@@ -176,7 +177,7 @@ async fn remove(work: &mut Work<'_>, found: &[Uuid]) -> Result<Vec<(Tenant, JobI
         return Ok(Vec::new());
     }
     work.inner().trip();
-    let rows = sqlx::query(
+    let rows = ask::query(
         "DELETE FROM hodei.done d USING hodei.tenant t
          WHERE d.id = ANY ($1) AND t.no = d.tenant
              AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
@@ -199,7 +200,7 @@ async fn remove(work: &mut Work<'_>, found: &[Uuid]) -> Result<Vec<(Tenant, JobI
         return Ok(gone);
     }
     work.inner().trip();
-    sqlx::query(
+    ask::query(
         "WITH e AS (DELETE FROM hodei.edge WHERE parent = ANY ($1)),
              c AS (DELETE FROM hodei.edge WHERE child = ANY ($1) AND parent <> ALL ($1)),
              k AS (DELETE FROM hodei.unique_key WHERE id = ANY ($1)),
@@ -224,7 +225,7 @@ async fn remove(work: &mut Work<'_>, found: &[Uuid]) -> Result<Vec<(Tenant, JobI
 /// twice.
 async fn forget_owners(work: &mut Work<'_>) -> Result<()> {
     work.inner().trip();
-    sqlx::query(
+    ask::query(
         "DELETE FROM hodei.owner WHERE no = ANY (ARRAY(
              SELECT no FROM hodei.owner WHERE cleared AND expires_at <= $1 ORDER BY no LIMIT 1000
              FOR UPDATE SKIP LOCKED

@@ -7,6 +7,7 @@ use hodei_core::{JobId, Result};
 use uuid::Uuid;
 
 use super::terms::leads;
+use crate::ask;
 use crate::error::failed;
 use crate::names::column;
 use crate::record::id_of;
@@ -79,7 +80,7 @@ impl Reap {
     /// comes at this very moment is told that it is too late.
     async fn held_by_the_dead(&self, work: &mut Work<'_>) -> Result<Vec<(JobId, i32)>> {
         work.inner().trip();
-        let dead: Vec<i32> = sqlx::query_scalar(
+        let dead: Vec<i32> = ask::scalar(
             "UPDATE hodei.owner o SET expires_at = o.expires_at WHERE o.no = ANY (ARRAY(
                  SELECT no FROM hodei.owner WHERE NOT cleared AND expires_at <= $1 ORDER BY no FOR UPDATE
              )) RETURNING o.no",
@@ -92,7 +93,7 @@ impl Reap {
             return Ok(Vec::new());
         }
         work.inner().trip();
-        let rows = sqlx::query("SELECT id, holder FROM hodei.leased WHERE holder = ANY ($1) LIMIT $2")
+        let rows = ask::query("SELECT id, holder FROM hodei.leased WHERE holder = ANY ($1) LIMIT $2")
             .bind(&dead)
             .bind(i64::try_from(self.limit).unwrap_or(i64::MAX).saturating_add(1))
             .fetch_all(&mut *work.conn)
@@ -101,7 +102,7 @@ impl Reap {
         if rows.is_empty() {
             // Nobody asks for them again. Not at once: a claim that was made in their last moment may still be on its way.
             work.inner().trip();
-            sqlx::query("UPDATE hodei.owner SET cleared = true WHERE no = ANY ($1) AND expires_at <= $2")
+            ask::query("UPDATE hodei.owner SET cleared = true WHERE no = ANY ($1) AND expires_at <= $2")
                 .bind(&dead)
                 .bind(work.now.as_micros().saturating_sub(CLEARED))
                 .execute(&mut *work.conn)
@@ -114,7 +115,7 @@ impl Reap {
 
 async fn late(work: &mut Work<'_>, most: usize) -> Result<Vec<JobId>> {
     work.inner().trip();
-    let found: Vec<Uuid> = sqlx::query_scalar(
+    let found: Vec<Uuid> = ask::scalar(
         "(SELECT id FROM hodei.ready WHERE deadline <= $1 ORDER BY deadline LIMIT $2)
          UNION ALL
          (SELECT id FROM hodei.delayed WHERE deadline <= $1 ORDER BY deadline LIMIT $2) LIMIT $2",

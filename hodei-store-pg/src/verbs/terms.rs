@@ -3,6 +3,7 @@
 use hodei_core::store::Term;
 use hodei_core::{Result, Timestamp};
 
+use crate::ask;
 use crate::error::failed;
 use crate::names::column;
 use crate::work::Work;
@@ -10,7 +11,7 @@ use crate::work::Work;
 /// Says whether a term lasts, and keeps it from ending before this transaction does: whoever would take the duty waits.
 pub(crate) async fn leads(work: &mut Work<'_>, term: &Term) -> Result<bool> {
     work.inner().trip();
-    let row = sqlx::query(
+    let row = ask::query(
         "SELECT hodei.now(), (SELECT expires_at FROM hodei.term
              WHERE duty = $1 AND number = $2 AND owner = $3 AND incarnation = $4 FOR SHARE)",
     )

@@ -9,6 +9,7 @@ use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use uuid::Uuid;
 
 use super::transaction::{Entry, Work};
+use crate::ask;
 use crate::codec::damaged;
 use crate::error::failed;
 use crate::names::{LaneRow, column};
@@ -44,7 +45,7 @@ impl Work<'_> {
         let (max_jobs, max_open) = (config.max_jobs, config.tenant_max_open);
         if max_jobs < u64::MAX || max_open < u64::MAX {
             self.inner.trip();
-            sqlx::query(BOUNDS_LOCK).execute(&mut *self.conn).await.map_err(failed(OP))?;
+            ask::query(BOUNDS_LOCK).execute(&mut *self.conn).await.map_err(failed(OP))?;
         }
         let stored = self.stored(jobs, max_jobs, max_open).await?;
         let mut replies = self.answers(jobs, &stored, max_open);
@@ -84,7 +85,7 @@ impl Work<'_> {
         }
         if !keys.is_empty() {
             self.inner.trip();
-            let rows = sqlx::query(
+            let rows = ask::query(
                 "SELECT t.name, k.key, k.id FROM unnest($1::text[], $2::text[]) u (tenant, key)
                  JOIN hodei.tenant t ON t.name = u.tenant
                  JOIN hodei.unique_key k ON k.tenant = t.no AND k.key = u.key",
@@ -123,7 +124,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.inner.trip();
-        let rows = sqlx::query("SELECT id, fingerprint, tenant FROM hodei.job WHERE id = ANY ($1)")
+        let rows = ask::query("SELECT id, fingerprint, tenant FROM hodei.job WHERE id = ANY ($1)")
             .bind(uuids(&unknown))
             .fetch_all(&mut *self.conn)
             .await
@@ -141,7 +142,7 @@ impl Work<'_> {
         tenants.sort_unstable();
         tenants.dedup();
         let names: Vec<&str> = tenants.iter().map(|tenant| tenant.as_str()).collect();
-        let rows = sqlx::query(
+        let rows = ask::query(
             "WITH c AS (
                  SELECT tenant, blocked + pending + scheduled + running AS open,
                      succeeded + failed + cancelled AS ended FROM hodei.total

@@ -9,6 +9,7 @@ use hodei_core::{JobId, Result};
 use uuid::Uuid;
 
 use super::transaction::{Entry, Work};
+use crate::ask;
 use crate::codec::{body_bytes, push_change};
 use crate::error::failed;
 use crate::names::column;
@@ -127,7 +128,7 @@ impl Work<'_> {
                 continue;
             };
             self.inner.trip();
-            let no: i32 = sqlx::query_scalar("SELECT hodei.owner_no($1, $2)")
+            let no: i32 = ask::scalar("SELECT hodei.owner_no($1, $2)")
                 .bind(lease.owner.name().as_str())
                 .bind(lease.incarnation.cast_signed())
                 .fetch_one(&mut *self.conn)
@@ -147,7 +148,7 @@ impl Work<'_> {
         }
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
         let all = |of: &dyn Fn(&Entry) -> i64| new.iter().map(|entry| of(entry)).collect::<Vec<i64>>();
-        let query = sqlx::query(
+        let query = ask::query(
             "INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline,
                  name, body)
              SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::int8[], $5::int4[], $6::int4[],
@@ -179,7 +180,7 @@ impl Work<'_> {
             // In one order, so that two batches with the same keys wait for each other and not in a circle.
             keys.sort_unstable();
             self.inner.trip();
-            sqlx::query(
+            ask::query(
                 "INSERT INTO hodei.unique_key (tenant, key, id)
                  SELECT * FROM unnest($1::int4[], $2::text[], $3::uuid[])",
             )
@@ -215,7 +216,7 @@ impl Work<'_> {
         }
         self.rows += put.id.len() as u64;
         self.inner.trip();
-        sqlx::query(
+        ask::query(
             "SELECT hodei.move($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
                  $20, $21, $22, $23, $24, $25, $26, $27)",
         )
@@ -256,7 +257,7 @@ impl Work<'_> {
         let new = std::mem::take(&mut self.new_edges);
         if !new.is_empty() {
             self.inner.trip();
-            sqlx::query(
+            ask::query(
                 "INSERT INTO hodei.edge (parent, child, told, fails)
                  SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::bool[])",
             )
@@ -271,7 +272,7 @@ impl Work<'_> {
         let told = std::mem::take(&mut self.told);
         if !told.is_empty() {
             self.inner.trip();
-            sqlx::query(
+            ask::query(
                 "UPDATE hodei.edge e SET told = true FROM unnest($1::uuid[], $2::uuid[]) u (parent, child)
                  WHERE e.parent = u.parent AND e.child = u.child",
             )
@@ -308,7 +309,7 @@ impl Work<'_> {
         }
         let of = |state: State| -> Vec<i32> { counts.values().map(|moved| moved[state as usize]).collect() };
         self.inner.trip();
-        let rows = sqlx::query(
+        let rows = ask::query(
             "SELECT pos, no FROM hodei.note($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         )
         .bind(self.node)

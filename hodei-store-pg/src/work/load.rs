@@ -5,6 +5,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::transaction::{Entry, Place, Work};
+use crate::ask;
 use crate::error::failed;
 use crate::names::column;
 use crate::record::{id_of, record_columns, records, uuids};
@@ -16,7 +17,7 @@ impl Work<'_> {
     pub(crate) async fn look_at_the_clock(&mut self) -> Result<()> {
         self.inner.trip();
         let now: i64 =
-            sqlx::query_scalar("SELECT hodei.now()").fetch_one(&mut *self.conn).await.map_err(failed(OP))?;
+            ask::scalar("SELECT hodei.now()").fetch_one(&mut *self.conn).await.map_err(failed(OP))?;
         self.now = self.now.max(Timestamp::from_micros(now));
         Ok(())
     }
@@ -40,7 +41,7 @@ impl Work<'_> {
             ", hodei.now() FROM hodei.take($1) p JOIN hodei.job j ON j.id = p.id"
         );
         let rows =
-            sqlx::query(sql).bind(uuids(&wanted)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
+            ask::query(sql).bind(uuids(&wanted)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
         self.inner.read(rows.len());
         for row in &rows {
             self.now = self.now.max(Timestamp::from_micros(column(row, 24)?));
@@ -65,7 +66,7 @@ impl Work<'_> {
         }
         self.inner.trip();
         let rows =
-            sqlx::query("SELECT parent, child, told FROM hodei.edge WHERE parent = ANY ($1) ORDER BY 1, 2")
+            ask::query("SELECT parent, child, told FROM hodei.edge WHERE parent = ANY ($1) ORDER BY 1, 2")
                 .bind(uuids(&wanted))
                 .fetch_all(&mut *self.conn)
                 .await

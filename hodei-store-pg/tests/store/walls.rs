@@ -14,8 +14,22 @@ use crate::env::{burn, database, done, exchange, job, open, owner, spec, sql, su
 
 /// The tables that a tenant's role may look into.
 const TABLES: [&str; 16] = [
-    "tenant", "usage", "lane", "queue", "schedule", "job", "ready", "delayed", "blocked", "leased", "done", "edge",
-    "unique_key", "change", "total", "delta",
+    "tenant",
+    "usage",
+    "lane",
+    "queue",
+    "schedule",
+    "job",
+    "ready",
+    "delayed",
+    "blocked",
+    "leased",
+    "done",
+    "edge",
+    "unique_key",
+    "change",
+    "total",
+    "delta",
 ];
 
 fn acme() -> Tenant {
@@ -58,9 +72,14 @@ async fn a_hostile_tenant_sees_and_changes_nothing_of_others() {
     sql(&database, "SELECT hodei.admit('hostile', 'acme')");
     let mut hostile = PgConnection::connect(&url).await.expect("a connection");
     for pretended in ["", "default", "acme", "nobody"] {
-        sqlx::query("SELECT set_config('hodei.tenant', $1, false)").bind(pretended).execute(&mut hostile).await.expect("set");
+        sqlx::query("SELECT set_config('hodei.tenant', $1, false)")
+            .bind(pretended)
+            .execute(&mut hostile)
+            .await
+            .expect("set");
         for table in TABLES {
-            let all: i64 = sql(&database, &format!("SELECT count(*) FROM hodei.{table}")).parse().expect("a number");
+            let all: i64 =
+                sql(&database, &format!("SELECT count(*) FROM hodei.{table}")).parse().expect("a number");
             let seen = count(&mut hostile, table).await.expect("it may look");
             assert!(seen <= all / 2, "{table} as {pretended:?}: {seen} of {all}");
             assert!(seen > 0 || all == 0, "{table}: its own are there");
@@ -71,7 +90,7 @@ async fn a_hostile_tenant_sees_and_changes_nothing_of_others() {
         "DELETE FROM hodei.ready",
         "INSERT INTO hodei.role_tenant VALUES ('hostile', 1)",
         "SELECT hodei.promote(9000000000000000000)",
-        "SELECT * FROM hodei.claim(1, 0, 0, true, '{1}', '{63}', '{9}')",
+        "SELECT * FROM hodei.claim(1, 9000000000000000000, 0, true, '{1,2}', '{63,63}', '{9,9}')",
         "SELECT hodei.admit('hostile', 'default')",
         "SELECT hodei.enqueue('kind', tenant => 'default')",
         "ALTER TABLE hodei.job DISABLE ROW LEVEL SECURITY",
@@ -133,7 +152,10 @@ async fn what_is_asked_for_by_sql_becomes_a_job_once() {
     assert_eq!(listed.len(), 3);
     let read = stores[1].get_many(&Scope::All, vec![listed[0].id], Consistency::Latest).await.expect("get");
     let read = read[0].as_ref().expect("it is there");
-    assert_eq!((read.state, read.spec.queue().as_str(), read.spec.priority().level()), (State::Pending, "images", 40));
+    assert_eq!(
+        (read.state, read.spec.queue().as_str(), read.spec.priority().level()),
+        (State::Pending, "images", 40)
+    );
     let Payload::Handler { kind, args, .. } = read.spec.payload() else { panic!("a handler") };
     assert_eq!((kind, &args[..]), (&Name::literal("resize"), &br#"{"width": 7}"#[..]));
     assert_eq!(stores[0].counts(&Scope::All).await.expect("counts").total(), 4, "a key is taken once");

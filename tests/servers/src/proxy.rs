@@ -18,6 +18,7 @@ const CHUNK: usize = 64 * 1024;
 ///   client ──▶ Proxy ──▶ server        hold():         bytes wait in both directions, connections stand (a black hole)
 ///     ◀── answers ◀────                cut():          every connection ends now
 ///                                      cut_before(b):  the answer that holds b is swallowed and its connection cut
+///                                      cut_after(n):   the same after so many bytes of answers
 /// ```
 #[derive(Debug)]
 pub struct Proxy {
@@ -40,6 +41,8 @@ struct State {
     closed: bool,
     delay: Duration,
     needle: Option<Vec<u8>>,
+    /// How many bytes of answers still pass before the connection is cut that carries the next.
+    answers_left: Option<u64>,
     cuts: usize,
     passed: u64,
     /// What is open, by the number of the link.
@@ -109,7 +112,13 @@ impl Proxy {
         self.change(|state| state.needle = Some(needle.to_vec()));
     }
 
-    /// How many connections [`Self::cut_before`] has cut.
+    /// Cuts the connection on which the server answers once `bytes` bytes of answers have passed on all, before that chunk
+    /// has passed; once.
+    pub fn cut_after(&self, bytes: u64) {
+        self.change(|state| state.answers_left = Some(bytes));
+    }
+
+    /// How many connections [`Self::cut_before`] and [`Self::cut_after`] have cut.
     #[must_use]
     pub fn cuts(&self) -> usize {
         self.shared.lock().cuts
@@ -149,6 +158,17 @@ impl State {
         for (_, (client, server)) in self.links.drain() {
             close(&client, &server);
         }
+    }
+
+    /// Whether the connection is to be cut instead of passing `bytes` of an answer on.
+    fn cuts_at(&mut self, bytes: &[u8], tail: &mut Vec<u8>) -> bool {
+        if self.answers(bytes, tail) {
+            self.needle = None;
+            return true;
+        }
+        let Some(left) = self.answers_left.take() else { return false };
+        self.answers_left = left.checked_sub(bytes.len() as u64);
+        self.answers_left.is_none()
     }
 
     /// Whether the answer that is looked for ends in `bytes`.
@@ -228,8 +248,7 @@ impl Shared {
         }
         let waiting = self.changed.wait_while(self.lock(), |state| state.held && !state.closed);
         let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
-        if way == Way::Down && state.answers(bytes, tail) {
-            state.needle = None;
+        if way == Way::Down && state.cuts_at(bytes, tail) {
             state.cuts += 1;
             return false;
         }

@@ -161,6 +161,10 @@ fn a_proxy_holds_cuts_and_swallows_answers() {
     assert!(ask(proxy.address(), b"PING\r\n", 1, PATIENCE).is_none());
     assert_eq!(proxy.cuts(), 1);
     assert!(ask(proxy.address(), b"PING\r\n", 1, PATIENCE).is_some(), "once");
+    proxy.cut_after(34);
+    assert!(ask(proxy.address(), b"PING\r\n", 34, PATIENCE).is_some());
+    assert!(ask(proxy.address(), b"PING\r\n", 1, PATIENCE).is_none());
+    assert_eq!(proxy.cuts(), 2);
     proxy.cut();
     assert!(say(b"PING\r\n", PATIENCE).is_err());
     proxy.refuse();

@@ -2,10 +2,13 @@
 
 mod cancel;
 mod drain;
+mod found;
 mod loss;
 mod order;
+mod policy;
 mod recovery;
 mod session;
+mod share;
 mod verdict;
 mod window;
 mod world;

@@ -1,0 +1,6 @@
+//! The audit trail: written by many at once, only ever added to, and every tampering is named with its row.
+
+mod appends;
+mod forbidden;
+mod tampering;
+mod world;

@@ -1,0 +1,13 @@
+//! Servers that restart, connections that break, nodes that race, freeze and die: what was acknowledged stands, and every
+//! history is held to the guarantees.
+
+mod fleet;
+mod node;
+mod pooled;
+mod races;
+mod replies;
+mod restarts;
+mod scarce;
+mod variable;
+
+pub(crate) use node::obey;
