@@ -1,4 +1,5 @@
 //! What stands around handlers, and handlers that take several jobs in one call.
+#![expect(clippy::unwrap_used, reason = "what a test sets up does not fail")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
 //! Scaling of processes and of Kubernetes workloads, and the load that a store tells.
+#![expect(clippy::unwrap_used, reason = "what a test sets up does not fail")]
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
 //! Arguments are encoded on their way into the store and decoded on their way into the handler.
+#![expect(clippy::unwrap_used, reason = "what a test sets up does not fail")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Pipelines as a whole: conditions, steps that add steps, cancellation, resuming, batches, dead letters.
+#![expect(clippy::unwrap_used, reason = "what a test sets up does not fail")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
