@@ -68,7 +68,8 @@ pub fn jobs(n: usize) -> Vec<NewJob> {
 pub struct Node {
     /// The node.
     pub hodei: Orchestrator,
-    agent: AgentHandle,
+    /// The agent.
+    pub agent: AgentHandle,
 }
 
 impl Node {

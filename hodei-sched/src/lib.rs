@@ -23,6 +23,7 @@
 //! | `cron` | no | `cron`: schedules with time zones, missed times and jitter |
 //! | `kube` | no | `autoscale::KubeScale`: the replicas of a Kubernetes workload |
 //! | `processes` | no | `autoscale::LocalProcesses`: agents as processes of this machine |
+//! | `sim` | no | `sim`: the whole engine in virtual time, with faults, from one seed |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -31,7 +32,6 @@ pub mod balance;
 #[cfg(feature = "cron")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
 pub mod cron;
-pub mod balance;
 mod driver;
 mod herald;
 pub mod machine;

@@ -3,7 +3,7 @@
 use crate::program::{Ended, Program, example};
 
 fn run(name: &str) -> Ended {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a directory");
     let none = std::iter::empty::<&str>();
     let ended = Program::start(&example(name), directory.path(), name, none).wait();
     assert_eq!(ended.code(), Some(0), "{ended:?}");

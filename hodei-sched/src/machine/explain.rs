@@ -101,8 +101,8 @@ impl Scheduler {
     pub fn why(&self, job: &Job, now: Timestamp) -> Option<Why> {
         let spec = &job.spec;
         let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
-        if let Some(at) = self.rates.held_until(under, now) {
-            return Some(Why::Rate(at));
+        if let Some(why) = self.rates.holds(under, now) {
+            return Some(why);
         }
         let rule = self.rules.get(spec.queue()).map(|number| self.fleet.rule(*number));
         let require = rule.map_or(&[][..], |rule| &rule.require);

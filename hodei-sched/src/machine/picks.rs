@@ -106,7 +106,7 @@ impl Decision<'_> {
                 }
             }
         }
-        if let Some(head) = refused.or(waiting.filter(|head| makes_room(head.level))) {
+        if let Some(head) = refused.or_else(|| waiting.filter(|head| makes_room(head.level))) {
             picks.push(pick(head, 1));
         }
         picks

@@ -1,5 +1,6 @@
 //! How fast the jobs of a queue, or those that name a key, may begin.
 
+use super::explain::Why;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -131,15 +132,11 @@ impl Rates {
         names(head).filter_map(|of| self.0.get(&of)?.ready_at()).max()
     }
 
-    /// Whether a job is held back now, and until when; for ever, where no time is told.
-    pub(super) fn held_until(
-        &self,
-        of: impl Iterator<Item = RateOf>,
-        now: Timestamp,
-    ) -> Option<Option<Timestamp>> {
+    /// Says why a job is held back now, where it is: by its rates, until then or for ever.
+    pub(super) fn holds(&self, of: impl Iterator<Item = RateOf>, now: Timestamp) -> Option<Why> {
         let buckets = of.filter_map(|of| self.0.get(&of));
         let dry = buckets.filter(|bucket| bucket.tokens(now) < u128::from(bucket.rate.cost));
-        dry.map(Bucket::ready_at).reduce(|a, b| Some(a?.max(b?)))
+        dry.map(Bucket::ready_at).reduce(|a, b| Some(a?.max(b?))).map(Why::Rate)
     }
 
     /// Notes that so many jobs of a lane were claimed.

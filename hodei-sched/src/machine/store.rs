@@ -187,7 +187,7 @@ impl Scheduler {
     fn settled(&mut self, outgoing: Outgoing, applied: Applied) {
         if applied == Applied::Illegal && outgoing.transition.step == Move::Returned {
             // Its agent had said that it began: it goes back all the same, or nobody would ever end it.
-            let transition = Transition { step: Move::Preempted, ..outgoing.transition.clone() };
+            let transition = Transition { step: Move::Preempted, ..outgoing.transition };
             self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
         }
         let Some((worker, incarnation, report)) = outgoing.report else { return };

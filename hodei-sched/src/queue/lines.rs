@@ -58,7 +58,6 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Lines<T> {
     /// A box each, so that growing moves none of them.
-    #[expect(clippy::vec_box, reason = "a block is half a kilobyte: growing would copy them all")]
     blocks: Vec<Box<Block<T>>>,
     free: u32,
 }

@@ -400,7 +400,6 @@ async fn start(
         clock,
         pace,
         served: Served::default(),
-        codecs: hodei_core::codec::Codecs::new(),
         owner,
         ttl,
         codecs: Codecs::default(),

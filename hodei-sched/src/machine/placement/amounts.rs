@@ -152,9 +152,8 @@ impl Amounts {
 
     /// What is free once a need is met, in 1,024ths of what there is, over all parts of which there is any.
     pub(super) fn rest(&self, need: &Need, capacity: &Self) -> u64 {
-        let part = |have: u64, need: u64, all: u64| {
-            if all == 0 { 0 } else { (have.saturating_sub(need) << 10) / all }
-        };
+        let part =
+            |have: u64, need: u64, all: u64| (have.saturating_sub(need) << 10).checked_div(all).unwrap_or(0);
         let fixed = (0..FIXED).map(|n| part(self.fixed[n], need.fixed[n], capacity.fixed[n]));
         let custom = need.custom.iter().map(|(n, need)| part(self.custom(*n), *need, capacity.custom(*n)));
         fixed.chain(custom).sum()

@@ -46,7 +46,8 @@ impl Shapes {
             self.shapes[*shape as usize].workers.set(worker);
             return *shape;
         }
-        let shape = self.free.pop().unwrap_or(u32::try_from(self.shapes.len()).unwrap_or(u32::MAX));
+        let next = u32::try_from(self.shapes.len()).unwrap_or(u32::MAX);
+        let shape = self.free.pop().unwrap_or(next);
         self.all.set(shape);
         for runs in &key.0 {
             self.runs.entry(runs.clone()).or_default().set(shape);

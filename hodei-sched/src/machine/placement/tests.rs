@@ -173,7 +173,7 @@ fn selectors_say_where_preferences_where_first_and_apart_how_many() {
     assert_eq!(placed(Rule::anywhere().require(either)), [0, 0, 3, 3]);
     let neither = Selector::NotIn("zone".into(), vec!["a".into(), "c".into()]);
     assert_eq!(
-        placed(Rule::anywhere().require(neither.clone()).require(Selector::Has("disk".into()))),
+        placed(Rule::anywhere().require(neither).require(Selector::Has("disk".into()))),
         [1, 1]
     );
     assert_eq!(placed(Rule::anywhere().prefer(has("spot", "yes"))), [3, 3, 0, 0, 1, 1, 2, 2]);

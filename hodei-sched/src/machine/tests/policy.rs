@@ -49,7 +49,7 @@ fn the_jobs_of_a_queue_run_where_its_rule_says_until_it_says_otherwise() {
     world.sync(&mut b);
     let queue = Name::literal("pinned");
     let rule = Rule::anywhere().require(Selector::is("zone", "b"));
-    set(&mut world, Policy::default().rule(queue.clone(), rule));
+    set(&mut world, Policy::default().rule(queue, rule));
     let pinned = world.submit(command().queue("pinned"), 6);
     world.settle(&mut a);
     world.settle(&mut b);

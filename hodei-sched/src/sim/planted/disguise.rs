@@ -42,14 +42,14 @@ impl Disguise {
     }
 
     /// Shows what was just committed.
-    pub(super) fn committed(&mut self, changes: Vec<Change>) -> Vec<Change> {
-        changes.into_iter().filter_map(|change| self.commit(change)).collect()
+    pub(super) fn committed(&mut self, changes: &[Change]) -> Vec<Change> {
+        changes.iter().filter_map(|change| self.commit(change)).collect()
     }
 
-    fn commit(&mut self, change: Change) -> Option<Change> {
+    fn commit(&mut self, change: &Change) -> Option<Change> {
         let key = (change.job, change.version);
-        let shown = self.look(&change);
-        if shown.as_ref() != Some(&change) {
+        let shown = self.look(change);
+        if shown.as_ref() != Some(change) {
             self.shown.insert(key, shown.clone());
         }
         shown

@@ -129,7 +129,7 @@ impl Planted {
         done.changes = late;
         self.release(&mut done.changes);
         let Some(mut harm) = self.harm() else { return Ok(done) };
-        done.changes = harm.disguise.committed(done.changes);
+        done.changes = harm.disguise.committed(&done.changes);
         for claimed in &mut done.claimed {
             harm.disguise.job(Arc::make_mut(&mut claimed.job));
         }
@@ -202,7 +202,7 @@ impl Planted {
     fn changed<R>(&self, done: Result<Committed<R>>) -> Result<Committed<R>> {
         let mut done = done?;
         if let Some(mut harm) = self.harm() {
-            done.changes = harm.disguise.committed(done.changes);
+            done.changes = harm.disguise.committed(&done.changes);
         }
         Ok(done)
     }
@@ -275,7 +275,7 @@ impl JobStore for Planted {
         let mut reaped = self.inner.reap(current.as_ref().unwrap_or(term), lost_max, limit).await?;
         self.leak(&reaped.changes);
         if let Some(mut harm) = self.harm() {
-            reaped.changes = harm.disguise.committed(reaped.changes);
+            reaped.changes = harm.disguise.committed(&reaped.changes);
         }
         Ok(reaped)
     }
@@ -393,10 +393,6 @@ impl Coordination for Planted {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.inner.keep_term(term, ttl).await
-    }
-
-    async fn now(&self) -> Result<Timestamp> {
-        self.inner.now().await
     }
 }
 
