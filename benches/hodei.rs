@@ -19,6 +19,14 @@ use crate::{Node, SLOTS};
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Numbered(usize);
 
+impl Numbered {
+    /// Returns the number.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.0
+    }
+}
+
 impl JobKind for Numbered {
     const KIND: &'static str = "noop";
 }
@@ -27,15 +35,15 @@ async fn mark(context: Context<Arc<Marks>>, Numbered(n): Numbered) {
     context.state().mark(n);
 }
 
-/// Makes jobs 0 to n − 1, each with a spec of its own: as every peer's, its arguments are its number.
+/// Makes a job of each number, with a spec of its own: as every peer's, its arguments are its number.
 ///
 /// # Panics
 ///
 /// Never: the specs are valid.
 #[must_use]
-pub fn numbered(n: usize) -> Vec<NewJob> {
+pub fn numbered(numbers: std::ops::Range<usize>) -> Vec<NewJob> {
     let spec = |n| JobSpec::of(&Numbered(n)).and_then(JobSpecBuilder::build).expect("a valid spec");
-    (0..n).map(|n| NewJob::new(spec(n))).collect()
+    numbers.map(|n| NewJob::new(spec(n))).collect()
 }
 
 /// What a drain took.
@@ -58,7 +66,7 @@ pub struct Drained {
 /// When the store refuses.
 pub async fn drain(file: &Path, n: usize) -> Result<Drained, String> {
     let store = Arc::new(RedbStore::open(file).expect("a store"));
-    fill(&store, numbered(n)).await;
+    fill(&store, numbered(0..n)).await;
     let (marks, before) = (Arc::new(Marks::new(n)), store.stats());
     let start = Instant::now();
     let shared = Arc::clone(&store);
@@ -174,14 +182,14 @@ pub async fn rates(directory: &Path, load: Load) -> Result<(Rates, Drained), Str
     let drained = drain(&directory.join("drain.redb"), load.drain).await?;
     let open = |name: &str| RedbStore::open(directory.join(name)).expect("a store");
     let store = open("single.redb");
-    let single = one_by_one(&store, numbered(load.single)).await;
+    let single = one_by_one(&store, numbered(0..load.single)).await;
     holds(&store, State::Pending, load.single).await?;
     let store = open("concurrent.redb");
-    let callers = dealt(numbered(load.callers * load.each), load.callers);
+    let callers = dealt(numbered(0..load.callers * load.each), load.callers);
     let concurrent = side_by_side(&store, callers).await;
     holds(&store, State::Pending, load.callers * load.each).await?;
     let store = open("bulk.redb");
-    let bulk = fill(&store, numbered(load.bulk)).await;
+    let bulk = fill(&store, numbered(0..load.bulk)).await;
     holds(&store, State::Pending, load.bulk).await?;
     let rates = Rates {
         drain: per_second(load.drain, drained.took),

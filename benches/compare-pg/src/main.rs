@@ -10,6 +10,7 @@
 mod apalis;
 mod awa;
 mod graphile;
+mod hodei;
 mod peer;
 mod raw;
 mod river;
@@ -17,7 +18,7 @@ mod river;
 use std::process::ExitCode;
 
 use hodei_benches::load::{Load, Rates};
-use hodei_benches::report::{Report, Unit, say};
+use hodei_benches::report::{Goal, Report, Unit, say};
 use hodei_benches::runtime;
 use hodei_test_servers::Postgres;
 use peer::{Drained, Peer, Result};
@@ -62,6 +63,10 @@ impl Best {
 #[derive(Clone, Copy, Debug, Default)]
 struct Bests {
     raw: Limits,
+    hodei: Best,
+    /// Hodei that records ends only, and nothing: of them only the drain is measured.
+    hodei_ends: Best,
+    hodei_nothing: Best,
     graphile: Best,
     /// With the larger local queue, of which only the drain is measured.
     graphile_large: Best,
@@ -119,6 +124,11 @@ async fn compare(Plan { rounds, load }: Plan) -> Result<Report> {
 async fn measure(server: &Postgres, load: Load, best: Bests) -> Result<Bests> {
     Ok(Bests {
         raw: best.raw.or(raw::limits(server, load).await?),
+        hodei: best.hodei.or(of::<hodei::Hodei<{ hodei::ALL }>>(server, load, "Hodei").await?),
+        hodei_ends: best.hodei_ends.or(drained::<hodei::Hodei<{ hodei::ENDS }>>(server, load).await?),
+        hodei_nothing: best
+            .hodei_nothing
+            .or(drained::<hodei::Hodei<{ hodei::NOTHING }>>(server, load).await?),
         graphile: best.graphile.or(of::<graphile::Graphile<500>>(server, load, "graphile_worker").await?),
         graphile_large: best.graphile_large.or(drained::<graphile::Graphile<5_000>>(server, load).await?),
         river: best.river.or(of::<river::River>(server, load, "riverqueue").await?),
@@ -137,38 +147,82 @@ async fn drained<P: Peer>(server: &Postgres, load: Load) -> Result<Best> {
     Ok(Best { drained: peer::drain::<P>(server, load.drain).await?, submitted: Rates::default() })
 }
 
-fn tell(report: Report, load: Load, best: Bests) -> Report {
-    let Bests { raw, graphile, graphile_large, river, apalis, awa } = best;
-    let engines = [
+fn tell(mut report: Report, load: Load, best: Bests) -> Report {
+    let Bests { raw, hodei, graphile, river, apalis, awa, .. } = best;
+    let peers = [
         ("graphile_worker 0.14, local queue of 500; deletes its rows", graphile),
         ("riverqueue 0.5, 1,000 workers", river),
         ("apalis-postgres 1.0, 4 workers that fetch 500", apalis),
         ("awa 0.6, 256 workers", awa),
     ];
+    drains(&mut report, &best, &peers);
+    report.group("Write-ahead log of a job's whole life, bytes");
+    let (all, ends, nothing) =
+        (hodei.drained.wal, best.hodei_ends.drained.wal, best.hodei_nothing.drained.wal);
+    report.judge("Hodei, every change recorded", all, Unit::Plain, Goal::AtMost(1_200.0));
+    report.judge("Hodei, ends recorded", ends, Unit::Plain, Goal::AtMost(1_000.0));
+    report.show("Hodei, nothing recorded", nothing, Unit::Plain);
+    for (name, best) in peers {
+        report.show(name, best.drained.wal, Unit::Plain);
+    }
+    submissions(&mut report, load, &best, &peers);
+    report
+}
+
+fn drains(report: &mut Report, best: &Bests, peers: &[(&str, Best)]) {
+    let Bests { raw, hodei, graphile, graphile_large, river, apalis, awa, .. } = best;
     report.group("Drain of preloaded no-op jobs, jobs a second");
     report.show("raw claims of 500 and updates, 4 connections, one table", raw.drain, Unit::PerSecond);
-    for (name, best) in engines {
+    report.show("Hodei, rows kept, every change recorded", hodei.drained.rate, Unit::PerSecond);
+    report.show("Hodei, rows kept, ends recorded", best.hodei_ends.drained.rate, Unit::PerSecond);
+    report.show("Hodei, rows kept, nothing recorded", best.hodei_nothing.drained.rate, Unit::PerSecond);
+    for (name, best) in peers {
         report.show(name, best.drained.rate, Unit::PerSecond);
     }
     report.show("graphile_worker 0.14, local queue of 5,000", graphile_large.drained.rate, Unit::PerSecond);
-    report.group("Write-ahead log of a job's whole life, bytes");
-    for (name, best) in engines {
-        report.show(name, best.drained.wal, Unit::Plain);
-    }
-    let ways: [(&str, f64, fn(Rates) -> f64); 2] = [
-        ("Submissions by one caller, one by one", raw.single, |rates| rates.single),
-        ("Submissions in batches of 1,000, one caller", raw.bulk, |rates| rates.bulk),
+    let fastest = graphile.drained.rate.max(graphile_large.drained.rate);
+    let against = [
+        ("the faster graphile_worker", fastest, 1.4),
+        ("riverqueue", river.drained.rate, 2.5),
+        ("apalis-postgres", apalis.drained.rate, 3.0),
+        ("awa", awa.drained.rate, 8.0),
+        ("raw claims and updates", raw.drain, 1.0),
     ];
-    for (title, raw, way) in ways {
+    for (name, rate, goal) in against {
+        let ratio = hodei.drained.rate / rate;
+        report.judge(
+            &format!("Hodei, every change recorded / {name}"),
+            ratio,
+            Unit::Times,
+            Goal::AtLeast(goal),
+        );
+    }
+}
+
+fn submissions(report: &mut Report, load: Load, best: &Bests, peers: &[(&str, Best)]) {
+    let hodei = best.hodei.submitted;
+    let most = |way: fn(Rates) -> f64| peers.iter().map(|(_, best)| way(best.submitted)).fold(0.0, f64::max);
+    let mut list = |title: &str, way: fn(Rates) -> f64| {
         report.group(title);
-        report.show("raw inserts of the same arguments", raw, Unit::PerSecond);
-        for (name, best) in engines {
+        report.show("Hodei", way(hodei), Unit::PerSecond);
+        for (name, best) in peers {
             report.show(name, way(best.submitted), Unit::PerSecond);
         }
+    };
+    list("Submissions by one caller, one by one", |rates| rates.single);
+    list(&format!("Submissions by {} callers, one by one", load.callers), |rates| rates.concurrent);
+    list("Submissions in batches of 1,000, one caller", |rates| rates.bulk);
+    report.group("Submissions compared");
+    report.show("raw inserts one by one, one connection", best.raw.single, Unit::PerSecond);
+    report.show("raw inserts of 1,000 by UNNEST, one connection", best.raw.bulk, Unit::PerSecond);
+    let ratios = [
+        ("one caller / raw", hodei.single / best.raw.single, 0.8),
+        ("one caller / best peer", hodei.single / most(|rates| rates.single), 1.0),
+        ("many callers / best peer", hodei.concurrent / most(|rates| rates.concurrent), 4.0),
+        ("batches / raw", hodei.bulk / best.raw.bulk, 0.6),
+        ("batches / best peer", hodei.bulk / most(|rates| rates.bulk), 1.5),
+    ];
+    for (name, ratio, goal) in ratios {
+        report.judge(name, ratio, Unit::Times, Goal::AtLeast(goal));
     }
-    report.group(&format!("Submissions by {} callers, one by one", load.callers));
-    for (name, best) in engines {
-        report.show(name, best.submitted.concurrent, Unit::PerSecond);
-    }
-    report
 }
