@@ -106,7 +106,7 @@ async fn burn(store: PgStore, owner: String) -> usize {
 async fn store_alone(server: &Server, n: usize, log: ChangeLog, burners: usize) {
     let store = open(&server.database(), log).await;
     let (wal, trips) = (server.wal(), store.round_trips());
-    let took = fill(&store, hodei::numbered(n)).await;
+    let took = fill(&store, hodei::numbered(0..n)).await;
     rate(&format!("bulk of 1,000, {log:?}"), n, took, server.wal() - wal, store.round_trips() - trips);
     let (wal, trips, start) = (server.wal(), store.round_trips(), Instant::now());
     let mut burning = JoinSet::new();
@@ -122,7 +122,7 @@ async fn store_alone(server: &Server, n: usize, log: ChangeLog, burners: usize) 
 
 async fn whole_engine(server: &Server, n: usize) -> Result<(), String> {
     let store = Arc::new(open(&server.database(), ChangeLog::All).await);
-    fill(&store, hodei::numbered(n)).await;
+    fill(&store, hodei::numbered(0..n)).await;
     let marks = Arc::new(Marks::new(n));
     let (wal, trips, start) = (server.wal(), store.round_trips(), Instant::now());
     let shared = Arc::clone(&store);

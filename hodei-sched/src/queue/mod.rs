@@ -7,12 +7,12 @@
 //! The order is exact within a dispatcher. Between dispatchers it is so up to the batches: a job may be overtaken by
 //! as many jobs of a lower level as the other dispatchers hold at that moment.
 
-mod commons;
 mod crowd;
 mod delays;
 #[cfg(test)]
 mod explored;
 mod intake;
+mod lend;
 mod lines;
 mod ready;
 mod rounds;
@@ -23,7 +23,7 @@ mod tests;
 mod tree;
 mod wheel;
 
-pub use commons::{Parcel, Seat, seats};
 pub use intake::{Intake, Refused};
+pub use lend::{Parcel, Seat, seats};
 pub use ready::{Ageing, ClassId, Entry, LaneId, Next, Popped, ReadyQueue, ShareId};
 pub use seats::Handle;

@@ -4,8 +4,8 @@ use std::io::{BufRead, Read as _};
 
 use serde::Deserialize;
 
+use super::line::{End, FORMAT, Header, LINE_MAX, LINES_VERSION, LineCounts};
 use super::row::{JobLine, LimitLine, QueueLine, ScheduleLine};
-use super::{End, FORMAT, Header, LINE_MAX, LINES_VERSION, LineCounts};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::JobId;
 use crate::job::{FAILURE_MESSAGE_MAX, Job, NewJob, OUTPUT_INLINE_MAX, Outcome, Output, Settled, State};

@@ -11,6 +11,7 @@ use crate::job::{
     LogEnd, Manifest, NewJob, Outcome, Output, Parent, Payload, Priority, Requires, Resources, RetryPolicy,
     Settled, State, Stream, rules,
 };
+use crate::store::SlotRow;
 use crate::store::policy::{Limit, QueuePolicy, Schedule};
 use crate::time::Timestamp;
 

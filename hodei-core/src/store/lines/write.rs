@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::line::{End, FORMAT, Header, LINES_VERSION, LineCounts};
 use super::row::{JobLine, LimitLine, QueueLine, ScheduleLine};
-use super::{End, FORMAT, Header, LINES_VERSION, LineCounts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::State;
 use crate::store::SlotRow;

@@ -172,10 +172,7 @@ fn selectors_say_where_preferences_where_first_and_apart_how_many() {
     let either = Selector::In("zone".into(), vec!["a".into(), "c".into()]);
     assert_eq!(placed(Rule::anywhere().require(either)), [0, 0, 3, 3]);
     let neither = Selector::NotIn("zone".into(), vec!["a".into(), "c".into()]);
-    assert_eq!(
-        placed(Rule::anywhere().require(neither).require(Selector::Has("disk".into()))),
-        [1, 1]
-    );
+    assert_eq!(placed(Rule::anywhere().require(neither).require(Selector::Has("disk".into()))), [1, 1]);
     assert_eq!(placed(Rule::anywhere().prefer(has("spot", "yes"))), [3, 3, 0, 0, 1, 1, 2, 2]);
     assert_eq!(placed(Rule::anywhere().apart()), [0, 1, 2, 3]);
     assert_eq!(placed(Rule::anywhere().require(has("zone", "d"))), [0_usize; 0]);
