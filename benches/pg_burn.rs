@@ -141,7 +141,7 @@ async fn whole_engine(server: &Server, n: usize) -> Result<(), String> {
 
 async fn callers(server: &Server, callers: usize, each: usize) {
     let store = open(&server.database(), ChangeLog::All).await;
-    let hands = hodei::dealt(hodei::numbered(callers * each), callers);
+    let hands = hodei::dealt(hodei::numbered(0..callers * each), callers);
     let (wal, trips, start) = (server.wal(), store.round_trips(), Instant::now());
     let mut calling = JoinSet::new();
     for jobs in hands {

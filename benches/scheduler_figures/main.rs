@@ -15,6 +15,9 @@ use std::process::ExitCode;
 
 use hodei_benches::report::{Report, say};
 
+/// Measures one part.
+type Part = fn(Sizes, &mut Report) -> Result<(), String>;
+
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
     };
     let mut report = Report::new(&format!("Scheduler, {how}, best of {}", sizes.rounds));
     let only = |name: &str| !["queue", "decide", "engine"].iter().any(|part| has(part)) || has(name);
-    let parts: [(&str, fn(Sizes, &mut Report) -> Result<(), String>); 3] =
+    let parts: [(&str, Part); 3] =
         [("queue", queue::figures), ("decide", decide::figures), ("engine", engine::figures)];
     let figures =
         parts.iter().filter(|(name, _)| only(name)).try_for_each(|(_, part)| part(sizes, &mut report));

@@ -9,6 +9,9 @@ use hodei_sched::queue::{Handle, Intake};
 use crate::Sizes;
 use crate::rivals::{Expected, Fair, Heaped, LEVELS, Ours, Rival, Skipping};
 
+/// What one verb cost.
+type Cost = fn(&Costs) -> f64;
+
 /// How many jobs a batch has.
 const BATCH: usize = 100;
 
@@ -249,7 +252,7 @@ fn grows(sizes: Sizes, report: &mut Report) -> Result<(), String> {
             best.pop = best.pop.min(costs.pop);
         }
     }
-    let verbs: [(&str, fn(&Costs) -> f64); 3] =
+    let verbs: [(&str, Cost); 3] =
         [("push", |costs| costs.push), ("cancel", |costs| costs.cancel), ("pop", |costs| costs.pop)];
     for (verb, of) in verbs {
         let [small, large] = [of(&best[0]), of(&best[1])];
