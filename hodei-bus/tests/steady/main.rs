@@ -31,8 +31,8 @@ fn through_the_ring(overflow: Overflow) -> u64 {
     let mut context = Context::from_waker(Waker::noop());
     second(|| {
         for n in 0..EVENTS {
-            ring.try_publish([n; 8]).unwrap();
-            let batch = usize::try_from(n % 100).unwrap();
+            ring.try_publish([n; 8]).expect("room");
+            let batch = usize::try_from(n % 100).expect("a small number");
             assert_eq!(ring.try_publish_batch(&mut (0..batch).map(|n| [n as u64; 8])), batch);
             for reader in &mut readers {
                 while let Ok(Some(batch)) = reader.try_recv_batch(64) {
@@ -54,7 +54,7 @@ fn through_the_bus(filter: EventFilter) -> u64 {
     second(|| {
         for _ in 0..EVENTS / 3 {
             assert!(heard.poll_recv(&mut context, &mut into, 100).is_pending());
-            bus.try_publish(&events).unwrap();
+            bus.try_publish(&events).expect("room");
             bus.publish_or_gap(&events);
             assert_eq!(heard.poll_recv(&mut context, &mut into, 100), Poll::Ready(6));
             into.clear();
