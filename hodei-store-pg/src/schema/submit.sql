@@ -17,6 +17,7 @@ DECLARE
     v_known uuid[];
     v_new uuid[];
     v_body bytea;
+    v_told int8;
 BEGIN
     IF p_key IS NOT NULL THEN
         -- An id speaks before a key. Keys are taken in one order, so that nobody waits in a circle.
@@ -65,15 +66,23 @@ BEGIN
     ord := 0;
     RETURN NEXT;
     IF cardinality(v_new) < cardinality(p_id) THEN
+        -- An id speaks before a key.
         RETURN QUERY
-        SELECT u.ord, j.id, j.fingerprint, v_now, NULL::int8, NULL::int8
-            FROM unnest(p_id) WITH ORDINALITY u (id, ord) JOIN hodei.job j ON j.id = u.id
-            WHERE u.id <> ALL (v_new)
-        UNION ALL
-        SELECT u.ord, j.id, j.fingerprint, v_now, NULL, NULL
-            FROM unnest(p_id, p_key) WITH ORDINALITY u (id, key, ord)
-            JOIN hodei.unique_key k ON k.tenant = p_tenant AND k.key = u.key JOIN hodei.job j ON j.id = k.id
-            WHERE u.id <> ALL (v_new) AND u.id <> ALL (v_known);
+        SELECT DISTINCT ON (f.ord) f.ord, f.id, f.fingerprint, v_now, NULL::int8, NULL::int8 FROM (
+            SELECT u.ord, j.id, j.fingerprint, 0 AS speaks
+                FROM unnest(p_id) WITH ORDINALITY u (id, ord) JOIN hodei.job j ON j.id = u.id
+                WHERE u.id <> ALL (v_new)
+            UNION ALL
+            SELECT u.ord, j.id, j.fingerprint, 1
+                FROM unnest(p_id, p_key) WITH ORDINALITY u (id, key, ord)
+                JOIN hodei.unique_key k ON k.tenant = p_tenant AND k.key = u.key JOIN hodei.job j ON j.id = k.id
+                WHERE u.id <> ALL (v_new) AND u.id <> ALL (v_known)
+        ) f ORDER BY f.ord, f.speaks;
+        -- Who was in the way may be gone by now: then nothing of this call has happened.
+        GET DIAGNOSTICS v_told = ROW_COUNT;
+        IF v_told < cardinality(p_id) - cardinality(v_new) THEN
+            RAISE EXCEPTION 'a job was pruned meanwhile' USING ERRCODE = '40001';
+        END IF;
     END IF;
 END
 $$;

@@ -5,5 +5,6 @@ mod env;
 mod nodes;
 mod open;
 mod plan;
+mod submit;
 mod walls;
 mod within;
