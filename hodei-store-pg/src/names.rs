@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use crate::ask;
 use crate::codec::{name_of, request_bytes, request_of};
 use crate::error::failed;
+use crate::pool::Conn;
 
 const OP: &str = "store.names";
 
@@ -96,11 +97,11 @@ impl Names {
         }
     }
 
-    /// Makes the row of a spec's lane, unless it is known. Outside of any transaction: a number that was rolled back must
-    /// not be remembered.
+    /// Makes the row of a spec's lane, unless it is known, and commits it: a number that was rolled back must not be
+    /// remembered.
     pub(crate) async fn make_lane(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Conn,
         tenant: &Tenant,
         spec: &JobSpec,
     ) -> Result<Arc<LaneRow>> {
@@ -115,9 +116,10 @@ impl Names {
             .bind(lane.class.number().cast_signed())
             .bind(request_bytes(&spec.request()))
             .bind(keys)
-            .fetch_one(&mut *conn)
+            .fetch_one(&mut **conn)
             .await
             .map_err(failed(OP))?;
+        conn.made().await.map_err(failed(OP))?;
         self.load_lanes(conn, &[no]).await?;
         self.lanes.get(&lane).ok_or_else(|| crate::codec::damaged("a lane without a row"))
     }
@@ -181,16 +183,17 @@ impl Names {
         Ok(no)
     }
 
-    /// Returns the number of a tenant, which is made where there is none. Outside of any transaction.
-    pub(crate) async fn make_tenant(&self, conn: &mut PgConnection, tenant: &Tenant) -> Result<i32> {
+    /// Returns the number of a tenant, which is made, and committed, where there is none.
+    pub(crate) async fn make_tenant(&self, conn: &mut Conn, tenant: &Tenant) -> Result<i32> {
         if let Some(known) = self.tenants.get(tenant) {
             return Ok(known);
         }
         let no: i32 = ask::scalar("SELECT hodei.tenant_no($1)")
             .bind(tenant.as_str())
-            .fetch_one(conn)
+            .fetch_one(&mut **conn)
             .await
             .map_err(failed(OP))?;
+        conn.made().await.map_err(failed(OP))?;
         self.tenants.put(tenant.clone(), no);
         self.tenant_names.put(no, tenant.clone());
         Ok(no)

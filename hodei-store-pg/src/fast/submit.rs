@@ -59,13 +59,15 @@ impl Inner {
     async fn store_once(self: &Arc<Self>, jobs: &[&NewJob]) -> Result<Stored> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let (mut lanes, mut tenant) = (Vec::with_capacity(jobs.len()), 0);
-        for job in jobs {
-            let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec).await?;
-            tenant = lane.tenant_no;
-            lanes.push(lane.no);
-        }
-        // Their numbers are remembered, whatever becomes of the jobs.
-        conn.made().await.map_err(failed(OP))?;
+        let made = async {
+            for job in jobs {
+                let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec).await?;
+                tenant = lane.tenant_no;
+                lanes.push(lane.no);
+            }
+            Ok(())
+        };
+        self.in_time(OP, made).await?;
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
         let keyed = jobs.iter().any(|job| job.unique.is_some());
         let keys = keyed.then(|| jobs.iter().map(|job| job.unique.as_deref()).collect::<Vec<_>>());

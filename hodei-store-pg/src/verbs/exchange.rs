@@ -13,6 +13,7 @@ use super::submit::make_lanes;
 use crate::ask;
 use crate::error::failed;
 use crate::inner::Inner;
+use crate::pool::Conn;
 use crate::work::{Verb, Work};
 
 const OP: &str = "store.exchange";
@@ -25,7 +26,7 @@ pub(crate) struct ExchangeVerb(pub(crate) Exchange);
 impl Verb for ExchangeVerb {
     type Reply = Exchanged;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         make_spawned(inner, conn, &self.0.transitions).await
     }
 
@@ -57,7 +58,7 @@ pub(crate) struct Settle(pub(crate) Vec<Transition>);
 impl Verb for Settle {
     type Reply = Vec<Applied>;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         make_spawned(inner, conn, &self.0).await
     }
 
@@ -67,7 +68,7 @@ impl Verb for Settle {
 }
 
 /// Makes the lanes of what runs spawn with their ends.
-async fn make_spawned(inner: &Inner, conn: &mut PgConnection, transitions: &[Transition]) -> Result<()> {
+async fn make_spawned(inner: &Inner, conn: &mut Conn, transitions: &[Transition]) -> Result<()> {
     for transition in transitions {
         if let Move::Finished(finish) = &transition.step {
             make_lanes(inner, conn, &finish.spawn).await?;

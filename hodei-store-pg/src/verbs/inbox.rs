@@ -14,6 +14,7 @@ use crate::codec::{damaged, name_of, priority};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
 use crate::names::column;
+use crate::pool::Conn;
 use crate::work::{Verb, Work};
 
 const OP: &str = "store.inbox";
@@ -32,7 +33,7 @@ type Asked = (i64, std::result::Result<NewJob, String>);
 impl Verb for Drain {
     type Reply = bool;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         let asked = read(inner, conn, "").await?;
         let jobs: Vec<NewJob> = asked.into_iter().filter_map(|(_, job)| job.ok()).collect();
         make_lanes(inner, conn, &jobs).await
