@@ -61,7 +61,8 @@ impl Inner {
         let (mut lanes, mut tenant) = (Vec::with_capacity(jobs.len()), 0);
         let made = async {
             for job in jobs {
-                let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec).await?;
+                let most = Some(self.config.tenant_max_lanes);
+                let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec, most).await?;
                 tenant = lane.tenant_no;
                 lanes.push(lane.no);
             }

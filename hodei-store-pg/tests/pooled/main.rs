@@ -80,7 +80,7 @@ async fn a_lane_that_was_rolled_back_is_not_remembered() {
     let class = job("second").spec.class().number().cast_signed();
     let mut other = PgConnection::connect(&database.url()).await.expect("a connection");
     let mut tx = other.begin().await.expect("begin");
-    sqlx::query("SELECT hodei.lane_no('default', 'second', $1, '', NULL)")
+    sqlx::query("SELECT hodei.lane_no('default', 'second', $1, '', NULL, NULL)")
         .bind(class)
         .execute(&mut *tx)
         .await
