@@ -11,6 +11,9 @@ const RACE_AFTER: Duration = Duration::from_millis(5);
 /// What `hodei.lane_no` says where a tenant has as many lanes as it may.
 pub(crate) const CROWDED: &str = "HD002";
 
+/// No lock within its timeout.
+pub(crate) const NO_LOCK: &str = "55P03";
+
 /// How far a verb had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -59,7 +62,7 @@ pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
     match code {
         // Serialization failure, deadlock, no lock within its timeout; an id or a key that somebody else took meanwhile,
         // of whom the next try knows.
-        "40001" | "40P01" | "55P03" | "23505" => ErrorKind::Locked,
+        "40001" | "40P01" | NO_LOCK | "23505" => ErrorKind::Locked,
         // The statement was cancelled: by its timeout, or by somebody.
         "57014" => ErrorKind::Timeout,
         // Shutting down, crashed, starting up, too many connections.

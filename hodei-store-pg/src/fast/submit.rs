@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::ask;
 use crate::codec::body_bytes;
-use crate::error::failed;
+use crate::error::{NO_LOCK, failed};
 use crate::inner::Inner;
 use crate::names::column;
 use crate::record::{id_of, uuid_of};
@@ -48,6 +48,8 @@ impl Inner {
         loop {
             attempt += 1;
             match self.store_once(jobs).await {
+                // Who holds the lock may do so for long: that is for the caller to see to.
+                Err(error) if error.context("sqlstate") == Some(NO_LOCK) => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
                     tokio::time::sleep(self.pause(attempt)).await;
                 }

@@ -2,14 +2,14 @@
 
 -- Stores jobs of one tenant that wait for nobody, each for itself; no id and no key comes twice. The first row that is
 -- returned tells when and where in the log; then follows a row for each job that was not new, with the job that has its id
--- or its key.
+-- or its key. For the locks of others it waits for moments only: many callers share it.
 CREATE OR REPLACE FUNCTION hodei.submit(
     p_node int8, p_record bool, p_tenant int4, p_id uuid[], p_fingerprint uuid[], p_lane int4[], p_rank int2[],
     p_pipeline uuid[], p_name text[], p_body bytea[], p_run_at int8[], p_deadline int8[], p_key text[],
     OUT ord int8, OUT id uuid, OUT fingerprint uuid, OUT at int8, OUT pos int8, OUT no int8
 ) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET plan_cache_mode = force_generic_plan SET lock_timeout = '200ms' AS $$
 #variable_conflict use_column
 DECLARE
     v_now int8 := hodei.now();

@@ -2,6 +2,7 @@
 
 mod budget;
 mod env;
+mod lanes;
 mod nodes;
 mod open;
 mod plan;

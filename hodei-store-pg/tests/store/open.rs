@@ -66,7 +66,7 @@ async fn what_cannot_be_reached_says_why() {
 async fn a_closed_store_is_unavailable() {
     let store = open(&database()).await;
     store.close().await;
-    let error = hodei_core::store::JobStore::lanes(&store, &hodei_core::store::Served::default()).await;
+    let error = JobStore::lanes(&store, &hodei_core::store::Served::default()).await;
     assert_eq!(error.expect_err("it is closed").kind(), ErrorKind::Unavailable);
 }
 

@@ -1,6 +1,11 @@
 //! Submissions that somebody else is in the way of.
 
+use std::time::Duration;
+
 use hodei_core::store::{Consistency, JobStore, Scope, SubmitOptions, Submitted};
+
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
 use crate::env::{database, job, open, sql, submit};
 
@@ -31,4 +36,34 @@ async fn nothing_is_new_that_was_not_stored() {
     let read = store.get_many(&Scope::All, ids, Consistency::Latest).await.expect("get");
     assert!(read[0].is_none() && read[1].is_some());
     assert_eq!(sql(&database, "SELECT last_value FROM once"), "2", "it was done again");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_host_keeps_nobody_else_waiting() {
+    let database = database();
+    let store = open(&database).await;
+    submit(&store, vec![job()]).await;
+    let mut host = PgConnection::connect(&database.url()).await.expect("a connection");
+    let mut tx = host.begin().await.expect("begin");
+    let held: Vec<_> = ["a", "b", "c"].map(|key| job().unique(key)).into_iter().collect();
+    store.submit_in(&mut tx, held.clone(), SubmitOptions::each()).await.expect("submit_in");
+    let mut waiting = tokio::task::JoinSet::new();
+    for key in ["a", "b", "c"] {
+        let store = store.clone();
+        waiting.spawn(async move { store.submit(vec![job().unique(key)], SubmitOptions::each()).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let others = async {
+        for key in ["x", "y"] {
+            submit(&store, vec![job()]).await;
+            submit(&store, vec![job().unique(key)]).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), others).await.expect("nobody waits for a host");
+    tx.commit().await.expect("commit");
+    let held: Vec<_> = held.iter().map(|job| job.id).collect();
+    for done in waiting.join_all().await {
+        let reply = done.expect("submit").replies[0];
+        assert!(matches!(reply, Submitted::Existing(id) | Submitted::Conflict(id) if held.contains(&id)));
+    }
 }
