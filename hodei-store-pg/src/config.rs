@@ -23,6 +23,7 @@ pub struct PgStoreBuilder {
     pub(crate) change_log: ChangeLog,
     pub(crate) max_jobs: u64,
     pub(crate) tenant_max_open: u64,
+    pub(crate) tenant_max_lanes: u32,
 }
 
 /// The url may hold a password, which is shown to nobody.
@@ -52,6 +53,7 @@ impl PgStoreBuilder {
             change_log: ChangeLog::All,
             max_jobs: u64::MAX,
             tenant_max_open: u64::MAX,
+            tenant_max_lanes: 16_384,
         }
     }
 
@@ -123,6 +125,14 @@ impl PgStoreBuilder {
     /// taken one after the other.
     pub fn tenant_max_open(mut self, jobs: u64) -> Self {
         self.tenant_max_open = jobs;
+        self
+    }
+
+    /// Sets how many lanes a tenant may have: one for each queue and each set of demands of its jobs, for good; 16 384
+    /// unless set. A submission that needs another is `Full`, as a whole; many at once may make some more. What runs
+    /// spawn and what schedules fire is not bounded.
+    pub fn tenant_max_lanes(mut self, lanes: u32) -> Self {
+        self.tenant_max_lanes = lanes;
         self
     }
 

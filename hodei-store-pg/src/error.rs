@@ -8,6 +8,11 @@ use hodei_core::{Error, ErrorKind};
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// After how long a retry makes sense where two transactions were in each other's way: 5 ms.
 const RACE_AFTER: Duration = Duration::from_millis(5);
+/// What `hodei.lane_no` says where a tenant has as many lanes as it may.
+pub(crate) const CROWDED: &str = "HD002";
+
+/// No lock within its timeout.
+pub(crate) const NO_LOCK: &str = "55P03";
 
 /// How far a verb had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +62,13 @@ pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
     match code {
         // Serialization failure, deadlock, no lock within its timeout; an id or a key that somebody else took meanwhile,
         // of whom the next try knows.
-        "40001" | "40P01" | "55P03" | "23505" => ErrorKind::Locked,
+        "40001" | "40P01" | NO_LOCK | "23505" => ErrorKind::Locked,
         // The statement was cancelled: by its timeout, or by somebody.
         "57014" => ErrorKind::Timeout,
         // Shutting down, crashed, starting up, too many connections.
         "57P01" | "57P02" | "57P05" => lost,
         "57P03" | "53300" => ErrorKind::Unavailable,
-        "53100" | "53200" | "53000" => ErrorKind::Full,
+        "53100" | "53200" | "53000" | CROWDED => ErrorKind::Full,
         "42501" | "25006" => ErrorKind::PermissionDenied,
         // No schema; or a proxy that pools transactions and does not follow prepared statements.
         "42P01" | "3F000" | "42883" | "42703" | "42P05" | "26000" => ErrorKind::Config,

@@ -10,8 +10,9 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::ask;
-use crate::codec::{name_of, request_bytes, request_of};
+use crate::codec::{damaged, name_of, request_bytes, request_of};
 use crate::error::failed;
+use crate::pool::Conn;
 
 const OP: &str = "store.names";
 
@@ -62,6 +63,21 @@ impl<K: std::hash::Hash + Eq, V: Clone> Table<K, V> {
     }
 }
 
+impl<V: Clone> Table<i32, V> {
+    /// Returns what is remembered of some numbers, and the others.
+    fn among(&self, nos: &[i32]) -> (HashMap<i32, V>, Vec<i32>) {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut known, mut unknown) = (HashMap::with_capacity(nos.len()), Vec::new());
+        for no in nos {
+            match table.get(no) {
+                Some(value) => drop(known.insert(*no, value.clone())),
+                None => unknown.push(*no),
+            }
+        }
+        (known, unknown)
+    }
+}
+
 impl Names {
     /// Returns the lane of a spec where its row was read before.
     pub(crate) fn known_lane(&self, lane: &Lane) -> Option<Arc<LaneRow>> {
@@ -88,50 +104,49 @@ impl Names {
         .await
         .map_err(failed(OP))?;
         match no {
-            Some(no) => {
-                self.load_lanes(conn, &[no]).await?;
-                Ok(self.lane_rows.get(&no))
-            }
+            Some(no) => Ok(self.load_lanes(conn, &[no]).await?.remove(&no)),
             None => Ok(None),
         }
     }
 
-    /// Makes the row of a spec's lane, unless it is known. Outside of any transaction: a number that was rolled back must
-    /// not be remembered.
+    /// Makes the row of a spec's lane, unless it is known, and commits it: a number that was rolled back must not be
+    /// remembered. It is `Full` where its tenant has as many lanes as it may, if that is to be minded.
     pub(crate) async fn make_lane(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Conn,
         tenant: &Tenant,
         spec: &JobSpec,
+        most: Option<u32>,
     ) -> Result<Arc<LaneRow>> {
         let lane = Lane { tenant: tenant.clone(), queue: spec.queue().clone(), class: spec.class() };
         if let Some(known) = self.lanes.get(&lane) {
             return Ok(known);
         }
         let keys: Vec<&str> = spec.limit_keys().iter().collect();
-        let no: i32 = ask::scalar("SELECT lane_no FROM hodei.lane_no($1, $2, $3, $4, $5)")
+        let no: i32 = ask::scalar("SELECT lane_no FROM hodei.lane_no($1, $2, $3, $4, $5, $6)")
             .bind(tenant.as_str())
             .bind(lane.queue.as_str())
             .bind(lane.class.number().cast_signed())
             .bind(request_bytes(&spec.request()))
             .bind(keys)
-            .fetch_one(&mut *conn)
+            .bind(most.map(i64::from))
+            .fetch_one(&mut **conn)
             .await
             .map_err(failed(OP))?;
-        self.load_lanes(conn, &[no]).await?;
-        self.lanes.get(&lane).ok_or_else(|| crate::codec::damaged("a lane without a row"))
+        conn.made().await.map_err(failed(OP))?;
+        let made = self.load_lanes(conn, &[no]).await?.remove(&no);
+        made.ok_or_else(|| damaged("a lane without a row"))
     }
 
-    /// Returns a lane whose row was loaded.
-    pub(crate) fn lane(&self, no: i32) -> Option<Arc<LaneRow>> {
-        self.lane_rows.get(&no)
-    }
-
-    /// Reads the rows of lanes that are not known.
-    pub(crate) async fn load_lanes(&self, conn: &mut PgConnection, nos: &[i32]) -> Result<()> {
-        let unknown: Vec<i32> = nos.iter().copied().filter(|no| self.lane_rows.get(no).is_none()).collect();
+    /// Returns the rows of lanes; reads those that are not known. What is returned does not depend on what is remembered.
+    pub(crate) async fn load_lanes(
+        &self,
+        conn: &mut PgConnection,
+        nos: &[i32],
+    ) -> Result<HashMap<i32, Arc<LaneRow>>> {
+        let (mut known, unknown) = self.lane_rows.among(nos);
         if unknown.is_empty() {
-            return Ok(());
+            return Ok(known);
         }
         let rows = ask::query(
             "SELECT l.no, l.tenant, t.name, l.queue, l.class, l.request, l.limits
@@ -141,10 +156,14 @@ impl Names {
         .fetch_all(conn)
         .await
         .map_err(failed(OP))?;
-        rows.iter().try_for_each(|row| self.remember_lane(row))
+        for row in &rows {
+            let lane = self.remember_lane(row)?;
+            known.insert(lane.no, lane);
+        }
+        Ok(known)
     }
 
-    fn remember_lane(&self, row: &PgRow) -> Result<()> {
+    fn remember_lane(&self, row: &PgRow) -> Result<Arc<LaneRow>> {
         let (tenant_no, tenant): (i32, Tenant) =
             (column(row, 1)?, Tenant::from(name_of(column::<&str>(row, 2)?)?));
         let queue = name_of(column::<&str>(row, 3)?)?;
@@ -160,8 +179,8 @@ impl Names {
         self.tenants.put(tenant.clone(), tenant_no);
         self.tenant_names.put(tenant_no, tenant);
         self.lanes.put(lane.lane.clone(), Arc::clone(&lane));
-        self.lane_rows.put(lane.no, lane);
-        Ok(())
+        self.lane_rows.put(lane.no, Arc::clone(&lane));
+        Ok(lane)
     }
 
     /// Returns the number of a tenant, if it has one.
@@ -181,32 +200,31 @@ impl Names {
         Ok(no)
     }
 
-    /// Returns the number of a tenant, which is made where there is none. Outside of any transaction.
-    pub(crate) async fn make_tenant(&self, conn: &mut PgConnection, tenant: &Tenant) -> Result<i32> {
+    /// Returns the number of a tenant, which is made, and committed, where there is none.
+    pub(crate) async fn make_tenant(&self, conn: &mut Conn, tenant: &Tenant) -> Result<i32> {
         if let Some(known) = self.tenants.get(tenant) {
             return Ok(known);
         }
         let no: i32 = ask::scalar("SELECT hodei.tenant_no($1)")
             .bind(tenant.as_str())
-            .fetch_one(conn)
+            .fetch_one(&mut **conn)
             .await
             .map_err(failed(OP))?;
+        conn.made().await.map_err(failed(OP))?;
         self.tenants.put(tenant.clone(), no);
         self.tenant_names.put(no, tenant.clone());
         Ok(no)
     }
 
-    /// Returns a tenant whose number was loaded.
-    pub(crate) fn tenant(&self, no: i32) -> Option<Tenant> {
-        self.tenant_names.get(&no)
-    }
-
-    /// Reads the names of tenants that are not known.
-    pub(crate) async fn load_tenants(&self, conn: &mut PgConnection, nos: &[i32]) -> Result<()> {
-        let unknown: Vec<i32> =
-            nos.iter().copied().filter(|no| self.tenant_names.get(no).is_none()).collect();
+    /// Returns the names of tenants; reads those that are not known.
+    pub(crate) async fn load_tenants(
+        &self,
+        conn: &mut PgConnection,
+        nos: &[i32],
+    ) -> Result<HashMap<i32, Tenant>> {
+        let (mut known, unknown) = self.tenant_names.among(nos);
         if unknown.is_empty() {
-            return Ok(());
+            return Ok(known);
         }
         let rows = ask::query("SELECT no, name FROM hodei.tenant WHERE no = ANY ($1)")
             .bind(&unknown)
@@ -217,21 +235,21 @@ impl Names {
             let (no, tenant): (i32, Tenant) =
                 (column(row, 0)?, Tenant::from(name_of(column::<&str>(row, 1)?)?));
             self.tenants.put(tenant.clone(), no);
-            self.tenant_names.put(no, tenant);
+            self.tenant_names.put(no, tenant.clone());
+            known.insert(no, tenant);
         }
-        Ok(())
+        Ok(known)
     }
 
-    /// Returns a life of an owner whose number was loaded.
-    pub(crate) fn owner(&self, no: i32) -> Option<Lease> {
-        self.owners.get(&no)
-    }
-
-    /// Reads the lives of owners that are not known.
-    pub(crate) async fn load_owners(&self, conn: &mut PgConnection, nos: &[i32]) -> Result<()> {
-        let unknown: Vec<i32> = nos.iter().copied().filter(|no| self.owners.get(no).is_none()).collect();
+    /// Returns the lives of owners; reads those that are not known.
+    pub(crate) async fn load_owners(
+        &self,
+        conn: &mut PgConnection,
+        nos: &[i32],
+    ) -> Result<HashMap<i32, Lease>> {
+        let (mut known, unknown) = self.owners.among(nos);
         if unknown.is_empty() {
-            return Ok(());
+            return Ok(known);
         }
         let rows = ask::query("SELECT no, name, incarnation FROM hodei.owner WHERE no = ANY ($1)")
             .bind(&unknown)
@@ -241,9 +259,11 @@ impl Names {
         for row in &rows {
             let owner = OwnerId::from(name_of(column::<&str>(row, 1)?)?);
             let incarnation = column::<i64>(row, 2)?.cast_unsigned();
-            self.owners.put(column(row, 0)?, Lease { owner, incarnation });
+            let (no, life): (i32, Lease) = (column(row, 0)?, Lease { owner, incarnation });
+            self.owners.put(no, life.clone());
+            known.insert(no, life);
         }
-        Ok(())
+        Ok(known)
     }
 }
 

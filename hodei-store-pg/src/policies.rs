@@ -5,13 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hodei_core::store::{Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope};
 use hodei_core::{Error, Fault, Name, Result, Tenant, Timestamp};
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 
 use crate::ask;
-use crate::codec::{name_of, spec_bytes, spec_of};
+use crate::codec::{damaged, name_of, spec_bytes, spec_of};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
 use crate::names::column;
+use crate::pool::Conn;
 use crate::store::PgStore;
 use crate::work::{Verb, Work};
 
@@ -41,7 +42,7 @@ impl Setting {
 impl Verb for Setting {
     type Reply = bool;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         inner.names.make_tenant(conn, self.tenant()).await?;
         Ok(())
     }
@@ -51,7 +52,9 @@ impl Verb for Setting {
         work.rows += 1;
         let inner = Arc::clone(work.inner());
         inner.trip();
-        let tenant = inner.names.make_tenant(&mut *work.conn, self.tenant()).await?;
+        // It was made before, and committed.
+        let tenant = inner.names.find_tenant(&mut *work.conn, self.tenant()).await?;
+        let tenant = tenant.ok_or_else(|| damaged("a tenant without a row"))?;
         let query = match self {
             Self::Queue(policy) => ask::query(
                 "INSERT INTO hodei.queue (tenant, queue, paused, weight) VALUES ($1, $2, $3, $4)

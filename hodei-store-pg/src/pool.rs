@@ -178,6 +178,14 @@ impl Conn {
         Ok(())
     }
 
+    /// Goes on after a statement that failed: behind a proxy the transaction has failed with it.
+    pub(crate) async fn anew(&mut self) -> Result<(), sqlx::Error> {
+        if self.begun {
+            sqlx::raw_sql("ROLLBACK AND CHAIN").execute(&mut **self).await?;
+        }
+        Ok(())
+    }
+
     /// Gives it back: no statement is under way, and no transaction is open that anybody knows of.
     pub(crate) async fn clean(mut self) -> Result<(), sqlx::Error> {
         if self.begun {

@@ -55,9 +55,9 @@ pub(crate) async fn records(names: &Names, conn: &mut PgConnection, rows: &[PgRo
         lanes.push(column(row, 3)?);
         holders.extend(column::<Option<i32>>(row, 5)?);
     }
-    names.load_lanes(conn, &distinct(lanes)).await?;
-    names.load_owners(conn, &distinct(holders)).await?;
-    rows.iter().map(|row| record(names, row)).collect()
+    let lanes = names.load_lanes(conn, &distinct(lanes)).await?;
+    let owners = names.load_owners(conn, &distinct(holders)).await?;
+    rows.iter().map(|row| record(&lanes, &owners, row)).collect()
 }
 
 /// Leaves each number once.
@@ -67,11 +67,11 @@ pub(crate) fn distinct(mut numbers: Vec<i32>) -> Vec<i32> {
     numbers
 }
 
-fn record(names: &Names, row: &PgRow) -> Result<Record> {
-    let lane = names.lane(column(row, 3)?).ok_or_else(|| damaged("a job without a lane"))?;
+fn record(lanes: &HashMap<i32, Arc<LaneRow>>, owners: &HashMap<i32, Lease>, row: &PgRow) -> Result<Record> {
+    let lane = lanes.get(&column(row, 3)?).cloned().ok_or_else(|| damaged("a job without a lane"))?;
     let holder: Option<i32> = column(row, 5)?;
     let lease: Option<Lease> = match holder {
-        Some(no) => Some(names.owner(no).ok_or_else(|| damaged("a lease without an owner"))?),
+        Some(no) => Some(owners.get(&no).cloned().ok_or_else(|| damaged("a lease without an owner"))?),
         None => None,
     };
     let state = state_of(column(row, 1)?)?;

@@ -65,11 +65,10 @@ impl PgStore {
         let pools = Pools::connect(&config).await?;
         if config.migrate {
             schema::migrate(pools.options()).await?;
-        } else {
-            let mut conn = pools.verbs.acquire("store.open").await?;
-            schema::check(&mut conn).await?;
-            conn.clean().await.map_err(failed("store.open"))?;
         }
+        let mut conn = pools.verbs.acquire("store.open").await?;
+        schema::check(&mut conn).await?;
+        conn.clean().await.map_err(failed("store.open"))?;
         let inner = Arc::new(Inner::new(pools, config));
         listen::start(&inner);
         Ok(Self(inner))

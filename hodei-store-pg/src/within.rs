@@ -69,7 +69,7 @@ impl PgStore {
         let inner = self.inner();
         // On a connection of its own: the numbers of lanes are remembered, whatever becomes of the transaction.
         let mut own = inner.pools.verbs.acquire(op).await?;
-        verb.prepare(inner, &mut own).await?;
+        inner.in_time(op, verb.prepare(inner, &mut own)).await?;
         own.clean().await.map_err(failed(op))?;
         let mut attempt = 0;
         loop {

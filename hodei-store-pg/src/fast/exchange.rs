@@ -1,6 +1,6 @@
 //! Settling and claiming in one round trip.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hodei_core::job::{Cause, Epoch, Outcome, Output, State};
@@ -13,7 +13,7 @@ use crate::ask;
 use crate::codec::{damaged, end_bytes};
 use crate::error::failed;
 use crate::inner::Inner;
-use crate::names::column;
+use crate::names::{LaneRow, column};
 use crate::record::{cause_of, distinct, id_of, state_of, uuid_of};
 use crate::tell::Segment;
 use crate::verbs::{ExchangeVerb, at, claimed, inputs_of, picks_of, pipeline_of};
@@ -120,7 +120,7 @@ impl Inner {
     /// Makes the call. Transitions that the server did not make are `NotFound`.
     async fn exchange_once(self: &Arc<Self>, exchange: &Exchange, columns: &Columns) -> Result<Exchanged> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
-        let (lanes, ranks, numbers) = picks_of(&self.names, &mut conn, &exchange.picks).await?;
+        let picks = picks_of(&self.names, &mut conn, &exchange.picks).await?;
         let ticket = self.teller.begin();
         let log: i16 = match self.config.change_log {
             ChangeLog::All => 0,
@@ -138,9 +138,9 @@ impl Inner {
                 .bind(&columns.kinds)
                 .bind(&columns.rans)
                 .bind(&columns.ends)
-                .bind(lanes)
-                .bind(ranks)
-                .bind(numbers);
+                .bind(picks.lanes)
+                .bind(picks.ranks)
+                .bind(picks.numbers);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
         let mut now = Timestamp::from_micros(0);
@@ -159,12 +159,12 @@ impl Inner {
         for row in &moves {
             nos.push(column(row, at::LANE)?);
         }
-        self.names.load_lanes(&mut conn, &distinct(nos)).await?;
+        let lanes = self.names.load_lanes(&mut conn, &distinct(nos)).await?;
         done.applied = vec![Applied::NotFound; columns.ids.len()];
         let mut readied = false;
         let mut segments: Vec<Segment> = Vec::new();
         for row in &moves {
-            let (ord, limited, place, change) = self.moved(row, now)?;
+            let (ord, limited, place, change) = moved(&lanes, row, now)?;
             if let Some(applied) = ord.checked_sub(1).and_then(|n| done.applied.get_mut(n)) {
                 *applied = Applied::Done;
             }
@@ -174,7 +174,7 @@ impl Inner {
                 _ => segments.push(Segment { at: place, changes: vec![change] }),
             }
         }
-        let (jobs, of_claims) = claimed(&self.names, &claims, &exchange.owner)?;
+        let (jobs, of_claims) = claimed(&picks.rows, &claims, &exchange.owner)?;
         segments.extend(of_claims);
         self.wrote(2 * (moves.len() + claims.len()) as u64);
         let has_parents = jobs.iter().any(|job| !job.parents.is_empty());
@@ -188,25 +188,29 @@ impl Inner {
         done.changes = self.committed(ticket, segments, readied).await;
         Ok(done)
     }
+}
 
-    /// Reads a transition that was made: its number, whether its job counts against limits, where it stands in the log.
-    fn moved(&self, row: &PgRow, now: Timestamp) -> Result<(usize, bool, (i64, i64), Change)> {
-        let lane = self.names.lane(column(row, at::LANE)?).ok_or_else(|| damaged("a job without a lane"))?;
-        let cause: Cause = cause_of(column(row, at::GENERATION)?)?;
-        let change = Change {
-            job: id_of(column(row, at::ID)?),
-            tenant: lane.lane.tenant.clone(),
-            queue: Some(lane.lane.queue.clone()),
-            pipeline: pipeline_of(row)?,
-            version: column::<i32>(row, at::VERSION)?.cast_unsigned(),
-            from: Some(state_of(column(row, at::STATE)?)?),
-            to: state_of(column(row, at::LOST)?)?,
-            cause,
-            attempt: column::<i32>(row, at::ATTEMPT)?.cast_unsigned(),
-            epoch: Epoch::from_number(column::<i64>(row, at::EPOCH)?.cast_unsigned()),
-            at: now,
-        };
-        let ord = usize::try_from(column::<i32>(row, at::ORD)?).unwrap_or_default();
-        Ok((ord, !lane.limits.is_empty(), (column(row, at::POS)?, column(row, at::NO)?), change))
-    }
+/// Reads a transition that was made: its number, whether its job counts against limits, where it stands in the log.
+fn moved(
+    lanes: &HashMap<i32, Arc<LaneRow>>,
+    row: &PgRow,
+    now: Timestamp,
+) -> Result<(usize, bool, (i64, i64), Change)> {
+    let lane = lanes.get(&column(row, at::LANE)?).ok_or_else(|| damaged("a job without a lane"))?;
+    let cause: Cause = cause_of(column(row, at::GENERATION)?)?;
+    let change = Change {
+        job: id_of(column(row, at::ID)?),
+        tenant: lane.lane.tenant.clone(),
+        queue: Some(lane.lane.queue.clone()),
+        pipeline: pipeline_of(row)?,
+        version: column::<i32>(row, at::VERSION)?.cast_unsigned(),
+        from: Some(state_of(column(row, at::STATE)?)?),
+        to: state_of(column(row, at::LOST)?)?,
+        cause,
+        attempt: column::<i32>(row, at::ATTEMPT)?.cast_unsigned(),
+        epoch: Epoch::from_number(column::<i64>(row, at::EPOCH)?.cast_unsigned()),
+        at: now,
+    };
+    let ord = usize::try_from(column::<i32>(row, at::ORD)?).unwrap_or_default();
+    Ok((ord, !lane.limits.is_empty(), (column(row, at::POS)?, column(row, at::NO)?), change))
 }

@@ -1,16 +1,19 @@
 //! Submissions that share a statement: those that come while others are under way.
 //!
 //! A lone caller waits for nobody. At most [`FLYING`] statements are under way; what comes meanwhile is stored by the next,
-//! together.
+//! together. Calls that wait for somebody else's transaction are set aside and tried one by one, so that they keep nobody.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use hodei_core::job::NewJob;
 use hodei_core::store::{Committed, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result};
 use tokio::sync::oneshot;
 
+use super::submit::Stored;
+use crate::error::{NO_LOCK, RETRY_AFTER};
 use crate::inner::Inner;
 
 const OP: &str = "store.submit";
@@ -19,6 +22,8 @@ const OP: &str = "store.submit";
 const FLYING: usize = 2;
 /// After how many jobs a group takes no further call.
 const JOBS: usize = 1_000;
+/// How many jobs wait at most; a call beyond them is `Unavailable`.
+const WAITING_MAX: usize = 100_000;
 
 type Reply = Result<Committed<Submitted>>;
 
@@ -30,10 +35,19 @@ pub(crate) struct Groups(Mutex<Waiting>);
 struct Waiting {
     calls: VecDeque<Call>,
     flying: usize,
+    /// Those that were in front of a lock, and whether somebody sees to them.
+    aside: VecDeque<Call>,
+    seen_to: bool,
+    /// How many jobs wait, in both.
+    jobs: usize,
+    /// The number of the next call.
+    next: u64,
 }
 
 #[derive(Debug)]
 struct Call {
+    no: u64,
+    since: Instant,
     jobs: Vec<NewJob>,
     reply: oneshot::Sender<Reply>,
 }
@@ -63,6 +77,7 @@ impl Groups {
             }
             let Some(call) = waiting.calls.pop_front() else { break };
             size += call.jobs.len();
+            waiting.jobs -= call.jobs.len();
             ids.extend(call.jobs.iter().map(|job| job.id));
             keys.extend(call.jobs.iter().filter_map(|job| job.unique.clone()));
             group.push(call);
@@ -72,18 +87,64 @@ impl Groups {
         }
         group
     }
+
+    /// Takes a call back that no statement has taken yet.
+    fn take_back(&self, no: u64) -> bool {
+        let mut waiting = self.waiting();
+        let Some(n) = waiting.calls.iter().position(|call| call.no == no) else { return false };
+        let call = waiting.calls.remove(n);
+        waiting.jobs -= call.map_or(0, |call| call.jobs.len());
+        true
+    }
+
+    /// Sets calls aside, those without keys first: they are the less likely to wait for somebody. Says whether somebody
+    /// has to see to them.
+    fn set_aside(&self, group: Vec<Call>) -> bool {
+        let mut waiting = self.waiting();
+        for call in group {
+            waiting.jobs += call.jobs.len();
+            if call.jobs.iter().all(|job| job.unique.is_none()) {
+                waiting.aside.push_front(call);
+            } else {
+                waiting.aside.push_back(call);
+            }
+        }
+        !std::mem::replace(&mut waiting.seen_to, true)
+    }
+
+    /// Sets a call aside again, behind the others.
+    fn put_back(&self, call: Call) {
+        let mut waiting = self.waiting();
+        waiting.jobs += call.jobs.len();
+        waiting.aside.push_back(call);
+    }
+
+    /// Takes the next call that was set aside.
+    fn next_aside(&self) -> Option<Call> {
+        let mut waiting = self.waiting();
+        let call = waiting.aside.pop_front();
+        waiting.jobs -= call.as_ref().map_or(0, |call| call.jobs.len());
+        waiting.seen_to = call.is_some();
+        call
+    }
 }
 
 impl Inner {
     /// Stores jobs that are plain, with whatever else is to be stored.
     pub(crate) async fn submit_plain(self: &Arc<Self>, jobs: Vec<NewJob>) -> Reply {
         let (reply, answer) = oneshot::channel();
-        let takes_off = {
+        let (no, takes_off) = {
             let mut waiting = self.groups.waiting();
-            waiting.calls.push_back(Call { jobs, reply });
+            if waiting.jobs > 0 && waiting.jobs + jobs.len() > WAITING_MAX {
+                return Err(busy());
+            }
+            let no = waiting.next;
+            waiting.next += 1;
+            waiting.jobs += jobs.len();
+            waiting.calls.push_back(Call { no, since: Instant::now(), jobs, reply });
             let free = waiting.flying < FLYING;
             waiting.flying += usize::from(free);
-            free
+            (no, free)
         };
         if takes_off {
             let inner = Arc::clone(self);
@@ -99,22 +160,21 @@ impl Inner {
             });
         }
         let gone = || Error::new(ErrorKind::Indeterminate, OP).with("task", "ended early");
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        let mut answer = answer;
+        match tokio::time::timeout(self.config.acquire_timeout, &mut answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+            Err(_) if self.groups.take_back(no) => Err(busy()),
+            Err(_) => answer.await.unwrap_or_else(|_| Err(gone())),
+        }
     }
 
     async fn store_group(self: &Arc<Self>, group: Vec<Call>) {
         let all: Vec<&NewJob> = group.iter().flat_map(|call| &call.jobs).collect();
         match self.store_plain(&all).await {
-            Ok(stored) => {
-                let mut stored = stored.into_iter();
-                for call in group {
-                    let mut committed = Committed::default();
-                    for (reply, change) in stored.by_ref().take(call.jobs.len()) {
-                        committed.replies.push(reply);
-                        committed.changes.extend(change);
-                    }
-                    // A caller that is gone needs no answer.
-                    drop(call.reply.send(Ok(committed)));
+            Ok(stored) => answer(group, stored),
+            Err(error) if error.context("sqlstate") == Some(NO_LOCK) => {
+                if self.groups.set_aside(group) {
+                    tokio::spawn(Arc::clone(self).see_to_those_aside());
                 }
             }
             Err(error) => {
@@ -124,6 +184,42 @@ impl Inner {
             }
         }
     }
+
+    /// Tries the calls that were set aside, one after the other, each until it took longer than a statement may.
+    async fn see_to_those_aside(self: Arc<Self>) {
+        while let Some(call) = self.groups.next_aside() {
+            let jobs: Vec<&NewJob> = call.jobs.iter().collect();
+            match self.store_plain(&jobs).await {
+                Ok(stored) => answer(vec![call], stored),
+                Err(error)
+                    if error.context("sqlstate") == Some(NO_LOCK)
+                        && call.since.elapsed() < self.config.statement_timeout =>
+                {
+                    self.groups.put_back(call);
+                }
+                Err(error) => drop(call.reply.send(Err(error))),
+            }
+        }
+    }
+}
+
+/// Gives each of several callers what is its own.
+fn answer(group: Vec<Call>, stored: Stored) {
+    let mut stored = stored.into_iter();
+    for call in group {
+        let mut committed = Committed::default();
+        for (reply, change) in stored.by_ref().take(call.jobs.len()) {
+            committed.replies.push(reply);
+            committed.changes.extend(change);
+        }
+        // A caller that is gone needs no answer.
+        drop(call.reply.send(Ok(committed)));
+    }
+}
+
+/// The error of a call that was not begun.
+fn busy() -> Error {
+    Error::new(ErrorKind::Unavailable, OP).with("submissions", "too many wait").retry_after(RETRY_AFTER)
 }
 
 /// An error for each of several callers.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::ask;
 use crate::codec::body_bytes;
-use crate::error::failed;
+use crate::error::{NO_LOCK, failed};
 use crate::inner::Inner;
 use crate::names::column;
 use crate::record::{id_of, uuid_of};
@@ -48,6 +48,8 @@ impl Inner {
         loop {
             attempt += 1;
             match self.store_once(jobs).await {
+                // Who holds the lock may do so for long: that is for the caller to see to.
+                Err(error) if error.context("sqlstate") == Some(NO_LOCK) => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
                     tokio::time::sleep(self.pause(attempt)).await;
                 }
@@ -59,13 +61,16 @@ impl Inner {
     async fn store_once(self: &Arc<Self>, jobs: &[&NewJob]) -> Result<Stored> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let (mut lanes, mut tenant) = (Vec::with_capacity(jobs.len()), 0);
-        for job in jobs {
-            let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec).await?;
-            tenant = lane.tenant_no;
-            lanes.push(lane.no);
-        }
-        // Their numbers are remembered, whatever becomes of the jobs.
-        conn.made().await.map_err(failed(OP))?;
+        let made = async {
+            for job in jobs {
+                let most = Some(self.config.tenant_max_lanes);
+                let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec, most).await?;
+                tenant = lane.tenant_no;
+                lanes.push(lane.no);
+            }
+            Ok(())
+        };
+        self.in_time(OP, made).await?;
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
         let keyed = jobs.iter().any(|job| job.unique.is_some());
         let keys = keyed.then(|| jobs.iter().map(|job| job.unique.as_deref()).collect::<Vec<_>>());

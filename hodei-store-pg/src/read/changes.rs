@@ -1,10 +1,11 @@
 //! The change log, below the horizon.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::store::{Change, ChangePage, Cursor, Scope};
-use hodei_core::{Error, ErrorKind, Fault, Result, Timestamp};
+use hodei_core::{Error, ErrorKind, Fault, Result, Tenant, Timestamp};
 use sqlx::postgres::PgRow;
 
 use crate::ask;
@@ -81,7 +82,7 @@ impl Inner {
             let end = Place::of(&self.changes_end().await?)?;
             return Ok((Vec::new(), end, false));
         };
-        let rows = reading!(self, OP, conn => {
+        let (rows, tenants) = reading!(self, OP, conn => {
             self.trip();
             let rows = ask::query(concat!(
                 horizon!(),
@@ -100,8 +101,8 @@ impl Inner {
             for row in &rows {
                 tenants.extend(column::<Option<i32>>(row, 5)?);
             }
-            self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
-            Ok(rows)
+            let tenants = self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
+            Ok((rows, tenants))
         })?;
         let (mut changes, mut place, mut more) = (Vec::new(), after, rows.len() == ROWS_MAX);
         for row in &rows {
@@ -109,10 +110,10 @@ impl Inner {
             let Some(found) = Place::at(row, 0)? else { continue };
             place = found;
             if column::<i64>(row, 4)? != self.node {
-                let tenant = self.names.tenant(column(row, 5)?);
+                let tenant = tenants.get(&column(row, 5)?);
                 let tenant = tenant.ok_or_else(|| damaged("a tenant without a row"))?;
                 let at = Timestamp::from_micros(column(row, 3)?);
-                changes.extend(read_changes(column(row, 6)?, &tenant, at)?);
+                changes.extend(read_changes(column(row, 6)?, tenant, at)?);
             }
         }
         Ok((changes, place, more))
@@ -155,12 +156,12 @@ impl Inner {
         let after = after.map(Place::of).transpose()?;
         let most = limit.min(ROWS_MAX).saturating_add(1);
         let mut looks = 0;
-        let rows = loop {
+        let (rows, tenants) = loop {
             looks += 1;
-            let rows = self.log_rows(scope, after, most).await?;
+            let (rows, tenants) = self.log_rows(scope, after, most).await?;
             let more = rows.first().map(|row| column::<bool>(row, 11)).transpose()?;
             if looks == LOOKS || rows.len() >= most || more != Some(true) {
-                break rows;
+                break (rows, tenants);
             }
             tokio::time::sleep(LOOK).await;
         };
@@ -177,9 +178,8 @@ impl Inner {
             let Some(pos) = column::<Option<i64>>(row, 6)? else { continue };
             found += 1;
             let at = Place { pos, no: column(row, 7)?, skip: 0 };
-            let tenant =
-                self.names.tenant(column(row, 9)?).ok_or_else(|| damaged("a tenant without a row"))?;
-            let all = read_changes(column(row, 10)?, &tenant, Timestamp::from_micros(column(row, 8)?))?;
+            let tenant = tenants.get(&column(row, 9)?).ok_or_else(|| damaged("a tenant without a row"))?;
+            let all = read_changes(column(row, 10)?, tenant, Timestamp::from_micros(column(row, 8)?))?;
             let behind = if (from.pos, from.no) == (at.pos, at.no) { from.skip } else { 0 };
             let behind = usize::try_from(behind).unwrap_or_default();
             let room = limit - changes.len();
@@ -205,7 +205,7 @@ impl Inner {
         scope: &Scope,
         after: Option<Place>,
         most: usize,
-    ) -> Result<Vec<PgRow>> {
+    ) -> Result<(Vec<PgRow>, HashMap<i32, Tenant>)> {
         let from = after.unwrap_or(Place { pos: i64::MIN, no: 0, skip: 0 });
         reading!(self, OP, scope, conn => {
             let tenant = match scope {
@@ -240,8 +240,8 @@ impl Inner {
             for row in &rows {
                 tenants.extend(column::<Option<i32>>(row, 9)?);
             }
-            self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
-            Ok(rows)
+            let tenants = self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
+            Ok((rows, tenants))
         })
     }
 }

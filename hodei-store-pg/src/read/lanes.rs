@@ -1,5 +1,6 @@
 //! What is ready.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::store::{LaneHead, Lanes, Served};
@@ -10,7 +11,8 @@ use crate::ask;
 use crate::codec::{damaged, priority};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
-use crate::names::column;
+use crate::names::{LaneRow, column};
+use crate::record::distinct;
 
 const OP: &str = "store.lanes";
 
@@ -33,29 +35,29 @@ impl Inner {
                     for row in &rows {
                         lanes.extend(column::<Option<i32>>(row, 0)?);
                     }
-                    inner.names.load_lanes(&mut conn, &lanes).await?;
+                    let lanes = inner.names.load_lanes(&mut conn, &distinct(lanes)).await?;
                     let mut found = Lanes::default();
                     for row in &rows {
                         found.next_due = column::<Option<i64>>(row, 5)?.map(Timestamp::from_micros);
-                        found.heads.extend(inner.head(row)?);
+                        found.heads.extend(head(&lanes, row)?);
                     }
                     Ok(found)
                 })
         })
         .await
     }
+}
 
-    fn head(&self, row: &PgRow) -> Result<Option<LaneHead>> {
-        let Some(no) = column::<Option<i32>>(row, 0)? else { return Ok(None) };
-        let lane = self.names.lane(no).ok_or_else(|| damaged("a lane without a row"))?;
-        let level = u8::try_from(63 - column::<i16>(row, 1)?).map_err(|_| damaged("a bad rank"))?;
-        Ok(Some(LaneHead {
-            lane: lane.lane.clone(),
-            request: Arc::clone(&lane.request),
-            level: priority(level)?,
-            depth: column::<i64>(row, 2)?.max(0).cast_unsigned(),
-            eligible_at: Timestamp::from_micros(column(row, 3)?),
-            weight: u32::try_from(column::<i64>(row, 4)?).unwrap_or(1),
-        }))
-    }
+fn head(lanes: &HashMap<i32, Arc<LaneRow>>, row: &PgRow) -> Result<Option<LaneHead>> {
+    let Some(no) = column::<Option<i32>>(row, 0)? else { return Ok(None) };
+    let lane = lanes.get(&no).ok_or_else(|| damaged("a lane without a row"))?;
+    let level = u8::try_from(63 - column::<i16>(row, 1)?).map_err(|_| damaged("a bad rank"))?;
+    Ok(Some(LaneHead {
+        lane: lane.lane.clone(),
+        request: Arc::clone(&lane.request),
+        level: priority(level)?,
+        depth: column::<i64>(row, 2)?.max(0).cast_unsigned(),
+        eligible_at: Timestamp::from_micros(column(row, 3)?),
+        weight: u32::try_from(column::<i64>(row, 4)?).unwrap_or(1),
+    }))
 }

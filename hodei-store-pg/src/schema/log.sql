@@ -5,12 +5,42 @@ CREATE OR REPLACE FUNCTION hodei.now() RETURNS int8 LANGUAGE sql VOLATILE PARALL
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8
 $$;
 
+-- What positions are more than the numbers of transactions: a database that was restored into another cluster has
+-- positions from before that are higher than the numbers there.
+CREATE TABLE hodei.log_base (
+    one bool PRIMARY KEY DEFAULT true CHECK (one),
+    base int8 NOT NULL
+);
+INSERT INTO hodei.log_base (base) VALUES (0);
+
+-- Moves the positions to come behind all that are there. It does nothing but after a restore: what is committed stands
+-- below the next transaction else.
+CREATE OR REPLACE FUNCTION hodei.rebase() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_last int8;
+    v_top int8;
+BEGIN
+    FOR n IN 1..2 LOOP
+        SELECT greatest((SELECT max(pos) FROM hodei.change), (SELECT max(pos) FROM hodei.change_floor)) INTO v_last;
+        SELECT base + pg_snapshot_xmax(pg_current_snapshot())::text::int8 INTO v_top FROM hodei.log_base;
+        IF v_last < v_top THEN
+            RETURN;
+        END IF;
+        IF n = 1 THEN
+            LOCK TABLE hodei.log_base, hodei.change IN SHARE ROW EXCLUSIVE MODE;
+        END IF;
+    END LOOP;
+    UPDATE hodei.log_base SET base = v_last + 1;
+END
+$$;
+
 -- Where the changes of this transaction stand in the log, asked for after it holds the rows that it moves. Not before
 -- any transaction that moved them, and not before its own: so the changes of a job are in the order of its versions, and
 -- whatever stands before the oldest transaction under way is complete.
 CREATE OR REPLACE FUNCTION hodei.pos() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    RETURN greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1);
+    RETURN greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1)
+        + (SELECT base FROM hodei.log_base);
 END
 $$;
 
@@ -22,12 +52,13 @@ DECLARE
     v_snapshot pg_snapshot := pg_current_snapshot();
     v_top int8 := pg_snapshot_xmax(v_snapshot)::text::int8;
     v_first int8 := pg_snapshot_xmin(v_snapshot)::text::int8;
+    v_base int8 := (SELECT base FROM hodei.log_base);
 BEGIN
     IF v_first = v_top THEN
-        RETURN v_top;
+        RETURN v_base + v_top;
     END IF;
     RETURN (
-        SELECT coalesce(min(x::text::int8), v_top) FROM pg_snapshot_xip(v_snapshot) x
+        SELECT v_base + coalesce(min(x::text::int8), v_top) FROM pg_snapshot_xip(v_snapshot) x
         WHERE NOT EXISTS (
             SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
             WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock'

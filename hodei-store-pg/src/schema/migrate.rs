@@ -77,6 +77,8 @@ pub(crate) async fn check(connection: &mut PgConnection) -> Result<()> {
             .with("schema", found)
             .with("needed", known()));
     }
+    // The database may have come from another cluster.
+    ask::query("SELECT hodei.rebase()").execute(connection).await.map_err(failed("store.open"))?;
     Ok(())
 }
 

@@ -28,9 +28,11 @@ BEGIN
 END
 $$;
 
--- The number of a lane, which is made where there is none.
+-- The number of a lane, which is made where there is none, unless its tenant has p_most already; many at once may make
+-- some more.
 CREATE OR REPLACE FUNCTION hodei.lane_no(
-    p_tenant text, p_queue text, p_class int8, p_request bytea, p_keys text[], OUT tenant_no int4, OUT lane_no int4
+    p_tenant text, p_queue text, p_class int8, p_request bytea, p_keys text[], p_most int8,
+    OUT tenant_no int4, OUT lane_no int4
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_limits int4[];
@@ -41,6 +43,9 @@ BEGIN
             WHERE tenant = tenant_no AND queue = p_queue AND class = p_class;
         IF FOUND THEN
             RETURN;
+        END IF;
+        IF p_most IS NOT NULL AND (SELECT count(*) FROM hodei.lane WHERE tenant = tenant_no) >= p_most THEN
+            RAISE EXCEPTION 'the tenant has as many lanes as it may' USING ERRCODE = 'HD002';
         END IF;
         IF cardinality(p_keys) > 0 THEN
             SELECT array_agg(DISTINCT hodei.usage_no(tenant_no, k) ORDER BY hodei.usage_no(tenant_no, k))

@@ -2,14 +2,14 @@
 
 -- Stores jobs of one tenant that wait for nobody, each for itself; no id and no key comes twice. The first row that is
 -- returned tells when and where in the log; then follows a row for each job that was not new, with the job that has its id
--- or its key.
+-- or its key. For the locks of others it waits for moments only: many callers share it.
 CREATE OR REPLACE FUNCTION hodei.submit(
     p_node int8, p_record bool, p_tenant int4, p_id uuid[], p_fingerprint uuid[], p_lane int4[], p_rank int2[],
     p_pipeline uuid[], p_name text[], p_body bytea[], p_run_at int8[], p_deadline int8[], p_key text[],
     OUT ord int8, OUT id uuid, OUT fingerprint uuid, OUT at int8, OUT pos int8, OUT no int8
 ) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET plan_cache_mode = force_generic_plan SET lock_timeout = '200ms' AS $$
 #variable_conflict use_column
 DECLARE
     v_now int8 := hodei.now();
@@ -17,6 +17,7 @@ DECLARE
     v_known uuid[];
     v_new uuid[];
     v_body bytea;
+    v_told int8;
 BEGIN
     IF p_key IS NOT NULL THEN
         -- An id speaks before a key. Keys are taken in one order, so that nobody waits in a circle.
@@ -65,15 +66,23 @@ BEGIN
     ord := 0;
     RETURN NEXT;
     IF cardinality(v_new) < cardinality(p_id) THEN
+        -- An id speaks before a key.
         RETURN QUERY
-        SELECT u.ord, j.id, j.fingerprint, v_now, NULL::int8, NULL::int8
-            FROM unnest(p_id) WITH ORDINALITY u (id, ord) JOIN hodei.job j ON j.id = u.id
-            WHERE u.id <> ALL (v_new)
-        UNION ALL
-        SELECT u.ord, j.id, j.fingerprint, v_now, NULL, NULL
-            FROM unnest(p_id, p_key) WITH ORDINALITY u (id, key, ord)
-            JOIN hodei.unique_key k ON k.tenant = p_tenant AND k.key = u.key JOIN hodei.job j ON j.id = k.id
-            WHERE u.id <> ALL (v_new) AND u.id <> ALL (v_known);
+        SELECT DISTINCT ON (f.ord) f.ord, f.id, f.fingerprint, v_now, NULL::int8, NULL::int8 FROM (
+            SELECT u.ord, j.id, j.fingerprint, 0 AS speaks
+                FROM unnest(p_id) WITH ORDINALITY u (id, ord) JOIN hodei.job j ON j.id = u.id
+                WHERE u.id <> ALL (v_new)
+            UNION ALL
+            SELECT u.ord, j.id, j.fingerprint, 1
+                FROM unnest(p_id, p_key) WITH ORDINALITY u (id, key, ord)
+                JOIN hodei.unique_key k ON k.tenant = p_tenant AND k.key = u.key JOIN hodei.job j ON j.id = k.id
+                WHERE u.id <> ALL (v_new) AND u.id <> ALL (v_known)
+        ) f ORDER BY f.ord, f.speaks;
+        -- Who was in the way may be gone by now: then nothing of this call has happened.
+        GET DIAGNOSTICS v_told = ROW_COUNT;
+        IF v_told < cardinality(p_id) - cardinality(v_new) THEN
+            RAISE EXCEPTION 'a job was pruned meanwhile' USING ERRCODE = '40001';
+        END IF;
     END IF;
 END
 $$;

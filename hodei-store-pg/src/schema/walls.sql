@@ -13,20 +13,24 @@ CREATE TABLE hodei.inbox (
     tenant text COLLATE "C" NOT NULL CHECK (tenant ~ '^[A-Za-z0-9_.-]{1,128}$' AND tenant NOT IN ('.', '..')),
     queue text COLLATE "C" NOT NULL CHECK (queue ~ '^[A-Za-z0-9_.-]{1,128}$' AND queue NOT IN ('.', '..')),
     kind text COLLATE "C" NOT NULL CHECK (kind ~ '^[A-Za-z0-9_.-]{1,128}$' AND kind NOT IN ('.', '..')),
-    args bytea NOT NULL,
+    args bytea NOT NULL CHECK (octet_length(args) <= 1048576),
     priority int2 NOT NULL CHECK (priority BETWEEN 0 AND 63),
     run_at int8,
     unique_key text COLLATE "C" CHECK (octet_length(unique_key) BETWEEN 1 AND 256),
     -- Why no job can be made of it.
-    refused text
+    refused text,
+    refused_at int8
 );
+CREATE INDEX inbox_new ON hodei.inbox (no) WHERE refused IS NULL;
+CREATE INDEX inbox_refused ON hodei.inbox (refused_at) WHERE refused_at IS NOT NULL;
 
 -- The tenant whose rows a role may see in this transaction; nothing for all of them.
 CREATE OR REPLACE FUNCTION hodei.scope(p_role name) RETURNS int4
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = hodei, pg_temp AS $$
     SELECT coalesce(
-        (SELECT min(r.tenant) FROM hodei.role_tenant r WHERE pg_has_role(p_role, r.role, 'USAGE')
-            AND p_role <> (SELECT relowner::regrole::name FROM pg_class WHERE oid = 'hodei.job'::regclass)),
+        -- A role may have been dropped since it was admitted.
+        (SELECT min(r.tenant) FROM hodei.role_tenant r JOIN pg_roles g ON g.rolname = r.role
+            WHERE pg_has_role(p_role, g.oid, 'USAGE') AND p_role <> (SELECT relowner::regrole::name FROM pg_class WHERE oid = 'hodei.job'::regclass)),
         CASE WHEN nullif(current_setting('hodei.tenant', true), '') IS NOT NULL THEN
             coalesce((SELECT t.no FROM hodei.tenant t WHERE t.name = current_setting('hodei.tenant', true)), 0)
         END)
@@ -68,7 +72,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON hodei.tenant, hodei.usage, hodei.lane, hodei.queue, hodei.schedule, hodei.job,
         hodei.ready, hodei.delayed, hodei.blocked, hodei.leased, hodei.done, hodei.edge, hodei.unique_key,
         hodei.change, hodei.total, hodei.delta, hodei.inbox TO %I', p_role);
-    EXECUTE format('GRANT INSERT ON hodei.inbox TO %I', p_role);
+    -- Not its number, nor what became of it.
+    EXECUTE format('GRANT INSERT (tenant, queue, kind, args, priority, run_at, unique_key) ON hodei.inbox TO %I', p_role);
 END
 $$;
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::ask;
 use crate::codec::{damaged, name_of};
 use crate::error::failed;
-use crate::names::{Names, column};
+use crate::names::{LaneRow, column};
 use crate::record::{body, id_of, settled_of, state_of, uuids};
 use crate::tell::Segment;
 
@@ -43,12 +43,16 @@ pub(crate) mod at {
     pub(crate) const NO: usize = 22;
 }
 
-/// Reads the jobs that were claimed, and what their claims changed. The rows of their lanes are known.
-pub(crate) fn claimed(names: &Names, rows: &[PgRow], owner: &Lease) -> Result<(Vec<Arc<Job>>, Vec<Segment>)> {
+/// Reads the jobs that were claimed, and what their claims changed. Their lanes are among those given.
+pub(crate) fn claimed(
+    lanes: &HashMap<i32, Arc<LaneRow>>,
+    rows: &[PgRow],
+    owner: &Lease,
+) -> Result<(Vec<Arc<Job>>, Vec<Segment>)> {
     let mut jobs = Vec::with_capacity(rows.len());
     let mut segments: Vec<Segment> = Vec::new();
     for row in rows {
-        let job = claimed_one(names, row, owner)?;
+        let job = claimed_one(lanes, row, owner)?;
         let place = (column(row, at::POS)?, column(row, at::NO)?);
         let change = Change::of(&job, Some(State::Pending));
         match segments.last_mut() {
@@ -60,12 +64,12 @@ pub(crate) fn claimed(names: &Names, rows: &[PgRow], owner: &Lease) -> Result<(V
     Ok((jobs, segments))
 }
 
-fn claimed_one(names: &Names, row: &PgRow, owner: &Lease) -> Result<Job> {
-    let lane = names.lane(column(row, at::LANE)?).ok_or_else(|| damaged("a job without a lane"))?;
+fn claimed_one(lanes: &HashMap<i32, Arc<LaneRow>>, row: &PgRow, owner: &Lease) -> Result<Job> {
+    let lane = lanes.get(&column(row, at::LANE)?).ok_or_else(|| damaged("a job without a lane"))?;
     let state = state_of(column(row, at::STATE)?)?;
     let moved_at = Timestamp::from_micros(column(row, at::MOVED_AT)?);
     let (rank, name) = (column(row, at::RANK)?, column::<&str>(row, at::NAME)?);
-    let body = body(&lane, rank, name, column::<&[u8]>(row, at::BODY)?)?;
+    let body = body(lane, rank, name, column::<&[u8]>(row, at::BODY)?)?;
     let time = |n| Ok::<_, hodei_core::Error>(column::<Option<i64>>(row, n)?.map(Timestamp::from_micros));
     let settled = settled_of(state, moved_at, column::<Option<&[u8]>>(row, at::SETTLED)?)?;
     Ok(Job {

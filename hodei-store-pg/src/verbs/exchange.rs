@@ -1,5 +1,6 @@
 //! Settling and claiming, of any kind: by the rules of core.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,6 +14,8 @@ use super::submit::make_lanes;
 use crate::ask;
 use crate::error::failed;
 use crate::inner::Inner;
+use crate::names::LaneRow;
+use crate::pool::Conn;
 use crate::work::{Verb, Work};
 
 const OP: &str = "store.exchange";
@@ -25,7 +28,7 @@ pub(crate) struct ExchangeVerb(pub(crate) Exchange);
 impl Verb for ExchangeVerb {
     type Reply = Exchanged;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         make_spawned(inner, conn, &self.0.transitions).await
     }
 
@@ -57,7 +60,7 @@ pub(crate) struct Settle(pub(crate) Vec<Transition>);
 impl Verb for Settle {
     type Reply = Vec<Applied>;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         make_spawned(inner, conn, &self.0).await
     }
 
@@ -67,10 +70,11 @@ impl Verb for Settle {
 }
 
 /// Makes the lanes of what runs spawn with their ends.
-async fn make_spawned(inner: &Inner, conn: &mut PgConnection, transitions: &[Transition]) -> Result<()> {
+async fn make_spawned(inner: &Inner, conn: &mut Conn, transitions: &[Transition]) -> Result<()> {
     for transition in transitions {
         if let Move::Finished(finish) = &transition.step {
-            make_lanes(inner, conn, &finish.spawn).await?;
+            // They come past the door, where bounds are held.
+            make_lanes(inner, conn, &finish.spawn, None).await?;
         }
     }
     Ok(())
@@ -143,39 +147,51 @@ async fn next_due(work: &mut Work<'_>) -> Result<Option<Timestamp>> {
     Ok(due.map(Timestamp::from_micros))
 }
 
-/// The picks as the server takes them: lane, lowest rank, number.
+/// Picks as the server takes them.
+#[derive(Debug, Default)]
+pub(crate) struct Picks {
+    pub(crate) lanes: Vec<i32>,
+    /// The lowest rank of each.
+    pub(crate) ranks: Vec<i16>,
+    pub(crate) numbers: Vec<i64>,
+    /// The rows of the lanes.
+    pub(crate) rows: HashMap<i32, Arc<LaneRow>>,
+}
+
+/// Turns picks into what the server takes; those of lanes that nobody has made fall away.
 pub(crate) async fn picks_of(
     names: &crate::names::Names,
     conn: &mut PgConnection,
     picks: &[Pick],
-) -> Result<(Vec<i32>, Vec<i16>, Vec<i64>)> {
-    let (mut lanes, mut ranks, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+) -> Result<Picks> {
+    let mut all = Picks::default();
     for pick in picks {
         if let Some(lane) = names.find_lane(conn, &pick.lane).await? {
-            lanes.push(lane.no);
-            ranks.push(63 - i16::from(pick.floor.level()));
-            numbers.push(i64::from(pick.n));
+            all.lanes.push(lane.no);
+            all.ranks.push(63 - i16::from(pick.floor.level()));
+            all.numbers.push(i64::from(pick.n));
+            all.rows.insert(lane.no, lane);
         }
     }
-    Ok((lanes, ranks, numbers))
+    Ok(all)
 }
 
 async fn claim(work: &mut Work<'_>, exchange: &Exchange, holder: i32) -> Result<Vec<Claimed>> {
     let inner = Arc::clone(work.inner());
-    let (lanes, ranks, numbers) = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
+    let picks = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
     work.inner().trip();
     let rows = ask::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7)")
         .bind(holder)
         .bind(work.now.as_micros())
         .bind(inner.node)
         .bind(inner.config.change_log == hodei_core::store::ChangeLog::All)
-        .bind(lanes)
-        .bind(ranks)
-        .bind(numbers)
+        .bind(picks.lanes)
+        .bind(picks.ranks)
+        .bind(picks.numbers)
         .fetch_all(&mut *work.conn)
         .await
         .map_err(failed(OP))?;
-    let (jobs, segments) = claimed(&inner.names, &rows, &exchange.owner)?;
+    let (jobs, segments) = claimed(&picks.rows, &rows, &exchange.owner)?;
     work.segments.extend(segments);
     work.rows += rows.len() as u64;
     inputs_of(&mut *work.conn, jobs).await

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hodei_core::store::{Fired, Schedule, Submitted, Term};
 use hodei_core::{Name, Result, Tenant, Timestamp};
-use sqlx::postgres::PgConnection;
 
 use super::terms::leads;
 use crate::ask;
 use crate::codec::spec_of;
 use crate::error::failed;
 use crate::inner::Inner;
+use crate::pool::Conn;
 use crate::work::{Verb, Work};
 
 const OP: &str = "store.fire";
@@ -29,7 +29,7 @@ pub(crate) struct Fire {
 impl Verb for Fire {
     type Reply = Fired;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         inner.trip();
         let spec: Option<Vec<u8>> = ask::scalar(
             "SELECT s.spec FROM hodei.schedule s JOIN hodei.tenant t ON t.no = s.tenant
@@ -37,11 +37,11 @@ impl Verb for Fire {
         )
         .bind(self.tenant.as_str())
         .bind(self.schedule.as_str())
-        .fetch_optional(&mut *conn)
+        .fetch_optional(&mut **conn)
         .await
         .map_err(failed(OP))?;
         if let Some(spec) = spec {
-            inner.names.make_lane(conn, &self.tenant, &spec_of(&spec)?).await?;
+            inner.names.make_lane(conn, &self.tenant, &spec_of(&spec)?, None).await?;
         }
         Ok(())
     }

@@ -1,94 +1,149 @@
 //! Making jobs of what came in by SQL.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use hodei_core::job::{Encoding, JobSpecBuilder, NewJob, Payload};
+use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Result, Tenant, Timestamp};
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 
 use super::submit::make_lanes;
 use crate::ask;
 use crate::codec::{damaged, name_of, priority};
-use crate::error::failed;
+use crate::error::{CROWDED, failed};
 use crate::inner::{Inner, reading};
 use crate::names::column;
+use crate::pool::Conn;
 use crate::work::{Verb, Work};
 
 const OP: &str = "store.inbox";
 
-/// How many are made in one transaction.
-const MOST: usize = 500;
+/// How many are made in one transaction. Each has at most 1 MiB of arguments, as its table says.
+const MOST: i64 = 64;
+/// For how long one stays that no job can be made of.
+const REFUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// Makes jobs of what came in, in its order; says whether there may be more.
 #[derive(Debug, Default)]
-pub(crate) struct Drain;
+pub(crate) struct Drain {
+    /// Those whose tenants have as many lanes as they may.
+    crowded: HashSet<i64>,
+}
 
 /// A row, and the job that it asks for, or why there can be none.
 type Asked = (i64, std::result::Result<NewJob, String>);
+
+/// What became of rows.
+#[derive(Debug, Default)]
+struct Became {
+    made: Vec<i64>,
+    refused: Vec<i64>,
+    why: Vec<String>,
+}
+
+impl Became {
+    fn refuse(&mut self, no: i64, why: impl Into<String>) {
+        self.refused.push(no);
+        self.why.push(why.into());
+    }
+}
 
 #[async_trait]
 impl Verb for Drain {
     type Reply = bool;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
-        let asked = read(inner, conn, "").await?;
-        let jobs: Vec<NewJob> = asked.into_iter().filter_map(|(_, job)| job.ok()).collect();
-        make_lanes(inner, conn, &jobs).await
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
+        self.crowded.clear();
+        inner.trip();
+        // Which lane it is does not depend on the arguments.
+        let rows = ask::query(
+            "SELECT no, tenant, queue, kind, 'null'::bytea, priority, run_at, unique_key FROM hodei.inbox
+             WHERE refused IS NULL ORDER BY no LIMIT $1",
+        )
+        .bind(MOST)
+        .fetch_all(&mut **conn)
+        .await
+        .map_err(failed(OP))?;
+        for row in &rows {
+            let (no, Ok(job)) = asked(row)? else { continue };
+            match make_lanes(inner, conn, &[job], Some(inner.config.tenant_max_lanes)).await {
+                Err(error) if error.context("sqlstate") == Some(CROWDED) => {
+                    self.crowded.insert(no);
+                    // Behind a proxy the transaction has failed with it, and a new one is needed.
+                    conn.anew().await.map_err(failed(OP))?;
+                }
+                made => made?,
+            }
+        }
+        Ok(())
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<bool> {
         let inner = Arc::clone(work.inner());
-        let asked = read(&inner, &mut *work.conn, "FOR UPDATE SKIP LOCKED").await?;
-        let more = asked.len() == MOST;
-        let (mut made, mut jobs, mut refused, mut why) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (no, job) in asked {
-            match job {
-                Ok(job) => {
-                    made.push(no);
-                    jobs.push(job);
-                }
-                Err(reason) => {
-                    refused.push(no);
-                    why.push(reason);
-                }
-            }
-        }
-        work.submit_inside(&jobs).await?;
         inner.trip();
-        ask::query(
-            "WITH r AS (
-                 UPDATE hodei.inbox i SET refused = u.why FROM unnest($2::int8[], $3::text[]) u (no, why)
-                 WHERE i.no = u.no
-             )
-             DELETE FROM hodei.inbox WHERE no = ANY ($1)",
+        let rows = ask::query(
+            "SELECT no, tenant, queue, kind, args, priority, run_at, unique_key FROM hodei.inbox
+             WHERE refused IS NULL ORDER BY no LIMIT $1 FOR UPDATE SKIP LOCKED",
         )
-        .bind(made)
-        .bind(refused)
-        .bind(why)
-        .execute(&mut *work.conn)
+        .bind(MOST)
+        .fetch_all(&mut *work.conn)
         .await
         .map_err(failed(OP))?;
+        let more = i64::try_from(rows.len()).is_ok_and(|n| n == MOST);
+        let (mut became, mut nos, mut jobs) = (Became::default(), Vec::new(), Vec::new());
+        for row in &rows {
+            match asked(row)? {
+                (no, Ok(_)) if self.crowded.contains(&no) => became.refuse(no, "too many queues"),
+                (no, Ok(job)) => {
+                    nos.push(no);
+                    jobs.push(job);
+                }
+                (no, Err(why)) => became.refuse(no, why),
+            }
+        }
+        // Through the door, where bounds are held.
+        let replies = work.submit(&jobs, SubmitOptions::each()).await?;
+        for (no, reply) in nos.into_iter().zip(replies) {
+            match reply {
+                Submitted::Refused(Refusal::TooMany) => became.refuse(no, "too many unsettled jobs"),
+                Submitted::Refused(_) => became.refuse(no, "invalid"),
+                _ => became.made.push(no),
+            }
+        }
+        settle(work, became).await?;
         Ok(more)
     }
 }
 
-async fn read(inner: &Inner, conn: &mut PgConnection, lock: &'static str) -> Result<Vec<Asked>> {
-    let sql = match lock {
-        "" => {
-            "SELECT no, tenant, queue, kind, args, priority, run_at, unique_key FROM hodei.inbox
-             WHERE refused IS NULL ORDER BY no LIMIT $1"
-        }
-        _ => {
-            "SELECT no, tenant, queue, kind, args, priority, run_at, unique_key FROM hodei.inbox
-             WHERE refused IS NULL ORDER BY no LIMIT $1 FOR UPDATE SKIP LOCKED"
-        }
-    };
-    inner.trip();
-    let most = i64::try_from(MOST).unwrap_or(i64::MAX);
-    let rows = ask::query(sql).bind(most).fetch_all(conn).await.map_err(failed(OP))?;
-    rows.iter().map(asked).collect()
+/// Notes what became of rows, and takes away those that were refused long ago.
+async fn settle(work: &mut Work<'_>, became: Became) -> Result<()> {
+    work.inner().trip();
+    let kept = i64::try_from(REFUSED_FOR.as_micros()).unwrap_or(i64::MAX);
+    ask::query(
+        "WITH r AS (
+             UPDATE hodei.inbox i SET refused = u.why, refused_at = hodei.now()
+             FROM unnest($2::int8[], $3::text[]) u (no, why) WHERE i.no = u.no
+         ), e AS (
+             DELETE FROM hodei.inbox WHERE no IN (
+                 SELECT no FROM hodei.inbox WHERE refused_at < hodei.now() - $4 ORDER BY refused_at LIMIT $5
+                 FOR UPDATE SKIP LOCKED
+             )
+         )
+         DELETE FROM hodei.inbox WHERE no = ANY ($1)",
+    )
+    .bind(became.made)
+    .bind(became.refused)
+    .bind(became.why)
+    .bind(kept)
+    .bind(MOST)
+    .execute(&mut *work.conn)
+    .await
+    .map_err(failed(OP))?;
+    Ok(())
 }
 
 fn asked(row: &PgRow) -> Result<Asked> {
@@ -127,7 +182,7 @@ impl Inner {
                     .await
                     .map_err(failed(OP))
             })?;
-            if !there || !self.write(OP, Drain).await?.0 {
+            if !there || !self.write(OP, Drain::default()).await?.0 {
                 return Ok(());
             }
         }

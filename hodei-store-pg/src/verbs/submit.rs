@@ -4,15 +4,20 @@ use async_trait::async_trait;
 use hodei_core::Result;
 use hodei_core::job::NewJob;
 use hodei_core::store::{SubmitOptions, Submitted};
-use sqlx::postgres::PgConnection;
 
 use crate::inner::Inner;
+use crate::pool::Conn;
 use crate::work::{Verb, Work};
 
 /// Makes the lanes of jobs; not of those that are refused anyway.
-pub(crate) async fn make_lanes(inner: &Inner, conn: &mut PgConnection, jobs: &[NewJob]) -> Result<()> {
+pub(crate) async fn make_lanes(
+    inner: &Inner,
+    conn: &mut Conn,
+    jobs: &[NewJob],
+    most: Option<u32>,
+) -> Result<()> {
     for job in jobs.iter().filter(|job| job.check().is_ok()) {
-        inner.names.make_lane(conn, &job.tenant, &job.spec).await?;
+        inner.names.make_lane(conn, &job.tenant, &job.spec, most).await?;
     }
     Ok(())
 }
@@ -28,8 +33,8 @@ pub(crate) struct Submit {
 impl Verb for Submit {
     type Reply = Vec<Submitted>;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
-        make_lanes(inner, conn, &self.jobs).await
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
+        make_lanes(inner, conn, &self.jobs, Some(inner.config.tenant_max_lanes)).await
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Submitted>> {

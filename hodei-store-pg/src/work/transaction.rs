@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::inner::Inner;
 use crate::names::LaneRow;
+use crate::pool::Conn;
 use crate::tell::Segment;
 
 /// What is done in a transaction. It may be done again from its beginning, in another transaction.
@@ -20,7 +21,7 @@ pub(crate) trait Verb: Send {
 
     /// Does what must be outside of the transaction, before each of its tries: lanes are made here, whose numbers are
     /// remembered whatever becomes of the transaction.
-    async fn prepare(&mut self, inner: &Inner, conn: &mut PgConnection) -> Result<()> {
+    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
         let (_, _) = (inner, conn);
         Ok(())
     }

@@ -8,9 +8,11 @@ use hodei_core::job::{Finish, JobSpec, NewJob, Output, Priority};
 use hodei_core::store::{
     Coordination, Exchange, JobStore, Move, Pick, Scope, Served, SubmitOptions, Transition,
 };
-use hodei_core::{OwnerId, Tenant};
+use hodei_core::{ErrorKind, OwnerId, Tenant};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{PgBouncer, Pooling, Postgres};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
 fn jobs(n: usize) -> Vec<NewJob> {
     let spec = JobSpec::command(["/bin/true"]).limited_by("key").build().expect("a valid spec");
@@ -63,4 +65,30 @@ async fn every_transaction_may_have_another_connection() {
     assert_eq!(here.verify_indexes().await.expect("verify"), Vec::<String>::new());
     here.close().await;
     there.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_was_rolled_back_is_not_remembered() {
+    let server = Postgres::start().expect("PostgreSQL");
+    let database = server.database().expect("a database");
+    let patient = PgStore::builder(database.url()).pooled(true);
+    let store = patient.statement_timeout(Duration::from_millis(500)).connect().await.expect("it opens");
+    let job = |queue: &str| {
+        NewJob::new(JobSpec::command(["/bin/true"]).queue(queue).build().expect("a valid spec"))
+    };
+    // Somebody else is about to make the lane of the second job.
+    let class = job("second").spec.class().number().cast_signed();
+    let mut other = PgConnection::connect(&database.url()).await.expect("a connection");
+    let mut tx = other.begin().await.expect("begin");
+    sqlx::query("SELECT hodei.lane_no('default', 'second', $1, '', NULL, NULL)")
+        .bind(class)
+        .execute(&mut *tx)
+        .await
+        .expect("a lane");
+    let refused = store.submit(vec![job("first"), job("second")], SubmitOptions::each()).await;
+    assert_eq!(refused.expect_err("it waits for the other").kind(), ErrorKind::Timeout);
+    tx.rollback().await.expect("rollback");
+    store.submit(vec![job("first"), job("second")], SubmitOptions::each()).await.expect("submit");
+    assert_eq!(burn(&store, "here").await, 2, "both stand in lanes that are there");
+    store.close().await;
 }

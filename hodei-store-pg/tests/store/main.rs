@@ -2,8 +2,10 @@
 
 mod budget;
 mod env;
+mod lanes;
 mod nodes;
 mod open;
 mod plan;
+mod submit;
 mod walls;
 mod within;

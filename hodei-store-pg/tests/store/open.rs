@@ -1,9 +1,10 @@
 //! Opening: the schema, its ledger, and what cannot be opened.
 
 use hodei_core::ErrorKind;
+use hodei_core::store::{JobStore, Scope};
 use hodei_store_pg::{Migrated, PgStore};
 
-use crate::env::{database, open, sql, submit};
+use crate::env::{database, job, open, sql, submit};
 
 #[tokio::test]
 async fn many_that_open_an_empty_database_at_once_make_one_schema() {
@@ -14,7 +15,7 @@ async fn many_that_open_an_empty_database_at_once_make_one_schema() {
         opening.spawn(async move { open(&database).await });
     }
     let stores = opening.join_all().await;
-    submit(&stores[3], vec![crate::env::job()]).await;
+    submit(&stores[3], vec![job()]).await;
     assert_eq!(sql(&database, "SELECT string_agg(version::text, ',') FROM hodei.schema_step"), "1");
 }
 
@@ -65,6 +66,23 @@ async fn what_cannot_be_reached_says_why() {
 async fn a_closed_store_is_unavailable() {
     let store = open(&database()).await;
     store.close().await;
-    let error = hodei_core::store::JobStore::lanes(&store, &hodei_core::store::Served::default()).await;
+    let error = JobStore::lanes(&store, &hodei_core::store::Served::default()).await;
     assert_eq!(error.expect_err("it is closed").kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn changes_go_on_behind_those_of_another_cluster() {
+    let database = database();
+    let before = open(&database).await;
+    let first = submit(&before, vec![job()]).await[0];
+    before.close().await;
+    // As after a dump from a cluster that had seen many more transactions.
+    sql(&database, "UPDATE hodei.change SET pos = pos + 1000000000");
+    let after = open(&database).await;
+    let second = submit(&after, vec![job()]).await[0];
+    let changes = after.changes(&Scope::All, None, 10).await.expect("changes").changes;
+    assert_eq!(changes.iter().map(|change| change.job).collect::<Vec<_>>(), [first, second]);
+    assert_eq!(sql(&database, "SELECT base >= 1000000000 FROM hodei.log_base"), "t");
+    drop(open(&database).await);
+    assert_eq!(after.changes(&Scope::All, None, 10).await.expect("changes").changes.len(), 2);
 }

@@ -93,6 +93,11 @@ async fn a_hostile_tenant_sees_and_changes_nothing_of_others() {
         "SELECT * FROM hodei.claim(1, 9000000000000000000, 0, true, '{1,2}', '{63,63}', '{9,9}')",
         "SELECT hodei.admit('hostile', 'default')",
         "SELECT hodei.enqueue('kind', tenant => 'default')",
+        "SELECT hodei.enqueue('kind', to_jsonb(repeat('x', 2000000)), tenant => 'acme')",
+        "INSERT INTO hodei.inbox (no, tenant, queue, kind, args, priority) OVERRIDING SYSTEM VALUE
+             VALUES (2, 'acme', 'default', 'kind', 'null', 32)",
+        "INSERT INTO hodei.inbox (tenant, queue, kind, args, priority, refused)
+             VALUES ('acme', 'default', 'kind', 'null', 32, 'by me')",
         "ALTER TABLE hodei.job DISABLE ROW LEVEL SECURITY",
         "SELECT count(*) FROM hodei.role_tenant",
         "SELECT count(*) FROM hodei.owner",
@@ -162,4 +167,49 @@ async fn what_is_asked_for_by_sql_becomes_a_job_once() {
     let refused = crate::env::try_sql(&database, "SELECT hodei.enqueue('no name', tenant => '../x')");
     assert!(refused.is_err(), "a bad name is refused at once");
     submit(&stores[0], vec![job()]).await;
+}
+
+#[tokio::test]
+async fn what_comes_in_by_sql_is_held_to_the_bounds_and_stands_in_nobodys_way() {
+    let database = database();
+    let closed = open(&database).await;
+    closed.close().await;
+    for (tenant, queue) in [("acme", "a"), ("acme", "b"), ("acme", "a"), ("acme", "a"), ("other", "a")] {
+        sql(&database, &format!("SELECT hodei.enqueue('kind', queue => '{queue}', tenant => '{tenant}')"));
+    }
+    sql(
+        &database,
+        "INSERT INTO hodei.inbox (tenant, queue, kind, args, priority, refused, refused_at)
+             VALUES ('acme', 'a', 'kind', 'null', 32, 'long ago', 0)",
+    );
+    let bounded = PgStore::builder(database.url()).tenant_max_open(2).tenant_max_lanes(1);
+    let store = bounded.connect().await.expect("the store opens");
+    let made = async {
+        while sql(&database, "SELECT count(*) FROM hodei.inbox WHERE refused IS NULL") != "0" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), made).await.expect("a node looks at all of it");
+    assert_eq!(store.counts(&Scope::Tenant(acme())).await.expect("counts").total(), 2);
+    assert_eq!(store.counts(&Scope::All).await.expect("counts").total(), 3);
+    let refused = "SELECT string_agg(no || ' ' || refused, ', ' ORDER BY no) FROM hodei.inbox";
+    assert_eq!(sql(&database, refused), "2 too many queues, 4 too many unsettled jobs");
+    let job = NewJob::of(acme(), spec().queue("c").build().expect("a valid spec"));
+    let full = store.submit(vec![job], hodei_core::store::SubmitOptions::each()).await;
+    assert_eq!(full.expect_err("a second queue").kind(), hodei_core::ErrorKind::Full);
+}
+
+#[tokio::test]
+async fn a_role_that_was_dropped_takes_nobodys_sight() {
+    let database = database();
+    let store = open(&database).await;
+    populate(&store).await;
+    let url = role(&database, "reader");
+    role(&database, "leaver");
+    sql(&database, "SELECT hodei.admit('reader', 'acme'); SELECT hodei.admit('leaver', 'acme')");
+    sql(&database, "DROP OWNED BY leaver; DROP ROLE leaver");
+    let mut reader = PgConnection::connect(&url).await.expect("a connection");
+    assert!(count(&mut reader, "job").await.expect("it may look") > 0);
+    reader.close().await.expect("close");
+    sql(&database, "DROP OWNED BY reader; DROP ROLE reader");
 }
