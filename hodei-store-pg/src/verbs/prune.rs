@@ -94,7 +94,7 @@ impl Prune {
                      WHERE d.tenant = s.tenant AND d.state = s.state AND d.moved_at <= $3 AND d.id <> ALL ($2)
                          AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
                              AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child))
-                     ORDER BY d.moved_at, d.id LIMIT least(s.surplus, $4)
+                     ORDER BY d.moved_at, d.id LIMIT least(s.surplus, $4) FOR UPDATE OF d SKIP LOCKED
                  ) d WHERE s.surplus > 0 LIMIT $4",
             )
             .bind(i64::try_from(self.retention.most).unwrap_or(i64::MAX))
