@@ -2,6 +2,7 @@
 
 mod budget;
 mod env;
+mod locks;
 mod nodes;
 mod open;
 mod plan;
