@@ -180,7 +180,7 @@ mod tests {
 
     fn segment(place: i64) -> Segment {
         let change = Change {
-            job: JobId::mint(&Tenant::default(), &SystemClock),
+            job: JobId::mint(&Tenant::default(), &hodei_core::SystemClock),
             tenant: Tenant::default(),
             queue: None,
             pipeline: None,

@@ -192,3 +192,29 @@ async fn a_node_hears_of_work_while_the_end_of_the_log_is_held_up() {
     let heard = at_once("the rest of the log", ear.hears(2)).await;
     assert_eq!(heard, here.changes(&Scope::All, None, 10).await.expect("changes").changes);
 }
+
+#[tokio::test]
+async fn a_prune_reads_no_more_of_a_backlog_than_it_removes() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    for _ in 0..5 {
+        submit(&store, jobs(1_000)).await;
+    }
+    assert_eq!(burn(&store, &worker, 1_000).await, 5_000);
+    sql(&database, "UPDATE hodei.done SET moved_at = 1");
+    let duty = Name::literal("upkeep");
+    let term = store.take_term(&duty, &worker, TTL).await.expect("take_term").expect("nobody leads");
+    let fetched = "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables
+         WHERE relid = 'hodei.done'::regclass";
+    let read = || async {
+        // What a session counted is told when it is idle for a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        sql(&database, fetched).parse::<u64>().expect("a number")
+    };
+    let before = read().await;
+    let pruned = store.prune(&term, Retention::default(), 20).await.expect("prune");
+    assert_eq!((pruned.gone.len(), pruned.more), (20, true));
+    let spent = read().await - before;
+    assert!(spent < 1_000, "{spent} rows read to remove 20 of 5000");
+}
