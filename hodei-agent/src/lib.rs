@@ -34,7 +34,7 @@ mod crew;
 mod driver;
 mod execute;
 mod log;
-mod machine;
+pub mod machine;
 mod sys;
 
 pub use agent::{Agent, AgentBuilder, AgentHandle, machine_capacity};

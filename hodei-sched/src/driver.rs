@@ -9,14 +9,16 @@ use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::codec::Codecs;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
+use hodei_core::job::Job;
 use hodei_core::log::LogStore;
-use hodei_core::store::{Feed, Served, Store, Wakeups};
+use hodei_core::store::{Claimed, Exchanged, Feed, Lanes, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::herald::Herald;
-use crate::machine::{Effect, Input, Scheduler, Ticket};
+use crate::machine::{Effect, Input, Policy, Scheduler, Snapshot, Ticket, Why};
+use crate::queue::{Parcel, Seat};
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
@@ -29,10 +31,36 @@ pub(crate) type SyncReply = oneshot::Sender<Result<Desired, Error>>;
 pub(crate) enum Message {
     Sync(Box<SessionState>, SyncReply),
     Cancelled(Vec<JobId>),
+    /// What holds from now on.
+    Policy(Box<Policy>),
+    /// Why a job that is ready has no worker yet.
+    Why(Box<Job>, oneshot::Sender<Option<Why>>),
+    /// How everything stands.
+    Snapshot(oneshot::Sender<Snapshot>),
     /// Take no more work and end when what runs has ended.
     Drain,
     /// Take no more work and give back at once what runs: its agents have stopped it.
     Abandon,
+}
+
+/// The machine's time: that of the clock when it was made, and since then what has really passed. A clock that is set
+/// neither ends sessions early nor holds calls back.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    began: Timestamp,
+    at: tokio::time::Instant,
+}
+
+impl Pace {
+    pub(crate) fn from(clock: &dyn Clock) -> Self {
+        Self { began: clock.now(), at: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for Pace {
+    fn now(&self) -> Timestamp {
+        self.began.saturating_add(self.at.elapsed())
+    }
 }
 
 /// A worker connected now, in one of its lives.
@@ -63,8 +91,11 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) herald: Arc<Herald>,
     /// As long as the node lives, the store tells the herald what it commits.
-    pub(crate) _feed: Feed,
+    pub(crate) _feed: Arc<Feed>,
+    /// The time of day.
     pub(crate) clock: Arc<dyn Clock>,
+    /// The machine's time.
+    pub(crate) pace: Arc<dyn Clock>,
     pub(crate) served: Served,
     /// What encodes the arguments of handlers before they are stored.
     pub(crate) codecs: Codecs,
@@ -79,10 +110,22 @@ pub(crate) struct Shared {
     /// The lease under which the node acts now; the maintenance beats for it.
     pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
     /// How the store refuses for good, as long as it does.
-    pub(crate) failure: watch::Sender<Option<(ErrorKind, String)>>,
+    pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
 }
 
 impl Shared {
+    /// Turns a time of the store into the machine's: what is due in a minute by the clock is due in a minute.
+    fn due(&self, at: Option<Timestamp>) -> Option<Timestamp> {
+        let shift = self.shift();
+        at.map(|at| shifted(at, shift))
+    }
+
+    /// How much later the machine's time is than the store's, in microseconds.
+    fn shift(&self) -> i64 {
+        let (clock, pace) = (self.clock.now(), self.pace.now());
+        pace.as_micros().saturating_sub(clock.as_micros())
+    }
+
     /// Notes whether the store refuses for good.
     fn health(&self, answer: &Input) {
         let error = match answer {
@@ -110,10 +153,17 @@ pub(crate) struct Driver {
     /// answered begin their runs on another thread meanwhile; it ends with the driver.
     call: JoinSet<Input>,
     draining: bool,
+    /// The place among the dispatchers of the node, where there are several.
+    seat: Option<Seat<Claimed>>,
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, machine: Scheduler, messages: mpsc::Receiver<Message>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        machine: Scheduler,
+        messages: mpsc::Receiver<Message>,
+        seat: Option<Seat<Claimed>>,
+    ) -> Self {
         let wakeups = shared.store.wakeups();
         Self {
             shared,
@@ -124,22 +174,24 @@ impl Driver {
             next_ticket: 0,
             call: JoinSet::new(),
             draining: false,
+            seat,
         }
     }
 
     pub(crate) async fn run(mut self) {
         loop {
-            let now = self.shared.clock.now();
+            let now = self.shared.pace.now();
             while let Some(effect) = self.machine.poll_effect(now) {
                 self.carry_out(effect);
             }
-            self.show_workers(now);
+            self.show_workers();
+            self.show_surplus(now);
             if self.draining && self.machine.is_idle() && self.call.is_empty() {
                 return;
             }
             let input = self.next_input(now).await;
             let Some(input) = input else { return };
-            let now = self.shared.clock.now();
+            let now = self.shared.pace.now();
             self.machine.handle(input, now);
             self.collect(now);
         }
@@ -156,7 +208,34 @@ impl Driver {
                 Some(input)
             }
             _ = self.wakeups.next() => Some(Input::Woken),
+            () = parcel(self.seat.as_ref()) => {
+                self.parcels(now);
+                Some(Input::Tick)
+            }
             () = tokio::time::sleep(patience) => Some(Input::Tick),
+        }
+    }
+
+    /// Shows the other dispatchers what could be lent to them, or asks them for work.
+    fn show_surplus(&mut self, now: Timestamp) {
+        let Some(seat) = &mut self.seat else { return };
+        seat.show(self.machine.surplus());
+        if self.machine.is_hungry(now) && seat.ask() {
+            self.machine.has_asked();
+        }
+    }
+
+    /// Answers other dispatchers, and takes in what they lend.
+    fn parcels(&mut self, now: Timestamp) {
+        while let Some(parcel) = self.seat.as_mut().and_then(Seat::take) {
+            match parcel {
+                Parcel::Asked(by) => {
+                    let lent = self.machine.lend();
+                    let back = self.seat.as_ref().map(|seat| seat.give(by, lent)).unwrap_or_default();
+                    self.machine.unlend(back, now);
+                }
+                Parcel::Given(_, jobs) => self.machine.take_lent(jobs, now),
+            }
         }
     }
 
@@ -177,6 +256,16 @@ impl Driver {
                 Input::Synced(state, self.next_ticket)
             }
             Message::Cancelled(jobs) => Input::Cancelled(jobs),
+            Message::Policy(policy) => Input::Policy(policy),
+            Message::Why(job, reply) => {
+                // Whoever asked and went has no use for the answer.
+                let _ = reply.send(self.machine.why(&job, self.shared.pace.now()));
+                Input::Tick
+            }
+            Message::Snapshot(reply) => {
+                let _ = reply.send(self.machine.snapshot());
+                Input::Tick
+            }
             Message::Drain => {
                 self.draining = true;
                 Input::Drain
@@ -199,32 +288,14 @@ impl Driver {
                     let _ = reply.send(desired);
                 }
             }
-            Effect::AskLanes => {
-                self.call.spawn(async move { Input::Lanes(shared.store.lanes(&shared.served).await) });
-            }
-            Effect::Exchange(exchange) => {
-                self.call.spawn(async move { Input::Exchanged(shared.store.exchange(*exchange).await) });
-            }
-            Effect::AskLeases => {
-                self.call.spawn(async move {
-                    let lease = shared.lease.borrow().clone();
-                    Input::Leases(shared.store.leases_of(&lease).await)
-                });
-            }
-            Effect::Register => {
-                self.call.spawn(async move {
-                    if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
-                        shared.lease.send_replace(lease);
-                    }
-                    let lease = shared.lease.borrow().clone();
-                    Input::Registered(lease)
-                });
+            question => {
+                self.call.spawn(ask(shared, question));
             }
         }
     }
 
     /// Shows who is connected to those who explain, and tells the bus who came and went.
-    fn show_workers(&self, now: Timestamp) {
+    fn show_workers(&self) {
         let mut shown = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let same = shown.len() == self.machine.workers().count()
             && shown.iter().zip(self.machine.workers()).all(|(worker, now)| worker.is(now));
@@ -234,15 +305,60 @@ impl Driver {
         let before = std::mem::take(&mut *shown);
         *shown = self.machine.workers().map(Worker::of).collect();
         let Some(bus) = &self.shared.herald.bus else { return };
+        let at = self.shared.clock.now();
         let event = |worker: &Worker, connected| {
             let (worker, incarnation) = (worker.name.clone(), worker.incarnation);
-            Event::Worker(WorkerEvent { worker, incarnation, at: now, connected })
+            Event::Worker(WorkerEvent { worker, incarnation, at, connected })
         };
         let in_both = |worker: &Worker, others: &[Worker]| others.iter().any(|other| other.same_life(worker));
         let gone = before.iter().filter(|worker| !in_both(worker, &shown)).map(|worker| event(worker, false));
         let came = shown.iter().filter(|worker| !in_both(worker, &before)).map(|worker| event(worker, true));
         let events: Vec<Event> = gone.chain(came).collect();
         bus.publish_or_gap(&events);
+    }
+}
+
+/// Waits for a parcel; for ever, where there is only one dispatcher.
+async fn parcel(seat: Option<&Seat<Claimed>>) {
+    match seat {
+        Some(seat) => std::future::poll_fn(|cx| seat.poll_parcel(cx)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn shifted(at: Timestamp, shift: i64) -> Timestamp {
+    Timestamp::from_micros(at.as_micros().saturating_add(shift))
+}
+
+/// Asks the store what the machine wants to know of it, and returns the answer. Waits for nothing but the store, so that
+/// any loop can drive it.
+pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
+    match question {
+        Effect::AskLanes => {
+            let lanes = shared.store.lanes(&shared.served).await;
+            Input::Lanes(lanes.map(|mut lanes| {
+                let shift = shared.shift();
+                lanes.heads.iter_mut().for_each(|head| head.eligible_at = shifted(head.eligible_at, shift));
+                Lanes { next_due: lanes.next_due.map(|at| shifted(at, shift)), ..lanes }
+            }))
+        }
+        Effect::Exchange(exchange) => {
+            let done = shared.store.exchange(*exchange).await;
+            Input::Exchanged(done.map(|done| Exchanged { next_due: shared.due(done.next_due), ..done }))
+        }
+        Effect::AskLeases => {
+            let lease = shared.lease.borrow().clone();
+            Input::Leases(shared.store.leases_of(&lease).await)
+        }
+        Effect::Register => {
+            if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
+                shared.lease.send_replace(lease);
+            }
+            let lease = shared.lease.borrow().clone();
+            Input::Registered(lease)
+        }
+        // Not a question; the loop answers the call itself.
+        Effect::Reply(..) => Input::Tick,
     }
 }
 

@@ -30,11 +30,16 @@ pub mod autoscale;
 #[cfg(feature = "cron")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
 pub mod cron;
+pub mod balance;
 mod driver;
 mod herald;
 pub mod machine;
 mod maintain;
 mod orchestrator;
+pub mod queue;
 mod settled;
+#[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+pub mod sim;
 
 pub use orchestrator::{DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use hodei_core::store::{Retention, Term};
+use hodei_core::store::{Pruned, Retention, Term};
 use hodei_core::{JobId, Name, Tenant};
 use tokio::sync::mpsc;
 
@@ -29,47 +29,107 @@ pub(crate) struct Maintenance {
     pub(crate) retention: Retention,
 }
 
-/// Takes the duty and reaps once, before any work is claimed: what a dead node of this file held comes back first.
-pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Option<Term>> {
-    let lease = shared.lease.borrow().clone();
-    let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
-    if let Some(term) = &term {
-        reap(shared, term, config).await?;
-    }
-    Ok(term)
+/// What a node owes the store at each beat. Waits for nothing but the store, so that any loop can drive it.
+#[derive(Debug)]
+pub(crate) struct Duties {
+    pub(crate) config: Maintenance,
+    pub(crate) term: Option<Term>,
+    rounds: u32,
 }
 
-/// Beats, reaps and prunes until it is aborted. A failed round is repeated at the next beat.
-pub(crate) async fn run(
-    shared: Arc<Shared>,
-    config: Maintenance,
-    mut term: Option<Term>,
-    driver: mpsc::WeakSender<Message>,
-) {
-    let (mut rounds, mut unfinished) = (0_u32, false);
-    loop {
-        tokio::time::sleep(config.beat).await;
-        let Some(driver) = driver.upgrade() else { return };
-        beat(&shared, &driver).await;
-        term = keep(&shared, term).await;
-        rounds = rounds.wrapping_add(1);
-        if let Some(term) = &term {
-            // What fails now is tried again at the next beat; the store has told its own counters.
-            let _ = reap(&shared, term, config).await;
-            if unfinished || rounds.is_multiple_of(PRUNE_EVERY) {
-                unfinished = prune(&shared, term, config).await.unwrap_or(false);
+impl Duties {
+    /// Takes the duty and reaps once, before any work is claimed: what a dead node of this file held comes back first.
+    pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Self> {
+        let lease = shared.lease.borrow().clone();
+        let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
+        let duties = Self { config, term, rounds: 0 };
+        duties.reap(shared).await?;
+        Ok(duties)
+    }
+
+    /// Says that the dispatchers of the node live; returns the jobs that somebody asked to stop.
+    pub(crate) async fn beat(&self, dispatchers: &[Arc<Shared>]) -> Vec<JobId> {
+        let Some(shared) = dispatchers.first() else { return Vec::new() };
+        let leases = dispatchers.iter().map(|shared| shared.lease.borrow().clone()).collect();
+        let Ok(beats) = shared.store.beat(leases, shared.ttl).await else { return Vec::new() };
+        beats.into_iter().flat_map(|beat| beat.cancel).map(|(job, _)| job).collect()
+    }
+
+    /// Keeps the duty or takes it, and reaps where that succeeds; says whether it is time to prune as well.
+    ///
+    /// What fails now is tried again at the next beat; the store has told its own counters.
+    pub(crate) async fn lead(&mut self, shared: &Shared) -> bool {
+        self.term = self.keep(shared).await;
+        self.rounds = self.rounds.wrapping_add(1);
+        let _ = self.reap(shared).await;
+        self.term.is_some() && self.rounds.is_multiple_of(PRUNE_EVERY)
+    }
+
+    async fn keep(&mut self, shared: &Shared) -> Option<Term> {
+        if let Some(term) = self.term.take()
+            && shared.store.keep_term(&term, shared.ttl).await.unwrap_or(false)
+        {
+            return Some(term);
+        }
+        let lease = shared.lease.borrow().clone();
+        shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await.ok().flatten()
+    }
+
+    async fn reap(&self, shared: &Shared) -> hodei_core::Result<()> {
+        let Some(term) = &self.term else { return Ok(()) };
+        loop {
+            let reaped = shared.store.reap(term, self.config.lost_max, BATCH).await?;
+            if reaped.term_lost || !reaped.more {
+                return Ok(());
             }
+        }
+    }
+
+    /// Removes one batch of what retention no longer keeps; nothing where somebody else leads.
+    pub(crate) async fn prune(&self, shared: &Shared) -> hodei_core::Result<Pruned> {
+        match &self.term {
+            Some(term) => shared.store.prune(term, self.config.retention, PRUNE_BATCH).await,
+            None => Ok(Pruned { term_lost: true, ..Pruned::default() }),
+        }
+    }
+}
+
+/// Beats, reaps and prunes until it is aborted, or until the first driver is gone. A failed round is repeated at the
+/// next beat.
+pub(crate) async fn run(
+    dispatchers: Vec<Arc<Shared>>,
+    mut duties: Duties,
+    drivers: Vec<mpsc::WeakSender<Message>>,
+) {
+    let mut unfinished = false;
+    loop {
+        tokio::time::sleep(duties.config.beat).await;
+        let (Some(shared), Some(_)) =
+            (dispatchers.first(), drivers.first().and_then(mpsc::WeakSender::upgrade))
+        else {
+            return;
+        };
+        let cancel = duties.beat(&dispatchers).await;
+        if !cancel.is_empty() {
+            // Whichever has it: what was lent is with another one than the store says.
+            for driver in drivers.iter().filter_map(mpsc::WeakSender::upgrade) {
+                // A driver that is gone has nothing left to cancel.
+                let _ = driver.send(Message::Cancelled(cancel.clone())).await;
+            }
+        }
+        if duties.lead(shared).await || unfinished {
+            unfinished = prune(shared, &duties).await.unwrap_or(false);
         }
     }
 }
 
 /// Prunes until nothing is left that retention does not keep, or until the next beat is due, and says whether something
 /// is left; between two batches the store serves others.
-async fn prune(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core::Result<bool> {
-    let until = tokio::time::Instant::now() + config.beat;
+async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<bool> {
+    let until = tokio::time::Instant::now() + duties.config.beat;
     loop {
         let began = tokio::time::Instant::now();
-        let pruned = shared.store.prune(term, config.retention, PRUNE_BATCH).await?;
+        let pruned = duties.prune(shared).await?;
         let took = began.elapsed();
         // Slow disks do not hold up the beats: what has begun goes on by itself.
         let _ = tokio::time::timeout_at(until, forget(shared, pruned.gone)).await;
@@ -98,33 +158,4 @@ async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
         async move { checkpoints.forget(gone).await }
     });
     let _ = join(join_all(each), join_all(checkpoints)).await;
-}
-
-async fn beat(shared: &Shared, driver: &mpsc::Sender<Message>) {
-    let lease = shared.lease.borrow().clone();
-    let Ok(beats) = shared.store.beat(vec![lease], shared.ttl).await else { return };
-    let cancel: Vec<_> = beats.into_iter().flat_map(|beat| beat.cancel).map(|(job, _)| job).collect();
-    if !cancel.is_empty() {
-        // A driver that is gone has nothing left to cancel.
-        let _ = driver.send(Message::Cancelled(cancel)).await;
-    }
-}
-
-async fn keep(shared: &Shared, term: Option<Term>) -> Option<Term> {
-    if let Some(term) = term
-        && shared.store.keep_term(&term, shared.ttl).await.unwrap_or(false)
-    {
-        return Some(term);
-    }
-    let lease = shared.lease.borrow().clone();
-    shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await.ok().flatten()
-}
-
-async fn reap(shared: &Shared, term: &Term, config: Maintenance) -> hodei_core::Result<()> {
-    loop {
-        let reaped = shared.store.reap(term, config.lost_max, BATCH).await?;
-        if reaped.term_lost || !reaped.more {
-            return Ok(());
-        }
-    }
 }

@@ -8,5 +8,6 @@ mod lessons;
 mod manifests;
 mod program;
 mod run;
+mod simulator;
 mod tidy;
 mod walk;

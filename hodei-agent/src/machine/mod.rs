@@ -2,4 +2,4 @@
 
 mod session;
 
-pub(crate) use session::{Effect, Machine};
+pub use session::{Effect, Machine};

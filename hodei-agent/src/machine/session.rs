@@ -18,7 +18,7 @@ const STARTED_AFTER: Duration = Duration::from_millis(10);
 
 /// What the driver is to do.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// Begin a run.
     Start(Assignment),
     /// End a run.
@@ -26,8 +26,11 @@ pub(crate) enum Effect {
 }
 
 /// Slots held, epochs seen, reports not acknowledged.
+///
+/// Its driver tells it what happened and carries out what [`Machine::desired`] returns; [`Machine::state`] is what it says
+/// to its node next. Calling [`Machine::tick`] too often does no harm.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub struct Machine {
     worker: Name,
     incarnation: u64,
     seq: u64,
@@ -51,7 +54,9 @@ struct Held {
 }
 
 impl Machine {
-    pub(crate) fn new(worker: Name, incarnation: u64, offer: Arc<Offer>) -> Self {
+    /// Begins a life of the agent; its incarnation is higher than every one before.
+    #[must_use]
+    pub fn new(worker: Name, incarnation: u64, offer: Arc<Offer>) -> Self {
         Self {
             worker,
             incarnation,
@@ -70,7 +75,8 @@ impl Machine {
     }
 
     /// Takes in what the node wants, and returns what to do about it.
-    pub(crate) fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Effect> {
+    #[must_use]
+    pub fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Effect> {
         if desired.number <= self.seen {
             return Vec::new();
         }
@@ -130,7 +136,7 @@ impl Machine {
     }
 
     /// Takes in how a run ended.
-    pub(crate) fn ended(&mut self, job: JobId, epoch: Epoch, news: News) {
+    pub fn ended(&mut self, job: JobId, epoch: Epoch, news: News) {
         if self.running.get(&job).is_some_and(|held| held.epoch == epoch) {
             self.running.remove(&job);
             self.report(job, epoch, news);
@@ -138,24 +144,25 @@ impl Machine {
     }
 
     /// Takes in how far a run is.
-    pub(crate) fn progress(&mut self, job: JobId, epoch: Epoch, done: u32, total: u32) {
+    pub fn progress(&mut self, job: JobId, epoch: Epoch, done: u32, total: u32) {
         if let Some(held) = self.running.get_mut(&job).filter(|held| held.epoch == epoch) {
             held.progress = Some((done, total));
         }
     }
 
     /// Takes no more work.
-    pub(crate) fn drain(&mut self) {
+    pub fn drain(&mut self) {
         self.draining = true;
     }
 
     /// Says whether nothing runs and everything that ended has been acknowledged.
-    pub(crate) fn is_idle(&self) -> bool {
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.reports.is_empty()
     }
 
     /// Notes the runs that have lasted long enough to be reported as started.
-    pub(crate) fn tick(&mut self, now: Timestamp) {
+    pub fn tick(&mut self, now: Timestamp) {
         while let Some((at, job, epoch)) = self.young.front().copied() {
             let runs = self.running.get(&job).is_some_and(|held| held.epoch == epoch);
             if runs && at.saturating_add(STARTED_AFTER) > now {
@@ -169,17 +176,19 @@ impl Machine {
     }
 
     /// When to call [`Machine::tick`] at the latest.
-    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.young.front().map(|(at, ..)| at.saturating_add(STARTED_AFTER))
     }
 
     /// The node does not know what it had received: everything that it has not made durable is said again.
-    pub(crate) fn reconnect(&mut self) {
+    pub fn reconnect(&mut self) {
         self.received = self.reports.front().map_or(self.received, |first| first.number - 1);
     }
 
     /// What the next call says.
-    pub(crate) fn state(&mut self) -> SessionState {
+    #[must_use]
+    pub fn state(&mut self) -> SessionState {
         self.seq += 1;
         let running = self.running.iter().map(|(job, held)| RunningJob {
             job: *job,

@@ -1,6 +1,5 @@
 //! The scheduler's dealings with agents: their calls, what they are given, and how they are lost.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hodei_core::gateway::{Report, SessionState, StopCause};
@@ -8,9 +7,9 @@ use hodei_core::job::{Epoch, Job};
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
-use super::picks::Room;
+use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
-use super::session::Session;
+use super::session::{Assigned, Session};
 use super::verdict::verdict;
 
 impl Scheduler {
@@ -26,7 +25,9 @@ impl Scheduler {
         let session = self.sessions.entry(state.worker.clone()).or_insert_with(|| {
             // What nobody could run before it may run.
             self.lanes_stale = true;
-            Session::new(state.incarnation, Arc::clone(&state.offer), state.seen, now)
+            let worker = self.fleet.join(&state.offer, worker_key(&state.worker));
+            self.names.insert(worker, state.worker.clone());
+            Session::new(state.incarnation, Arc::clone(&state.offer), worker, state.seen, now)
         });
         if state.seq <= session.seq {
             // Overtaken on the way: the later call has said more.
@@ -35,12 +36,15 @@ impl Scheduler {
         session.seq = state.seq;
         session.last_sync = now;
         let leaves = state.draining && !session.draining;
+        if session.draining != state.draining {
+            self.fleet.set_draining(session.worker, state.draining);
+        }
         session.draining = state.draining;
         if let Some(old) = session.waiter.replace(ticket) {
             self.effects.push_back(Effect::Reply(old, Err(ErrorKind::Cancelled)));
         }
         session.confirm(state.seen);
-        let unknown: Vec<(JobId, Epoch)> = state
+        let mut unknown: Vec<(JobId, Epoch)> = state
             .running
             .iter()
             .filter(|running| {
@@ -48,9 +52,13 @@ impl Scheduler {
             })
             .map(|running| (running.job, running.epoch))
             .collect();
+        unknown.sort_unstable();
         session.disown(unknown);
         for report in state.reports {
             self.report(&state.worker, report);
+        }
+        if let Some(session) = self.sessions.get_mut(&state.worker) {
+            session.miss(&state.running);
         }
         if leaves {
             self.shed();
@@ -70,12 +78,20 @@ impl Scheduler {
                 .assigned
                 .get_mut(&report.job)
                 .filter(|assigned| assigned.job.epoch == report.epoch)
-                .map(|_| Move::Started { lease: None })
+                // The lease of what was borrowed moves to us with this.
+                .map(|_| Move::Started {
+                    lease: self.borrowed.remove(&report.job).map(|_| self.owner.clone()),
+                })
         } else {
-            session.release(report.job, report.epoch).and_then(|assigned| {
-                (assigned.stop != Some(StopCause::LeaseLost)).then(|| verdict(&assigned.job, report.news))
+            session.release(report.job, report.epoch, &mut self.fleet).and_then(|assigned| {
+                let told = (assigned.stop != Some(StopCause::LeaseLost))
+                    .then(|| verdict(&assigned.job, report.news));
+                if assigned.preempted { told.map(preempt::ended) } else { told }
             })
         };
+        if !started {
+            self.borrowed.remove(&report.job);
+        }
         let Some(step) = step else { return };
         session.expect(report.number);
         let incarnation = session.incarnation;
@@ -88,14 +104,14 @@ impl Scheduler {
     }
 
     pub(super) fn cancelled(&mut self, jobs: &[JobId]) {
-        if self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
+        if self.awaits_loan || self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
             self.unwanted.extend(jobs);
         }
         for job in jobs {
             // Nobody was told of it: the store has cancelled it under us, or will when we give it back.
-            let mut untold = self.buffer.remove(*job).map(|claimed| claimed.job);
+            let mut untold = self.unbuffer(*job);
             for session in self.sessions.values_mut() {
-                match session.withdraw(*job) {
+                match session.withdraw(*job, &mut self.fleet) {
                     Some(assigned) => untold = Some(assigned.job),
                     None => session.stop(*job, StopCause::Cancelled),
                 }
@@ -109,53 +125,72 @@ impl Scheduler {
     /// Gives back what no connected worker could run any more: another node's may, and here it would only be in the
     /// way.
     pub(super) fn shed(&mut self) {
-        let sessions = &self.sessions;
-        let shed = self.buffer.shed(|request| sessions.values().any(|session| session.could_run(request)));
-        shed.iter().for_each(|claimed| self.give_back(&claimed.job));
+        let fleet = &self.fleet;
+        for waiting in self.buffer.shed(|class| fleet.is_able(class)) {
+            self.fleet.discount(waiting.class);
+            self.give_back(&waiting.claimed.job);
+        }
+    }
+
+    /// Takes a job that waits for a session.
+    fn unbuffer(&mut self, job: JobId) -> Option<Arc<Job>> {
+        let waiting = self.buffer.remove(job)?;
+        self.fleet.discount(waiting.class);
+        Some(waiting.claimed.job)
+    }
+
+    /// Takes all jobs that wait for a session.
+    pub(super) fn empty_buffer(&mut self) -> Vec<Arc<Job>> {
+        let all = self.buffer.drain();
+        all.iter().for_each(|waiting| self.fleet.discount(waiting.class));
+        self.fleet.unhold();
+        all.into_iter().map(|waiting| waiting.claimed.job).collect()
     }
 
     pub(super) fn give_back(&mut self, job: &Job) {
+        self.borrowed.remove(&job.id);
         let transition = Transition { job: job.id, epoch: job.epoch, step: Move::Returned };
         self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
     }
 
     pub(super) fn drain(&mut self) {
         self.draining = true;
-        let mut untold: Vec<Arc<Job>> = self.buffer.drain().into_iter().map(|claimed| claimed.job).collect();
+        let mut untold = self.empty_buffer();
         for session in self.sessions.values_mut() {
-            let jobs: Vec<JobId> = session.assigned.keys().copied().collect();
-            untold.extend(
-                jobs.into_iter().filter_map(|job| session.withdraw(job)).map(|assigned| assigned.job),
-            );
+            let jobs = session.jobs().into_iter();
+            let fleet = &mut self.fleet;
+            untold.extend(jobs.filter_map(|job| session.withdraw(job, fleet)).map(|assigned| assigned.job));
         }
         untold.iter().for_each(|job| self.give_back(job));
     }
 
-    /// Hands what is claimed to sessions: the one with the most free slots that has room.
+    /// Hands what is claimed to sessions, in order, to the workers that the balancer chooses.
     pub(super) fn assign(&mut self) {
         if self.buffer.is_empty() || self.sessions.is_empty() {
             return;
         }
-        let sessions = &mut self.sessions;
-        let mut chosen: Vec<Name> = Vec::new();
-        let mut room: BTreeMap<&Name, Room> =
-            sessions.iter().map(|(name, session)| (name, Room::of(std::iter::once(session)))).collect();
-        let taken = self.buffer.assign(|request| {
-            let best = room
-                .iter_mut()
-                .filter(|(name, _)| sessions[**name].room_for(request) > 0)
-                .max_by_key(|(_, room)| room.slots());
-            let Some((name, room)) = best else { return false };
-            if room.take(&[&sessions[*name]], request, 1) == 0 {
-                return false;
+        let (fleet, buffer) = (&mut self.fleet, &mut self.buffer);
+        if fleet.held().is_some_and(|(class, _)| !buffer.waits(class)) {
+            fleet.unhold();
+        }
+        buffer.let_go(|class| fleet.may_have_room(class));
+        let mut refused = None;
+        while let Some(asked) = buffer.next() {
+            let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
+                refused.get_or_insert(asked);
+                buffer.hold(asked.class);
+                if self.config.backfill {
+                    fleet.hold(asked.class, asked.level);
+                }
+                continue;
+            };
+            let session = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name));
+            if let Some((session, waiting)) = session.zip(buffer.pop()) {
+                session.assign(waiting.claimed, waiting.class, fleet);
             }
-            chosen.push((*name).clone());
-            true
-        });
-        for (claimed, name) in taken.into_iter().zip(chosen) {
-            if let Some(session) = sessions.get_mut(&name) {
-                session.assign(claimed);
-            }
+        }
+        if let Some(asked) = refused {
+            self.preempt(asked);
         }
     }
 
@@ -205,14 +240,26 @@ impl Scheduler {
     /// Takes back what a session had: unstarted the jobs of which the agent was never told, the others as `told` says.
     pub(super) fn end_session(&mut self, name: &Name, told: &Move) {
         let Some(session) = self.sessions.remove(name) else { return };
+        self.fleet.leave(session.worker);
+        self.names.remove(&session.worker);
         if let Some(ticket) = session.waiter {
             self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Conflict)));
         }
-        for assigned in session.assigned.into_values() {
+        let mut lost: Vec<Assigned> = session.assigned.into_values().collect();
+        lost.sort_unstable_by_key(|assigned| assigned.job.id);
+        for assigned in lost {
+            self.fleet.discount(assigned.class);
+            self.borrowed.remove(&assigned.job.id);
             let step = if assigned.told { told.clone() } else { Move::Returned };
             let transition = Transition { job: assigned.job.id, epoch: assigned.job.epoch, step };
             self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
         }
         self.shed();
     }
+}
+
+/// A number of a worker that is the same whenever it comes (FNV-1a).
+pub(crate) fn worker_key(name: &Name) -> u64 {
+    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, add)
 }

@@ -1,116 +1,281 @@
 //! Claimed jobs that no session has yet.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use hodei_core::JobId;
-use hodei_core::job::{Epoch, Priority, Request, RequestClass};
-use hodei_core::map::{IdState, JobMap};
+use hodei_core::job::{Epoch, Job, Priority};
+use hodei_core::map::JobMap;
 use hodei_core::store::Claimed;
+use hodei_core::{JobId, Name, PipelineId, Tenant, Timestamp};
 
-/// Claimed jobs in the order in which they are to be assigned: by level, then as they were claimed.
-#[derive(Debug, Default)]
-pub(super) struct Buffer {
-    order: BTreeMap<Place, Claimed>,
-    places: JobMap<Place>,
-    waiting: HashMap<RequestClass, (Request, u32), IdState>,
-    next: u64,
+use super::placement::Asked;
+use crate::queue::{Ageing, ClassId, Handle, LaneId, ReadyQueue, ShareId};
+
+/// So many lanes may be there of which nothing waits.
+const IDLE_LANES_MAX: usize = 256;
+
+/// A claimed job, what it asks, and what it belongs to.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) claimed: Claimed,
+    pub(super) class: ClassId,
+    /// Jobs of a group had better run on the same worker.
+    key: u64,
 }
 
-type Place = (Reverse<Priority>, u64);
+/// What the jobs of a tenant that belong together have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Pipeline([u8; 16]),
+    Queue(Name),
+}
 
-impl Buffer {
-    /// Adds a claimed job behind those of its level; a job that is there already stays where it is, under the higher
-    /// of the two epochs.
-    pub(super) fn push(&mut self, claimed: Claimed) {
-        let job = &claimed.job;
-        if let Some(there) = self.places.get(&job.id).and_then(|place| self.order.get_mut(place)) {
-            if there.job.epoch < job.epoch {
-                *there = claimed;
-            }
-            return;
-        }
-        let place = (Reverse(job.spec.priority()), self.next);
-        self.next += 1;
-        self.places.insert(job.id, place);
-        self.waiting.entry(job.spec.class()).or_insert_with(|| (job.spec.request(), 0)).1 += 1;
-        self.order.insert(place, claimed);
+impl Group {
+    fn of(job: &Job) -> Self {
+        let step = |pipeline: PipelineId| Self::Pipeline(*pipeline.as_bytes());
+        job.pipeline.map_or_else(|| Self::Queue(job.spec.queue().clone()), step)
     }
 
-    /// Takes the jobs that `place` accepts, in order. A class that was refused once is not offered again.
-    pub(super) fn assign(&mut self, mut place: impl FnMut(&Request) -> bool) -> Vec<Claimed> {
-        let mut refused: Vec<RequestClass> = Vec::new();
-        let mut taken = Vec::new();
-        for (at, claimed) in &self.order {
-            if refused.len() == self.waiting.len() {
-                break;
-            }
-            let class = claimed.job.spec.class();
-            if refused.contains(&class) {
-                continue;
-            }
-            match self.waiting.get(&class) {
-                Some((request, _)) if place(request) => taken.push(*at),
-                _ => refused.push(class),
-            }
+    /// A number that is the same wherever and whenever it is asked for (FNV-1a).
+    fn key(&self, tenant: &Tenant) -> u64 {
+        let group = match self {
+            Self::Pipeline(id) => &id[..],
+            Self::Queue(name) => name.as_str().as_bytes(),
+        };
+        let bytes = tenant.as_str().bytes().chain([0]).chain(group.iter().copied());
+        bytes
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+}
+
+#[derive(Debug)]
+struct Grouped {
+    share: ShareId,
+    key: u64,
+    lanes: BTreeMap<u32, LaneId>,
+}
+
+#[derive(Debug)]
+struct Tenancy {
+    share: ShareId,
+    weight: u32,
+    groups: BTreeMap<Group, Grouped>,
+}
+
+/// Claimed jobs in the order in which they are to be assigned: by level, then tenants in turn by weight, then their
+/// pipelines and queues in turn, then as they were claimed.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    queue: ReadyQueue<Waiting>,
+    places: JobMap<Handle>,
+    tenants: BTreeMap<Tenant, Tenancy>,
+    weights: BTreeMap<Tenant, u32>,
+    lanes: usize,
+    /// How many wait of each class, and the highest level of any that came.
+    waiting: BTreeMap<u32, (u32, Priority)>,
+    /// Where the last one went: the next one is mostly of the same kind.
+    last: Option<(Tenant, Group, ClassId, LaneId, u64)>,
+}
+
+impl Buffer {
+    pub(super) fn new(ageing: Option<Ageing>) -> Self {
+        Self {
+            queue: ReadyQueue::new(ageing),
+            places: JobMap::default(),
+            tenants: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            lanes: 0,
+            waiting: BTreeMap::new(),
+            last: None,
         }
-        taken.into_iter().filter_map(|at| self.take(at)).collect()
+    }
+
+    /// Adds a claimed job of a class, for which it is counted already, behind those of its lane at a level. A job that is there
+    /// already stays where it is, under the higher of the two epochs; then `false` is returned.
+    pub(super) fn push(&mut self, claimed: Claimed, class: ClassId, level: Priority, now: Timestamp) -> bool {
+        let there = self.places.get(&claimed.job.id).copied();
+        if let Some(there) = there.and_then(|handle| self.queue.get_mut(handle)) {
+            if there.claimed.job.epoch < claimed.job.epoch {
+                there.claimed = claimed;
+            }
+            return false;
+        }
+        let (lane, key) = self.lane(&claimed.job, class);
+        let job = claimed.job.id;
+        let handle = self.queue.push(Waiting { claimed, class, key }, lane, level, now);
+        self.places.insert(job, handle);
+        let (n, highest) = self.waiting.entry(class.0).or_insert((0, level));
+        *n += 1;
+        *highest = (*highest).max(level);
+        true
+    }
+
+    /// What the next job asks; classes that are held back have none.
+    pub(super) fn next(&mut self) -> Option<Asked> {
+        let next = self.queue.peek()?;
+        Some(Asked { class: next.class, level: next.level, key: next.item.key })
+    }
+
+    /// Takes the next job.
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.queue.pop()?.item;
+        self.places.remove(&waiting.claimed.job.id);
+        self.uncount(waiting.class);
+        Some(waiting)
+    }
+
+    /// Holds a class back, for which there is no room.
+    pub(super) fn hold(&mut self, class: ClassId) {
+        self.queue.hold(class);
+    }
+
+    /// Lets those classes go for which there may be room again.
+    pub(super) fn let_go(&mut self, mut room: impl FnMut(ClassId) -> bool) {
+        let held: Vec<ClassId> = self.queue.held().filter(|class| room(*class)).collect();
+        held.into_iter().for_each(|class| self.queue.let_go(class));
     }
 
     /// Takes a job out.
-    pub(super) fn remove(&mut self, job: JobId) -> Option<Claimed> {
-        let place = *self.places.get(&job)?;
-        self.take(place)
+    pub(super) fn remove(&mut self, job: JobId) -> Option<Waiting> {
+        let handle = self.places.remove(&job)?;
+        let waiting = self.queue.remove(handle)?;
+        self.uncount(waiting.class);
+        Some(waiting)
     }
 
-    /// Takes out, in order, the jobs whose request `keep` does not want.
-    pub(super) fn shed(&mut self, keep: impl Fn(&Request) -> bool) -> Vec<Claimed> {
-        let unwanted = self.waiting.iter().filter(|(_, (request, _))| !keep(request));
-        let classes: Vec<RequestClass> = unwanted.map(|(class, _)| *class).collect();
-        if classes.is_empty() {
+    /// Takes the jobs of the classes out that `keep` does not want.
+    pub(super) fn shed(&mut self, keep: impl Fn(ClassId) -> bool) -> Vec<Waiting> {
+        let unwanted: Vec<u32> =
+            self.waiting.keys().copied().filter(|class| !keep(ClassId(*class))).collect();
+        if unwanted.is_empty() {
             return Vec::new();
         }
-        let places = self.order.iter().filter(|(_, claimed)| classes.contains(&claimed.job.spec.class()));
-        let places: Vec<Place> = places.map(|(place, _)| *place).collect();
-        places.into_iter().filter_map(|place| self.take(place)).collect()
+        self.take_all(|waiting| unwanted.contains(&waiting.class.0))
     }
 
-    /// Takes everything out, in order.
-    pub(super) fn drain(&mut self) -> Vec<Claimed> {
-        self.places.clear();
-        self.waiting.clear();
-        std::mem::take(&mut self.order).into_values().collect()
+    /// Takes everything out.
+    pub(super) fn drain(&mut self) -> Vec<Waiting> {
+        self.take_all(|_| true)
     }
 
-    /// Goes through the requests that wait, with how many jobs ask each.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (&Request, u32)> {
-        self.waiting.values().map(|(request, n)| (request, *n))
+    fn take_all(&mut self, wanted: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let found = self.queue.find_all(|waiting| wanted(waiting));
+        let mut taken: Vec<Waiting> =
+            found.into_iter().filter_map(|handle| self.queue.remove(handle)).collect();
+        for waiting in &taken {
+            self.places.remove(&waiting.claimed.job.id);
+            self.uncount(waiting.class);
+        }
+        taken.sort_unstable_by_key(|waiting| waiting.claimed.job.id);
+        taken
+    }
+
+    /// Goes through the classes of which any wait: how many, and the highest level of any that came.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (ClassId, u32, Priority)> {
+        self.waiting.iter().map(|(class, (n, level))| (ClassId(*class), *n, *level))
+    }
+
+    /// Whether any job of a class waits.
+    pub(super) fn waits(&self, class: ClassId) -> bool {
+        self.waiting.contains_key(&class.0)
     }
 
     /// Says whether a job is there under this epoch.
     pub(super) fn contains(&self, job: JobId, epoch: Epoch) -> bool {
-        let there = self.places.get(&job).and_then(|place| self.order.get(place));
-        there.is_some_and(|claimed| claimed.job.epoch == epoch)
+        let there = self.places.get(&job).and_then(|handle| self.queue.get(*handle));
+        there.is_some_and(|waiting| waiting.claimed.job.epoch == epoch)
+    }
+
+    /// What a job that waits here asks.
+    pub(super) fn class_of(&self, job: JobId) -> Option<ClassId> {
+        let there = self.places.get(&job).and_then(|handle| self.queue.get(*handle));
+        there.map(|waiting| waiting.class)
+    }
+
+    /// Sets how a tenant weighs against others.
+    pub(super) fn weigh(&mut self, tenant: &Tenant, weight: u32) {
+        if weight == 1 {
+            self.weights.remove(tenant);
+        } else if self.weights.get(tenant) != Some(&weight) {
+            self.weights.insert(tenant.clone(), weight);
+        }
+        if let Some(tenancy) = self.tenants.get_mut(tenant).filter(|tenancy| tenancy.weight != weight) {
+            tenancy.weight = weight;
+            self.queue.reweigh(tenancy.share, weight);
+        }
+    }
+
+    /// Lets time pass: jobs that have waited long enough rise.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        self.queue.advance(now);
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.queue.next_due()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.queue.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.queue.is_empty()
     }
 
-    fn take(&mut self, place: Place) -> Option<Claimed> {
-        let claimed = self.order.remove(&place)?;
-        self.places.remove(&claimed.job.id);
-        let class = claimed.job.spec.class();
-        if let Some((_, n)) = self.waiting.get_mut(&class) {
+    fn uncount(&mut self, class: ClassId) {
+        if let Some((n, _)) = self.waiting.get_mut(&class.0) {
             *n -= 1;
             if *n == 0 {
-                self.waiting.remove(&class);
+                self.waiting.remove(&class.0);
+                self.queue.let_go(class);
             }
         }
-        Some(claimed)
+    }
+
+    /// The lane of a job, and the key of its group.
+    fn lane(&mut self, job: &Job, class: ClassId) -> (LaneId, u64) {
+        let group = Group::of(job);
+        if let Some((tenant, last, of, lane, key)) = &self.last
+            && (*of, tenant, last) == (class, &job.tenant, &group)
+        {
+            return (*lane, *key);
+        }
+        if self.lanes > IDLE_LANES_MAX + 2 * self.queue.len() {
+            self.sweep();
+        }
+        let queue = &mut self.queue;
+        let weight = self.weights.get(&job.tenant).copied().unwrap_or(1);
+        let tenancy = self.tenants.entry(job.tenant.clone()).or_insert_with(|| Tenancy {
+            share: queue.open_share(None, weight),
+            weight,
+            groups: BTreeMap::new(),
+        });
+        let grouped = tenancy.groups.entry(group.clone()).or_insert_with(|| Grouped {
+            share: queue.open_share(Some(tenancy.share), 1),
+            key: group.key(&job.tenant),
+            lanes: BTreeMap::new(),
+        });
+        let lane = *grouped.lanes.entry(class.0).or_insert_with(|| {
+            self.lanes += 1;
+            queue.open_lane(grouped.share, class, 1)
+        });
+        self.last = Some((job.tenant.clone(), group, class, lane, grouped.key));
+        (lane, grouped.key)
+    }
+
+    /// Closes the lanes in which nothing waits.
+    fn sweep(&mut self) {
+        self.last = None;
+        let (queue, lanes) = (&mut self.queue, &mut self.lanes);
+        self.tenants.retain(|_, tenancy| {
+            tenancy.groups.retain(|_, grouped| {
+                grouped.lanes.retain(|_, lane| {
+                    let closed = queue.close_lane(*lane);
+                    *lanes -= usize::from(closed);
+                    !closed
+                });
+                !queue.close_share(grouped.share)
+            });
+            !queue.close_share(tenancy.share)
+        });
     }
 }

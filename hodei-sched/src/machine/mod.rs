@@ -6,12 +6,20 @@
 
 mod agents;
 mod buffer;
+mod explain;
 mod picks;
+pub mod placement;
+mod preempt;
+mod rates;
 mod scheduler;
 mod session;
+mod share;
 mod store;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-pub use scheduler::{Effect, Input, Scheduler, SchedulerConfig, Ticket};
+pub(crate) use agents::worker_key;
+pub use explain::{Snapshot, Why, WorkerLoad};
+pub use rates::{Rate, RateOf};
+pub use scheduler::{Effect, Input, Policy, Scheduler, SchedulerConfig, Ticket};

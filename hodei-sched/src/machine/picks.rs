@@ -2,90 +2,60 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hodei_core::Tenant;
-use hodei_core::job::{Request, Resources};
+use hodei_core::job::Priority;
 use hodei_core::store::{LaneHead, Pick};
+use hodei_core::{Tenant, Timestamp};
 
-use super::session::{Session, times};
+use super::placement::{Fleet, Room};
+use crate::queue::{Ageing, ClassId};
 
-/// Free capacity, as it will be once the jobs claimed already have been assigned.
+/// A lane with ready work, as the machine sees it.
 #[derive(Debug)]
-pub(super) struct Room {
-    sessions: Vec<Free>,
+pub(super) struct Head {
+    pub(super) head: LaneHead,
+    pub(super) class: ClassId,
+    /// The level that its first job has risen to.
+    pub(super) level: Priority,
+    /// How many jobs its rates let through now.
+    pub(super) allowed: u32,
 }
 
-#[derive(Debug)]
-struct Free {
-    /// The place of the session in the list that the room was made of.
-    session: usize,
-    resources: Resources,
-    slots: u32,
-}
-
-impl Room {
-    pub(super) fn of<'a>(sessions: impl Iterator<Item = &'a Session>) -> Self {
-        let free = |(session, s): (usize, &Session)| Free {
-            session,
-            resources: s.free().clone(),
-            slots: s.open_slots(),
-        };
-        Self { sessions: sessions.enumerate().map(free).collect() }
-    }
-
-    /// How many slots are free.
-    pub(super) fn slots(&self) -> u32 {
-        self.sessions.iter().fold(0, |sum, free| sum.saturating_add(free.slots))
-    }
-
-    /// Sets room aside for up to `n` jobs of a request, and returns for how many there was any.
-    pub(super) fn take(&mut self, sessions: &[&Session], request: &Request, n: u32) -> u32 {
-        let mut taken = 0;
-        for free in &mut self.sessions {
-            if taken == n {
-                break;
-            }
-            if free.slots == 0 || !sessions[free.session].could_run(request) {
-                continue;
-            }
-            let here = times(&request.resources, &free.resources).min(free.slots).min(n - taken);
-            if request.resources != Resources::none() {
-                for _ in 0..here {
-                    if let Some(rest) = free.resources.checked_sub(&request.resources) {
-                        free.resources = rest;
-                    }
-                }
-            }
-            free.slots -= here;
-            taken += here;
-        }
-        taken
-    }
+/// The level that a job has risen to by waiting since a time.
+pub(super) fn risen(born: Priority, since: Timestamp, ageing: Option<Ageing>, now: Timestamp) -> Priority {
+    let Some(ageing) = ageing.filter(|ageing| !ageing.every.is_zero()) else { return born };
+    let waited = now.saturating_since(since).as_micros() / ageing.every.as_micros().max(1);
+    let above = u128::from(born.level()) + waited;
+    let most = ageing.ceiling.level().max(born.level());
+    let level = u8::try_from(above).map_or(most, |above| above.min(most));
+    Priority::new(level).unwrap_or(born)
 }
 
 /// Orders lanes: by level, then tenants in turn by weight, then the longest waiting first.
 ///
 /// `turn` moves on with every call, so that no tenant is always the first of its level.
-pub(super) fn order(heads: &mut [LaneHead], turn: usize) {
+pub(super) fn order(heads: &mut [Head], turn: usize) {
     heads.sort_by(|a, b| {
         b.level
             .cmp(&a.level)
-            .then_with(|| a.lane.tenant.cmp(&b.lane.tenant))
-            .then(a.eligible_at.cmp(&b.eligible_at))
+            .then_with(|| a.head.lane.tenant.cmp(&b.head.lane.tenant))
+            .then(a.head.eligible_at.cmp(&b.head.eligible_at))
     });
+    levels(heads).for_each(|level| interleave(&mut heads[level], turn));
+}
+
+/// The parts of the list that have a level in common.
+fn levels(heads: &[Head]) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+    let mut ends: Vec<usize> = (1..heads.len()).filter(|n| heads[*n].level != heads[*n - 1].level).collect();
+    ends.extend((!heads.is_empty()).then_some(heads.len()));
     let mut start = 0;
-    while start < heads.len() {
-        let level = heads[start].level;
-        let len = heads[start..].iter().take_while(|head| head.level == level).count();
-        interleave(&mut heads[start..start + len], turn);
-        start += len;
-    }
+    ends.into_iter().map(move |end| std::mem::replace(&mut start, end)..end)
 }
 
 /// Rotates the lanes of one level so that another tenant comes first each time.
-fn interleave(heads: &mut [LaneHead], turn: usize) {
+fn interleave(heads: &mut [Head], turn: usize) {
     let mut firsts: Vec<usize> = Vec::new();
     for (n, head) in heads.iter().enumerate() {
-        if n == 0 || heads[n - 1].lane.tenant != head.lane.tenant {
+        if n == 0 || heads[n - 1].head.lane.tenant != head.head.lane.tenant {
             firsts.push(n);
         }
     }
@@ -95,65 +65,96 @@ fn interleave(heads: &mut [LaneHead], turn: usize) {
     }
 }
 
-/// Decides what to claim.
-///
-/// The tenants of a level share what is free by their weights; a tenant's weight is the highest of its lanes'. What a
-/// level leaves goes to the next one. `ahead` more jobs are claimed for slots that are about to become free.
-pub(super) fn decide(heads: &[LaneHead], sessions: &[&Session], room: &mut Room, ahead: u32) -> Vec<Pick> {
-    let mut picks = Vec::new();
-    let mut ahead = ahead;
-    let mut start = 0;
-    while start < heads.len() {
-        let level = heads[start].level;
-        let len = heads[start..].iter().take_while(|head| head.level == level).count();
-        decide_level(&heads[start..start + len], sessions, room, &mut ahead, &mut picks);
-        start += len;
-    }
-    picks
+/// What is decided over.
+#[derive(Debug)]
+pub(super) struct Decision<'f> {
+    pub(super) fleet: &'f Fleet,
+    pub(super) room: Room<'f>,
+    /// So many more jobs are claimed for slots that are about to become free.
+    pub(super) ahead: u32,
+    /// Whether a worker is kept for the most urgent job that finds no room.
+    pub(super) keep: bool,
 }
 
-fn decide_level(
-    heads: &[LaneHead],
-    sessions: &[&Session],
-    room: &mut Room,
-    ahead: &mut u32,
-    picks: &mut Vec<Pick>,
-) {
-    let mut weights: HashMap<&Tenant, u32> = HashMap::new();
-    for head in heads {
-        let weight = weights.entry(&head.lane.tenant).or_default();
-        *weight = (*weight).max(head.weight).max(1);
-    }
-    let able = |head: &LaneHead| sessions.iter().any(|session| session.could_run(&head.request));
-    let depth = |head: &LaneHead| u32::try_from(head.depth).unwrap_or(u32::MAX);
-    let mut want: Vec<u32> = heads.iter().map(|head| if able(head) { depth(head) } else { 0 }).collect();
-    let mut got = vec![0_u32; heads.len()];
-    loop {
-        let active =
-            heads.iter().zip(&want).filter(|(_, want)| **want > 0).map(|(head, _)| &head.lane.tenant);
-        let active: HashSet<&Tenant> = active.collect();
-        if active.is_empty() {
-            break;
+impl Decision<'_> {
+    /// Decides what to claim.
+    ///
+    /// The tenants of a level share what is free by their weights; a tenant's weight is the highest of its lanes'. What
+    /// a level leaves goes to the next one. The first lane that finds no room although slots are free has one job claimed
+    /// all the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
+    /// So is one for which what runs makes room.
+    pub(super) fn take(
+        mut self,
+        heads: &[Head],
+        waits: impl Fn(ClassId) -> bool,
+        makes_room: impl Fn(Priority) -> bool,
+    ) -> Vec<Pick> {
+        let mut picks = Vec::new();
+        // The first lane that got nothing, and the first that got nothing although slots were free.
+        let (mut waiting, mut refused): (Option<&Head>, Option<&Head>) = (None, None);
+        for level in levels(heads) {
+            let heads = &heads[level];
+            let (got, lacked) = self.level(heads);
+            for (n, head) in heads.iter().enumerate() {
+                if got[n] > 0 {
+                    picks.push(pick(head, got[n]));
+                } else if self.fleet.is_able(head.class) && head.allowed > 0 && !waits(head.class) {
+                    waiting = waiting.or(Some(head));
+                    if self.keep && refused.is_none() && lacked[n] && self.room.keep(head.class, head.level) {
+                        refused = Some(head);
+                    }
+                }
+            }
         }
-        let total = active.iter().fold(0_u32, |sum, tenant| sum.saturating_add(weights[*tenant]));
-        // What is free is shared out; what a tenant cannot use is shared out again in the next round.
-        let quantum = (room.slots().saturating_add(*ahead) / total).max(1);
-        // However many lanes a tenant has, they draw from the one share of the tenant.
-        let mut shares: HashMap<&Tenant, u32> = HashMap::new();
-        for (n, head) in heads.iter().enumerate() {
-            let tenant = &head.lane.tenant;
-            let share = shares.entry(tenant).or_insert_with(|| quantum.saturating_mul(weights[tenant]));
-            let wanted = want[n].min(*share);
-            let now = room.take(sessions, &head.request, wanted);
-            let extra = (wanted - now).min(*ahead);
-            *ahead -= extra;
-            *share -= now + extra;
-            got[n] += now + extra;
-            // A lane that finds no room now finds none later.
-            want[n] = if now + extra < wanted { 0 } else { want[n] - wanted };
+        if let Some(head) = refused.or(waiting.filter(|head| makes_room(head.level))) {
+            picks.push(pick(head, 1));
+        }
+        picks
+    }
+
+    /// How many to claim from each lane of a level, and whether it found no room for any although slots were free.
+    fn level(&mut self, heads: &[Head]) -> (Vec<u32>, Vec<bool>) {
+        let mut weights: HashMap<&Tenant, u32> = HashMap::new();
+        for Head { head, .. } in heads {
+            let weight = weights.entry(&head.lane.tenant).or_default();
+            *weight = (*weight).max(head.weight).max(1);
+        }
+        let want = |head: &Head| {
+            let depth = u32::try_from(head.head.depth).unwrap_or(u32::MAX);
+            if self.fleet.is_able(head.class) { depth.min(head.allowed) } else { 0 }
+        };
+        let mut want: Vec<u32> = heads.iter().map(want).collect();
+        let mut got = vec![0_u32; heads.len()];
+        let mut lacked = vec![false; heads.len()];
+        loop {
+            let active = heads.iter().zip(&want).filter(|(_, want)| **want > 0);
+            let active: HashSet<&Tenant> = active.map(|(head, _)| &head.head.lane.tenant).collect();
+            if active.is_empty() {
+                return (got, lacked);
+            }
+            let total = active.iter().fold(0_u32, |sum, tenant| sum.saturating_add(weights[*tenant]));
+            // What is free is shared out; what a tenant cannot use is shared out again in the next round.
+            let quantum = (self.room.slots().saturating_add(self.ahead) / total).max(1);
+            // However many lanes a tenant has, they draw from the one share of the tenant.
+            let mut shares: HashMap<&Tenant, u32> = HashMap::new();
+            for (n, head) in heads.iter().enumerate() {
+                let tenant = &head.head.lane.tenant;
+                let share = shares.entry(tenant).or_insert_with(|| quantum.saturating_mul(weights[tenant]));
+                let wanted = want[n].min(*share);
+                let slots = self.room.slots();
+                let now = if wanted == 0 { 0 } else { self.room.take(head.class, head.level, wanted) };
+                lacked[n] |= wanted > 0 && now == 0 && slots > 0;
+                let extra = (wanted - now).min(self.ahead);
+                self.ahead -= extra;
+                *share -= now + extra;
+                got[n] += now + extra;
+                // A lane that finds no room now finds none later.
+                want[n] = if now + extra < wanted { 0 } else { want[n] - wanted };
+            }
         }
     }
-    for (head, n) in heads.iter().zip(got).filter(|(_, n)| *n > 0) {
-        picks.push(Pick { lane: head.lane.clone(), floor: head.level, n });
-    }
+}
+
+fn pick(head: &Head, n: u32) -> Pick {
+    Pick { lane: head.head.lane.clone(), floor: head.head.level, n }
 }

@@ -1,17 +1,22 @@
 //! The scheduler's state and its verbs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::{Desired, SessionState};
-use hodei_core::job::Lease;
-use hodei_core::map::JobSet;
-use hodei_core::store::{Claimed, Exchange, Exchanged, LaneHead, Lanes, Move, Transition};
+use hodei_core::job::{Epoch, Lease, Priority};
+use hodei_core::map::{JobMap, JobSet};
+use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
 use super::buffer::Buffer;
+use super::picks::Head;
+use super::placement::{Fleet, Rule, WorkerId};
+use super::rates::{Rate, Rates};
 use super::session::Session;
+use crate::balance::{Balancer, LeastLoaded};
+use crate::queue::Ageing;
 
 /// Names a call that waits for its reply.
 pub type Ticket = u64;
@@ -36,6 +41,42 @@ pub struct SchedulerConfig {
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
+    /// When jobs that wait rise: by a level after each minute.
+    pub ageing: Option<Ageing>,
+    /// Which of the workers that have room gets a job: the one with the most free slots.
+    pub balancer: Box<dyn Balancer>,
+    /// Whether a worker is kept for the most urgent job that found no room, so that smaller ones do not take all room
+    /// before it for ever: yes.
+    pub backfill: bool,
+    /// Whether work that runs is stopped, with its agent's grace, where more urgent work finds no room: when it is at
+    /// least so many levels above. Never, unless it is set.
+    pub preempt: Option<u8>,
+}
+
+/// What may be changed while the node runs.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Policy {
+    /// Where the jobs of a queue run, whoever's they are; anywhere, unless it is said here.
+    pub rules: BTreeMap<Name, Rule>,
+    /// How fast jobs begin; as fast as they can, unless it is said here.
+    pub rates: Vec<Rate>,
+}
+
+impl Policy {
+    /// Has the jobs of a queue run where a rule says.
+    #[must_use]
+    pub fn rule(mut self, queue: Name, rule: Rule) -> Self {
+        self.rules.insert(queue, rule);
+        self
+    }
+
+    /// Has jobs begin no faster than a rate says.
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rates.push(rate);
+        self
+    }
 }
 
 impl Default for SchedulerConfig {
@@ -48,6 +89,10 @@ impl Default for SchedulerConfig {
             poll_interval: Duration::from_secs(1),
             retry_wait: Duration::from_millis(50),
             lost_max: 3,
+            ageing: Some(Ageing { every: Duration::from_secs(60), ceiling: Priority::MAX }),
+            balancer: Box::new(LeastLoaded),
+            backfill: true,
+            preempt: None,
         }
     }
 }
@@ -73,6 +118,8 @@ pub enum Input {
     Drain,
     /// As [`Input::Drain`], and every session is gone: what it ran goes back, at no cost to the job.
     Abandon,
+    /// The policy has changed. Where jobs run that wait here already stays as it was decided.
+    Policy(Box<Policy>),
     /// Time has passed.
     Tick,
 }
@@ -127,14 +174,32 @@ pub struct Scheduler {
     pub(super) sent: Vec<Outgoing>,
     /// The jobs that were cancelled while claims were under way, which may bring them.
     pub(super) unwanted: JobSet,
+    pub(super) fleet: Fleet,
+    /// The names of the workers in the fleet.
+    pub(super) names: HashMap<WorkerId, Name>,
+    /// The rules of queues.
+    pub(super) rules: BTreeMap<Name, u32>,
+    pub(super) rates: Rates,
+    /// When a lane that its rates hold back may go on.
+    pub(super) rates_due: Option<Timestamp>,
     /// The lanes with ready work, less what was asked of them since.
-    pub(super) heads: Vec<LaneHead>,
+    pub(super) heads: Vec<Head>,
     /// How many jobs the exchange under way asks for.
     pub(super) asked: usize,
+    /// What other dispatchers have that the store may still take for ours.
+    pub(super) lent: JobMap<Epoch>,
+    /// What runs here under the lease of another dispatcher, until its first report.
+    pub(super) borrowed: JobMap<Epoch>,
+    /// Whether another dispatcher was asked for jobs and has not answered.
+    pub(super) awaits_loan: bool,
+    /// Not before when another dispatcher is asked again.
+    pub(super) ask_again_at: Timestamp,
     pub(super) lanes_stale: bool,
     pub(super) leases_unknown: bool,
     pub(super) owner_lost: bool,
     pub(super) next_due: Option<Timestamp>,
+    /// How often in a row the store told of a time that had passed here.
+    pub(super) early: u32,
     pub(super) last_ask: Timestamp,
     pub(super) store: Store,
     /// Failed calls in a row, and not before when the next one is made.
@@ -151,21 +216,31 @@ impl Scheduler {
     #[must_use]
     pub fn new(config: SchedulerConfig, owner: Lease, now: Timestamp) -> Self {
         Self {
+            buffer: Buffer::new(config.ageing),
             config,
             owner,
             sessions: BTreeMap::new(),
-            buffer: Buffer::default(),
             arrived: Vec::new(),
             outgoing: VecDeque::new(),
             later: BTreeMap::new(),
             sent: Vec::new(),
             unwanted: JobSet::default(),
+            fleet: Fleet::new(),
+            names: HashMap::new(),
+            rules: BTreeMap::new(),
+            rates: Rates::default(),
+            rates_due: None,
             heads: Vec::new(),
             asked: 0,
+            lent: JobMap::default(),
+            borrowed: JobMap::default(),
+            awaits_loan: false,
+            ask_again_at: now,
             lanes_stale: true,
             leases_unknown: false,
             owner_lost: false,
             next_due: None,
+            early: 0,
             last_ask: now,
             store: Store::Idle,
             failures: 0,
@@ -179,7 +254,7 @@ impl Scheduler {
 
     /// Takes in what happened. Call [`Scheduler::poll_effect`] afterwards until it returns nothing.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
-        self.take_in();
+        self.take_in(now);
         match input {
             Input::Synced(state, ticket) => self.synced(*state, ticket, now),
             Input::Woken => self.lanes_stale = true,
@@ -194,10 +269,32 @@ impl Scheduler {
                 let sessions: Vec<Name> = self.sessions.keys().cloned().collect();
                 sessions.iter().for_each(|session| self.end_session(session, &Move::Preempted));
             }
+            Input::Policy(policy) => self.set_policy(*policy, now),
             Input::Tick => {}
         }
+        self.buffer.advance(now);
         self.expire_sessions(now);
         self.expire_waiters(now);
+    }
+
+    fn set_policy(&mut self, policy: Policy, now: Timestamp) {
+        for (queue, number) in &self.rules {
+            if !policy.rules.contains_key(queue) {
+                self.fleet.set_rule(*number, Rule::anywhere());
+            }
+        }
+        for (queue, rule) in policy.rules {
+            match self.rules.get(&queue) {
+                Some(number) => self.fleet.set_rule(*number, rule),
+                None => {
+                    let number = self.fleet.add_rule(rule);
+                    self.rules.insert(queue, number);
+                }
+            }
+        }
+        self.rates.set(policy.rates, now);
+        self.lanes_stale = true;
+        self.shed();
     }
 
     /// Returns the next thing to do; call it until it returns nothing.
@@ -209,7 +306,7 @@ impl Scheduler {
         if !self.arrived.is_empty() {
             // The store works on the next batch while this one is handed out.
             self.ask_store(now);
-            self.take_in();
+            self.take_in(now);
         }
         self.assign();
         self.reply();
@@ -227,9 +324,11 @@ impl Scheduler {
             Store::Idle => {
                 let ask = self.last_ask.saturating_add(self.config.poll_interval);
                 let again = self.later.keys().next().copied();
-                ask.min(self.next_due.unwrap_or(ask)).min(again.unwrap_or(ask))
+                let due = [self.next_due, self.rates_due, again];
+                due.into_iter().flatten().fold(ask, Timestamp::min)
             }
         };
+        at = self.buffer.next_due().map_or(at, |due| due.min(at));
         for session in self.sessions.values() {
             let patience =
                 if session.waiter.is_some() { self.config.next_sync } else { self.config.session_ttl };

@@ -3,23 +3,29 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use hodei_core::gateway::{Assignment, Desired, Offer, Stop, StopCause};
-use hodei_core::job::{Epoch, Job, Request, Resources};
+use hodei_core::gateway::{Assignment, Desired, Offer, RunningJob, Stop, StopCause};
+use hodei_core::job::{Epoch, Job};
 use hodei_core::map::{IdState, JobMap};
 use hodei_core::store::{Claimed, Input};
 use hodei_core::{JobId, Timestamp};
 
+use super::placement::{Fleet, WorkerId};
 use super::scheduler::Ticket;
+use crate::queue::ClassId;
 
 /// A job that a session has.
 #[derive(Debug)]
 pub(super) struct Assigned {
     pub(super) job: Arc<Job>,
     pub(super) inputs: Arc<[Input]>,
+    /// What was set aside for it.
+    pub(super) class: ClassId,
     /// Whether a reply has named the job: from then on the agent may run it, whether or not it says so.
     pub(super) told: bool,
     /// What the agent was told to stop it for.
     pub(super) stop: Option<StopCause>,
+    /// Whether it was told to stop in favour of a more urgent job.
+    pub(super) preempted: bool,
 }
 
 /// A connected agent, in one of its lives.
@@ -35,12 +41,14 @@ pub(super) struct Session {
     /// Reports up to this number have arrived.
     pub(super) received: u64,
     pub(super) assigned: JobMap<Assigned>,
-    free: Resources,
-    free_slots: u32,
+    /// The worker in the fleet.
+    pub(super) worker: WorkerId,
     /// Assigned and not said yet.
     unsent: Vec<JobId>,
     /// Said in a reply that the agent has not confirmed.
     unseen: VecDeque<(u64, Vec<JobId>)>,
+    /// Said in a reply that the agent has confirmed just now.
+    confirmed: Vec<JobId>,
     stops: Vec<Stop>,
     /// What it still runs although it was told that it has no lease for it.
     disowned: HashSet<(JobId, Epoch), IdState>,
@@ -52,13 +60,18 @@ pub(super) struct Session {
 
 impl Session {
     /// Begins with an agent that has taken in the replies up to `seen`, of whatever node: the next one is a later one.
-    pub(super) fn new(incarnation: u64, offer: Arc<Offer>, seen: u64, now: Timestamp) -> Self {
+    pub(super) fn new(
+        incarnation: u64,
+        offer: Arc<Offer>,
+        worker: WorkerId,
+        seen: u64,
+        now: Timestamp,
+    ) -> Self {
         Self {
             incarnation,
             seq: 0,
-            free: offer.capacity.clone(),
-            free_slots: offer.slots,
             offer,
+            worker,
             draining: false,
             last_sync: now,
             waiter: None,
@@ -66,6 +79,7 @@ impl Session {
             assigned: JobMap::default(),
             unsent: Vec::new(),
             unseen: VecDeque::new(),
+            confirmed: Vec::new(),
             stops: Vec::new(),
             disowned: HashSet::default(),
             outstanding: VecDeque::new(),
@@ -74,65 +88,42 @@ impl Session {
         }
     }
 
-    /// How many jobs of a request could start here now.
-    pub(super) fn room_for(&self, request: &Request) -> u32 {
-        if self.draining || !self.offer.runs.contains(&request.runs) {
-            return 0;
-        }
-        times(&request.resources, &self.free).min(self.free_slots)
+    /// The jobs that it has, by id: what is decided over them does not depend on how they are kept.
+    pub(super) fn jobs(&self) -> Vec<JobId> {
+        let mut jobs: Vec<JobId> = self.assigned.keys().copied().collect();
+        jobs.sort_unstable();
+        jobs
     }
 
-    pub(super) fn free(&self) -> &Resources {
-        &self.free
-    }
-
-    /// How many slots are free for more work.
-    pub(super) fn open_slots(&self) -> u32 {
-        if self.draining { 0 } else { self.free_slots }
-    }
-
-    /// Whether a job of this request could ever run here.
-    pub(super) fn could_run(&self, request: &Request) -> bool {
-        !self.draining
-            && self.offer.slots > 0
-            && self.offer.runs.contains(&request.runs)
-            && request.resources.fits(&self.offer.capacity)
-    }
-
-    /// Reserves what the job asks and notes it for the next reply. The caller has checked that there is room.
-    pub(super) fn assign(&mut self, claimed: Claimed) {
+    /// Notes a job for the next reply. Room has been set aside for it.
+    pub(super) fn assign(&mut self, claimed: Claimed, class: ClassId, fleet: &mut Fleet) {
         let Claimed { job, inputs } = claimed;
         // The agent stops a run of an older epoch by itself, and reports nothing of it.
         if let Some(older) = self.assigned.get(&job.id).map(|assigned| assigned.job.epoch) {
-            self.release(job.id, older);
+            self.release(job.id, older, fleet);
         }
-        if let Some(free) = self.free.checked_sub(job.spec.resources()) {
-            self.free = free;
-        }
-        self.free_slots = self.free_slots.saturating_sub(1);
         self.unsent.push(job.id);
-        self.assigned.insert(job.id, Assigned { job, inputs, told: false, stop: None });
+        self.assigned
+            .insert(job.id, Assigned { job, inputs, class, told: false, stop: None, preempted: false });
     }
 
-    /// Ends an assignment and frees what it had reserved, unless it is of another epoch.
-    pub(super) fn release(&mut self, job: JobId, epoch: Epoch) -> Option<Assigned> {
+    /// Ends an assignment and frees what had been set aside, unless it is of another epoch.
+    pub(super) fn release(&mut self, job: JobId, epoch: Epoch, fleet: &mut Fleet) -> Option<Assigned> {
         if self.assigned.get(&job)?.job.epoch != epoch {
             return None;
         }
         let assigned = self.assigned.remove(&job)?;
-        if let Some(free) = self.free.checked_add(assigned.job.spec.resources()) {
-            self.free = free;
-        }
-        self.free_slots += 1;
+        fleet.release(self.worker, assigned.class);
+        fleet.discount(assigned.class);
         Some(assigned)
     }
 
     /// Takes an assignment back of which the agent has not been told.
-    pub(super) fn withdraw(&mut self, job: JobId) -> Option<Assigned> {
+    pub(super) fn withdraw(&mut self, job: JobId, fleet: &mut Fleet) -> Option<Assigned> {
         let assigned = self.assigned.get(&job).filter(|assigned| !assigned.told)?;
         let epoch = assigned.job.epoch;
         self.unsent.retain(|unsent| *unsent != job);
-        self.release(job, epoch)
+        self.release(job, epoch, fleet)
     }
 
     /// Tells the agent to stop a run whose lease was lost; one of a later epoch goes on.
@@ -145,10 +136,15 @@ impl Session {
     /// Tells the agent to stop a job, once.
     pub(super) fn stop(&mut self, job: JobId, why: StopCause) {
         let Some(assigned) = self.assigned.get_mut(&job) else { return };
-        if assigned.stop.is_some_and(|told| told == why || told == StopCause::LeaseLost) {
+        let told = assigned.stop.is_some_and(|told| told == why || told == StopCause::LeaseLost);
+        if told {
+            // Somebody cancels what was only to make room: that is its end.
+            assigned.preempted = false;
             return;
         }
         assigned.stop = Some(why);
+        // Whoever is stopped for good makes room for nobody: he has his own end.
+        assigned.preempted = false;
         self.stops.push(Stop { job, epoch: assigned.job.epoch, why });
     }
 
@@ -163,9 +159,14 @@ impl Session {
     }
 
     /// Takes in which replies the agent has seen; what an unseen one said is said again.
+    ///
+    /// It may have seen more than were sent from here: those of another node, or of this one before it forgot the
+    /// session. Then it has seen none of these, and takes in only what has a higher number.
     pub(super) fn confirm(&mut self, seen: u64) {
+        let elsewhere = seen > self.number;
+        self.number = self.number.max(seen);
         while let Some((number, jobs)) = self.unseen.pop_front() {
-            if number > seen {
+            if elsewhere || number > seen {
                 self.disowned.clear();
                 self.unsent.extend(jobs.into_iter().filter(|job| self.assigned.contains_key(job)));
                 // Stops of a lost reply are level-triggered too.
@@ -174,8 +175,26 @@ impl Session {
                     Some(Stop { job: assigned.job.id, epoch: assigned.job.epoch, why })
                 });
                 self.stops = stops.collect();
+                self.stops.sort_unstable_by_key(|stop| stop.job);
+            } else {
+                self.confirmed.extend(jobs);
             }
         }
+    }
+
+    /// Says again what the agent should have taken in and neither runs nor has reported: another reply had that number.
+    /// To be called when its reports have been taken in.
+    pub(super) fn miss(&mut self, running: &[RunningJob]) {
+        let epoch = |job: &JobId| self.assigned.get(job).map(|assigned| assigned.job.epoch);
+        let held: Vec<(JobId, Epoch)> =
+            self.confirmed.drain(..).filter_map(|job| Some((job, epoch(&job)?))).collect();
+        if held.is_empty() {
+            return;
+        }
+        let mut running: Vec<(JobId, Epoch)> = running.iter().map(|run| (run.job, run.epoch)).collect();
+        running.sort_unstable();
+        let missing = held.into_iter().filter(|job| running.binary_search(job).is_err());
+        self.unsent.extend(missing.map(|(job, _)| job));
     }
 
     /// Notes a report whose transition is on its way to the store.
@@ -227,25 +246,4 @@ impl Session {
             next_sync,
         }
     }
-}
-
-/// How often a request fits into what is free; `u32::MAX` when it asks for nothing.
-pub(super) fn times(request: &Resources, free: &Resources) -> u32 {
-    if *request == Resources::none() {
-        return u32::MAX;
-    }
-    if !request.fits(free) {
-        return 0;
-    }
-    let fixed = [
-        (request.cpu_millis, free.cpu_millis),
-        (request.memory, free.memory),
-        (u64::from(request.gpus), u64::from(free.gpus)),
-    ];
-    let custom = request
-        .customs()
-        .map(|(name, need)| (need, free.customs().find(|(n, _)| *n == name).map_or(0, |(_, have)| have)));
-    let fits =
-        fixed.into_iter().chain(custom).filter(|(need, _)| *need > 0).map(|(need, have)| have / need).min();
-    fits.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX))
 }

@@ -1,13 +1,18 @@
 //! The scheduler's dealings with the store: what it is asked, when, and what its answers mean.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
 use hodei_core::job::{Job, Lease};
-use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lanes, Pick};
-use hodei_core::{Error, JobId, Timestamp};
+use hodei_core::map::JobSet;
+use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition};
+use hodei_core::{Error, Tenant, Timestamp};
 
-use super::picks::{self, Room};
+use super::picks::{self, Decision, Head};
+use super::placement::Room;
+use super::rates;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
 use super::session::Session;
 
@@ -17,13 +22,58 @@ impl Scheduler {
         match lanes {
             Ok(lanes) => {
                 self.failures = 0;
-                self.heads = lanes.heads;
-                self.next_due = lanes.next_due;
+                self.take_heads(lanes.heads, now);
+                self.note_due(lanes.next_due, now);
                 self.turn = self.turn.wrapping_add(1);
                 picks::order(&mut self.heads, self.turn);
             }
             Err(_) => self.failed(now),
         }
+    }
+
+    /// Takes in which lanes have ready work.
+    fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
+        self.drop_heads();
+        let mut weights: BTreeMap<Tenant, u32> = BTreeMap::new();
+        self.rates_due = None;
+        for head in heads {
+            let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
+            let class = self.fleet.class_of(head.lane.class, rule, || Arc::clone(&head.request));
+            // Counted, so that it keeps its number as long as the head is here.
+            self.fleet.count(class);
+            let weight = weights.entry(head.lane.tenant.clone()).or_insert(1);
+            *weight = (*weight).max(head.weight);
+            let level = picks::risen(head.level, head.eligible_at, self.config.ageing, now);
+            let mut allowed = u32::MAX;
+            if !self.rates.is_empty() {
+                allowed = self.rates.allowed(&head, now);
+                // Where some may go, the next ones are asked for when these have been claimed.
+                let due = self.rates.ready_at(&head).filter(|_| allowed == 0);
+                self.rates_due = [self.rates_due, due].into_iter().flatten().min();
+            }
+            self.heads.push(Head { head, class, level, allowed });
+        }
+        weights.iter().for_each(|(tenant, weight)| self.buffer.weigh(tenant, *weight));
+    }
+
+    pub(super) fn drop_heads(&mut self) {
+        for head in std::mem::take(&mut self.heads) {
+            self.fleet.discount(head.class);
+        }
+    }
+
+    /// Takes in when the store says that more will be ready. What is due here and not there, where the clock is behind,
+    /// is asked for at once, and then after waits that double: it would not come sooner for being asked for all the time.
+    fn note_due(&mut self, told: Option<Timestamp>, now: Timestamp) {
+        let Some(at) = told.filter(|at| *at <= now) else {
+            (self.next_due, self.early) = (told, 0);
+            return;
+        };
+        let wait = Duration::from_millis(1 << self.early.min(10)).min(self.config.retry_wait);
+        let again = if self.early == 0 { at } else { now.saturating_add(wait) };
+        self.early = self.early.saturating_add(1);
+        let before = self.next_due.filter(|before| *before > now);
+        self.next_due = Some(before.map_or(again, |before| before.min(again)));
     }
 
     fn failed(&mut self, now: Timestamp) {
@@ -66,51 +116,71 @@ impl Scheduler {
                 self.settled(outgoing, applied);
             }
         }
-        self.next_due = exchanged.next_due;
+        self.note_due(exchanged.next_due, now);
         if exchanged.owner_lost {
             return self.lose_owner();
         }
         let claimed = exchanged.claimed.len();
         if claimed < self.asked {
             // The lanes are not as they were.
-            self.heads.clear();
+            self.drop_heads();
         }
         // There may be more behind what was claimed.
         self.lanes_stale |= claimed > 0 && self.heads.is_empty();
+        if !self.rates.is_empty() {
+            for claimed in &exchanged.claimed {
+                let (job, spec) = (&claimed.job, &claimed.job.spec);
+                let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
+                self.rates.charge(under, 1, now);
+            }
+        }
         self.arrived = exchanged.claimed;
         if !exchanged.reclaimed.is_empty() {
-            self.take_in();
+            self.take_in(now);
             for claimed in exchanged.reclaimed {
                 if !self.knows(&claimed.job) {
-                    self.claimed(claimed);
+                    self.claimed(claimed, now);
                 }
             }
         }
         if self.arrived.is_empty() {
-            self.unwanted.clear();
+            self.forget_unwanted();
             self.shed();
         }
     }
 
     /// Takes what was claimed into the buffer.
-    pub(super) fn take_in(&mut self) {
+    pub(super) fn take_in(&mut self, now: Timestamp) {
         if self.arrived.is_empty() {
             return;
         }
-        std::mem::take(&mut self.arrived).into_iter().for_each(|claimed| self.claimed(claimed));
-        self.unwanted.clear();
+        std::mem::take(&mut self.arrived).into_iter().for_each(|claimed| self.claimed(claimed, now));
+        self.forget_unwanted();
         self.shed();
     }
 
-    fn claimed(&mut self, claimed: Claimed) {
+    pub(super) fn claimed(&mut self, claimed: Claimed, now: Timestamp) {
         if self.draining || self.unwanted.contains(&claimed.job.id) {
             self.give_back(&claimed.job);
         } else {
-            self.buffer.push(claimed);
+            let spec = &claimed.job.spec;
+            let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
+            let class = self.fleet.class_of(spec.class(), rule, || Arc::new(spec.request()));
+            self.fleet.count(class);
+            let (born, since) = (spec.priority(), claimed.job.eligible_at);
+            let level = picks::risen(born, since, self.config.ageing, now);
+            if !self.buffer.push(claimed, class, level, now) {
+                self.fleet.discount(class);
+            }
         }
     }
 
     fn settled(&mut self, outgoing: Outgoing, applied: Applied) {
+        if applied == Applied::Illegal && outgoing.transition.step == Move::Returned {
+            // Its agent had said that it began: it goes back all the same, or nobody would ever end it.
+            let transition = Transition { step: Move::Preempted, ..outgoing.transition.clone() };
+            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
+        }
         let Some((worker, incarnation, report)) = outgoing.report else { return };
         let Some(session) = self.sessions.get_mut(&worker).filter(|s| s.incarnation == incarnation) else {
             return;
@@ -126,13 +196,24 @@ impl Scheduler {
         let Ok(leases) = leases else { return self.failed(now) };
         self.failures = 0;
         self.leases_unknown = false;
+        if !self.lent.is_empty() {
+            let ours: JobSet = leases.iter().map(|claimed| claimed.job.id).collect();
+            self.lent.retain(|job, _| ours.contains(job));
+        }
         for claimed in leases {
             if !self.knows(&claimed.job) {
-                self.claimed(claimed);
+                self.claimed(claimed, now);
             }
         }
-        self.unwanted.clear();
+        self.forget_unwanted();
         self.shed();
+    }
+
+    /// Nothing is on its way any more that was cancelled meanwhile.
+    fn forget_unwanted(&mut self) {
+        if !self.awaits_loan {
+            self.unwanted.clear();
+        }
     }
 
     /// Whether a claim is here already, or on its way back.
@@ -140,7 +221,8 @@ impl Scheduler {
         let (id, epoch) = (job.id, job.epoch);
         let has = |session: &Session| session.assigned.get(&id).is_some_and(|of| of.job.epoch == epoch);
         let told = |outgoing: &Outgoing| (outgoing.transition.job, outgoing.transition.epoch) == (id, epoch);
-        self.buffer.contains(id, epoch)
+        self.lent.get(&id) == Some(&epoch)
+            || self.buffer.contains(id, epoch)
             || self.sessions.values().any(has)
             || self.outgoing.iter().chain(self.later.values().flatten()).any(told)
     }
@@ -148,11 +230,11 @@ impl Scheduler {
     /// The node was given up: whatever it holds is somebody else's now.
     fn lose_owner(&mut self) {
         self.owner_lost = true;
-        self.buffer.drain();
+        self.empty_buffer();
+        self.lent.clear();
         for session in self.sessions.values_mut() {
-            let jobs: Vec<JobId> = session.assigned.keys().copied().collect();
-            for job in jobs {
-                if session.withdraw(job).is_none() {
+            for job in session.jobs() {
+                if session.withdraw(job, &mut self.fleet).is_none() {
                     session.stop(job, StopCause::LeaseLost);
                 }
             }
@@ -177,12 +259,14 @@ impl Scheduler {
         while let Some(again) = self.later.first_entry().filter(|again| *again.key() <= now) {
             self.outgoing.extend(again.remove());
         }
-        let due = self.next_due.is_some_and(|due| due <= now);
+        let rated = self.rates_due.is_some_and(|due| due <= now);
+        let due = rated || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.config.poll_interval);
         if due || long_ago {
             self.lanes_stale = true;
             self.last_ask = now;
             self.next_due = self.next_due.filter(|due| *due > now);
+            self.rates_due = self.rates_due.filter(|due| *due > now);
         }
         let (store, effect) = if self.owner_lost {
             (Store::Register, Effect::Register)
@@ -207,9 +291,10 @@ impl Scheduler {
     }
 
     fn wants_work(&self) -> bool {
-        let slots = self.sessions.values().fold(self.ahead(), |n, s| n.saturating_add(s.open_slots()));
+        let slots = u64::from(self.ahead()) + self.fleet.open_slots();
         let claimed = self.buffer.len() + self.arrived.len();
-        !self.draining && !self.sessions.is_empty() && claimed < slots as usize
+        let makes_room = self.config.preempt.is_some() && claimed == 0;
+        !self.draining && !self.sessions.is_empty() && ((claimed as u64) < slots || makes_room)
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.
@@ -233,29 +318,43 @@ impl Scheduler {
 
     /// Takes off the lanes what is asked of them: what is left can be picked next, without asking for the lanes anew.
     fn forget_picked(&mut self, picks: &[Pick]) {
-        // The picks are in the order of the lanes.
-        let mut picks = picks.iter().peekable();
-        self.heads.retain_mut(|head| {
-            if let Some(pick) = picks.next_if(|pick| pick.lane == head.lane) {
-                head.depth = head.depth.saturating_sub(u64::from(pick.n));
+        let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
+        let fleet = &mut self.fleet;
+        self.heads.retain_mut(|Head { head, class, allowed, .. }| {
+            let n = picked.get(&head.lane).copied().unwrap_or(0);
+            head.depth = head.depth.saturating_sub(u64::from(n));
+            *allowed = allowed.saturating_sub(n);
+            let held_back = n > 0 && head.depth > 0 && *allowed == 0;
+            // When it may go on is known once its rates have been charged.
+            self.lanes_stale |= held_back;
+            let stays = head.depth > 0 && !held_back;
+            if !stays {
+                fleet.discount(*class);
             }
-            head.depth > 0
+            stays
         });
         self.turn = self.turn.wrapping_add(1);
         picks::order(&mut self.heads, self.turn);
     }
 
     fn picks(&self) -> Vec<Pick> {
-        let sessions: Vec<&Session> = self.sessions.values().collect();
-        let mut room = Room::of(sessions.iter().copied());
+        let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
-        for (request, n) in self.buffer.waiting() {
-            waiting += n - room.take(&sessions, request, n);
+        let mut arrived = Vec::new();
+        for (class, n, level) in self.buffer.waiting() {
+            waiting += n - room.take(class, level, n);
         }
         for same in self.arrived.chunk_by(|a, b| a.job.spec.class() == b.job.spec.class()) {
-            let n = u32::try_from(same.len()).unwrap_or(u32::MAX);
-            waiting = waiting.saturating_add(n - room.take(&sessions, &same[0].job.spec.request(), n));
+            let (spec, n) = (&same[0].job.spec, u32::try_from(same.len()).unwrap_or(u32::MAX));
+            let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
+            let class = self.fleet.known_class(spec.class(), rule);
+            let taken = class.map_or(0, |class| room.take(class, spec.priority(), n));
+            waiting = waiting.saturating_add(n - taken);
+            arrived.extend(class);
         }
-        picks::decide(&self.heads, &sessions, &mut room, self.ahead().saturating_sub(waiting))
+        let ahead = self.ahead().saturating_sub(waiting);
+        let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
+        let waits = |class| self.buffer.waits(class) || arrived.contains(&class);
+        decision.take(&self.heads, waits, |level| self.could_preempt(level))
     }
 }

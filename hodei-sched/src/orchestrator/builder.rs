@@ -10,14 +10,18 @@ use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, S
 use tokio::sync::{mpsc, watch};
 
 use super::handle::Orchestrator;
-use crate::driver::{Driver, Message, Shared};
+use crate::driver::{Driver, Message, Pace, Shared};
 use crate::herald::Herald;
 use crate::machine::{Scheduler, SchedulerConfig};
-use crate::maintain::{self, Maintenance};
+use crate::maintain::{self, Duties, Maintenance};
+use crate::queue::seats;
 use crate::settled::Waiters;
 
 /// How many messages wait for the driver at most; senders wait beyond that.
 const MESSAGES_MAX: usize = 4_096;
+
+/// How many dispatchers a node has at most.
+const DISPATCHERS_MAX: usize = 64;
 
 /// Puts an orchestrator together. Nothing happens before [`OrchestratorBuilder::start`].
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub struct OrchestratorBuilder {
     codecs: Codecs,
     #[cfg(feature = "cron")]
     cron: Vec<crate::cron::CronJob>,
+    dispatchers: usize,
 }
 
 impl Default for OrchestratorBuilder {
@@ -52,6 +57,7 @@ impl Default for OrchestratorBuilder {
             codecs: Codecs::new(),
             #[cfg(feature = "cron")]
             cron: Vec::new(),
+            dispatchers: 1,
         }
     }
 }
@@ -142,6 +148,15 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Sets how many dispatchers decide beside each other, at most 64. Default: 1.
+    ///
+    /// Each serves the workers that fall to it by their names, and claims what these can start under a lease of its own;
+    /// one with nothing to do is lent what waits at another. The order is exact within each of them.
+    pub fn dispatchers(mut self, dispatchers: usize) -> Self {
+        self.dispatchers = dispatchers;
+        self
+    }
+
     /// Checks everything, registers the node, takes back what dead owners held, and starts dispatching.
     ///
     /// # Errors
@@ -154,31 +169,52 @@ impl OrchestratorBuilder {
     pub async fn start(self) -> Result<Orchestrator> {
         let (owner, served) = self.check()?;
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
-        let lease = store.register(&owner, self.ttl).await?;
         let herald = Arc::new(Herald { waiters: Waiters::default(), bus: self.bus });
-        let shared = Arc::new(Shared {
-            _feed: store.feed(Arc::<Herald>::clone(&herald)),
-            herald,
-            store,
-            clock: self.clock,
-            served,
-            codecs: self.codecs,
-            owner,
-            ttl: self.ttl,
-            workers: Mutex::default(),
-            logs: Mutex::default(),
-            checkpoints: Mutex::default(),
-            lease: watch::Sender::new(lease.clone()),
-            failure: watch::Sender::new(None),
-        });
+        let feed = Arc::new(store.feed(Arc::<Herald>::clone(&herald)));
+        let pace: Arc<dyn Clock> = Arc::new(Pace::from(&*self.clock));
+        let failure = Arc::new(watch::Sender::new(None));
+        let mut dispatchers = Vec::with_capacity(self.dispatchers);
+        for number in 0..self.dispatchers {
+            // The first one has the name of the node.
+            let owner =
+                if number == 0 { owner.clone() } else { OwnerId::new(format!("{}.{number}", owner.name()))? };
+            let lease = store.register(&owner, self.ttl).await?;
+            dispatchers.push(Arc::new(Shared {
+                _feed: Arc::clone(&feed),
+                herald: Arc::clone(&herald),
+                store: Arc::clone(&store),
+                pace: Arc::clone(&pace),
+                clock: Arc::clone(&self.clock),
+                served: served.clone(),
+                codecs: self.codecs.clone(),
+                owner,
+                ttl: self.ttl,
+                workers: Mutex::default(),
+                logs: Mutex::default(),
+                checkpoints: Mutex::default(),
+                lease: watch::Sender::new(lease),
+                failure: Arc::clone(&failure),
+            }));
+        }
         let maintenance =
             Maintenance { beat: self.beat, lost_max: self.machine.lost_max, retention: self.retention };
-        let term = maintain::recover(&shared, maintenance).await?;
-        let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
-        let machine = Scheduler::new(self.machine, lease, shared.clock.now());
-        let driver = tokio::spawn(Driver::new(Arc::clone(&shared), machine, messages).run());
-        let upkeep = tokio::spawn(maintain::run(Arc::clone(&shared), maintenance, term, sender.downgrade()));
-        let orchestrator = Orchestrator::new(shared, sender, driver, upkeep);
+        let duties = Duties::recover(&dispatchers[0], maintenance).await?;
+        let mut seats: Vec<_> = seats(self.dispatchers).into_iter().map(Some).collect();
+        if self.dispatchers == 1 {
+            // Nobody to share with.
+            seats = vec![None];
+        }
+        let (mut senders, mut drivers) = (Vec::new(), Vec::new());
+        for (shared, seat) in dispatchers.iter().zip(seats) {
+            let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
+            let lease = shared.lease.borrow().clone();
+            let machine = Scheduler::new(self.machine.clone(), lease, pace.now());
+            drivers.push(tokio::spawn(Driver::new(Arc::clone(shared), machine, messages, seat).run()));
+            senders.push(sender);
+        }
+        let weak = senders.iter().map(mpsc::Sender::downgrade).collect();
+        let upkeep = tokio::spawn(maintain::run(dispatchers.clone(), duties, weak));
+        let orchestrator = Orchestrator::new(dispatchers, senders, drivers, upkeep);
         #[cfg(feature = "cron")]
         orchestrator.serve_schedules(self.cron, self.beat).await?;
         Ok(orchestrator)
@@ -194,6 +230,9 @@ impl OrchestratorBuilder {
         if self.ttl < OWNER_TTL_MIN || self.ttl <= self.beat * 2 {
             faults
                 .push(Fault::new("heartbeat", "ttl_too_short").detail("the ttl must be more than two beats"));
+        }
+        if !(1..=DISPATCHERS_MAX).contains(&self.dispatchers) {
+            faults.push(Fault::new("dispatchers", "out_of_range").limit(DISPATCHERS_MAX as u64));
         }
         if self.beat.is_zero() {
             faults.push(Fault::new("heartbeat", "zero"));

@@ -6,6 +6,9 @@ use hodei_core::gateway::Offer;
 use hodei_core::job::{Job, Runs, State};
 use hodei_core::{Name, Timestamp};
 
+use crate::machine::Why;
+use crate::machine::placement::Selector;
+
 /// Why a job is where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,8 +38,44 @@ pub enum Explanation {
         /// How much there is.
         most: u64,
     },
+    /// Its queue, or a key that it names, begins no faster; it may go on at this time, if ever.
+    RateReached(Option<Timestamp>),
+    /// The rule of its queue applies to no worker that could run it: to this one the selector does not.
+    RuledOut(Name, Selector),
+    /// The worker that comes nearest has too little free.
+    Busy {
+        /// Which worker.
+        worker: Name,
+        /// What is lacking; a slot is a resource too.
+        resource: String,
+        /// How much the job needs.
+        needs: u64,
+        /// How much is free.
+        free: u64,
+        /// So many more urgent jobs are ready, at least.
+        before: u64,
+    },
+    /// This worker has room, and is kept for more urgent work that needs more.
+    Kept(Name),
+    /// This worker has room; so many more urgent jobs are ready, at least.
+    Soon(Name, u64),
     /// Workers that could run it are busy, or more urgent work is before it.
     Waiting,
+}
+
+impl Explanation {
+    /// Says what the machine knows, and how many more urgent jobs are ready.
+    pub(super) fn of(why: Why, before: u64) -> Self {
+        match why {
+            Why::Rate(at) => Self::RateReached(at),
+            Why::Rule(worker, selector) => Self::RuledOut(worker, selector),
+            Why::Lacks { worker, resource, needs, free } => {
+                Self::Busy { worker, resource, needs, free, before }
+            }
+            Why::Kept(worker) => Self::Kept(worker),
+            Why::Soon(worker) => Self::Soon(worker, before),
+        }
+    }
 }
 
 impl fmt::Display for Explanation {
@@ -52,6 +91,19 @@ impl fmt::Display for Explanation {
             Self::NobodyRuns(runs) => write!(f, "no connected worker runs {runs}"),
             Self::Unsatisfiable { resource, needs, most } => {
                 write!(f, "no connected worker has enough {resource}: it needs {needs}, the most is {most}")
+            }
+            Self::RateReached(Some(at)) => write!(f, "its rate lets the next one through at {at}"),
+            Self::RateReached(None) => f.write_str("its rate lets nothing through"),
+            Self::RuledOut(worker, selector) => {
+                write!(f, "the rule of its queue leaves no worker: {selector:?} does not apply to {worker}")
+            }
+            Self::Busy { worker, resource, needs, free, before } => {
+                write!(f, "{worker} comes nearest and has too little {resource} free: it needs {needs}, ")?;
+                write!(f, "{free} are free; {before} more urgent jobs are ready")
+            }
+            Self::Kept(worker) => write!(f, "{worker} has room and is kept for more urgent work"),
+            Self::Soon(worker, before) => {
+                write!(f, "{worker} has room; {before} more urgent jobs are ready")
             }
             Self::Waiting => f.write_str("workers that could run it are busy"),
         }

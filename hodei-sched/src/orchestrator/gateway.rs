@@ -6,11 +6,12 @@ use hodei_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::Message;
+use crate::machine::worker_key;
 
-/// Hands the calls of agents to the driver.
+/// Hands the calls of agents to the drivers: those of a worker always to the same one.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    pub(crate) driver: mpsc::Sender<Message>,
+    pub(crate) drivers: Vec<mpsc::Sender<Message>>,
 }
 
 #[async_trait]
@@ -18,7 +19,9 @@ impl WorkerGateway for Gateway {
     async fn sync(&self, state: SessionState) -> Result<Desired> {
         let gone = || Error::new(ErrorKind::Unavailable, "gateway.sync").with("why", "the node has stopped");
         let (reply, answer) = oneshot::channel();
-        self.driver.send(Message::Sync(Box::new(state), reply)).await.map_err(|_| gone())?;
+        let place = worker_key(&state.worker) % self.drivers.len().max(1) as u64;
+        let driver = usize::try_from(place).ok().and_then(|place| self.drivers.get(place));
+        driver.ok_or_else(gone)?.send(Message::Sync(Box::new(state), reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }

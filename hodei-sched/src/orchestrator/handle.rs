@@ -13,13 +13,14 @@ use hodei_core::store::{
     CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, PipelineId, Result};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::builder::OrchestratorBuilder;
 use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
-use crate::driver::{Message, Shared};
+use crate::driver::{Message, Shared, Worker};
+use crate::machine::{Policy, Snapshot, Why};
 
 /// How often a wait looks at the store although it was not told: for jobs that end on another node.
 const WAIT_POLL: Duration = Duration::from_secs(1);
@@ -35,8 +36,10 @@ pub struct Orchestrator {
 
 #[derive(Debug)]
 struct Inner {
+    /// The first dispatcher's part: what the node has only once is there.
     shared: Arc<Shared>,
-    driver: mpsc::Sender<Message>,
+    dispatchers: Vec<Arc<Shared>>,
+    drivers: Vec<mpsc::Sender<Message>>,
     tasks: Mutex<Option<Tasks>>,
     #[cfg(feature = "cron")]
     bell: crate::cron::Bell,
@@ -44,7 +47,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Tasks {
-    driver: JoinHandle<()>,
+    drivers: Vec<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
     #[cfg(feature = "cron")]
     cron: Option<JoinHandle<()>>,
@@ -52,7 +55,7 @@ struct Tasks {
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.drivers.iter().for_each(JoinHandle::abort);
         self.upkeep.abort();
         #[cfg(feature = "cron")]
         if let Some(cron) = &self.cron {
@@ -67,26 +70,45 @@ impl Orchestrator {
         OrchestratorBuilder::default()
     }
 
+    /// Takes the dispatchers of a node, at least one, with their drivers in the same order.
     pub(super) fn new(
-        shared: Arc<Shared>,
-        sender: mpsc::Sender<Message>,
-        driver: JoinHandle<()>,
+        dispatchers: Vec<Arc<Shared>>,
+        senders: Vec<mpsc::Sender<Message>>,
+        drivers: Vec<JoinHandle<()>>,
         upkeep: JoinHandle<()>,
     ) -> Self {
         let tasks = Tasks {
-            driver,
+            drivers,
             upkeep,
             #[cfg(feature = "cron")]
             cron: None,
         };
         let inner = Inner {
-            shared,
-            driver: sender,
+            shared: Arc::clone(&dispatchers[0]),
+            dispatchers,
+            drivers: senders,
             tasks: Mutex::new(Some(tasks)),
             #[cfg(feature = "cron")]
             bell: crate::cron::Bell::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Tells every driver; how many are still there.
+    async fn tell(&self, message: impl Fn() -> Message) -> usize {
+        let mut told = 0;
+        for driver in &self.inner.drivers {
+            told += usize::from(driver.send(message()).await.is_ok());
+        }
+        told
+    }
+
+    /// The workers that are connected now, of all dispatchers.
+    fn connected(&self) -> Vec<Worker> {
+        let of = |shared: &Arc<Shared>| shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut workers: Vec<Worker> = self.inner.dispatchers.iter().flat_map(of).collect();
+        workers.sort_by(|a, b| a.name.cmp(&b.name));
+        workers
     }
 
     /// Sets schedules, and takes part in firing what the store keeps.
@@ -126,7 +148,7 @@ impl Orchestrator {
     /// Returns the node's end of the link, for agents in this process.
     #[must_use]
     pub fn gateway(&self) -> Arc<dyn WorkerGateway> {
-        Arc::new(Gateway { driver: self.inner.driver.clone() })
+        Arc::new(Gateway { drivers: self.inner.drivers.clone() })
     }
 
     /// Submits a job. Once this returns `Ok`, a durable store never loses it.
@@ -216,7 +238,7 @@ impl Orchestrator {
         let ours: Vec<JobId> = ours.map(|(job, _)| job).collect();
         if !ours.is_empty() {
             // Only hastens it: the owner learns it from its heartbeat too.
-            let _ = self.inner.driver.send(Message::Cancelled(ours)).await;
+            self.tell(|| Message::Cancelled(ours.clone())).await;
         }
         Ok(committed.replies)
     }
@@ -358,16 +380,76 @@ impl Orchestrator {
                 }
             }
         }
-        let workers = self.inner.shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let workers = self.connected();
         let offers: Vec<&Offer> = workers.iter().map(|worker| &*worker.offer).collect();
-        Ok(explain(&job, &offers, now))
+        match explain(&job, &offers, now) {
+            Explanation::Waiting => self.explain_waiting(job).await,
+            other => Ok(other),
+        }
+    }
+
+    /// Asks the driver why a job waits, and the store how many come before it.
+    async fn explain_waiting(&self, job: Job) -> Result<Explanation> {
+        let level = job.spec.priority();
+        let mut nearest: Option<Why> = None;
+        for driver in &self.inner.drivers {
+            let (reply, why) = oneshot::channel();
+            if driver.send(Message::Why(Box::new(job.clone()), reply)).await.is_ok()
+                && let Ok(Some(why)) = why.await
+                && nearest.as_ref().is_none_or(|nearest| why.nearness() < nearest.nearness())
+            {
+                nearest = Some(why);
+            }
+        }
+        // A node that has stopped knows no more than that.
+        let Some(why) = nearest else { return Ok(Explanation::Waiting) };
+        let lanes = self.store().lanes(&self.inner.shared.served).await?;
+        let before = lanes.heads.iter().filter(|head| head.level > level).map(|head| head.depth).sum();
+        Ok(Explanation::of(why, before))
+    }
+
+    /// Changes where jobs run and how fast they begin, from the next decision on. What is not said holds no more.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the node has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have changed it.
+    pub async fn set_policy(&self, policy: Policy) -> Result<()> {
+        match self.tell(|| Message::Policy(Box::new(policy.clone()))).await {
+            0 => Err(stopped("orchestrator.set_policy")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says how the node stands: its workers, and what waits for them.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the node has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        let mut all: Option<Snapshot> = None;
+        for driver in &self.inner.drivers {
+            let (reply, snapshot) = oneshot::channel();
+            if driver.send(Message::Snapshot(reply)).await.is_ok()
+                && let Ok(snapshot) = snapshot.await
+            {
+                all = Some(all.map_or_else(|| snapshot.clone(), |all| all.with(snapshot.clone())));
+            }
+        }
+        all.ok_or_else(|| stopped("orchestrator.snapshot"))
     }
 
     /// Returns the names of the workers connected now.
     #[must_use]
     pub fn workers(&self) -> Vec<Name> {
-        let workers = self.inner.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().map(|worker| worker.name.clone()).collect()
+        self.connected().into_iter().map(|worker| worker.name).collect()
     }
 
     /// Has logs go with their jobs: when retention removes a job, its logs are removed here too, for as long as
@@ -417,12 +499,23 @@ impl Orchestrator {
 
     async fn end(&self, how: Message) {
         let Some(mut tasks) = self.inner.tasks.lock().await.take() else { return };
-        if self.inner.driver.send(how).await.is_ok() {
+        self.tell(|| match how {
+            Message::Abandon => Message::Abandon,
+            _ => Message::Drain,
+        })
+        .await;
+        for driver in &mut tasks.drivers {
             // A driver that panicked has nothing left to drain.
-            let _ = (&mut tasks.driver).await;
+            let _ = driver.await;
         }
-        let lease = self.inner.shared.lease.borrow().clone();
-        // A node that cannot say goodbye expires.
-        let _ = self.inner.shared.store.retire(&lease).await;
+        for shared in &self.inner.dispatchers {
+            let lease = shared.lease.borrow().clone();
+            // A node that cannot say goodbye expires.
+            let _ = shared.store.retire(&lease).await;
+        }
     }
+}
+
+fn stopped(op: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, op).with("why", "the node has stopped")
 }

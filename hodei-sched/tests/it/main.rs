@@ -8,3 +8,4 @@ mod cron;
 mod events;
 mod logs;
 mod pipelines;
+mod standing;

@@ -69,6 +69,12 @@ impl Recorder {
         History::of(self.on_pad(|pad| pad.kept.clone()))
     }
 
+    /// Takes out what was kept since it was last taken out; whoever does so keeps the history.
+    #[must_use]
+    pub fn take(&self) -> Vec<Entry> {
+        self.on_pad(|pad| std::mem::take(&mut pad.kept))
+    }
+
     /// Returns the first failure to write, and forgets it. Entries after it may be missing.
     ///
     /// # Errors

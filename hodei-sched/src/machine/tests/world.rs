@@ -47,7 +47,16 @@ impl World {
     pub(super) fn with(config: SchedulerConfig) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1_000_000_000)));
         let store = MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
-        let owner = now(store.register(&OwnerId::new("node").expect("a name"), Duration::from_secs(3_600)));
+        Self::on(store, clock, config, "node")
+    }
+
+    /// Another node on the same store.
+    pub(super) fn beside(other: &Self, name: &str) -> Self {
+        Self::on(other.store.clone(), Arc::clone(&other.clock), SchedulerConfig::default(), name)
+    }
+
+    fn on(store: MemoryStore, clock: Arc<ManualClock>, config: SchedulerConfig, name: &str) -> Self {
+        let owner = now(store.register(&OwnerId::new(name).expect("a name"), Duration::from_secs(3_600)));
         let owner = owner.expect("the store registers");
         let wakeups = store.wakeups();
         Self {
@@ -141,6 +150,10 @@ impl World {
             let answer = self.perform(call);
             self.tell(answer);
         }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Lets time pass.

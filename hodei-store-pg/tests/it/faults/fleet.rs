@@ -101,7 +101,7 @@ impl Fleet {
         self.shared.closing.store(true, Ordering::SeqCst);
         let end = Instant::now() + PATIENCE;
         while open(&self.stores[0]).await > 0 {
-            assert!(Instant::now() < end, "work is left: {:?}", self.shared);
+            assert!(Instant::now() < end, "work is left: {:?}\n{}", self.shared, left(&self.stores[0]).await);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.shared.over.store(true, Ordering::SeqCst);
@@ -130,6 +130,18 @@ impl Fleet {
 async fn open(store: &Store) -> u64 {
     // Not recorded: it is a look from outside.
     store.inner().counts(&Scope::All).await.map_or(1, |counts| counts.open())
+}
+
+/// What is left, for people.
+async fn left(store: &Store) -> String {
+    let store = store.inner();
+    let lanes = store.lanes(&Served::default()).await.map(|lanes| lanes.heads);
+    let depths = lanes.map(|heads| heads.iter().map(|head| (head.depth, head.level)).collect::<Vec<_>>());
+    format!(
+        "{:?}\nlimits {:?}\nlanes {depths:?}",
+        store.counts(&Scope::All).await,
+        store.limits(&Scope::All).await
+    )
 }
 
 #[derive(Clone)]
@@ -227,6 +239,10 @@ impl Node {
             let reaped = self.again(|| self.store.reap(&term, LOST_MAX, 100)).await;
             held.term = (!reaped.term_lost).then_some(term);
         }
+        // A call whose connection was cut may go on in the server after `leases_of` was answered: what it claimed then is
+        // found with the next beat.
+        let leases = self.again(|| self.store.leases_of(&held.lease)).await;
+        leases.iter().for_each(|claim| self.begins(held, claim));
         beats[0].alive
     }
 

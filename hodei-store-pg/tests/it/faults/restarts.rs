@@ -17,6 +17,7 @@ const TERMINATIONS: u64 = 30;
 async fn a_server_that_restarts_under_load_loses_nothing() {
     let restarts = variable("HODEI_PG_RESTARTS", RESTARTS);
     let mut numbers = Numbers::new("HODEI_PG_RESTARTS_SEED");
+    println!("HODEI_PG_RESTARTS_SEED: {numbers:?}");
     let postgres = Postgres::start().unwrap();
     let database = postgres.database().unwrap();
     let fleet = Fleet::start((0..2).map(|_| PgStore::builder(database.url()).connections(4))).await;
@@ -45,6 +46,7 @@ async fn a_server_that_restarts_under_load_loses_nothing() {
 async fn connections_that_are_ended_under_load_lose_nothing() {
     let terminations = variable("HODEI_PG_TERMINATIONS", TERMINATIONS);
     let mut numbers = Numbers::new("HODEI_PG_TERMINATIONS_SEED");
+    println!("HODEI_PG_TERMINATIONS_SEED: {numbers:?}");
     let postgres = Postgres::shared().unwrap();
     let database = postgres.database().unwrap();
     let fleet = Fleet::start((0..2).map(|_| PgStore::builder(database.url()).connections(4))).await;

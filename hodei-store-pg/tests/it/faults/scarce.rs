@@ -24,9 +24,9 @@ struct World {
 
 impl World {
     async fn new(set: impl FnOnce(PgStoreBuilder) -> PgStoreBuilder) -> Self {
-        let postgres = Postgres::shared().unwrap();
-        let database = postgres.database().unwrap();
-        let store = set(PgStore::builder(database.url())).connect().await.unwrap();
+        let postgres = Postgres::shared().expect("the server is well");
+        let database = postgres.database().expect("the server is well");
+        let store = set(PgStore::builder(database.url())).connect().await.expect("the server is well");
         let store = Arc::new(RecordingStore::new(store, Recorder::new()));
         Self { postgres, database, store }
     }
@@ -41,7 +41,7 @@ impl World {
         let locking = tokio::task::spawn_blocking(move || drop(postgres.sql(&name, &sql).expect("a lock")));
         let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
              AND relation = 'hodei.job'::regclass";
-        while self.postgres.sql(self.database.name(), held).unwrap() == "0" {
+        while self.postgres.sql(self.database.name(), held).expect("the server is well") == "0" {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         locking
@@ -57,7 +57,7 @@ impl World {
              END $$;
              CREATE TRIGGER fail BEFORE INSERT ON hodei.job FOR EACH STATEMENT EXECUTE FUNCTION fail()"
         );
-        self.postgres.sql(self.database.name(), &sql).unwrap();
+        self.postgres.sql(self.database.name(), &sql).expect("the server is well");
     }
 
     async fn submit(&self, job: &NewJob) -> Result<Submitted, hodei_core::Error> {
@@ -66,7 +66,7 @@ impl World {
     }
 
     async fn is_sound(&self) {
-        self.store.survey().await.unwrap();
+        self.store.survey().await.expect("the server is well");
         let report = check(&self.store.recorder().history());
         assert!(report.is_clean(), "{report}");
     }

@@ -7,15 +7,14 @@ pub(super) fn variable(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Numbers that follow from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+/// Numbers that follow from a seed: SplitMix64 (Steele, Lea, Flood 2014). It shows the seed, until a number is asked for.
+#[derive(Debug)]
 pub(super) struct Numbers(u64);
 
 impl Numbers {
-    /// Begins with the seed of a variable, or with one that differs from run to run; it is printed.
+    /// Begins with the seed of a variable, or with one that differs from run to run.
     pub(super) fn new(name: &str) -> Self {
-        let seed = variable(name, u64::from(std::process::id()));
-        println!("{name}={seed}");
-        Self(seed)
+        Self(variable(name, u64::from(std::process::id())))
     }
 
     pub(super) fn below(&mut self, bound: u64) -> u64 {

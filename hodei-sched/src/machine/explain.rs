@@ -1,0 +1,161 @@
+//! What the machine knows of itself: why a job waits, and how everything stands.
+
+use hodei_core::job::Job;
+use hodei_core::{Name, Timestamp};
+
+use super::placement::{Selector, WorkerId};
+use super::rates;
+use super::scheduler::Scheduler;
+
+/// Why a job that is ready has no worker yet, as far as this node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Why {
+    /// Its queue, or a key that it names, begins no faster; there is a token at this time, if ever.
+    Rate(Option<Timestamp>),
+    /// To no worker that could run it apply the rules of its queue: to the named one this does not.
+    Rule(Name, Selector),
+    /// The worker that comes nearest has too little free.
+    Lacks {
+        /// Which worker.
+        worker: Name,
+        /// What is lacking.
+        resource: String,
+        /// How much the job needs.
+        needs: u64,
+        /// How much is free.
+        free: u64,
+    },
+    /// This worker has room, and is kept for more urgent work that needs more.
+    Kept(Name),
+    /// This worker has room: it is just about to be claimed, or others come before it.
+    Soon(Name),
+}
+
+impl Why {
+    /// How far the job is from running: of several reasons the nearest counts.
+    pub(crate) fn nearness(&self) -> u64 {
+        match self {
+            Self::Soon(_) => 0,
+            Self::Kept(_) => 1,
+            Self::Lacks { needs, free, .. } => 2 + (needs - free).saturating_mul(1_000) / needs.max(&1),
+            Self::Rule(..) => u64::MAX - 1,
+            Self::Rate(_) => u64::MAX,
+        }
+    }
+}
+
+/// How a worker stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerLoad {
+    /// Which worker.
+    pub worker: Name,
+    /// How many jobs it runs at once.
+    pub slots: u32,
+    /// How many jobs it has.
+    pub jobs: u32,
+    /// Whether it takes no more work.
+    pub draining: bool,
+}
+
+/// How a node stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The connected workers, by name.
+    pub workers: Vec<WorkerLoad>,
+    /// How many claimed jobs no worker has yet.
+    pub waiting: usize,
+    /// How many transitions the store has not confirmed.
+    pub unsettled: usize,
+    /// The worker that is kept for the most urgent job that found no room.
+    pub kept: Option<Name>,
+    /// How many calls of the store failed in a row.
+    pub failures: u32,
+    /// Whether no more work is taken.
+    pub draining: bool,
+}
+
+impl Snapshot {
+    /// Adds how another dispatcher of the node stands.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        self.workers.extend(other.workers);
+        self.workers.sort_by(|a, b| a.worker.cmp(&b.worker));
+        self.waiting += other.waiting;
+        self.unsettled += other.unsettled;
+        self.kept = self.kept.or(other.kept);
+        self.failures = self.failures.max(other.failures);
+        self.draining |= other.draining;
+        self
+    }
+}
+
+impl Scheduler {
+    /// Says why a job that is ready has no worker yet; nothing when no connected worker could ever run it.
+    ///
+    /// # Performance
+    ///
+    /// Looks at each connected worker once.
+    #[must_use]
+    pub fn why(&self, job: &Job, now: Timestamp) -> Option<Why> {
+        let spec = &job.spec;
+        let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
+        if let Some(at) = self.rates.held_until(under, now) {
+            return Some(Why::Rate(at));
+        }
+        let rule = self.rules.get(spec.queue()).map(|number| self.fleet.rule(*number));
+        let require = rule.map_or(&[][..], |rule| &rule.require);
+        let request = spec.request();
+        let mut nearest: Option<(u64, &Name, WorkerId)> = None;
+        let mut ruled_out: Option<(&Name, &Selector)> = None;
+        for (name, session) in &self.sessions {
+            let offer = &session.offer;
+            let able = !session.draining && offer.slots > 0 && offer.runs.contains(&request.runs);
+            if !able || !request.resources.fits(&offer.capacity) {
+                continue;
+            }
+            if let Some(unmet) = require.iter().find(|selector| !selector.applies(&offer.labels)) {
+                ruled_out.get_or_insert((name, unmet));
+                continue;
+            }
+            let lack = self.fleet.lack(session.worker, &request.resources);
+            if nearest.is_none_or(|(least, ..)| lack < least) {
+                nearest = Some((lack, name, session.worker));
+            }
+        }
+        let Some((_, name, worker)) = nearest else {
+            return ruled_out.map(|(name, selector)| Why::Rule(name.clone(), selector.clone()));
+        };
+        if let Some((resource, needs, free)) = self.fleet.missing(worker, &request.resources) {
+            return Some(Why::Lacks { worker: name.clone(), resource, needs, free });
+        }
+        let kept = self
+            .fleet
+            .held()
+            .is_some_and(|(class, held)| held == worker && self.buffer.class_of(job.id) != Some(class));
+        Some(if kept { Why::Kept(name.clone()) } else { Why::Soon(name.clone()) })
+    }
+
+    /// Says how everything stands.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let load = |(name, session): (&Name, &super::session::Session)| WorkerLoad {
+            worker: name.clone(),
+            slots: session.offer.slots,
+            jobs: u32::try_from(session.assigned.len()).unwrap_or(u32::MAX),
+            draining: session.draining,
+        };
+        let kept = self.fleet.held().and_then(|(_, worker)| self.names.get(&worker).cloned());
+        Snapshot {
+            workers: self.sessions.iter().map(load).collect(),
+            waiting: self.buffer.len(),
+            unsettled: self.outgoing.len()
+                + self.sent.len()
+                + self.later.values().map(Vec::len).sum::<usize>(),
+            kept,
+            failures: self.failures,
+            draining: self.draining,
+        }
+    }
+}

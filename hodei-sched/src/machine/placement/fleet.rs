@@ -1,0 +1,479 @@
+//! The workers, what is free on them, and which of them jobs of a class could go to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hodei_core::gateway::Offer;
+use hodei_core::job::{Priority, Request, RequestClass, Resources};
+
+use super::amounts::{Amounts, Names, Need};
+use super::bits::Bits;
+use super::candidates::{Asked, Candidates};
+use super::rule::Rule;
+use super::shapes::Shapes;
+use crate::balance::Balancer;
+use crate::queue::ClassId;
+
+/// A worker of a [`Fleet`], until it leaves; then another one may get its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub(crate) u32);
+
+impl WorkerId {
+    /// Its number: those of all workers are small.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// Free slots are told apart up to this number; those that have more count as alike.
+pub(super) const LOADS: usize = 64;
+/// Where there may be room is looked at so often before it is taken for granted.
+const LOOKED_AT: u32 = 4;
+/// How many classes may be remembered that nothing asks for any more.
+const IDLE_CLASSES_MAX: usize = 1_024;
+
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    pub(super) free: Amounts,
+    pub(super) free_slots: u32,
+    pub(super) shape: u32,
+    /// A number that stays the same when the worker comes again.
+    pub(super) key: u64,
+    slots: u32,
+    draining: bool,
+    /// The classes that found no room and look here again once something is free.
+    shut_out: Vec<u32>,
+    /// How many jobs it has under each rule that keeps them apart.
+    apart: Vec<(u32, u32)>,
+}
+
+/// What jobs ask for, and where they could go.
+#[derive(Debug)]
+pub(super) struct Class {
+    pub(super) request: Arc<Request>,
+    pub(super) need: Need,
+    pub(super) rule: u32,
+    /// The workers that could run such jobs were they idle.
+    pub(super) able: Bits,
+    /// Those of them on which there may be room now.
+    pub(super) room: Bits,
+    /// Those of them that come first.
+    pub(super) preferred: Bits,
+    /// How many jobs of it wait or run.
+    uses: u32,
+    number: RequestClass,
+}
+
+/// The worker on which the most urgent job that found no room gets the next room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    pub(super) class: ClassId,
+    pub(super) level: Priority,
+    pub(super) worker: WorkerId,
+}
+
+/// The workers of a dispatcher.
+///
+/// Room is set aside in the very call that decides, so nothing is ever promised twice. Which workers a class could go
+/// to is decided once for the class and each shape of worker, and kept; where there was no room is not looked at again
+/// before something becomes free there.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    pub(super) workers: Vec<Worker>,
+    free: Vec<u32>,
+    names: Names,
+    pub(super) shapes: Shapes,
+    pub(super) classes: Vec<Option<Class>>,
+    free_classes: Vec<u32>,
+    by_number: HashMap<(RequestClass, u32), u32>,
+    pub(super) rules: Vec<Arc<Rule>>,
+    /// Workers that take work and have a free slot.
+    pub(super) open: Bits,
+    /// The same, by how many slots are free.
+    pub(super) by_free: Vec<Bits>,
+    open_slots: u64,
+    /// How many jobs all workers have, and how many workers there are.
+    placed: u64,
+    joined: u32,
+    pub(super) hold: Option<Hold>,
+    /// Rises whenever a worker comes or goes.
+    pub(super) generation: u64,
+}
+
+impl Fleet {
+    /// Makes a fleet without workers.
+    #[must_use]
+    pub fn new() -> Self {
+        let by_free = vec![Bits::default(); LOADS];
+        Self { by_free, rules: vec![Arc::new(Rule::anywhere())], ..Self::default() }
+    }
+
+    /// Adds a worker; `key` stays the same when the worker comes again, and tells it from the others.
+    pub fn join(&mut self, offer: &Offer, key: u64) -> WorkerId {
+        if self.names.learn(&offer.capacity) {
+            self.learn();
+        }
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.workers.push(Worker::default());
+            u32::try_from(self.workers.len() - 1).unwrap_or(u32::MAX)
+        });
+        let shape = self.shapes.join(at, offer, &self.names);
+        self.workers[at as usize] = Worker {
+            free: self.shapes.capacity(shape).clone(),
+            free_slots: 0,
+            shape,
+            key,
+            slots: offer.slots,
+            draining: false,
+            shut_out: Vec::new(),
+            apart: Vec::new(),
+        };
+        for class in self.classes.iter_mut().flatten() {
+            let rule = &self.rules[class.rule as usize];
+            if self.shapes.fits(shape, &class.request.runs, &class.need, &rule.require) {
+                class.able.set(at);
+                class.room.set(at);
+                class.preferred.put(at, rule.prefer.iter().all(|selector| selector.applies(&offer.labels)));
+            }
+        }
+        self.slots_changed(at, |worker| worker.free_slots = worker.slots);
+        self.joined += 1;
+        self.generation += 1;
+        WorkerId(at)
+    }
+
+    /// Takes a worker out, with whatever was set aside on it.
+    pub fn leave(&mut self, worker: WorkerId) {
+        self.placed -= u64::from(self.running(worker));
+        self.joined -= 1;
+        self.slots_changed(worker.0, |left| (left.free_slots, left.slots) = (0, 0));
+        for class in self.classes.iter_mut().flatten() {
+            class.able.clear(worker.0);
+            class.room.clear(worker.0);
+            class.preferred.clear(worker.0);
+        }
+        self.shapes.leave(worker.0, self.workers[worker.0 as usize].shape);
+        self.hold = self.hold.filter(|hold| hold.worker != worker);
+        self.free.push(worker.0);
+        self.generation += 1;
+    }
+
+    /// Gives a worker no more work, or gives it work again.
+    pub fn set_draining(&mut self, worker: WorkerId, draining: bool) {
+        self.slots_changed(worker.0, |worker| worker.draining = draining);
+        let all: Vec<u32> = self.numbers(|_| true).collect();
+        for at in all {
+            let Some(class) = self.classes[at as usize].as_mut() else { continue };
+            let rule = &self.rules[class.rule as usize];
+            let shape = self.workers[worker.0 as usize].shape;
+            let able = !draining && self.shapes.fits(shape, &class.request.runs, &class.need, &rule.require);
+            class.able.put(worker.0, able);
+            class.room.put(worker.0, able);
+        }
+        self.hold = self.hold.filter(|hold| hold.worker != worker);
+        self.generation += 1;
+    }
+
+    /// Adds a rule; rule 0 places anywhere.
+    pub fn add_rule(&mut self, rule: Rule) -> u32 {
+        self.rules.push(Arc::new(rule));
+        u32::try_from(self.rules.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Changes a rule, for what is placed from now on.
+    pub fn set_rule(&mut self, number: u32, rule: Rule) {
+        self.rules[number as usize] = Arc::new(rule);
+        let changed: Vec<u32> = self.numbers(|class| class.rule == number).collect();
+        changed.into_iter().for_each(|class| self.look(class));
+    }
+
+    /// Numbers what jobs ask for under a rule. The number holds as long as a job is counted for it, or until the next
+    /// call of this.
+    pub fn class(&mut self, request: &Request, rule: u32) -> ClassId {
+        self.class_of(request.class(), rule, || Arc::new(request.clone()))
+    }
+
+    /// As [`Fleet::class`], where the hash of the request is known.
+    pub(crate) fn class_of(
+        &mut self,
+        number: RequestClass,
+        rule: u32,
+        request: impl FnOnce() -> Arc<Request>,
+    ) -> ClassId {
+        if let Some(class) = self.by_number.get(&(number, rule)) {
+            return ClassId(*class);
+        }
+        if self.by_number.len() > IDLE_CLASSES_MAX {
+            self.forget_classes();
+        }
+        let request = request();
+        let need = Need::of(&request.resources, &self.names);
+        let class = Class {
+            request,
+            need,
+            rule,
+            able: Bits::default(),
+            room: Bits::default(),
+            preferred: Bits::default(),
+            uses: 0,
+            number,
+        };
+        let at = match self.free_classes.pop() {
+            Some(at) => {
+                self.classes[at as usize] = Some(class);
+                at
+            }
+            None => {
+                self.classes.push(Some(class));
+                u32::try_from(self.classes.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.by_number.insert((number, rule), at);
+        self.look(at);
+        ClassId(at)
+    }
+
+    /// The number of a class that is known already.
+    pub(crate) fn known_class(&self, number: RequestClass, rule: u32) -> Option<ClassId> {
+        self.by_number.get(&(number, rule)).copied().map(ClassId)
+    }
+
+    /// Counts a job for a class, which keeps its number meanwhile.
+    pub fn count(&mut self, class: ClassId) {
+        self.known(class).uses += 1;
+    }
+
+    /// Counts a job no more.
+    pub fn discount(&mut self, class: ClassId) {
+        let class = self.known(class);
+        class.uses = class.uses.saturating_sub(1);
+    }
+
+    /// Chooses a worker for a job and sets room aside there; nothing when there is none.
+    pub fn place(&mut self, asked: Asked, balancer: &mut dyn Balancer) -> Option<WorkerId> {
+        let class = self.classes[asked.class.0 as usize].as_ref()?;
+        if class.room.is_empty() || self.open.is_empty() {
+            return None;
+        }
+        let split = !class.preferred.is_empty();
+        let mut chosen = None;
+        if split {
+            chosen = balancer.choose(&mut Candidates::preferred(self, asked));
+        }
+        let chosen = chosen.or_else(|| balancer.choose(&mut Candidates::all(self, asked)))?;
+        self.reserve(chosen, asked.class);
+        if self.hold.is_some_and(|hold| hold.class == asked.class) {
+            self.hold = None;
+        }
+        Some(chosen)
+    }
+
+    /// Sets room aside on a worker that is known to have it.
+    pub(super) fn reserve(&mut self, worker: WorkerId, class: ClassId) {
+        let Some(asked) = self.classes[class.0 as usize].as_mut() else { return };
+        let chosen = &mut self.workers[worker.0 as usize];
+        assert!(chosen.free_slots > 0 && chosen.free.has(&asked.need), "a balancer chooses what has room");
+        chosen.free.take(&asked.need, 1);
+        if self.rules[asked.rule as usize].apart {
+            match chosen.apart.iter_mut().find(|(rule, _)| *rule == asked.rule) {
+                Some((_, n)) => *n += 1,
+                None => chosen.apart.push((asked.rule, 1)),
+            }
+        }
+        self.placed += 1;
+        self.slots_changed(worker.0, |worker| worker.free_slots -= 1);
+    }
+
+    /// Frees what a job had.
+    pub fn release(&mut self, worker: WorkerId, class: ClassId) {
+        let Some(left) = self.classes[class.0 as usize].as_ref() else { return };
+        let there = &mut self.workers[worker.0 as usize];
+        there.free.give(&left.need);
+        let rule = left.rule;
+        if let Some(at) = there.apart.iter().position(|(of, _)| *of == rule) {
+            there.apart[at].1 -= 1;
+            if there.apart[at].1 == 0 {
+                there.apart.swap_remove(at);
+            }
+        }
+        // What had found no room looks here again.
+        let mut shut_out = std::mem::take(&mut there.shut_out);
+        for class in shut_out.drain(..) {
+            if let Some(class) = self.classes[class as usize].as_mut()
+                && class.able.has(worker.0)
+            {
+                class.room.set(worker.0);
+            }
+        }
+        self.workers[worker.0 as usize].shut_out = shut_out;
+        self.placed -= 1;
+        self.slots_changed(worker.0, |worker| worker.free_slots += 1);
+    }
+
+    /// How many slots are free on workers that take work.
+    #[must_use]
+    pub fn open_slots(&self) -> u64 {
+        self.open_slots
+    }
+
+    /// How many jobs all workers have, and how many workers there are.
+    #[must_use]
+    pub fn load(&self) -> (u64, u32) {
+        (self.placed, self.joined)
+    }
+
+    /// How many slots of a worker there are.
+    pub(super) fn slots(&self, worker: WorkerId) -> u32 {
+        self.workers[worker.0 as usize].slots
+    }
+
+    /// How many slots of a worker are free.
+    #[must_use]
+    pub fn free_slots(&self, worker: WorkerId) -> u32 {
+        self.workers[worker.0 as usize].free_slots
+    }
+
+    /// Whether any worker could run jobs of a class, were it idle.
+    #[must_use]
+    pub fn is_able(&self, class: ClassId) -> bool {
+        self.classes[class.0 as usize].as_ref().is_some_and(|class| !class.able.is_empty())
+    }
+
+    /// Whether a job of a class would find room on a worker if jobs of other classes were gone.
+    pub(crate) fn would_fit(&self, worker: WorkerId, class: ClassId, gone: &[ClassId]) -> bool {
+        let there = &self.workers[worker.0 as usize];
+        let Some(asked) = self.classes[class.0 as usize].as_ref() else { return false };
+        let mut free = there.free.clone();
+        for gone in gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref()) {
+            free.give(&gone.need);
+        }
+        there.free_slots as usize + gone.len() > 0 && free.has(&asked.need)
+    }
+
+    /// A rule by its number.
+    #[must_use]
+    pub fn rule(&self, number: u32) -> &Rule {
+        &self.rules[number as usize]
+    }
+
+    /// How much of what is needed a worker lacks, of the greatest part, in thousandths of the need; a slot counts as
+    /// a whole.
+    pub(crate) fn lack(&self, worker: WorkerId, needs: &Resources) -> u64 {
+        let there = &self.workers[worker.0 as usize];
+        let slot = if there.free_slots == 0 { 1_000 } else { 0 };
+        there.free.lack(&Need::of(needs, &self.names)) + slot
+    }
+
+    /// Which resource a worker has too little of, how much is needed and how much is free; a slot is a resource too.
+    pub(crate) fn missing(&self, worker: WorkerId, needs: &Resources) -> Option<(String, u64, u64)> {
+        let there = &self.workers[worker.0 as usize];
+        let named = self.names.amounts(needs, &there.free);
+        let short = named.into_iter().find(|(_, need, free)| need > free);
+        short.or_else(|| (there.free_slots == 0).then(|| ("slots".to_owned(), 1, 0)))
+    }
+
+    /// Whether any worker may have room for jobs of a class now.
+    #[must_use]
+    pub fn may_have_room(&self, class: ClassId) -> bool {
+        let Some(class) = self.classes[class.0 as usize].as_ref() else { return false };
+        let mut at = 0;
+        for _ in 0..LOOKED_AT {
+            let Some(worker) = class.room.first_common(&self.open, at) else { return false };
+            let fits = self.workers[worker as usize].free.has(&class.need);
+            if fits && self.is_apart(worker, class.rule) {
+                return true;
+            }
+            at = worker + 1;
+        }
+        true
+    }
+
+    /// Whether jobs of a class may be on a worker beside what is there under their rule.
+    pub(super) fn is_apart(&self, worker: u32, rule: u32) -> bool {
+        !self.rules[rule as usize].apart
+            || self.workers[worker as usize].apart.iter().all(|(of, _)| *of != rule)
+    }
+
+    /// Notes that there is no room for a class on a worker before something is freed there.
+    pub(super) fn shut_out(&mut self, worker: u32, class: ClassId) {
+        if let Some(known) = self.classes[class.0 as usize].as_mut()
+            && known.room.clear(worker)
+        {
+            self.workers[worker as usize].shut_out.push(class.0);
+        }
+    }
+
+    fn known(&mut self, class: ClassId) -> &mut Class {
+        self.classes[class.0 as usize].as_mut().expect("a class is there as long as jobs are counted for it")
+    }
+
+    fn numbers(&self, wanted: impl Fn(&Class) -> bool) -> impl Iterator<Item = u32> {
+        (0..)
+            .zip(&self.classes)
+            .filter(move |(_, class)| class.as_ref().is_some_and(&wanted))
+            .map(|(at, _)| at)
+    }
+
+    /// Decides anew to which workers a class could go.
+    fn look(&mut self, at: u32) {
+        let Some(class) = self.classes[at as usize].as_mut() else { return };
+        let rule = &self.rules[class.rule as usize];
+        class.able = self.shapes.able(&class.request.runs, &class.need, &rule.require);
+        for (worker, _) in (0..).zip(&self.workers).filter(|(_, worker)| worker.draining) {
+            class.able.clear(worker);
+        }
+        class.room = class.able.clone();
+        class.preferred = Bits::default();
+        if !rule.prefer.is_empty() {
+            class.preferred = self.shapes.selected(&rule.prefer);
+            class.preferred.keep(&class.able);
+        }
+    }
+
+    /// Something is offered that was not known before: classes that asked for it in vain are looked at again.
+    fn learn(&mut self) {
+        for at in self.numbers(|class| class.need.is_unknown()).collect::<Vec<u32>>() {
+            if let Some(class) = self.classes[at as usize].as_mut() {
+                class.need = Need::of(&class.request.resources, &self.names);
+            }
+        }
+    }
+
+    fn forget_classes(&mut self) {
+        let idle = |class: &Class| class.uses == 0;
+        for at in self.numbers(idle).collect::<Vec<u32>>() {
+            if let Some(class) = self.classes[at as usize].take() {
+                self.by_number.remove(&(class.number, class.rule));
+                self.free_classes.push(at);
+            }
+        }
+        let classes = &self.classes;
+        for worker in &mut self.workers {
+            worker.shut_out.retain(|class| classes[*class as usize].is_some());
+        }
+    }
+
+    /// Changes how many slots of a worker are free, and everything that goes by it.
+    fn slots_changed(&mut self, at: u32, change: impl FnOnce(&mut Worker)) {
+        let worker = &mut self.workers[at as usize];
+        let counted = |worker: &Worker| if worker.draining { 0 } else { worker.free_slots };
+        if self.open.has(at) {
+            let load = load(worker.free_slots);
+            self.by_free[load].clear(at);
+            self.open.clear(at);
+            self.open_slots -= u64::from(worker.free_slots);
+        }
+        change(worker);
+        let free = counted(worker);
+        if free > 0 {
+            self.by_free[load(free)].set(at);
+            self.open.set(at);
+            self.open_slots += u64::from(free);
+        }
+    }
+}
+
+fn load(free_slots: u32) -> usize {
+    (free_slots as usize).min(LOADS) - 1
+}

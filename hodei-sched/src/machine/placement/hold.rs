@@ -1,0 +1,71 @@
+//! Room for the most urgent job that found none.
+//!
+//! Smaller jobs would take each bit of room as it comes, and a large one would wait for ever. So one worker is held for
+//! it: others are placed there only where that cannot delay it, and go on everywhere else.
+
+use hodei_core::job::Priority;
+
+use super::candidates::Asked;
+use super::fleet::{Fleet, Hold, WorkerId};
+use crate::queue::ClassId;
+
+/// Among how many workers the nearest one is looked for.
+const LOOKED_AT: usize = 256;
+
+impl Fleet {
+    /// Holds a worker for a class that found no room: the one that lacks the least. One that is held for the class
+    /// already stays so; one that is held for more urgent jobs, too.
+    pub fn hold(&mut self, class: ClassId, level: Priority) {
+        if self.hold.is_some_and(|hold| hold.class == class || hold.level >= level) {
+            return;
+        }
+        self.hold = self.nearest(class).map(|worker| Hold { class, level, worker });
+    }
+
+    /// Holds no worker any more.
+    pub fn unhold(&mut self) {
+        self.hold = None;
+    }
+
+    /// Which class a worker is held for, and which worker.
+    #[must_use]
+    pub fn held(&self) -> Option<(ClassId, WorkerId)> {
+        self.hold.map(|hold| (hold.class, hold.worker))
+    }
+
+    /// The worker that lacks the least of what a class needs.
+    pub(crate) fn nearest(&self, class: ClassId) -> Option<WorkerId> {
+        let class = self.classes[class.0 as usize].as_ref()?;
+        let lack = |worker: &u32| {
+            let there = &self.workers[*worker as usize];
+            let slot = if there.free_slots == 0 { 1_000 } else { 0 };
+            (there.free.lack(&class.need) + slot, *worker)
+        };
+        class.able.ones().take(LOOKED_AT).min_by_key(lack).map(WorkerId)
+    }
+
+    /// Whether a job can go to a worker without delaying the one for which it is held, if it is.
+    pub(super) fn spares(&self, worker: WorkerId, asked: Asked) -> bool {
+        let Some(hold) = self.hold.filter(|hold| hold.worker == worker) else { return true };
+        if hold.class == asked.class || asked.level > hold.level {
+            return true;
+        }
+        let class = |class: ClassId| self.classes[class.0 as usize].as_ref();
+        let Some((waits, more)) = class(hold.class).zip(class(asked.class)) else { return true };
+        let there = &self.workers[worker.0 as usize];
+        // Both take a slot each.
+        there.free_slots > 1 && there.free.spares(&more.need, &waits.need)
+    }
+
+    /// How many jobs a worker has now.
+    pub(super) fn running(&self, worker: WorkerId) -> u32 {
+        self.slots(worker) - self.workers[worker.0 as usize].free_slots
+    }
+
+    /// Goes through the workers that are there.
+    pub(super) fn everybody(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        (0..u32::try_from(self.workers.len()).unwrap_or(u32::MAX))
+            .map(WorkerId)
+            .filter(|at| self.slots(*at) > 0)
+    }
+}

@@ -1,0 +1,77 @@
+//! What dispatchers of a process hand each other.
+//!
+//! A claimed job that waits here can run at another dispatcher, under the same lease and epoch: its first report moves
+//! the lease. Until then the store says that we hold it, so we remember that we do not.
+
+use hodei_core::Timestamp;
+use hodei_core::store::Claimed;
+
+use super::scheduler::{Scheduler, Store};
+
+/// So many lent jobs are remembered before the store is asked which of them are still ours by its book.
+const LENT_MAX: usize = 4_096;
+
+impl Scheduler {
+    /// How many claimed jobs wait although everything that found room has been assigned.
+    pub(crate) fn surplus(&self) -> usize {
+        if self.draining || self.owner_lost { 0 } else { self.buffer.len() }
+    }
+
+    /// Whether there is room here for which there is nothing to claim and nothing on its way.
+    pub(crate) fn is_hungry(&self, now: Timestamp) -> bool {
+        let idle = self.store == Store::Idle && !self.lanes_stale;
+        let may_ask = !self.draining && !self.owner_lost && !self.awaits_loan && now >= self.ask_again_at;
+        idle && may_ask && self.buffer.is_empty() && self.fleet.open_slots() > 0
+    }
+
+    /// Notes that another dispatcher was asked for jobs.
+    pub(crate) fn has_asked(&mut self) {
+        self.awaits_loan = true;
+    }
+
+    /// Lends half of what waits, the most urgent first.
+    pub(crate) fn lend(&mut self) -> Vec<Claimed> {
+        let n = (self.surplus() / 2).min(self.config.batch_max);
+        self.buffer.let_go(|_| true);
+        let mut lent = Vec::with_capacity(n);
+        while lent.len() < n
+            && let Some(waiting) = self.buffer.pop()
+        {
+            self.fleet.discount(waiting.class);
+            self.lent.insert(waiting.claimed.job.id, waiting.claimed.job.epoch);
+            lent.push(waiting.claimed);
+        }
+        if self.lent.len() > LENT_MAX {
+            self.leases_unknown = true;
+        }
+        lent
+    }
+
+    /// Takes back what could not be lent.
+    pub(crate) fn unlend(&mut self, jobs: Vec<Claimed>, now: Timestamp) {
+        for claimed in jobs {
+            self.lent.remove(&claimed.job.id);
+            self.claimed(claimed, now);
+        }
+    }
+
+    /// Takes in what was asked for. Where that is nothing, or nobody here could run some of it, it is a while before the
+    /// next time.
+    pub(crate) fn take_lent(&mut self, jobs: Vec<Claimed>, now: Timestamp) {
+        self.awaits_loan = false;
+        let mut in_vain = jobs.is_empty();
+        for claimed in jobs {
+            self.borrowed.insert(claimed.job.id, claimed.job.epoch);
+            self.claimed(claimed, now);
+        }
+        let before = self.buffer.len();
+        self.shed();
+        in_vain |= self.buffer.len() < before;
+        if in_vain {
+            self.ask_again_at = now.saturating_add(self.config.retry_wait);
+        }
+        if self.store == Store::Idle {
+            self.unwanted.clear();
+        }
+    }
+}

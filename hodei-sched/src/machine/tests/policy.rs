@@ -1,0 +1,207 @@
+//! Where jobs run, how fast they begin, and why they wait.
+
+use std::time::Duration;
+
+use hodei_core::gateway::News;
+use hodei_core::job::{Finish, Resources, Runs, State};
+use hodei_core::text::TextMap;
+use hodei_core::{JobId, Name, Tenant, Timestamp};
+
+use super::world::{Agent, World, command};
+use crate::machine::placement::{Rule, Selector};
+use crate::machine::{Input, Policy, Rate, RateOf, SchedulerConfig, Why};
+use crate::queue::Ageing;
+
+fn level(level: u8) -> hodei_core::job::Priority {
+    hodei_core::job::Priority::new(level).expect("a level")
+}
+
+fn cpu(millis: u64) -> Resources {
+    Resources::none().cpu_millis(millis)
+}
+
+/// An agent of four CPUs.
+fn four_cpus(name: &'static str) -> Agent {
+    Agent::with(name, 16, cpu(4_000), vec![Runs::Command])
+}
+
+fn labelled(name: &'static str, labels: &[(&str, &str)]) -> Agent {
+    let mut agent = Agent::new(name, 4);
+    let mut offer = (*agent.state.offer).clone();
+    offer.labels = TextMap::new(labels.iter().copied()).expect("texts");
+    agent.state.offer = std::sync::Arc::new(offer);
+    agent
+}
+
+fn set(world: &mut World, policy: Policy) {
+    world.tell(Input::Policy(Box::new(policy)));
+}
+
+fn why(world: &World, job: JobId) -> Option<Why> {
+    world.machine.why(&world.job(job), world.now())
+}
+
+#[test]
+fn the_jobs_of_a_queue_run_where_its_rule_says_until_it_says_otherwise() {
+    let mut world = World::new();
+    let (mut a, mut b) = (labelled("a", &[("zone", "a")]), labelled("b", &[("zone", "b")]));
+    world.sync(&mut a);
+    world.sync(&mut b);
+    let queue = Name::literal("pinned");
+    let rule = Rule::anywhere().require(Selector::is("zone", "b"));
+    set(&mut world, Policy::default().rule(queue.clone(), rule));
+    let pinned = world.submit(command().queue("pinned"), 6);
+    world.settle(&mut a);
+    world.settle(&mut b);
+    assert_eq!((a.jobs().len(), b.jobs().len()), (0, 4), "four slots, and nobody else may");
+    assert!(pinned.iter().filter(|job| world.job(**job).state == State::Pending).count() >= 1);
+    set(&mut world, Policy::default());
+    world.settle(&mut a);
+    assert_eq!(a.jobs().len(), 2);
+}
+
+#[test]
+fn a_rule_that_applies_to_nobody_is_named() {
+    let mut world = World::new();
+    let mut agent = labelled("w", &[("zone", "a")]);
+    world.sync(&mut agent);
+    let selector = Selector::is("zone", "moon");
+    let rule = Rule::anywhere().require(selector.clone());
+    set(&mut world, Policy::default().rule(Name::literal("default"), rule));
+    let job = world.submit(command(), 1)[0];
+    assert_eq!(world.job(job).state, State::Pending, "nobody here could run it");
+    assert_eq!(why(&world, job), Some(Why::Rule(Name::literal("w"), selector)));
+}
+
+#[test]
+fn jobs_begin_no_faster_than_their_rate_and_go_on_by_themselves() {
+    let mut world = World::new();
+    let mut agent = Agent::new("w", 100);
+    world.sync(&mut agent);
+    let of = RateOf::Queue(Tenant::default(), Name::literal("default"));
+    set(&mut world, Policy::default().rate(Rate::new(of, 10, Duration::from_secs(1)).burst(5)));
+    let jobs = world.submit(command(), 100);
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs().len(), 5, "a burst");
+    let waits = jobs.iter().find(|job| world.job(**job).state == State::Pending).expect("most wait");
+    assert!(matches!(why(&world, *waits), Some(Why::Rate(Some(_)))));
+    for tenths in 1..=10 {
+        // The machine says itself when to come back.
+        let due = world.machine.poll_timeout();
+        assert!(due <= world.now().saturating_add(Duration::from_millis(100)));
+        world.pass(Duration::from_millis(100));
+        world.settle(&mut agent);
+        assert_eq!(agent.jobs().len(), 5 + tenths);
+    }
+}
+
+#[test]
+fn a_large_job_is_not_starved_by_small_ones_that_keep_coming() {
+    let mut world = World::new();
+    let mut agent = four_cpus("w");
+    world.sync(&mut agent);
+    world.submit(command().resources(cpu(1_000)), 4);
+    world.settle(&mut agent);
+    let large = world.submit(command().resources(cpu(4_000)), 1)[0];
+    for _ in 0..20 {
+        // Each small one that ends is followed by another.
+        world.submit(command().resources(cpu(1_000)), 1);
+        if let Some(first) = agent.jobs().first().copied() {
+            agent.report(first, super::world::success());
+        }
+        world.settle(&mut agent);
+        if agent.jobs() == [large] {
+            return;
+        }
+    }
+    panic!("it waits for ever: {:?}", world.job(large).state);
+}
+
+#[test]
+fn what_is_kept_for_a_large_job_is_said() {
+    let mut world = World::new();
+    let mut agent = four_cpus("w");
+    world.sync(&mut agent);
+    let small = world.submit(command().resources(cpu(1_000)), 2);
+    world.settle(&mut agent);
+    let large = world.submit(command().priority(level(40)).resources(cpu(4_000)), 1)[0];
+    let late = world.submit(command().resources(cpu(1_000)), 1)[0];
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs(), small, "the late one would delay the large one");
+    let lacks =
+        Why::Lacks { worker: Name::literal("w"), resource: "cpu_millis".into(), needs: 4_000, free: 2_000 };
+    assert_eq!(why(&world, large), Some(lacks));
+    assert_eq!(why(&world, late), Some(Why::Kept(Name::literal("w"))));
+    assert_eq!(world.machine.snapshot().kept, Some(Name::literal("w")));
+    agent.finish_all();
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs(), [large]);
+}
+
+#[test]
+fn work_that_runs_makes_room_for_work_far_above_it_and_comes_back() {
+    let config = SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() };
+    let (mut world, mut agent) = (World::with(config), four_cpus("w"));
+    let low = world.submit(command().priority(level(10)).resources(cpu(1_000)), 2);
+    let middle = world.submit(command().priority(level(45)).resources(cpu(2_000)), 1)[0];
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs().len(), 3);
+    agent.report(low[0], News::Started);
+    agent.report(low[1], News::Started);
+    world.settle(&mut agent);
+    let urgent = world.submit(command().priority(level(50)).resources(cpu(1_000)), 1)[0];
+    let told = world.hear(&mut agent).expect("news").expect("an answer");
+    let stopped: Vec<JobId> = told.stop.iter().map(|stop| stop.job).collect();
+    assert_eq!(stopped, [low[1]], "one is enough: the least urgent that came last");
+    agent.report(low[1], News::Ended(Box::new(Finish::cancelled())));
+    world.settle(&mut agent);
+    assert!(agent.jobs().contains(&urgent) && agent.jobs().contains(&middle));
+    let back = world.job(low[1]);
+    assert!(!agent.jobs().contains(&back.id) && !back.state.is_terminal());
+    assert_eq!(back.attempt, 0, "it costs no attempt");
+}
+
+#[test]
+fn nothing_is_stopped_in_vain_nor_for_work_that_is_not_far_above() {
+    let config = SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() };
+    let (mut world, mut agent) = (World::with(config), four_cpus("w"));
+    world.submit(command().priority(level(10)).resources(cpu(1_000)), 2);
+    world.submit(command().priority(level(45)).resources(cpu(2_000)), 1);
+    world.settle(&mut agent);
+    world.submit(command().priority(level(19)).resources(cpu(1_000)), 1);
+    world.submit(command().priority(level(50)).resources(cpu(3_000)), 1);
+    assert!(world.hear(&mut agent).is_none_or(|told| told.expect("an answer").stop.is_empty()));
+}
+
+#[test]
+fn waiting_raises_a_lane_above_one_that_is_always_full() {
+    let ageing = Some(Ageing { every: Duration::from_secs(10), ceiling: level(63) });
+    let mut world = World::with(SchedulerConfig { ageing, ..SchedulerConfig::default() });
+    let mut agent = Agent::new("w", 1);
+    let poor = world.submit(command().queue("poor").priority(level(30)), 1)[0];
+    // Others come faster than they are served.
+    for second in 0..100 {
+        world.submit(command().priority(level(32)), 2);
+        world.settle(&mut agent);
+        if agent.jobs() == [poor] {
+            assert!(second >= 20, "two levels are 20 s");
+            return;
+        }
+        agent.finish_all();
+        world.pass(Duration::from_secs(1));
+    }
+    panic!("it waits for ever");
+}
+
+#[test]
+fn a_snapshot_tells_of_workers_and_of_what_waits() {
+    let mut world = World::new();
+    let mut agent = Agent::new("w", 3);
+    world.submit(command(), 2);
+    world.settle(&mut agent);
+    let snapshot = world.machine.snapshot();
+    let loads: Vec<_> =
+        snapshot.workers.iter().map(|load| (load.worker.as_str(), load.slots, load.jobs)).collect();
+    assert_eq!((loads, snapshot.waiting, snapshot.draining), (vec![("w", 3, 2)], 0, false));
+    assert!(Timestamp::EPOCH < world.now());
+}

@@ -1,0 +1,89 @@
+//! Dispatchers that lend each other jobs: two machines on one store.
+
+use std::time::Duration;
+
+use hodei_core::JobId;
+use hodei_core::gateway::News;
+use hodei_core::job::State;
+
+use super::world::{Agent, World, command, success, unavailable};
+use crate::machine::{Effect, Input};
+
+/// A machine that has claimed ahead, with its agent, and one that borrows a job of it.
+struct Pair {
+    lender: World,
+    busy: Agent,
+    borrower: World,
+    idle: Agent,
+    job: JobId,
+}
+
+fn pair() -> Pair {
+    let (mut lender, mut busy) = (World::new(), Agent::new("busy", 8));
+    lender.submit(command(), 200);
+    lender.settle(&mut busy);
+    while lender.machine.surplus() < 4 {
+        busy.finish_all();
+        lender.settle(&mut busy);
+    }
+    let mut borrower = World::beside(&lender, "other");
+    let mut idle = Agent::new("idle", 1);
+    borrower.settle(&mut idle);
+    borrower.machine.has_asked();
+    let mut lent = lender.machine.lend();
+    let rest = lent.split_off(1);
+    lender.machine.unlend(rest, lender.now());
+    let job = lent[0].job.id;
+    borrower.machine.take_lent(lent, borrower.now());
+    idle.finish_all();
+    borrower.settle(&mut idle);
+    assert_eq!(idle.jobs(), [job], "what is here comes before what would be claimed");
+    Pair { lender, busy, borrower, idle, job }
+}
+
+#[test]
+fn the_lease_of_a_job_that_was_lent_moves_with_its_first_report() {
+    let Pair { lender, mut borrower, mut idle, job, .. } = pair();
+    assert_eq!(lender.job(job).lease.expect("it is leased").owner, lender.owner.owner);
+    idle.report(job, News::Started);
+    borrower.settle(&mut idle);
+    assert_eq!(borrower.job(job).lease.expect("it is leased").owner, borrower.owner.owner);
+    idle.report(job, success());
+    borrower.settle(&mut idle);
+    assert_eq!((borrower.job(job).state, borrower.job(job).attempt), (State::Succeeded, 1));
+}
+
+#[test]
+fn the_lender_does_not_run_what_the_store_still_takes_for_its_own() {
+    let Pair { mut lender, mut busy, job, .. } = pair();
+    // The reply of an exchange is lost, and the lender asks what it holds.
+    lender.hold = true;
+    busy.finish_all();
+    lender.sync(&mut busy);
+    let lost = lender.call_that(|call| matches!(call, Effect::Exchange(_)));
+    lender.perform(lost);
+    lender.hold = false;
+    lender.tell(Input::Exchanged(Err(unavailable())));
+    lender.pass(Duration::from_secs(1));
+    while lender.job(job).state == State::Scheduled && !busy.jobs().is_empty() {
+        assert!(!busy.jobs().contains(&job), "it runs elsewhere");
+        busy.finish_all();
+        lender.settle(&mut busy);
+    }
+    assert_eq!(lender.job(job).state, State::Scheduled);
+}
+
+#[test]
+fn what_nobody_can_use_goes_back() {
+    let Pair { lender, mut borrower, mut idle, job, .. } = pair();
+    borrower.tell(Input::Drain);
+    idle.report(job, success());
+    borrower.settle(&mut idle);
+    let mut lender = lender;
+    borrower.machine.has_asked();
+    let more = lender.machine.lend();
+    let ids: Vec<JobId> = more.iter().map(|claimed| claimed.job.id).collect();
+    borrower.machine.take_lent(more, borrower.now());
+    borrower.tell(Input::Tick);
+    assert!(!ids.is_empty() && ids.iter().all(|id| borrower.job(*id).state == State::Pending));
+}

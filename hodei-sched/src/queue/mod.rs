@@ -1,0 +1,29 @@
+//! Queues for dispatchers: lock-free where many submit, with a single owner where one decides.
+//!
+//! - [`Intake`] takes submissions: nobody who submits takes a lock.
+//! - [`ReadyQueue`] is what a dispatcher decides from: strict levels, fair shares, ageing, delays, removal.
+//! - [`Seat`] joins the dispatchers of a process: one that has nothing to do is handed a batch by another.
+//!
+//! The order is exact within a dispatcher. Between dispatchers it is so up to the batches: a job may be overtaken by
+//! as many jobs of a lower level as the other dispatchers hold at that moment.
+
+mod commons;
+mod crowd;
+mod delays;
+#[cfg(test)]
+mod explored;
+mod intake;
+mod lines;
+mod ready;
+mod rounds;
+mod seats;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod wheel;
+
+pub use commons::{Parcel, Seat, seats};
+pub use intake::{Intake, Refused};
+pub use ready::{Ageing, ClassId, Entry, LaneId, Next, Popped, ReadyQueue, ShareId};
+pub use seats::Handle;

@@ -1,0 +1,100 @@
+//! The bugs that can be planted, to see whether the simulator finds them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A defect that engines of this kind have had, put into the models of a simulation. The engine's own code has none of
+/// these switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Bug {
+    /// The store applies whatever is reported of a leased job, under whichever epoch.
+    NoFence,
+    /// The store looks at the state alone: whoever says that a running job has ended is believed.
+    StateOnlySettle,
+    /// The store answers what came too late as if it had been made.
+    StaleIsDone,
+    /// The store acknowledges submissions before they are durable.
+    AckBeforeDurable,
+    /// A claim does not raise the epoch.
+    NoEpochBump,
+    /// A job that is lost with its owner has an attempt less.
+    AttemptBurntOnLoss,
+    /// The store answers heartbeats that it does not write.
+    RenewalNotDurable,
+    /// The store lets anybody reap, whoever leads.
+    ReapWithoutTerm,
+    /// A child counts a parent's end twice.
+    DoubleUnblock,
+    /// The store forgets that somebody asked for the end of a running job.
+    LostCancel,
+    /// What a run spawns is written in a transaction of its own, after the one of its end.
+    SpawnOutsideSettle,
+    /// A job that is taken back from a dead owner stays counted against its limits.
+    LimitLeakOnReap,
+    /// Claims do not look at limits.
+    LimitIgnored,
+    /// A fire time can fire twice.
+    FireTwice,
+    /// A subscriber loses events and is not told.
+    SilentDrop,
+    /// Lives of owners are judged by the clock of whichever node asks.
+    LeaseByNodeClock,
+    /// An agent says the end of a run once, and never again.
+    LostReport,
+    /// An agent begins a run whenever it is told to, be it for the second time.
+    NoGrantDedupe,
+    /// An agent goes on with a run whose lease is lost.
+    NoSelfFence,
+    /// A node does not hear that it was given up.
+    DeafNode,
+    /// The timers of a node run by its wall clock.
+    WallClockTimers,
+    /// After a lost reply a node does not ask what it holds.
+    ForgottenClaims,
+}
+
+impl Bug {
+    /// Every bug.
+    pub const ALL: [Self; 22] = [
+        Self::NoFence,
+        Self::StateOnlySettle,
+        Self::StaleIsDone,
+        Self::AckBeforeDurable,
+        Self::NoEpochBump,
+        Self::AttemptBurntOnLoss,
+        Self::RenewalNotDurable,
+        Self::ReapWithoutTerm,
+        Self::DoubleUnblock,
+        Self::LostCancel,
+        Self::SpawnOutsideSettle,
+        Self::LimitLeakOnReap,
+        Self::LimitIgnored,
+        Self::FireTwice,
+        Self::SilentDrop,
+        Self::LeaseByNodeClock,
+        Self::LostReport,
+        Self::NoGrantDedupe,
+        Self::NoSelfFence,
+        Self::DeafNode,
+        Self::WallClockTimers,
+        Self::ForgottenClaims,
+    ];
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl FromStr for Bug {
+    type Err = hodei_core::Error;
+
+    /// Takes the name of the variant.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|bug| bug.to_string() == text).ok_or_else(|| {
+            hodei_core::Error::new(hodei_core::ErrorKind::NotFound, "sim.bug").with("name", text)
+        })
+    }
+}

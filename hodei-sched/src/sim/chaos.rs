@@ -1,0 +1,141 @@
+//! The greater faults: who dies, who stands still, who is cut off, and when all of that is over.
+
+use std::time::Duration;
+
+use hodei_core::Timestamp;
+
+use super::agent::AgentModel;
+use super::network::Place;
+use super::options::Mode;
+use super::world::{Event, World};
+
+/// One of the greater faults.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    NodeDies,
+    NodeDrains,
+    AgentDies,
+    Freeze,
+    Cut,
+    Clock,
+    Outage,
+}
+
+impl<A: AgentModel> World<A> {
+    pub(super) fn next_trouble(&mut self) {
+        if self.kinds().is_empty() {
+            return;
+        }
+        let wait = self.chance.between(Duration::ZERO, self.options.faults.apart * 2);
+        self.after(wait, Event::Trouble);
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let faults = &self.options.faults;
+        let all = [
+            (faults.node_crashes, Kind::NodeDies),
+            (faults.node_drains, Kind::NodeDrains),
+            (faults.agent_crashes, Kind::AgentDies),
+            (faults.freezes, Kind::Freeze),
+            (faults.partitions, Kind::Cut),
+            (faults.clocks, Kind::Clock),
+            (faults.outages, Kind::Outage),
+        ];
+        all.into_iter().filter(|(on, _)| *on).map(|(_, kind)| kind).collect()
+    }
+
+    pub(super) fn trouble(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.next_trouble();
+        let kinds = self.kinds();
+        let Some(kind) = self.chance.pick(&kinds).copied() else { return };
+        self.figures.faults += 1;
+        let (node, agent) = (self.chance.place(self.nodes.len()), self.chance.place(self.hosts.len()));
+        match kind {
+            Kind::NodeDies => self.node_dies(node),
+            Kind::NodeDrains => self.drain_node(node),
+            Kind::AgentDies => {
+                if self.hosts[agent].up.is_some() {
+                    self.agent_dies(agent);
+                    let wait = self.chance.millis(50, 12_000);
+                    self.after(wait, Event::AgentBoot { agent });
+                }
+            }
+            Kind::Freeze => self.freeze(node, agent),
+            Kind::Cut => self.cut(node, agent),
+            Kind::Clock => self.step_clock(node),
+            Kind::Outage => {
+                let until = self.now.saturating_add(self.chance.millis(50, 5_000));
+                self.tell(format_args!("store: answers nobody"));
+                self.network.outage(until);
+                self.door.store().inner().restart();
+            }
+        }
+    }
+
+    fn node_dies(&mut self, node: usize) {
+        if self.nodes[node].up.is_none() {
+            return;
+        }
+        self.crash(node);
+        let wait = self.chance.millis(50, 12_000);
+        self.after(wait, Event::Boot { node });
+    }
+
+    fn freeze(&mut self, node: usize, agent: usize) {
+        let until = self.now.saturating_add(self.chance.millis(50, 12_000));
+        if self.chance.chance(500) {
+            self.nodes[node].frozen = until;
+            self.tell(format_args!("node-{node}: stands still"));
+        } else {
+            self.hosts[agent].frozen = until;
+            self.tell(format_args!("agent-{agent}: stands still"));
+        }
+    }
+
+    fn cut(&mut self, node: usize, agent: usize) {
+        let until = self.now.saturating_add(self.chance.millis(200, 15_000));
+        let (node, agent) = (Place::Node(node), Place::Agent(agent));
+        let (a, b) = if self.chance.chance(600) { (node, agent) } else { (node, Place::Store) };
+        let ways: &[(Place, Place)] = match self.chance.below(3) {
+            0 => &[(a, b)],
+            1 => &[(b, a)],
+            _ => &[(a, b), (b, a)],
+        };
+        for (from, to) in ways {
+            self.tell(format_args!("network: nothing passes from {from:?} to {to:?}"));
+            self.network.cut(*from, *to, until);
+        }
+    }
+
+    fn step_clock(&mut self, node: usize) {
+        let far = if self.chance.chance(300) { 3_600_000_000 } else { 10_000_000 };
+        let by = self.chance.below(2 * far).cast_signed() - far.cast_signed();
+        self.nodes[node].off = self.nodes[node].off.saturating_add(by);
+        self.tell(format_args!("node-{node}: the wall clock jumps by {by} us"));
+    }
+
+    /// Faults are over: whoever is down starts, whatever was cut passes, whoever stood still goes on.
+    pub(super) fn heal(&mut self) {
+        self.tell(format_args!("the faults are over"));
+        self.healed = true;
+        self.network.heal();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].frozen = Timestamp::EPOCH;
+            if self.nodes[node].up.is_none() {
+                self.at(self.now, Event::Boot { node });
+            }
+        }
+        for agent in 0..self.hosts.len() {
+            self.hosts[agent].frozen = Timestamp::EPOCH;
+            self.at(self.now, Event::AgentBoot { agent });
+        }
+        if self.options.mode == Mode::Liveness {
+            let (load, mut scene) = self.scene();
+            let acts = load.relent(&mut scene);
+            acts.into_iter().for_each(|act| self.acts(act));
+        }
+    }
+}

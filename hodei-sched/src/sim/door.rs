@@ -1,0 +1,311 @@
+//! How nodes and clients reach the store: every call waits where the world lets it wait.
+//!
+//! The code that calls is the engine's own. Its futures are polled by hand, one at a time; what one waits for is noted
+//! here, and the world decides when it goes on, and how.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hodei_core::job::{Job, Lease, NewJob, Output};
+use hodei_core::store::*;
+use hodei_core::testkit::history::RecordingStore;
+use hodei_core::{Clock, Error, ErrorKind, JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
+
+use super::planted::Planted;
+
+/// What a future waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// That its call reaches the store.
+    Call(&'static str),
+    /// That the answer comes back.
+    Answer(&'static str),
+    /// That a time has passed.
+    Pause(Duration),
+}
+
+/// How it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    Go,
+    Fail(ErrorKind),
+}
+
+/// The store, behind the way to it.
+#[derive(Debug)]
+pub(super) struct Door {
+    store: RecordingStore<Planted>,
+    clock: Arc<ManualClock>,
+    gate: Mutex<Gate>,
+    /// Until when each owner was told that it lives.
+    promises: Mutex<BTreeMap<Lease, Timestamp>>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    want: Option<Want>,
+    pass: Option<Pass>,
+}
+
+impl Door {
+    pub(super) fn new(store: RecordingStore<Planted>, clock: Arc<ManualClock>) -> Arc<Self> {
+        Arc::new(Self { store, clock, gate: Mutex::default(), promises: Mutex::default() })
+    }
+
+    /// Until when an owner was told that it lives.
+    pub(super) fn promised(&self, owner: &Lease) -> Option<Timestamp> {
+        self.promises().get(owner).copied()
+    }
+
+    fn promises(&self) -> MutexGuard<'_, BTreeMap<Lease, Timestamp>> {
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers, and notes what was promised.
+    async fn registered(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
+        let lease = self.store.register(owner, ttl).await?;
+        self.promises().retain(|other, _| other.owner != lease.owner);
+        self.promises().insert(lease.clone(), self.clock.now().saturating_add(ttl));
+        Ok(lease)
+    }
+
+    /// Beats, and notes what was promised.
+    async fn beaten(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>> {
+        let beats = self.store.beat(owners.clone(), ttl).await?;
+        let until = self.clock.now().saturating_add(ttl);
+        let alive = owners.into_iter().zip(&beats).filter(|(_, beat)| beat.alive);
+        self.promises().extend(alive.map(|(owner, _)| (owner, until)));
+        Ok(beats)
+    }
+
+    /// Retires, which takes the promise back.
+    async fn retired(&self, owner: &Lease) -> Result<()> {
+        self.promises().remove(owner);
+        self.store.retire(owner).await
+    }
+
+    pub(super) fn store(&self) -> &RecordingStore<Planted> {
+        &self.store
+    }
+
+    /// Lets a future begin, or go on as `pass` says, until it waits for something or is done.
+    pub(super) fn poll<T>(&self, future: &mut BoxFuture<T>, pass: Option<Pass>) -> Result<T, Want> {
+        self.gate().pass = pass;
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => Ok(done),
+            // One that waits for nothing the world knows of would never go on: it is let go on at once.
+            Poll::Pending => Err(self.gate().want.take().unwrap_or(Want::Pause(Duration::ZERO))),
+        }
+    }
+
+    /// Waits for a time to pass.
+    pub(super) async fn pause(&self, time: Duration) {
+        self.wait(Want::Pause(time)).await;
+    }
+
+    async fn wait(&self, want: Want) -> Pass {
+        let mut asked = false;
+        poll_fn(|_| {
+            let mut gate = self.gate();
+            if !std::mem::replace(&mut asked, true) {
+                gate.want = Some(want);
+                return Poll::Pending;
+            }
+            gate.pass.take().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Carries a call to the store and its answer back.
+    async fn meet<R>(&self, verb: &'static str, call: impl Future<Output = Result<R>> + Send) -> Result<R> {
+        if let Pass::Fail(kind) = self.wait(Want::Call(verb)).await {
+            return Err(Error::new(kind, verb));
+        }
+        let answer = call.await;
+        match self.wait(Want::Answer(verb)).await {
+            Pass::Go => answer,
+            Pass::Fail(kind) => Err(Error::new(kind, verb)),
+        }
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A future that the world polls.
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Runs a call of a store that never waits.
+pub(super) fn at_once<R>(call: impl Future<Output = Result<R>>) -> Result<R> {
+    let mut call = std::pin::pin!(call);
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => Err(Error::new(ErrorKind::Bug, "sim.at_once")),
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl JobStore for Door {
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
+        self.meet("submit", self.store.submit(jobs, options)).await
+    }
+
+    async fn lanes(&self, served: &Served) -> Result<Lanes> {
+        self.meet("lanes", self.store.lanes(served)).await
+    }
+
+    async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
+        self.meet("exchange", self.store.exchange(exchange)).await
+    }
+
+    async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
+        self.meet("request_cancel", self.store.request_cancel(scope, jobs)).await
+    }
+
+    async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
+        self.meet("leases_of", self.store.leases_of(owner)).await
+    }
+
+    async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>> {
+        self.meet("redrive", self.store.redrive(scope, jobs)).await
+    }
+
+    async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
+        self.meet("reap", self.store.reap(term, lost_max, limit)).await
+    }
+
+    async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
+        self.meet("fire", self.store.fire(term, tenant, schedule, at)).await
+    }
+
+    async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
+        self.meet("prune", self.store.prune(term, retention, limit)).await
+    }
+
+    async fn get_many(
+        &self,
+        scope: &Scope,
+        jobs: Vec<JobId>,
+        consistency: Consistency,
+    ) -> Result<Vec<Option<Job>>> {
+        self.meet("get_many", self.store.get_many(scope, jobs, consistency)).await
+    }
+
+    async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
+        self.meet("query", self.store.query(scope, query)).await
+    }
+
+    fn stream(&self, scope: &Scope, query: Query) -> SummaryStream {
+        self.store.stream(scope, query)
+    }
+
+    async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
+        self.meet("outputs", self.store.outputs(scope, jobs)).await
+    }
+
+    async fn counts(&self, scope: &Scope) -> Result<Counts> {
+        self.meet("counts", self.store.counts(scope)).await
+    }
+
+    async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
+        self.meet("changes", self.store.changes(scope, after, limit)).await
+    }
+
+    async fn changes_end(&self) -> Result<Cursor> {
+        self.meet("changes_end", self.store.changes_end()).await
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.store.wakeups()
+    }
+
+    fn feed(&self, sink: Arc<dyn ChangeSink>) -> Feed {
+        self.store.feed(sink)
+    }
+
+    async fn verify_indexes(&self) -> Result<Vec<String>> {
+        self.meet("verify_indexes", self.store.verify_indexes()).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Coordination for Door {
+    async fn register(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
+        self.meet("register", self.registered(owner, ttl)).await
+    }
+
+    async fn beat(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>> {
+        self.meet("beat", self.beaten(owners, ttl)).await
+    }
+
+    async fn retire(&self, owner: &Lease) -> Result<()> {
+        self.meet("retire", self.retired(owner)).await
+    }
+
+    async fn take_term(&self, duty: &Name, holder: &Lease, ttl: Duration) -> Result<Option<Term>> {
+        self.meet("take_term", self.store.take_term(duty, holder, ttl)).await
+    }
+
+    async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
+        self.meet("keep_term", self.store.keep_term(term, ttl)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Policies for Door {
+    async fn set_queue(&self, policy: QueuePolicy) -> Result<()> {
+        self.meet("set_queue", self.store.set_queue(policy)).await
+    }
+
+    async fn queues(&self, scope: &Scope) -> Result<Vec<QueuePolicy>> {
+        self.meet("queues", self.store.queues(scope)).await
+    }
+
+    async fn set_limit(&self, limit: Limit) -> Result<()> {
+        self.meet("set_limit", self.store.set_limit(limit)).await
+    }
+
+    async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
+        self.meet("limits", self.store.limits(scope)).await
+    }
+
+    async fn set_schedule(&self, schedule: Schedule) -> Result<()> {
+        self.meet("set_schedule", self.store.set_schedule(schedule)).await
+    }
+
+    async fn remove_schedule(&self, tenant: &Tenant, name: &Name) -> Result<bool> {
+        self.meet("remove_schedule", self.store.remove_schedule(tenant, name)).await
+    }
+
+    async fn schedules(&self, scope: &Scope) -> Result<Vec<Schedule>> {
+        self.meet("schedules", self.store.schedules(scope)).await
+    }
+}
+
+impl fmt::Display for Want {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(verb) => write!(f, "{verb}"),
+            Self::Answer(verb) => write!(f, "{verb}'s answer"),
+            Self::Pause(time) => write!(f, "{time:?}"),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The deterministic simulator: nodes, agents and a store in virtual time, with faults, from one seed.
+//!
+//! What runs in it is the engine itself: the scheduling machine, the questions that its driver asks the store, the duties
+//! of a node, the store in memory. Only what lies between them is made up: time, the network, deaths, the agents and
+//! the clients. There is no runtime and no thread; one seed gives one trace, byte for byte.
+//!
+//! ```
+//! use hodei_sched::sim::{Options, SimpleAgent, Simulation};
+//!
+//! # fn main() -> hodei_core::Result<()> {
+//! let outcome = Simulation::<SimpleAgent>::swarm(Options::swarm(7), 100)?.run();
+//! assert!(outcome.is_clean(), "{outcome}");
+//! # Ok(()) }
+//! ```
+//!
+//! What is checked: the recorded history is held to the guarantees (see [`hodei_core::testkit::history`]), and the
+//! simulator watches that no agent runs more than it has room for, that a run which was told to stop ends, that nobody is
+//! declared dead before its time, that what a run spawns is there with its end, that the indexes of the store are right,
+//! and, in liveness mode, that everything ends within a bound once faults are over.
+//!
+//! To simulate a policy of your own, write a [`Workload`] and set [`Options::scheduler`]; the workload sees every
+//! transition. [`Bug`]s can be planted in the models: a checker that has never failed proves nothing.
+
+mod agent;
+mod bug;
+mod chaos;
+mod clients;
+mod door;
+mod host;
+mod listener;
+mod mixed;
+mod network;
+mod node;
+mod options;
+mod outcome;
+mod planted;
+mod random;
+mod simple;
+mod simulation;
+mod task;
+mod trace;
+mod watch;
+mod workload;
+mod world;
+
+pub use agent::{Action, AgentModel};
+pub use bug::Bug;
+pub use mixed::MixedLoad;
+pub use options::{Faults, Mode, Options};
+pub use outcome::{Figures, Outcome};
+pub use random::Random;
+pub use simple::SimpleAgent;
+pub use simulation::{Campaign, Failed, Simulation};
+pub use workload::{Act, RunPlan, Scene, Workload};

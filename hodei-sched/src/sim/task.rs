@@ -1,0 +1,188 @@
+//! The engine's own futures, polled by hand.
+
+use hodei_core::JobId;
+use hodei_core::job::Lease;
+
+use std::sync::Arc;
+
+use super::agent::AgentModel;
+use super::bug::Bug;
+use super::door::{BoxFuture, Pass, Want};
+use super::network::{Fate, Place};
+use super::world::{Event, World};
+use crate::driver::Shared;
+use crate::machine::Input;
+use crate::maintain::Duties;
+
+/// What a future came to.
+pub(super) enum Done {
+    /// A node is up, or could not get up.
+    Up(hodei_core::Result<(Arc<Shared>, Lease, Duties)>),
+    /// The store answered the machine.
+    Input(Input),
+    Beaten(Duties, Vec<JobId>),
+    Led(Duties, bool),
+    /// The leader has fired and pruned.
+    Kept(Duties),
+    /// A node has said goodbye.
+    Retired,
+    /// A client has its answer.
+    Acted,
+}
+
+/// Whose a future is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Node { node: usize, life: u64 },
+    Client,
+}
+
+struct Task {
+    future: BoxFuture<Done>,
+    of: Of,
+    want: Want,
+}
+
+/// The futures under way, by number. One that waits has exactly one event that lets it go on.
+#[derive(Default)]
+pub(super) struct Tasks {
+    slots: Vec<Option<Task>>,
+    free: Vec<usize>,
+}
+
+impl Tasks {
+    fn add(&mut self, task: Task) -> usize {
+        match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = Some(task);
+                slot
+            }
+            None => {
+                self.slots.push(Some(task));
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    fn take(&mut self, slot: usize) -> Option<Task> {
+        let task = self.slots.get_mut(slot)?.take();
+        self.free.push(slot);
+        task
+    }
+}
+
+impl<A: AgentModel> World<A> {
+    /// Begins a future.
+    pub(super) fn spawn(&mut self, of: Of, mut future: BoxFuture<Done>) {
+        match self.door.poll(&mut future, None) {
+            Ok(done) => self.done(of, done),
+            Err(want) => self.waits(Task { future, of, want }),
+        }
+    }
+
+    fn is_alive(&self, of: Of) -> bool {
+        match of {
+            Of::Client => true,
+            Of::Node { node, life } => self.nodes[node].life == life,
+        }
+    }
+
+    /// Decides when a future goes on, and how.
+    fn waits(&mut self, task: Task) {
+        let place = match task.of {
+            Of::Node { node, .. } => Place::Node(node),
+            Of::Client => Place::Client,
+        };
+        let faults = self.faults();
+        let (at, pass) = match task.want {
+            Want::Call(_) => match self.network.call(place, self.now, &faults, &mut self.chance) {
+                Fate::Arrives(at) => (at, Pass::Go),
+                Fate::Refused(at) => (at, Pass::Fail(hodei_core::ErrorKind::Unavailable)),
+            },
+            Want::Answer(_) => {
+                let (at, comes) = self.network.answer(place, self.now, &faults, &mut self.chance);
+                (at, if comes { Pass::Go } else { Pass::Fail(hodei_core::ErrorKind::Indeterminate) })
+            }
+            Want::Pause(time) => (self.now.saturating_add(time), Pass::Go),
+        };
+        let task = self.tasks.add(task);
+        self.at(at, Event::Goes { task, pass });
+    }
+
+    /// Lets a future go on.
+    pub(super) fn goes(&mut self, slot: usize, pass: Pass) {
+        let Some(mut task) = self.tasks.take(slot) else { return };
+        let arrives = matches!(task.want, Want::Call(_)) && pass == Pass::Go;
+        // What is on its way to the store arrives there, whatever has become of who sent it.
+        if !arrives {
+            if !self.is_alive(task.of) {
+                return;
+            }
+            if let Of::Node { node, .. } = task.of
+                && self.nodes[node].frozen > self.now
+            {
+                let at = self.nodes[node].frozen;
+                let task = self.tasks.add(task);
+                return self.at(at, Event::Goes { task, pass });
+            }
+        }
+        if let Of::Node { node, .. } = task.of {
+            self.set_clocks(node);
+            if arrives {
+                self.plant_clock(node, task.want);
+            }
+        }
+        let polled = self.door.poll(&mut task.future, Some(pass));
+        if arrives {
+            self.clock_back();
+            self.took_place(task.of, task.want);
+        } else {
+            self.failed(task.of, task.want, pass);
+        }
+        match polled {
+            Ok(done) if self.is_alive(task.of) => self.done(task.of, done),
+            Err(want) if self.is_alive(task.of) => {
+                task.want = want;
+                self.waits(task);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// A call has been carried out: what it did is noted, and whoever waits is woken.
+    fn took_place(&mut self, of: Of, want: Want) {
+        self.figures.calls += 1;
+        match of {
+            Of::Node { node, .. } => self.tell(format_args!("store: {want} of node-{node}")),
+            Of::Client => self.tell(format_args!("store: {want} of a client")),
+        }
+        self.history_take();
+        self.hear();
+    }
+
+    fn failed(&mut self, of: Of, want: Want, pass: Pass) {
+        if let Pass::Fail(kind) = pass {
+            self.figures.failed_calls += 1;
+            self.tell(format_args!("{of:?}: {want} failed, {kind:?}"));
+        }
+    }
+
+    /// Where that is the planted bug, the store judges lives by the clock of who asks.
+    fn plant_clock(&mut self, node: usize, want: Want) {
+        let judges = matches!(want, Want::Call("reap" | "beat"));
+        if self.options.bug == Some(Bug::LeaseByNodeClock) && judges {
+            self.clock.set(self.wall(node));
+        }
+    }
+
+    fn clock_back(&mut self) {
+        self.clock.set(self.now);
+    }
+
+    fn done(&mut self, of: Of, done: Done) {
+        match (of, done) {
+            (Of::Node { node, .. }, done) => self.node_done(node, done),
+            (Of::Client, _) => self.acting -= 1,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! How a node stands, why a job waits, and what may be changed while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hodei_agent::{Agent, AgentHandle, Context, Outcome};
+use hodei_core::Name;
+use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, State};
+use hodei_core::store::SubmitOptions;
+use hodei_sched::machine::placement::{Rule, Selector};
+use hodei_sched::machine::{Policy, SchedulerConfig};
+use hodei_sched::{Explanation, Orchestrator};
+use tokio::sync::Semaphore;
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Work {}
+
+impl JobKind for Work {
+    const KIND: &'static str = "work";
+}
+
+/// Ends when somebody lets it.
+async fn work(context: Context<Arc<Semaphore>>, _: Work) -> Outcome {
+    let doors = Arc::clone(context.state());
+    tokio::select! {
+        door = doors.acquire() => door.expect("the doors stay").forget(),
+        _ = context.cancelled() => return Outcome::Cancel,
+    }
+    Outcome::Done(bytes::Bytes::new())
+}
+
+fn job(level: u8) -> NewJob {
+    let level = Priority::new(level).expect("a level");
+    let spec = JobSpec::of(&Work {}).expect("arguments").priority(level);
+    NewJob::new(spec.build().expect("a valid spec"))
+}
+
+async fn agent(hodei: &Orchestrator, doors: &Arc<Semaphore>) -> AgentHandle {
+    let agent =
+        Agent::builder(hodei.gateway()).name("worker").slots(1).state(Arc::clone(doors)).handler(work);
+    let agent = agent.start().await.expect("the agent starts");
+    while hodei.workers().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    agent
+}
+
+/// Waits until a job is in a state.
+async fn reaches(hodei: &Orchestrator, job: hodei_core::JobId, state: State) {
+    while hodei.get(job).await.expect("the job is there").state != state {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_waits_is_told_for_what_and_a_snapshot_shows_who_is_busy() {
+    let doors = Arc::new(Semaphore::new(0));
+    let hodei = Orchestrator::builder().start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let first = hodei.submit(job(32)).await.expect("submitted");
+    reaches(&hodei, first, State::Running).await;
+    let waits = hodei.submit(job(32)).await.expect("submitted");
+    hodei.submit(job(40)).await.expect("submitted");
+    let expected = Explanation::Busy {
+        worker: Name::literal("worker"),
+        resource: "slots".to_owned(),
+        needs: 1,
+        free: 0,
+        before: 1,
+    };
+    assert_eq!(hodei.explain(waits).await.expect("an explanation"), expected);
+    let snapshot = hodei.snapshot().await.expect("a snapshot");
+    let loads: Vec<(u32, u32)> = snapshot.workers.iter().map(|load| (load.slots, load.jobs)).collect();
+    assert_eq!(loads, [(1, 1)]);
+    doors.add_permits(3);
+    assert_eq!(hodei.wait(waits).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_policy_holds_from_the_moment_it_is_set() {
+    let doors = Arc::new(Semaphore::new(100));
+    let hodei = Orchestrator::builder().start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let elsewhere = Rule::anywhere().require(Selector::is("zone", "moon"));
+    let policy = Policy::default().rule(Name::literal("default"), elsewhere);
+    hodei.set_policy(policy).await.expect("it is set");
+    let job = hodei.submit(job(32)).await.expect("submitted");
+    let why = hodei.explain(job).await.expect("an explanation");
+    assert!(matches!(why, Explanation::RuledOut(..)), "{why}");
+    hodei.set_policy(Policy::default()).await.expect("it is set");
+    assert_eq!(hodei.wait(job).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+    assert!(hodei.set_policy(Policy::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_urgent_job_takes_the_place_of_one_that_runs() {
+    let doors = Arc::new(Semaphore::new(0));
+    let mut config = SchedulerConfig::default();
+    config.preempt = Some(20);
+    let hodei = Orchestrator::builder().scheduler(config).start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let low = hodei.submit(job(10)).await.expect("submitted");
+    reaches(&hodei, low, State::Running).await;
+    let urgent = hodei.submit(job(50)).await.expect("submitted");
+    reaches(&hodei, urgent, State::Running).await;
+    assert_eq!(hodei.get(low).await.expect("the job is there").state, State::Pending);
+    doors.add_permits(2);
+    assert_eq!(hodei.wait(low).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+/// Ends at once.
+async fn quick(_: Context<()>, _: Work) {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dispatchers_beside_each_other_run_every_job_once() {
+    let hodei = Orchestrator::builder().dispatchers(3).start().await.expect("the node starts");
+    let mut agents = Vec::new();
+    for n in 0..6 {
+        let agent = Agent::builder(hodei.gateway()).name(format!("worker-{n}")).slots(4).handler(quick);
+        agents.push(agent.start().await.expect("the agent starts"));
+    }
+    let jobs: Vec<NewJob> = (0..5_000).map(|_| job(32)).collect();
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    hodei.submit_many(jobs, SubmitOptions::each()).await.expect("submitted");
+    for id in ids {
+        let job = hodei.wait(id).await.expect("it ends");
+        // Claimed, and ended in one report: each a change, and none more.
+        assert_eq!((job.state, job.attempt, job.lost_count), (State::Succeeded, 1, 0));
+    }
+    assert_eq!(hodei.snapshot().await.expect("a snapshot").workers.len(), 6);
+    for agent in agents {
+        agent.shutdown().await;
+    }
+    hodei.shutdown().await;
+}
