@@ -22,8 +22,8 @@ use crate::error::{RETRY_AFTER, failed};
 /// How many statements a connection keeps prepared.
 const STATEMENTS: usize = 256;
 
-/// How long the server waits at most for the next statement of a transaction: 10 s, a node that is frozen excepted far more
-/// than it ever takes.
+/// How long the server waits at most for the next statement of a transaction: 10 s, far more than a node that is not frozen
+/// takes.
 const SILENT: Duration = Duration::from_secs(10);
 
 /// The connections of a store.
