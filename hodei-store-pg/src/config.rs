@@ -57,8 +57,8 @@ impl PgStoreBuilder {
         }
     }
 
-    /// Sets how many connections the verbs share; 8 unless set. One more is kept for heartbeats, owners and terms, and
-    /// one that listens.
+    /// Sets how many connections the verbs share; 8 unless set. One more is kept for heartbeats, owners and terms, one
+    /// that announces, and one that listens.
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self

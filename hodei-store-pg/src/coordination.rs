@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::ask;
-use crate::error::{Stage, of};
+use crate::error::{RETRY_AFTER, Stage, of};
 use crate::inner::Inner;
 use crate::names::column;
 use crate::record::id_of;
@@ -24,33 +24,50 @@ fn life(ttl: Duration) -> i64 {
     i64::try_from(ttl.min(LIFE_MAX).as_micros()).unwrap_or(i64::MAX)
 }
 
+/// How long what has no life to keep up with may take: 2 s. A heartbeat may be waiting for the connection.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What every call is given: 1 s. A server that is busy is not one that is gone.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// How long a call that prolongs a life may take: a third of it, so that the call after it, on another connection, is in
+/// time.
+fn patience(ttl: Duration) -> Duration {
+    (ttl / 3).max(PATIENCE_MIN)
+}
+
 type Args = sqlx::postgres::PgArguments;
 
 impl Inner {
-    /// Runs one statement, which is a transaction of its own, to its end.
+    /// Runs one statement, which is a transaction of its own, to its end, or until it took too long: then the connection
+    /// is given up, so that the next call does not wait for a server that this one does not reach.
     async fn reserved(
         self: &Arc<Self>,
         op: &'static str,
+        patience: Duration,
         query: sqlx::query::Query<'static, sqlx::Postgres, Args>,
     ) -> Result<Vec<PgRow>> {
         let inner = Arc::clone(self);
         self.detached(op, async move {
-            let mut conn = inner.pools.reserved.acquire(op).await?;
+            let until = tokio::time::Instant::now() + patience.min(inner.config.statement_timeout);
+            let late = |kind| Error::new(kind, op).with("timeout", "reserved");
+            let conn = tokio::time::timeout_at(until, inner.pools.reserved.acquire(op)).await;
+            let mut conn = conn.map_err(|_| late(ErrorKind::Unavailable).retry_after(RETRY_AFTER))??;
             inner.trip();
-            let asked =
-                async { query.fetch_all(&mut *conn).await.map_err(|error| of(op, Stage::Commit, error)) };
-            match inner.in_time(op, asked).await {
+            let asked = async {
+                let rows = query.fetch_all(&mut *conn).await;
+                let rows = rows.map_err(|error| of(op, Stage::Commit, error))?;
+                conn.clean().await.map_err(|error| of(op, Stage::Commit, error))?;
+                Ok(rows)
+            };
+            let done = tokio::time::timeout_at(until, asked).await;
+            match done.unwrap_or_else(|_| Err(late(ErrorKind::Indeterminate))) {
                 Ok(rows) => {
-                    conn.clean().await.map_err(|error| of(op, Stage::Commit, error))?;
                     inner.wrote(1);
                     Ok(rows)
                 }
                 Err(error) => {
                     inner.pools.reserved.forget();
-                    Err(match error.kind() {
-                        ErrorKind::Timeout => Error::new(ErrorKind::Indeterminate, op).source_error(error),
-                        _ => error,
-                    })
+                    Err(error)
                 }
             }
         })
@@ -80,7 +97,7 @@ impl Coordination for PgStore {
         let query = ask::query("SELECT hodei.register($1, $2)")
             .bind(owner.name().as_str().to_owned())
             .bind(life(ttl));
-        let incarnation: i64 = first(&self.inner().reserved("store.register", query).await?)?;
+        let incarnation: i64 = first(&self.inner().reserved("store.register", patience(ttl), query).await?)?;
         Ok(Lease { owner: owner.clone(), incarnation: incarnation.cast_unsigned() })
     }
 
@@ -94,7 +111,7 @@ impl Coordination for PgStore {
             .bind(names)
             .bind(incarnations)
             .bind(life(ttl));
-        for row in &self.inner().reserved("store.beat", query).await? {
+        for row in &self.inner().reserved("store.beat", patience(ttl), query).await? {
             let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
             let Some(beat) = ord.checked_sub(1).and_then(|n| beats.get_mut(n)) else { continue };
             beat.alive = true;
@@ -109,7 +126,7 @@ impl Coordination for PgStore {
     async fn retire(&self, owner: &Lease) -> Result<()> {
         let (name, incarnation) = owner_of(owner);
         let query = ask::query("SELECT hodei.retire($1, $2)").bind(name).bind(incarnation);
-        self.inner().reserved("store.retire", query).await?;
+        self.inner().reserved("store.retire", PATIENCE, query).await?;
         Ok(())
     }
 
@@ -120,7 +137,8 @@ impl Coordination for PgStore {
             .bind(name)
             .bind(incarnation)
             .bind(life(ttl));
-        let number: Option<i64> = first(&self.inner().reserved("store.take_term", query).await?)?;
+        let number: Option<i64> =
+            first(&self.inner().reserved("store.take_term", patience(ttl), query).await?)?;
         Ok(number.map(|number| Term {
             duty: duty.clone(),
             number: number.cast_unsigned(),
@@ -136,12 +154,12 @@ impl Coordination for PgStore {
             .bind(name)
             .bind(incarnation)
             .bind(life(ttl));
-        first(&self.inner().reserved("store.keep_term", query).await?)
+        first(&self.inner().reserved("store.keep_term", patience(ttl), query).await?)
     }
 
     async fn now(&self) -> Result<Timestamp> {
         let query = sqlx::query("SELECT hodei.now()");
-        let now: i64 = first(&self.inner().reserved("store.now", query).await?)?;
+        let now: i64 = first(&self.inner().reserved("store.now", PATIENCE, query).await?)?;
         Ok(Timestamp::from_micros(now))
     }
 }

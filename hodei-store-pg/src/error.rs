@@ -67,6 +67,8 @@ pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
         "57014" => ErrorKind::Timeout,
         // Shutting down, crashed, starting up, too many connections.
         "57P01" | "57P02" | "57P05" => lost,
+        // It was silent in a transaction for too long, and the server has ended it.
+        "25P03" => lost,
         "57P03" | "53300" => ErrorKind::Unavailable,
         "53100" | "53200" | "53000" | CROWDED => ErrorKind::Full,
         "42501" | "25006" => ErrorKind::PermissionDenied,

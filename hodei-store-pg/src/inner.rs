@@ -164,7 +164,7 @@ impl Inner {
     ) -> Result<()> {
         if let Some(tenant) = tenant {
             self.trip();
-            let sql = AssertSqlSafe(format!("BEGIN; {}", wall_of(tenant)));
+            let sql = AssertSqlSafe(format!("{}; {}", self.pools.verbs.begin_sql(), wall_of(tenant)));
             sqlx::raw_sql(sql).execute(conn).await.map_err(failed(op))?;
         }
         Ok(())
@@ -285,7 +285,8 @@ impl Inner {
                 if let Some(tenant) = verb.tenant() {
                     return self.wall(op, &mut conn, Some(tenant)).await;
                 }
-                sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))?;
+                let sql = AssertSqlSafe(self.pools.verbs.begin_sql());
+                sqlx::raw_sql(sql).execute(&mut *conn).await.map_err(failed(op))?;
                 Ok(())
             });
             match begun.await {

@@ -27,8 +27,10 @@ const PROBED: Duration = Duration::from_secs(30);
 const HEARD: Duration = Duration::from_secs(5);
 /// How often a node that hears nothing looks by itself: half to one and a half of this.
 const LOOKED: Duration = Duration::from_millis(500);
-/// How often the log is read on while there is more of it.
-const LOOKS: u32 = 1_000;
+/// How often the log is read on while there is more of it, before whatever else came is heard.
+const LOOKS: u32 = 20;
+/// How long the end of the log is left alone at most while somebody holds it up: 160 ms.
+const HELD_UP: Duration = Duration::from_millis(160);
 /// After how many commits what they counted is added up.
 const FOLDED: u64 = 256;
 
@@ -94,7 +96,7 @@ async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
 
 async fn notify(inner: &Inner, payload: String) -> hodei_core::Result<()> {
     const OP: &str = "store.notify";
-    let mut conn = inner.pools.reserved.acquire(OP).await?;
+    let mut conn = inner.pools.aside.acquire(OP).await?;
     inner.trip();
     let sent = async {
         let query = ask::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload);
@@ -103,7 +105,7 @@ async fn notify(inner: &Inner, payload: String) -> hodei_core::Result<()> {
     match inner.in_time(OP, sent).await {
         Ok(_) => conn.clean().await.map_err(failed(OP)),
         Err(error) => {
-            inner.pools.reserved.forget();
+            inner.pools.aside.forget();
             Err(error)
         }
     }
@@ -112,7 +114,7 @@ async fn notify(inner: &Inner, payload: String) -> hodei_core::Result<()> {
 /// Adds up what was counted, so that the counts stay cheap to read.
 async fn fold(inner: &Inner) -> hodei_core::Result<()> {
     const OP: &str = "store.fold";
-    let mut conn = inner.pools.reserved.acquire(OP).await?;
+    let mut conn = inner.pools.aside.acquire(OP).await?;
     inner.trip();
     let folded = async { ask::query("SELECT hodei.fold()").execute(&mut *conn).await.map_err(failed(OP)) };
     inner.in_time(OP, folded).await?;
@@ -121,7 +123,7 @@ async fn fold(inner: &Inner) -> hodei_core::Result<()> {
 
 /// Listens, and listens anew where that ends.
 async fn listen(inner: Weak<Inner>, options: PgConnectOptions, announcer: Arc<Announcer>) {
-    let mut tail = Tail { inner, place: None };
+    let mut tail = Tail { inner, place: None, again: None, pause: COALESCED };
     loop {
         let heard = hear(&mut tail, &options, &announcer).await;
         // Deaf: the server is away, or a proxy stands before it that gives each transaction another connection.
@@ -169,6 +171,11 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
         let note = tokio::select! {
             note = listener.try_recv() => Some(note),
             () = tokio::time::sleep_until(until) => None,
+            () = tokio::time::sleep_until(tail.again.unwrap_or(until)), if tail.again.is_some() => {
+                let Some(inner) = tail.inner.upgrade() else { return ever };
+                tail.follow(&inner).await;
+                continue;
+            }
             () = announcer.followed.notified() => {
                 let Some(inner) = tail.inner.upgrade() else { return ever };
                 tail.follow(&inner).await;
@@ -212,34 +219,41 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
 struct Tail {
     inner: Weak<Inner>,
     place: Option<Place>,
+    /// When it is looked at again: there is more of it.
+    again: Option<Instant>,
+    /// How long the next look waits if this one finds nothing.
+    pause: Duration,
 }
 
 impl Tail {
     async fn follow(&mut self, inner: &Arc<Inner>) {
+        self.again = None;
         if !inner.teller.is_heard() {
             self.place = None;
             return;
         }
-        let mut looks = 0;
-        loop {
+        for _ in 0..LOOKS {
             let Ok((changes, place, more)) = inner.foreign(self.place).await else {
                 // Pruned away, or the server is away: what was missed shows as a gap in the versions.
                 self.place = None;
                 return;
             };
-            let began = self.place.is_some();
+            let (began, still) = (self.place.is_some(), self.place == Some(place));
             self.place = Some(place);
             if began {
                 inner.teller.tell(&changes);
             }
-            looks += 1;
-            if !more || looks == LOOKS {
+            if still && more {
+                // What follows is not complete yet. Who holds it up may do so for long.
+                self.again = Some(Instant::now() + self.pause);
+                self.pause = HELD_UP.min(self.pause * 2);
                 return;
             }
-            if changes.is_empty() {
-                // What follows is not complete yet.
-                tokio::time::sleep(COALESCED).await;
+            self.pause = COALESCED;
+            if !more {
+                return;
             }
         }
+        self.again = Some(Instant::now());
     }
 }

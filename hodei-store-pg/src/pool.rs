@@ -1,4 +1,5 @@
-//! The connections: those that the verbs share, and the one that is kept for those who must prove that they live.
+//! The connections: those that the verbs share, the one that is kept for those who must prove that they live, and one for
+//! what nobody waits for.
 //!
 //! No pool of sqlx: that sends a ping with every return, which costs the next user of the connection a round trip. Here a
 //! connection comes back only when whoever had it says that it is clean; any other, also one whose user was
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hodei_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::PgStoreBuilder;
@@ -21,6 +22,10 @@ use crate::error::{RETRY_AFTER, failed};
 /// How many statements a connection keeps prepared.
 const STATEMENTS: usize = 256;
 
+/// How long the server waits at most for the next statement of a transaction: 10 s, far more than a node that is not frozen
+/// takes.
+const SILENT: Duration = Duration::from_secs(10);
+
 /// The connections of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
@@ -28,11 +33,13 @@ pub(crate) struct Pools {
     pub(crate) verbs: Pool,
     /// What heartbeats, owners and terms take: a flood of work never makes a node look dead.
     pub(crate) reserved: Pool,
+    /// What announces and adds up, which may take its time.
+    pub(crate) aside: Pool,
     options: PgConnectOptions,
 }
 
 impl Pools {
-    /// Makes both, and the first connection.
+    /// Makes all, and the first connection.
     pub(crate) async fn connect(config: &PgStoreBuilder) -> Result<Self> {
         let options = PgConnectOptions::from_str(&config.url)
             .map_err(|_| Error::new(ErrorKind::Config, "store.open").with("fault", "url: malformed"))?
@@ -41,12 +48,14 @@ impl Pools {
             .disable_statement_logging();
         let verbs = Pool::new(options.clone(), config, config.connections);
         // The server knows by this name that they write nothing to the log: see `hodei.horizon`.
-        let reserved = Pool::new(options.clone().application_name("hodei reserved"), config, 1);
+        let quiet = options.clone().application_name("hodei reserved");
+        let reserved = Pool::new(quiet.clone(), config, 1);
+        let aside = Pool::new(quiet, config, 1);
         if config.pooled {
             crate::ask::without_names();
         }
         verbs.acquire("store.open").await?.clean().await.map_err(failed("store.open"))?;
-        Ok(Self { verbs, reserved, options })
+        Ok(Self { verbs, reserved, aside, options })
     }
 
     /// Returns how to connect beside the pools.
@@ -58,6 +67,7 @@ impl Pools {
     pub(crate) async fn close(&self) {
         self.verbs.close().await;
         self.reserved.close().await;
+        self.aside.close().await;
     }
 }
 
@@ -73,6 +83,8 @@ struct Shared {
     connect_timeout: Duration,
     idle_timeout: Duration,
     pooled: bool,
+    /// How a transaction is begun.
+    begin: String,
 }
 
 struct Idle {
@@ -84,6 +96,19 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("idle", &self.0.idle().len()).finish_non_exhaustive()
     }
+}
+
+/// Begins a transaction that the server ends by itself when nobody waits for it any more: a statement that its caller has
+/// given up, and a transaction whose caller has fallen silent with locks in its hands. It is said to each transaction and
+/// not to the session, which may be somebody else's behind a proxy.
+fn begin_of(statement_timeout: Duration) -> String {
+    // Zero would be without end for the server, and more than its longest is refused.
+    let millis = |time: Duration| time.as_millis().clamp(1, 2_147_483_647);
+    format!(
+        "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
+        millis(statement_timeout),
+        millis(statement_timeout.min(SILENT))
+    )
 }
 
 impl Shared {
@@ -102,7 +127,13 @@ impl Pool {
             connect_timeout: config.connect_timeout,
             idle_timeout: config.idle_timeout,
             pooled: config.pooled,
+            begin: begin_of(config.statement_timeout),
         }))
+    }
+
+    /// The statements that begin a transaction, in one round trip.
+    pub(crate) fn begin_sql(&self) -> String {
+        self.0.begin.clone()
     }
 
     /// Waits for a connection: one that was used last, or a new one.
@@ -122,19 +153,32 @@ impl Pool {
         };
         let (connection, reused) = match last {
             Some(idle) => (idle.connection, true),
-            None => {
-                let connecting = PgConnection::connect_with(&shared.options);
-                let connected = tokio::time::timeout(shared.connect_timeout, connecting).await;
-                (connected.map_err(|_| gone("not made in time"))?.map_err(failed(op))?, false)
-            }
+            None => (self.connect(op).await?, false),
         };
         let mut conn =
             Conn { connection: Some(connection), pool: self.clone(), reused, begun: false, _permit: permit };
         if shared.pooled {
-            sqlx::raw_sql("BEGIN").execute(&mut *conn).await.map_err(failed(op))?;
-            conn.begun = true;
+            if !conn.begin().await && conn.reused {
+                // The server has let go of it, or the way there is gone.
+                self.forget();
+                (conn.connection, conn.reused) = (Some(self.connect(op).await?), false);
+                conn.begin().await;
+            }
+            if !conn.begun {
+                return Err(gone("not begun"));
+            }
         }
         Ok(conn)
+    }
+
+    async fn connect(&self, op: &'static str) -> Result<PgConnection> {
+        let connecting = PgConnection::connect_with(&self.0.options);
+        match tokio::time::timeout(self.0.connect_timeout, connecting).await {
+            Ok(connected) => connected.map_err(failed(op)),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, op)
+                .with("connection", "not made in time")
+                .retry_after(RETRY_AFTER)),
+        }
     }
 
     /// Closes what nobody uses: the server has let go of a connection, so of the others too.
@@ -170,6 +214,15 @@ impl fmt::Debug for Conn {
 }
 
 impl Conn {
+    /// Begins a transaction, behind a proxy, and says whether that was done in time.
+    async fn begin(&mut self) -> bool {
+        let shared = Arc::clone(&self.pool.0);
+        let begin = sqlx::raw_sql(AssertSqlSafe(shared.begin.clone())).execute(&mut **self);
+        let begun = tokio::time::timeout(shared.acquire_timeout, begin).await;
+        self.begun = begun.is_ok_and(|begun| begun.is_ok());
+        self.begun
+    }
+
     /// Commits what was done so far behind a proxy, where each statement does so for itself elsewhere.
     pub(crate) async fn made(&mut self) -> Result<(), sqlx::Error> {
         if self.begun {

@@ -50,6 +50,12 @@ impl State {
     fn complete(&self) -> i64 {
         self.running.values().copied().min().unwrap_or(i64::MAX)
     }
+
+    /// Waits no more for the verbs that held up what stands at a place: whoever comes after would lose his patience with
+    /// them as well.
+    fn disregard(&mut self, place: i64) {
+        self.running.retain(|_, seen| *seen >= place);
+    }
 }
 
 /// A verb under way.
@@ -149,7 +155,60 @@ impl Ticket {
             }
         };
         if tokio::time::timeout(PATIENCE, all_told).await.is_err() {
+            teller.state().disregard(last.0);
             teller.flush(Some(last));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use hodei_core::JobId;
+    use hodei_core::job::{Cause, Epoch, State};
+    use hodei_core::{Tenant, Timestamp};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Deaf;
+
+    impl ChangeSink for Deaf {
+        fn committed(&self, _: &[Change]) {}
+    }
+
+    fn segment(place: i64) -> Segment {
+        let change = Change {
+            job: JobId::mint(&Tenant::default(), &hodei_core::SystemClock),
+            tenant: Tenant::default(),
+            queue: None,
+            pipeline: None,
+            version: 1,
+            from: None,
+            to: State::Pending,
+            cause: Cause::Submitted,
+            attempt: 0,
+            epoch: Epoch::default(),
+            at: Timestamp::from_micros(0),
+        };
+        Segment { at: (place, 0), changes: vec![change] }
+    }
+
+    #[tokio::test]
+    async fn a_verb_that_does_not_end_holds_up_one_reply_and_not_those_after_it() {
+        let teller = Arc::<Teller>::default();
+        let _feed = teller.feed(Arc::new(Deaf));
+        let slow = teller.begin();
+        let began = Instant::now();
+        teller.begin().committed(&[segment(1)]).await;
+        assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
+        let began = Instant::now();
+        for place in 2..22 {
+            teller.begin().committed(&[segment(place)]).await;
+        }
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        slow.committed(&[segment(0)]).await;
+        assert!(teller.state().waiting.is_empty());
     }
 }

@@ -1,29 +1,22 @@
 -- What is ready, and leasing it.
 
--- Moves delayed jobs whose time has come to where they are claimed.
+-- Moves delayed jobs whose time has come to where they are claimed: the first thousand, so that nobody is kept long. Where
+-- more are due the next call goes on, past rows that are gone by then and not past those of its own transaction.
 CREATE OR REPLACE FUNCTION hodei.promote(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    v_n int8;
 BEGIN
-    LOOP
-        IF NOT EXISTS (SELECT 1 FROM hodei.delayed WHERE eligible_at <= p_now) THEN
-            RETURN;
-        END IF;
-        WITH d AS (
-            DELETE FROM hodei.delayed WHERE ctid = ANY (ARRAY(
-                SELECT ctid FROM hodei.delayed WHERE eligible_at <= p_now ORDER BY eligible_at, id LIMIT 1000
-                FOR UPDATE SKIP LOCKED
-            )) RETURNING *
-        )
-        INSERT INTO hodei.ready (id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch,
-            deadline, moved_at, started_at, pipeline, settled)
-        SELECT id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch, deadline, moved_at,
-            started_at, pipeline, settled FROM d;
-        GET DIAGNOSTICS v_n = ROW_COUNT;
-        IF v_n = 0 THEN
-            RETURN;
-        END IF;
-    END LOOP;
+    IF NOT EXISTS (SELECT 1 FROM hodei.delayed WHERE eligible_at <= p_now) THEN
+        RETURN;
+    END IF;
+    WITH d AS (
+        DELETE FROM hodei.delayed WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM hodei.delayed WHERE eligible_at <= p_now ORDER BY eligible_at, id LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        )) RETURNING *
+    )
+    INSERT INTO hodei.ready (id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch,
+        deadline, moved_at, started_at, pipeline, settled)
+    SELECT id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch, deadline, moved_at,
+        started_at, pipeline, settled FROM d;
 END
 $$;
 

@@ -80,8 +80,9 @@ DECLARE
     v_made int8 := 0;
     v_n int8;
 BEGIN
-    IF cardinality(p_id) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
-        -- All limits at once and in one order, so that nobody waits in a circle.
+    IF cardinality(p_id) + cardinality(p_lane) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
+        -- All limits at once and in one order, so that nobody waits in a circle. Before the clock is read, also for
+        -- claims alone: between the look at the owner and its leases nobody is waited for.
         SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM (
             SELECT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id) UNION SELECT unnest(p_lane)
         ) y JOIN hodei.lane n ON n.no = y.lane, unnest(n.limits) x;
@@ -174,7 +175,7 @@ BEGIN
     END IF;
     PERFORM hodei.promote(v_now);
     SELECT no INTO v_holder FROM hodei.owner
-        WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
+        WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now AND NOT cleared;
     -- What was not made is looked at by the caller before anything is claimed.
     IF FOUND AND v_made = cardinality(p_id) AND cardinality(p_lane) > 0 THEN
         RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n);

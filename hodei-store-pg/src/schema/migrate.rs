@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[Step {
         include_str!("owners.sql"),
         include_str!("submit.sql"),
         include_str!("exchange.sql"),
+        include_str!("retention.sql"),
         include_str!("walls.sql"),
     ],
 }];

@@ -58,14 +58,14 @@ END
 $$;
 
 -- The number of a life of an owner, which is made, without any life in it, where there is none. Who asks lets it hold
--- something: so it is not cleared any more.
+-- something: so it is not cleared any more. Its heartbeats go on meanwhile; only its end waits.
 CREATE OR REPLACE FUNCTION hodei.owner_no(p_name text, p_incarnation int8) RETURNS int4
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_no int4;
 BEGIN
     LOOP
-        SELECT no INTO v_no FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation FOR SHARE;
+        SELECT no INTO v_no FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation FOR KEY SHARE;
         IF FOUND THEN
             UPDATE hodei.owner SET cleared = false WHERE no = v_no AND cleared;
             RETURN v_no;

@@ -54,31 +54,44 @@ BEGIN
 END
 $$;
 
--- Takes a duty that nobody leads, and returns the number of the term.
+-- Takes a duty that nobody leads, and returns the number of the term. Nobody is waited for: where a term lasts it is not
+-- touched, and where somebody acts under one that has ended, holding its row, it is not over yet.
 CREATE OR REPLACE FUNCTION hodei.take_term(p_duty text, p_owner text, p_incarnation int8, p_ttl int8) RETURNS int8
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_now int8;
+    v_now int8 := hodei.now();
+    v_ends int8;
     v_number int8;
 BEGIN
-    PERFORM 1 FROM hodei.term WHERE duty = p_duty FOR UPDATE;
+    SELECT expires_at INTO v_ends FROM hodei.term WHERE duty = p_duty;
+    IF NOT FOUND THEN
+        INSERT INTO hodei.term (duty, number, owner, incarnation, expires_at)
+            VALUES (p_duty, 1, p_owner, p_incarnation, v_now + p_ttl)
+            ON CONFLICT DO NOTHING RETURNING number INTO v_number;
+        RETURN v_number;
+    ELSIF v_ends > v_now THEN
+        RETURN NULL;
+    END IF;
+    PERFORM 1 FROM hodei.term WHERE duty = p_duty FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     v_now := hodei.now();
-    INSERT INTO hodei.term AS t (duty, number, owner, incarnation, expires_at)
-        VALUES (p_duty, 1, p_owner, p_incarnation, v_now + p_ttl)
-        ON CONFLICT (duty) DO UPDATE SET number = t.number + 1, owner = excluded.owner,
-            incarnation = excluded.incarnation, expires_at = excluded.expires_at
-        WHERE t.expires_at <= v_now RETURNING number INTO v_number;
+    UPDATE hodei.term SET number = number + 1, owner = p_owner, incarnation = p_incarnation,
+        expires_at = v_now + p_ttl
+        WHERE duty = p_duty AND expires_at <= v_now RETURNING number INTO v_number;
     RETURN v_number;
 END
 $$;
 
+-- Prolongs a term. What its leader does under it meanwhile is not waited for.
 CREATE OR REPLACE FUNCTION hodei.keep_term(
     p_duty text, p_number int8, p_owner text, p_incarnation int8, p_ttl int8
 ) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now int8;
 BEGIN
-    PERFORM 1 FROM hodei.term WHERE duty = p_duty FOR UPDATE;
+    PERFORM 1 FROM hodei.term WHERE duty = p_duty FOR NO KEY UPDATE;
     v_now := hodei.now();
     UPDATE hodei.term SET expires_at = v_now + p_ttl WHERE duty = p_duty AND number = p_number
         AND owner = p_owner AND incarnation = p_incarnation AND expires_at > v_now;

@@ -129,13 +129,16 @@ async fn promote(work: &mut Work<'_>) -> Result<()> {
 /// Returns the row of an owner that lives.
 async fn living(work: &mut Work<'_>, exchange: &Exchange) -> Result<Option<i32>> {
     work.inner().trip();
-    ask::scalar("SELECT no FROM hodei.owner WHERE name = $1 AND incarnation = $2 AND expires_at > $3")
-        .bind(exchange.owner.owner.name().as_str())
-        .bind(exchange.owner.incarnation.cast_signed())
-        .bind(work.now.as_micros())
-        .fetch_optional(&mut *work.conn)
-        .await
-        .map_err(failed(OP))
+    ask::scalar(
+        "SELECT no FROM hodei.owner
+         WHERE name = $1 AND incarnation = $2 AND expires_at > $3 AND NOT cleared",
+    )
+    .bind(exchange.owner.owner.name().as_str())
+    .bind(exchange.owner.incarnation.cast_signed())
+    .bind(work.now.as_micros())
+    .fetch_optional(&mut *work.conn)
+    .await
+    .map_err(failed(OP))
 }
 
 async fn next_due(work: &mut Work<'_>) -> Result<Option<Timestamp>> {

@@ -61,19 +61,13 @@ impl Prune {
         let (jobs, failed_jobs) = (cut(State::Succeeded), cut(State::Failed));
         let keys = work.now.saturating_sub(Retention::KEYS_MIN).as_micros();
         work.inner().trip();
-        let mut found: Vec<Uuid> = ask::scalar(
-            "SELECT d.id FROM hodei.done d
-             WHERE d.moved_at <= CASE d.state WHEN 5 THEN $2 ELSE $1 END AND d.moved_at <= greatest($1, $2)
-                 AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
-                     AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child))
-             ORDER BY d.moved_at LIMIT $3 FOR UPDATE OF d SKIP LOCKED",
-        )
-        .bind(jobs)
-        .bind(failed_jobs)
-        .bind(self.most().saturating_add(1))
-        .fetch_all(&mut *work.conn)
-        .await
-        .map_err(failed(OP))?;
+        let mut found: Vec<Uuid> = ask::scalar("SELECT hodei.outlived($1, $2, $3)")
+            .bind(jobs)
+            .bind(failed_jobs)
+            .bind(self.most().saturating_add(1))
+            .fetch_all(&mut *work.conn)
+            .await
+            .map_err(failed(OP))?;
         if self.retention.most < u64::MAX && found.len() <= self.limit {
             work.inner().trip();
             let surplus: Vec<Uuid> = ask::scalar(
@@ -94,7 +88,7 @@ impl Prune {
                      WHERE d.tenant = s.tenant AND d.state = s.state AND d.moved_at <= $3 AND d.id <> ALL ($2)
                          AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
                              AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child))
-                     ORDER BY d.moved_at, d.id LIMIT least(s.surplus, $4)
+                     ORDER BY d.moved_at, d.id LIMIT least(s.surplus, $4) FOR UPDATE OF d SKIP LOCKED
                  ) d WHERE s.surplus > 0 LIMIT $4",
             )
             .bind(i64::try_from(self.retention.most).unwrap_or(i64::MAX))

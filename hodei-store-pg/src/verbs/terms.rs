@@ -8,12 +8,13 @@ use crate::error::failed;
 use crate::names::column;
 use crate::work::Work;
 
-/// Says whether a term lasts, and keeps it from ending before this transaction does: whoever would take the duty waits.
+/// Says whether a term lasts, and keeps it from ending before this transaction does: nobody else can take the duty
+/// as long. Its leader can prolong it meanwhile.
 pub(crate) async fn leads(work: &mut Work<'_>, term: &Term) -> Result<bool> {
     work.inner().trip();
     let row = ask::query(
         "SELECT hodei.now(), (SELECT expires_at FROM hodei.term
-             WHERE duty = $1 AND number = $2 AND owner = $3 AND incarnation = $4 FOR SHARE)",
+             WHERE duty = $1 AND number = $2 AND owner = $3 AND incarnation = $4 FOR KEY SHARE)",
     )
     .bind(term.duty.as_str())
     .bind(term.number.cast_signed())

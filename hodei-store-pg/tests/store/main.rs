@@ -3,6 +3,7 @@
 mod budget;
 mod env;
 mod lanes;
+mod locks;
 mod nodes;
 mod open;
 mod plan;

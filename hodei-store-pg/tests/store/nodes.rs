@@ -13,14 +13,14 @@ use crate::env::{burn, claim, database, job, jobs, open, owner, submit};
 const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-struct Ear(Mutex<Vec<Change>>);
+pub(crate) struct Ear(Mutex<Vec<Change>>);
 
 impl Ear {
     fn heard(&self) -> Vec<Change> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn hears(&self, n: usize) -> Vec<Change> {
+    pub(crate) async fn hears(&self, n: usize) -> Vec<Change> {
         let heard = async {
             while self.heard().len() < n {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,0 +1,220 @@
+//! What holds a row for long holds up nobody who has no need of it.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use hodei_core::job::{Parent, Priority, Requires};
+use hodei_core::store::{
+    Coordination, Exchange, JobStore, Limit, Pick, Policies, Retention, Scope, Served, SubmitOptions,
+};
+use hodei_core::{ErrorKind, Name, Tenant};
+use hodei_store_pg::PgStore;
+use hodei_test_servers::Database;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
+
+use crate::env::{TTL, burn, claim, database, job, jobs, open, owner, spec, sql, submit};
+
+/// What waits for nobody takes no longer.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+async fn at_once<R>(what: &str, call: impl Future<Output = R>) -> R {
+    tokio::time::timeout(AT_ONCE, call).await.unwrap_or_else(|_| panic!("{what} waits"))
+}
+
+/// A transaction of somebody else, which stays open.
+async fn stranger(database: &Database, held: &str) -> PgConnection {
+    let mut conn = PgConnection::connect(&database.url()).await.expect("a connection");
+    run(&mut conn, &format!("BEGIN; {held}")).await;
+    conn
+}
+
+async fn run(conn: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.expect("the server answers");
+}
+
+/// Waits until somebody waits for a lock.
+async fn somebody_waits(database: &Database) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while sql(database, waiting) == "0" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_leader_that_hangs() {
+    let database = database();
+    let store = open(&database).await;
+    let (leader, standby) = (owner(&store, "leader").await, owner(&store, "standby").await);
+    let duty = Name::literal("upkeep");
+    let term = store.take_term(&duty, &leader, TTL).await.expect("take_term").expect("nobody leads");
+    // As a reap and a prune hold it, to their commit.
+    let mut hung = stranger(&database, "SELECT 1 FROM hodei.term FOR KEY SHARE").await;
+    let taken = at_once("a standby", store.take_term(&duty, &standby, TTL)).await.expect("take_term");
+    assert_eq!(taken, None);
+    assert!(at_once("the leader", store.keep_term(&term, TTL)).await.expect("keep_term"));
+    sql(&database, "UPDATE hodei.term SET expires_at = 1");
+    let taken = at_once("a standby", store.take_term(&duty, &standby, TTL)).await.expect("take_term");
+    assert_eq!(taken, None, "what is done under the old term is not over");
+    run(&mut hung, "COMMIT").await;
+    let taken = store.take_term(&duty, &standby, TTL).await.expect("take_term").expect("it is over");
+    assert_eq!(taken.number, term.number + 1);
+    assert!(!store.keep_term(&term, TTL).await.expect("keep_term"));
+}
+
+#[tokio::test]
+async fn the_server_ends_a_transaction_whose_node_fell_silent() {
+    let database = database();
+    let store = PgStore::builder(database.url()).statement_timeout(Duration::from_millis(700));
+    let store = store.connect().await.expect("the store opens");
+    let leader = owner(&store, "leader").await;
+    let duty = Name::literal("upkeep");
+    let term = store.take_term(&duty, &leader, TTL).await.expect("take_term").expect("nobody leads");
+    let mut held = stranger(&database, "SELECT 1 FROM hodei.change_floor FOR UPDATE").await;
+    let error = store.prune(&term, Retention::default(), 10).await.expect_err("it is held up");
+    assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error:?}");
+    let left = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let gone = async {
+        while sql(&database, left) != "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    at_once("a statement that was given up", gone).await;
+    run(&mut held, "COMMIT").await;
+}
+
+#[tokio::test]
+async fn a_parent_that_somebody_begins_to_wait_for_is_not_pruned() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let parent = submit(&store, vec![job()]).await[0];
+    assert_eq!(burn(&store, &worker, 1).await, 1);
+    sql(&database, "UPDATE hodei.done SET moved_at = 1");
+    let duty = Name::literal("upkeep");
+    let term = store.take_term(&duty, &worker, TTL).await.expect("take_term").expect("nobody leads");
+    let mut host = stranger(&database, "").await;
+    let child = job().after([Parent { id: parent, requires: Requires::Success }]);
+    store.submit_in(&mut host, vec![child], SubmitOptions::each()).await.expect("submit_in");
+    let century = Duration::from_secs(100 * 365 * 24 * 3_600);
+    for retention in [
+        Retention { jobs: century, failed: None, most: 0, changes: u64::MAX },
+        Retention { jobs: Duration::ZERO, failed: None, most: u64::MAX, changes: u64::MAX },
+    ] {
+        let pruned = at_once("a prune", store.prune(&term, retention, 10)).await.expect("prune");
+        assert_eq!(pruned.gone, []);
+    }
+    run(&mut host, "COMMIT").await;
+    assert_eq!(claim(&store, &worker, 1).await[0].inputs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_flood_of_what_is_due_is_moved_part_by_part() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let later = hodei_core::Timestamp::from_micros(4_000_000_000_000_000);
+    for _ in 0..3 {
+        submit(&store, jobs(900).into_iter().map(|job| job.run_at(later)).collect()).await;
+    }
+    sql(&database, "UPDATE hodei.delayed SET eligible_at = 1");
+    let lanes = store.lanes(&Served::default()).await.expect("lanes");
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.ready"), "1000");
+    assert_eq!(lanes.next_due.map(|due| due.as_micros()), Some(1), "there is more");
+    assert_eq!(burn(&store, &worker, 700).await, 2_700);
+}
+
+#[tokio::test]
+async fn a_heartbeat_does_not_wait_for_who_hands_its_owner_a_job() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let held = format!("SELECT hodei.owner_no('worker', {})", worker.incarnation);
+    let mut host = stranger(&database, &held).await;
+    let beats = at_once("a heartbeat", store.beat(vec![worker], TTL)).await.expect("beat");
+    assert!(beats[0].alive);
+    run(&mut host, "COMMIT").await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_given_up_in_time_for_the_next_one() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let mut host = stranger(&database, "SELECT 1 FROM hodei.owner FOR UPDATE").await;
+    let began = Instant::now();
+    let error = at_once("a heartbeat", store.beat(vec![worker.clone()], Duration::from_secs(3))).await;
+    assert_eq!(error.expect_err("it is held up").kind(), ErrorKind::Indeterminate);
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    run(&mut host, "COMMIT").await;
+    assert!(at_once("a heartbeat", store.beat(vec![worker], TTL)).await.expect("beat")[0].alive);
+}
+
+#[tokio::test]
+async fn a_claim_that_waited_past_the_end_of_its_owner_leases_nothing() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let limit = Limit { tenant: Tenant::default(), key: Name::literal("scarce"), max: 3 };
+    store.set_limit(limit).await.expect("set_limit");
+    let limited = spec().limited_by("scarce").build().expect("a valid spec");
+    submit(&store, vec![hodei_core::job::NewJob::new(limited)]).await;
+    let lanes = store.lanes(&Served::default()).await.expect("lanes");
+    let picks = vec![Pick { lane: lanes.heads[0].lane.clone(), floor: Priority::MIN, n: 1 }];
+    let mut host = stranger(&database, "SELECT 1 FROM hodei.usage FOR UPDATE").await;
+    let claiming = {
+        let (store, owner) = (store.clone(), worker.clone());
+        tokio::spawn(async move { store.exchange(Exchange { owner, transitions: Vec::new(), picks }).await })
+    };
+    somebody_waits(&database).await;
+    sql(&database, "UPDATE hodei.owner SET expires_at = 1, cleared = true");
+    run(&mut host, "COMMIT").await;
+    let done = claiming.await.expect("no panic").expect("exchange");
+    assert!(done.owner_lost && done.claimed.is_empty(), "{done:?}");
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.leased"), "0");
+}
+
+#[tokio::test]
+async fn a_node_hears_of_work_while_the_end_of_the_log_is_held_up() {
+    let database = database();
+    let (here, there) = (open(&database).await, open(&database).await);
+    let ear = std::sync::Arc::<crate::nodes::Ear>::default();
+    let _feed = there.feed(std::sync::Arc::<crate::nodes::Ear>::clone(&ear));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut host = stranger(&database, "CREATE TABLE theirs (id int)").await;
+    submit(&here, vec![job()]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut wakeups = there.wakeups();
+    submit(&here, vec![job()]).await;
+    at_once("a node", wakeups.next()).await.expect("it is told");
+    run(&mut host, "COMMIT").await;
+    let heard = at_once("the rest of the log", ear.hears(2)).await;
+    assert_eq!(heard, here.changes(&Scope::All, None, 10).await.expect("changes").changes);
+}
+
+#[tokio::test]
+async fn a_prune_reads_no_more_of_a_backlog_than_it_removes() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    for _ in 0..5 {
+        submit(&store, jobs(1_000)).await;
+    }
+    assert_eq!(burn(&store, &worker, 1_000).await, 5_000);
+    sql(&database, "UPDATE hodei.done SET moved_at = 1");
+    let duty = Name::literal("upkeep");
+    let term = store.take_term(&duty, &worker, TTL).await.expect("take_term").expect("nobody leads");
+    let fetched = "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables
+         WHERE relid = 'hodei.done'::regclass";
+    let read = || async {
+        // What a session counted is told when it is idle for a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        sql(&database, fetched).parse::<u64>().expect("a number")
+    };
+    let before = read().await;
+    let pruned = store.prune(&term, Retention::default(), 20).await.expect("prune");
+    assert_eq!((pruned.gone.len(), pruned.more), (20, true));
+    let spent = read().await - before;
+    assert!(spent < 1_000, "{spent} rows read to remove 20 of 5000");
+}
