@@ -1,4 +1,5 @@
 //! The promises of the bus.
+#![expect(clippy::unwrap_used, reason = "what a test sets up may be unwrapped")]
 
 mod bus;
 mod log;

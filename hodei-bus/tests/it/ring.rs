@@ -258,7 +258,7 @@ async fn read(
     let (mut count, mut sum, mut missed, mut next) = (0, 0, 0, [0; 3]);
     loop {
         // Now and then it gives up, at whatever point that is.
-        let patience = Duration::from_micros(if index % 2 == 0 { 20 } else { 1_000_000 });
+        let patience = Duration::from_micros(if index.is_multiple_of(2) { 20 } else { 1_000_000 });
         let Ok(batch) = tokio::time::timeout(patience, reader.recv_batch(11)).await else { continue };
         match batch {
             Ok(batch) => {

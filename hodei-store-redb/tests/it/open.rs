@@ -266,13 +266,13 @@ fn those_who_open_at_once_share_one_new_file_and_leave_no_other() {
 async fn with_a_word(env: &Env, word: &str) -> (JobId, Vec<u8>, Vec<u8>) {
     let store = env.open();
     let ids = submit(&store, vec![job_of(&Tenant::default(), spec().label("word", word))]).await;
-    store.request_cancel(&Scope::All, ids.clone()).await.unwrap();
+    store.request_cancel(&Scope::All, ids.clone()).await.expect("cancelled");
     // Later commits leave the row where it is.
     submit(&store, vec![job()]).await;
     submit(&store, vec![job()]).await;
-    let open = fs::read(env.path()).unwrap();
+    let open = fs::read(env.path()).expect("a file");
     drop(store);
-    (ids[0], fs::read(env.path()).unwrap(), open)
+    (ids[0], fs::read(env.path()).expect("a file"), open)
 }
 
 #[tokio::test]
