@@ -4,6 +4,7 @@ use std::fs;
 
 use hodei_core::Timestamp;
 use hodei_core::store::JobStore;
+use hodei_store_redb::RedbStore;
 
 use crate::env::{Env, claim, everything, job, owner, submit};
 
@@ -11,13 +12,19 @@ use crate::env::{Env, claim, everything, job, owner, submit};
 const FIRST: (&[u8], &str) =
     (include_bytes!("../golden/store-schema-1.redb"), include_str!("../golden/store-schema-1.txt"));
 
+/// Everything that a store says, as the versions of those schemas put it: their changes did not name a queue, which no log
+/// keeps.
+async fn said(store: &RedbStore) -> String {
+    format!("{:#?}\n", everything(store).await.unwrap()).replace("            queue: None,\n", "")
+}
+
 #[tokio::test]
 async fn a_file_of_schema_1_says_what_it_said_before_however_small_the_steps_are() {
     for jobs in [1, 3, 1_000] {
         let env = Env::new();
         fs::write(env.path(), FIRST.0).unwrap();
         let store = env.builder().migrate_jobs(jobs).open().unwrap();
-        let said = format!("{:#?}\n", everything(&store).await.unwrap());
+        let said = said(&store).await;
         assert!(said == FIRST.1, "{jobs} at a time:\n{said}");
         assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
         let node = owner(&store, "node").await;
@@ -41,7 +48,7 @@ async fn a_file_of_schema_2_says_what_it_said_before() {
     fs::write(env.path(), SECOND.0).unwrap();
     env.clock.set(SECOND_AT);
     let store = env.open();
-    let said = format!("{:#?}\n", everything(&store).await.unwrap());
+    let said = said(&store).await;
     assert!(said == SECOND.1, "{said}");
     assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
     let node = owner(&store, "node").await;
