@@ -1,7 +1,7 @@
 //! How fast PostgreSQL takes jobs in, and how fast preloaded ones go through: against what raw SQL can do on the same
 //! private server, which has the durability of a default installation.
 //!
-//! `cargo bench -p hodei-benches --bench pg_burn -- [jobs]`, 100,000 jobs unless said.
+//! `cargo bench -p hodei-benches --bench pg_burn -- [jobs]`, 100,000 jobs unless said; `--test` only shows that it runs.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -185,7 +185,8 @@ fn raw(server: &Server, n: usize) {
 
 #[tokio::main]
 async fn main() -> Result<(), String> {
-    let n = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(100_000);
+    let jobs = if std::env::args().any(|arg| arg == "--test") { 2_000 } else { 100_000 };
+    let n = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(jobs);
     let settings = Postgres::builder().setting("max_wal_size", "8GB").setting("shared_buffers", "512MB");
     let server = Server(settings.start().map_err(|error| error.to_string())?);
     raw(&server, n);
