@@ -56,7 +56,9 @@ async fn a_whole_life_fits_its_budget_of_wal_and_round_trips() {
 
 #[tokio::test]
 async fn a_submission_and_an_exchange_are_one_round_trip_each() {
-    let store = crate::env::open(&crate::env::database()).await;
+    // A server of its own: readers of the log look again while anybody on it has a transaction open.
+    let server = server();
+    let store = crate::env::open(&server.database().expect("a database")).await;
     let owner = owner(&store, "node").await;
     crate::env::submit(&store, vec![job()]).await;
     assert_eq!(burn(&store, &owner, 1).await, 1);
@@ -66,10 +68,15 @@ async fn a_submission_and_an_exchange_are_one_round_trip_each() {
     let before = store.round_trips();
     crate::env::submit(&store, jobs(700)).await;
     quiet().await;
-    assert!(store.round_trips() - before <= 2, "a submission, an announcement");
+    let spent = store.round_trips() - before;
+    assert!(spent <= 4, "{spent}: a submission; beside it announcements and a look at the inbox");
     let before = store.round_trips();
     assert_eq!(burn(&store, &owner, 1_000).await, 700);
     quiet().await;
-    assert!(store.round_trips() - before <= 5, "the lanes, a claim, an end, announcements");
+    let spent = store.round_trips() - before;
+    assert!(
+        spent <= 8,
+        "{spent}: the lanes, a claim, an end; beside them announcements and a look at the inbox"
+    );
     store.close().await;
 }
