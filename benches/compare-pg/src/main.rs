@@ -148,7 +148,7 @@ async fn drained<P: Peer>(server: &Postgres, load: Load) -> Result<Best> {
 }
 
 fn tell(mut report: Report, load: Load, best: Bests) -> Report {
-    let Bests { raw, hodei, graphile, river, apalis, awa, .. } = best;
+    let Bests { hodei, graphile, river, apalis, awa, .. } = best;
     let peers = [
         ("graphile_worker 0.14, local queue of 500; deletes its rows", graphile),
         ("riverqueue 0.5, 1,000 workers", river),
@@ -202,7 +202,7 @@ fn drains(report: &mut Report, best: &Bests, peers: &[(&str, Best)]) {
 fn submissions(report: &mut Report, load: Load, best: &Bests, peers: &[(&str, Best)]) {
     let hodei = best.hodei.submitted;
     let most = |way: fn(Rates) -> f64| peers.iter().map(|(_, best)| way(best.submitted)).fold(0.0, f64::max);
-    let mut list = |title: &str, way: fn(Rates) -> f64| {
+    let list = |title: &str, way: fn(Rates) -> f64| {
         report.group(title);
         report.show("Hodei", way(hodei), Unit::PerSecond);
         for (name, best) in peers {

@@ -15,7 +15,7 @@ const FIRST: (&[u8], &str) =
 /// Everything that a store says, as the versions of those schemas put it: their changes did not name a queue, which no log
 /// keeps.
 async fn said(store: &RedbStore) -> String {
-    format!("{:#?}\n", everything(store).await.unwrap()).replace("            queue: None,\n", "")
+    format!("{:#?}\n", everything(store).await.expect("it is read")).replace("            queue: None,\n", "")
 }
 
 #[tokio::test]
