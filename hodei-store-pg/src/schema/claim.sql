@@ -24,7 +24,7 @@ $$;
 CREATE OR REPLACE FUNCTION hodei.claim(
     p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[]
 ) RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_lane record;
@@ -104,7 +104,7 @@ CREATE OR REPLACE FUNCTION hodei.lanes(
     p_queues text[], OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
     OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
 ) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_due int8;
 BEGIN

@@ -4,7 +4,7 @@
 -- another way, or ask for a failure, may end themselves, and theirs: that is left to the rules.
 CREATE OR REPLACE FUNCTION hodei.tell_children(p_id uuid[], p_now int8, p_node int8, p_log int2)
 RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_parents uuid[];
@@ -69,7 +69,7 @@ CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
     p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
 ) RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE

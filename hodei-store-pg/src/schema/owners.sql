@@ -20,7 +20,7 @@ $$;
 CREATE OR REPLACE FUNCTION hodei.beat(
     p_name text[], p_incarnation int8[], p_ttl int8, OUT ord int8, OUT id uuid, OUT epoch int8
 ) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_now int8;
     v_alive int4[];

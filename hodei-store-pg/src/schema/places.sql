@@ -2,7 +2,7 @@
 
 -- Where jobs are, each locked until the end of the transaction.
 CREATE OR REPLACE FUNCTION hodei.take(p_ids uuid[]) RETURNS SETOF hodei.placed
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_left uuid[];
     v_got hodei.placed[];
@@ -61,7 +61,7 @@ $$;
 
 -- Where jobs are, as this statement sees it.
 CREATE OR REPLACE FUNCTION hodei.places(p_ids uuid[]) RETURNS SETOF hodei.placed
-LANGUAGE sql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
     SELECT l.id, (CASE WHEN l.running THEN 3 ELSE 2 END)::int2, false, l.lane, j.rank, l.holder,
         coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0::int2),
         coalesce(l.generation, 0::int2), (CASE WHEN l.running THEN 5 ELSE 4 END)::int2, coalesce(l.cancel, false),
@@ -104,7 +104,7 @@ CREATE OR REPLACE FUNCTION hodei.move(
     p_cause int2[], p_cancel bool[], p_eligible_at int8[], p_deadline int8[], p_moved_at int8[],
     p_started_at int8[], p_pipeline uuid[], p_settled bytea[]
 ) RETURNS void
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     IF cardinality(p_leased) > 0 THEN
         DELETE FROM hodei.leased WHERE id = ANY (p_leased);

@@ -1,7 +1,7 @@
 -- Finds and locks ended jobs that are kept no longer and for whom nobody waits, in the order in which they lie: whoever
 -- asked for the oldest would sort all of them to remove a few.
 CREATE OR REPLACE FUNCTION hodei.outlived(p_jobs int8, p_failed int8, p_n int8) RETURNS SETOF uuid
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
     SELECT d.id FROM hodei.done d
