@@ -146,13 +146,7 @@ async fn a_statement_that_takes_too_long_is_given_up_and_can_be_repeated() {
         assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Indeterminate), "{error:?}");
         assert!(began.elapsed() < A_WHILE * 6, "{:?}", began.elapsed());
         locking.await.unwrap();
-        // On a machine that is busy a repetition may take too long as well, but not for ever.
-        let stored = loop {
-            match world.submit(&job).await {
-                Ok(stored) => break stored,
-                Err(error) => assert!(began.elapsed() < A_WHILE * 40, "{error:?}"),
-            }
-        };
+        let stored = world.submit(&job).await.unwrap();
         assert_eq!(stored.stored(), Some(job.id));
     }
     world.is_sound().await;
