@@ -191,11 +191,13 @@ impl Inner {
             let jobs: Vec<&NewJob> = call.jobs.iter().collect();
             match self.store_plain(&jobs).await {
                 Ok(stored) => answer(vec![call], stored),
-                Err(error)
-                    if error.context("sqlstate") == Some(NO_LOCK)
-                        && call.since.elapsed() < self.config.statement_timeout =>
-                {
-                    self.groups.put_back(call);
+                Err(error) if error.context("sqlstate") == Some(NO_LOCK) => {
+                    if call.since.elapsed() < self.config.statement_timeout {
+                        self.groups.put_back(call);
+                    } else {
+                        // It waited as long as a statement may, and nothing of it has happened.
+                        drop(call.reply.send(Err(Error::new(ErrorKind::Timeout, OP).source_error(error))));
+                    }
                 }
                 Err(error) => drop(call.reply.send(Err(error))),
             }
