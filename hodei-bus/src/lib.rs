@@ -61,7 +61,7 @@ mod sys;
 mod tail;
 mod topic;
 
-pub use bus::Bus;
+pub use bus::{Bus, Listed};
 pub use follow::Follow;
 pub use publish::{BatchOptions, BatchingPublisher};
 pub use replay::Replay;

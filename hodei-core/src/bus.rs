@@ -98,6 +98,18 @@ impl EventFilter {
         self.queue.is_some()
     }
 
+    /// Returns the tenant that it names.
+    #[must_use]
+    pub fn tenant_named(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    /// Returns the kinds that it names: bit n stands for the kind of that number.
+    #[must_use]
+    pub fn kinds(&self) -> Option<u16> {
+        self.kinds
+    }
+
     /// Says whether everything passes.
     #[must_use]
     pub fn is_all(&self) -> bool {

@@ -28,22 +28,34 @@ impl Waiting {
         Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Tries until it succeeds, sleeping between; returns how long it slept, when it did.
+    /// Tries until it succeeds, sleeping between. The time is charged to whoever kept it from success last, also when it is
+    /// given up.
     ///
     /// # Cancel safety
     ///
     /// As cancel safe as the attempts are.
-    pub(crate) async fn until<R>(&self, mut attempt: impl FnMut() -> Option<R>) -> (R, Option<Duration>) {
-        if let Some(done) = attempt() {
-            return (done, None);
-        }
-        let since = Instant::now();
+    pub(crate) async fn until<R, B: Blocker>(&self, mut attempt: impl FnMut() -> Result<R, B>) -> R {
+        let blocker = match attempt() {
+            Ok(done) => return done,
+            Err(blocker) => blocker,
+        };
+        let mut wait = Wait { since: Instant::now(), blocker };
         let place = Place { of: self, ticket: self.ticket() };
-        let done = poll_fn(|context| {
+        let mut looked = false;
+        poll_fn(|context| {
             place.of.enter(place.ticket, context.waker());
-            attempt().map_or(Poll::Pending, Poll::Ready)
-        });
-        (done.await, Some(since.elapsed()))
+            match attempt() {
+                Ok(done) => return Poll::Ready(done),
+                Err(blocker) => wait.blocker = blocker,
+            }
+            if !std::mem::replace(&mut looked, true) {
+                // A reader that is busy says without a fence that it has read on, and may not have seen this sleeper: so it
+                // gives way once and looks again.
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Puts a sleeper down, or its newer waker. It must look once more before it sleeps: what happened before this call is
@@ -79,6 +91,14 @@ impl Waiting {
             waker
         };
         drop(waker);
+    }
+
+    /// Wakes everyone who is seen to sleep, without a fence: who falls asleep just now may not be seen.
+    #[inline]
+    pub(crate) fn wake_seen(&self) {
+        if self.count.load(Ordering::Relaxed) != 0 {
+            self.wake_all();
+        }
     }
 
     /// Wakes everyone. What they wait for must have been written before.
@@ -117,6 +137,24 @@ impl Waiting {
     /// Under the lock. A swap, not a store: a reader of the count must not see an older one after a newer.
     fn counted(&self, len: usize) {
         self.count.swap(len, Ordering::Relaxed);
+    }
+}
+
+/// What keeps a publisher waiting.
+pub(crate) trait Blocker {
+    /// Notes that somebody has waited for it so long.
+    fn charge(&self, time: Duration);
+}
+
+/// A wait that is charged to its cause when it is over, or given up.
+struct Wait<B: Blocker> {
+    since: Instant,
+    blocker: B,
+}
+
+impl<B: Blocker> Drop for Wait<B> {
+    fn drop(&mut self) {
+        self.blocker.charge(self.since.elapsed());
     }
 }
 
