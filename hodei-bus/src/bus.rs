@@ -13,7 +13,7 @@ use hodei_core::{Error, ErrorKind, Result};
 use tokio::task::coop::consume_budget;
 
 use crate::mailbox::{Mailbox, Taken};
-use crate::ring::{self, Blocker, How, Member, Offered, Queues, Ring, Short, Waiting, nanos};
+use crate::ring::{self, Blocker, How, Offered, Queues, Ring, Short, Waiting, nanos};
 use crate::subscriber::Subscriber;
 use crate::topic::{Slot, Topics};
 
@@ -62,7 +62,7 @@ struct Slow {
 
 #[derive(Debug)]
 enum Who {
-    Reader(Arc<Member>),
+    Reader(ring::Membership),
     Mailbox(Arc<Mailbox>),
 }
 
@@ -283,7 +283,7 @@ impl Shared {
         self.boxes.load(Ordering::Acquire) == 0
     }
 
-    fn slow_reader(self: &Arc<Self>, member: Arc<Member>) -> Slow {
+    fn slow_reader(self: &Arc<Self>, member: ring::Membership) -> Slow {
         Slow { bus: Arc::clone(self), who: Who::Reader(member) }
     }
 

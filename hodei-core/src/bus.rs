@@ -57,7 +57,8 @@ impl EventFilter {
 
     /// Lets the events of one queue's jobs through, and no others.
     ///
-    /// Events carry no queue: it is known of those that come from [`EventBus::publish_changes`] while they happen.
+    /// Events carry no queue: it is known of those that come from [`EventBus::publish_changes`] while they happen. Of what
+    /// other nodes commit to a shared store it is not; there a bus is needed that tails the change log and looks it up.
     #[must_use]
     pub fn queue(mut self, queue: Name) -> Self {
         self.queue = Some(queue);

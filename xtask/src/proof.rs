@@ -123,6 +123,9 @@ pub(crate) const PROOFS: &[Stage] = &[
             Step::new("cargo test --release --locked --package hodei-bus --lib -- model")
                 .env(&[("RUSTFLAGS", "--cfg hodei_shuttle"), ("CARGO_TARGET_DIR", "target/shuttle")])
                 .must_test(),
+            Step::new("cargo test --locked --package hodei-bus --test it -- ring::")
+                .env(&[("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "valgrind --quiet --error-exitcode=9")])
+                .must_test(),
         ],
     },
     Stage {

@@ -29,5 +29,5 @@ mod waiting;
 pub use publisher::{Full, Ring};
 pub use subscriber::{Batch, Missed, Subscriber};
 
-pub(crate) use shared::{How, Member, Offered, Queues, Short, nanos};
+pub(crate) use shared::{How, Membership, Offered, Queues, Short, nanos};
 pub(crate) use waiting::{Blocker, Waiting};

@@ -63,6 +63,9 @@ pub(crate) struct Gap {
     pub(crate) total: u64,
 }
 
+/// A subscriber, for those who may have to wait for it.
+pub(crate) type Membership = Arc<Member>;
+
 /// What others may know of a subscriber.
 #[derive(Debug)]
 pub(crate) struct Member {

@@ -80,7 +80,7 @@ impl<T> Writer<T> {
         page.clear();
         page.base = base;
         #[cfg(all(test, any(hodei_loom, hodei_shuttle)))]
-        REUSED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        REUSED.fetch_add(1, Ordering::Relaxed);
         Ok(Self { page: spare.0, filled: 0 })
     }
 

@@ -259,6 +259,31 @@ async fn a_tail_waits_for_a_stuck_subscriber_so_long_and_no_longer() {
     assert_eq!(stuck.try_recv(100).pop(), Some(Delivery::Lagged { missed: 990 }));
 }
 
+/// Who asks for a queue while the tail waits in the middle of a page hears the rest of it.
+#[tokio::test]
+async fn a_queue_that_is_asked_for_meanwhile_is_looked_up() {
+    let (store, bus) = (Arc::new(MemoryStore::new()), Bus::new());
+    let options = TailOptions { wait: PATIENCE, ..TailOptions::default() };
+    let _tail = Tail::start(bus.clone(), Arc::clone(&store) as Arc<dyn JobStore>, options).await.unwrap();
+    let options = SubscribeOptions { overflow: Overflow::Block, capacity: 10 };
+    let mut slow = bus.subscribe(EventFilter::all(), options);
+    let jobs: Vec<NewJob> = (0..30).map(|_| in_queue("urgent")).collect();
+    store.submit(jobs, SubmitOptions::each()).await.unwrap();
+    while slow.stats().depth < 10 {
+        tokio::task::yield_now().await;
+    }
+    let mut urgent =
+        bus.subscribe(EventFilter::all().queue(Name::literal("urgent")), SubscribeOptions::default());
+    let (mut taken, mut heard) = (0, 0);
+    while taken < 30 || heard < 20 {
+        tokio::select! {
+            events = slow.recv(3) => taken += events.len(),
+            events = urgent.recv(3) => heard += events.len(),
+        }
+    }
+    assert_eq!((taken, heard, urgent.try_recv(10).len()), (30, 20, 0));
+}
+
 /// Two nodes on one store: each has a tail, and each hears both.
 #[tokio::test]
 async fn tails_turn_the_buses_of_two_nodes_into_one() {
