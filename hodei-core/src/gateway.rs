@@ -5,7 +5,7 @@
 //! call loses nothing, and the in-process link and a wire carry the same values.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -94,6 +94,26 @@ pub struct Assignment {
     pub job: Arc<Job>,
     /// What its direct parents gave back.
     pub inputs: Arc<[Input]>,
+    /// The other workers on which room was set aside for it; those of a gang only.
+    pub beside: Arc<[Peer]>,
+}
+
+/// A worker on which room was set aside for a job that runs on another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub worker: Name,
+    /// What it says about itself: its address, where the application puts that into a label.
+    pub labels: TextMap,
+}
+
+impl Peer {
+    /// The list of most jobs, shared by all of them.
+    #[must_use]
+    pub fn nobody() -> Arc<[Self]> {
+        static NOBODY: LazyLock<Arc<[Peer]>> = LazyLock::new(|| Arc::from([]));
+        Arc::clone(&NOBODY)
+    }
 }
 
 /// A job to stop.

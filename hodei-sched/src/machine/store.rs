@@ -32,8 +32,8 @@ impl Scheduler {
                 self.failures = 0;
                 self.take_heads(lanes.heads, now);
                 self.note_due(lanes.next_due, now);
-                self.turn = self.turn.wrapping_add(1);
-                picks::order(&mut self.heads, self.turn);
+                self.turns.line_up(&self.heads);
+                picks::order(&mut self.heads, &self.turns);
             }
             Err(_) => self.failed(now),
         }
@@ -239,15 +239,21 @@ impl Scheduler {
     /// The node was given up: whatever it holds is somebody else's now.
     fn lose_owner(&mut self) {
         self.owner_lost = true;
-        self.empty_buffer();
+        let mut borrowed: Vec<Arc<Job>> = self.empty_buffer();
         self.lent.clear();
         for session in self.sessions.values_mut() {
             for job in session.jobs() {
-                if session.withdraw(job, &mut self.fleet).is_none() {
-                    session.stop(job, StopCause::LeaseLost);
+                match session.withdraw(job, &mut self.fleet) {
+                    Some(assigned) => borrowed.push(assigned.job),
+                    // What runs under another dispatcher's lease is nobody else's.
+                    None if self.borrowed.contains_key(&job) => {}
+                    None => session.stop(job, StopCause::LeaseLost),
                 }
             }
         }
+        // The one who lent them lives, and nobody else would give them back.
+        borrowed.retain(|job| self.borrowed.get(&job.id) == Some(&job.epoch));
+        borrowed.iter().for_each(|job| self.give_back(job));
     }
 
     pub(super) fn registered(&mut self, lease: Lease, now: Timestamp) {
@@ -291,7 +297,7 @@ impl Scheduler {
             self.last_ask = now;
             (Store::Lanes, Effect::AskLanes)
         } else {
-            match self.exchange() {
+            match self.exchange(now) {
                 Some(exchange) => (Store::Exchange, Effect::Exchange(Box::new(exchange))),
                 None => {
                     // Nothing is left of what had failed.
@@ -316,8 +322,9 @@ impl Scheduler {
         self.ended_lately.saturating_mul(2).min(self.config.prefetch_max)
     }
 
-    fn exchange(&mut self) -> Option<Exchange> {
-        let picks = if self.heads.is_empty() || !self.wants_work() { Vec::new() } else { self.picks() };
+    fn exchange(&mut self, now: Timestamp) -> Option<Exchange> {
+        let idle = self.heads.is_empty() || !self.wants_work();
+        let picks = if idle { Vec::new() } else { self.picks(now) };
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
@@ -333,7 +340,19 @@ impl Scheduler {
     /// Takes off the lanes what is asked of them: what is left can be picked next, without asking for the lanes anew.
     fn forget_picked(&mut self, picks: &[Pick]) {
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
-        let fleet = &mut self.fleet;
+        let (fleet, turns) = (&mut self.fleet, &mut self.turns);
+        let mut weights: HashMap<&Tenant, u32> = HashMap::new();
+        for Head { head, .. } in &self.heads {
+            let weight = weights.entry(&head.lane.tenant).or_default();
+            *weight = head.weight.max(*weight);
+        }
+        for Head { head, level, class, .. } in &self.heads {
+            if let Some(n) = picked.get(&head.lane) {
+                let tenant = &head.lane.tenant;
+                let workers = n.saturating_mul(fleet.gang_size(*class));
+                turns.served(*level, tenant, weights.get(tenant).copied().unwrap_or(1), workers);
+            }
+        }
         self.heads.retain_mut(|Head { head, class, allowed, .. }| {
             let n = picked.get(&head.lane).copied().unwrap_or(0);
             head.depth = head.depth.saturating_sub(u64::from(n));
@@ -347,11 +366,12 @@ impl Scheduler {
             }
             stays
         });
-        self.turn = self.turn.wrapping_add(1);
-        picks::order(&mut self.heads, self.turn);
+        if !picks.is_empty() {
+            picks::order(&mut self.heads, &self.turns);
+        }
     }
 
-    fn picks(&self) -> Vec<Pick> {
+    fn picks(&self, now: Timestamp) -> Vec<Pick> {
         let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
         let mut arrived = Vec::new();
@@ -369,6 +389,10 @@ impl Scheduler {
         let ahead = self.ahead().saturating_sub(waiting);
         let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
         let waits = |class| self.buffer.waits(class) || arrived.contains(&class);
-        decision.take(&self.heads, waits, |level| self.could_preempt(level))
+        let mut picks = decision.take(&self.heads, waits, |level| self.could_preempt(level));
+        if !self.rates.is_empty() {
+            self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
+        }
+        picks
     }
 }
