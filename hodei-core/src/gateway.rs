@@ -5,7 +5,7 @@
 //! call loses nothing, and the in-process link and a wire carry the same values.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -95,7 +95,7 @@ pub struct Assignment {
     /// What its direct parents gave back.
     pub inputs: Arc<[Input]>,
     /// The other workers on which room was set aside for it; those of a gang only.
-    pub beside: Arc<[Peer]>,
+    pub beside: Option<Arc<[Peer]>>,
 }
 
 /// A worker on which room was set aside for a job that runs on another one.
@@ -105,15 +105,6 @@ pub struct Peer {
     pub worker: Name,
     /// What it says about itself: its address, where the application puts that into a label.
     pub labels: TextMap,
-}
-
-impl Peer {
-    /// The list of most jobs, shared by all of them.
-    #[must_use]
-    pub fn nobody() -> Arc<[Self]> {
-        static NOBODY: LazyLock<Arc<[Peer]>> = LazyLock::new(|| Arc::from([]));
-        Arc::clone(&NOBODY)
-    }
 }
 
 /// A job to stop.

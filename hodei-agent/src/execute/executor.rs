@@ -55,7 +55,7 @@ pub struct StopToken(Arc<Inner>);
 struct Inner {
     job: Arc<Job>,
     inputs: Arc<[Input]>,
-    beside: Arc<[Peer]>,
+    beside: Option<Arc<[Peer]>>,
     home: Arc<Home>,
     /// 0: go on; else 1 + the cause's number.
     cause: AtomicU8,
@@ -159,7 +159,7 @@ impl Run {
     /// Returns the other workers on which room was set aside for the job; those of a gang only.
     #[must_use]
     pub fn beside(&self) -> &[Peer] {
-        &self.stop.0.beside
+        self.stop.0.beside.as_deref().unwrap_or_default()
     }
 
     /// Says how the run ends without having begun, when the conditions of its step do not hold.

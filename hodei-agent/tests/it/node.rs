@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hodei_core::gateway::{
-    Assignment, Desired, News, Peer, Report, SessionState, Stop, StopCause, WorkerGateway,
-};
+use hodei_core::gateway::{Assignment, Desired, News, Report, SessionState, Stop, StopCause, WorkerGateway};
 use hodei_core::job::Stream;
 use hodei_core::job::{Epoch, Finish, JobKind, JobSpec, JobSpecBuilder, Lease, NewJob, rules};
 use hodei_core::log::LogKey;
@@ -242,7 +240,7 @@ fn assignment(spec: JobSpecBuilder, inputs: Vec<Input>) -> Assignment {
     let (mut job, _) = rules::admit(NewJob::new(spec), Timestamp::EPOCH);
     let lease = Lease { owner: OwnerId::new("node").expect("a name"), incarnation: 1 };
     rules::claim(&mut job, lease, Timestamp::EPOCH).expect("it is due");
-    Assignment { job: job.into(), inputs: inputs.into(), beside: Peer::nobody() }
+    Assignment { job: job.into(), inputs: inputs.into(), beside: None }
 }
 
 /// The key of a log of a job that [`Node::assign`] assigned.

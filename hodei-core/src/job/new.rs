@@ -75,6 +75,18 @@ impl Requires {
         }
     }
 
+    /// What a submission asked for; nothing where the parent only comes before the child.
+    #[must_use]
+    pub const fn asked(self) -> Option<Self> {
+        match self {
+            Self::Turn => None,
+            Self::SuccessInTurn => Some(Self::Success),
+            Self::EndedInTurn => Some(Self::Ended),
+            Self::FailureInTurn => Some(Self::Failure),
+            asked => Some(asked),
+        }
+    }
+
     /// Whether the child is given what the parent left behind. Who only comes before it leaves it nothing.
     #[must_use]
     pub const fn hands_on(self) -> bool {

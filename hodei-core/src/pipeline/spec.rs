@@ -170,7 +170,10 @@ impl PipelineBuilder {
 /// How long each step lasts: as it was told, else as long as those that were told do on average, else a hop.
 fn lasts(steps: &Steps) -> Vec<u64> {
     let told = |step: &Step| step.spec.told_to_last().filter(|micros| *micros > 0);
-    let (sum, n) = steps.iter().filter_map(told).fold((0_u128, 0_u128), |(sum, n), micros| (sum + u128::from(micros), n + 1));
+    let (sum, n) = steps
+        .iter()
+        .filter_map(told)
+        .fold((0_u128, 0_u128), |(sum, n), micros| (sum + u128::from(micros), n + 1));
     let usual = sum.checked_div(n).and_then(|mean| u64::try_from(mean).ok()).unwrap_or(1).max(1);
     steps.iter().map(|step| told(step).unwrap_or(usual)).collect()
 }

@@ -12,7 +12,7 @@ use super::backfill::reserved_start;
 use super::placement::WorkerId;
 use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
-use super::session::{Assigned, Session};
+use super::session::{Assigned, Gang, Session};
 use super::verdict::verdict;
 
 /// So many gangs are noted before it is looked whether they still run.
@@ -78,7 +78,7 @@ impl Scheduler {
             return;
         }
         session.received = report.number;
-        let started = matches!(report.news, hodei_core::gateway::News::Started);
+        let started = matches!(report.news, News::Started);
         let step = if started {
             session
                 .assigned
@@ -209,13 +209,13 @@ impl Scheduler {
                 continue;
             };
             let others = fleet.others();
-            let beside = peers(&others, &self.names, &self.sessions);
+            let gang = (!others.is_empty()).then(|| gang(others, &self.names, &self.sessions));
             let Some(name) = self.names.get(&worker) else { continue };
             if let Some((session, waiting)) = self.sessions.get_mut(name).zip(buffer.pop()) {
                 let job = waiting.claimed.job.id;
                 session.assign(waiting.claimed, waiting.class, now, fleet);
-                if !others.is_empty() {
-                    session.join(job, others, beside);
+                if let Some(gang) = gang {
+                    session.join(job, gang);
                     gangs.push((job, name.clone()));
                 }
             }
@@ -321,20 +321,14 @@ fn succeeded(news: &News) -> bool {
     matches!(news, News::Ended(finish) if finish.outcome == Outcome::Succeeded)
 }
 
-/// What a job is told of the workers beside its own.
-fn peers(
-    others: &[WorkerId],
-    names: &HashMap<WorkerId, Name>,
-    sessions: &BTreeMap<Name, Session>,
-) -> Arc<[Peer]> {
-    if others.is_empty() {
-        return Peer::nobody();
-    }
+/// The workers on which a job has room beside its own, and what it is told of them.
+fn gang(others: Vec<WorkerId>, names: &HashMap<WorkerId, Name>, sessions: &BTreeMap<Name, Session>) -> Gang {
     let peer = |worker: &WorkerId| {
         let name = names.get(worker)?;
         Some(Peer { worker: name.clone(), labels: sessions.get(name)?.offer.labels.clone() })
     };
-    others.iter().filter_map(peer).collect()
+    let beside = others.iter().filter_map(peer).collect();
+    Gang { others, beside }
 }
 
 /// A number of a worker that is the same whenever it comes (FNV-1a).

@@ -83,7 +83,8 @@ impl Learned {
 
     /// Forgets the half of the kinds that was seen longest ago.
     fn forget(&mut self) {
-        let mut seen: Vec<u64> = self.queues.values().flat_map(HashMap::values).map(|kind| kind.seen).collect();
+        let mut seen: Vec<u64> =
+            self.queues.values().flat_map(HashMap::values).map(|kind| kind.seen).collect();
         let middle = seen.len() / 2;
         let (_, limit, _) = seen.select_nth_unstable(middle);
         let limit = *limit;

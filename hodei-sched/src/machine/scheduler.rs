@@ -43,7 +43,9 @@ pub struct SchedulerConfig {
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
-    /// When jobs that wait rise: by a level after each minute.
+    /// When jobs that wait rise: by a level after each minute. A store shows of each lane only its most urgent jobs, so behind
+    /// a stream of more urgent ones of the same tenant, queue and request a job does not rise before it is claimed: give
+    /// what must not starve a queue of its own.
     pub ageing: Option<Ageing>,
     /// Which of the workers that have room gets a job: the one with the most free slots.
     pub balancer: Box<dyn Balancer>,

@@ -27,7 +27,13 @@ pub(super) struct Assigned {
     pub(super) stop: Option<StopCause>,
     /// Whether it was told to stop in favour of a more urgent job, or because one of its workers was lost.
     pub(super) preempted: bool,
-    /// Where room was set aside for it too, of a gang.
+    /// Where else it has room, of a gang.
+    pub(super) gang: Option<Box<Gang>>,
+}
+
+/// The workers beside its own on which a job has room.
+#[derive(Debug)]
+pub(super) struct Gang {
     pub(super) others: Vec<WorkerId>,
     /// What the agent is told of them.
     pub(super) beside: Arc<[Peer]>,
@@ -36,7 +42,7 @@ pub(super) struct Assigned {
 impl Assigned {
     /// Frees what was set aside for it on others than its own worker.
     pub(super) fn leave_others(&mut self, fleet: &mut Fleet) {
-        for worker in std::mem::take(&mut self.others) {
+        for worker in self.gang.take().map(|gang| gang.others).unwrap_or_default() {
             fleet.release(worker, self.class);
         }
     }
@@ -119,33 +125,24 @@ impl Session {
         self.unsent.push(job.id);
         self.assigned.insert(
             job.id,
-            Assigned {
-                job,
-                inputs,
-                class,
-                since,
-                told: false,
-                stop: None,
-                preempted: false,
-                others: Vec::new(),
-                beside: Peer::nobody(),
-            },
+            Assigned { job, inputs, class, since, told: false, stop: None, preempted: false, gang: None },
         );
     }
 
     /// Notes where else room has been set aside for a job that was assigned just now.
-    pub(super) fn join(&mut self, job: JobId, others: Vec<WorkerId>, beside: Arc<[Peer]>) {
+    pub(super) fn join(&mut self, job: JobId, gang: Gang) {
         if let Some(assigned) = self.assigned.get_mut(&job) {
-            (assigned.others, assigned.beside) = (others, beside);
+            assigned.gang = Some(Box::new(gang));
         }
     }
 
     /// Has a job give up a worker that is gone, and stops it: it comes back at no cost.
     pub(super) fn lacks(&mut self, job: JobId, gone: WorkerId) -> bool {
         let Some(assigned) = self.assigned.get_mut(&job) else { return false };
-        let before = assigned.others.len();
-        assigned.others.retain(|worker| *worker != gone);
-        if assigned.others.len() == before {
+        let Some(gang) = &mut assigned.gang else { return false };
+        let before = gang.others.len();
+        gang.others.retain(|worker| *worker != gone);
+        if gang.others.len() == before {
             return false;
         }
         if assigned.stop.is_none() {
@@ -279,7 +276,8 @@ impl Session {
         for job in &jobs {
             if let Some(assigned) = self.assigned.get_mut(job) {
                 assigned.told = true;
-                let (inputs, beside) = (Arc::clone(&assigned.inputs), Arc::clone(&assigned.beside));
+                let inputs = Arc::clone(&assigned.inputs);
+                let beside = assigned.gang.as_ref().map(|gang| Arc::clone(&gang.beside));
                 assign.push(Assignment { job: Arc::clone(&assigned.job), inputs, beside });
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
-use hodei_core::job::{Job, Lease};
+use hodei_core::job::{Job, Lease, Priority};
 use hodei_core::map::JobSet;
 use hodei_core::store::{
     Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition,
@@ -23,6 +23,11 @@ use super::session::Session;
 /// each time, up to the last wait: for about a minute in all.
 const DOUBT_FIRST: Duration = Duration::from_secs(1);
 const DOUBT_LAST: Duration = Duration::from_secs(32);
+
+/// How often the store is asked at most for what is more urgent than all that waits here, and so much of it is claimed at least,
+/// where there is so much.
+const LOOK: Duration = Duration::from_millis(100);
+const URGENT_MIN: u64 = 16;
 
 impl Scheduler {
     pub(super) fn lanes(&mut self, lanes: Result<Lanes, Error>, now: Timestamp) {
@@ -279,6 +284,7 @@ impl Scheduler {
             let wait = wait * 2;
             self.doubt = (wait <= DOUBT_LAST).then(|| (now.saturating_add(wait), wait));
         }
+        let looks = !self.buffer.is_empty() && now >= self.last_ask.saturating_add(LOOK);
         let rated = self.rates_due.is_some_and(|due| due <= now);
         let due = rated || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.config.poll_interval);
@@ -292,7 +298,7 @@ impl Scheduler {
             (Store::Register, Effect::Register)
         } else if self.leases_unknown {
             (Store::Leases, Effect::AskLeases)
-        } else if self.lanes_stale && self.wants_work() {
+        } else if self.lanes_stale && (self.wants_work() || (looks && !self.draining)) {
             self.lanes_stale = false;
             self.last_ask = now;
             (Store::Lanes, Effect::AskLanes)
@@ -323,8 +329,11 @@ impl Scheduler {
     }
 
     fn exchange(&mut self, now: Timestamp) -> Option<Exchange> {
-        let idle = self.heads.is_empty() || !self.wants_work();
-        let picks = if idle { Vec::new() } else { self.picks(now) };
+        let picks = match (self.heads.is_empty(), self.wants_work()) {
+            (true, _) => Vec::new(),
+            (false, true) => self.picks(now),
+            (false, false) => self.urgent(now),
+        };
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
@@ -369,6 +378,31 @@ impl Scheduler {
         if !picks.is_empty() {
             picks::order(&mut self.heads, &self.turns);
         }
+    }
+
+    /// Picks what is more urgent than what waits here for all slots that will come free: it comes first when they do. What
+    /// waits stays claimed, and comes behind it.
+    fn urgent(&self, now: Timestamp) -> Vec<Pick> {
+        let most = (u64::from(self.ahead()) + self.fleet.open_slots()).max(URGENT_MIN);
+        let mut waiting: Vec<(Priority, u64)> =
+            self.buffer.waiting().map(|(_, n, level)| (level, u64::from(n))).collect();
+        let lowest = waiting.iter().map(|(level, _)| *level).min();
+        if self.draining || lowest.is_none() || !self.arrived.is_empty() {
+            return Vec::new();
+        }
+        let mut picks = Vec::new();
+        for Head { head, class, level, allowed } in &self.heads {
+            let before: u64 = waiting.iter().filter(|(of, _)| of >= level).map(|(_, n)| n).sum();
+            let wanted = head.depth.min(u64::from(*allowed)).min(most.saturating_sub(before));
+            if wanted == 0 || lowest >= Some(*level) || !self.fleet.is_able(*class) {
+                continue;
+            }
+            waiting.push((*level, wanted));
+            let n = u32::try_from(wanted).unwrap_or(u32::MAX);
+            picks.push(Pick { lane: head.lane.clone(), floor: head.level, n });
+        }
+        self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
+        picks
     }
 
     fn picks(&self, now: Timestamp) -> Vec<Pick> {

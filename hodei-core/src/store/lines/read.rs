@@ -184,8 +184,7 @@ fn check(job: &Job, edges: &[(JobId, bool)]) -> Result<()> {
         run_at: None,
         deadline: job.deadline,
         unique: job.unique.clone(),
-        // Whoever only comes before it was in no submission.
-        parents: job.parents.iter().copied().filter(|parent| !parent.requires.is_turn()).collect(),
+        parents: job.asked_parents().collect(),
         pipeline: job.pipeline,
     };
     new.check()?;

@@ -63,8 +63,7 @@ impl Facts {
         Self {
             fingerprint: job.fingerprint,
             unique: job.unique.clone(),
-            // Whoever only comes before it was in no submission.
-            parents: job.parents.iter().copied().filter(|parent| !parent.requires.is_turn()).collect(),
+            parents: job.asked_parents().collect(),
             deadline: job.deadline,
             ..Self::of_spec(job.id, &job.tenant, &job.spec)
         }

@@ -19,7 +19,12 @@ fn round(world: &mut World, agents: &mut [Agent]) -> Vec<(usize, JobId, Vec<Stri
         for (n, agent) in agents.iter_mut().enumerate() {
             let mut take = |desired: &Desired| {
                 assigned.extend(desired.assign.iter().map(|assignment| {
-                    let beside = assignment.beside.iter().map(|peer| peer.worker.to_string()).collect();
+                    let beside = assignment
+                        .beside
+                        .iter()
+                        .flat_map(|beside| beside.iter())
+                        .map(|peer| peer.worker.to_string())
+                        .collect();
                     (n, assignment.job.id, beside)
                 }));
             };

@@ -194,3 +194,26 @@ fn with_one_slot_tenants_take_turns() {
     }
     assert!(served.iter().all(|n| *n >= 15), "{served:?}");
 }
+
+#[test]
+fn what_was_claimed_ahead_does_not_come_before_what_is_more_urgent() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 8));
+    world.submit(command().priority(level(10)), 400);
+    world.settle(&mut agent);
+    while world.machine.surplus() < 8 {
+        agent.finish_all();
+        world.settle(&mut agent);
+    }
+    // Those that run now take long; many of their level are claimed already.
+    let urgent = world.submit(command().priority(level(63)), 3);
+    for _ in 0..3 {
+        world.pass(std::time::Duration::from_secs(1));
+        world.settle(&mut agent);
+    }
+    for job in urgent {
+        let first = agent.jobs()[0];
+        agent.report(first, super::world::success());
+        world.settle(&mut agent);
+        assert!(agent.jobs().contains(&job), "it takes the next slot that comes free");
+    }
+}
