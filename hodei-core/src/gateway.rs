@@ -94,6 +94,17 @@ pub struct Assignment {
     pub job: Arc<Job>,
     /// What its direct parents gave back.
     pub inputs: Arc<[Input]>,
+    /// The other workers on which room was set aside for it; those of a gang only.
+    pub beside: Option<Arc<[Peer]>>,
+}
+
+/// A worker on which room was set aside for a job that runs on another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub worker: Name,
+    /// What it says about itself: its address, where the application puts that into a label.
+    pub labels: TextMap,
 }
 
 /// A job to stop.

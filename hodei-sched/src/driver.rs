@@ -220,7 +220,7 @@ impl Driver {
     fn show_surplus(&mut self, now: Timestamp) {
         let Some(seat) = &mut self.seat else { return };
         seat.show(self.machine.surplus());
-        if self.machine.is_hungry(now) && seat.ask() {
+        if self.machine.is_hungry(now) && seat.ask(self.machine.room()) {
             self.machine.has_asked();
         }
     }
@@ -229,8 +229,8 @@ impl Driver {
     fn parcels(&mut self, now: Timestamp) {
         while let Some(parcel) = self.seat.as_mut().and_then(Seat::take) {
             match parcel {
-                Parcel::Asked(by) => {
-                    let lent = self.machine.lend();
+                Parcel::Asked(by, room) => {
+                    let lent = self.machine.lend(room);
                     let back = self.seat.as_ref().map(|seat| seat.give(by, lent)).unwrap_or_default();
                     self.machine.unlend(back, now);
                 }

@@ -97,8 +97,7 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
         ids.retain(|id: &JobId| !slots.hides(|| id.slot()));
         let asked: Vec<_> = ids.into_iter().zip(0..).collect();
         for (_, job) in query::jobs(&mut rows, &Scope::All, &asked)? {
-            let edges = query::edges(&mut rows, &job)?;
-            lines.row(&SlotRow::Job { job: Box::new(job), edges })?;
+            lines.row(&query::row_of(&mut rows, job)?)?;
         }
     }
     // A job whose rows are lost would not be missed otherwise.

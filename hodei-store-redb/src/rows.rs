@@ -311,7 +311,7 @@ pub(crate) trait Rows {
     /// Reads what the parents of a job gave back.
     fn inputs(&mut self, job: &Job) -> Result<Arc<[Input]>> {
         let mut inputs = Vec::with_capacity(job.parents.len());
-        for parent in job.parents.iter() {
+        for parent in job.parents.iter().filter(|parent| parent.requires.hands_on()) {
             let Some(head) = self.head(parent.id)? else { continue };
             let end = if head.job.state == State::Succeeded { self.end(&head)? } else { None };
             let output = end.map_or_else(Output::none, |end| end.output.clone());

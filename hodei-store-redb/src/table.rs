@@ -41,6 +41,8 @@ tables! {
     Pipelines = "pipelines",
     /// (tenant, unique key) → id.
     Unique = "unique",
+    /// (tenant, sequence) → the last job of it, as long as that is kept.
+    Sequences = "sequences",
     /// (parent, child) → what is needed of the parent, and whether the child was told of its end.
     Children = "children",
     /// sequence number of the first → changes, a few to a row.
@@ -81,7 +83,7 @@ impl Tab {
 }
 
 /// The version of the schema, in [`Tab::Meta`] under [`META_SCHEMA`]. A file with a higher one is not touched.
-pub(crate) const SCHEMA: u64 = 3;
+pub(crate) const SCHEMA: u64 = 4;
 /// Where the version of the schema is.
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 /// Where the last incarnation that was given out is.

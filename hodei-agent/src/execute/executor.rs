@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use hodei_core::checkpoint::CheckpointStore;
-use hodei_core::gateway::{Assignment, News, StopCause};
+use hodei_core::gateway::{Assignment, News, Peer, StopCause};
 use hodei_core::job::{Failure, FailureClass, Finish, Job, Manifest, NewJob, Payload, Runs, Stream};
 use hodei_core::log::LogKey;
 use hodei_core::pipeline::When;
@@ -55,6 +55,7 @@ pub struct StopToken(Arc<Inner>);
 struct Inner {
     job: Arc<Job>,
     inputs: Arc<[Input]>,
+    beside: Option<Arc<[Peer]>>,
     home: Arc<Home>,
     /// 0: go on; else 1 + the cause's number.
     cause: AtomicU8,
@@ -115,6 +116,7 @@ impl Run {
         let inner = Inner {
             job: assignment.job,
             inputs: assignment.inputs,
+            beside: assignment.beside,
             home,
             cause: AtomicU8::new(0),
             told: Notify::new(),
@@ -152,6 +154,12 @@ impl Run {
     #[must_use]
     pub fn inputs(&self) -> &[Input] {
         &self.stop.0.inputs
+    }
+
+    /// Returns the other workers on which room was set aside for the job; those of a gang only.
+    #[must_use]
+    pub fn beside(&self) -> &[Peer] {
+        self.stop.0.beside.as_deref().unwrap_or_default()
     }
 
     /// Says how the run ends without having begun, when the conditions of its step do not hold.

@@ -1,16 +1,22 @@
 //! The scheduler's dealings with agents: their calls, what they are given, and how they are lost.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use hodei_core::gateway::{Report, SessionState, StopCause};
-use hodei_core::job::{Epoch, Job};
+use hodei_core::gateway::{News, Peer, Report, SessionState, StopCause};
+use hodei_core::job::{Epoch, Job, Outcome};
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
+use super::backfill::reserved_start;
+use super::placement::WorkerId;
 use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
-use super::session::{Assigned, Session};
+use super::session::{Assigned, Gang, Session};
 use super::verdict::verdict;
+
+/// So many gangs are noted before it is looked whether they still run.
+const GANGS_SWEPT: usize = 1_024;
 
 impl Scheduler {
     pub(super) fn synced(&mut self, state: SessionState, ticket: Ticket, now: Timestamp) {
@@ -55,7 +61,7 @@ impl Scheduler {
         unknown.sort_unstable();
         session.disown(unknown);
         for report in state.reports {
-            self.report(&state.worker, report);
+            self.report(&state.worker, report, now);
         }
         if let Some(session) = self.sessions.get_mut(&state.worker) {
             session.miss(&state.running);
@@ -66,13 +72,13 @@ impl Scheduler {
     }
 
     /// Takes a report in once; what it says of a job that is no longer this session's is forgotten.
-    fn report(&mut self, worker: &Name, report: Report) {
+    fn report(&mut self, worker: &Name, report: Report, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(worker) else { return };
         if report.number <= session.received {
             return;
         }
         session.received = report.number;
-        let started = matches!(report.news, hodei_core::gateway::News::Started);
+        let started = matches!(report.news, News::Started);
         let step = if started {
             session
                 .assigned
@@ -84,6 +90,9 @@ impl Scheduler {
                 })
         } else {
             session.release(report.job, report.epoch, &mut self.fleet).and_then(|assigned| {
+                if succeeded(&report.news) {
+                    self.learned.ended(&assigned.job.spec, now.saturating_since(assigned.since));
+                }
                 let told = (assigned.stop != Some(StopCause::LeaseLost))
                     .then(|| verdict(&assigned.job, report.news));
                 if assigned.preempted { told.map(preempt::ended) } else { told }
@@ -93,6 +102,9 @@ impl Scheduler {
             self.borrowed.remove(&report.job);
         }
         let Some(step) = step else { return };
+        if !started {
+            self.gangs.remove(&report.job);
+        }
         session.expect(report.number);
         let incarnation = session.incarnation;
         self.ended_lately += u32::from(!started);
@@ -165,7 +177,7 @@ impl Scheduler {
     }
 
     /// Hands what is claimed to sessions, in order, to the workers that the balancer chooses.
-    pub(super) fn assign(&mut self) {
+    pub(super) fn assign(&mut self, now: Timestamp) {
         if self.buffer.is_empty() || self.sessions.is_empty() {
             return;
         }
@@ -174,24 +186,68 @@ impl Scheduler {
             fleet.unhold();
         }
         buffer.let_go(|class| fleet.may_have_room(class));
-        let mut refused = None;
+        let mut reserved = fleet.held();
+        fleet.expect_start(reserved_start(fleet, &self.names, &self.sessions, &self.learned, now));
+        let (mut refused, mut gangs) = (None, Vec::new());
         while let Some(asked) = buffer.next() {
+            if reserved.is_some() {
+                let lasts = buffer.spec().and_then(|spec| self.learned.lasts(spec));
+                fleet.expect_end(lasts.map(|lasts| now.saturating_add(lasts)));
+            }
             let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
-                refused.get_or_insert(asked);
+                let born = buffer.spec().map_or(asked.level, |spec| spec.priority());
+                refused.get_or_insert((asked, born));
                 buffer.hold(asked.class);
                 if self.config.backfill {
                     fleet.hold(asked.class, asked.level);
+                    if fleet.held() != reserved {
+                        reserved = fleet.held();
+                        let start = reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
+                        fleet.expect_start(start);
+                    }
                 }
                 continue;
             };
-            let session = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name));
-            if let Some((session, waiting)) = session.zip(buffer.pop()) {
-                session.assign(waiting.claimed, waiting.class, fleet);
+            let others = fleet.others();
+            let gang = (!others.is_empty()).then(|| gang(others, &self.names, &self.sessions));
+            let Some(name) = self.names.get(&worker) else { continue };
+            if let Some((session, waiting)) = self.sessions.get_mut(name).zip(buffer.pop()) {
+                let job = waiting.claimed.job.id;
+                session.assign(waiting.claimed, waiting.class, now, fleet);
+                if let Some(gang) = gang {
+                    session.join(job, gang);
+                    gangs.push((job, name.clone()));
+                }
             }
         }
-        if let Some(asked) = refused {
-            self.preempt(asked);
+        self.note_gangs(gangs);
+        if let Some((asked, born)) = refused {
+            self.preempt(asked, born);
         }
+    }
+
+    /// Notes which worker runs jobs that have room on others too. Those that have ended without a report are forgotten
+    /// whenever there are twice as many.
+    fn note_gangs(&mut self, gangs: Vec<(JobId, Name)>) {
+        for (job, host) in gangs {
+            self.gangs.insert(job, host);
+            if self.gangs.len() >= GANGS_SWEPT && self.gangs.len().is_power_of_two() {
+                let sessions = &self.sessions;
+                let runs = |job: &JobId, host: &Name| {
+                    sessions.get(host).is_some_and(|session| session.assigned.contains_key(job))
+                };
+                self.gangs.retain(|job, host| runs(job, host));
+            }
+        }
+    }
+
+    /// Stops what had room on a worker that is gone, beside its own.
+    fn gangs_lack(&mut self, gone: WorkerId) {
+        let sessions = &mut self.sessions;
+        self.gangs.retain(|job, host| {
+            let session = sessions.get_mut(host).filter(|session| session.assigned.contains_key(job));
+            session.is_some_and(|session| !session.lacks(*job, gone))
+        });
     }
 
     /// Answers the calls of sessions for which there is news.
@@ -242,12 +298,14 @@ impl Scheduler {
         let Some(session) = self.sessions.remove(name) else { return };
         self.fleet.leave(session.worker);
         self.names.remove(&session.worker);
+        self.gangs_lack(session.worker);
         if let Some(ticket) = session.waiter {
             self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Conflict)));
         }
         let mut lost: Vec<Assigned> = session.assigned.into_values().collect();
         lost.sort_unstable_by_key(|assigned| assigned.job.id);
-        for assigned in lost {
+        for mut assigned in lost {
+            assigned.leave_others(&mut self.fleet);
             self.fleet.discount(assigned.class);
             self.borrowed.remove(&assigned.job.id);
             let step = if assigned.told { told.clone() } else { Move::Returned };
@@ -256,6 +314,21 @@ impl Scheduler {
         }
         self.shed();
     }
+}
+
+/// Whether a run has ended well.
+fn succeeded(news: &News) -> bool {
+    matches!(news, News::Ended(finish) if finish.outcome == Outcome::Succeeded)
+}
+
+/// The workers on which a job has room beside its own, and what it is told of them.
+fn gang(others: Vec<WorkerId>, names: &HashMap<WorkerId, Name>, sessions: &BTreeMap<Name, Session>) -> Gang {
+    let peer = |worker: &WorkerId| {
+        let name = names.get(worker)?;
+        Some(Peer { worker: name.clone(), labels: sessions.get(name)?.offer.labels.clone() })
+    };
+    let beside = others.iter().filter_map(peer).collect();
+    Gang { others, beside }
 }
 
 /// A number of a worker that is the same whenever it comes (FNV-1a).

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hodei_core::job::{Epoch, Job, Priority};
+use hodei_core::job::{Epoch, Job, JobSpec, Priority};
 use hodei_core::map::JobMap;
 use hodei_core::store::Claimed;
 use hodei_core::{JobId, Name, PipelineId, Tenant, Timestamp};
@@ -113,6 +113,11 @@ impl Buffer {
     pub(super) fn next(&mut self) -> Option<Asked> {
         let next = self.queue.peek()?;
         Some(Asked { class: next.class, level: next.level, key: next.item.key })
+    }
+
+    /// What the next job is.
+    pub(super) fn spec(&mut self) -> Option<&JobSpec> {
+        self.queue.peek().map(|next| &*next.item.claimed.job.spec)
     }
 
     /// Takes the next job.

@@ -5,8 +5,10 @@
 //! no harm.
 
 mod agents;
+mod backfill;
 mod buffer;
 mod explain;
+mod learned;
 mod picks;
 pub mod placement;
 mod preempt;
@@ -17,6 +19,7 @@ mod share;
 mod store;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod verdict;
 
 pub(crate) use agents::worker_key;

@@ -11,10 +11,12 @@ use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
 use super::buffer::Buffer;
+use super::learned::Learned;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
 use super::rates::{Rate, Rates};
 use super::session::Session;
+use super::turns::Turns;
 use crate::balance::{Balancer, LeastLoaded};
 use crate::queue::Ageing;
 
@@ -41,7 +43,9 @@ pub struct SchedulerConfig {
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
-    /// When jobs that wait rise: by a level after each minute.
+    /// When jobs that wait rise: by a level after each minute. A store shows of each lane only its most urgent jobs, so behind
+    /// a stream of more urgent ones of the same tenant, queue and request a job does not rise before it is claimed: give
+    /// what must not starve a queue of its own.
     pub ageing: Option<Ageing>,
     /// Which of the workers that have room gets a job: the one with the most free slots.
     pub balancer: Box<dyn Balancer>,
@@ -76,6 +80,12 @@ impl Policy {
     pub fn rate(mut self, rate: Rate) -> Self {
         self.rates.push(rate);
         self
+    }
+
+    /// The part of one of so many dispatchers: all of the rules, and an equal part of each rate.
+    pub(crate) fn part(&self, dispatchers: u32) -> Self {
+        let rates = self.rates.iter().map(|rate| rate.part(dispatchers.max(1)));
+        Self { rules: self.rules.clone(), rates: rates.collect() }
     }
 }
 
@@ -177,6 +187,8 @@ pub struct Scheduler {
     pub(super) fleet: Fleet,
     /// The names of the workers in the fleet.
     pub(super) names: HashMap<WorkerId, Name>,
+    /// The jobs that have room on several workers, by the worker that runs each.
+    pub(super) gangs: BTreeMap<JobId, Name>,
     /// The rules of queues.
     pub(super) rules: BTreeMap<Name, u32>,
     pub(super) rates: Rates,
@@ -209,7 +221,10 @@ pub struct Scheduler {
     pub(super) retry_at: Timestamp,
     pub(super) draining: bool,
     pub(super) ended_lately: u32,
-    pub(super) turn: usize,
+    /// How long runs take.
+    pub(super) learned: Learned,
+    /// Whose turn it is among the tenants of a level.
+    pub(super) turns: Turns,
     pub(super) effects: VecDeque<Effect>,
 }
 
@@ -229,6 +244,7 @@ impl Scheduler {
             unwanted: JobSet::default(),
             fleet: Fleet::new(),
             names: HashMap::new(),
+            gangs: BTreeMap::new(),
             rules: BTreeMap::new(),
             rates: Rates::default(),
             rates_due: None,
@@ -250,7 +266,8 @@ impl Scheduler {
             retry_at: now,
             draining: false,
             ended_lately: 0,
-            turn: 0,
+            learned: Learned::default(),
+            turns: Turns::default(),
             effects: VecDeque::new(),
         }
     }
@@ -311,7 +328,7 @@ impl Scheduler {
             self.ask_store(now);
             self.take_in(now);
         }
-        self.assign();
+        self.assign(now);
         self.reply();
         self.ask_store(now);
         self.effects.pop_front()

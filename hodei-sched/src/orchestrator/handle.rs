@@ -6,7 +6,7 @@ use std::time::Duration;
 use hodei_core::bus::{EventFilter, NullBus, SubscribeOptions, Subscription};
 use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::gateway::{Offer, WorkerGateway};
-use hodei_core::job::{Job, NewJob, State};
+use hodei_core::job::{Job, NewJob, State, rules};
 use hodei_core::log::LogStore;
 use hodei_core::pipeline::{Pipeline, PipelineProgress};
 use hodei_core::store::{
@@ -21,6 +21,11 @@ use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::{Policy, Snapshot, Why};
+
+/// So many jobs are counted at most that come before one that is explained.
+const BEFORE_MAX: u64 = 10_000;
+/// So many jobs of a sequence are looked at that ended before their turn, to find who is waited for.
+const LINE_MAX: usize = 64;
 
 /// How often a wait looks at the store although it was not told: for jobs that end on another node.
 const WAIT_POLL: Duration = Duration::from_secs(1);
@@ -366,15 +371,21 @@ impl Orchestrator {
     ///
     /// As [`Orchestrator::get`].
     pub async fn explain(&self, job: JobId) -> Result<Explanation> {
-        let job = self.get(job).await?;
-        let now = self.inner.shared.clock.now();
+        let (job, now) = futures_util::future::try_join(self.get(job), self.store().now()).await?;
+        if let Some(explanation) = self.explain_line(&job).await? {
+            return Ok(explanation);
+        }
         if job.state == State::Pending && job.eligible_at <= now {
+            if !self.inner.shared.served.covers(job.spec.queue()) {
+                return Ok(Explanation::NotServed);
+            }
             let scope = Scope::Tenant(job.tenant.clone());
-            let queues = self.store().queues(&scope).await?;
+            let asked = (self.store().queues(&scope), self.store().limits(&scope));
+            let (queues, limits) = futures_util::future::try_join(asked.0, asked.1).await?;
             if queues.iter().any(|policy| policy.paused && policy.queue == *job.spec.queue()) {
                 return Ok(Explanation::Paused);
             }
-            for limit in self.store().limits(&scope).await? {
+            for limit in limits {
                 let counts = job.spec.limit_keys().iter().any(|key| key == limit.limit.key.as_str());
                 if counts && limit.in_use >= limit.limit.max {
                     return Ok(Explanation::LimitReached(limit.limit.key));
@@ -385,13 +396,42 @@ impl Orchestrator {
         let offers: Vec<&Offer> = workers.iter().map(|worker| &*worker.offer).collect();
         match explain(&job, &offers, now) {
             Explanation::Waiting => self.explain_waiting(job).await,
+            Explanation::Leased(State::Scheduled) => {
+                // It may have been claimed and wait here.
+                let leased = Explanation::Leased(job.state);
+                let waiting = self.explain_waiting(job).await?;
+                Ok(if waiting == Explanation::Waiting { leased } else { waiting })
+            }
             other => Ok(other),
         }
     }
 
+    /// Says whom a job waits for in its sequence, if that is what it waits for.
+    async fn explain_line(&self, job: &Job) -> Result<Option<Explanation>> {
+        let Some(sequence) = job.spec.sequence().filter(|_| job.state == State::Blocked) else {
+            return Ok(None);
+        };
+        // Who ended before its turn waits for whoever was before it.
+        let mut before: Vec<JobId> = rules::before_in_turn(&job.parents).collect();
+        let scope = Scope::Tenant(job.tenant.clone());
+        for _ in 0..LINE_MAX {
+            let parents =
+                self.store().get_many(&scope, std::mem::take(&mut before), Consistency::Latest).await?;
+            for parent in parents.into_iter().flatten() {
+                if !parent.state.is_terminal() {
+                    return Ok(Some(Explanation::WaitsForTurn(Name::new(sequence)?, parent.id)));
+                }
+                before.extend(rules::before_in_turn(&parent.parents));
+            }
+            if before.is_empty() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
     /// Asks the driver why a job waits, and the store how many come before it.
     async fn explain_waiting(&self, job: Job) -> Result<Explanation> {
-        let level = job.spec.priority();
         let mut nearest: Option<Why> = None;
         for driver in &self.inner.drivers {
             let (reply, why) = oneshot::channel();
@@ -404,8 +444,7 @@ impl Orchestrator {
         }
         // A node that has stopped knows no more than that.
         let Some(why) = nearest else { return Ok(Explanation::Waiting) };
-        let lanes = self.store().lanes(&self.inner.shared.served).await?;
-        let before = lanes.heads.iter().filter(|head| head.level > level).map(|head| head.depth).sum();
+        let before = self.store().before(&job, BEFORE_MAX).await?;
         Ok(Explanation::of(why, before))
     }
 
@@ -419,7 +458,9 @@ impl Orchestrator {
     ///
     /// A dropped call may have changed it.
     pub async fn set_policy(&self, policy: Policy) -> Result<()> {
-        match self.tell(|| Message::Policy(Box::new(policy.clone()))).await {
+        let dispatchers = u32::try_from(self.inner.drivers.len()).unwrap_or(u32::MAX);
+        let part = policy.part(dispatchers);
+        match self.tell(|| Message::Policy(Box::new(part.clone()))).await {
             0 => Err(stopped("orchestrator.set_policy")),
             _ => Ok(()),
         }

@@ -313,5 +313,8 @@ fn spec(n: u64, queues: &[Name], keys: &[Name], random: &mut Random) -> Result<J
     {
         spec = spec.limited_by(key.as_str());
     }
+    if random.chance(150) {
+        spec = spec.sequence(format!("line-{}", random.below(2)));
+    }
     spec.build()
 }

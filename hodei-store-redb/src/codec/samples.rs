@@ -271,9 +271,20 @@ fn third_samples() -> Vec<Sample> {
     ]
 }
 
+/// What schema 4 has beside the rows of schema 3.
+fn fourth_samples() -> Vec<Sample> {
+    let again =
+        |bytes: &[u8]| codec::edge(bytes).and_then(|(requires, told)| codec::edge_row(requires, told));
+    let edge = |name, requires| {
+        let row = codec::edge_row(requires, false).expect("a small row");
+        Sample { name, row, again }
+    };
+    vec![edge("edge-turn", Requires::Turn), edge("edge-success-in-turn", Requires::SuccessInTurn)]
+}
+
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
     let stored = |sample: Sample| Sample { row: sealed(&sample.row), ..sample };
     let second = job_samples().into_iter().chain(other_samples());
-    second.chain(third_samples()).map(stored).collect()
+    second.chain(third_samples()).chain(fourth_samples()).map(stored).collect()
 }

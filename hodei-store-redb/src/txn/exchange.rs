@@ -9,7 +9,7 @@ use hodei_core::store::{
 };
 use hodei_core::{JobId, Result};
 
-use super::submit::Room;
+use super::submit::{Room, had_turn, sequence_key};
 use super::work::Work;
 use crate::codec::{self, Fixed, Head};
 use crate::error::corrupt;
@@ -231,9 +231,21 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
             continue;
         };
         let was = Standing::of(&head);
+        let ended_badly = matches!(head.job.state, State::Failed | State::Cancelled);
+        let sequence = if ended_badly { sequence_of(work, &head)? } else { None };
+        if let Some(key) = &sequence
+            && !is_free(work, key, *id)?
+        {
+            done.replies.push(Redriven::OutOfTurn);
+            continue;
+        }
         let reply = match rules::redrive(&mut head.job, work.now) {
             Some(change) => {
                 head.batch = work.open(*id);
+                if let Some(key) = &sequence {
+                    // Whoever comes next has its turn behind it.
+                    work.put(Tab::Sequences, key, &codec::id_row(*id)?)?;
+                }
                 work.transit(was, head, change, &mut done.changes)?;
                 Redriven::Done
             }
@@ -243,4 +255,20 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
         done.replies.push(reply);
     }
     Ok(done)
+}
+
+/// Where the last job of a job's sequence is.
+fn sequence_of(work: &mut Work<'_, '_>, head: &Head) -> Result<Option<Vec<u8>>> {
+    let fixed = work.fixed(head.job.id)?;
+    Ok(sequence_key(&head.job.tenant, &fixed.spec))
+}
+
+/// Whether all of a sequence have ended and had their turn, as they have when the last one has; of a job that is to go
+/// round again.
+fn is_free(work: &mut Work<'_, '_>, sequence: &[u8], job: JobId) -> Result<bool> {
+    let last = work.read(Tab::Sequences, sequence, codec::id)?.unwrap_or(job);
+    match work.current(last)? {
+        Some(head) => Ok(head.job.state.is_terminal() && had_turn(work, last)?),
+        None => Ok(true),
+    }
 }

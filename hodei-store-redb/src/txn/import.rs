@@ -26,7 +26,7 @@ pub(crate) fn bring_row(work: &mut Work<'_, '_>, row: &SlotRow) -> Result<Option
             let key = key::tenant_text(&schedule.tenant, schedule.name.as_str());
             put_new(work, Tab::Schedules, &key, &codec::schedule_row(schedule)?, "name")
         }
-        SlotRow::Job { job, edges } => bring_job(work, job, edges),
+        SlotRow::Job { job, edges, last } => bring_job(work, job, edges, *last),
     }
 }
 
@@ -48,7 +48,12 @@ fn put_new(
     Ok(None)
 }
 
-fn bring_job(work: &mut Work<'_, '_>, job: &Job, edges: &[(JobId, bool)]) -> Result<Option<Fault>> {
+fn bring_job(
+    work: &mut Work<'_, '_>,
+    job: &Job,
+    edges: &[(JobId, bool)],
+    last: bool,
+) -> Result<Option<Fault>> {
     if is_there(work, Tab::Born, job.id.as_bytes())? {
         return Ok(Some(Fault::new("id", "duplicate")));
     }
@@ -57,7 +62,7 @@ fn bring_job(work: &mut Work<'_, '_>, job: &Job, edges: &[(JobId, bool)]) -> Res
     {
         return Ok(Some(Fault::new("unique", "duplicate")));
     }
-    work.store_whole(job, edges)?;
+    work.store_whole(job, edges, last)?;
     work.delta.moved(&job.tenant, None, Some(job.state));
     // Whoever registers here must not be taken for who held the job elsewhere.
     let held = job.lease.as_ref().map_or(0, |lease| lease.incarnation);

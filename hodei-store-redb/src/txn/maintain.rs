@@ -4,7 +4,7 @@ use hodei_core::job::{Lease, State, rules};
 use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Submitted, Term};
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
-use super::submit::Room;
+use super::submit::{Room, had_turn, sequence_key};
 use super::work::Work;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
@@ -135,7 +135,7 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
             break;
         };
         let goes = match work.head(id)?.filter(|head| head.job.moved_at <= cutoff) {
-            Some(head) if children_ended(work, id)? => Some(head),
+            Some(head) if children_ended(work, id)? && had_turn(work, id)? => Some(head),
             _ => None,
         };
         if examined == 0 || (left == 0 && goes.is_some()) {
@@ -226,6 +226,11 @@ pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     }
     if let Some(text) = &fixed.unique {
         work.remove(Tab::Unique, &key::tenant_text(&job.tenant, text))?;
+    }
+    if let Some(key) = sequence_key(&job.tenant, &fixed.spec)
+        && work.read(Tab::Sequences, &key, codec::id)? == Some(job.id)
+    {
+        work.remove(Tab::Sequences, &key)?;
     }
     if let Some(pipeline) = job.pipeline {
         work.remove(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, job.id))?;

@@ -165,7 +165,15 @@ fn admit(
     encoded: &mut Encoded,
     changes: &mut Vec<Change>,
 ) -> Result<()> {
-    let (job, change) = rules::admit(new, work.now);
+    let before = match sequence_key(&new.tenant, &new.spec) {
+        Some(key) => {
+            let before = work.read(Tab::Sequences, &key, codec::id)?;
+            work.put(Tab::Sequences, &key, &codec::id_row(new.id)?)?;
+            before
+        }
+        None => None,
+    };
+    let (job, change) = rules::admit_behind(new, before, work.now);
     let (id, parents) = (job.id, Arc::clone(&job.parents));
     let batch = work.open(id);
     let spec = encoded.of(&job.spec)?;
@@ -189,11 +197,31 @@ fn admit(
     Ok(())
 }
 
+/// Where the last job of a sequence is, for a job that is in one.
+pub(super) fn sequence_key(tenant: &Tenant, spec: &JobSpec) -> Option<Vec<u8>> {
+    spec.sequence().map(|key| key::tenant_text(tenant, key))
+}
+
+/// Whether everybody who comes before a job in its sequence has ended and told it so.
+pub(super) fn had_turn(work: &mut Work<'_, '_>, job: JobId) -> Result<bool> {
+    let parents = work.fixed(job)?.parents;
+    for before in rules::before_in_turn(&parents) {
+        // An edge that is gone was told before its parent went.
+        if work.read(Tab::Children, &key::child(before, job), codec::edge)?.is_some_and(|(_, told)| !told) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes the edge from a parent to a new job, and returns the parent's state when it has settled.
 fn meet_parent(work: &mut Work<'_, '_>, parent: &Parent, child: JobId) -> Result<Option<State>> {
     let mut ended = None;
     if let Some(mut head) = work.current(parent.id)? {
         ended = Some(head.job.state).filter(|state| state.is_terminal());
+        if ended.is_some() && parent.requires.is_turn() && !had_turn(work, parent.id)? {
+            ended = None;
+        }
         if !head.has_children {
             let was = Standing::of(&head);
             head.has_children = true;

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
-use hodei_core::job::{State, rules};
+use hodei_core::job::{Requires, State, rules};
 use hodei_core::map::JobMap;
 use hodei_core::store::{Change, ChangeLog, Counts, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::submit::Room;
+use super::submit::{Room, had_turn};
 use crate::codec::{self, Fixed, Head, Names};
 use crate::error::{corrupt, failed};
 use crate::inner::Committed;
@@ -335,18 +335,28 @@ impl<'a, 'txn> Work<'a, 'txn> {
     fn cascade(&mut self, settled: (JobId, State), changes: &mut Vec<Change>) -> Result<()> {
         let mut to_tell = VecDeque::from([settled]);
         while let Some((parent, state)) = to_tell.pop_front() {
-            let mut children = Vec::new();
+            let (mut children, mut in_turn) = (Vec::new(), false);
             self.scan_prefix(Tab::Children, parent.as_bytes(), |key, row| {
                 let (requires, told) = codec::edge(row)?;
                 if !told {
                     let child = key::last_id(key).ok_or_else(|| corrupt("store.children", "a short key"))?;
                     children.push((child, requires));
+                    in_turn |= requires.is_turn();
                 }
                 Ok(true)
             })?;
+            if in_turn && !had_turn(self, parent)? {
+                // Those behind it are told when its turn comes.
+                children.retain(|(_, requires): &(JobId, Requires)| !requires.is_turn());
+            }
             for (child, requires) in children {
                 self.put(Tab::Children, &key::child(parent, child), &codec::edge_row(requires, true)?)?;
                 let Some(mut head) = self.current(child)? else { continue };
+                if requires.is_turn() && head.job.state.is_terminal() {
+                    // It ended while it waited for its turn, which goes on to the next one.
+                    to_tell.push_back((child, head.job.state));
+                    continue;
+                }
                 let was = Standing::of(&head);
                 let waited_for = head.job.waits_for;
                 let change = rules::parent_settled(&mut head.job, requires, state, self.now);

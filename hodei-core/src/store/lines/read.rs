@@ -76,9 +76,9 @@ impl<R: BufRead> LineReader<R> {
             }
             JobLine::LINE => {
                 let line: JobLine<'_> = self.parse()?;
-                let (job, edges) = line.into_job().map_err(|error| self.at(&error))?;
+                let (job, edges, last) = line.into_job().map_err(|error| self.at(&error))?;
                 check(&job, &edges).map_err(|error| self.at(&error))?;
-                SlotRow::Job { job: Box::new(job), edges }
+                SlotRow::Job { job: Box::new(job), edges, last }
             }
             "end" => return self.end(),
             _ => return Err(self.refuse(Fault::new("line", "unknown"))),
@@ -184,7 +184,7 @@ fn check(job: &Job, edges: &[(JobId, bool)]) -> Result<()> {
         run_at: None,
         deadline: job.deadline,
         unique: job.unique.clone(),
-        parents: std::sync::Arc::clone(&job.parents),
+        parents: job.asked_parents().collect(),
         pipeline: job.pipeline,
     };
     new.check()?;

@@ -236,6 +236,9 @@ pub(super) struct JobLine<'a> {
     parents: Vec<Parent>,
     /// The edges from parents that are kept, and whether the job was told of each one's end.
     edges: Vec<(JobId, bool)>,
+    /// Whether it is the last of its sequence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    last: bool,
     lease: Option<Lease>,
     settled: Option<SettledLine>,
     spec: SpecLine<'a>,
@@ -324,7 +327,7 @@ impl SettledLine {
 impl<'a> JobLine<'a> {
     pub(super) const LINE: &'static str = "job";
 
-    pub(super) fn of(job: &'a Job, edges: &[(JobId, bool)]) -> Self {
+    pub(super) fn of(job: &'a Job, edges: &[(JobId, bool)], last: bool) -> Self {
         Self {
             line: Self::LINE,
             id: job.id,
@@ -348,13 +351,14 @@ impl<'a> JobLine<'a> {
             fingerprint: Exactly(*job.fingerprint.as_bytes()),
             parents: job.parents.to_vec(),
             edges: edges.to_vec(),
+            last,
             lease: job.lease.clone(),
             settled: job.settled.as_deref().map(SettledLine::of),
             spec: SpecLine::of(&job.spec),
         }
     }
 
-    pub(super) fn into_job(self) -> crate::Result<(Job, Vec<(JobId, bool)>)> {
+    pub(super) fn into_job(self) -> crate::Result<(Job, Vec<(JobId, bool)>, bool)> {
         let job = Job {
             id: self.id,
             tenant: self.tenant,
@@ -380,6 +384,6 @@ impl<'a> JobLine<'a> {
             lease: self.lease,
             settled: self.settled.map(|settled| Arc::new(settled.into_settled())),
         };
-        Ok((job, self.edges))
+        Ok((job, self.edges, self.last))
     }
 }

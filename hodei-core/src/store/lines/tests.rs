@@ -41,7 +41,7 @@ fn command() -> JobSpec {
     let spec = spec.resources(Resources::none().cpu_millis(5).gpus(2).custom(name("licence"), 3));
     let retry = RetryPolicy::attempts(9).backoff(Backoff::Fixed(Duration::from_millis(1_500)));
     let spec = spec.priority(Priority::MAX).timeout(Duration::new(5, 7_000)).retry(retry);
-    spec.label("team", "größe").limited_by("db").limited_by("net").build().unwrap()
+    spec.label("team", "größe").sequence("s").limited_by("db").limited_by("net").build().unwrap()
 }
 
 fn settled(outcome: Outcome, output: Output) -> Option<Arc<Settled>> {
@@ -59,7 +59,7 @@ fn jobs() -> Vec<(Job, Vec<(JobId, bool)>)> {
     let parents = [1, 2].map(|n| Parent { id: id(n), requires: Requires::Ended });
     let blocked = new(3, command()).after(parents).unique("once").deadline(Timestamp::MAX);
     let pipeline = PipelineId::from_parts(9, Tenant::default().slot(), 9);
-    let blocked = rules::admit(blocked.in_pipeline(pipeline), NOW).0;
+    let blocked = rules::admit_behind(blocked.in_pipeline(pipeline), Some(id(2)), NOW).0;
     let mut running = rules::admit(new(4, command()), NOW).0;
     (running.state, running.version, running.started_at) = (State::Running, 3, Some(NOW));
     running.lease = Some(Lease { owner: OwnerId::from(name("node")), incarnation: 7 });
@@ -86,7 +86,10 @@ fn rows() -> Vec<SlotRow> {
             last_fired: Some(NOW),
         }),
     ];
-    let job = |(job, edges)| SlotRow::Job { job: Box::new(job), edges };
+    let job = |(job, edges): (Job, _)| {
+        let last = job.spec.sequence().is_some();
+        SlotRow::Job { job: Box::new(job), edges, last }
+    };
     rows.into_iter().chain(jobs().into_iter().map(job)).collect()
 }
 

@@ -41,7 +41,7 @@ impl<W: Write> LineWriter<W> {
             SlotRow::Queue(policy) => self.line(&QueueLine::of(policy))?,
             SlotRow::Limit(limit) => self.line(&LimitLine::of(limit))?,
             SlotRow::Schedule(schedule) => self.line(&ScheduleLine::of(schedule))?,
-            SlotRow::Job { job, edges } => self.line(&JobLine::of(job, edges))?,
+            SlotRow::Job { job, edges, last } => self.line(&JobLine::of(job, edges, *last))?,
         }
         self.counts.add(row);
         Ok(())

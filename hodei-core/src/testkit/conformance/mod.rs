@@ -40,6 +40,7 @@ mod reap;
 mod redrive;
 mod reopen;
 mod schedules;
+mod sequences;
 mod settle;
 mod submit;
 mod tenants;
