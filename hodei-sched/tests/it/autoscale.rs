@@ -75,7 +75,7 @@ async fn a_process_that_does_not_end_is_killed_after_its_grace() {
 
 #[tokio::test]
 async fn a_process_that_died_is_replaced_after_a_wait() {
-    let agents = LocalProcesses::new(shell("sleep 1000 & wait"));
+    let agents = LocalProcesses::new(shell("exec sleep 1000"));
     agents.scale_to(2).await.unwrap();
     let ids = agents.ids().await;
     let pid = rustix::process::Pid::from_raw(i32::try_from(ids[1]).unwrap()).unwrap();
