@@ -160,13 +160,12 @@ const AHEAD: usize = 6;
 #[inline]
 fn prefetch<T>(slot: &UnsafeCell<MaybeUninit<T>>) {
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        let first = slot.get().cast::<i8>();
-        // SAFETY: a hint, which accesses nothing; and the addresses are of the slot.
+    for within in [0, size_of::<T>().saturating_sub(1)] {
+        let address = slot.get().cast::<u8>().wrapping_add(within);
+        // The intrinsic asks for a line to be read, which is no help here. Processors that do not know this one pass over it.
+        // SAFETY: a hint, which accesses nothing and raises nothing whatever the address.
         unsafe {
-            _mm_prefetch::<_MM_HINT_ET0>(first);
-            _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(size_of::<T>().saturating_sub(1)));
+            std::arch::asm!("prefetchw [{}]", in(reg) address, options(nomem, nostack, preserves_flags));
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
