@@ -48,9 +48,10 @@ impl Waiting {
                 Ok(done) => return Poll::Ready(done),
                 Err(blocker) => wait.blocker = blocker,
             }
-            if !std::mem::replace(&mut looked, true) {
-                // A reader that is busy says without a fence that it has read on, and may not have seen this sleeper: so it
-                // gives way once and looks again.
+            // A reader that is busy says without a fence that it has read on, and may not have seen this sleeper: so it gives
+            // way and looks once more each time before it sleeps.
+            looked = !looked;
+            if looked {
                 context.waker().wake_by_ref();
             }
             Poll::Pending
