@@ -120,9 +120,6 @@ impl<T> Writer<T> {
         self.filled += 1;
         // Release: whoever sees the length sees the values below it.
         self.page.len.store(self.filled, Ordering::Release);
-        if let Some(ahead) = self.page.slots.get(self.filled + AHEAD) {
-            prefetch(ahead);
-        }
     }
 
     /// Says whether no slot is left.
@@ -151,26 +148,6 @@ impl<T> Writer<T> {
 /// How many pages were filled again: that the models do it is asserted there.
 #[cfg(all(test, any(hodei_loom, hodei_shuttle)))]
 pub(crate) static REUSED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
-/// How many slots ahead of the next one are fetched.
-const AHEAD: usize = 6;
-
-/// Asks for the cache lines of a slot, to be written soon. Readers have them; to wait for each of them as it is written, under
-/// the lock, took most of the time of a publisher of single events.
-#[inline]
-fn prefetch<T>(slot: &UnsafeCell<MaybeUninit<T>>) {
-    #[cfg(target_arch = "x86_64")]
-    for within in [0, size_of::<T>().saturating_sub(1)] {
-        let address = slot.get().cast::<u8>().wrapping_add(within);
-        // The intrinsic asks for a line to be read, which is no help here. Processors that do not know this one pass over it.
-        // SAFETY: a hint, which accesses nothing and raises nothing whatever the address.
-        unsafe {
-            std::arch::asm!("prefetchw [{}]", in(reg) address, options(nomem, nostack, preserves_flags));
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = slot;
-}
 
 /// Publishes what a writer has filled, also when it unwinds.
 struct Publish<'a> {
