@@ -30,6 +30,8 @@ struct Inside {
     events: usize,
     /// It was too slow; so many events were missed since.
     cut_off: Option<u64>,
+    /// It was full, and has not read on since.
+    overrun: bool,
     closed: bool,
     sleeper: Option<Waker>,
     stats: SubscriptionStats,
@@ -70,7 +72,8 @@ impl Mailbox {
     pub(crate) fn holds_up(&self, how: How) -> bool {
         match how {
             How::Part | How::Whole => self.room_is_asked_for(),
-            How::Relay(_) => self.overflow == Overflow::Block,
+            // Who was waited for in vain and has not read on is not waited for again.
+            How::Relay(_) => self.overflow == Overflow::Block && !self.inside().overrun,
             How::Force => false,
         }
     }
@@ -94,7 +97,10 @@ impl Mailbox {
                     inside.drop_oldest();
                     inside.push(number, event);
                 }
-                Overflow::Block | Overflow::Fail | Overflow::DropNewest => inside.gap_at_the_end(number, 1),
+                Overflow::Block | Overflow::Fail | Overflow::DropNewest => {
+                    inside.overrun = true;
+                    inside.gap_at_the_end(number, 1);
+                }
                 Overflow::Disconnect => inside.cut_off = Some(1),
             }
             1
@@ -117,11 +123,13 @@ impl Mailbox {
     /// Moves up to `max` deliveries behind those in `into`; with a waker, leaves it there when there are none.
     pub(crate) fn take(&self, into: &mut Vec<Delivery>, max: usize, waker: Option<&Waker>) -> Taken {
         let mut inside = self.inside();
+        let before = inside.events;
         let mut count = max.max(1).min(inside.waiting.len());
         let from = into.len();
         into.extend(inside.waiting.drain(..count).map(|(_, delivery)| delivery));
         let events = into[from..].iter().filter(|delivery| matches!(delivery, Delivery::Event(_))).count();
         inside.events -= events;
+        inside.overrun &= events == 0;
         inside.stats.delivered += events as u64;
         if let Some(missed) = inside.cut_off
             && !inside.closed
@@ -134,7 +142,7 @@ impl Mailbox {
         }
         let sleeper = if count == 0 { waker.cloned() } else { None };
         let old = std::mem::replace(&mut inside.sleeper, sleeper);
-        let freed = self.room_is_asked_for() && events > 0;
+        let freed = self.room_is_asked_for() && events > 0 && before >= self.capacity;
         let over = count == 0 && inside.closed;
         drop(inside);
         // Outside the lock: with the last waker of a task goes the task, whatever it holds.

@@ -83,10 +83,13 @@ impl<T: Send + Sync> Ring<T> {
     /// # Cancel safety
     ///
     /// Cancel safe: when dropped, the event was not published.
-    pub async fn publish(&self, event: T) -> Result<(), Full<T>> {
+    pub fn publish(&self, event: T) -> impl Future<Output = Result<(), Full<T>>> {
+        // Into the future at once: a copy less than an `async fn` makes.
         let mut event = Some(event);
-        self.publish_taken(&mut event).await;
-        event.map_or(Ok(()), |event| Err(Full(event)))
+        async move {
+            self.publish_taken(&mut event).await;
+            event.map_or(Ok(()), |event| Err(Full(event)))
+        }
     }
 
     /// As [`Ring::publish`], but waits no longer than `wait`. Needs a tokio runtime that has timers.

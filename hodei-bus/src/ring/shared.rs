@@ -133,11 +133,17 @@ impl Member {
         matches!(self.overflow, Overflow::Block | Overflow::Fail)
     }
 
+    /// Says whether it let publishers go no further while it was at `cursor`.
+    pub(crate) fn holds_up_from(&self, cursor: u64, head: u64) -> bool {
+        self.gates() && cursor + self.capacity <= head
+    }
+
     /// Says whether it holds up what is published like this.
-    fn holds_up(&self, how: How) -> bool {
+    fn holds_up(&self, how: How, head: u64) -> bool {
         match how {
             How::Part | How::Whole => self.gates(),
-            How::Relay(_) => self.overflow == Overflow::Block,
+            // Who was waited for in vain and has not read its gap yet is not waited for again.
+            How::Relay(_) => self.overflow == Overflow::Block && self.limit() >= head,
             How::Force => false,
         }
     }
@@ -177,15 +183,16 @@ impl<T> Line<T> {
     }
 
     fn limit_of(&self, how: How) -> u64 {
-        let gates = self.members.iter().filter(|member| member.holds_up(how));
+        let gates = self.members.iter().filter(|member| member.holds_up(how, self.head));
         gates.map(|member| member.limit()).min().unwrap_or(u64::MAX)
     }
 
     /// Finds out who keeps so many events from being published: somebody who makes publishers fail before anybody else.
     #[cold]
     fn short(&self, wanted: u64, how: How) -> Option<Short<Arc<Member>>> {
-        let shut =
-            |member: &&Arc<Member>| member.holds_up(how) && member.limit() < self.head.saturating_add(wanted);
+        let shut = |member: &&Arc<Member>| {
+            member.holds_up(how, self.head) && member.limit() < self.head.saturating_add(wanted)
+        };
         let mut shut = self.members.iter().filter(shut).peekable();
         let first = shut.peek().map(|member| Arc::clone(member));
         if shut.any(|member| member.overflow == Overflow::Fail) {

@@ -218,14 +218,16 @@ impl<T: Send + Sync> Subscriber<T> {
     #[inline]
     fn advance(&mut self, by: usize) {
         self.reader.advance(by);
+        let before = self.pos;
         self.pos += by as u64;
         self.taken += by as u64;
         // Release: the reads come before whatever is written over what was read.
         self.member.cursor.store(self.pos, Ordering::Release);
         if self.pos - self.told >= self.member.capacity / 4 {
             self.tell();
-        } else if self.member.gates() {
-            self.ring.room.wake_seen();
+        } else if self.ring.room.is_entered() && self.member.holds_up_from(before, self.ring.head()) {
+            // It was full: somebody may wait for it, and not for another one.
+            self.ring.room.wake_all();
         }
     }
 

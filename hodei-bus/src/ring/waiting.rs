@@ -48,9 +48,10 @@ impl Waiting {
                 Ok(done) => return Poll::Ready(done),
                 Err(blocker) => wait.blocker = blocker,
             }
-            if !std::mem::replace(&mut looked, true) {
-                // A reader that is busy says without a fence that it has read on, and may not have seen this sleeper: so it
-                // gives way once and looks again.
+            // A reader that is busy says without a fence that it has read on, and may not have seen this sleeper: so it gives
+            // way and looks once more each time before it sleeps.
+            looked = !looked;
+            if looked {
                 context.waker().wake_by_ref();
             }
             Poll::Pending
@@ -93,12 +94,11 @@ impl Waiting {
         drop(waker);
     }
 
-    /// Wakes everyone who is seen to sleep, without a fence: who falls asleep just now may not be seen.
+    /// Says whether anybody is seen to sleep, without a fence: who falls asleep just now may not be seen.
     #[inline]
-    pub(crate) fn wake_seen(&self) {
-        if self.count.load(Ordering::Relaxed) != 0 {
-            self.wake_all();
-        }
+    pub(crate) fn is_entered(&self) -> bool {
+        // Acquire: what a sleeper has seen before it entered is seen.
+        self.count.load(Ordering::Acquire) != 0
     }
 
     /// Wakes everyone. What they wait for must have been written before.
@@ -110,8 +110,9 @@ impl Waiting {
         }
     }
 
+    /// As [`Waiting::wake`], for who has seen that somebody sleeps.
     #[cold]
-    fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         let mut woken: [Option<Waker>; AT_ONCE] = [const { None }; AT_ONCE];
         // Who sleeps now is woken; who falls asleep meanwhile has seen what was written.
         let mut left = lock(&self.list).len();
@@ -136,7 +137,7 @@ impl Waiting {
 
     /// Under the lock. A swap, not a store: a reader of the count must not see an older one after a newer.
     fn counted(&self, len: usize) {
-        self.count.swap(len, Ordering::Relaxed);
+        self.count.swap(len, Ordering::Release);
     }
 }
 
