@@ -46,7 +46,8 @@ impl Scheduler {
 
     /// Takes in which lanes have ready work.
     fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
-        self.drop_heads();
+        // Let go when the new ones are counted: what both have in common keeps its classes.
+        let before = std::mem::take(&mut self.heads);
         let mut weights: BTreeMap<Tenant, u32> = BTreeMap::new();
         self.rates_due = None;
         for head in heads {
@@ -66,6 +67,7 @@ impl Scheduler {
             }
             self.heads.push(Head { head, class, level, allowed });
         }
+        before.iter().for_each(|head| self.fleet.discount(head.class));
         weights.iter().for_each(|(tenant, weight)| self.buffer.weigh(tenant, *weight));
     }
 
