@@ -350,6 +350,9 @@ impl Scheduler {
 
     /// Takes off the lanes what is asked of them: what is left can be picked next, without asking for the lanes anew.
     fn forget_picked(&mut self, picks: &[Pick]) {
+        if picks.is_empty() {
+            return;
+        }
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
         let (fleet, turns) = (&mut self.fleet, &mut self.turns);
         let mut weights: HashMap<&Tenant, u32> = HashMap::new();
@@ -377,9 +380,7 @@ impl Scheduler {
             }
             stays
         });
-        if !picks.is_empty() {
-            picks::order(&mut self.heads, &self.turns);
-        }
+        picks::order(&mut self.heads, &self.turns);
     }
 
     /// Picks what is more urgent than what waits here for all slots that will come free: it comes first when they do. What
