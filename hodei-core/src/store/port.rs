@@ -363,8 +363,9 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// # Behavior
     ///
-    /// A terminal job goes only when all its children are terminal, and it has had its turn in its sequence. What is kept of such children forgets it: a child
-    /// that is redriven later is claimed without that parent's output. Rows of dead owners that hold nothing may go too.
+    /// A terminal job goes only when all its children are terminal and it has had its turn in its sequence. What is kept of
+    /// such children forgets it: a child that is redriven later is claimed without that parent's output. Rows of dead owners
+    /// that hold nothing may go too.
     ///
     /// # Errors
     ///

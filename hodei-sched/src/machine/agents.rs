@@ -50,7 +50,7 @@ impl Scheduler {
             self.effects.push_back(Effect::Reply(old, Err(ErrorKind::Cancelled)));
         }
         session.confirm(state.seen);
-        let mut unknown: Vec<(JobId, Epoch)> = state
+        let unknown: Vec<(JobId, Epoch)> = state
             .running
             .iter()
             .filter(|running| {
@@ -58,7 +58,6 @@ impl Scheduler {
             })
             .map(|running| (running.job, running.epoch))
             .collect();
-        unknown.sort_unstable();
         session.disown(unknown);
         for report in state.reports {
             self.report(&state.worker, report, now);
@@ -210,7 +209,7 @@ impl Scheduler {
             };
             let others = fleet.others();
             let gang = (!others.is_empty()).then(|| gang(others, &self.names, &self.sessions));
-            let Some(name) = self.names.get(&worker) else { continue };
+            let Some(name) = self.names.get(&worker) else { break };
             if let Some((session, waiting)) = self.sessions.get_mut(name).zip(buffer.pop()) {
                 let job = waiting.claimed.job.id;
                 session.assign(waiting.claimed, waiting.class, now, fleet);

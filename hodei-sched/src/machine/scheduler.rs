@@ -51,6 +51,10 @@ pub struct SchedulerConfig {
     pub balancer: Box<dyn Balancer>,
     /// Whether a worker is kept for the most urgent job that found no room, so that smaller ones do not take all room
     /// before it for ever: yes.
+    ///
+    /// Others run there meanwhile where they take nothing that it needs and lacks, or where they have ended before those for
+    /// which it waits. How long a run takes is known by its limit, else by what was said of it, else by what nineteen in twenty
+    /// of such runs have taken on this node, which promises nothing.
     pub backfill: bool,
     /// Whether work that runs is stopped, with its agent's grace, where more urgent work finds no room: when it is at
     /// least so many levels above. Never, unless it is set.

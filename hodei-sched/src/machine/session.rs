@@ -197,8 +197,9 @@ impl Session {
     }
 
     /// Tells the agent to stop what it runs and has no lease for: once, and again when the reply was lost.
-    pub(super) fn disown(&mut self, unknown: Vec<(JobId, Epoch)>) {
-        self.disowned.retain(|told| unknown.contains(told));
+    pub(super) fn disown(&mut self, mut unknown: Vec<(JobId, Epoch)>) {
+        unknown.sort_unstable();
+        self.disowned.retain(|told| unknown.binary_search(told).is_ok());
         for (job, epoch) in unknown {
             if self.disowned.insert((job, epoch)) {
                 self.stops.push(Stop { job, epoch, why: StopCause::LeaseLost });

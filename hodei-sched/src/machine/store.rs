@@ -46,7 +46,8 @@ impl Scheduler {
 
     /// Takes in which lanes have ready work.
     fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
-        self.drop_heads();
+        // Let go when the new ones are counted: what both have in common keeps its classes.
+        let before = std::mem::take(&mut self.heads);
         let mut weights: BTreeMap<Tenant, u32> = BTreeMap::new();
         self.rates_due = None;
         for head in heads {
@@ -66,6 +67,7 @@ impl Scheduler {
             }
             self.heads.push(Head { head, class, level, allowed });
         }
+        before.iter().for_each(|head| self.fleet.discount(head.class));
         weights.iter().for_each(|(tenant, weight)| self.buffer.weigh(tenant, *weight));
     }
 
@@ -348,6 +350,9 @@ impl Scheduler {
 
     /// Takes off the lanes what is asked of them: what is left can be picked next, without asking for the lanes anew.
     fn forget_picked(&mut self, picks: &[Pick]) {
+        if picks.is_empty() {
+            return;
+        }
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
         let (fleet, turns) = (&mut self.fleet, &mut self.turns);
         let mut weights: HashMap<&Tenant, u32> = HashMap::new();
@@ -375,9 +380,7 @@ impl Scheduler {
             }
             stays
         });
-        if !picks.is_empty() {
-            picks::order(&mut self.heads, &self.turns);
-        }
+        picks::order(&mut self.heads, &self.turns);
     }
 
     /// Picks what is more urgent than what waits here for all slots that will come free: it comes first when they do. What

@@ -115,6 +115,17 @@ impl MixedLoad {
         Ok(load)
     }
 
+    /// Has some of the jobs ask for so many workers at once. All of them must come to be with one dispatcher.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for more workers than a job may ask for.
+    pub fn with_gangs(mut self, workers: u32) -> Result<Self> {
+        let spec = JobSpec::command(["simulated", "gang"]).retry(RetryPolicy::attempts(2));
+        self.specs.push(Arc::new(spec.resources(Resources::none().workers(workers)).build()?));
+        Ok(self)
+    }
+
     /// The limits and schedules that are set before anything is submitted.
     fn opening(&self, limited: bool, random: &mut Random) -> Vec<Act> {
         let mut acts = Vec::new();

@@ -324,6 +324,9 @@ impl SettledLine {
     }
 }
 
+/// A job, the edges from its parents that are kept, and whether it is the last of its sequence.
+type Whole = (Job, Vec<(JobId, bool)>, bool);
+
 impl<'a> JobLine<'a> {
     pub(super) const LINE: &'static str = "job";
 
@@ -358,7 +361,7 @@ impl<'a> JobLine<'a> {
         }
     }
 
-    pub(super) fn into_job(self) -> crate::Result<(Job, Vec<(JobId, bool)>, bool)> {
+    pub(super) fn into_job(self) -> crate::Result<Whole> {
         let job = Job {
             id: self.id,
             tenant: self.tenant,

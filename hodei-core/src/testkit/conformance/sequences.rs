@@ -38,15 +38,13 @@ pub(super) async fn the_next_of_a_sequence_waits_for_the_end_of_the_one_before(e
         let cause = if n == 0 { Cause::Submitted } else { Cause::ParentsSettled };
         assert_eq!((waits.cause, waits.waits_for, waits.eligible_at), (cause, 0, env.now()));
         let worker = env.worker().await;
-        assert_eq!(ids_of(env.claim_beside(&worker, ids[n], 9).await), [ids[n]], "one at a time");
-        let held = env.store().leases_of(&worker).await.expect("leases_of").remove(0);
+        let mut claimed = env.claim_beside(&worker, ids[n], 9).await;
+        assert_eq!(claimed.len(), 1, "one at a time");
+        let held = claimed.remove(0);
+        assert_eq!(held.job.id, ids[n]);
         env.advance(SECOND).await;
         assert_eq!(env.report(vec![of(&held, started()), of(&held, succeeded())]).await, [Applied::Done; 2]);
     }
-}
-
-fn ids_of(claimed: Vec<crate::store::Claimed>) -> Vec<JobId> {
-    ids(&claimed)
 }
 
 pub(super) async fn a_retry_keeps_its_turn(env: &mut Env) {
