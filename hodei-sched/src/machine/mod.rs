@@ -7,6 +7,7 @@
 mod agents;
 mod buffer;
 mod explain;
+mod fence;
 mod picks;
 pub mod placement;
 mod preempt;

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod drain;
+mod fence;
 mod found;
 mod loss;
 mod order;
