@@ -142,6 +142,11 @@ pub struct Desired {
     pub acked: u64,
     /// When to sync again at the latest.
     pub next_sync: Duration,
+    /// The [`seq`](SessionState::seq) of the call that this answers.
+    pub answers: u64,
+    /// How long after it made that call the agent may run on without another answer. When that is over it ends what it
+    /// runs: somebody else may be about to run it. Nothing where the node sets no bound.
+    pub alone: Option<Duration>,
 }
 
 /// The node's end of the link to agents.

@@ -129,6 +129,18 @@ pub(crate) const PROOFS: &[Stage] = &[
         ],
     },
     Stage {
+        name: "sched-model",
+        shows: "no interleaving of the scheduler's lock-free queues loses a job, repeats one or misses a wake-up",
+        steps: &[
+            Step::new("cargo test --release --locked --package hodei-sched --lib -- queue::explored")
+                .env(&[("RUSTFLAGS", "--cfg hodei_loom"), ("CARGO_TARGET_DIR", "target/loom")])
+                .must_test(),
+            Step::new("cargo test --release --locked --package hodei-sched --lib -- queue::explored")
+                .env(&[("RUSTFLAGS", "--cfg hodei_shuttle"), ("CARGO_TARGET_DIR", "target/shuttle")])
+                .must_test(),
+        ],
+    },
+    Stage {
         name: "bus-kills",
         shows: "no event is lost, repeated or out of order when a NATS server is killed again and again",
         steps: &[Step::new(

@@ -14,10 +14,10 @@ use hodei_core::log::LogKey;
 use hodei_core::pipeline::When;
 use hodei_core::store::Input;
 use hodei_core::{Error, ErrorKind, Result};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use crate::driver::Progress;
 use crate::log::{LogStore, LogWriter};
+use crate::progress::Progress;
 
 /// How a run ends.
 pub type RunFuture = Pin<Box<dyn Future<Output = News> + Send>>;
@@ -43,7 +43,7 @@ const _: fn(&dyn Executor) = |_| ();
 pub(crate) struct Home {
     pub(crate) logs: Arc<LogStore>,
     pub(crate) checkpoints: Option<Arc<dyn CheckpointStore>>,
-    pub(crate) notify: mpsc::UnboundedSender<Progress>,
+    pub(crate) progress: Progress,
 }
 
 /// Tells a run that it must end.
@@ -181,10 +181,9 @@ impl Run {
         &self.stop
     }
 
-    /// Tells how far the run is.
+    /// Tells how far the run is. Only what it told last counts, so it may tell as often as it likes.
     pub fn progress(&self, done: u32, total: u32) {
-        // A loop that is gone has nobody to tell.
-        let _ = self.stop.0.home.notify.send((self.job().id, self.job().epoch, done, total));
+        self.stop.0.home.progress.tell((self.job().id, self.job().epoch), (done, total));
     }
 
     /// Returns where the agent keeps checkpoints.
@@ -211,6 +210,11 @@ impl Run {
 
     pub(super) fn spawn(&self, job: NewJob) {
         self.stop.0.spawned.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    }
+
+    /// Puts what was spawned in another form.
+    pub(super) fn encoded(&self, jobs: Vec<NewJob>) {
+        *self.stop.0.spawned.lock().unwrap_or_else(PoisonError::into_inner) = jobs;
     }
 
     pub(super) fn take_spawned(&self) -> Vec<NewJob> {

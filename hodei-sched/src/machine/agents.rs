@@ -9,6 +9,7 @@ use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
 use super::backfill::reserved_start;
+use super::fence::alone;
 use super::placement::WorkerId;
 use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
@@ -114,14 +115,22 @@ impl Scheduler {
         });
     }
 
-    pub(super) fn cancelled(&mut self, jobs: &[JobId]) {
+    /// Takes in whose end somebody wants. A run of a later epoch than was meant goes on.
+    pub(super) fn cancelled(&mut self, jobs: &[(JobId, Epoch)]) {
         if self.awaits_loan || self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
-            self.unwanted.extend(jobs);
+            for (job, epoch) in jobs {
+                let told = self.unwanted.entry(*job).or_insert(*epoch);
+                *told = (*told).max(*epoch);
+            }
         }
-        for job in jobs {
+        for (job, epoch) in jobs {
             // Nobody was told of it: the store has cancelled it under us, or will when we give it back.
-            let mut untold = self.unbuffer(*job);
+            let waits = self.buffer.epoch_of(*job).is_some_and(|waits| waits <= *epoch);
+            let mut untold = if waits { self.unbuffer(*job) } else { None };
             for session in self.sessions.values_mut() {
+                if session.assigned.get(job).is_none_or(|assigned| assigned.job.epoch > *epoch) {
+                    continue;
+                }
                 match session.withdraw(*job, &mut self.fleet) {
                     Some(assigned) => untold = Some(assigned.job),
                     None => session.stop(*job, StopCause::Cancelled),
@@ -251,11 +260,14 @@ impl Scheduler {
 
     /// Answers the calls of sessions for which there is news.
     pub(super) fn reply(&mut self) {
+        let bounds = (self.config.session_ttl, self.alive_until);
         for session in self.sessions.values_mut() {
             if session.has_news()
                 && let Some(ticket) = session.waiter.take()
             {
-                let desired = session.desired(self.config.next_sync);
+                let called = session.last_sync;
+                let desired =
+                    session.desired(self.config.next_sync, alone(called, called, bounds.0, bounds.1));
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }
@@ -263,14 +275,15 @@ impl Scheduler {
 
     /// Answers calls that have waited long enough.
     pub(super) fn expire_waiters(&mut self, now: Timestamp) {
-        let next_sync = self.config.next_sync;
+        let (next_sync, ttl, alive_until) =
+            (self.config.next_sync, self.config.session_ttl, self.alive_until);
         for session in self.sessions.values_mut() {
             if session.waiter.is_some()
                 && now >= session.last_sync.saturating_add(next_sync)
                 && let Some(ticket) = session.waiter.take()
             {
-                session.last_sync = now;
-                let desired = session.desired(next_sync);
+                let called = std::mem::replace(&mut session.last_sync, now);
+                let desired = session.desired(next_sync, alone(called, now, ttl, alive_until));
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }

@@ -190,6 +190,12 @@ impl Buffer {
         there.is_some_and(|waiting| waiting.claimed.job.epoch == epoch)
     }
 
+    /// Under which epoch a job waits here.
+    pub(super) fn epoch_of(&self, job: JobId) -> Option<Epoch> {
+        let there = self.places.get(&job).and_then(|handle| self.queue.get(*handle));
+        there.map(|waiting| waiting.claimed.job.epoch)
+    }
+
     /// What a job that waits here asks.
     pub(super) fn class_of(&self, job: JobId) -> Option<ClassId> {
         let there = self.places.get(&job).and_then(|handle| self.queue.get(*handle));

@@ -8,6 +8,7 @@ mod agents;
 mod backfill;
 mod buffer;
 mod explain;
+mod fence;
 mod learned;
 mod picks;
 pub mod placement;

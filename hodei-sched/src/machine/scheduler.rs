@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hodei_core::gateway::{Desired, SessionState};
 use hodei_core::job::{Epoch, Lease, Priority};
-use hodei_core::map::{JobMap, JobSet};
+use hodei_core::map::JobMap;
 use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
@@ -124,10 +124,14 @@ pub enum Input {
     Exchanged(Result<Exchanged, Error>),
     /// The store answered [`Effect::AskLeases`].
     Leases(Result<Vec<Claimed>, Error>),
-    /// Somebody asked for the end of jobs that run, or they were cancelled before they started.
-    Cancelled(Vec<JobId>),
-    /// The node is registered anew, after it had been given up.
-    Registered(Lease),
+    /// Somebody asked for the end of jobs that run, or they were cancelled before they started: under these epochs or
+    /// lower ones.
+    Cancelled(Vec<(JobId, Epoch)>),
+    /// Until when nobody takes from a lease what it holds, as a heartbeat told; nothing when it was given up.
+    Beaten(Lease, Option<Timestamp>),
+    /// The node is registered anew, after it had been given up, and lives until then unless a heartbeat prolongs it; or
+    /// it could not be, and this is its old lease.
+    Registered(Lease, Timestamp),
     /// No more work is taken; what is claimed and not assigned goes back.
     Drain,
     /// As [`Input::Drain`], and every session is gone: what it ran goes back, at no cost to the job.
@@ -187,7 +191,7 @@ pub struct Scheduler {
     /// The transitions of the exchange under way.
     pub(super) sent: Vec<Outgoing>,
     /// The jobs that were cancelled while claims were under way, which may bring them.
-    pub(super) unwanted: JobSet,
+    pub(super) unwanted: JobMap<Epoch>,
     pub(super) fleet: Fleet,
     /// The names of the workers in the fleet.
     pub(super) names: HashMap<WorkerId, Name>,
@@ -215,6 +219,8 @@ pub struct Scheduler {
     /// When to ask again what is held, although the answer was heard, and how long that wait was.
     pub(super) doubt: Option<(Timestamp, Duration)>,
     pub(super) owner_lost: bool,
+    /// Until when the node's life is known to last; nothing while no heartbeat has told.
+    pub(super) alive_until: Option<Timestamp>,
     pub(super) next_due: Option<Timestamp>,
     /// How often in a row the store told of a time that had passed here.
     pub(super) early: u32,
@@ -245,7 +251,7 @@ impl Scheduler {
             outgoing: VecDeque::new(),
             later: BTreeMap::new(),
             sent: Vec::new(),
-            unwanted: JobSet::default(),
+            unwanted: JobMap::default(),
             fleet: Fleet::new(),
             names: HashMap::new(),
             gangs: BTreeMap::new(),
@@ -262,6 +268,7 @@ impl Scheduler {
             leases_unknown: false,
             doubt: None,
             owner_lost: false,
+            alive_until: None,
             next_due: None,
             early: 0,
             last_ask: now,
@@ -286,7 +293,8 @@ impl Scheduler {
             Input::Exchanged(exchanged) => self.exchanged(exchanged, now),
             Input::Leases(leases) => self.leases(leases, now),
             Input::Cancelled(jobs) => self.cancelled(&jobs),
-            Input::Registered(lease) => self.registered(lease, now),
+            Input::Beaten(lease, until) => self.beaten(&lease, until),
+            Input::Registered(lease, until) => self.registered(lease, until, now),
             Input::Drain => self.drain(),
             Input::Abandon => {
                 self.drain();
@@ -297,6 +305,7 @@ impl Scheduler {
             Input::Tick => {}
         }
         self.buffer.advance(now);
+        self.fence(now);
         self.expire_sessions(now);
         self.expire_waiters(now);
     }
@@ -354,6 +363,7 @@ impl Scheduler {
             }
         };
         at = self.buffer.next_due().map_or(at, |due| due.min(at));
+        at = self.fence_at().map_or(at, |fence| fence.min(at));
         for session in self.sessions.values() {
             let patience =
                 if session.waiter.is_some() { self.config.next_sync } else { self.config.session_ttl };

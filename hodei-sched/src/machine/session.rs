@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hodei_core::gateway::{Assignment, Desired, Offer, Peer, RunningJob, Stop, StopCause};
 use hodei_core::job::{Epoch, Job};
@@ -270,7 +271,7 @@ impl Session {
     }
 
     /// Says everything that the agent should know now.
-    pub(super) fn desired(&mut self, next_sync: std::time::Duration) -> Desired {
+    pub(super) fn desired(&mut self, next_sync: Duration, alone: Duration) -> Desired {
         self.number += 1;
         let jobs = std::mem::take(&mut self.unsent);
         let mut assign = Vec::with_capacity(jobs.len());
@@ -294,6 +295,8 @@ impl Session {
             received: self.received,
             acked: self.told_acked,
             next_sync,
+            answers: self.seq,
+            alone: Some(alone),
         }
     }
 }

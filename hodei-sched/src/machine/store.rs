@@ -133,7 +133,8 @@ impl Scheduler {
             }
         }
         self.note_due(exchanged.next_due, now);
-        if exchanged.owner_lost {
+        if exchanged.owner_lost || self.owner_lost {
+            // What was claimed is claimed for a life that is over.
             return self.lose_owner();
         }
         let claimed = exchanged.claimed.len();
@@ -176,7 +177,8 @@ impl Scheduler {
     }
 
     pub(super) fn claimed(&mut self, claimed: Claimed, now: Timestamp) {
-        if self.draining || self.unwanted.contains(&claimed.job.id) {
+        let told = self.unwanted.get(&claimed.job.id);
+        if self.draining || told.is_some_and(|told| claimed.job.epoch <= *told) {
             self.give_back(&claimed.job);
         } else {
             let spec = &claimed.job.spec;
@@ -212,6 +214,9 @@ impl Scheduler {
         let Ok(leases) = leases else { return self.failed(now) };
         self.failures = 0;
         self.leases_unknown = false;
+        if self.owner_lost {
+            return;
+        }
         if !self.lent.is_empty() {
             let ours: JobSet = leases.iter().map(|claimed| claimed.job.id).collect();
             self.lent.retain(|job, _| ours.contains(job));
@@ -244,8 +249,10 @@ impl Scheduler {
     }
 
     /// The node was given up: whatever it holds is somebody else's now.
-    fn lose_owner(&mut self) {
+    pub(super) fn lose_owner(&mut self) {
         self.owner_lost = true;
+        self.alive_until = None;
+        self.arrived.clear();
         let mut borrowed: Vec<Arc<Job>> = self.empty_buffer();
         self.lent.clear();
         for session in self.sessions.values_mut() {
@@ -263,13 +270,14 @@ impl Scheduler {
         borrowed.iter().for_each(|job| self.give_back(job));
     }
 
-    pub(super) fn registered(&mut self, lease: Lease, now: Timestamp) {
+    pub(super) fn registered(&mut self, lease: Lease, until: Timestamp, now: Timestamp) {
         self.store = Store::Idle;
         if self.owner == lease {
             return self.failed(now);
         }
         self.owner = lease;
         self.owner_lost = false;
+        self.alive_until = Some(until);
         self.lanes_stale = true;
     }
 

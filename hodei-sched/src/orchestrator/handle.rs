@@ -3,16 +3,19 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use hodei_core::blob::BlobStore;
 use hodei_core::bus::{EventFilter, NullBus, SubscribeOptions, Subscription};
 use hodei_core::checkpoint::CheckpointStore;
+use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Offer, WorkerGateway};
-use hodei_core::job::{Job, NewJob, State, rules};
+use hodei_core::job::{Epoch, Job, NewJob, Payload, State, rules};
 use hodei_core::log::LogStore;
+use hodei_core::map::JobMap;
 use hodei_core::pipeline::{Pipeline, PipelineProgress};
 use hodei_core::store::{
     CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
 };
-use hodei_core::{Error, ErrorKind, JobId, Name, PipelineId, Result};
+use hodei_core::{Error, ErrorKind, Fault, JobId, Name, PipelineId, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -184,12 +187,27 @@ impl Orchestrator {
     ///
     /// # Errors
     ///
-    /// What the store says; then nothing is known to be stored.
+    /// `Invalid`: `args: looks_encoded` where the arguments of a handler begin as encoded ones do: they would be taken for
+    /// such, and for what they then say. Else what the codecs and the store say; then nothing is known to be stored.
     ///
     /// # Cancel safety
     ///
     /// As [`Orchestrator::submit`].
     pub async fn submit_many(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Vec<Submitted>> {
+        let looks_encoded = |job: &NewJob| matches!(job.spec.payload(), Payload::Handler { args, .. } if Codecs::is_encoded(args));
+        if jobs.iter().any(looks_encoded) {
+            let fault = Fault::new("args", "looks_encoded");
+            return Err(Error::invalid("orchestrator.submit", vec![fault]));
+        }
+        self.submit_again(jobs, options).await
+    }
+
+    /// As [`Orchestrator::submit_many`], for jobs whose specs may come from the store.
+    pub(super) async fn submit_again(
+        &self,
+        jobs: Vec<NewJob>,
+        options: SubmitOptions,
+    ) -> Result<Vec<Submitted>> {
         let jobs = self.inner.shared.codecs.encode_jobs(jobs).await?;
         let committed = self.store().submit(jobs, options).await?;
         Ok(committed.replies)
@@ -240,7 +258,12 @@ impl Orchestrator {
         let committed = self.store().request_cancel(scope, jobs.clone()).await?;
         let told = jobs.into_iter().zip(&committed.replies);
         let ours = told.filter(|(_, reply)| matches!(reply, CancelReply::Cancelled | CancelReply::Requested));
-        let ours: Vec<JobId> = ours.map(|(job, _)| job).collect();
+        // One that runs is told by its epoch with the next heartbeat; here it is whichever run there is.
+        let epochs: JobMap<Epoch> =
+            committed.changes.iter().map(|change| (change.job, change.epoch)).collect();
+        let whichever = Epoch::from_number(u64::MAX);
+        let ours: Vec<(JobId, Epoch)> =
+            ours.map(|(job, _)| (job, epochs.get(&job).copied().unwrap_or(whichever))).collect();
         if !ours.is_empty() {
             // Only hastens it: the owner learns it from its heartbeat too.
             self.tell(|| Message::Cancelled(ours.clone())).await;
@@ -289,8 +312,9 @@ impl Orchestrator {
         }
     }
 
-    /// Waits until the store refuses for good, with an error that repeating the call does not mend, and returns it. The
-    /// node goes on trying: whether to go on is for the application to say.
+    /// Waits until the store refuses for good, with an error that repeating the call does not mend, or a dispatcher has died of
+    /// a panic (`Bug`), and returns it. The node goes on trying, with the dispatchers that it has left: whether to go on is for
+    /// the application to say.
     ///
     /// # Cancel safety
     ///
@@ -509,6 +533,18 @@ impl Orchestrator {
         let mut known = self.inner.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|checkpoints| checkpoints.strong_count() > 0);
         known.push(Arc::downgrade(checkpoints));
+    }
+
+    /// Removes blobs that no job and no schedule of the store names any more, a day after they were put or kept last, for as
+    /// long as somebody else has these blobs. Give it the blob store of [`Offload`](hodei_core::codec::Offload) when nothing
+    /// but this store's jobs keeps anything in it, and give the node every codec that its agents and clients encode with: while
+    /// it cannot read what a job names, nothing is removed.
+    ///
+    /// The node that leads looks through all jobs once an hour where old blobs are there, with the pauses of a pruning.
+    pub fn prune_blobs(&self, blobs: &Arc<dyn BlobStore>) {
+        let mut known = self.inner.shared.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|blobs| blobs.strong_count() > 0);
+        known.push(Arc::downgrade(blobs));
     }
 
     /// Returns the store.

@@ -76,7 +76,7 @@ impl Orchestrator {
         if jobs.is_empty() {
             return Err(illegal("every step succeeded"));
         }
-        let replies = self.submit_many(jobs, SubmitOptions::atomic()).await?;
+        let replies = self.submit_again(jobs, SubmitOptions::atomic()).await?;
         let taken = replies.iter().find_map(|reply| match reply {
             Submitted::Conflict(id) => Some(*id),
             _ => None,

@@ -3,6 +3,7 @@
 mod backfill;
 mod cancel;
 mod drain;
+mod fence;
 mod found;
 mod gang;
 mod loss;
