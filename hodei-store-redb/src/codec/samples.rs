@@ -271,9 +271,23 @@ fn third_samples() -> Vec<Sample> {
     ]
 }
 
+/// What schema 4 has beside those.
+fn fourth_samples() -> Vec<Sample> {
+    let fence = Epoch::from_number(300);
+    let rows = [codec::checkpoint_row(fence, Some(b"half")), codec::checkpoint_row(fence, None)];
+    let [saved, opened] = rows.map(|row| row.expect("a small row"));
+    let again = |bytes: &[u8]| {
+        codec::checkpoint(bytes).and_then(|(fence, saved)| codec::checkpoint_row(fence, saved.as_deref()))
+    };
+    vec![
+        Sample { name: "checkpoint", row: saved, again },
+        Sample { name: "checkpoint-opened", row: opened, again },
+    ]
+}
+
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
     let stored = |sample: Sample| Sample { row: sealed(&sample.row), ..sample };
     let second = job_samples().into_iter().chain(other_samples());
-    second.chain(third_samples()).map(stored).collect()
+    second.chain(third_samples()).chain(fourth_samples()).map(stored).collect()
 }
