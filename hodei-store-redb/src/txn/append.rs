@@ -164,8 +164,8 @@ mod tests {
                     // In an order that is not theirs.
                     for n in batch.iter().rev() {
                         prop_assert!(appends.has_room_for(&id(*n)));
-                        let row = [*n as u8, number as u8];
-                        appends.take(Tab::Born, &id(*n), |into| { into.extend(row); Ok(()) }).unwrap();
+                        let row = [n.to_le_bytes(), (number as u64).to_le_bytes()].concat();
+                        appends.take(Tab::Born, &id(*n), |into| { into.extend_from_slice(&row); Ok(()) }).unwrap();
                         prop_assert!(appends.may_have(&id(*n)));
                         let mut sealed = Vec::new();
                         codec::seal(Tab::Born, &id(*n), &row, &mut sealed);
