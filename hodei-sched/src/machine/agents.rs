@@ -173,20 +173,27 @@ impl Scheduler {
         if fleet.held().is_some_and(|(class, _)| !buffer.waits(class)) {
             fleet.unhold();
         }
-        buffer.let_go(|class| fleet.may_have_room(class));
         let mut refused = None;
-        while let Some(asked) = buffer.next() {
-            let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
-                refused.get_or_insert(asked);
-                buffer.hold(asked.class);
-                if self.config.backfill {
-                    fleet.hold(asked.class, asked.level);
+        loop {
+            buffer.let_go(|class, level| fleet.may_have_room(class, level));
+            let held = fleet.held();
+            while let Some(asked) = buffer.next() {
+                let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
+                    refused.get_or_insert(asked);
+                    buffer.hold(asked.class);
+                    if self.config.backfill {
+                        fleet.hold(asked.class, asked.level);
+                    }
+                    continue;
+                };
+                let session = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name));
+                if let Some((session, waiting)) = session.zip(buffer.pop()) {
+                    session.assign(waiting.claimed, waiting.class, fleet);
                 }
-                continue;
-            };
-            let session = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name));
-            if let Some((session, waiting)) = session.zip(buffer.pop()) {
-                session.assign(waiting.claimed, waiting.class, fleet);
+            }
+            // Where a worker is not kept any more there may be room for others.
+            if held.is_none() || fleet.held() == held {
+                break;
             }
         }
         if let Some(asked) = refused {

@@ -32,7 +32,7 @@ impl Scheduler {
     /// Lends half of what waits, the most urgent first.
     pub(crate) fn lend(&mut self) -> Vec<Claimed> {
         let n = (self.surplus() / 2).min(self.config.batch_max);
-        self.buffer.let_go(|_| true);
+        self.buffer.let_go(|_, _| true);
         let mut lent = Vec::with_capacity(n);
         while lent.len() < n
             && let Some(waiting) = self.buffer.pop()
