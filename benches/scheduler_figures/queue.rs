@@ -130,7 +130,8 @@ fn owned(sizes: Sizes, threads: usize, batch: usize) -> Result<f64, String> {
                             }
                         } else {
                             let to = &intakes[(thread + turn) % threads];
-                            (0..batch).for_each(|_| drop(to.push((draw.level(), draw.next()))));
+                            let mut jobs = std::iter::repeat_with(|| (draw.level(), draw.next()));
+                            drop(to.push_batch(&mut jobs.by_ref().take(batch)));
                         }
                         let mut taken = 0;
                         while taken < batch {
@@ -142,9 +143,16 @@ fn owned(sizes: Sizes, threads: usize, batch: usize) -> Result<f64, String> {
                                 });
                             }
                             fair.advance();
-                            out.clear();
-                            taken += fair.queue.pop_batch(batch - taken, &mut out);
-                            out.iter().for_each(|popped| expected.popped(popped.level.level()));
+                            if batch == 1 {
+                                out.extend(fair.queue.pop());
+                            } else {
+                                fair.queue.pop_batch(batch - taken, &mut out);
+                            }
+                            taken += out.len();
+                            if out.is_empty() {
+                                std::thread::yield_now();
+                            }
+                            out.drain(..).for_each(|popped| expected.popped(popped.level.level()));
                         }
                     }
                     expected.inversions

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::new::{NewJob, Requires};
+use super::new::{NewJob, Parent, Requires};
 use super::outcome::{Failure, FailureClass, Finish, Manifest, Outcome, Output};
 use super::record::{Epoch, Job, Lease, Settled};
 use super::state::{Cause, State, next};
@@ -76,7 +76,7 @@ pub fn parent_settled(job: &mut Job, requires: Requires, parent: State, now: Tim
 #[must_use]
 pub fn requirement(job: &Job, parent: crate::id::JobId) -> Option<Requires> {
     // Ids that were minted one after the other are in order; where they are not, all are looked through.
-    let in_order = job.parents.binary_search_by_key(&parent, |known| known.id).ok();
+    let in_order = job.parents.binary_search_by_key(&parent, |Parent { id, .. }| *id).ok();
     let at = in_order.or_else(|| job.parents.iter().position(|known| known.id == parent))?;
     Some(job.parents[at].requires)
 }
