@@ -221,7 +221,9 @@ proptest! {
         ops in prop::collection::vec((0_u8..7, 0_usize..4, 0_usize..64, 0_u8..64), 1..150),
     ) {
         let mut fleet = Fleet::new();
-        (0..4).for_each(|key| drop(fleet.join(&offer(3, resources((400, 400, 1, 0)), &[]), key)));
+        for key in 0..4 {
+            fleet.join(&offer(3, resources((400, 400, 1, 0)), &[]), key);
+        }
         let apart = fleet.add_rule(Rule::anywhere().apart());
         let needs = [((100, 0, 0, 0), 0), ((300, 100, 0, 0), 0), ((0, 300, 1, 0), 0), ((50, 50, 0, 0), apart)];
         let classes = needs.map(|(needs, rule)| fleet.class(&request(resources(needs)), rule));
