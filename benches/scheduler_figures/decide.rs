@@ -17,8 +17,12 @@ use hodei_sched::queue::{Ageing, ClassId, Entry, Intake, LaneId, Parcel, ReadyQu
 use crate::Sizes;
 use crate::queue::Draw;
 
-/// Submissions are taken in, and jobs handed over, in batches of at most as many.
+/// Submissions are taken in, and jobs decided, in batches of at most as many.
 const BATCH: usize = 256;
+/// So many jobs are handed over at once at most.
+const LENT_MAX: usize = 32 * BATCH;
+/// A job's number is in the lower bits of what the queue has of it, what was drawn for it in the upper ones.
+const NUMBER_BITS: u32 = 32;
 
 /// A dispatcher: a queue, a fleet and a balancer, as the machine puts them together.
 struct Dispatcher {
@@ -61,14 +65,16 @@ impl Dispatcher {
     fn fill(&mut self, jobs: usize) {
         let mut draw = Draw(11);
         for job in 0..jobs as u64 {
-            let entry = self.entry(job, draw.next());
+            let entry = self.entry(job | draw.next() >> NUMBER_BITS << NUMBER_BITS);
             self.push(entry);
         }
     }
 
-    fn entry(&self, job: u64, drawn: u64) -> Entry<u64> {
-        let lane = self.lanes[usize::try_from(drawn % self.lanes.len() as u64).unwrap_or(0)];
-        let level = Priority::new(u8::try_from(drawn >> 32 & 7).unwrap_or(0)).unwrap_or_default();
+    /// A job is of the same lane and level wherever it comes.
+    fn entry(&self, job: u64) -> Entry<u64> {
+        let drawn = job >> NUMBER_BITS;
+        let lane = self.lanes[usize::try_from(drawn / 8 % self.lanes.len() as u64).unwrap_or(0)];
+        let level = Priority::new(u8::try_from(drawn % 8).unwrap_or(0)).unwrap_or_default();
         Entry { item: job, lane, level }
     }
 
@@ -97,8 +103,10 @@ impl Dispatcher {
         if let Some((worker, class)) = self.running.swap_remove_back(place) {
             self.fleet.release(worker, class);
         }
-        let held: Vec<ClassId> = self.queue.held().filter(|class| self.fleet.may_have_room(*class)).collect();
-        held.into_iter().for_each(|class| self.queue.let_go(class));
+        let held: Vec<_> = self.queue.held().collect();
+        for (class, _) in held.into_iter().filter(|(class, level)| self.fleet.may_have_room(*class, *level)) {
+            self.queue.let_go(class);
+        }
     }
 
     /// As many ends as begin, once the fleet is half full.
@@ -135,7 +143,7 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     }
     report.judge("p50", best[0], Unit::Micros, Goal::AtMost(20.0));
     report.judge("p99", best[1], Unit::Micros, Goal::AtMost(200.0));
-    beside(sizes, report)
+    Ok(())
 }
 
 /// What a job costs from its submission to its worker, in microseconds.
@@ -147,7 +155,7 @@ fn alike(balancer: &dyn Balancer, queued: usize, jobs: usize) -> f64 {
     let start = Instant::now();
     for _ in 0..jobs / BATCH {
         for job in 0..BATCH as u64 {
-            let entry = dispatcher.entry(job, draw.next());
+            let entry = dispatcher.entry(job | draw.next() >> NUMBER_BITS << NUMBER_BITS);
             let taken = intake.push(entry);
             debug_assert!(taken.is_ok());
         }
@@ -192,7 +200,7 @@ fn mixed(workers: usize, queued: usize, decisions: usize) -> Result<[f64; 2], St
 }
 
 /// One dispatcher, and two that share the workers and hand each other work, all of which comes to the first one.
-fn beside(sizes: Sizes, report: &mut Report) -> Result<(), String> {
+pub(crate) fn beside(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let jobs = sizes.pairs;
     report.group("decisions of dispatchers beside each other, 1,000 workers among them");
     let (mut one, mut even, mut uneven, mut worst) = (0.0_f64, 0.0_f64, 0.0_f64, 0.0_f64);
@@ -263,18 +271,18 @@ fn serve(
     jobs: usize,
 ) -> (Vec<u64>, u64) {
     let mut mine = Vec::with_capacity(jobs);
+    let mut popped = Vec::with_capacity(LENT_MAX);
     loop {
         while let Some(parcel) = seat.take() {
             match parcel {
                 Parcel::Asked(by, _) => {
-                    let half = (dispatcher.queue.len() / 2).min(32 * BATCH);
-                    let give = std::iter::from_fn(|| dispatcher.queue.pop()).take(half);
-                    let back = seat.give(by, give.map(|popped| popped.item).collect());
+                    dispatcher.queue.pop_batch((dispatcher.queue.len() / 2).min(LENT_MAX), &mut popped);
+                    let back = seat.give(by, popped.drain(..).map(|popped| popped.item).collect());
                     assert!(back.is_empty(), "the other one is there until all is decided");
                 }
                 Parcel::Given(_, jobs) => {
                     for job in jobs {
-                        let entry = dispatcher.entry(job, job);
+                        let entry = dispatcher.entry(job);
                         dispatcher.push(entry);
                     }
                 }
@@ -285,11 +293,13 @@ fn serve(
         dispatcher.end_oldest(100_000);
         let n = mine.len() - before;
         seat.show(dispatcher.queue.len());
+        // Asked for before the last one is decided, so that nobody waits for an answer.
+        let asked = dispatcher.queue.len() < 2 * BATCH && seat.ask(usize::MAX);
         if n > 0 {
             decided.fetch_add(n, Ordering::Relaxed);
         } else if decided.load(Ordering::Relaxed) >= jobs {
             return (mine, seat.asked().1);
-        } else if !seat.ask(usize::MAX) {
+        } else if !asked {
             std::hint::spin_loop();
         }
     }

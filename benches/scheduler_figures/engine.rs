@@ -83,7 +83,7 @@ fn spec(n: usize) -> JobSpecBuilder {
     JobSpec::of(&Timed(n)).expect("valid arguments")
 }
 
-pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
+pub(crate) fn idle_figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let files = directory();
     let runs = (sizes.pairs / 1_000).clamp(20, 2_000);
     report.group(&format!("from the call of submit to the handler's first line, idle node, {runs} jobs"));
@@ -94,7 +94,10 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let [p50, p99] = idle(Arc::new(store), runs);
     report.show("redb, p50", p50, Unit::Micros);
     report.judge("redb, p99", p99, Unit::Micros, Goal::AtMost(1_000.0));
+    Ok(())
+}
 
+pub(crate) fn dispatch_figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let jobs = (sizes.pairs / 4).clamp(2_000, 300_000);
     report.group(&format!("dispatch of {jobs} jobs to an agent that does nothing, memory store"));
     let mut best = 0.0_f64;
@@ -102,7 +105,7 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
         best = best.max(runtime().block_on(dispatch(jobs))?);
     }
     report.judge("jobs", best, Unit::PerSecond, Goal::AtLeast(500_000.0));
-    pipelines(sizes, &files, report)
+    Ok(())
 }
 
 fn percentiles(mut times: Vec<u64>) -> [f64; 2] {
@@ -176,7 +179,8 @@ async fn dispatch(jobs: usize) -> Result<f64, String> {
     Ok(jobs as f64 / took.as_secs_f64())
 }
 
-fn pipelines(sizes: Sizes, files: &tempfile::TempDir, report: &mut Report) -> Result<(), String> {
+pub(crate) fn pipelines(sizes: Sizes, report: &mut Report) -> Result<(), String> {
+    let files = directory();
     let wide = (sizes.preload / 10).max(100);
     report.group(&format!("pipelines: {wide} steps into one, one into {wide}, and a chain; memory store"));
     let (mut plain, mut fan_in, mut fan_out) = (f64::MAX, f64::MAX, f64::MAX);

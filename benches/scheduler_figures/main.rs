@@ -1,6 +1,7 @@
 //! The figures of the scheduler, each beside what it is measured against and with its goal.
 //!
-//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [decide] [engine]`
+//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [verbs] [decide] [beside] [idle] [dispatch]
+//! [pipelines]`
 //!
 //! Absolute figures are the best of five rounds; what a ratio compares is measured in the same rounds, one beside the
 //! other. A goal that is missed is said and is no failure; a wrong result is one. `--quick` measures with less and
@@ -42,9 +43,17 @@ fn main() -> ExitCode {
         (false, false) => (FULL, "the full run"),
     };
     let mut report = Report::new(&format!("Scheduler, {how}, best of {}", sizes.rounds));
-    let only = |name: &str| !["queue", "decide", "engine"].iter().any(|part| has(part)) || has(name);
-    let parts: [(&str, Part); 3] =
-        [("queue", queue::figures), ("decide", decide::figures), ("engine", engine::figures)];
+    let parts: [(&str, Part); 7] = [
+        ("queue", queue::figures),
+        ("verbs", queue::verbs),
+        ("decide", decide::figures),
+        ("beside", decide::beside),
+        ("idle", engine::idle_figures),
+        ("dispatch", engine::dispatch_figures),
+        ("pipelines", engine::pipelines),
+    ];
+    let all = !parts.iter().any(|(part, _)| has(part));
+    let only = |name: &str| all || has(name);
     let figures =
         parts.iter().filter(|(name, _)| only(name)).try_for_each(|(_, part)| part(sizes, &mut report));
     match figures {

@@ -49,6 +49,10 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
             );
         }
     }
+    Ok(())
+}
+
+pub(crate) fn verbs(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     waits(sizes, report);
     grows(sizes, report)
 }
@@ -115,6 +119,7 @@ fn owned(sizes: Sizes, threads: usize, batch: usize) -> Result<f64, String> {
                         expected.pushed(level);
                     }
                     let mut draw = Draw(thread as u64);
+                    let mut out = Vec::with_capacity(batch);
                     barrier.wait();
                     for turn in 0..each {
                         if threads == 1 {
@@ -125,16 +130,30 @@ fn owned(sizes: Sizes, threads: usize, batch: usize) -> Result<f64, String> {
                             }
                         } else {
                             let to = &intakes[(thread + turn) % threads];
-                            (0..batch).for_each(|_| drop(to.push((draw.level(), draw.next()))));
-                            intakes[thread].drain(4_096, |(level, job)| {
-                                fair.push(level, job);
-                                expected.pushed(level);
-                            });
+                            let mut jobs = std::iter::repeat_with(|| (draw.level(), draw.next()));
+                            drop(to.push_batch(&mut jobs.by_ref().take(batch)));
                         }
-                        fair.advance();
-                        let popped = std::iter::from_fn(|| fair.queue.pop()).take(batch);
-                        let n = popped.map(|popped| expected.popped(popped.level.level())).count();
-                        assert_eq!(n, batch, "enough wait");
+                        let mut taken = 0;
+                        while taken < batch {
+                            // One that has run ahead of the others waits until they send more.
+                            if threads > 1 {
+                                intakes[thread].drain(4_096, |(level, job)| {
+                                    fair.push(level, job);
+                                    expected.pushed(level);
+                                });
+                            }
+                            fair.advance();
+                            if batch == 1 {
+                                out.extend(fair.queue.pop());
+                            } else {
+                                fair.queue.pop_batch(batch - taken, &mut out);
+                            }
+                            taken += out.len();
+                            if out.is_empty() {
+                                std::thread::yield_now();
+                            }
+                            out.drain(..).for_each(|popped| expected.popped(popped.level.level()));
+                        }
                     }
                     expected.inversions
                 })

@@ -30,18 +30,22 @@ pub(crate) trait Rival: Sync {
 #[derive(Default)]
 pub(crate) struct Expected {
     depths: [u64; LEVELS as usize],
+    /// The levels that have jobs.
+    there: u32,
     pub(crate) inversions: u64,
 }
 
 impl Expected {
     pub(crate) fn pushed(&mut self, level: u8) {
         self.depths[usize::from(level)] += 1;
+        self.there |= 1 << level;
     }
 
     pub(crate) fn popped(&mut self, level: u8) {
-        let above = &self.depths[usize::from(level) + 1..];
-        self.inversions += u64::from(above.iter().any(|depth| *depth > 0));
-        self.depths[usize::from(level)] -= 1;
+        self.inversions += u64::from(self.there >> level > 1);
+        let depth = &mut self.depths[usize::from(level)];
+        *depth -= 1;
+        self.there &= !(u32::from(*depth == 0) << level);
     }
 }
 

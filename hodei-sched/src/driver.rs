@@ -1,8 +1,10 @@
 //! The only loop of a dispatcher: collect what happened, let the machine decide, carry it out, sleep.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,6 +26,10 @@ use crate::queue::{Parcel, Seat};
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
+/// An exchange of at most so many jobs is tried in the driver's own task, before it gets one of its own.
+const LIGHT_MAX: usize = 64;
+/// So many answers in a row are taken without letting other tasks have the thread.
+const IN_A_ROW_MAX: u32 = 16;
 
 /// For how long after it asked the store to prolong its life a dispatcher goes on without another beat: a little less than
 /// the store waits, so that its agents have ended what they run by then.
@@ -175,6 +181,10 @@ pub(crate) struct Driver {
     /// The call of the store under way, at most one. In a task of its own, so that agents whose calls were just
     /// answered begin their runs on another thread meanwhile; it ends with the driver.
     call: JoinSet<Input>,
+    /// The answer to a call that needed no task.
+    answer: Option<Input>,
+    /// How many such answers came one after the other.
+    in_a_row: u32,
     draining: bool,
     /// The place among the dispatchers of the node, where there are several.
     seat: Option<Seat<Claimed>>,
@@ -208,6 +218,8 @@ impl Driver {
             replies: HashMap::new(),
             next_ticket: 0,
             call: JoinSet::new(),
+            answer: None,
+            in_a_row: 0,
             draining: false,
             seat,
         }
@@ -216,12 +228,21 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         loop {
             let now = self.shared.pace.now();
+            let mut light = None;
             while let Some(effect) = self.machine.poll_effect(now) {
-                self.carry_out(effect);
+                if self.is_light(&effect) {
+                    // When everybody has his answer.
+                    light = Some(effect);
+                } else {
+                    self.carry_out(effect);
+                }
             }
             self.show_workers();
             self.show_surplus(now);
-            if self.draining && self.machine.is_idle() && self.call.is_empty() {
+            if let Some(question) = light {
+                self.try_at_once(question).await;
+            }
+            if self.draining && self.machine.is_idle() && self.call.is_empty() && self.answer.is_none() {
                 return;
             }
             let input = self.next_input(now).await;
@@ -234,6 +255,12 @@ impl Driver {
 
     /// Waits for the first thing to happen; nothing when the last handle is gone.
     async fn next_input(&mut self, now: Timestamp) -> Option<Input> {
+        if let Some(answer) = self.answer.take() {
+            self.in_a_row += 1;
+            self.shared.health(&answer);
+            return Some(answer);
+        }
+        self.in_a_row = 0;
         let patience = self.machine.poll_timeout().saturating_since(now);
         tokio::select! {
             message = self.messages.recv() => message.map(|message| self.input(message)),
@@ -330,6 +357,28 @@ impl Driver {
         }
     }
 
+    /// Whether the store may answer within the time that a task of its own would cost.
+    fn is_light(&self, effect: &Effect) -> bool {
+        let few = match effect {
+            Effect::Reply(..) => return false,
+            Effect::Exchange(exchange) => {
+                let asked = exchange.picks.iter().map(|pick| pick.n as usize);
+                exchange.transitions.len() + asked.sum::<usize>() <= LIGHT_MAX
+            }
+            Effect::AskLanes | Effect::AskLeases | Effect::Register => true,
+        };
+        few && self.in_a_row < IN_A_ROW_MAX
+    }
+
+    /// Asks the store, and takes its answer when it has it at once; else the call gets its task.
+    async fn try_at_once(&mut self, question: Effect) {
+        let mut call = Box::pin(ask(Arc::clone(&self.shared), question));
+        match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+            Poll::Ready(answer) => self.answer = Some(answer),
+            Poll::Pending => drop(self.call.spawn(call)),
+        }
+    }
+
     /// Shows who is connected to those who explain, and tells the bus who came and went.
     fn show_workers(&self) {
         let mut shown = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -357,7 +406,7 @@ impl Driver {
 /// Waits for a parcel; for ever, where there is only one dispatcher.
 async fn parcel(seat: Option<&Seat<Claimed>>) {
     match seat {
-        Some(seat) => std::future::poll_fn(|cx| seat.poll_parcel(cx)).await,
+        Some(seat) => poll_fn(|cx| seat.poll_parcel(cx)).await,
         None => std::future::pending().await,
     }
 }

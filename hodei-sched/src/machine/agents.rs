@@ -193,39 +193,49 @@ impl Scheduler {
         if fleet.held().is_some_and(|(class, _)| !buffer.waits(class)) {
             fleet.unhold();
         }
-        buffer.let_go(|class| fleet.may_have_room(class));
-        let mut reserved = fleet.held();
-        fleet.expect_start(reserved_start(fleet, &self.names, &self.sessions, &self.learned, now));
         let (mut refused, mut gangs) = (None, Vec::new());
-        while let Some(asked) = buffer.next() {
-            if reserved.is_some() {
-                let lasts = buffer.spec().and_then(|spec| self.learned.lasts(spec));
-                fleet.expect_end(lasts.map(|lasts| now.saturating_add(lasts)));
-            }
-            let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
-                let born = buffer.spec().map_or(asked.level, |spec| spec.priority());
-                refused.get_or_insert((asked, born));
-                buffer.hold(asked.class);
-                if self.config.backfill {
-                    fleet.hold(asked.class, asked.level);
-                    if fleet.held() != reserved {
-                        reserved = fleet.held();
-                        let start = reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
-                        fleet.expect_start(start);
+        loop {
+            let held = fleet.held();
+            fleet.expect_start(reserved_start(fleet, &self.names, &self.sessions, &self.learned, now));
+            // Of each class there may be one that ends in time.
+            fleet.expect_end(Some(now));
+            buffer.let_go(|class, level| fleet.may_have_room(class, level));
+            let mut reserved = held;
+            while let Some(asked) = buffer.next() {
+                if reserved.is_some() {
+                    let lasts = buffer.spec().and_then(|spec| self.learned.lasts(spec));
+                    fleet.expect_end(lasts.map(|lasts| now.saturating_add(lasts)));
+                }
+                let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
+                    let born = buffer.spec().map_or(asked.level, |spec| spec.priority());
+                    refused.get_or_insert((asked, born));
+                    buffer.hold(asked.class);
+                    if self.config.backfill {
+                        fleet.hold(asked.class, asked.level);
+                        if fleet.held() != reserved {
+                            reserved = fleet.held();
+                            let start =
+                                reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
+                            fleet.expect_start(start);
+                        }
+                    }
+                    continue;
+                };
+                let others = fleet.others();
+                let gang = (!others.is_empty()).then(|| gang(others, &self.names, &self.sessions));
+                let Some(name) = self.names.get(&worker) else { break };
+                if let Some((session, waiting)) = self.sessions.get_mut(name).zip(buffer.pop()) {
+                    let job = waiting.claimed.job.id;
+                    session.assign(waiting.claimed, waiting.class, now, fleet);
+                    if let Some(gang) = gang {
+                        session.join(job, gang);
+                        gangs.push((job, name.clone()));
                     }
                 }
-                continue;
-            };
-            let others = fleet.others();
-            let gang = (!others.is_empty()).then(|| gang(others, &self.names, &self.sessions));
-            let Some(name) = self.names.get(&worker) else { break };
-            if let Some((session, waiting)) = self.sessions.get_mut(name).zip(buffer.pop()) {
-                let job = waiting.claimed.job.id;
-                session.assign(waiting.claimed, waiting.class, now, fleet);
-                if let Some(gang) = gang {
-                    session.join(job, gang);
-                    gangs.push((job, name.clone()));
-                }
+            }
+            // Where a worker is not kept any more there may be room for others.
+            if held.is_none() || fleet.held() == held {
+                break;
             }
         }
         self.note_gangs(gangs);

@@ -72,6 +72,8 @@ pub(super) struct Buffer {
     lanes: usize,
     /// How many wait of each class, and the highest level of any that came.
     waiting: BTreeMap<u32, (u32, Priority)>,
+    /// Room for the classes that are held back, while they are gone through.
+    held: Vec<(ClassId, Priority)>,
     /// Where the last one went: the next one is mostly of the same kind.
     last: Option<(Tenant, Group, ClassId, LaneId, u64)>,
 }
@@ -85,6 +87,7 @@ impl Buffer {
             weights: BTreeMap::new(),
             lanes: 0,
             waiting: BTreeMap::new(),
+            held: Vec::new(),
             last: None,
         }
     }
@@ -133,10 +136,14 @@ impl Buffer {
         self.queue.hold(class);
     }
 
-    /// Lets those classes go for which there may be room again.
-    pub(super) fn let_go(&mut self, mut room: impl FnMut(ClassId) -> bool) {
-        let held: Vec<ClassId> = self.queue.held().filter(|class| room(*class)).collect();
-        held.into_iter().for_each(|class| self.queue.let_go(class));
+    /// Lets those classes go for which there may be room again; none of a class's jobs is above the level beside it.
+    pub(super) fn let_go(&mut self, mut room: impl FnMut(ClassId, Priority) -> bool) {
+        let mut held = std::mem::take(&mut self.held);
+        held.extend(self.queue.held());
+        held.drain(..)
+            .filter(|(class, level)| room(*class, *level))
+            .for_each(|(class, _)| self.queue.let_go(class));
+        self.held = held;
     }
 
     /// Takes a job out.

@@ -37,7 +37,7 @@ impl Scheduler {
     /// Lends half of what waits, the most urgent first; no more than there is room for where it goes.
     pub(crate) fn lend(&mut self, room: usize) -> Vec<Claimed> {
         let n = (self.surplus() / 2).min(self.config.batch_max).min(room);
-        self.buffer.let_go(|_| true);
+        self.buffer.let_go(|_, _| true);
         let mut lent = Vec::with_capacity(n);
         while lent.len() < n
             && let Some(waiting) = self.buffer.pop()

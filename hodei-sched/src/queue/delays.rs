@@ -77,6 +77,12 @@ impl<T> Delays<T> {
         self.nodes[at as usize].waits.as_mut().map(|waits| &mut waits.item)
     }
 
+    /// Whether [`Delays::advance`] may have anything to do; else time has passed.
+    #[inline]
+    pub(super) fn is_due(&mut self, now: i64) -> bool {
+        self.wheel.is_due(now)
+    }
+
     /// Takes out what is due, in the order of the times; of equal ones, as they came. The list is given back by
     /// [`Delays::done`].
     pub(super) fn advance(&mut self, now: i64) -> Vec<Delayed<T>> {

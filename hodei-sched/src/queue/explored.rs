@@ -60,8 +60,8 @@ fn no_wake_up_is_lost_and_each_submitters_order_is_kept() {
             .map(|submitter| {
                 let intake = Arc::clone(&intake);
                 thread::spawn(move || {
-                    let items = if submitter == 0 { 2 } else { 1 };
-                    (0..items).for_each(|item| intake.push((submitter, item)).expect("there is room"));
+                    let mut items = (0..if submitter == 0 { 2 } else { 1 }).map(|item| (submitter, item));
+                    intake.push_batch(&mut items).expect("there is room");
                 })
             })
             .collect();

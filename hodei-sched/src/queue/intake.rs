@@ -59,15 +59,32 @@ impl<T> Intake<T> {
     /// [`Refused`] with the item, when as many wait as may, or when the owner is gone. An item that is put in at the
     /// very moment in which the owner goes is dropped with the intake.
     pub fn push(&self, item: T) -> Result<(), Refused<T>> {
+        self.put(item)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Puts items in one after the other, and wakes the owner once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] with the first item that is not taken; those before it are in, and those behind it still in `items`.
+    pub fn push_batch(&self, items: &mut impl Iterator<Item = T>) -> Result<(), Refused<T>> {
+        let put = items.try_for_each(|item| self.put(item));
+        self.wake();
+        put
+    }
+
+    fn put(&self, item: T) -> Result<(), Refused<T>> {
         // A submitter that reads this too early is one of those that come at that very moment.
         if self.closed.load(Ordering::Relaxed) {
             return Err(Refused::Closed(item));
         }
-        if self.queue.len() >= self.max {
+        // Counting looks at both ends, and so disturbs the owner.
+        if self.max < usize::MAX && self.queue.len() >= self.max {
             return Err(Refused::Full(item));
         }
         self.queue.push(item);
-        self.wake();
         Ok(())
     }
 

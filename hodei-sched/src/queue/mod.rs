@@ -11,6 +11,7 @@ mod crowd;
 mod delays;
 #[cfg(test)]
 mod explored;
+mod held;
 mod intake;
 mod lend;
 mod lines;

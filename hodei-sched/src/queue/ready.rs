@@ -1,12 +1,12 @@
 //! The queue of one dispatcher.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hodei_core::Timestamp;
 use hodei_core::job::Priority;
 
 use super::delays::Delays;
+use super::held::Held;
 use super::lines::{self, Lines};
 use super::seats::{Handle, NONE, Place, Seats};
 use super::tree::{Standing, Tree};
@@ -20,7 +20,8 @@ pub struct ShareId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneId(u32);
 
-/// What jobs ask for, as the caller numbers it. Classes that cannot be placed are held back together.
+/// What jobs ask for, as the caller numbers it, from 0 on: a queue keeps a few bits for each number below the greatest one
+/// that it held back. Classes that cannot be placed are held back together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClassId(pub u32);
 
@@ -110,8 +111,7 @@ pub struct ReadyQueue<T> {
     ages: Wheel,
     aged: Vec<(i64, u32)>,
     delays: Delays<T>,
-    /// The flows of each class that is held back.
-    held: BTreeMap<u32, Vec<u32>>,
+    held: Held,
     now: i64,
 }
 
@@ -127,7 +127,7 @@ impl<T> ReadyQueue<T> {
             ages: Wheel::default(),
             aged: Vec::new(),
             delays: Delays::default(),
-            held: BTreeMap::new(),
+            held: Held::default(),
             now: 0,
         }
     }
@@ -163,7 +163,13 @@ impl<T> ReadyQueue<T> {
 
     /// Closes a lane in which nothing waits; `false` when something does.
     pub fn close_lane(&mut self, lane: LaneId) -> bool {
-        self.tree.close_lane(lane.0, |line| self.lines.free(line))
+        let (lines, held) = (&mut self.lines, &mut self.held);
+        self.tree.close_lane(lane.0, |number, flow| {
+            lines.free(&mut flow.line);
+            if std::mem::take(&mut flow.aside) {
+                held.forget(number, flow.level);
+            }
+        })
     }
 
     /// Adds a job behind those of its lane and level.
@@ -239,47 +245,70 @@ impl<T> ReadyQueue<T> {
         let (lane, level) = (LaneId(flow.lane), flow.level);
         let entry = self.lines.pop(&mut flow.line)?;
         let more = !flow.line.is_empty();
-        self.tree.served(number, more);
+        self.tree.served(number, 1, more);
         self.seats.leave(entry.seat);
         Some(Popped { item: entry.item, level, lane })
     }
 
     /// Takes up to `n` jobs in order, and returns how many there were.
+    ///
+    /// # Performance
+    ///
+    /// Jobs that nobody else takes turns with come out in one go.
     pub fn pop_batch(&mut self, n: usize, out: &mut Vec<Popped<T>>) -> usize {
         let before = out.len();
-        out.extend(std::iter::from_fn(|| self.pop()).take(n));
+        out.reserve(n.min(self.len()));
+        while out.len() - before < n
+            && let Some(number) = self.select()
+        {
+            let most = if self.tree.is_alone(number) { n - (out.len() - before) } else { 1 };
+            let flow = self.tree.flow(number);
+            let (lane, level, first) = (LaneId(flow.lane), flow.level, out.len());
+            while out.len() - first < most
+                && let Some(entry) = self.lines.pop(&mut flow.line)
+            {
+                self.seats.leave(entry.seat);
+                out.push(Popped { item: entry.item, level, lane });
+            }
+            let more = !flow.line.is_empty();
+            self.tree.served(number, out.len() - first, more);
+        }
         out.len() - before
     }
 
     /// Holds a class back: its jobs keep their places and age, and take no turns until [`ReadyQueue::let_go`].
     pub fn hold(&mut self, class: ClassId) {
-        self.held.entry(class.0).or_default();
+        // Whatever is ready of it, or has yet to come back, is not above this.
+        let top = self.tree.top().max(self.held.loosened()).unwrap_or(0);
+        self.held.hold(class.0, u8::try_from(top).unwrap_or(u8::MAX));
     }
 
     /// Lets a class take turns again.
+    ///
+    /// # Performance
+    ///
+    /// Costs the same however many of its jobs wait: they come back level by level, when it is their level's turn.
     pub fn let_go(&mut self, class: ClassId) {
-        for flow in self.held.remove(&class.0).unwrap_or_default() {
-            if self.tree.flow(flow).standing == Standing::Parked {
-                self.tree.activate(flow);
-            }
-        }
+        self.held.let_go(class.0);
     }
 
-    /// Goes through the classes that are held back.
-    pub fn held(&self) -> impl Iterator<Item = ClassId> + '_ {
-        self.held.keys().map(|class| ClassId(*class))
+    /// Goes through the classes that are held back, in order; none of a class's ready jobs is above the level beside it.
+    pub fn held(&self) -> impl Iterator<Item = (ClassId, Priority)> + '_ {
+        self.held.iter().map(|(class, level)| (ClassId(class), level))
     }
 
     /// Lets time pass: what is due becomes ready, in the order in which it was, and what is old enough rises.
     pub fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now.as_micros());
-        let mut fired = self.delays.advance(self.now);
-        for delayed in fired.drain(..) {
-            self.tree.undelay(delayed.lane);
-            self.enter(delayed.item, delayed.seat, delayed.lane, delayed.level);
+        if self.delays.is_due(self.now) {
+            let mut fired = self.delays.advance(self.now);
+            for delayed in fired.drain(..) {
+                self.tree.undelay(delayed.lane);
+                self.enter(delayed.item, delayed.seat, delayed.lane, delayed.level);
+            }
+            self.delays.done(fired);
         }
-        self.delays.done(fired);
-        if self.ages.len() > 0 {
+        if self.ages.is_due(self.now) {
             self.rise();
         }
     }
@@ -328,15 +357,25 @@ impl<T> ReadyQueue<T> {
 
     #[inline]
     fn select(&mut self) -> Option<u32> {
+        if self.held.is_empty() { self.tree.select() } else { self.select_beside() }
+    }
+
+    /// Whose turn it is beside those that are held back.
+    fn select_beside(&mut self) -> Option<u32> {
         loop {
-            let flow = self.tree.select()?;
-            if self.held.is_empty() {
-                return Some(flow);
+            while let Some(level) = self.held.loosened().filter(|level| Some(*level) >= self.tree.top()) {
+                let tree = &mut self.tree;
+                self.held.come_back(level, |flow| tree.come_back(flow));
             }
-            let class = self.tree.flow(flow).class;
-            let Some(parked) = self.held.get_mut(&class) else { return Some(flow) };
-            parked.push(flow);
-            self.tree.deactivate(flow, Standing::Parked);
+            let number = self.tree.select()?;
+            let flow = self.tree.flow(number);
+            if !self.held.has(flow.class) {
+                return Some(number);
+            }
+            if !std::mem::replace(&mut flow.aside, true) {
+                self.held.set_aside(number, flow.class, flow.level);
+            }
+            self.tree.deactivate(number, Standing::Parked);
         }
     }
 
@@ -350,6 +389,7 @@ impl<T> ReadyQueue<T> {
         let at = self.lines.push(&mut flow.line, number, entry);
         self.seats.moved(seat, Place::Ready(at));
         if first {
+            self.held.came(flow.class, level);
             self.tree.activate(number);
             self.watch(number);
         }
@@ -371,13 +411,13 @@ impl<T> ReadyQueue<T> {
     /// Has the wheel of ages come back to a flow when its head is old enough.
     fn watch(&mut self, flow: u32) {
         let Some(ageing) = self.ageing else { return };
-        let watched = *self.tree.flow(flow);
+        let watched = self.tree.flow(flow);
         if watched.watched || watched.level >= ageing.ceiling {
             return;
         }
         let Some(since) = self.lines.first(&watched.line).map(|first| first.since) else { return };
+        watched.watched = true;
         self.ages.insert(since.saturating_add(micros(ageing.every)), flow);
-        self.tree.flow(flow).watched = true;
     }
 
     fn rise(&mut self) {

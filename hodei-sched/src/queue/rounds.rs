@@ -104,6 +104,11 @@ impl Rounds {
         member.weight = weight;
     }
 
+    /// Whether one member has work, and no other.
+    pub(super) fn is_alone(&self) -> bool {
+        self.turns.len() == 1
+    }
+
     /// Whether nobody has work.
     pub(super) fn is_idle(&self) -> bool {
         self.turns.is_empty()
@@ -188,14 +193,22 @@ impl Rounds {
         }
     }
 
-    /// The member that was just selected has been served. With `more` it has work left. Returns whether anybody has.
+    /// The member that was just selected has been served so often; more than once only when it is alone. With `more` it
+    /// has work left. Returns whether anybody has.
     #[inline]
-    pub(super) fn served(&mut self, more: bool) -> bool {
+    pub(super) fn served(&mut self, times: usize, more: bool) -> bool {
         let place = self.selected as usize;
         let turn = &mut self.turns[place];
         turn.start = turn.finish;
         turn.finish += turn.step;
         self.now += turn_of(self.weight);
+        if times > 1 {
+            // As if it had been selected and served again and again.
+            let further = (times as u64 - 1) * turn.step;
+            self.now = self.now.max(turn.start) + further;
+            turn.start += further;
+            turn.finish += further;
+        }
         if !more {
             self.leave_turn(place);
         } else if let Some(crowd) = &mut self.crowd {
@@ -224,7 +237,7 @@ mod tests {
             // In these tests a member stands for its own number.
             let member = rounds.select().expect("somebody has work");
             counts[member as usize] += 1;
-            rounds.served(true);
+            rounds.served(1, true);
         }
     }
 
@@ -307,7 +320,7 @@ mod tests {
                     prop_assert!(active[member as usize]);
                     let turn = rounds.turns[rounds.members[member as usize].turn as usize];
                     prop_assert!(expected.is_none_or(|finish| turn.finish == finish));
-                    rounds.served(true);
+                    rounds.served(1, true);
                 } else {
                     let active = &mut active[which as usize];
                     *active = !*active;

@@ -144,6 +144,33 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
+    fn a_batch_is_what_single_pops_would_be(
+        ops in prop::collection::vec((0_u8..12, 0_usize..6, 0_u8..3, 1_usize..40), 1..120),
+    ) {
+        let [mut batched, mut single] = [(), ()].map(|()| pair(None));
+        for (op, lane, at_level, n) in ops {
+            let class = ClassId(u32::from(at_level));
+            match op {
+                0..=6 => {
+                    for item in 0..u32::try_from(n).expect("small") {
+                        for Pair { queue, lanes, .. } in [&mut batched, &mut single] {
+                            queue.push(item, lanes[lane], level(at_level), at(0));
+                        }
+                    }
+                }
+                7 => [&mut batched, &mut single].iter_mut().for_each(|pair| pair.queue.hold(class)),
+                8 => [&mut batched, &mut single].iter_mut().for_each(|pair| pair.queue.let_go(class)),
+                _ => {
+                    let mut out = Vec::new();
+                    batched.queue.pop_batch(n, &mut out);
+                    let one_by_one = std::iter::from_fn(|| single.queue.pop()).take(n);
+                    prop_assert_eq!(out, one_by_one.collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_order_is_that_of_the_model(
         ages in any::<bool>(),
         ops in prop::collection::vec((0_u8..14, 0_usize..6, prop_oneof![0_u8..3, 60_u8..64], 0_i64..20_000), 1..250),

@@ -92,6 +92,8 @@ pub(super) struct Flow {
     pub(super) standing: Standing,
     /// Whether the wheel of ages will come back to it.
     pub(super) watched: bool,
+    /// Whether it is noted among those that stand aside.
+    pub(super) aside: bool,
     node: u32,
     member: u32,
 }
@@ -163,8 +165,8 @@ impl Tree {
         put(&mut self.lanes, &mut self.free_lanes, lane)
     }
 
-    /// Closes a lane without jobs, and gives the lines of its flows to `free`; `false` when it has some.
-    pub(super) fn close_lane(&mut self, lane: u32, mut free: impl FnMut(&mut Line)) -> bool {
+    /// Closes a lane without jobs, and gives its flows to `free`; `false` when it has some.
+    pub(super) fn close_lane(&mut self, lane: u32, mut free: impl FnMut(u32, &mut Flow)) -> bool {
         if !self.lanes[lane as usize].open || self.jobs_of(lane) > 0 {
             return false;
         }
@@ -173,7 +175,7 @@ impl Tree {
         let share = closing.share;
         let flows = std::mem::take(&mut closing.flows);
         for flow in flows.iter() {
-            free(&mut self.flows[flow as usize].line);
+            free(flow, &mut self.flows[flow as usize]);
             let Flow { node, member, watched, .. } = self.flows[flow as usize];
             self.nodes[node as usize].rounds.leave(member);
             // One that the wheel still comes back to is freed then.
@@ -264,6 +266,7 @@ impl Tree {
             level,
             standing: Standing::Empty,
             watched: false,
+            aside: false,
             node,
             member: NONE,
         };
@@ -326,10 +329,38 @@ impl Tree {
         }
     }
 
+    /// A flow that stood aside takes turns again, if it has jobs.
+    pub(super) fn come_back(&mut self, flow: u32) {
+        let back = &mut self.flows[flow as usize];
+        back.aside = false;
+        if back.standing == Standing::Parked {
+            self.activate(flow);
+        }
+    }
+
+    /// The highest level at which anybody takes turns.
+    #[inline]
+    pub(super) fn top(&self) -> Option<u32> {
+        63_u32.checked_sub(self.levels.leading_zeros())
+    }
+
+    /// Whether nobody takes turns with a flow, nor with the shares above it.
+    pub(super) fn is_alone(&self, flow: u32) -> bool {
+        let mut node = self.flows[flow as usize].node;
+        while node != NONE {
+            let Node { rounds, parent, .. } = &self.nodes[node as usize];
+            if !rounds.is_alone() {
+                return false;
+            }
+            node = *parent;
+        }
+        true
+    }
+
     /// The flow whose turn it is at the highest level where anybody takes turns.
     #[inline]
     pub(super) fn select(&mut self) -> Option<u32> {
-        let mut node = 63_u32.checked_sub(self.levels.leading_zeros())?;
+        let mut node = self.top()?;
         loop {
             let what = self.nodes[node as usize].rounds.select()?;
             if what & FLOW != 0 {
@@ -339,16 +370,17 @@ impl Tree {
         }
     }
 
-    /// The flow that was just selected has been served, and so have the shares above it. With `more` it has work left.
+    /// The flow that was just selected has been served so often, and so have the shares above it; more than once only
+    /// when it is alone. With `more` it has work left.
     #[inline]
-    pub(super) fn served(&mut self, flow: u32, mut more: bool) {
+    pub(super) fn served(&mut self, flow: u32, times: usize, mut more: bool) {
         let Flow { mut node, level, .. } = self.flows[flow as usize];
         if !more {
             self.flows[flow as usize].standing = Standing::Empty;
         }
         loop {
             let Node { rounds, parent, .. } = &mut self.nodes[node as usize];
-            more = rounds.served(more);
+            more = rounds.served(times, more);
             if *parent == NONE {
                 if !more {
                     self.levels &= !(1 << level.level());

@@ -31,19 +31,33 @@ pub(super) struct Wheel {
     full: [u64; RINGS as usize],
     /// Everything due before this tick has fired.
     tick: u64,
+    /// No bucket need be looked at before this tick.
+    soonest: u64,
     len: usize,
 }
 
 impl Default for Wheel {
     fn default() -> Self {
         let buckets = vec![Vec::new(); BUCKETS * RINGS as usize];
-        Self { buckets, full: [0; RINGS as usize], tick: 0, len: 0 }
+        Self { buckets, full: [0; RINGS as usize], tick: 0, soonest: u64::MAX, len: 0 }
     }
 }
 
 impl Wheel {
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether [`Wheel::advance`] may have anything to do; else time has passed.
+    #[inline]
+    pub(super) fn is_due(&mut self, now: i64) -> bool {
+        let last = tick_of(now);
+        let due = last >= self.soonest;
+        if !due {
+            // Nothing lies between.
+            self.tick = self.tick.max(last);
+        }
+        due
     }
 
     /// Enters a key.
@@ -74,7 +88,9 @@ impl Wheel {
         let last = tick_of(now);
         loop {
             // Where nothing waits in the buckets between, time jumps.
-            let Some(next) = self.next_tick().filter(|next| *next <= last) else {
+            let next = self.next_tick();
+            self.soonest = next.unwrap_or(u64::MAX);
+            let Some(next) = next.filter(|next| *next <= last) else {
                 self.tick = self.tick.max(last);
                 return;
             };
@@ -167,6 +183,7 @@ impl Wheel {
         let reach = (1_u64 << (shift + RING_BITS)) - (1 << shift);
         let due = due.min(self.tick + reach);
         let at = bucket(due >> shift);
+        self.soonest = self.soonest.min(due >> shift << shift);
         self.full[ring as usize] |= 1 << at;
         let bucket = &mut self.buckets[at + BUCKETS * ring as usize];
         bucket.push(entry);

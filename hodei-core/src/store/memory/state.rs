@@ -128,22 +128,32 @@ impl State {
         now: Timestamp,
         rule: impl FnOnce(&mut Job) -> (R, Option<Change>),
     ) -> Option<R> {
-        // Taken out while it moves, so that the indexes can be changed beside it.
-        let mut job = self.jobs.remove(&id)?;
-        let before = Placed::of(&job);
-        let (reply, change) = rule(Arc::make_mut(&mut job));
-        let after = Placed::of(&job);
+        // Out of the way while one of them moves, so that the indexes can be changed beside it.
+        let mut jobs = std::mem::take(&mut self.jobs);
+        let reply = jobs.get_mut(&id).map(|job| self.move_job(job, now, rule));
+        self.jobs = jobs;
+        reply
+    }
+
+    fn move_job<R>(
+        &mut self,
+        job: &mut Arc<Job>,
+        now: Timestamp,
+        rule: impl FnOnce(&mut Job) -> (R, Option<Change>),
+    ) -> R {
+        let before = Placed::of(job);
+        let (reply, change) = rule(Arc::make_mut(job));
+        let after = Placed::of(job);
         if before != after {
             self.stats.rows_written += 1;
-            self.unplace(&job, &before);
-            self.place(&job, &after, now);
+            self.unplace(job, &before);
+            self.place(job, &after, now);
             self.counts.moved(Some(before.state), Some(after.state));
         }
-        self.jobs.insert(id, job);
         if let Some(change) = change {
             self.note(change);
         }
-        Some(reply)
+        reply
     }
 
     fn note(&mut self, change: Change) {

@@ -1,13 +1,14 @@
 //! Submit, exchange, cancel, redrive.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, LazyLock};
 
 use super::super::{
     Applied, CancelReply, Claimed, Exchange, Exchanged, Input, Move, Pick, Redriven, Refusal, Scope,
     SubmitOptions, Submitted, Transition,
 };
-use super::state::{State, sequence_of};
+use super::state::{Place, State, sequence_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Slot, Tenant};
 use crate::job::{Fingerprint, Job, Lease, NewJob, Output, Requires, State as JobState, rules};
@@ -214,37 +215,52 @@ impl State {
         }
         let Some(lane) = self.ready.get(&pick.lane) else { return };
         let room = self.room(&pick.lane.tenant, &lane.request).min(u64::from(pick.n));
-        let mut ids = Vec::new();
-        for (level, _, id) in &lane.jobs {
-            if level.0 < pick.floor || ids.len() as u64 >= room {
-                break;
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let (before, mut after) = (claimed.len(), Bound::Unbounded);
+        // Once, unless some are passed over: then others come in their place.
+        while claimed.len() - before < room {
+            let Some(lane) = self.ready.get(&pick.lane) else { return };
+            let next =
+                lane.jobs.range((after, Bound::Unbounded)).take_while(|(level, ..)| level.0 >= pick.floor);
+            let places: Vec<Place> = next.take(room - (claimed.len() - before)).copied().collect();
+            let Some(last) = places.last() else { return };
+            after = Bound::Excluded(*last);
+            self.committing.reserve(places.len());
+            claimed.reserve(places.len());
+            for (_, _, id) in places {
+                let first = claimed.len() == before;
+                let more = self.claim_one(id, owner, first, now, claimed);
+                if !more {
+                    return;
+                }
             }
-            let Some(job) = self.jobs.get(id) else { continue };
-            if job.deadline.is_some_and(|deadline| deadline <= now) {
-                continue;
-            }
+        }
+    }
+
+    /// Claims a job unless its deadline has passed; says whether others may be claimed with it.
+    fn claim_one(
+        &mut self,
+        id: JobId,
+        owner: &Lease,
+        first: bool,
+        now: Timestamp,
+        claimed: &mut Vec<Claimed>,
+    ) -> bool {
+        let moved = self.update(id, now, |job| {
             // A job that lost an owner is alone in its claim.
-            if job.lost_count > 0 && !ids.is_empty() {
-                break;
+            let alone = job.lost_count > 0;
+            let late = job.deadline.is_some_and(|deadline| deadline <= now);
+            if late || (alone && !first) {
+                return ((false, late), None);
             }
-            ids.push(*id);
-            if job.lost_count > 0 {
-                break;
-            }
+            let change = rules::claim(job, owner.clone(), now);
+            ((change.is_some(), !alone), change)
+        });
+        let (moved, more) = moved.unwrap_or((false, true));
+        if moved && let Some(job) = self.jobs.get(&id) {
+            claimed.push(self.with_inputs(Arc::clone(job)));
         }
-        self.committing.reserve(ids.len());
-        claimed.reserve(ids.len());
-        for id in ids {
-            let moved = self.update(id, now, |job| {
-                let change = rules::claim(job, owner.clone(), now);
-                (change.is_some(), change)
-            });
-            if moved == Some(true)
-                && let Some(job) = self.jobs.get(&id)
-            {
-                claimed.push(self.with_inputs(Arc::clone(job)));
-            }
-        }
+        more
     }
 
     /// Adds what the direct parents gave back.

@@ -30,8 +30,6 @@ impl WorkerId {
 
 /// Free slots are told apart up to this number; those that have more count as alike.
 pub(super) const LOADS: usize = 64;
-/// Where there may be room is looked at so often before it is taken for granted.
-const LOOKED_AT: u32 = 4;
 /// How many classes may be remembered that nothing asks for any more.
 const IDLE_CLASSES_MAX: usize = 1_024;
 
@@ -44,7 +42,7 @@ pub(super) struct Worker {
     pub(super) key: u64,
     slots: u32,
     draining: bool,
-    /// The classes that found no room and look here again once something is free.
+    /// The classes for which there is no room here before something is free.
     shut_out: Vec<u32>,
     /// How many jobs it has under each rule.
     apart: Vec<(u32, u32)>,
@@ -184,6 +182,7 @@ impl Fleet {
             class.able.put(worker.0, able);
             class.room.put(worker.0, able);
         }
+        self.workers[worker.0 as usize].shut_out.clear();
         if self.is_held(worker) {
             self.hold = None;
         }
@@ -200,6 +199,9 @@ impl Fleet {
     pub fn set_rule(&mut self, number: u32, rule: Rule) {
         self.rules[number as usize] = Arc::new(rule);
         let changed: Vec<u32> = self.numbers(|class| class.rule == number).collect();
+        for worker in &mut self.workers {
+            worker.shut_out.retain(|class| !changed.contains(class));
+        }
         changed.into_iter().for_each(|class| self.look(class));
     }
 
@@ -335,16 +337,7 @@ impl Fleet {
                 there.apart.swap_remove(at);
             }
         }
-        // What had found no room looks here again.
-        let mut shut_out = std::mem::take(&mut there.shut_out);
-        for class in shut_out.drain(..) {
-            if let Some(class) = self.classes[class as usize].as_mut()
-                && class.able.has(worker.0)
-            {
-                class.room.set(worker.0);
-            }
-        }
-        self.workers[worker.0 as usize].shut_out = shut_out;
+        self.let_in(worker.0);
         self.placed -= 1;
         self.slots_changed(worker.0, |worker| worker.free_slots += 1);
     }
@@ -416,23 +409,25 @@ impl Fleet {
         short.or_else(|| (there.free_slots == 0).then(|| ("slots".to_owned(), 1, 0)))
     }
 
-    /// Whether any worker may have room for jobs of a class now.
+    /// Whether any worker has room for a job of a class now, that is at a level or below it.
     #[must_use]
-    pub fn may_have_room(&self, class: ClassId) -> bool {
-        let Some(class) = self.classes[class.0 as usize].as_ref() else { return false };
-        if class.workers > 1 {
-            return self.may_have(class);
+    pub fn may_have_room(&mut self, class: ClassId, level: Priority) -> bool {
+        let Some(known) = self.classes[class.0 as usize].as_ref() else { return false };
+        if known.workers > 1 {
+            return self.may_have(known);
         }
+        let asked = Asked { class, level, key: 0 };
         let mut at = 0;
-        for _ in 0..LOOKED_AT {
-            let Some(worker) = class.room.first_common(&self.open, at) else { return false };
-            let fits = self.workers[worker as usize].free.has(&class.need);
-            if fits && self.is_apart(worker, class.rule) {
+        loop {
+            let Some(known) = self.classes[class.0 as usize].as_ref() else { return false };
+            let Some(worker) = known.room.first_common(&self.open, at) else { return false };
+            if !self.workers[worker as usize].free.has(&known.need) || !self.is_apart(worker, known.rule) {
+                self.shut_out(worker, class);
+            } else if self.spares(WorkerId(worker), asked) {
                 return true;
             }
             at = worker + 1;
         }
-        true
     }
 
     /// Whether jobs of a class may be on a worker beside what is there under their rule.
@@ -459,6 +454,25 @@ impl Fleet {
         {
             self.workers[worker as usize].shut_out.push(class.0);
         }
+    }
+
+    /// What had found no room on a worker and fits there now may look there again.
+    fn let_in(&mut self, at: u32) {
+        let worker = &mut self.workers[at as usize];
+        let (free, apart) = (&worker.free, &worker.apart);
+        let (classes, rules) = (&mut self.classes, &self.rules);
+        worker.shut_out.retain(|class| {
+            let Some(class) = classes[*class as usize].as_mut() else { return false };
+            if !free.has(&class.need) {
+                return true;
+            }
+            let kept_apart =
+                rules[class.rule as usize].apart && apart.iter().any(|(of, _)| *of == class.rule);
+            if !kept_apart && class.able.has(at) {
+                class.room.set(at);
+            }
+            kept_apart
+        });
     }
 
     fn known(&mut self, class: ClassId) -> &mut Class {

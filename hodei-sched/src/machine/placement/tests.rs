@@ -293,3 +293,38 @@ fn what_is_held_for_a_large_job_delays_it_by_nothing_and_nobody_else() {
     assert_eq!(fleet.place(asked(large, 40), &mut balancer), Some(held));
     assert_eq!(fleet.held(), None, "it has what it waited for");
 }
+
+proptest! {
+    #[test]
+    fn room_that_may_be_there_is_there(
+        ops in prop::collection::vec((0_u8..7, 0_usize..4, 0_usize..64, 0_u8..64), 1..150),
+    ) {
+        let mut fleet = Fleet::new();
+        for key in 0..4 {
+            fleet.join(&offer(3, resources((400, 400, 1, 0)), &[]), key);
+        }
+        let apart = fleet.add_rule(Rule::anywhere().apart());
+        let needs = [((100, 0, 0, 0), 0), ((300, 100, 0, 0), 0), ((0, 300, 1, 0), 0), ((50, 50, 0, 0), apart)];
+        let classes = needs.map(|(needs, rule)| fleet.class(&request(resources(needs)), rule));
+        classes.iter().for_each(|class| fleet.count(*class));
+        let mut jobs: Vec<(WorkerId, ClassId)> = Vec::new();
+        for (op, class, which, level) in ops {
+            let asked = asked(classes[class], level);
+            match op {
+                0..=2 => {
+                    let may = fleet.may_have_room(asked.class, asked.level);
+                    let placed = fleet.place(asked, &mut LeastLoaded);
+                    prop_assert_eq!(placed.is_some(), may);
+                    jobs.extend(placed.map(|worker| (worker, asked.class)));
+                }
+                3 => fleet.hold(asked.class, asked.level),
+                4 => fleet.unhold(),
+                _ if jobs.is_empty() => {}
+                _ => {
+                    let (worker, class) = jobs.swap_remove(which % jobs.len());
+                    fleet.release(worker, class);
+                }
+            }
+        }
+    }
+}
