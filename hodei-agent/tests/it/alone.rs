@@ -70,7 +70,7 @@ async fn a_run_that_ends_well_meanwhile_has_ended_well() {
 async fn a_node_that_answers_now_and_then_is_enough() {
     let node = Node::new();
     let (agent, dropped) = agent(&node).await;
-    let job = node.assign(say("19000"));
+    let job = node.assign(say("24500"));
     node.started(job).await;
     for _ in 0..8 {
         node.fail(ErrorKind::Unavailable, None);
