@@ -70,14 +70,14 @@ async fn a_run_that_ends_well_meanwhile_has_ended_well() {
 async fn a_node_that_answers_now_and_then_is_enough() {
     let node = Node::new();
     let (agent, dropped) = agent(&node).await;
-    let job = node.assign(say("20000"));
+    let job = node.assign(say("24500"));
     node.started(job).await;
     for _ in 0..8 {
         node.fail(ErrorKind::Unavailable, None);
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         assert!(!dropped.load(Ordering::SeqCst));
         node.heal();
-        tokio::time::sleep(Duration::from_millis(1_700)).await;
+        tokio::time::sleep(Duration::from_millis(2_400)).await;
     }
     assert!(matches!(node.end_of(job).await, News::Ended(_)));
     agent.shutdown().await;

@@ -275,7 +275,7 @@ impl<A: AgentModel> World<A> {
                 if let Some(live) = &mut self.nodes[n].up {
                     live.asking = false;
                 }
-                if self.options.bug == Some(Bug::NoNodeFence)
+                if matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode))
                     && let Input::Registered(_, until) = &mut input
                 {
                     *until = Timestamp::MAX;
@@ -322,7 +322,7 @@ impl<A: AgentModel> World<A> {
             cron: Some(cron),
         };
         self.nodes[n].up = Some(live);
-        let careless = self.options.bug == Some(Bug::NoNodeFence);
+        let careless = matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode));
         self.give(n, if careless { Input::Tick } else { Input::Beaten(lease, Some(until)) });
         self.after(self.options.beat, Event::Beat { node: n, life });
         self.after(self.options.beat, Event::Lead { node: n, life });
@@ -347,7 +347,7 @@ impl<A: AgentModel> World<A> {
 
     fn beaten(&mut self, n: usize, heard: Vec<Heard>) {
         let deaf = self.options.bug == Some(Bug::DeafNode);
-        let careless = self.options.bug == Some(Bug::NoNodeFence);
+        let careless = matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode));
         for Heard { lease, until, cancel } in heard {
             let told = if until.is_some() { !careless } else { !deaf };
             if told {

@@ -452,6 +452,10 @@ impl Policies for Planted {
                 schedule.last_fired = harm.fired_at.get(&name).copied().or(schedule.last_fired);
             }
         }
+        if self.bug(Bug::FireTwice).is_some() {
+            // Nor is it told that it has fired.
+            schedules.iter_mut().for_each(|schedule| schedule.last_fired = None);
+        }
         Ok(schedules)
     }
 }
