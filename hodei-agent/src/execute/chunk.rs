@@ -56,16 +56,19 @@ pub(super) struct Collector<S, A> {
     open: Mutex<Option<Arc<Chunk<S, A>>>>,
 }
 
+/// What waits for a call; those that went before it have left their places empty.
+type Waiting<S, A> = Vec<Option<(Context<S>, A)>>;
+
 struct Chunk<S, A> {
     until: Instant,
     full: Notify,
-    /// By place; those that went before the call have left theirs empty. A std mutex, held for a push or a swap.
-    members: Mutex<Vec<Option<(Context<S>, A)>>>,
+    /// By place. A std mutex, held for a push or a swap.
+    members: Mutex<Waiting<S, A>>,
     outcomes: OnceLock<Outcomes>,
 }
 
 impl<S, A> Chunk<S, A> {
-    fn members(&self) -> MutexGuard<'_, Vec<Option<(Context<S>, A)>>> {
+    fn members(&self) -> MutexGuard<'_, Waiting<S, A>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

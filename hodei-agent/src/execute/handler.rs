@@ -183,7 +183,7 @@ fn is_encoded(run: &Run) -> bool {
 /// Says why arguments could not be decoded or encoded. An error that may pass is retried, and so is what another agent may
 /// be able to do, or this one when it is given the key: while keys are changed not all have all of them.
 fn undecodable(error: &Error) -> Failure {
-    let unknown = |fault: &Fault| matches!(&*fault.code, "unknown_key" | "unknown_codec");
+    let unknown = |fault: &Fault| matches!(fault.code, "unknown_key" | "unknown_codec");
     let passes = error.is_retryable() || error.faults().iter().any(unknown);
     Failure::new(if passes { FailureClass::Error } else { FailureClass::BadInput }, error.to_string())
 }
