@@ -9,7 +9,7 @@ use hodei_core::{ErrorKind, Result, Timestamp};
 use uuid::Uuid;
 
 use crate::ask;
-use crate::codec::body_bytes;
+use crate::codec::{body_bytes, changes_bytes};
 use crate::error::{NO_LOCK, failed};
 use crate::inner::Inner;
 use crate::names::column;
@@ -72,26 +72,27 @@ impl Inner {
         };
         self.in_time(OP, made).await?;
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
-        let keyed = jobs.iter().any(|job| job.unique.is_some());
-        let keys = keyed.then(|| jobs.iter().map(|job| job.unique.as_deref()).collect::<Vec<_>>());
+        let records = self.config.change_log != ChangeLog::Off;
+        let births: Vec<Change> = jobs.iter().map(|job| born(job)).collect();
         let fingerprints: Vec<Fingerprint> = jobs.iter().map(|job| job.fingerprint()).collect();
         let query = ask::query(
             "SELECT ord, id, fingerprint, at, pos, no
-             FROM hodei.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             FROM hodei.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         )
         .bind(self.node)
-        .bind(self.config.change_log != ChangeLog::Off)
+        .bind(records)
         .bind(tenant)
         .bind(jobs.iter().map(|job| uuid_of(job.id)).collect::<Vec<_>>())
         .bind(fingerprints.iter().map(|fingerprint| uuid(fingerprint.as_bytes())).collect::<Vec<_>>())
         .bind(lanes)
         .bind(jobs.iter().map(|job| 63 - i16::from(job.spec.priority().level())).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.pipeline.map(|id| uuid(id.as_bytes()))).collect::<Vec<_>>())
+        .bind(if_any(jobs.iter().map(|job| job.pipeline.map(|id| uuid(id.as_bytes())))))
         .bind(jobs.iter().map(|job| job.spec.name().as_str()).collect::<Vec<_>>())
         .bind(jobs.iter().map(|job| body_bytes(job.unique.as_deref(), &[], &job.spec)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.run_at.map(|at| at.as_micros())).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.deadline.map(|at| at.as_micros())).collect::<Vec<_>>())
-        .bind(keys);
+        .bind(if_any(jobs.iter().map(|job| job.run_at.map(|at| at.as_micros()))))
+        .bind(if_any(jobs.iter().map(|job| job.deadline.map(|at| at.as_micros()))))
+        .bind(if_any(jobs.iter().map(|job| job.unique.as_deref())))
+        .bind(records.then(|| changes_bytes(&births)));
         let ticket = self.teller.begin();
         let (conn, rows) = self.statement(OP, conn, query).await?;
         conn.clean().await.map_err(failed(OP))?;
@@ -108,10 +109,11 @@ impl Inner {
             let same = column::<Uuid>(row, 2)?.as_bytes() == fingerprints[n].as_bytes();
             replies[n] = if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
         }
-        let change =
-            |job: &&NewJob, reply: &Submitted| matches!(reply, Submitted::New(_)).then(|| born(job, now));
+        let made = |reply: &Submitted, birth| {
+            matches!(reply, Submitted::New(_)).then_some(Change { at: now, ..birth })
+        };
         let stored: Stored =
-            jobs.iter().zip(replies).map(|(job, reply)| (reply, change(job, &reply))).collect();
+            replies.into_iter().zip(births).map(|(reply, birth)| (reply, made(&reply, birth))).collect();
         let changes: Vec<Change> = stored.iter().filter_map(|(_, change)| change.clone()).collect();
         if let Some(at) = place {
             self.wrote(2 * changes.len() as u64);
@@ -121,8 +123,14 @@ impl Inner {
     }
 }
 
-/// The change of a job that was stored.
-fn born(job: &NewJob, now: Timestamp) -> Change {
+/// A column, unless it has nothing in it.
+fn if_any<T>(column: impl Iterator<Item = Option<T>>) -> Option<Vec<Option<T>>> {
+    let column: Vec<Option<T>> = column.collect();
+    column.iter().any(Option::is_some).then_some(column)
+}
+
+/// The change of a job that is stored, but for when.
+fn born(job: &NewJob) -> Change {
     Change {
         job: job.id,
         tenant: job.tenant.clone(),
@@ -134,6 +142,6 @@ fn born(job: &NewJob, now: Timestamp) -> Change {
         cause: Cause::Submitted,
         attempt: 0,
         epoch: Epoch::default(),
-        at: now,
+        at: Timestamp::from_micros(0),
     }
 }
