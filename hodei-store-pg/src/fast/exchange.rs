@@ -267,11 +267,12 @@ impl<'a> Settled<'a> {
         Self { transitions, now, applied, segments: Vec::new(), readied: false }
     }
 
-    /// Takes a row of the server, which tells of one that was made, or of many that are alike.
+    /// Takes a row of the server, which tells of one that was made, or of many that are alike. A row that does not say
+    /// where it stands in the log stands behind the one before.
     fn take(&mut self, lanes: &HashMap<i32, Arc<LaneRow>>, row: &PgRow) -> Result<()> {
-        let place = (column(row, at::POS)?, column(row, at::NO)?);
-        if self.segments.last().is_none_or(|last| last.at != place) {
-            self.segments.push(Segment { at: place, changes: Vec::new() });
+        let place = column::<Option<i64>>(row, at::POS)?.zip(column::<Option<i64>>(row, at::NO)?);
+        if let Some(at) = place.filter(|place| self.segments.last().is_none_or(|last| last.at != *place)) {
+            self.segments.push(Segment { at, changes: Vec::new() });
         }
         if column::<i16>(row, at::WHAT)? == what::MOVED {
             let lane = lane_of(lanes, column(row, at::LANE)?)?;
