@@ -36,6 +36,7 @@ DECLARE
     v_tids tid[];
     v_again tid[];
     v_seen int4[];
+    v_simple bool;
     v_body bytea;
     v_plain bool;
     v_n int4;
@@ -46,48 +47,81 @@ BEGIN
     IF v_limits IS NOT NULL THEN
         PERFORM 1 FROM hodei.usage WHERE no = ANY (v_limits) ORDER BY no FOR NO KEY UPDATE;
     END IF;
+    -- Without limits, and each lane once, one look finds them all.
+    v_simple := v_limits IS NULL AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
     FOR v_tenant IN SELECT l.tenant FROM hodei.lane l WHERE l.no = ANY (p_lane) GROUP BY l.tenant LOOP
         v_tids := '{}';
         v_body := '';
         v_plain := true;
         v_seen := '{}';
-        FOR v_lane IN SELECT u.lane, u.rank, u.n, l.limits FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
-            JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
-            WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
-        LOOP
-            v_room := v_lane.n;
-            IF v_lane.limits IS NOT NULL THEN
-                SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
-                    WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
-            END IF;
-            CONTINUE WHEN v_room <= 0;
-            v_again := CASE WHEN v_lane.lane = ANY (v_seen) THEN v_tids END;
-            v_seen := v_seen || v_lane.lane;
-            SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids, count(*)::int4 AS n,
+        IF v_simple THEN
+            SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids,
                 bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
-                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost
+                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost,
+                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END AS lanes
             INTO v_one FROM (
-                SELECT r.ctid AS tid, r.id, r.version, r.pipeline, r.lost FROM hodei.ready r
+                SELECT u.lane, u.rank, u.n FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
+                JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
+                WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
+            ) p CROSS JOIN LATERAL (
                 -- What came in since the clock was read waits for the next call.
-                WHERE r.lane = v_lane.lane AND r.rank <= v_lane.rank AND r.eligible_at <= p_now
+                SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
+                WHERE r.lane = p.lane AND r.rank <= p.rank AND r.eligible_at <= p_now
                     AND (r.deadline IS NULL OR r.deadline > p_now)
-                    AND (v_again IS NULL OR r.ctid <> ALL (v_again))
-                ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
+                ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
             ) x;
-            CONTINUE WHEN v_one.n = 0;
+            CONTINUE WHEN v_one.tids IS NULL;
+            v_tids := v_one.tids;
+            v_body := v_one.ids;
+            v_plain := v_one.plain;
             IF v_one.lost IS NOT NULL THEN
                 -- Whoever lost an owner is claimed alone.
-                v_one.n := (SELECT greatest(min(u.ord) - 1, 1) FROM unnest(v_one.lost) WITH ORDINALITY u (lost, ord)
-                    WHERE u.lost IS NOT NULL);
-                v_one.tids := v_one.tids[1:v_one.n];
+                v_tids := ARRAY(
+                    SELECT y.tid FROM (
+                        SELECT u.tid, u.ord, row_number() OVER w AS rn, count(u.lost) OVER w AS bad
+                        FROM unnest(v_tids, v_one.lost, v_one.lanes) WITH ORDINALITY u (tid, lost, lane, ord)
+                        WINDOW w AS (PARTITION BY u.lane ORDER BY u.ord)
+                    ) y WHERE y.bad = 0 OR y.rn = 1 ORDER BY y.ord);
             END IF;
-            v_tids := v_tids || v_one.tids;
-            v_body := v_body || v_one.ids;
-            v_plain := v_plain AND v_one.plain;
-            IF v_lane.limits IS NOT NULL THEN
-                UPDATE hodei.usage SET in_use = in_use + v_one.n WHERE no = ANY (v_lane.limits);
-            END IF;
-        END LOOP;
+        ELSE
+            FOR v_lane IN SELECT u.lane, u.rank, u.n, l.limits
+                FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
+                JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
+                WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
+            LOOP
+                v_room := v_lane.n;
+                IF v_lane.limits IS NOT NULL THEN
+                    SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
+                        WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
+                END IF;
+                CONTINUE WHEN v_room <= 0;
+                v_again := CASE WHEN v_lane.lane = ANY (v_seen) THEN v_tids END;
+                v_seen := v_seen || v_lane.lane;
+                SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids, count(*)::int4 AS n,
+                    bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
+                    CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost
+                INTO v_one FROM (
+                    SELECT r.ctid AS tid, r.id, r.version, r.pipeline, r.lost FROM hodei.ready r
+                    WHERE r.lane = v_lane.lane AND r.rank <= v_lane.rank AND r.eligible_at <= p_now
+                        AND (r.deadline IS NULL OR r.deadline > p_now)
+                        AND (v_again IS NULL OR r.ctid <> ALL (v_again))
+                    ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
+                ) x;
+                CONTINUE WHEN v_one.n = 0;
+                IF v_one.lost IS NOT NULL THEN
+                    -- Whoever lost an owner is claimed alone.
+                    v_one.n := (SELECT greatest(min(u.ord) - 1, 1) FROM unnest(v_one.lost) WITH ORDINALITY u (lost, ord)
+                        WHERE u.lost IS NOT NULL);
+                    v_one.tids := v_one.tids[1:v_one.n];
+                END IF;
+                v_tids := v_tids || v_one.tids;
+                v_body := v_body || v_one.ids;
+                v_plain := v_plain AND v_one.plain;
+                IF v_lane.limits IS NOT NULL THEN
+                    UPDATE hodei.usage SET in_use = in_use + v_one.n WHERE no = ANY (v_lane.limits);
+                END IF;
+            END LOOP;
+        END IF;
         v_n := cardinality(v_tids);
         CONTINUE WHEN v_n = 0;
         v_meta.what := 3;
