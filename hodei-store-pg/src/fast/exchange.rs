@@ -1,9 +1,10 @@
 //! Settling and claiming in one round trip.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::job::{Cause, Epoch, Outcome, Output, State};
+use hodei_core::map::JobSet;
 use hodei_core::store::{Applied, Change, ChangeLog, Exchange, Exchanged, Move, Transition};
 use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use sqlx::postgres::PgRow;
@@ -42,7 +43,7 @@ impl Columns {
     /// Takes transitions that are all of the common kind, each of another job.
     fn of(transitions: &[Transition]) -> Option<Self> {
         let mut columns = Self::default();
-        let mut seen = HashSet::with_capacity(transitions.len());
+        let mut seen = JobSet::default();
         for transition in transitions {
             let (kind, ran, end) = match &transition.step {
                 Move::Started { lease: None } => (0, 0, None),

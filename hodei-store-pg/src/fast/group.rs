@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hodei_core::job::NewJob;
+use hodei_core::map::JobSet;
 use hodei_core::store::{Change, Committed, Submitted};
-use hodei_core::{Error, ErrorKind, JobId, Result};
+use hodei_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
 use super::submit::Stored;
@@ -71,7 +72,7 @@ impl Groups {
     fn next(&self) -> Vec<Call> {
         let mut waiting = self.waiting();
         let (mut group, mut size) = (Vec::new(), 0);
-        let mut ids: HashSet<JobId> = HashSet::new();
+        let mut ids = JobSet::default();
         let mut keys: HashSet<Arc<str>> = HashSet::new();
         while let Some(call) = waiting.calls.front() {
             let first: &[Call] = &group;

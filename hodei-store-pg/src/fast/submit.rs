@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use hodei_core::job::{Cause, Epoch, Fingerprint, NewJob, State};
+use hodei_core::map::JobSet;
 use hodei_core::store::{Change, ChangeLog, SubmitOptions, Submitted};
 use hodei_core::{ErrorKind, Result, Timestamp};
 use uuid::Uuid;
@@ -28,7 +29,7 @@ impl Inner {
     /// Says whether jobs can be stored in one statement.
     pub(crate) fn is_plain(&self, jobs: &[NewJob], options: SubmitOptions) -> bool {
         let Some(first) = jobs.first() else { return false };
-        let (mut ids, mut keys) = (HashSet::with_capacity(jobs.len()), HashSet::new());
+        let (mut ids, mut keys) = (JobSet::default(), HashSet::new());
         let config = &self.config;
         (!options.atomic || jobs.len() == 1)
             && config.max_jobs == u64::MAX
@@ -62,11 +63,18 @@ impl Inner {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let (mut lanes, mut tenant) = (Vec::with_capacity(jobs.len()), 0);
         let made = async {
-            for job in jobs {
+            let mut last: Option<(&NewJob, i32)> = None;
+            for &job in jobs {
+                // Those that follow each other are mostly of one lane.
+                if let Some((_, no)) = last.filter(|(before, _)| of_one_lane(before, job)) {
+                    lanes.push(no);
+                    continue;
+                }
                 let most = Some(self.config.tenant_max_lanes);
                 let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec, most).await?;
                 tenant = lane.tenant_no;
                 lanes.push(lane.no);
+                last = Some((job, lane.no));
             }
             Ok(())
         };
@@ -114,13 +122,20 @@ impl Inner {
         };
         let stored: Stored =
             replies.into_iter().zip(births).map(|(reply, birth)| (reply, made(&reply, birth))).collect();
-        let changes: Vec<Change> = stored.iter().filter_map(|(_, change)| change.clone()).collect();
         if let Some(at) = place {
-            self.wrote(2 * changes.len() as u64);
-            self.committed(ticket, vec![Segment { at, changes }], true).await;
+            let made = stored.iter().filter_map(|(_, change)| change.as_ref());
+            self.wrote(2 * made.clone().count() as u64);
+            let changes = if self.teller.is_heard() { made.cloned().collect() } else { Vec::new() };
+            self.tell(ticket, &[Segment { at, changes }], true).await;
         }
         Ok(stored)
     }
+}
+
+fn of_one_lane(one: &NewJob, other: &NewJob) -> bool {
+    one.tenant == other.tenant
+        && one.spec.queue() == other.spec.queue()
+        && one.spec.class() == other.spec.class()
 }
 
 /// A column, unless it has nothing in it.

@@ -21,7 +21,8 @@ END
 $$;
 
 -- Leases the first ready jobs of lanes, pick by pick: at most p_n of a rank of at most p_rank each. A row of `what` 3 tells
--- where the changes stand of the claims that follow it, in no order. What a job has of its birth is absent.
+-- where the changes stand of the claims that follow it, in no order, and, unless each lane was picked once and has no limits,
+-- which picks they are of, with the lane of each and how many there are. What a job has of its birth is absent.
 CREATE OR REPLACE FUNCTION hodei.claim(
     p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[]
 ) RETURNS SETOF hodei.exchanged
@@ -54,6 +55,7 @@ BEGIN
         v_body := '';
         v_plain := true;
         v_seen := '{}';
+        v_meta := NULL;
         IF v_simple THEN
             SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids,
                 bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
@@ -84,7 +86,7 @@ BEGIN
                     ) y WHERE y.bad = 0 OR y.rn = 1 ORDER BY y.ord);
             END IF;
         ELSE
-            FOR v_lane IN SELECT u.lane, u.rank, u.n, l.limits
+            FOR v_lane IN SELECT u.ord::int4, u.lane, u.rank, u.n, l.limits
                 FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
                 JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
                 WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
@@ -115,6 +117,8 @@ BEGIN
                     v_one.tids := v_one.tids[1:v_one.n];
                 END IF;
                 v_tids := v_tids || v_one.tids;
+                v_meta.ords := v_meta.ords || v_lane.ord;
+                v_meta.lanes := v_meta.lanes || array[v_lane.lane, v_one.n];
                 v_body := v_body || v_one.ids;
                 v_plain := v_plain AND v_one.plain;
                 IF v_lane.limits IS NOT NULL THEN

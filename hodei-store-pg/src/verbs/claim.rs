@@ -1,7 +1,7 @@
 //! What the server says of claimed jobs.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use hodei_core::job::{Cause, Epoch, Fingerprint, Job, Lease, Output, State};
@@ -72,23 +72,56 @@ pub(crate) fn claimed(
     for batch in rows.chunk_by(|_, next| next.try_get(at::WHAT).is_ok_and(|what: i16| what == what::CLAIMED))
     {
         let Some((place, batch)) = batch.split_first() else { continue };
-        let first = jobs.len();
+        let mut claims = Vec::with_capacity(batch.len());
         for row in batch {
             let (order, lane) = picks
                 .rows
                 .get(&column(row, at::LANE)?)
                 .ok_or_else(|| damaged("a job of a lane that was not picked"))?;
-            jobs.push((*order, Arc::new(claimed_one(lane, row, owner, now)?)));
+            claims.push((*order, lane.no, Arc::new(claimed_one(lane, row, owner, now)?)));
         }
-        let batch = &mut jobs[first..];
-        batch.sort_unstable_by_key(|(order, job)| {
+        let in_line = |claim: &(usize, i32, Arc<Job>)| {
+            let (order, _, job) = claim;
             (*order, Reverse(job.spec.priority()), job.eligible_at, job.id)
-        });
-        let changes = batch.iter().map(|(_, job)| Change::of(job, Some(State::Pending))).collect();
+        };
+        claims.sort_unstable_by_key(in_line);
+        if let Some(shares) = shares(place)? {
+            deal(&mut claims, shares)?;
+            claims.sort_by_key(|claim| claim.0);
+        }
+        let changes = claims.iter().map(|(_, _, job)| Change::of(job, Some(State::Pending))).collect();
         segments.push(Segment { at: (column(place, at::POS)?, column(place, at::NO)?), changes });
+        jobs.extend(claims.into_iter().map(|(order, _, job)| (order, job)));
     }
     jobs.sort_by_key(|(order, _)| *order);
     Ok((jobs.into_iter().map(|(_, job)| job).collect(), segments))
+}
+
+/// What each pick got, by lane: the number of the pick, and of how many jobs. Nothing where every lane was picked once.
+type Shares = HashMap<i32, VecDeque<(usize, i32)>>;
+
+fn shares(place: &PgRow) -> Result<Option<Shares>> {
+    let Some(ords) = column::<Option<Vec<i32>>>(place, at::ORDS)? else { return Ok(None) };
+    let lanes: Vec<i32> = column::<Option<_>>(place, at::LANES)?.unwrap_or_default();
+    let mut shares = Shares::new();
+    for (ord, of) in ords.into_iter().zip(lanes.chunks_exact(2)) {
+        shares.entry(of[0]).or_default().push_back((usize::try_from(ord).unwrap_or_default(), of[1]));
+    }
+    Ok(Some(shares))
+}
+
+/// Gives claims, which are in the order of their lanes, to the picks that made them.
+fn deal(claims: &mut [(usize, i32, Arc<Job>)], mut shares: Shares) -> Result<()> {
+    for (order, lane, _) in claims {
+        let picks = shares.get_mut(lane).ok_or_else(|| damaged("a claim of nobody"))?;
+        while picks.front().is_some_and(|(_, left)| *left == 0) {
+            picks.pop_front();
+        }
+        let (ord, left) = picks.front_mut().ok_or_else(|| damaged("a claim of nobody"))?;
+        *left -= 1;
+        *order = *ord;
+    }
+    Ok(())
 }
 
 fn claimed_one(lane: &LaneRow, row: &PgRow, owner: &Lease, moved_at: Timestamp) -> Result<Job> {
