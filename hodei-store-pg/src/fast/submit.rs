@@ -14,6 +14,7 @@ use crate::codec::{body_bytes, changes_bytes};
 use crate::error::{NO_LOCK, failed};
 use crate::inner::Inner;
 use crate::names::column;
+use crate::pool::Conn;
 use crate::record::{id_of, uuid_of};
 use crate::tell::Segment;
 
@@ -59,26 +60,30 @@ impl Inner {
         }
     }
 
+    /// Makes the lanes of jobs of one tenant, and returns its number and theirs.
+    async fn make_lanes_of(&self, conn: &mut Conn, jobs: &[&NewJob]) -> Result<(i32, Vec<i32>)> {
+        let most = Some(self.config.tenant_max_lanes);
+        let (mut tenant, mut lanes) = (0, Vec::with_capacity(jobs.len()));
+        let mut last: Option<(&NewJob, i32)> = None;
+        for &job in jobs {
+            // Those that follow each other are mostly of one lane.
+            let no = match last.filter(|(before, _)| of_one_lane(before, job)) {
+                Some((_, no)) => no,
+                None => {
+                    let lane = self.names.make_lane(conn, &job.tenant, &job.spec, most).await?;
+                    tenant = lane.tenant_no;
+                    lane.no
+                }
+            };
+            lanes.push(no);
+            last = Some((job, no));
+        }
+        Ok((tenant, lanes))
+    }
+
     async fn store_once(self: &Arc<Self>, jobs: &[&NewJob]) -> Result<Stored> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
-        let (mut lanes, mut tenant) = (Vec::with_capacity(jobs.len()), 0);
-        let made = async {
-            let mut last: Option<(&NewJob, i32)> = None;
-            for &job in jobs {
-                // Those that follow each other are mostly of one lane.
-                if let Some((_, no)) = last.filter(|(before, _)| of_one_lane(before, job)) {
-                    lanes.push(no);
-                    continue;
-                }
-                let most = Some(self.config.tenant_max_lanes);
-                let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec, most).await?;
-                tenant = lane.tenant_no;
-                lanes.push(lane.no);
-                last = Some((job, lane.no));
-            }
-            Ok(())
-        };
-        self.in_time(OP, made).await?;
+        let (tenant, lanes) = self.in_time(OP, self.make_lanes_of(&mut conn, jobs)).await?;
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
         let records = self.config.change_log != ChangeLog::Off;
         let births: Vec<Change> = jobs.iter().map(|job| born(job)).collect();
