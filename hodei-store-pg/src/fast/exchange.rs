@@ -257,6 +257,8 @@ struct Settled<'a> {
     now: Timestamp,
     applied: Vec<Applied>,
     segments: Vec<Segment>,
+    /// The numbers of the transitions of the last segment.
+    ords: Vec<i32>,
     /// Whether anything can be claimed now that could not be before.
     readied: bool,
 }
@@ -265,7 +267,7 @@ impl<'a> Settled<'a> {
     /// What the server says nothing of is `NotFound`.
     fn of(transitions: &'a [Transition], now: Timestamp) -> Self {
         let applied = vec![Applied::NotFound; transitions.len()];
-        Self { transitions, now, applied, segments: Vec::new(), readied: false }
+        Self { transitions, now, applied, segments: Vec::new(), ords: Vec::new(), readied: false }
     }
 
     /// Takes a row of the server, which tells of one that was made, or of many that are alike. A row that does not say
@@ -274,6 +276,7 @@ impl<'a> Settled<'a> {
         let place = column::<Option<i64>>(row, at::POS)?.zip(column::<Option<i64>>(row, at::NO)?);
         if let Some(at) = place.filter(|place| self.segments.last().is_none_or(|last| last.at != *place)) {
             self.segments.push(Segment { at, changes: Vec::new() });
+            self.ords.clear();
         }
         if column::<i16>(row, at::WHAT)? == what::MOVED {
             let lane = lane_of(lanes, column(row, at::LANE)?)?;
@@ -301,7 +304,10 @@ impl<'a> Settled<'a> {
         }
         self.readied |= (!lane.limits.is_empty() && change.to.is_terminal()) || change.to == State::Pending;
         let last = self.segments.last_mut().ok_or_else(|| damaged("a change without a place"))?;
-        last.changes.push(change);
+        // In the order of the transitions, as the log has them.
+        let place = self.ords.partition_point(|before| *before <= ord);
+        self.ords.insert(place, ord);
+        last.changes.insert(place, change);
         Ok(())
     }
 }

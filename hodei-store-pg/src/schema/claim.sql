@@ -139,8 +139,8 @@ BEGIN
             ELSE
                 v_body := (SELECT string_agg(hodei.change_bytes(r.id, coalesce(r.version, 1) + 1,
                     coalesce(r.attempt, 0), coalesce(r.epoch, 0) + 1, 33686528, r.pipeline), ''
-                    ORDER BY array_position(p_lane, r.lane), r.rank, r.eligible_at, r.id)
-                    FROM hodei.ready r WHERE r.ctid = ANY (v_tids));
+                    ORDER BY u.ord)
+                    FROM unnest(v_tids) WITH ORDINALITY u (tid, ord) JOIN hodei.ready r ON r.ctid = u.tid);
             END IF;
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
                 VALUES (v_meta.pos, v_meta.no, p_now, p_node, v_tenant, v_n, v_body);

@@ -114,10 +114,11 @@ BEGIN
                 array_agg(d.ord) FILTER (WHERE d.plain) AS ords, array_agg(d.lane) FILTER (WHERE d.plain) AS lanes,
                 CASE WHEN p_log <= 1 THEN string_agg(uuid_send(d.id), '') FILTER (WHERE d.plain) END AS ids,
                 count(*) FILTER (WHERE d.plain) AS alike,
-                CASE WHEN p_log <= 1 THEN string_agg(hodei.change_bytes(d.id, coalesce(d.version, 2) + 1,
+                CASE WHEN p_log <= 1 THEN array_agg(hodei.change_bytes(d.id, coalesce(d.version, 2) + 1,
                     coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, coalesce(d.epoch, 1),
                     (CASE WHEN d.running THEN 4 ELSE 3 END << 24) | (d.kind::int4 << 16)
-                        | (hodei.cause_of(d.kind)::int4 << 8), d.pipeline), '') FILTER (WHERE NOT d.plain) END AS rest,
+                        | (hodei.cause_of(d.kind)::int4 << 8), d.pipeline)) FILTER (WHERE NOT d.plain) END AS rest,
+                array_agg(d.ord) FILTER (WHERE NOT d.plain) AS rest_ords,
                 array_agg((1, d.ord, d.id, d.lane, NULL, CASE WHEN d.running THEN 3 ELSE 2 END,
                     coalesce(d.version, 2) + 1, coalesce(d.epoch, 1),
                     coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, d.kind, hodei.cause_of(d.kind),
@@ -129,8 +130,15 @@ BEGIN
             FROM d GROUP BY d.tenant
         ), c AS (
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
-            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, CASE WHEN h.alike > 0
-                THEN hodei.alike_bytes(3, 1, 1, 50595328, h.alike::int4, h.ids) ELSE '' END || coalesce(h.rest, '')
+            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, CASE WHEN h.rest IS NULL
+                THEN hodei.alike_bytes(3, 1, 1, 50595328, h.alike::int4, h.ids)
+                -- In the order of the transitions.
+                ELSE (SELECT string_agg(y.bytes, '' ORDER BY y.ord) FROM (
+                    SELECT a.ord, int4send(3) || int4send(1) || int8send(1) || int4send(50595328)
+                        || substring(h.ids FROM 16 * a.k::int4 - 15 FOR 16) AS bytes
+                    FROM unnest(h.ords) WITH ORDINALITY a (ord, k)
+                    UNION ALL SELECT o.ord, o.bytes FROM unnest(h.rest_ords, h.rest) o (ord, bytes)
+                ) y) END
             FROM h WHERE p_log <= 1
         ), e AS (
             INSERT INTO hodei.delta (tenant, scheduled, running, succeeded, failed, cancelled, changes)
