@@ -42,5 +42,6 @@ mod settled;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
+mod sweep;
 
 pub use orchestrator::{DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};

@@ -130,7 +130,7 @@ fn a_node_that_cannot_register_tries_again_later() {
     world.hold = true;
     world.submit(command(), 1);
     world.call_that(|call| matches!(call, Effect::Register));
-    world.tell(Input::Registered(world.owner.clone()));
+    world.tell(Input::Registered(world.owner.clone(), world.clock_now()));
     assert!(world.held.is_empty(), "the lease is the old one: it waits first");
     world.pass(Duration::from_millis(50));
     assert!(matches!(world.take_call(), Effect::Register));
