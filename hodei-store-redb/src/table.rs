@@ -59,6 +59,8 @@ tables! {
     Owners = "owners",
     /// duty → term.
     Terms = "terms",
+    /// (id, tenant) → how far a run of the job has come, and which runs are shut out.
+    Checkpoints = "checkpoints",
     /// slot → how far its last move has come; none for a slot that never moved.
     Slots = "slots",
     /// (slot, tenant) → how many jobs of a tenant are in each state whose slot is arriving; of one that is going away, which

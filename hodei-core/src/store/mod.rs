@@ -38,7 +38,7 @@ pub use feed::{ChangeSink, Feed, Feeds};
 pub use lane::{Before, Lane, LaneHead, Lanes, Pick, Served};
 #[cfg(feature = "lines")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lines")))]
-pub use lines::{LINE_MAX, LINES_VERSION, LineCounts, LineReader, LineWriter};
+pub use lines::{LINE_MAX, LINES_VERSION, LineCounts, LineReader, LineRow, LineWriter};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};
 pub use port::{

@@ -9,6 +9,7 @@ use hodei_core::{Error, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
 use super::list::{Asked, bad_cursor, jobs};
 use crate::codec;
+use crate::error::corrupt;
 use crate::inner::Inner;
 use crate::key;
 use crate::memory::{Index, Phase, conflict};
@@ -40,6 +41,10 @@ pub(crate) fn export_slot(
     let mut asked: Vec<Asked> = places.iter().map(|place| place.id).zip(0..).collect();
     asked.sort_unstable();
     let mut jobs = jobs(rows, &Scope::All, &asked)?;
+    if jobs.len() != places.len() {
+        // Whatever is left out here is gone when the slot is removed from this file.
+        return Err(corrupt(OP, "a listed job that is not there").with("slot", slot.number()));
+    }
     jobs.sort_unstable_by_key(|(place, _)| *place);
     for (_, job) in jobs {
         found.push(row_of(rows, job)?);

@@ -127,6 +127,7 @@ const EXAMINED_MAX: usize = 4_096;
 fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
     let from = work.look(|index| index.prune_from.clone());
     let (mut left, mut examined) = (limit, limit.saturating_add(EXAMINED_MAX));
+    let has_checkpoints = work.has_checkpoints()?;
     let mut list = Old { retention, from, of: None };
     loop {
         let here = list.from.clone();
@@ -148,6 +149,10 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
         if let Some(head) = goes {
             left -= 1;
             forget(work, &head)?;
+            if has_checkpoints {
+                // Not where a slot only leaves: whoever runs the job elsewhere goes on from here.
+                work.remove(Tab::Checkpoints, &key::checkpoint(id, &head.job.tenant))?;
+            }
             work.delta.moved(&head.job.tenant, Some(head.job.state), None);
             done.jobs += 1;
             done.gone.push((head.job.tenant.clone(), id));
@@ -241,6 +246,7 @@ pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     for tab in [Tab::Born, Tab::Heads, Tab::Ends] {
         work.remove(tab, job.id.as_bytes())?;
     }
+    work.delta.forgotten.push(job.id);
     Ok(())
 }
 

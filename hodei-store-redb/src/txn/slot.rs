@@ -283,7 +283,7 @@ impl Work<'_, '_> {
         }
         let mut spec = Vec::new();
         codec::work_part(&job.spec, &mut spec)?;
-        self.write(Tab::Born, id.as_bytes(), |into| codec::born_row(job, &spec, batch, into))?;
+        self.append(Tab::Born, id.as_bytes(), |into| codec::born_row(job, &spec, batch, into))?;
         self.delta.highest = self.delta.highest.max(Some(id));
         self.rise(id);
         if let Some(text) = &job.unique {
@@ -297,7 +297,7 @@ impl Work<'_, '_> {
         }
         let mut head = Head::of(job.clone(), batch);
         head.has_children = !self.first_ids(Tab::Children, id.as_bytes(), 1)?.is_empty();
-        self.write_head(true, &mut head)?;
+        self.write_head(true, true, &mut head)?;
         self.write_ended(None, &head)?;
         for (parent, told) in edges {
             let of = job.parents.iter().find(|of| of.id == *parent);
@@ -306,7 +306,7 @@ impl Work<'_, '_> {
             self.put(Tab::Children, &key::child(*parent, id), &row)?;
             if let Some(mut parent) = self.unseen(*parent)?.filter(|parent| !parent.has_children) {
                 parent.has_children = true;
-                self.write_head(false, &mut parent)?;
+                self.write_head(false, false, &mut parent)?;
             }
         }
         Ok(())

@@ -49,6 +49,10 @@ pub(crate) fn submit(
     // An id of another slot than its tenant's is refused, wherever that slot is.
     let valid = jobs.iter().filter(|job| job.id.slot() == job.tenant.slot());
     work.slots.writable("store.submit", valid.map(|job| job.id.slot()))?;
+    if let Some(large) = jobs.iter().find(|job| !codec::fits(job)) {
+        // Before anything is written: the others of the group are not held up by it.
+        return Err(Error::new(ErrorKind::LimitExceeded, "store.submit").with("job", large.id));
+    }
     let mut taken = Taken { highest: work.highest(), ..Taken::default() };
     let mut replies = Vec::with_capacity(jobs.len());
     for job in jobs {
@@ -177,7 +181,7 @@ fn admit(
     let (id, parents) = (job.id, Arc::clone(&job.parents));
     let batch = work.open(id);
     let spec = encoded.of(&job.spec)?;
-    work.write(Tab::Born, id.as_bytes(), |into| codec::born_row(&job, spec, batch, into))?;
+    work.append(Tab::Born, id.as_bytes(), |into| codec::born_row(&job, spec, batch, into))?;
     work.rise(id);
     if let Some(text) = &job.unique {
         work.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;

@@ -32,6 +32,7 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
         compare(tab, &found, expected.get(&tab).unwrap_or(&Rowset::new()), &mut wrong);
     }
     compare_batches(work, &mut wrong)?;
+    work.check_checkpoints(&mut wrong)?;
     let mut memory = work.look(Index::clone);
     let mut read = Index::read(work, work.now)?;
     while memory.promote(work.now) {}

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::super::policy::{Limit, QueuePolicy, Schedule};
+use crate::checkpoint::Checkpoint;
 use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{
     ArtifactEntry, BlobRef, Cause, Command, Encoding, Epoch, Fingerprint, Generation, Job, JobSpec,
@@ -48,6 +49,35 @@ impl<'de, const N: usize> Deserialize<'de> for Exactly<N> {
         let Base64(bytes) = Base64::deserialize(deserializer)?;
         let wrong = |bytes: Vec<u8>| de::Error::invalid_length(bytes.len(), &"another number of bytes");
         bytes.try_into().map(Self).map_err(wrong)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckpointLine<'a> {
+    line: &'a str,
+    tenant: Tenant,
+    job: JobId,
+    fence: Epoch,
+    saved: Option<Base64>,
+}
+
+impl CheckpointLine<'_> {
+    pub(super) const LINE: &'static str = "checkpoint";
+
+    pub(super) fn of(checkpoint: &Checkpoint) -> Self {
+        Self {
+            line: Self::LINE,
+            tenant: checkpoint.tenant.clone(),
+            job: checkpoint.job,
+            fence: checkpoint.fence,
+            saved: checkpoint.saved.as_ref().map(|saved| Base64(saved.to_vec())),
+        }
+    }
+
+    pub(super) fn into_checkpoint(self) -> Checkpoint {
+        let saved = self.saved.map(|Base64(saved)| saved.into());
+        Checkpoint { tenant: self.tenant, job: self.job, fence: self.fence, saved }
     }
 }
 

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::line::{End, FORMAT, Header, LINES_VERSION, LineCounts};
-use super::row::{JobLine, LimitLine, QueueLine, ScheduleLine};
+use super::row::{CheckpointLine, JobLine, LimitLine, QueueLine, ScheduleLine};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::State;
 use crate::store::SlotRow;
@@ -47,6 +48,17 @@ impl<W: Write> LineWriter<W> {
         Ok(())
     }
 
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// `Io` and `Full`, when it cannot be written.
+    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.line(&CheckpointLine::of(checkpoint))?;
+        self.counts.checkpoints += 1;
+        Ok(())
+    }
+
     /// Returns how many rows were written.
     #[must_use]
     pub const fn counts(&self) -> LineCounts {
@@ -59,9 +71,9 @@ impl<W: Write> LineWriter<W> {
     ///
     /// `Io` and `Full`, when it cannot be written.
     pub fn finish(mut self) -> Result<LineCounts> {
-        let LineCounts { queues, limits, schedules, jobs } = self.counts;
+        let LineCounts { queues, limits, schedules, jobs, checkpoints } = self.counts;
         let jobs = State::ALL.map(|state| jobs.of(state));
-        self.line(&End { line: "end", queues, limits, schedules, jobs })?;
+        self.line(&End { line: "end", queues, limits, schedules, jobs, checkpoints })?;
         self.out.flush().map_err(failed)?;
         Ok(self.counts)
     }

@@ -128,6 +128,9 @@ impl State {
             Some(cursor) => number_of(cursor)?,
         };
         let skip = from.checked_sub(self.first_change).ok_or_else(expired)?;
+        if skip > self.changes.len() as u64 {
+            return Err(expired());
+        }
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let mut changes = Vec::new();
         let mut next = from;
