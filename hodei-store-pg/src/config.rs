@@ -58,7 +58,7 @@ impl PgStoreBuilder {
     }
 
     /// Sets how many connections the verbs share; 8 unless set. One more is kept for heartbeats, owners and terms, one
-    /// that announces, and one that listens.
+    /// that announces, one that listens, and one that sweeps up after many claims.
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self

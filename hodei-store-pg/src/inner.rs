@@ -335,14 +335,19 @@ impl Inner {
         segments: Vec<Segment>,
         readied: bool,
     ) -> Vec<Change> {
-        ticket.committed(&segments).await;
+        self.tell(ticket, &segments, readied).await;
+        segments.into_iter().flat_map(|segment| segment.changes).collect()
+    }
+
+    /// Tells what a commit changed.
+    pub(crate) async fn tell(&self, ticket: crate::tell::Ticket, segments: &[Segment], readied: bool) {
+        ticket.committed(segments).await;
         if readied {
             self.wakeups.ring();
         }
         if readied || !segments.is_empty() {
             self.announcer.committed(readied);
         }
-        segments.into_iter().flat_map(|segment| segment.changes).collect()
     }
 }
 

@@ -21,6 +21,7 @@ mod cache;
 mod codec;
 mod config;
 mod coordination;
+mod detached;
 mod error;
 mod fast;
 mod inner;

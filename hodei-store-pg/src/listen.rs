@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use crate::ask;
@@ -33,6 +33,8 @@ const LOOKS: u32 = 20;
 const HELD_UP: Duration = Duration::from_millis(160);
 /// After how many commits what they counted is added up.
 const FOLDED: u64 = 256;
+/// After how many claims what they left behind is swept up.
+const SWEPT: u64 = 32_768;
 
 /// What is to be announced, and who does it.
 #[derive(Debug, Default)]
@@ -40,6 +42,7 @@ pub(crate) struct Announcer {
     readied: AtomicBool,
     changed: AtomicBool,
     commits: AtomicU64,
+    claims: AtomicU64,
     due: Notify,
     /// Somebody wants to be told what others commit.
     pub(crate) followed: Notify,
@@ -55,6 +58,11 @@ impl Announcer {
         }
         self.changed.store(true, Ordering::Release);
         self.due.notify_one();
+    }
+
+    /// Notes claims, before their commit is.
+    pub(crate) fn claimed(&self, jobs: usize) {
+        self.claims.fetch_add(jobs as u64, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +83,8 @@ pub(crate) fn stop(inner: &Inner) {
 }
 
 async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
-    let mut folded = 0;
+    let (mut folded, mut swept) = (0, 0);
+    let mut sweeping: Option<JoinHandle<()>> = None;
     loop {
         announcer.due.notified().await;
         let Some(inner) = inner.upgrade() else { return };
@@ -88,6 +97,13 @@ async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
         if commits - folded >= FOLDED {
             folded = commits;
             drop(fold(&inner).await);
+        }
+        let claims = announcer.claims.load(Ordering::Relaxed);
+        if claims - swept >= SWEPT && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
+            swept = claims;
+            let inner = Arc::clone(&inner);
+            // Beside the announcements, which do not wait for it.
+            sweeping = Some(tokio::spawn(async move { drop(sweep(&inner).await) }));
         }
         drop(inner);
         tokio::time::sleep(COALESCED).await;
@@ -118,6 +134,25 @@ async fn fold(inner: &Inner) -> hodei_core::Result<()> {
     inner.trip();
     let folded = async { ask::query("SELECT hodei.fold()").execute(&mut *conn).await.map_err(failed(OP)) };
     inner.in_time(OP, folded).await?;
+    conn.clean().await.map_err(failed(OP))
+}
+
+/// Frees what claimed jobs left behind in the table of the ready ones. Whoever looks for the first ready job goes past all of
+/// it, and the server's own vacuum comes once a minute: by then it may be a million rows. The server passes over what does
+/// not belong to the role of the store.
+async fn sweep(inner: &Inner) -> hodei_core::Result<()> {
+    const OP: &str = "store.sweep";
+    if inner.config.pooled {
+        // It is not possible inside of a transaction.
+        return Ok(());
+    }
+    let mut conn = inner.pools.sweeping.acquire(OP).await?;
+    inner.trip();
+    let swept = async {
+        let sql = "VACUUM (SKIP_LOCKED, TRUNCATE false) hodei.ready";
+        sqlx::raw_sql(sql).execute(&mut *conn).await.map_err(failed(OP))
+    };
+    inner.in_time(OP, swept).await?;
     conn.clean().await.map_err(failed(OP))
 }
 

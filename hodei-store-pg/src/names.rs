@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hodei_core::job::{JobSpec, Lease, Request, RequestClass};
-use hodei_core::store::Lane;
+use hodei_core::store::{Lane, Pick};
 use hodei_core::{OwnerId, Result, Tenant};
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -82,6 +82,11 @@ impl Names {
     /// Returns the lane of a spec where its row was read before.
     pub(crate) fn known_lane(&self, lane: &Lane) -> Option<Arc<LaneRow>> {
         self.lanes.get(lane)
+    }
+
+    /// Says whether the lanes of picks are known to have no limits.
+    pub(crate) fn are_free(&self, picks: &[Pick]) -> bool {
+        picks.iter().all(|pick| self.lanes.get(&pick.lane).is_some_and(|lane| lane.limits.is_empty()))
     }
 
     /// Returns the rows of lanes that were made before; nothing for others. Reads what is not known.

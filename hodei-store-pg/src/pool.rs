@@ -35,6 +35,8 @@ pub(crate) struct Pools {
     pub(crate) reserved: Pool,
     /// What announces and adds up, which may take its time.
     pub(crate) aside: Pool,
+    /// What sweeps up after the claims, for as long as that takes.
+    pub(crate) sweeping: Pool,
     options: PgConnectOptions,
 }
 
@@ -50,12 +52,13 @@ impl Pools {
         // The server knows by this name that they write nothing to the log: see `hodei.horizon`.
         let quiet = options.clone().application_name("hodei reserved");
         let reserved = Pool::new(quiet.clone(), config, 1);
-        let aside = Pool::new(quiet, config, 1);
+        let aside = Pool::new(quiet.clone(), config, 1);
+        let sweeping = Pool::new(quiet, config, 1);
         if config.pooled {
             crate::ask::without_names();
         }
         verbs.acquire("store.open").await?.clean().await.map_err(failed("store.open"))?;
-        Ok(Self { verbs, reserved, aside, options })
+        Ok(Self { verbs, reserved, aside, sweeping, options })
     }
 
     /// Returns how to connect beside the pools.
@@ -68,6 +71,7 @@ impl Pools {
         self.verbs.close().await;
         self.reserved.close().await;
         self.aside.close().await;
+        self.sweeping.close().await;
     }
 }
 

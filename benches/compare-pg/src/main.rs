@@ -1,11 +1,11 @@
 //! Hodei on PostgreSQL beside the job queues for it, on one server, in one run.
 //!
-//! `cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml -- [--quick | --test] [--rounds N] [--jobs N]`
+//! `cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml -- [--quick | --test] [--rounds N] [--jobs N] [--alone]`
 //!
 //! The server is private and has its default, durable settings. Every engine runs no-op jobs whose arguments are their
 //! number, at its best documented settings, which the module of each names, and on two threads. Every round measures all
 //! of them one after the other, each part on a new database, and the best of the rounds is compared. A goal that is
-//! missed is said and is no failure; a job that did not run just once is one.
+//! missed is said and is no failure; a job that did not run just once is one. `--alone` leaves the other engines out.
 
 mod apalis;
 mod awa;
@@ -29,14 +29,16 @@ use raw::Limits;
 struct Plan {
     rounds: usize,
     load: Load,
+    /// Whether the other engines are left out.
+    alone: bool,
 }
 
 const FULL: Plan =
-    Plan { rounds: 3, load: Load { drain: 100_000, single: 1_000, callers: 64, each: 100, bulk: 100_000 } };
+    Plan { rounds: 3, load: Load { drain: 100_000, single: 1_000, callers: 64, each: 100, bulk: 100_000 }, alone: false };
 const QUICK: Plan =
-    Plan { rounds: 2, load: Load { drain: 30_000, single: 300, callers: 64, each: 20, bulk: 30_000 } };
+    Plan { rounds: 2, load: Load { drain: 30_000, single: 300, callers: 64, each: 20, bulk: 30_000 }, alone: false };
 const TEST: Plan =
-    Plan { rounds: 1, load: Load { drain: 2_000, single: 20, callers: 8, each: 4, bulk: 2_000 } };
+    Plan { rounds: 1, load: Load { drain: 2_000, single: 20, callers: 8, each: 4, bulk: 2_000 }, alone: false };
 
 /// The best of what one engine did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,25 +104,29 @@ fn plan(mut args: impl Iterator<Item = String>) -> std::result::Result<Plan, Str
             "--test" => plan = TEST,
             "--rounds" => plan.rounds = number()?,
             "--jobs" => plan.load.drain = number()?,
+            "--alone" => plan.alone = true,
             _ => return Err(format!("unknown argument `{arg}`")),
         }
     }
     Ok(plan)
 }
 
-async fn compare(Plan { rounds, load }: Plan) -> Result<Report> {
+async fn compare(Plan { rounds, load, alone }: Plan) -> Result<Report> {
     let server = Postgres::start()?;
     let about = format!("Engines on one PostgreSQL, best of {rounds}: {} no-op jobs drained", load.drain);
     let report = Report::new(&about);
     let mut best = Bests::default();
     for round in 1..=rounds {
         best = measure(&server, load, best).await?;
+        if !alone {
+            best = peers(&server, load, best).await?;
+        }
         say(&format!("round {round} of {rounds} is over"));
     }
     Ok(tell(report, load, best))
 }
 
-/// Measures every engine once, one after the other.
+/// Measures plain SQL and Hodei once.
 async fn measure(server: &Postgres, load: Load, best: Bests) -> Result<Bests> {
     Ok(Bests {
         raw: best.raw.or(raw::limits(server, load).await?),
@@ -129,11 +135,19 @@ async fn measure(server: &Postgres, load: Load, best: Bests) -> Result<Bests> {
         hodei_nothing: best
             .hodei_nothing
             .or(drained::<hodei::Hodei<{ hodei::NOTHING }>>(server, load).await?),
+        ..best
+    })
+}
+
+/// Measures every other engine once, one after the other.
+async fn peers(server: &Postgres, load: Load, best: Bests) -> Result<Bests> {
+    Ok(Bests {
         graphile: best.graphile.or(of::<graphile::Graphile<500>>(server, load, "graphile_worker").await?),
         graphile_large: best.graphile_large.or(drained::<graphile::Graphile<5_000>>(server, load).await?),
         river: best.river.or(of::<river::River>(server, load, "riverqueue").await?),
         apalis: best.apalis.or(of::<apalis::Apalis>(server, load, "apalis-postgres").await?),
         awa: best.awa.or(of::<awa::Awa>(server, load, "awa").await?),
+        ..best
     })
 }
 

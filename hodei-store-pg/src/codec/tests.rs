@@ -103,9 +103,17 @@ fn changes_come_back() {
         epoch: Epoch::from_number(u64::MAX),
         at: Timestamp::from_micros(5),
     };
-    let all = [change(None, None), change(Some(State::Running), Some(PipelineId::from_bytes([1; 16])))];
-    let mut bytes = Vec::new();
-    all.iter().for_each(|change| push_change(&mut bytes, change));
+    let piped = change(Some(State::Running), Some(PipelineId::from_bytes([1; 16])));
+    let of = |change: &Change, job| Change { job: JobId::from_bytes([job; 16]), ..change.clone() };
+    let all = [
+        change(None, None),
+        piped.clone(),
+        of(&piped, 2),
+        of(&piped, 3),
+        of(&change(None, None), 4),
+        of(&change(None, None), 5),
+    ];
+    let bytes = changes_bytes(&all);
     assert_eq!(read_changes(&bytes, &tenant, Timestamp::from_micros(5)).expect("they are read"), all);
     assert!(read_changes(&bytes[..bytes.len() - 1], &tenant, Timestamp::from_micros(5)).is_err());
 }

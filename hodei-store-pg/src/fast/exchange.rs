@@ -1,9 +1,10 @@
 //! Settling and claiming in one round trip.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::job::{Cause, Epoch, Outcome, Output, State};
+use hodei_core::map::JobSet;
 use hodei_core::store::{Applied, Change, ChangeLog, Exchange, Exchanged, Move, Transition};
 use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use sqlx::postgres::PgRow;
@@ -11,17 +12,20 @@ use uuid::Uuid;
 
 use crate::ask;
 use crate::codec::{damaged, end_bytes};
+use crate::detached::Detached;
 use crate::error::failed;
 use crate::inner::Inner;
 use crate::names::{LaneRow, column};
 use crate::record::{cause_of, distinct, id_of, state_of, uuid_of};
 use crate::tell::Segment;
-use crate::verbs::{ExchangeVerb, at, claimed, inputs_of, picks_of, pipeline_of};
+use crate::verbs::{ExchangeVerb, at, claimed, inputs_of, picks_of, pipeline_of, what};
 
 const OP: &str = "store.exchange";
 
 /// How often a call that was in another's way is made again.
 const ATTEMPTS: u32 = 12;
+/// From how many transitions and claims on they are made side by side.
+const MUCH: usize = 64;
 /// What the server says when somebody waits for a job that ends: the call is made the long way.
 const CHILDREN: &str = "HD001";
 
@@ -39,7 +43,7 @@ impl Columns {
     /// Takes transitions that are all of the common kind, each of another job.
     fn of(transitions: &[Transition]) -> Option<Self> {
         let mut columns = Self::default();
-        let mut seen = HashSet::with_capacity(transitions.len());
+        let mut seen = JobSet::default();
         for transition in transitions {
             let (kind, ran, end) = match &transition.step {
                 Move::Started { lease: None } => (0, 0, None),
@@ -70,12 +74,27 @@ impl Columns {
     }
 }
 
+/// One statement's part of an exchange.
+struct Half {
+    done: Exchanged,
+    segments: Vec<Segment>,
+}
+
 impl Inner {
-    /// Settles and claims: in one round trip where everything is of the common kind.
+    /// Settles and claims: in one round trip where everything is of the common kind and not much; in two side by side
+    /// where it is much.
     pub(crate) async fn exchange(self: &Arc<Self>, exchange: Exchange) -> Result<Exchanged> {
         let Some(columns) = Columns::of(&exchange.transitions) else { return self.long_way(exchange).await };
         let inner = Arc::clone(self);
-        self.detached(OP, async move { inner.short_way(exchange, columns).await }).await
+        Detached::new(async move {
+            let asked: u64 = exchange.picks.iter().map(|pick| u64::from(pick.n)).sum();
+            let much = exchange.transitions.len() >= MUCH && asked >= MUCH as u64;
+            if much && inner.config.connections > 1 && inner.names.are_free(&exchange.picks) {
+                return inner.side_by_side(exchange, columns).await;
+            }
+            inner.short_way(exchange, columns).await.map(Half::told)
+        })
+        .await
     }
 
     async fn long_way(self: &Arc<Self>, exchange: Exchange) -> Result<Exchanged> {
@@ -83,42 +102,63 @@ impl Inner {
         Ok(Exchanged { changes, ..done })
     }
 
-    async fn short_way(self: &Arc<Self>, exchange: Exchange, columns: Columns) -> Result<Exchanged> {
+    /// Settles on one connection and claims on another. No job is in both: what ends here is not claimed any more, and
+    /// what is claimed had been given up by whoever held it.
+    async fn side_by_side(self: &Arc<Self>, exchange: Exchange, columns: Columns) -> Result<Exchanged> {
+        let Exchange { owner, transitions, picks } = exchange;
+        let settling = Exchange { owner: owner.clone(), transitions, picks: Vec::new() };
+        let claiming = Exchange { owner, transitions: Vec::new(), picks };
+        let halves =
+            tokio::join!(self.short_way(settling, columns), self.short_way(claiming, Columns::default()));
+        match halves {
+            (Ok(settled), Ok(claimed)) => Ok(settled.with(claimed).told()),
+            // Nothing has happened only where that is so of both.
+            (Err(error), Err(other)) => {
+                Err(if other.kind() == ErrorKind::Indeterminate { other } else { error })
+            }
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(unknown(error)),
+        }
+    }
+
+    async fn short_way(self: &Arc<Self>, exchange: Exchange, columns: Columns) -> Result<Half> {
         let mut attempt = 0;
-        let mut done = loop {
+        let mut half = loop {
             attempt += 1;
             match self.exchange_once(&exchange, &columns).await {
                 Err(error) if error.context("sqlstate") == Some(CHILDREN) => {
-                    return self.long_way(exchange).await;
+                    let done = self.long_way(exchange).await?;
+                    return Ok(Half { done, segments: Vec::new() });
                 }
                 Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
                     tokio::time::sleep(self.pause(attempt)).await;
                 }
-                done => break done?,
+                half => break half?,
             }
         };
         // What the server did not make are repetitions, and what comes too late: the rules say which. It has claimed nothing
         // then, so that what is said of them is said before the claims.
-        let made = |n: &usize| done.applied[*n] == Applied::Done;
-        let left: Vec<usize> = (0..done.applied.len()).filter(|n| !made(n)).collect();
+        let applied = &mut half.done.applied;
+        let left: Vec<usize> = (0..applied.len()).filter(|n| applied[*n] != Applied::Done).collect();
         if left.is_empty() {
-            return Ok(done);
+            return Ok(half);
         }
         let transitions = left.iter().map(|n| exchange.transitions[*n].clone()).collect();
         let rest = Exchange { transitions, ..exchange };
         // What was made stands and tells so when it is sent again.
-        let unknown = |error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
         let told = self.long_way(rest).await.map_err(unknown)?;
         for (n, applied) in left.into_iter().zip(told.applied) {
-            done.applied[n] = applied;
+            half.done.applied[n] = applied;
         }
-        done.changes.extend(told.changes);
-        (done.claimed, done.owner_lost, done.next_due) = (told.claimed, told.owner_lost, told.next_due);
-        Ok(done)
+        let changes = std::mem::take(&mut half.segments).into_iter().flat_map(|segment| segment.changes);
+        half.done.changes = changes.chain(told.changes).collect();
+        half.done.claimed = told.claimed;
+        half.done.owner_lost = told.owner_lost;
+        half.done.next_due = told.next_due;
+        Ok(half)
     }
 
     /// Makes the call. Transitions that the server did not make are `NotFound`.
-    async fn exchange_once(self: &Arc<Self>, exchange: &Exchange, columns: &Columns) -> Result<Exchanged> {
+    async fn exchange_once(self: &Arc<Self>, exchange: &Exchange, columns: &Columns) -> Result<Half> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let picks = picks_of(&self.names, &mut conn, &exchange.picks).await?;
         let ticket = self.teller.begin();
@@ -138,16 +178,16 @@ impl Inner {
                 .bind(&columns.kinds)
                 .bind(&columns.rans)
                 .bind(&columns.ends)
-                .bind(picks.lanes)
-                .bind(picks.ranks)
-                .bind(picks.numbers);
+                .bind(&picks.lanes)
+                .bind(&picks.ranks)
+                .bind(&picks.numbers);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
         let mut now = Timestamp::from_micros(0);
         for row in rows {
             match column::<i16>(&row, at::WHAT)? {
-                1 => moves.push(row),
-                2 => claims.push(row),
+                what::MOVED | what::SUCCEEDED => moves.push(row),
+                what::CLAIMED | what::CLAIMS => claims.push(row),
                 _ => {
                     done.owner_lost = column::<i16>(&row, at::STATE)? == 0;
                     done.next_due = column::<Option<i64>>(&row, at::ELIGIBLE_AT)?.map(Timestamp::from_micros);
@@ -155,50 +195,147 @@ impl Inner {
                 }
             }
         }
-        let mut nos = Vec::with_capacity(moves.len());
+        let lanes = self.names.load_lanes(&mut conn, &lanes_of(&moves)?).await?;
+        let mut settled = Settled::of(&exchange.transitions, now);
         for row in &moves {
-            nos.push(column(row, at::LANE)?);
+            settled.take(&lanes, row)?;
         }
-        let lanes = self.names.load_lanes(&mut conn, &distinct(nos)).await?;
-        done.applied = vec![Applied::NotFound; columns.ids.len()];
-        let mut readied = false;
-        let mut segments: Vec<Segment> = Vec::new();
-        for row in &moves {
-            let (ord, limited, place, change) = moved(&lanes, row, now)?;
-            if let Some(applied) = ord.checked_sub(1).and_then(|n| done.applied.get_mut(n)) {
-                *applied = Applied::Done;
-            }
-            readied |= (limited && change.to.is_terminal()) || change.to == State::Pending;
-            match segments.last_mut() {
-                Some(last) if last.at == place => last.changes.push(change),
-                _ => segments.push(Segment { at: place, changes: vec![change] }),
-            }
-        }
-        let (jobs, of_claims) = claimed(&picks.rows, &claims, &exchange.owner)?;
+        let readied = settled.readied;
+        let mut segments = settled.segments;
+        done.applied = settled.applied;
+        let (jobs, of_claims) = claimed(&picks, &claims, &exchange.owner, now)?;
         segments.extend(of_claims);
-        self.wrote(2 * (moves.len() + claims.len()) as u64);
+        self.wrote(2 * segments.iter().map(|segment| segment.changes.len() as u64).sum::<u64>());
         let has_parents = jobs.iter().any(|job| !job.parents.is_empty());
         if has_parents {
             self.trip();
         }
         // It is committed: without its reply the caller asks for its leases.
-        let unknown = |error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
         done.claimed = self.in_time(OP, inputs_of(&mut conn, jobs)).await.map_err(unknown)?;
         conn.clean().await.map_err(failed(OP)).map_err(unknown)?;
-        done.changes = self.committed(ticket, segments, readied).await;
-        Ok(done)
+        self.announcer.claimed(done.claimed.len());
+        self.tell(ticket, &segments, readied).await;
+        Ok(Half { done, segments })
     }
 }
 
-/// Reads a transition that was made: its number, whether its job counts against limits, where it stands in the log.
-fn moved(
-    lanes: &HashMap<i32, Arc<LaneRow>>,
-    row: &PgRow,
+impl Half {
+    /// Adds the claims of another.
+    fn with(mut self, mut claims: Self) -> Self {
+        self.done.claimed = claims.done.claimed;
+        self.done.owner_lost = claims.done.owner_lost;
+        self.done.next_due = claims.done.next_due;
+        self.segments.append(&mut claims.segments);
+        self.segments.sort_by_key(|segment| segment.at);
+        self
+    }
+
+    fn told(mut self) -> Exchanged {
+        self.done.changes.extend(self.segments.into_iter().flat_map(|segment| segment.changes));
+        self.done
+    }
+}
+
+/// The error of a call of which some was done: the caller asks for its leases, and sends its transitions again.
+fn unknown(error: Error) -> Error {
+    Error::new(ErrorKind::Indeterminate, OP).source_error(error)
+}
+
+/// The lanes of the jobs that moved.
+fn lanes_of(moves: &[PgRow]) -> Result<Vec<i32>> {
+    let mut lanes = Vec::new();
+    for row in moves {
+        lanes.extend(column::<Option<i32>>(row, at::LANE)?);
+        lanes.extend(column::<Option<Vec<i32>>>(row, at::LANES)?.unwrap_or_default());
+    }
+    Ok(distinct(lanes))
+}
+
+/// What became of transitions.
+struct Settled<'a> {
+    transitions: &'a [Transition],
     now: Timestamp,
-) -> Result<(usize, bool, (i64, i64), Change)> {
-    let lane = lanes.get(&column(row, at::LANE)?).ok_or_else(|| damaged("a job without a lane"))?;
-    let cause: Cause = cause_of(column(row, at::GENERATION)?)?;
-    let change = Change {
+    applied: Vec<Applied>,
+    segments: Vec<Segment>,
+    /// The numbers of the transitions of the last segment.
+    ords: Vec<i32>,
+    /// Whether anything can be claimed now that could not be before.
+    readied: bool,
+}
+
+impl<'a> Settled<'a> {
+    /// What the server says nothing of is `NotFound`.
+    fn of(transitions: &'a [Transition], now: Timestamp) -> Self {
+        let applied = vec![Applied::NotFound; transitions.len()];
+        Self { transitions, now, applied, segments: Vec::new(), ords: Vec::new(), readied: false }
+    }
+
+    /// Takes a row of the server, which tells of one that was made, or of many that are alike. A row that does not say
+    /// where it stands in the log stands behind the one before.
+    fn take(&mut self, lanes: &HashMap<i32, Arc<LaneRow>>, row: &PgRow) -> Result<()> {
+        let place = column::<Option<i64>>(row, at::POS)?.zip(column::<Option<i64>>(row, at::NO)?);
+        if let Some(at) = place.filter(|place| self.segments.last().is_none_or(|last| last.at != *place)) {
+            self.segments.push(Segment { at, changes: Vec::new() });
+            self.ords.clear();
+        }
+        if column::<i16>(row, at::WHAT)? == what::MOVED {
+            let lane = lane_of(lanes, column(row, at::LANE)?)?;
+            let change = moved(lane, row, self.now)?;
+            return self.add(column(row, at::ORD)?, lane, change);
+        }
+        let ords: Vec<i32> = column::<Option<_>>(row, at::ORDS)?.unwrap_or_default();
+        let nos: Vec<i32> = column::<Option<_>>(row, at::LANES)?.unwrap_or_default();
+        for (ord, no) in ords.into_iter().zip(nos) {
+            let lane = lane_of(lanes, no)?;
+            let change = succeeded(lane, self.transition(ord)?, self.now);
+            self.add(ord, lane, change)?;
+        }
+        Ok(())
+    }
+
+    fn transition(&self, ord: i32) -> Result<&'a Transition> {
+        let place = usize::try_from(ord).ok().and_then(|ord| ord.checked_sub(1));
+        place.and_then(|n| self.transitions.get(n)).ok_or_else(|| damaged("a transition of nobody"))
+    }
+
+    fn add(&mut self, ord: i32, lane: &LaneRow, change: Change) -> Result<()> {
+        if let Some(applied) = usize::try_from(ord - 1).ok().and_then(|n| self.applied.get_mut(n)) {
+            *applied = Applied::Done;
+        }
+        self.readied |= (!lane.limits.is_empty() && change.to.is_terminal()) || change.to == State::Pending;
+        let last = self.segments.last_mut().ok_or_else(|| damaged("a change without a place"))?;
+        // In the order of the transitions, as the log has them.
+        let place = self.ords.partition_point(|before| *before <= ord);
+        self.ords.insert(place, ord);
+        last.changes.insert(place, change);
+        Ok(())
+    }
+}
+
+fn lane_of(lanes: &HashMap<i32, Arc<LaneRow>>, no: i32) -> Result<&LaneRow> {
+    lanes.get(&no).map(|lane| &**lane).ok_or_else(|| damaged("a job without a lane"))
+}
+
+/// The change of a job that succeeded in its first run, of which nobody told before its end, in no pipeline.
+fn succeeded(lane: &LaneRow, transition: &Transition, now: Timestamp) -> Change {
+    Change {
+        job: transition.job,
+        tenant: lane.lane.tenant.clone(),
+        queue: Some(lane.lane.queue.clone()),
+        pipeline: None,
+        version: 3,
+        from: Some(State::Scheduled),
+        to: State::Succeeded,
+        cause: Cause::Succeeded,
+        attempt: 1,
+        epoch: transition.epoch,
+        at: now,
+    }
+}
+
+/// Reads a transition that was made.
+fn moved(lane: &LaneRow, row: &PgRow, now: Timestamp) -> Result<Change> {
+    Ok(Change {
         job: id_of(column(row, at::ID)?),
         tenant: lane.lane.tenant.clone(),
         queue: Some(lane.lane.queue.clone()),
@@ -206,11 +343,9 @@ fn moved(
         version: column::<i32>(row, at::VERSION)?.cast_unsigned(),
         from: Some(state_of(column(row, at::STATE)?)?),
         to: state_of(column(row, at::LOST)?)?,
-        cause,
+        cause: cause_of(column(row, at::GENERATION)?)?,
         attempt: column::<i32>(row, at::ATTEMPT)?.cast_unsigned(),
         epoch: Epoch::from_number(column::<i64>(row, at::EPOCH)?.cast_unsigned()),
         at: now,
-    };
-    let ord = usize::try_from(column::<i32>(row, at::ORD)?).unwrap_or_default();
-    Ok((ord, !lane.limits.is_empty(), (column(row, at::POS)?, column(row, at::NO)?), change))
+    })
 }

@@ -1,18 +1,20 @@
 //! Submissions that share a statement: those that come while others are under way.
 //!
-//! A lone caller waits for nobody. At most [`FLYING`] statements are under way; what comes meanwhile is stored by the next,
-//! together. Calls that wait for somebody else's transaction are set aside and tried one by one, so that they keep nobody.
+//! A lone caller waits for nobody, and stores by himself. Of others at most [`FLYING`] statements are under way; what comes
+//! meanwhile is stored by the next, together. Calls that wait for somebody else's transaction are set aside and tried one by one, so that they keep nobody.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hodei_core::job::NewJob;
-use hodei_core::store::{Committed, Submitted};
-use hodei_core::{Error, ErrorKind, JobId, Result};
+use hodei_core::map::JobSet;
+use hodei_core::store::{Change, Committed, Submitted};
+use hodei_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
 use super::submit::Stored;
+use crate::detached::Detached;
 use crate::error::{NO_LOCK, RETRY_AFTER};
 use crate::inner::Inner;
 
@@ -35,6 +37,8 @@ pub(crate) struct Groups(Mutex<Waiting>);
 struct Waiting {
     calls: VecDeque<Call>,
     flying: usize,
+    /// Whether somebody stores by himself. Nobody waits for him, as nobody knows whether he goes on.
+    lone: bool,
     /// Those that were in front of a lock, and whether somebody sees to them.
     aside: VecDeque<Call>,
     seen_to: bool,
@@ -57,11 +61,18 @@ impl Groups {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says whether a caller may store by himself, since nobody else is about.
+    fn go_alone(&self) -> bool {
+        let mut waiting = self.waiting();
+        let free = waiting.flying == 0 && waiting.jobs == 0;
+        free && !std::mem::replace(&mut waiting.lone, true)
+    }
+
     /// Takes the calls that share the next statement: of one tenant, and no id and no key of one in another.
     fn next(&self) -> Vec<Call> {
         let mut waiting = self.waiting();
         let (mut group, mut size) = (Vec::new(), 0);
-        let mut ids: HashSet<JobId> = HashSet::new();
+        let mut ids = JobSet::default();
         let mut keys: HashSet<Arc<str>> = HashSet::new();
         while let Some(call) = waiting.calls.front() {
             let first: &[Call] = &group;
@@ -129,9 +140,37 @@ impl Groups {
     }
 }
 
+/// The way of a lone caller, which is free again when this goes.
+struct Alone(Arc<Inner>);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.groups.waiting().lone = false;
+    }
+}
+
 impl Inner {
-    /// Stores jobs that are plain, with whatever else is to be stored.
+    /// Stores jobs that are plain: alone where nobody else is about, else with whatever else is to be stored.
     pub(crate) async fn submit_plain(self: &Arc<Self>, jobs: Vec<NewJob>) -> Reply {
+        if !self.groups.go_alone() {
+            return self.submit_together(jobs).await;
+        }
+        let alone = Alone(Arc::clone(self));
+        Detached::new(async move {
+            let all: Vec<&NewJob> = jobs.iter().collect();
+            match alone.0.store_plain(&all).await {
+                Err(error) if error.context("sqlstate") == Some(NO_LOCK) => {
+                    let inner = Arc::clone(&alone.0);
+                    drop(alone);
+                    inner.submit_together(jobs).await
+                }
+                stored => stored.map(|stored| committed(&mut stored.into_iter())),
+            }
+        })
+        .await
+    }
+
+    async fn submit_together(self: &Arc<Self>, jobs: Vec<NewJob>) -> Reply {
         let (reply, answer) = oneshot::channel();
         let (no, takes_off) = {
             let mut waiting = self.groups.waiting();
@@ -209,14 +248,20 @@ impl Inner {
 fn answer(group: Vec<Call>, stored: Stored) {
     let mut stored = stored.into_iter();
     for call in group {
-        let mut committed = Committed::default();
-        for (reply, change) in stored.by_ref().take(call.jobs.len()) {
-            committed.replies.push(reply);
-            committed.changes.extend(change);
-        }
+        let committed = committed(&mut stored.by_ref().take(call.jobs.len()));
         // A caller that is gone needs no answer.
         drop(call.reply.send(Ok(committed)));
     }
+}
+
+/// What one caller is told.
+fn committed(stored: &mut dyn Iterator<Item = (Submitted, Option<Change>)>) -> Committed<Submitted> {
+    let mut committed = Committed::default();
+    for (reply, change) in stored {
+        committed.replies.push(reply);
+        committed.changes.extend(change);
+    }
+    committed
 }
 
 /// The error of a call that was not begun.

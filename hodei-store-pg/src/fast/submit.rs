@@ -4,15 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use hodei_core::job::{Cause, Epoch, Fingerprint, NewJob, State};
+use hodei_core::map::JobSet;
 use hodei_core::store::{Change, ChangeLog, SubmitOptions, Submitted};
 use hodei_core::{ErrorKind, Result, Timestamp};
 use uuid::Uuid;
 
 use crate::ask;
-use crate::codec::body_bytes;
+use crate::codec::{body_bytes, changes_bytes};
 use crate::error::{NO_LOCK, failed};
 use crate::inner::Inner;
 use crate::names::column;
+use crate::pool::Conn;
 use crate::record::{id_of, uuid_of};
 use crate::tell::Segment;
 
@@ -28,7 +30,7 @@ impl Inner {
     /// Says whether jobs can be stored in one statement.
     pub(crate) fn is_plain(&self, jobs: &[NewJob], options: SubmitOptions) -> bool {
         let Some(first) = jobs.first() else { return false };
-        let (mut ids, mut keys) = (HashSet::with_capacity(jobs.len()), HashSet::new());
+        let (mut ids, mut keys) = (JobSet::default(), HashSet::new());
         let config = &self.config;
         (!options.atomic || jobs.len() == 1)
             && config.max_jobs == u64::MAX
@@ -59,40 +61,52 @@ impl Inner {
         }
     }
 
+    /// Makes the lanes of jobs of one tenant, and returns its number and theirs.
+    async fn make_lanes_of(&self, conn: &mut Conn, jobs: &[&NewJob]) -> Result<(i32, Vec<i32>)> {
+        let most = Some(self.config.tenant_max_lanes);
+        let (mut tenant, mut lanes) = (0, Vec::with_capacity(jobs.len()));
+        let mut last: Option<(&NewJob, i32)> = None;
+        for &job in jobs {
+            // Those that follow each other are mostly of one lane.
+            let no = match last.filter(|(before, _)| of_one_lane(before, job)) {
+                Some((_, no)) => no,
+                None => {
+                    let lane = self.names.make_lane(conn, &job.tenant, &job.spec, most).await?;
+                    tenant = lane.tenant_no;
+                    lane.no
+                }
+            };
+            lanes.push(no);
+            last = Some((job, no));
+        }
+        Ok((tenant, lanes))
+    }
+
     async fn store_once(self: &Arc<Self>, jobs: &[&NewJob]) -> Result<Stored> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
-        let (mut lanes, mut tenant) = (Vec::with_capacity(jobs.len()), 0);
-        let made = async {
-            for job in jobs {
-                let most = Some(self.config.tenant_max_lanes);
-                let lane = self.names.make_lane(&mut conn, &job.tenant, &job.spec, most).await?;
-                tenant = lane.tenant_no;
-                lanes.push(lane.no);
-            }
-            Ok(())
-        };
-        self.in_time(OP, made).await?;
+        let (tenant, lanes) = self.in_time(OP, self.make_lanes_of(&mut conn, jobs)).await?;
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
-        let keyed = jobs.iter().any(|job| job.unique.is_some());
-        let keys = keyed.then(|| jobs.iter().map(|job| job.unique.as_deref()).collect::<Vec<_>>());
+        let records = self.config.change_log != ChangeLog::Off;
+        let births: Vec<Change> = jobs.iter().map(|job| born(job)).collect();
         let fingerprints: Vec<Fingerprint> = jobs.iter().map(|job| job.fingerprint()).collect();
         let query = ask::query(
             "SELECT ord, id, fingerprint, at, pos, no
-             FROM hodei.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             FROM hodei.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         )
         .bind(self.node)
-        .bind(self.config.change_log != ChangeLog::Off)
+        .bind(records)
         .bind(tenant)
         .bind(jobs.iter().map(|job| uuid_of(job.id)).collect::<Vec<_>>())
         .bind(fingerprints.iter().map(|fingerprint| uuid(fingerprint.as_bytes())).collect::<Vec<_>>())
         .bind(lanes)
         .bind(jobs.iter().map(|job| 63 - i16::from(job.spec.priority().level())).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.pipeline.map(|id| uuid(id.as_bytes()))).collect::<Vec<_>>())
+        .bind(if_any(jobs.iter().map(|job| job.pipeline.map(|id| uuid(id.as_bytes())))))
         .bind(jobs.iter().map(|job| job.spec.name().as_str()).collect::<Vec<_>>())
         .bind(jobs.iter().map(|job| body_bytes(job.unique.as_deref(), &[], &job.spec)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.run_at.map(|at| at.as_micros())).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| job.deadline.map(|at| at.as_micros())).collect::<Vec<_>>())
-        .bind(keys);
+        .bind(if_any(jobs.iter().map(|job| job.run_at.map(|at| at.as_micros()))))
+        .bind(if_any(jobs.iter().map(|job| job.deadline.map(|at| at.as_micros()))))
+        .bind(if_any(jobs.iter().map(|job| job.unique.as_deref())))
+        .bind(records.then(|| changes_bytes(&births)));
         let ticket = self.teller.begin();
         let (conn, rows) = self.statement(OP, conn, query).await?;
         conn.clean().await.map_err(failed(OP))?;
@@ -109,21 +123,35 @@ impl Inner {
             let same = column::<Uuid>(row, 2)?.as_bytes() == fingerprints[n].as_bytes();
             replies[n] = if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
         }
-        let change =
-            |job: &&NewJob, reply: &Submitted| matches!(reply, Submitted::New(_)).then(|| born(job, now));
+        let made = |reply: &Submitted, birth| {
+            matches!(reply, Submitted::New(_)).then_some(Change { at: now, ..birth })
+        };
         let stored: Stored =
-            jobs.iter().zip(replies).map(|(job, reply)| (reply, change(job, &reply))).collect();
-        let changes: Vec<Change> = stored.iter().filter_map(|(_, change)| change.clone()).collect();
+            replies.into_iter().zip(births).map(|(reply, birth)| (reply, made(&reply, birth))).collect();
         if let Some(at) = place {
-            self.wrote(2 * changes.len() as u64);
-            self.committed(ticket, vec![Segment { at, changes }], true).await;
+            let made = stored.iter().filter_map(|(_, change)| change.as_ref());
+            self.wrote(2 * made.clone().count() as u64);
+            let changes = if self.teller.is_heard() { made.cloned().collect() } else { Vec::new() };
+            self.tell(ticket, &[Segment { at, changes }], true).await;
         }
         Ok(stored)
     }
 }
 
-/// The change of a job that was stored.
-fn born(job: &NewJob, now: Timestamp) -> Change {
+fn of_one_lane(one: &NewJob, other: &NewJob) -> bool {
+    one.tenant == other.tenant
+        && one.spec.queue() == other.spec.queue()
+        && one.spec.class() == other.spec.class()
+}
+
+/// A column, unless it has nothing in it.
+fn if_any<T>(column: impl Iterator<Item = Option<T>>) -> Option<Vec<Option<T>>> {
+    let column: Vec<Option<T>> = column.collect();
+    column.iter().any(Option::is_some).then_some(column)
+}
+
+/// The change of a job that is stored, but for when.
+fn born(job: &NewJob) -> Change {
     Change {
         job: job.id,
         tenant: job.tenant.clone(),
@@ -135,6 +163,6 @@ fn born(job: &NewJob, now: Timestamp) -> Change {
         cause: Cause::Submitted,
         attempt: 0,
         epoch: Epoch::default(),
-        at: now,
+        at: Timestamp::from_micros(0),
     }
 }

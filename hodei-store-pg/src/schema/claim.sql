@@ -20,81 +20,148 @@ BEGIN
 END
 $$;
 
--- Leases the first ready jobs of lanes, pick by pick: at most p_n of a rank of at most p_rank each.
+-- Leases the first ready jobs of lanes, pick by pick: at most p_n of a rank of at most p_rank each. A row of `what` 3 tells
+-- where the changes stand of the claims that follow it, in no order, and, unless each lane was picked once and has no limits,
+-- which picks they are of, with the lane of each and how many there are. What a job has of its birth is absent.
 CREATE OR REPLACE FUNCTION hodei.claim(
     p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[]
 ) RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
 DECLARE
     v_lane record;
+    v_tenant int4;
     v_room int8;
-    v_n int8;
     v_limits int4[];
+    v_one record;
+    v_tids tid[];
+    v_again tid[];
+    v_seen int4[];
+    v_simple bool;
+    v_body bytea;
+    v_plain bool;
+    v_n int4;
+    v_meta hodei.exchanged;
 BEGIN
     SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM hodei.lane l, unnest(l.limits) x
         WHERE l.no = ANY (p_lane) AND l.limits IS NOT NULL;
     IF v_limits IS NOT NULL THEN
         PERFORM 1 FROM hodei.usage WHERE no = ANY (v_limits) ORDER BY no FOR NO KEY UPDATE;
     END IF;
-    FOR i IN 1 .. coalesce(cardinality(p_lane), 0) LOOP
-        SELECT l.tenant, l.limits, coalesce(q.paused, false) AS paused INTO v_lane
-            FROM hodei.lane l LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
-            WHERE l.no = p_lane[i];
-        CONTINUE WHEN NOT FOUND OR v_lane.paused;
-        v_room := p_n[i];
-        IF v_lane.limits IS NOT NULL THEN
-            SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
-                WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
+    -- Without limits, and each lane once, one look finds them all.
+    v_simple := v_limits IS NULL AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
+    FOR v_tenant IN SELECT l.tenant FROM hodei.lane l WHERE l.no = ANY (p_lane) GROUP BY l.tenant LOOP
+        v_tids := '{}';
+        v_body := '';
+        v_plain := true;
+        v_seen := '{}';
+        v_meta := NULL;
+        IF v_simple THEN
+            SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids,
+                bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
+                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost,
+                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END AS lanes
+            INTO v_one FROM (
+                SELECT u.lane, u.rank, u.n FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
+                JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
+                WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
+            ) p CROSS JOIN LATERAL (
+                -- What came in since the clock was read waits for the next call.
+                SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
+                WHERE r.lane = p.lane AND r.rank <= p.rank AND r.eligible_at <= p_now
+                    AND (r.deadline IS NULL OR r.deadline > p_now)
+                ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
+            ) x;
+            CONTINUE WHEN v_one.tids IS NULL;
+            v_tids := v_one.tids;
+            v_body := v_one.ids;
+            v_plain := v_one.plain;
+            IF v_one.lost IS NOT NULL THEN
+                -- Whoever lost an owner is claimed alone.
+                v_tids := ARRAY(
+                    SELECT y.tid FROM (
+                        SELECT u.tid, u.ord, row_number() OVER w AS rn, count(u.lost) OVER w AS bad
+                        FROM unnest(v_tids, v_one.lost, v_one.lanes) WITH ORDINALITY u (tid, lost, lane, ord)
+                        WINDOW w AS (PARTITION BY u.lane ORDER BY u.ord)
+                    ) y WHERE y.bad = 0 OR y.rn = 1 ORDER BY y.ord);
+            END IF;
+        ELSE
+            FOR v_lane IN SELECT u.ord::int4, u.lane, u.rank, u.n, l.limits
+                FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
+                JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
+                WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
+            LOOP
+                v_room := v_lane.n;
+                IF v_lane.limits IS NOT NULL THEN
+                    SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
+                        WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
+                END IF;
+                CONTINUE WHEN v_room <= 0;
+                v_again := CASE WHEN v_lane.lane = ANY (v_seen) THEN v_tids END;
+                v_seen := v_seen || v_lane.lane;
+                SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids, count(*)::int4 AS n,
+                    bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
+                    CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost
+                INTO v_one FROM (
+                    SELECT r.ctid AS tid, r.id, r.version, r.pipeline, r.lost FROM hodei.ready r
+                    WHERE r.lane = v_lane.lane AND r.rank <= v_lane.rank AND r.eligible_at <= p_now
+                        AND (r.deadline IS NULL OR r.deadline > p_now)
+                        AND (v_again IS NULL OR r.ctid <> ALL (v_again))
+                    ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
+                ) x;
+                CONTINUE WHEN v_one.n = 0;
+                IF v_one.lost IS NOT NULL THEN
+                    -- Whoever lost an owner is claimed alone.
+                    v_one.n := (SELECT greatest(min(u.ord) - 1, 1) FROM unnest(v_one.lost) WITH ORDINALITY u (lost, ord)
+                        WHERE u.lost IS NOT NULL);
+                    v_one.tids := v_one.tids[1:v_one.n];
+                END IF;
+                v_tids := v_tids || v_one.tids;
+                v_meta.ords := v_meta.ords || v_lane.ord;
+                v_meta.lanes := v_meta.lanes || array[v_lane.lane, v_one.n];
+                v_body := v_body || v_one.ids;
+                v_plain := v_plain AND v_one.plain;
+                IF v_lane.limits IS NOT NULL THEN
+                    UPDATE hodei.usage SET in_use = in_use + v_one.n WHERE no = ANY (v_lane.limits);
+                END IF;
+            END LOOP;
         END IF;
-        CONTINUE WHEN v_room <= 0;
+        v_n := cardinality(v_tids);
+        CONTINUE WHEN v_n = 0;
+        v_meta.what := 3;
+        v_meta.pos := hodei.pos();
+        v_meta.no := nextval('hodei.change_no');
+        RETURN NEXT v_meta;
+        IF p_record THEN
+            -- Pending to scheduled, claimed.
+            IF v_plain THEN
+                v_body := hodei.alike_bytes(2, 0, 1, 33686528, v_n, v_body);
+            ELSE
+                v_body := (SELECT string_agg(hodei.change_bytes(r.id, coalesce(r.version, 1) + 1,
+                    coalesce(r.attempt, 0), coalesce(r.epoch, 0) + 1, 33686528, r.pipeline), ''
+                    ORDER BY u.ord)
+                    FROM unnest(v_tids) WITH ORDINALITY u (tid, ord) JOIN hodei.ready r ON r.ctid = u.tid);
+            END IF;
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+                VALUES (v_meta.pos, v_meta.no, p_now, p_node, v_tenant, v_n, v_body);
+        END IF;
+        INSERT INTO hodei.delta (tenant, pending, scheduled, changes)
+            VALUES (v_tenant, -v_n, v_n, CASE WHEN p_record THEN v_n END);
         RETURN QUERY
-        WITH c AS MATERIALIZED (
-            SELECT r.ctid AS tid, r.lost AS lost FROM hodei.ready r
-            -- What came in since the clock was read waits for the next call.
-            WHERE r.lane = p_lane[i] AND r.rank <= p_rank[i] AND r.eligible_at <= p_now
-                AND (r.deadline IS NULL OR r.deadline > p_now)
-            ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
-        ), k AS MATERIALIZED (
-            -- Whoever lost an owner is claimed alone.
-            SELECT c.tid, row_number() OVER (ROWS UNBOUNDED PRECEDING) AS rn,
-                count(c.lost) OVER (ROWS UNBOUNDED PRECEDING) AS bad FROM c
-        ), d AS (
-            DELETE FROM hodei.ready r USING k WHERE r.ctid = k.tid AND (k.bad = 0 OR k.rn = 1)
-            RETURNING k.rn, r.*
+        WITH d AS (
+            DELETE FROM hodei.ready r WHERE r.ctid = ANY (v_tids) RETURNING r.*
         ), l AS (
-            INSERT INTO hodei.leased (id, moved_at, holder, lane, lost, generation, version, attempt, epoch,
+            INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, pipeline, settled)
-            SELECT d.id, p_now, p_holder, d.lane, d.lost, d.generation, d.version + 1, d.attempt,
+            SELECT d.id, p_now, p_holder, d.lane, v_tenant, d.lost, d.generation, d.version + 1, d.attempt,
                 CASE WHEN d.version IS NOT NULL THEN coalesce(d.epoch, 0) + 1 END,
                 CASE WHEN d.version IS NOT NULL THEN d.eligible_at END, d.deadline, d.started_at, d.pipeline,
                 d.settled FROM d
-        ), h AS MATERIALIZED (
-            -- Pending to scheduled, claimed.
-            SELECT hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
-                CASE WHEN p_record THEN string_agg(hodei.change_bytes(d.id, coalesce(d.version, 1) + 1,
-                    coalesce(d.attempt, 0), coalesce(d.epoch, 0) + 1, 33686528, d.pipeline), ''::bytea
-                    ORDER BY d.rn) END AS body
-            FROM d HAVING count(*) > 0
-        ), g AS (
-            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
-            SELECT h.pos, h.no, p_now, p_node, v_lane.tenant, h.n, h.body FROM h WHERE p_record
-        ), t AS (
-            INSERT INTO hodei.delta (tenant, pending, scheduled, changes)
-            SELECT v_lane.tenant, -count(*), count(*), CASE WHEN p_record THEN count(*) END FROM d
-            HAVING count(*) > 0
         )
-        SELECT 2::int2, i, d.id, d.lane, d.rank, 2::int2, coalesce(d.version, 1) + 1, coalesce(d.epoch, 0) + 1,
-            coalesce(d.attempt, 0), coalesce(d.lost, 0::int2), coalesce(d.generation, 0::int2), d.eligible_at,
-            d.deadline, p_now, d.started_at, j.created_at, d.pipeline, d.settled, j.name, j.fingerprint, j.body, h.pos,
-            h.no
-        FROM h, d JOIN hodei.job j ON j.id = d.id ORDER BY d.rn;
-        IF v_lane.limits IS NOT NULL THEN
-            GET DIAGNOSTICS v_n = ROW_COUNT;
-            IF v_n > 0 THEN
-                UPDATE hodei.usage SET in_use = in_use + v_n WHERE no = ANY (v_lane.limits);
-            END IF;
-        END IF;
+        SELECT 2::int2, NULL::int4, d.id, d.lane, d.rank, 2::int2, d.version + 1, d.epoch + 1, d.attempt, d.lost,
+            d.generation, d.eligible_at, d.deadline, NULL::int8, d.started_at, j.created_at, d.pipeline, d.settled,
+            j.name, j.fingerprint, j.body, NULL::int8, NULL::int8, NULL::int4[], NULL::int4[]
+        FROM d JOIN hodei.job j ON j.id = d.id;
     END LOOP;
 END
 $$;

@@ -63,7 +63,7 @@ BEGIN
         SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
     )
     SELECT 1::int2, 0, t.id, t.lane, NULL::int2, 0::int2, 2, 0::int8, 0, 1::int2, 1::int2, NULL::int8, NULL::int8,
-        p_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no
+        p_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no, NULL::int4[], NULL::int4[]
     FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.id;
 END
 $$;
@@ -85,6 +85,7 @@ DECLARE
     v_meta hodei.exchanged;
     v_made int8 := 0;
     v_n int8;
+    v_ends record;
 BEGIN
     IF cardinality(p_id) + cardinality(p_lane) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
         -- All limits at once and in one order, so that nobody waits in a circle. Before the clock is read, also for
@@ -98,52 +99,75 @@ BEGIN
     END IF;
     v_now := hodei.now();
     IF p_kind && '{4,5,6}'::int2[] THEN
-        RETURN QUERY
+        FOR v_ends IN
         WITH d AS (
-            DELETE FROM hodei.leased l
-            USING unnest(p_id, p_epoch, p_kind, p_ran, p_end) WITH ORDINALITY u (id, epoch, kind, ran, final, ord)
-            WHERE u.kind >= 4 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch
-            RETURNING u.ord, u.kind, u.ran, u.final, l.*
-        ), t AS MATERIALIZED (
-            SELECT d.ord, d.id, d.lane, (CASE WHEN d.running THEN 3 ELSE 2 END)::int2 AS state, d.kind,
-                coalesce(d.version, 2) + 1 AS version, coalesce(d.epoch, 1) AS epoch,
-                coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END AS attempt, d.lost, d.generation,
-                d.eligible_at, d.deadline,
-                CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END AS started_at,
-                d.pipeline, d.final, n.tenant, n.limits, hodei.cause_of(d.kind) AS cause
-            FROM d JOIN hodei.lane n ON n.no = d.lane
+            DELETE FROM hodei.leased l USING (
+                SELECT unnest(p_id) AS id, unnest(p_epoch) AS epoch, unnest(p_kind) AS kind, unnest(p_ran) AS ran,
+                    unnest(p_end) AS final, generate_series(1, cardinality(p_id)) AS ord
+            ) u WHERE u.kind >= 4 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch
+            RETURNING u.ord, u.kind, u.ran, u.final, l.id, l.moved_at, l.lane, l.tenant, l.running, l.lost,
+                l.generation, l.version, l.attempt, l.epoch, l.eligible_at, l.deadline, l.started_at, l.pipeline,
+                u.kind = 4 AND l.version IS NULL AND l.pipeline IS NULL AS plain
         ), i AS (
             INSERT INTO hodei.done (id, moved_at, tenant, state, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, settled)
-            SELECT t.id, v_now, t.tenant, t.kind, t.lost, t.generation, nullif(t.version, 3), nullif(t.attempt, 1),
-                nullif(t.epoch, 1), t.eligible_at, t.deadline, t.started_at, t.final FROM t
+            SELECT d.id, v_now, d.tenant, d.kind, d.lost, d.generation, nullif(d.version + 1, 3),
+                nullif(coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, 1),
+                nullif(d.epoch, 1), d.eligible_at, d.deadline,
+                CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END, d.final FROM d
         ), h AS MATERIALIZED (
-            SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
-                CASE WHEN p_log <= 1 THEN string_agg(hodei.change_bytes(t.id, t.version, t.attempt, t.epoch,
-                    ((t.state + 1) << 24) | (t.kind::int4 << 16) | (t.cause::int4 << 8), t.pipeline), ''::bytea ORDER BY t.ord)
-                END AS body,
-                -count(*) FILTER (WHERE t.state = 2) AS scheduled, -count(*) FILTER (WHERE t.state = 3) AS running,
-                count(*) FILTER (WHERE t.kind = 4) AS succeeded, count(*) FILTER (WHERE t.kind = 5) AS failed,
-                count(*) FILTER (WHERE t.kind = 6) AS cancelled
-            FROM t GROUP BY t.tenant
+            SELECT d.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
+                array_agg(d.ord) FILTER (WHERE d.plain) AS ords, array_agg(d.lane) FILTER (WHERE d.plain) AS lanes,
+                CASE WHEN p_log <= 1 THEN string_agg(uuid_send(d.id), '') FILTER (WHERE d.plain) END AS ids,
+                count(*) FILTER (WHERE d.plain) AS alike,
+                CASE WHEN p_log <= 1 THEN array_agg(hodei.change_bytes(d.id, coalesce(d.version, 2) + 1,
+                    coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, coalesce(d.epoch, 1),
+                    (CASE WHEN d.running THEN 4 ELSE 3 END << 24) | (d.kind::int4 << 16)
+                        | (hodei.cause_of(d.kind)::int4 << 8), d.pipeline)) FILTER (WHERE NOT d.plain) END AS rest,
+                array_agg(d.ord) FILTER (WHERE NOT d.plain) AS rest_ords,
+                array_agg((1, d.ord, d.id, d.lane, NULL, CASE WHEN d.running THEN 3 ELSE 2 END,
+                    coalesce(d.version, 2) + 1, coalesce(d.epoch, 1),
+                    coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, d.kind, hodei.cause_of(d.kind),
+                    NULL, NULL, NULL, NULL, NULL, d.pipeline, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                    NULL)::hodei.exchanged) FILTER (WHERE NOT d.plain) AS others,
+                -count(*) FILTER (WHERE d.running IS NULL) AS scheduled, -count(d.running) AS running,
+                count(*) FILTER (WHERE d.kind = 4) AS succeeded, count(*) FILTER (WHERE d.kind = 5) AS failed,
+                count(*) FILTER (WHERE d.kind = 6) AS cancelled
+            FROM d GROUP BY d.tenant
         ), c AS (
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
-            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log <= 1
+            SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, CASE WHEN h.rest IS NULL
+                THEN hodei.alike_bytes(3, 1, 1, 50595328, h.alike::int4, h.ids)
+                -- In the order of the transitions.
+                ELSE (SELECT string_agg(y.bytes, '' ORDER BY y.ord) FROM (
+                    SELECT a.ord, int4send(3) || int4send(1) || int8send(1) || int4send(50595328)
+                        || substring(h.ids FROM 16 * a.k::int4 - 15 FOR 16) AS bytes
+                    FROM unnest(h.ords) WITH ORDINALITY a (ord, k)
+                    UNION ALL SELECT o.ord, o.bytes FROM unnest(h.rest_ords, h.rest) o (ord, bytes)
+                ) y) END
+            FROM h WHERE p_log <= 1
         ), e AS (
             INSERT INTO hodei.delta (tenant, scheduled, running, succeeded, failed, cancelled, changes)
             SELECT h.tenant, nullif(h.scheduled, 0), nullif(h.running, 0), nullif(h.succeeded, 0),
                 nullif(h.failed, 0), nullif(h.cancelled, 0), CASE WHEN p_log <= 1 THEN h.n END FROM h
         ), f AS (
             UPDATE hodei.usage s SET in_use = s.in_use - x.n FROM (
-                SELECT y AS no, count(*) AS n FROM t, unnest(t.limits) y GROUP BY y
+                SELECT y AS no, count(*) AS n FROM d JOIN hodei.lane n ON n.no = d.lane, unnest(n.limits) y
+                WHERE v_limits IS NOT NULL GROUP BY y
             ) x WHERE s.no = x.no
         )
-        SELECT 1::int2, t.ord::int4, t.id, t.lane, NULL::int2, t.state, t.version, t.epoch, t.attempt, t.kind, t.cause,
-            t.eligible_at, t.deadline, v_now, t.started_at, NULL::int8, t.pipeline, NULL::bytea, NULL::text,
-            NULL::uuid, NULL::bytea, h.pos, h.no
-        FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
-        GET DIAGNOSTICS v_n = ROW_COUNT;
-        v_made := v_made + v_n;
+        SELECT h.pos, h.no, h.n, h.ords, h.lanes, h.others FROM h
+        LOOP
+            v_made := v_made + v_ends.n;
+            v_meta.what := 4;
+            v_meta.pos := v_ends.pos;
+            v_meta.no := v_ends.no;
+            v_meta.ords := v_ends.ords;
+            v_meta.lanes := v_ends.lanes;
+            RETURN NEXT v_meta;
+            RETURN QUERY SELECT * FROM unnest(v_ends.others);
+        END LOOP;
+        v_meta := NULL;
         -- Asked for now, when nobody can add to them: whoever does has to hold the row that is gone.
         IF EXISTS (SELECT 1 FROM hodei.edge) THEN
             RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
@@ -156,9 +180,9 @@ BEGIN
                 attempt = coalesce(l.attempt, 0) + 1, started_at = greatest(v_now, l.moved_at), moved_at = v_now
             FROM unnest(p_id, p_epoch, p_kind) WITH ORDINALITY u (id, epoch, kind, ord)
             WHERE u.kind = 0 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch AND l.running IS NULL
-            RETURNING u.ord, l.id, l.lane, l.version, coalesce(l.epoch, 1) AS epoch, l.attempt, l.pipeline
+            RETURNING u.ord, l.id, l.lane, l.tenant, l.version, coalesce(l.epoch, 1) AS epoch, l.attempt, l.pipeline
         ), t AS MATERIALIZED (
-            SELECT d.*, n.tenant FROM d JOIN hodei.lane n ON n.no = d.lane
+            SELECT d.* FROM d
         ), h AS MATERIALIZED (
             -- Scheduled to running, started.
             SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
@@ -174,7 +198,7 @@ BEGIN
         )
         SELECT 1::int2, t.ord::int4, t.id, t.lane, NULL::int2, 2::int2, t.version, t.epoch, t.attempt, 3::int2, 5::int2,
             NULL::int8, NULL::int8, v_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid,
-            NULL::bytea, h.pos, h.no
+            NULL::bytea, h.pos, h.no, NULL::int4[], NULL::int4[]
         FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.ord;
         GET DIAGNOSTICS v_n = ROW_COUNT;
         v_made := v_made + v_n;

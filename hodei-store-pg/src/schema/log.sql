@@ -79,6 +79,14 @@ $$;
 CREATE OR REPLACE FUNCTION hodei.change_bytes(
     id uuid, version int4, attempt int4, epoch int8, kind int4, pipeline uuid
 ) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT uuid_send(id) || int4send(version) || int4send(attempt) || int8send(epoch)
+    SELECT int4send(version) || int4send(attempt) || int8send(epoch)
         || CASE WHEN pipeline IS NULL THEN int4send(kind) ELSE int4send(kind + 1) || uuid_send(pipeline) END
+        || uuid_send(id)
+$$;
+
+-- The bytes of changes that are alike but for their jobs, whose ids are given one after the other.
+CREATE OR REPLACE FUNCTION hodei.alike_bytes(
+    version int4, attempt int4, epoch int8, kind int4, n int4, ids bytea
+) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT int4send(version) || int4send(attempt) || int8send(epoch) || int4send(kind + 2) || int4send(n) || ids
 $$;

@@ -151,14 +151,14 @@ BEGIN
             started_at, pipeline, settled FROM u WHERE NOT delay;
     END IF;
     IF p_state && '{2,3}'::int2[] THEN
-        INSERT INTO hodei.leased (id, moved_at, holder, lane, running, cancel, lost, generation, version, attempt,
+        INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, running, cancel, lost, generation, version, attempt,
             epoch, eligible_at, deadline, started_at, pipeline, settled)
-        SELECT u.id, u.moved_at, u.holder, u.lane, nullif(u.state = 3, false), nullif(u.cancel, false), u.lost,
+        SELECT u.id, u.moved_at, u.holder, u.lane, u.tenant, nullif(u.state = 3, false), nullif(u.cancel, false), u.lost,
             u.generation, u.version, u.attempt, u.epoch, u.eligible_at, u.deadline, u.started_at, u.pipeline,
             u.settled
-        FROM unnest(p_id, p_state, p_lane, p_holder, p_version, p_epoch, p_attempt, p_lost, p_generation, p_cancel,
+        FROM unnest(p_id, p_state, p_lane, p_tenant, p_holder, p_version, p_epoch, p_attempt, p_lost, p_generation, p_cancel,
             p_eligible_at, p_deadline, p_moved_at, p_started_at, p_pipeline, p_settled)
-            u (id, state, lane, holder, version, epoch, attempt, lost, generation, cancel, eligible_at, deadline,
+            u (id, state, lane, tenant, holder, version, epoch, attempt, lost, generation, cancel, eligible_at, deadline,
                 moved_at, started_at, pipeline, settled)
         WHERE u.state IN (2, 3);
     END IF;

@@ -2,10 +2,11 @@
 
 -- Stores jobs of one tenant that wait for nobody, each for itself; no id and no key comes twice. The first row that is
 -- returned tells when and where in the log; then follows a row for each job that was not new, with the job that has its id
--- or its key. For the locks of others it waits for moments only: many callers share it.
+-- or its key. For the locks of others it waits for moments only: many callers share it. A column in which no job has
+-- anything is absent as a whole. p_change are the bytes of the changes of all of them.
 CREATE OR REPLACE FUNCTION hodei.submit(
     p_node int8, p_record bool, p_tenant int4, p_id uuid[], p_fingerprint uuid[], p_lane int4[], p_rank int2[],
-    p_pipeline uuid[], p_name text[], p_body bytea[], p_run_at int8[], p_deadline int8[], p_key text[],
+    p_pipeline uuid[], p_name text[], p_body bytea[], p_run_at int8[], p_deadline int8[], p_key text[], p_change bytea,
     OUT ord int8, OUT id uuid, OUT fingerprint uuid, OUT at int8, OUT pos int8, OUT no int8
 ) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -19,37 +20,88 @@ DECLARE
     v_body bytea;
     v_told int8;
 BEGIN
-    IF p_key IS NOT NULL THEN
+    IF p_key IS NULL AND cardinality(p_id) = 1 THEN
+        v_new := '{}';
+        INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name, body)
+            VALUES (p_id[1], p_fingerprint[1], v_now, greatest(p_run_at[1], v_now), p_tenant, p_lane[1], p_rank[1],
+                p_deadline[1], p_pipeline[1], p_name[1], p_body[1])
+            ON CONFLICT (id) DO NOTHING;
+        IF FOUND THEN
+            v_new := p_id;
+            v_body := p_change;
+            IF p_run_at[1] > v_now THEN
+                INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
+                    VALUES (p_id[1], p_run_at[1], p_lane[1], p_rank[1], p_deadline[1], p_pipeline[1]);
+            ELSE
+                INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
+                    VALUES (p_id[1], v_now, p_lane[1], p_rank[1], p_deadline[1], p_pipeline[1]);
+            END IF;
+        END IF;
+    ELSIF p_key IS NULL THEN
+        -- Mostly all of them are new. What a statement takes apart in its list of columns is not written down in between.
+        BEGIN
+            INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline,
+                name, body)
+            SELECT u.id, u.fingerprint, v_now, greatest(u.run_at, v_now), p_tenant, u.lane, u.rank, u.deadline,
+                u.pipeline, u.name, u.body
+            FROM (
+                SELECT unnest(p_id) AS id, unnest(p_fingerprint) AS fingerprint, unnest(p_lane) AS lane,
+                    unnest(p_rank) AS rank, unnest(p_pipeline) AS pipeline, unnest(p_name) AS name,
+                    unnest(p_body) AS body, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
+            ) u;
+            INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
+            SELECT u.id, v_now, u.lane, u.rank, u.deadline, u.pipeline
+            FROM (
+                SELECT unnest(p_id) AS id, unnest(p_lane) AS lane, unnest(p_rank) AS rank,
+                    unnest(p_pipeline) AS pipeline, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
+            ) u WHERE u.run_at IS NULL OR u.run_at <= v_now;
+            IF p_run_at IS NOT NULL THEN
+                INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
+                SELECT u.id, u.run_at, u.lane, u.rank, u.deadline, u.pipeline
+                FROM (
+                    SELECT unnest(p_id) AS id, unnest(p_lane) AS lane, unnest(p_rank) AS rank,
+                        unnest(p_pipeline) AS pipeline, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
+                ) u WHERE u.run_at > v_now;
+            END IF;
+            v_new := p_id;
+            v_body := p_change;
+        EXCEPTION WHEN unique_violation THEN
+            -- Then each is looked at for itself.
+            v_new := NULL;
+        END;
+    ELSE
         -- An id speaks before a key. Keys are taken in one order, so that nobody waits in a circle.
         v_known := ARRAY(SELECT j.id FROM hodei.job j WHERE j.id = ANY (p_id));
         WITH k AS (
             INSERT INTO hodei.unique_key (tenant, key, id)
             SELECT p_tenant, u.key, u.id FROM unnest(p_key, p_id) u (key, id)
-            WHERE u.key IS NOT NULL AND u.id <> ALL (v_known) ORDER BY u.key
+            WHERE u.key IS NOT NULL AND u.id NOT IN (SELECT unnest(v_known)) ORDER BY u.key
             ON CONFLICT DO NOTHING RETURNING id
         )
         SELECT coalesce(array_agg(k.id), '{}') INTO v_keyed FROM k;
     END IF;
-    WITH j AS (
-        INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
-            body)
-        SELECT u.id, u.fingerprint, v_now, greatest(u.run_at, v_now), p_tenant, u.lane, u.rank, u.deadline,
-            u.pipeline, u.name, u.body
-        FROM unnest(p_id, p_fingerprint, p_lane, p_rank, p_pipeline, p_name, p_body, p_run_at, p_deadline, p_key)
-            u (id, fingerprint, lane, rank, pipeline, name, body, run_at, deadline, key)
-        WHERE u.key IS NULL OR u.id = ANY (v_keyed)
-        ON CONFLICT (id) DO NOTHING RETURNING id, eligible_at, lane, rank, deadline, pipeline
-    ), r AS (
-        INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
-        SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at <= v_now
-    ), d AS (
-        INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
-        SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at > v_now
-    )
-    -- From nowhere to pending, submitted.
-    SELECT coalesce(array_agg(j.id), '{}'), CASE WHEN p_record THEN
-        string_agg(hodei.change_bytes(j.id, 1, 0, 0, 65536, j.pipeline), ''::bytea) END INTO v_new, v_body FROM j;
-    IF NOT v_keyed <@ v_new THEN
+    IF v_new IS NULL THEN
+        WITH j AS (
+            INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
+                body)
+            SELECT u.id, u.fingerprint, v_now, greatest(u.run_at, v_now), p_tenant, u.lane, u.rank, u.deadline,
+                u.pipeline, u.name, u.body
+            FROM unnest(p_id, p_fingerprint, p_lane, p_rank, p_pipeline, p_name, p_body, p_run_at, p_deadline, p_key)
+                u (id, fingerprint, lane, rank, pipeline, name, body, run_at, deadline, key)
+            WHERE u.key IS NULL OR u.id IN (SELECT unnest(v_keyed))
+            ON CONFLICT (id) DO NOTHING RETURNING id, eligible_at, lane, rank, deadline, pipeline
+        ), r AS (
+            INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
+            SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at <= v_now
+        ), d AS (
+            INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
+            SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at > v_now
+        )
+        -- From nowhere to pending, submitted.
+        SELECT coalesce(array_agg(j.id), '{}'), CASE WHEN p_record THEN
+            string_agg(hodei.change_bytes(j.id, 1, 0, 0, 65536, j.pipeline), ''::bytea) END INTO v_new, v_body FROM j;
+    END IF;
+    IF v_keyed IS NOT NULL AND EXISTS (SELECT 1 FROM unnest(v_keyed) k WHERE k NOT IN (SELECT unnest(v_new))) THEN
         RAISE EXCEPTION 'an id was taken meanwhile' USING ERRCODE = '40001';
     END IF;
     at := v_now;
@@ -71,12 +123,12 @@ BEGIN
         SELECT DISTINCT ON (f.ord) f.ord, f.id, f.fingerprint, v_now, NULL::int8, NULL::int8 FROM (
             SELECT u.ord, j.id, j.fingerprint, 0 AS speaks
                 FROM unnest(p_id) WITH ORDINALITY u (id, ord) JOIN hodei.job j ON j.id = u.id
-                WHERE u.id <> ALL (v_new)
+                WHERE u.id NOT IN (SELECT unnest(v_new))
             UNION ALL
             SELECT u.ord, j.id, j.fingerprint, 1
                 FROM unnest(p_id, p_key) WITH ORDINALITY u (id, key, ord)
                 JOIN hodei.unique_key k ON k.tenant = p_tenant AND k.key = u.key JOIN hodei.job j ON j.id = k.id
-                WHERE u.id <> ALL (v_new) AND u.id <> ALL (v_known)
+                WHERE u.id NOT IN (SELECT unnest(v_new)) AND u.id NOT IN (SELECT unnest(v_known))
         ) f ORDER BY f.ord, f.speaks;
         -- Who was in the way may be gone by now: then nothing of this call has happened.
         GET DIAGNOSTICS v_told = ROW_COUNT;

@@ -142,6 +142,7 @@ CREATE TABLE hodei.leased (
     moved_at int8 NOT NULL,
     holder int4 NOT NULL,
     lane int4 NOT NULL,
+    tenant int4 NOT NULL,
     running bool,
     cancel bool,
     lost int2,
@@ -221,6 +222,8 @@ CREATE TABLE hodei.change (
     body bytea NOT NULL,
     PRIMARY KEY (pos, no)
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- What changed alike is written together, so compressing it costs more than it saves.
+ALTER TABLE hodei.change ALTER COLUMN body SET STORAGE EXTERNAL;
 
 -- Up to where changes were pruned: this many of the row (pos, no) are gone, and all rows before it.
 CREATE TABLE hodei.change_floor (
@@ -267,5 +270,5 @@ CREATE TYPE hodei.placed AS (
 CREATE TYPE hodei.exchanged AS (
     what int2, ord int4, id uuid, lane int4, rank int2, state int2, version int4, epoch int8, attempt int4,
     lost int2, generation int2, eligible_at int8, deadline int8, moved_at int8, started_at int8,
-    created_at int8, pipeline uuid, settled bytea, name text, fingerprint uuid, body bytea, pos int8, no int8
+    created_at int8, pipeline uuid, settled bytea, name text, fingerprint uuid, body bytea, pos int8, no int8, ords int4[], lanes int4[]
 );

@@ -54,7 +54,6 @@ BEGIN
                 WHEN 'ready' THEN 'lane IN (SELECT no FROM hodei.lane)'
                 WHEN 'delayed' THEN 'lane IN (SELECT no FROM hodei.lane)'
                 WHEN 'blocked' THEN 'lane IN (SELECT no FROM hodei.lane)'
-                WHEN 'leased' THEN 'lane IN (SELECT no FROM hodei.lane)'
                 WHEN 'edge' THEN 'EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = child)'
                 WHEN 'inbox' THEN 'tenant IN (SELECT n.name FROM hodei.tenant n)'
                 ELSE 'tenant = (SELECT hodei.scope(current_user))'

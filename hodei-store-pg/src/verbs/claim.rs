@@ -1,19 +1,22 @@
 //! What the server says of claimed jobs.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use hodei_core::job::{Cause, Epoch, Fingerprint, Job, Lease, Output, State};
 use hodei_core::store::{Change, Claimed, Input};
 use hodei_core::{JobId, PipelineId, Result, Timestamp};
+use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
+use super::exchange::Picks;
 use crate::ask;
 use crate::codec::{damaged, name_of};
 use crate::error::failed;
 use crate::names::{LaneRow, column};
-use crate::record::{body, id_of, settled_of, state_of, uuids};
+use crate::record::{body, id_of, settled_of, uuids};
 use crate::tell::Segment;
 
 /// The columns of a row of `hodei.exchanged`, by their place in it.
@@ -41,36 +44,92 @@ pub(crate) mod at {
     pub(crate) const BODY: usize = 20;
     pub(crate) const POS: usize = 21;
     pub(crate) const NO: usize = 22;
+    pub(crate) const ORDS: usize = 23;
+    pub(crate) const LANES: usize = 24;
 }
 
-/// Reads the jobs that were claimed, and what their claims changed. Their lanes are among those given.
+/// What a row of `hodei.exchanged` is, by its first column.
+pub(crate) mod what {
+    /// A transition that was made.
+    pub(crate) const MOVED: i16 = 1;
+    /// A job that was claimed.
+    pub(crate) const CLAIMED: i16 = 2;
+    /// Where the changes stand of the claims that follow.
+    pub(crate) const CLAIMS: i16 = 3;
+    /// First runs that nobody told of before their end, and that succeeded.
+    pub(crate) const SUCCEEDED: i16 = 4;
+}
+
+/// Reads the jobs that were claimed at a time, in the order of the picks and of their lanes, and what their claims changed.
 pub(crate) fn claimed(
-    lanes: &HashMap<i32, Arc<LaneRow>>,
+    picks: &Picks,
     rows: &[PgRow],
     owner: &Lease,
+    now: Timestamp,
 ) -> Result<(Vec<Arc<Job>>, Vec<Segment>)> {
-    let mut jobs = Vec::with_capacity(rows.len());
+    let mut jobs: Vec<(usize, Arc<Job>)> = Vec::with_capacity(rows.len());
     let mut segments: Vec<Segment> = Vec::new();
-    for row in rows {
-        let job = claimed_one(lanes, row, owner)?;
-        let place = (column(row, at::POS)?, column(row, at::NO)?);
-        let change = Change::of(&job, Some(State::Pending));
-        match segments.last_mut() {
-            Some(last) if last.at == place => last.changes.push(change),
-            _ => segments.push(Segment { at: place, changes: vec![change] }),
+    for batch in rows.chunk_by(|_, next| next.try_get(at::WHAT).is_ok_and(|what: i16| what == what::CLAIMED))
+    {
+        let Some((place, batch)) = batch.split_first() else { continue };
+        let mut claims = Vec::with_capacity(batch.len());
+        for row in batch {
+            let (order, lane) = picks
+                .rows
+                .get(&column(row, at::LANE)?)
+                .ok_or_else(|| damaged("a job of a lane that was not picked"))?;
+            claims.push((*order, lane.no, Arc::new(claimed_one(lane, row, owner, now)?)));
         }
-        jobs.push(Arc::new(job));
+        let in_line = |claim: &(usize, i32, Arc<Job>)| {
+            let (order, _, job) = claim;
+            (*order, Reverse(job.spec.priority()), job.eligible_at, job.id)
+        };
+        claims.sort_unstable_by_key(in_line);
+        if let Some(shares) = shares(place)? {
+            deal(&mut claims, shares)?;
+            claims.sort_by_key(|claim| claim.0);
+        }
+        let changes = claims.iter().map(|(_, _, job)| Change::of(job, Some(State::Pending))).collect();
+        segments.push(Segment { at: (column(place, at::POS)?, column(place, at::NO)?), changes });
+        jobs.extend(claims.into_iter().map(|(order, _, job)| (order, job)));
     }
-    Ok((jobs, segments))
+    jobs.sort_by_key(|(order, _)| *order);
+    Ok((jobs.into_iter().map(|(_, job)| job).collect(), segments))
 }
 
-fn claimed_one(lanes: &HashMap<i32, Arc<LaneRow>>, row: &PgRow, owner: &Lease) -> Result<Job> {
-    let lane = lanes.get(&column(row, at::LANE)?).ok_or_else(|| damaged("a job without a lane"))?;
-    let state = state_of(column(row, at::STATE)?)?;
-    let moved_at = Timestamp::from_micros(column(row, at::MOVED_AT)?);
+/// What each pick got, by lane: the number of the pick, and of how many jobs. Nothing where every lane was picked once.
+type Shares = HashMap<i32, VecDeque<(usize, i32)>>;
+
+fn shares(place: &PgRow) -> Result<Option<Shares>> {
+    let Some(ords) = column::<Option<Vec<i32>>>(place, at::ORDS)? else { return Ok(None) };
+    let lanes: Vec<i32> = column::<Option<_>>(place, at::LANES)?.unwrap_or_default();
+    let mut shares = Shares::new();
+    for (ord, of) in ords.into_iter().zip(lanes.chunks_exact(2)) {
+        shares.entry(of[0]).or_default().push_back((usize::try_from(ord).unwrap_or_default(), of[1]));
+    }
+    Ok(Some(shares))
+}
+
+/// Gives claims, which are in the order of their lanes, to the picks that made them.
+fn deal(claims: &mut [(usize, i32, Arc<Job>)], mut shares: Shares) -> Result<()> {
+    for (order, lane, _) in claims {
+        let picks = shares.get_mut(lane).ok_or_else(|| damaged("a claim of nobody"))?;
+        while picks.front().is_some_and(|(_, left)| *left == 0) {
+            picks.pop_front();
+        }
+        let (ord, left) = picks.front_mut().ok_or_else(|| damaged("a claim of nobody"))?;
+        *left -= 1;
+        *order = *ord;
+    }
+    Ok(())
+}
+
+fn claimed_one(lane: &LaneRow, row: &PgRow, owner: &Lease, moved_at: Timestamp) -> Result<Job> {
+    let state = State::Scheduled;
     let (rank, name) = (column(row, at::RANK)?, column::<&str>(row, at::NAME)?);
     let body = body(lane, rank, name, column::<&[u8]>(row, at::BODY)?)?;
     let time = |n| Ok::<_, hodei_core::Error>(column::<Option<i64>>(row, n)?.map(Timestamp::from_micros));
+    let number = |n| Ok::<_, hodei_core::Error>(column::<Option<i16>>(row, n)?.unwrap_or(0).cast_unsigned());
     let settled = settled_of(state, moved_at, column::<Option<&[u8]>>(row, at::SETTLED)?)?;
     Ok(Job {
         id: id_of(column(row, at::ID)?),
@@ -85,12 +144,12 @@ fn claimed_one(lanes: &HashMap<i32, Arc<LaneRow>>, row: &PgRow, owner: &Lease) -
         state,
         cause: Cause::Claimed,
         cancel_requested: false,
-        version: column::<i32>(row, at::VERSION)?.cast_unsigned(),
-        attempt: column::<i32>(row, at::ATTEMPT)?.cast_unsigned(),
+        version: column::<Option<i32>>(row, at::VERSION)?.unwrap_or(2).cast_unsigned(),
+        attempt: column::<Option<i32>>(row, at::ATTEMPT)?.unwrap_or(0).cast_unsigned(),
         waits_for: 0,
-        lost_count: column::<i16>(row, at::LOST)?.cast_unsigned(),
-        generation: column::<i16>(row, at::GENERATION)?.cast_unsigned(),
-        epoch: Epoch::from_number(column::<i64>(row, at::EPOCH)?.cast_unsigned()),
+        lost_count: number(at::LOST)?,
+        generation: number(at::GENERATION)?,
+        epoch: Epoch::from_number(column::<Option<i64>>(row, at::EPOCH)?.unwrap_or(1).cast_unsigned()),
         eligible_at: Timestamp::from_micros(column(row, at::ELIGIBLE_AT)?),
         moved_at,
         started_at: time(at::STARTED_AT)?,

@@ -162,8 +162,8 @@ pub(crate) struct Picks {
     /// The lowest rank of each.
     pub(crate) ranks: Vec<i16>,
     pub(crate) numbers: Vec<i64>,
-    /// The rows of the lanes.
-    pub(crate) rows: HashMap<i32, Arc<LaneRow>>,
+    /// The rows of the lanes, each with the number of its first pick.
+    pub(crate) rows: HashMap<i32, (usize, Arc<LaneRow>)>,
 }
 
 /// Turns picks into what the server takes; those of lanes that nobody has made fall away.
@@ -178,7 +178,8 @@ pub(crate) async fn picks_of(
             all.lanes.push(lane.no);
             all.ranks.push(63 - i16::from(pick.floor.level()));
             all.numbers.push(i64::from(pick.n));
-            all.rows.insert(lane.no, lane);
+            let order = all.rows.len();
+            all.rows.entry(lane.no).or_insert((order, lane));
         }
     }
     Ok(all)
@@ -193,13 +194,13 @@ async fn claim(work: &mut Work<'_>, exchange: &Exchange, holder: i32) -> Result<
         .bind(work.now.as_micros())
         .bind(inner.node)
         .bind(inner.config.change_log == hodei_core::store::ChangeLog::All)
-        .bind(picks.lanes)
-        .bind(picks.ranks)
-        .bind(picks.numbers)
+        .bind(&picks.lanes)
+        .bind(&picks.ranks)
+        .bind(&picks.numbers)
         .fetch_all(&mut *work.conn)
         .await
         .map_err(failed(OP))?;
-    let (jobs, segments) = claimed(&picks.rows, &rows, &exchange.owner)?;
+    let (jobs, segments) = claimed(&picks, &rows, &exchange.owner, work.now)?;
     work.segments.extend(segments);
     work.rows += rows.len() as u64;
     inputs_of(&mut *work.conn, jobs).await

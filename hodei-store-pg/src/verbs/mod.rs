@@ -11,7 +11,7 @@ mod submit;
 mod terms;
 
 pub(crate) use cancel::{Cancel, Redrive};
-pub(crate) use claim::{at, claimed, inputs_of, pipeline_of};
+pub(crate) use claim::{at, claimed, inputs_of, pipeline_of, what};
 pub(crate) use exchange::{ExchangeVerb, Settle, picks_of};
 pub(crate) use fire::Fire;
 pub(crate) use prune::Prune;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::transaction::{Entry, Work};
 use crate::ask;
-use crate::codec::{body_bytes, push_change};
+use crate::codec::{body_bytes, changes_bytes};
 use crate::error::failed;
 use crate::names::column;
 use crate::record::{settled_bytes, uuid_of};
@@ -292,14 +292,11 @@ impl Work<'_> {
         let runs = runs(std::mem::take(&mut self.changes));
         let (mut tenants, mut sizes, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
         for (tenant, changes) in &runs {
-            let (mut n, mut body) = (0_i32, Vec::new());
-            for change in changes.iter().filter(|change| self.inner.config.change_log.records(change)) {
-                push_change(&mut body, change);
-                n += 1;
-            }
+            let log = self.inner.config.change_log;
+            let kept: Vec<&Change> = changes.iter().filter(|change| log.records(change)).collect();
             tenants.push(*tenant);
-            sizes.push(n);
-            bodies.push(body);
+            sizes.push(i32::try_from(kept.len()).unwrap_or(i32::MAX));
+            bodies.push(changes_bytes(kept));
         }
         let (mut counts, used) = self.counted();
         // The changes are counted with the jobs of their tenant.
