@@ -278,6 +278,10 @@ impl JobStore for Door {
         self.meet("changes", self.store.changes(scope, after, limit)).await
     }
 
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.meet("before", self.store.before(job, most)).await
+    }
+
     async fn changes_end(&self) -> Result<Cursor> {
         self.meet("changes_end", self.store.changes_end()).await
     }

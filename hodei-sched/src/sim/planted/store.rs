@@ -332,6 +332,10 @@ impl JobStore for Planted {
         Ok(page)
     }
 
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.inner.before(job, most).await
+    }
+
     async fn changes_end(&self) -> Result<Cursor> {
         self.inner.changes_end().await
     }
