@@ -1,6 +1,7 @@
 //! Hodei on PostgreSQL beside the job queues for it, on one server, in one run.
 //!
-//! `cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml -- [--quick | --test] [--rounds N] [--jobs N] [--alone]`
+//! `cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml -- [--quick | --test] [--rounds N]
+//! [--jobs N] [--alone]`
 //!
 //! The server is private and has its default, durable settings. Every engine runs no-op jobs whose arguments are their
 //! number, at its best documented settings, which the module of each names, and on two threads. Every round measures all
