@@ -333,6 +333,7 @@ impl JobStore for Planted {
     }
 
     async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.write_what_was_acknowledged();
         self.inner.before(job, most).await
     }
 
