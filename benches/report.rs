@@ -65,6 +65,13 @@ impl Goal {
     }
 }
 
+/// Returns the value that so many percent of several do not exceed; nothing of none.
+pub fn percentile<T: Copy + Ord>(values: &mut [T], percent: usize) -> Option<T> {
+    values.sort_unstable();
+    let at = (values.len() * percent / 100).min(values.len().saturating_sub(1));
+    values.get(at).copied()
+}
+
 /// Returns the middle of several figures, the higher one of two; nothing is not a number.
 #[must_use]
 pub fn median(values: &[f64]) -> f64 {

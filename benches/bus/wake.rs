@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hodei_benches::report::{Goal, Report, Unit};
+use hodei_benches::report::{Goal, Report, Unit, percentile};
 use hodei_benches::runtime;
 use hodei_bus::ring::Ring;
 use hodei_core::bus::SubscribeOptions;
@@ -99,8 +99,7 @@ fn tokio_broadcast(events: usize) -> Vec<u64> {
 
 /// The median and the 99th percentile in µs.
 fn percentiles(mut times: Vec<u64>) -> [f64; 2] {
-    times.sort_unstable();
-    [50, 99].map(|percent| times[times.len() * percent / 100] as f64 / 1_000.0)
+    [50, 99].map(|percent| percentile(&mut times, percent).map_or(f64::NAN, |time| time as f64 / 1e3))
 }
 
 /// The best of each over the rounds: what others on the machine do only adds.

@@ -4,9 +4,9 @@
 //!
 //! Sections that are named are measured, all where none is. Absolute figures are the best of the rounds; what a ratio
 //! compares is measured in the same round, one beside the other, in another order each time: the ratio of each round is
-//! told, and their median is what counts. A goal that is missed is said and is no failure; a wrong result is one. Files are put beside the program
-//! unless `TMPDIR` names another place: in memory, a synced commit says nothing. `--quick` measures with less and tells
-//! the direction only; `--test` only shows that everything runs.
+//! told, and their median is what counts. A goal that is missed is said and is no failure; a wrong result is one. Files are
+//! put beside the program unless `TMPDIR` names another place: in memory, a synced commit says nothing. `--quick` measures
+//! with less and tells the direction only; `--test` only shows that everything runs.
 
 mod crash;
 mod drain;

@@ -115,9 +115,13 @@ async fn serve_pinned(server: &Arc<Postgres>, time: Duration) -> Result<Served, 
             _ => read(&server, &name, time, &over),
         }));
     }
-    while server.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND query LIKE '%pg_sleep%'")
-        .map_err(|error| error.to_string())?.parse::<usize>().unwrap_or_default() <= READERS
-    {
+    let pinned =
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND query LIKE '%pg_sleep%'";
+    let all_hold = || -> Result<bool, String> {
+        let count = server.sql("postgres", pinned).map_err(|error| error.to_string())?;
+        Ok(count.parse::<usize>().map_err(|_| format!("`{count}` is no count"))? > READERS)
+    };
+    while !all_hold()? {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let served = serve(&database, time).await?;

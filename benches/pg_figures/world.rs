@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hodei_agent::{Agent, Context};
 use hodei_benches::load::{Marks, per_second};
-use hodei_benches::{BATCH, Node};
+use hodei_benches::{BATCH, Node, report};
 use hodei_core::Tenant;
 use hodei_core::job::{JobKind, JobSpec, JobSpecBuilder, NewJob, State};
 use hodei_core::store::{Scope, Store, SubmitOptions};
@@ -134,24 +134,16 @@ impl Turns {
 
     /// The median of one of the loads.
     pub(crate) fn of(&self, load: usize) -> f64 {
-        median(self.0.iter().map(|turn| turn[load]).collect())
+        report::median(&self.0.iter().map(|turn| turn[load]).collect::<Vec<_>>())
     }
 
     /// The median of the second load's share of the first.
     pub(crate) fn ratio(&self) -> f64 {
-        median(self.0.iter().map(|[first, second]| second / first).collect())
+        report::median(&self.0.iter().map(|[first, second]| second / first).collect::<Vec<_>>())
     }
 }
 
-/// The middle one, the upper of two.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The value that so many percent do not exceed.
+/// The time that so many percent do not exceed, in milliseconds.
 pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> f64 {
-    times.sort_unstable();
-    let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
-    times.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    report::percentile(times, percent).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hodei_agent::{Agent, AgentHandle, Context};
-use hodei_benches::report::{Goal, Report, Unit};
+use hodei_benches::report::{Goal, Report, Unit, percentile};
 use hodei_benches::{BATCH, directory, preload, runtime};
 use hodei_core::Name;
 use hodei_core::gateway::{News, Offer, Report as Told, SessionState, WorkerGateway};
@@ -109,8 +109,7 @@ pub(crate) fn dispatch_figures(sizes: Sizes, report: &mut Report) -> Result<(), 
 }
 
 fn percentiles(mut times: Vec<u64>) -> [f64; 2] {
-    times.sort_unstable();
-    [50, 99].map(|share| times[(times.len() * share / 100).min(times.len() - 1)] as f64 / 1e3)
+    [50, 99].map(|percent| percentile(&mut times, percent).map_or(f64::NAN, |time| time as f64 / 1e3))
 }
 
 /// Submits jobs one by one, each when all is quiet.

@@ -1,6 +1,7 @@
 //! Hodei on PostgreSQL beside the job queues for it, on one server, in one run.
 //!
-//! `cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml -- [--quick | --test] [--rounds N] [--jobs N] [--alone]`
+//! `cargo run --release --locked --manifest-path benches/compare-pg/Cargo.toml -- [--quick | --test] [--rounds N]
+//! [--jobs N] [--alone]`
 //!
 //! The server is private and has its default, durable settings. Every engine runs no-op jobs whose arguments are their
 //! number, at its best documented settings, which the module of each names, and on two threads. Every round measures all
@@ -33,12 +34,21 @@ struct Plan {
     alone: bool,
 }
 
-const FULL: Plan =
-    Plan { rounds: 3, load: Load { drain: 100_000, single: 1_000, callers: 64, each: 100, bulk: 100_000 }, alone: false };
-const QUICK: Plan =
-    Plan { rounds: 2, load: Load { drain: 30_000, single: 300, callers: 64, each: 20, bulk: 30_000 }, alone: false };
-const TEST: Plan =
-    Plan { rounds: 1, load: Load { drain: 2_000, single: 20, callers: 8, each: 4, bulk: 2_000 }, alone: false };
+const FULL: Plan = Plan {
+    rounds: 3,
+    load: Load { drain: 100_000, single: 1_000, callers: 64, each: 100, bulk: 100_000 },
+    alone: false,
+};
+const QUICK: Plan = Plan {
+    rounds: 2,
+    load: Load { drain: 30_000, single: 300, callers: 64, each: 20, bulk: 30_000 },
+    alone: false,
+};
+const TEST: Plan = Plan {
+    rounds: 1,
+    load: Load { drain: 2_000, single: 20, callers: 8, each: 4, bulk: 2_000 },
+    alone: false,
+};
 
 /// The best of what one engine did.
 #[derive(Clone, Copy, Debug, Default)]

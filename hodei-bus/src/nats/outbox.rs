@@ -213,3 +213,32 @@ enum Delivered {
     Acknowledged,
     TooLarge,
 }
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::event::{Event, WorkerEvent};
+    use hodei_core::{Name, Timestamp};
+
+    use super::*;
+
+    fn sent(n: u64) -> Sent {
+        let worker = Name::literal("w");
+        let event = WorkerEvent { worker, incarnation: n, at: Timestamp::EPOCH, connected: true };
+        Sent::from(&Event::Worker(event))
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_by_itself_is_missed_and_holds_up_no_other() {
+        let outbox = Outbox::new(8);
+        assert_eq!(outbox.take(3, true, |n| (0..n as u64).map(sent)), 3);
+        let both = outbox.next("p", 1, 2).expect("events");
+        outbox.put_back(both);
+        let first = outbox.next("p", 1, 1).expect("events");
+        assert_eq!((first.missed, &first.events[..]), (0, &[sent(0)][..]), "halved, and still too large");
+        outbox.put_back(first);
+        let rest = outbox.next("p", 1, 2).expect("events");
+        assert_eq!((rest.missed, &rest.events[..]), (1, &[sent(1), sent(2)][..]));
+        outbox.sent();
+        assert_eq!(outbox.counts(), (3, 0));
+    }
+}

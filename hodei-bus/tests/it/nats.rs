@@ -215,7 +215,7 @@ async fn a_place_is_where_every_subscriber_is() {
     }
 }
 
-/// A message is no larger than the server takes, and an event that is too large by itself holds up no other.
+/// A message is no larger than the server takes: it is sent in parts.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_fit_the_server() {
     let server = Nats::start_with("max_payload: 1024").unwrap();

@@ -139,6 +139,11 @@ pub struct JobSpec {
     fingerprint: Fingerprint,
 }
 
+/// Reads the label that says how long a run takes.
+pub(super) fn lasts_of(label: &str) -> Option<Duration> {
+    label.parse().ok().map(Duration::from_micros)
+}
+
 impl JobSpec {
     /// The label that names a job's sequence: a [`Name`].
     pub const SEQUENCE: &'static str = "hodei.sequence";
@@ -269,7 +274,7 @@ impl JobSpec {
     /// Returns how long a run takes, as far as somebody said so.
     #[must_use]
     pub fn lasts(&self) -> Option<Duration> {
-        self.parts.labels.get(Self::LASTS)?.parse().ok().map(Duration::from_micros)
+        self.parts.labels.get(Self::LASTS).and_then(lasts_of)
     }
 
     /// Returns what it asks of a worker.

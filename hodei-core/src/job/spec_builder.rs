@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::payload::{Command, CommandMore, Payload};
 use super::resources::Resources;
 use super::retry::RetryPolicy;
-use super::spec::{JobSpec, Priority, SpecLimits, SpecParts};
+use super::spec::{JobSpec, Priority, SpecLimits, SpecParts, lasts_of};
 use super::validate;
 use crate::error::{Error, Fault, Result};
 use crate::id::Name;
@@ -164,9 +164,9 @@ impl JobSpecBuilder {
         self.label(JobSpec::LASTS, micros.to_string())
     }
 
-    /// Returns what [`JobSpecBuilder::lasts`] was told, in microseconds.
-    pub(crate) fn told_to_last(&self) -> Option<u64> {
-        self.labels.iter().find(|(name, _)| name == JobSpec::LASTS)?.1.parse().ok()
+    /// Returns what [`JobSpecBuilder::lasts`] was told.
+    pub(crate) fn told_to_last(&self) -> Option<Duration> {
+        lasts_of(&self.labels.iter().find(|(name, _)| name == JobSpec::LASTS)?.1)
     }
 
     /// Adds an environment entry; for commands.

@@ -7,7 +7,7 @@ use super::outcome::FailureClass;
 use super::payload::Payload;
 use super::resources::Resources;
 use super::retry::{Backoff, RetryPolicy, RetryRule};
-use super::spec::{JobSpec, SpecLimits};
+use super::spec::{JobSpec, SpecLimits, lasts_of};
 use super::spec_builder::{JobSpecBuilder, RawCommand, RawMore, Work};
 use crate::error::Fault;
 use crate::id::Name;
@@ -188,8 +188,7 @@ fn labels(labels: &[(String, String)], limits: &SpecLimits, faults: &mut Vec<Fau
         if name == JobSpec::SEQUENCE {
             faults.extend(Name::fault("sequence", value));
         } else if name == JobSpec::LASTS {
-            let micros = value.parse().ok().map(Duration::from_micros);
-            faults.extend(match micros {
+            faults.extend(match lasts_of(value) {
                 Some(lasts) => duration("lasts", lasts, limits.duration),
                 None => Some(Fault::new("lasts", "bad_number")),
             });

@@ -169,7 +169,11 @@ impl PipelineBuilder {
 
 /// How long each step lasts: as it was told, else as long as those that were told do on average, else a hop.
 fn lasts(steps: &Steps) -> Vec<u64> {
-    let told = |step: &Step| step.spec.told_to_last().filter(|micros| *micros > 0);
+    let told = |step: &Step| {
+        let micros =
+            step.spec.told_to_last().map(|lasts| u64::try_from(lasts.as_micros()).unwrap_or(u64::MAX));
+        micros.filter(|micros| *micros > 0)
+    };
     let (sum, n) = steps
         .iter()
         .filter_map(told)

@@ -307,9 +307,12 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// Claims honour pauses and limits exactly, those of the same exchange included, and leave jobs whose deadline has
     /// passed. After a lost reply: send the transitions again, and ask [`JobStore::leases_of`] for the claims.
     ///
+    /// Where no lane that is picked has limits a store may apply the transitions in one transaction and claim in another
+    /// beside it: then what they make ready may be left to the next exchange.
+    ///
     /// # Errors
     ///
-    /// Only those of the store itself; then nothing was applied, or with `Indeterminate` perhaps everything.
+    /// Only those of the store itself; then nothing was applied, or with `Indeterminate` perhaps everything or a part.
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged>;
 
     /// Asks for the end of jobs.

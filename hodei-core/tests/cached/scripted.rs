@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use hodei_core::error::Result;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
-    Applied, Beat, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency,
-    Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Feeds, Fired, JobStore, Lanes, Limit, LimitUse,
-    MemoryStore, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope,
-    Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Applied, Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed,
+    Consistency, Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Feeds, Fired, JobStore, Lanes,
+    Limit, LimitUse, MemoryStore, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention,
+    Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 
@@ -162,6 +162,10 @@ impl JobStore for Scripted {
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
         self.inner.changes(scope, after, limit).await
+    }
+
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.inner.before(job, most).await
     }
 
     async fn changes_end(&self) -> Result<Cursor> {

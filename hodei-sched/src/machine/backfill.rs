@@ -38,9 +38,9 @@ fn free_at(
 ) -> Option<Timestamp> {
     let mut ends: Vec<(Timestamp, ClassId)> = Vec::new();
     for assigned in session.assigned.values() {
-        // Who has taken longer than is known of him may take any time.
+        // Who has taken as long as is known of him may end at any moment.
         let end = learned.lasts(&assigned.job.spec).map(|lasts| assigned.since.saturating_add(lasts));
-        ends.extend(end.filter(|end| *end > now).map(|end| (end, assigned.class)));
+        ends.extend(end.map(|end| (end.max(now), assigned.class)));
     }
     ends.sort_unstable_by_key(|(end, class)| (*end, class.0));
     let mut gone = Vec::new();

@@ -1,7 +1,8 @@
 //! Submissions that share a statement: those that come while others are under way.
 //!
 //! A lone caller waits for nobody, and stores by himself. Of others at most [`FLYING`] statements are under way; what comes
-//! meanwhile is stored by the next, together. Calls that wait for somebody else's transaction are set aside and tried one by one, so that they keep nobody.
+//! meanwhile is stored by the next, together. Calls that wait for somebody else's transaction are set aside and tried one by
+//! one, so that they keep nobody.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

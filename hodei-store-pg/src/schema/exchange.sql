@@ -63,7 +63,8 @@ BEGIN
         SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
     )
     SELECT 1::int2, 0, t.id, t.lane, NULL::int2, 0::int2, 2, 0::int8, 0, 1::int2, 1::int2, NULL::int8, NULL::int8,
-        p_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no, NULL::int4[], NULL::int4[]
+        p_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no,
+        NULL::int4[], NULL::int4[]
     FROM h JOIN t ON t.tenant = h.tenant ORDER BY h.no, t.id;
 END
 $$;
@@ -175,14 +176,12 @@ BEGIN
     END IF;
     IF 0 = ANY (p_kind) THEN
         RETURN QUERY
-        WITH d AS (
+        WITH t AS (
             UPDATE hodei.leased l SET running = true, version = coalesce(l.version, 2) + 1,
                 attempt = coalesce(l.attempt, 0) + 1, started_at = greatest(v_now, l.moved_at), moved_at = v_now
             FROM unnest(p_id, p_epoch, p_kind) WITH ORDINALITY u (id, epoch, kind, ord)
             WHERE u.kind = 0 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch AND l.running IS NULL
             RETURNING u.ord, l.id, l.lane, l.tenant, l.version, coalesce(l.epoch, 1) AS epoch, l.attempt, l.pipeline
-        ), t AS MATERIALIZED (
-            SELECT d.* FROM d
         ), h AS MATERIALIZED (
             -- Scheduled to running, started.
             SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,

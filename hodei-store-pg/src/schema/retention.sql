@@ -1,5 +1,5 @@
--- Finds and locks ended jobs that are kept no longer, had their turn and for whom nobody waits, in the order in which they lie: whoever
--- asked for the oldest would sort all of them to remove a few.
+-- Finds and locks ended jobs that are kept no longer, had their turn and for whom nobody waits, in the order in which they
+-- lie: whoever asked for the oldest would sort all of them to remove a few.
 CREATE OR REPLACE FUNCTION hodei.outlived(p_jobs int8, p_failed int8, p_n int8) RETURNS SETOF uuid
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN

@@ -270,5 +270,6 @@ CREATE TYPE hodei.placed AS (
 CREATE TYPE hodei.exchanged AS (
     what int2, ord int4, id uuid, lane int4, rank int2, state int2, version int4, epoch int8, attempt int4,
     lost int2, generation int2, eligible_at int8, deadline int8, moved_at int8, started_at int8,
-    created_at int8, pipeline uuid, settled bytea, name text, fingerprint uuid, body bytea, pos int8, no int8, ords int4[], lanes int4[]
+    created_at int8, pipeline uuid, settled bytea, name text, fingerprint uuid, body bytea, pos int8, no int8,
+    ords int4[], lanes int4[]
 );

@@ -1,6 +1,6 @@
 //! Sequences: whose turn comes behind whose.
 
-use hodei_core::job::{NewJob, rules};
+use hodei_core::job::{JobSpec, NewJob, rules};
 use hodei_core::{JobId, Result, Tenant};
 use uuid::Uuid;
 
@@ -13,12 +13,16 @@ use crate::record::{id_of, record_columns, records, uuid_of, uuids};
 
 const OP: &str = "store.sequence";
 
+/// The sequence of a job, if it is in one.
+fn key_of(tenant: &Tenant, spec: &JobSpec) -> Option<(Tenant, String)> {
+    spec.sequence().map(|key| (tenant.clone(), key.to_owned()))
+}
+
 impl Work<'_> {
     /// Holds the rows of the sequences that jobs are to be in, and returns the last job of each. To be done before any job
     /// is locked: whoever holds the last one and submits behind it would wait in a circle.
     pub(crate) async fn hold_sequences(&mut self, jobs: impl Iterator<Item = &NewJob>) -> Result<Vec<JobId>> {
-        let named = jobs.filter_map(|job| Some((job.tenant.clone(), job.spec.sequence()?.to_owned())));
-        self.hold(named.collect()).await
+        self.hold(jobs.filter_map(|job| key_of(&job.tenant, &job.spec)).collect()).await
     }
 
     /// As [`Work::hold_sequences`], of jobs that are stored.
@@ -29,8 +33,7 @@ impl Work<'_> {
         let rows = ask::query(sql).bind(uuids(jobs)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
         let inner = std::sync::Arc::clone(&self.inner);
         let stored = records(&inner.names, &mut *self.conn, &rows).await?;
-        let named = stored.iter().map(|record| &record.job);
-        let named = named.filter_map(|job| Some((job.tenant.clone(), job.spec.sequence()?.to_owned())));
+        let named = stored.iter().filter_map(|record| key_of(&record.job.tenant, &record.job.spec));
         self.hold(named.collect()).await
     }
 
@@ -74,7 +77,7 @@ impl Work<'_> {
 
     /// Makes a job the last of its sequence, and returns the one that was, as long as that is kept.
     pub(super) fn line_up(&mut self, new: &NewJob) -> Option<JobId> {
-        let key = (new.tenant.clone(), new.spec.sequence()?.to_owned());
+        let key = key_of(&new.tenant, &new.spec)?;
         let before = self.sequences.insert(key.clone(), Some(new.id)).flatten();
         self.lined_up.insert(key);
         before.filter(|before| self.job(*before).is_some())
@@ -109,7 +112,7 @@ impl Work<'_> {
     /// Whether all of the sequence of a job that is to go round again have ended and had their turn, as they have when
     /// the last one has. Then it is the last.
     pub(crate) async fn goes_last(&mut self, id: JobId) -> Result<bool> {
-        let key = self.job(id).and_then(|job| Some((job.tenant.clone(), job.spec.sequence()?.to_owned())));
+        let key = self.job(id).and_then(|job| key_of(&job.tenant, &job.spec));
         let Some(key) = key else { return Ok(true) };
         let last = self.sequences.get(&key).copied().flatten().unwrap_or(id);
         let ended = self.job(last).is_none_or(|last| last.state.is_terminal());

@@ -49,9 +49,9 @@ async fn a_whole_life_fits_its_budget_of_wal_and_round_trips() {
     let (all, trips) = life(ChangeLog::All).await;
     let (ends, _) = life(ChangeLog::TerminalOnly).await;
     let (none, _) = life(ChangeLog::Off).await;
-    assert!(all <= 1_300, "{all} B of WAL a job with every change");
-    assert!(ends <= 1_250, "{ends} B of WAL a job with its end only");
-    assert!(none <= 1_150, "{none} B of WAL a job without changes");
+    assert!(all <= 1_150, "{all} B of WAL a job with every change");
+    assert!(ends <= 1_130, "{ends} B of WAL a job with its end only");
+    assert!(none <= 1_100, "{none} B of WAL a job without changes");
     assert!(all > ends && ends > none, "{all} {ends} {none}");
     assert!(trips <= 1.0, "{trips} round trips per 100 jobs");
 }

@@ -13,7 +13,7 @@ use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 use super::envelope::{append_second, decode_second};
 use super::row::{BornRow, HeadRow};
 use super::spec::work;
-use super::value::{Names, cause, priority, requires_number, requires_of, shared, state, texts, time};
+use super::value::{Names, cause, priority, requires_of, shared, state, texts, time};
 
 /// What of a job moves, and what lists show of it. Its record has no spec, no parents and no end: the rules need none.
 #[derive(Clone, Debug)]
@@ -159,7 +159,7 @@ impl Head {
 /// Writes what a job is born with; `work` are the bytes of [`work_part`](super::work_part) of its spec.
 pub(crate) fn born_row(job: &Job, work: &[u8], batch: u64, into: &mut Vec<u8>) -> Result<()> {
     let parents =
-        job.parents.iter().map(|parent| (*parent.id.as_bytes(), requires_number(parent.requires))).collect();
+        job.parents.iter().map(|parent| (*parent.id.as_bytes(), parent.requires.number())).collect();
     let row = BornRow {
         fingerprint: *job.fingerprint.as_bytes(),
         spec_fingerprint: *job.spec.fingerprint().as_bytes(),

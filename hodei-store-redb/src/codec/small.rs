@@ -5,11 +5,11 @@ use hodei_core::{JobId, Result};
 
 use super::envelope::{decode, encode};
 use super::row::{EdgeRow, Id};
-use super::value::{requires_number, requires_of};
+use super::value::requires_of;
 
 /// Writes what is needed of a parent, and whether the child was told of its end.
 pub(crate) fn edge_row(requires: Requires, told: bool) -> Result<Vec<u8>> {
-    encode(&EdgeRow { requires: requires_number(requires), told }, 16)
+    encode(&EdgeRow { requires: requires.number(), told }, 16)
 }
 
 /// Reads what is needed of a parent, and whether the child was told of its end.

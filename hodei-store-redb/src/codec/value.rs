@@ -57,11 +57,6 @@ pub(super) fn time(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-/// Returns the number of a requirement in a row.
-pub(super) const fn requires_number(requires: Requires) -> u8 {
-    requires.number()
-}
-
 /// Returns the requirement of a number in a row.
 pub(super) fn requires_of(number: u8) -> Result<Requires> {
     Requires::from_number(number).ok_or_else(bad("a bad requirement"))

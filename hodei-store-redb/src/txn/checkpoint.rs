@@ -1,7 +1,7 @@
 //! How far runs have come.
 
 use bytes::Bytes;
-use hodei_core::checkpoint::{Checkpoint, check_fence, check_size};
+use hodei_core::checkpoint::{Checkpoint, check_fence};
 use hodei_core::job::Epoch;
 use hodei_core::{JobId, Result, Tenant};
 
@@ -27,14 +27,13 @@ pub(crate) fn open_checkpoint(
     Ok(saved)
 }
 
-/// Saves how far a run has come.
+/// Saves how far a run has come; the caller has held its size to the limit.
 pub(crate) fn save_checkpoint(
     work: &mut Work<'_, '_>,
     (tenant, job): (&Tenant, JobId),
     epoch: Epoch,
     bytes: &Bytes,
 ) -> Result<()> {
-    check_size(bytes)?;
     let key = key::checkpoint(job, tenant);
     let (fence, _) = work.read(Tab::Checkpoints, &key, codec::checkpoint)?.unwrap_or_default();
     check_fence(epoch, fence)?;

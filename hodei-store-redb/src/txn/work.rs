@@ -453,11 +453,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
         let log = std::mem::take(&mut self.log);
         let mut number = self.next_change - log.len() as u64;
         for changes in log.chunks(CHANGES_PER_ROW) {
-            let row = codec::changes_row(changes)?;
-            self.append(Tab::Changes, &key::sequence(number), |into| {
-                into.extend_from_slice(&row);
-                Ok(())
-            })?;
+            self.put(Tab::Changes, &key::sequence(number), &codec::changes_row(changes)?)?;
             number += changes.len() as u64;
         }
         if self.context.changes == ChangeLog::All {

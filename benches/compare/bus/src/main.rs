@@ -48,7 +48,11 @@ const ROWS: [Row; 10] = [
     row::<peers::AsyncBroadcast>(Kind::Async),
     row::<peers::Flume>(Kind::Async),
     row::<peers::Crossfire>(Kind::Async),
-    Row { name: "threads: disruptor", kind: Kind::Threads, rate: |cell, size| Some(threads::disruptor(cell, size)) },
+    Row {
+        name: "threads: disruptor",
+        kind: Kind::Threads,
+        rate: |cell, size| Some(threads::disruptor(cell, size)),
+    },
     Row {
         name: "threads: crossbeam queue",
         kind: Kind::Threads,

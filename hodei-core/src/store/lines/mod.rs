@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The last line counts the lines before it, jobs by the number of their state: a text that was cut off is told from a whole
-//! one; it counts checkpoints where there are any. Bytes are base64. Recorded changes, owners and terms are not written: they belong to a store and its processes.
+//! one; it counts checkpoints where there are any. Bytes are base64. Recorded changes, owners and terms are not written:
+//! they belong to a store and its processes.
 //!
 //! What is read is held to what is submitted: every spec to the default [`SpecLimits`](crate::job::SpecLimits), every
 //! job to [`NewJob::check`](crate::job::NewJob::check) and to what its state says. A line that is refused is named in the

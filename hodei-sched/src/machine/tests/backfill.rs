@@ -111,6 +111,20 @@ fn what_such_runs_took_before_is_known_of_the_next_one() {
     assert_eq!((site.runs(never_seen), site.runs(usual)), (false, true));
 }
 
+#[test]
+fn who_has_not_told_of_its_end_yet_does_not_put_the_head_off() {
+    let mut site = Site::new();
+    for lasts in [23, 7, 3] {
+        site.submit(needs(1).timeout(seconds(lasts)));
+    }
+    let head = site.submit(needs(3).priority(Priority::MAX));
+    (0..2).for_each(|_| site.second());
+    // It would end after 8 seconds at the earliest, and the head can begin after 7.
+    site.submit(needs(1).queue("other").timeout(seconds(6)));
+    (0..5).for_each(|_| site.second());
+    assert_eq!(site.began.get(&head), Some(&7));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]

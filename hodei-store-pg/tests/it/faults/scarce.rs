@@ -140,7 +140,7 @@ async fn a_server_without_a_free_connection_is_unavailable_and_then_not() {
 async fn a_statement_that_takes_too_long_is_given_up_and_can_be_repeated() {
     let world = World::new(|store| store.statement_timeout(A_WHILE)).await;
     for _ in 0..3 {
-        let locking = world.lock(A_WHILE * 3).await;
+        let locking = world.lock(A_WHILE * 6).await;
         let (job, began) = (typical_job(), Instant::now());
         let error = world.submit(&job).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Indeterminate), "{error:?}");
