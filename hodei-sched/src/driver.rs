@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join;
 use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::codec::Codecs;
 use hodei_core::event::{Event, WorkerEvent};
@@ -19,6 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::herald::Herald;
 use crate::machine::{Effect, Input, Policy, Scheduler, Snapshot, Ticket, Why};
 use crate::queue::{Parcel, Seat};
+use crate::rest::Rest;
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
@@ -109,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: Mutex<Vec<Weak<dyn CheckpointStore>>>,
     /// The lease under which the node acts now; the maintenance beats for it.
     pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
+    /// Whether the dispatcher holds nothing, and its node beats for it no more.
+    pub(crate) rest: Rest,
     /// How the store refuses for good, as long as it does.
     pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
 }
@@ -124,6 +128,13 @@ impl Shared {
     fn shift(&self) -> i64 {
         let (clock, pace) = (self.clock.now(), self.pace.now());
         pace.as_micros().saturating_sub(clock.as_micros())
+    }
+
+    /// Registers the node anew; a failure shows in the next exchange.
+    async fn renew(&self) {
+        if let Ok(lease) = self.store.register(&self.owner, self.ttl).await {
+            self.lease.send_replace(lease);
+        }
     }
 
     /// Notes whether the store refuses for good.
@@ -188,6 +199,9 @@ impl Driver {
             self.show_surplus(now);
             if self.draining && self.machine.is_idle() && self.call.is_empty() {
                 return;
+            }
+            if self.machine.is_at_rest() {
+                self.shared.rest.idle();
             }
             let input = self.next_input(now).await;
             let Some(input) = input else { return };
@@ -333,16 +347,20 @@ fn shifted(at: Timestamp, shift: i64) -> Timestamp {
 /// Asks the store what the machine wants to know of it, and returns the answer. Waits for nothing but the store, so that
 /// any loop can drive it.
 pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
+    let woken = shared.rest.wake();
     match question {
         Effect::AskLanes => {
-            let lanes = shared.store.lanes(&shared.served).await;
+            let lanes = shared.store.lanes(&shared.served);
+            let lanes = if woken { join(shared.renew(), lanes).await.1 } else { lanes.await };
             Input::Lanes(lanes.map(|mut lanes| {
                 let shift = shared.shift();
                 lanes.heads.iter_mut().for_each(|head| head.eligible_at = shifted(head.eligible_at, shift));
                 Lanes { next_due: lanes.next_due.map(|at| shifted(at, shift)), ..lanes }
             }))
         }
-        Effect::Exchange(exchange) => {
+        Effect::Exchange(mut exchange) => {
+            // The lease of a node that rested is younger than what the machine knows.
+            exchange.owner = shared.lease.borrow().clone();
             let done = shared.store.exchange(*exchange).await;
             Input::Exchanged(done.map(|done| Exchanged { next_due: shared.due(done.next_due), ..done }))
         }
@@ -351,9 +369,7 @@ pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
             Input::Leases(shared.store.leases_of(&lease).await)
         }
         Effect::Register => {
-            if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
-                shared.lease.send_replace(lease);
-            }
+            shared.renew().await;
             let lease = shared.lease.borrow().clone();
             Input::Registered(lease)
         }

@@ -38,6 +38,7 @@ pub mod machine;
 mod maintain;
 mod orchestrator;
 pub mod queue;
+mod rest;
 mod settled;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]

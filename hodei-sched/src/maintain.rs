@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use hodei_core::store::{Pruned, Retention, Term};
+use hodei_core::store::{Pruned, Retention, Round, Term};
 use hodei_core::{JobId, Name, Tenant};
 use tokio::sync::mpsc;
 
@@ -21,6 +21,9 @@ const PRUNE_PAUSE: u32 = 16;
 /// How many beats pass between two prunings; one that is not done goes on with the next beat.
 const PRUNE_EVERY: u32 = 30;
 
+/// After how many beats at which it held nothing a node that does not lead beats no more.
+const REST_AFTER: u32 = 3;
+
 /// The figures of the maintenance.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Maintenance {
@@ -35,6 +38,12 @@ pub(crate) struct Duties {
     pub(crate) config: Maintenance,
     pub(crate) term: Option<Term>,
     rounds: u32,
+    /// Whether there may be something to reap.
+    reapable: bool,
+    /// Whether the store said that somebody else leads.
+    led: bool,
+    /// Beats in a row at which nothing was held.
+    idle: u32,
     /// Whether the last pruning left something.
     pub(crate) unfinished: bool,
 }
@@ -44,37 +53,49 @@ impl Duties {
     pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Self> {
         let lease = shared.lease.borrow().clone();
         let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
-        let duties = Self { config, term, rounds: 0, unfinished: false };
+        let duties =
+            Self { config, term, rounds: 0, reapable: false, led: false, idle: 0, unfinished: false };
         duties.reap(shared).await?;
         Ok(duties)
     }
 
-    /// Says that the dispatchers of the node live; returns the jobs that somebody asked to stop.
-    pub(crate) async fn beat(&self, dispatchers: &[Arc<Shared>]) -> Vec<JobId> {
-        let Some(shared) = dispatchers.first() else { return Vec::new() };
-        let leases = dispatchers.iter().map(|shared| shared.lease.borrow().clone()).collect();
-        let Ok(beats) = shared.store.beat(leases, shared.ttl).await else { return Vec::new() };
-        beats.into_iter().flat_map(|beat| beat.cancel).map(|(job, _)| job).collect()
-    }
-
-    /// Keeps the duty or takes it, and reaps where that succeeds; says whether it is time to prune as well.
+    /// Says that the dispatchers of the node live, and keeps the duty or takes it, all in one call; returns the jobs that
+    /// somebody asked to stop.
     ///
-    /// What fails now is tried again at the next beat; the store has told its own counters.
-    pub(crate) async fn lead(&mut self, shared: &Shared) -> bool {
-        self.term = self.keep(shared).await;
-        self.rounds = self.rounds.wrapping_add(1);
-        let _ = self.reap(shared).await;
-        self.term.is_some() && (self.unfinished || self.rounds.is_multiple_of(PRUNE_EVERY))
+    /// What fails now is tried again at the next beat; the store has told its own counters. What was led before a failure
+    /// may still be led, and every write under it is fenced.
+    pub(crate) async fn beat(&mut self, dispatchers: &[Arc<Shared>]) -> Vec<JobId> {
+        self.reapable = false;
+        let Some(shared) = dispatchers.first() else { return Vec::new() };
+        if self.rests(dispatchers) {
+            let round = Round { owners: Vec::new(), ttl: shared.ttl, duty: Name::literal(DUTY), term: None };
+            if shared.store.round(round).await.is_ok_and(|rounded| rounded.led) {
+                return Vec::new();
+            }
+        }
+        let owners = dispatchers.iter().map(|shared| shared.lease.borrow().clone()).collect();
+        let round = Round { owners, ttl: shared.ttl, duty: Name::literal(DUTY), term: self.term.clone() };
+        let Ok(rounded) = shared.store.round(round).await else { return Vec::new() };
+        (self.term, self.reapable, self.led) = (rounded.term, rounded.reapable, rounded.led);
+        rounded.beats.into_iter().flat_map(|beat| beat.cancel).map(|(job, _)| job).collect()
     }
 
-    async fn keep(&mut self, shared: &Shared) -> Option<Term> {
-        if let Some(term) = self.term.take()
-            && shared.store.keep_term(&term, shared.ttl).await.unwrap_or(false)
-        {
-            return Some(term);
+    /// Says whether the node may let its lease run out: it holds nothing for some time, and somebody else leads. What it
+    /// claims next it claims under a new lease. Dispatchers that lend to each other do not rest.
+    fn rests(&mut self, dispatchers: &[Arc<Shared>]) -> bool {
+        let [shared] = dispatchers else { return false };
+        self.idle = if shared.rest.is_idle() { self.idle.saturating_add(1) } else { 0 };
+        self.led && self.term.is_none() && self.idle >= REST_AFTER && shared.rest.lie_down()
+    }
+
+    /// Reaps where the node leads and there may be something to reap; says whether it is time to prune as well.
+    pub(crate) async fn lead(&mut self, shared: &Shared) -> bool {
+        self.rounds = self.rounds.wrapping_add(1);
+        if std::mem::take(&mut self.reapable) {
+            // What fails now is tried again at the next beat.
+            let _ = self.reap(shared).await;
         }
-        let lease = shared.lease.borrow().clone();
-        shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await.ok().flatten()
+        self.term.is_some() && (self.unfinished || self.rounds.is_multiple_of(PRUNE_EVERY))
     }
 
     async fn reap(&self, shared: &Shared) -> hodei_core::Result<()> {

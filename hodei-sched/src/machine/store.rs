@@ -275,7 +275,7 @@ impl Scheduler {
         }
         let rated = self.rates_due.is_some_and(|due| due <= now);
         let due = rated || self.next_due.is_some_and(|due| due <= now);
-        let long_ago = now >= self.last_ask.saturating_add(self.config.poll_interval);
+        let long_ago = now >= self.last_ask.saturating_add(self.patience());
         if due || long_ago {
             self.lanes_stale = true;
             self.last_ask = now;
@@ -304,7 +304,13 @@ impl Scheduler {
         self.effects.push_back(effect);
     }
 
-    fn wants_work(&self) -> bool {
+    /// After how long the store is asked for its lanes without a reason: not for long where it said that nothing is ready,
+    /// for it tells when that changes.
+    pub(super) fn patience(&self) -> Duration {
+        if self.heads.is_empty() { self.config.idle_poll } else { self.config.poll_interval }
+    }
+
+    pub(super) fn wants_work(&self) -> bool {
         let slots = u64::from(self.ahead()) + self.fleet.open_slots();
         let claimed = self.buffer.len() + self.arrived.len();
         let makes_room = self.config.preempt.is_some() && claimed == 0;

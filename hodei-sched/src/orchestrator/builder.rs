@@ -15,6 +15,7 @@ use crate::herald::Herald;
 use crate::machine::{Scheduler, SchedulerConfig};
 use crate::maintain::{self, Duties, Maintenance};
 use crate::queue::seats;
+use crate::rest::Rest;
 use crate::settled::Waiters;
 
 /// How many messages wait for the driver at most; senders wait beyond that.
@@ -193,6 +194,7 @@ impl OrchestratorBuilder {
                 logs: Mutex::default(),
                 checkpoints: Mutex::default(),
                 lease: watch::Sender::new(lease),
+                rest: Rest::new(),
                 failure: Arc::clone(&failure),
             }));
         }

@@ -23,6 +23,7 @@ use crate::driver::{Shared, ask};
 use crate::herald::Herald;
 use crate::machine::{Effect, Input, Scheduler, Ticket};
 use crate::maintain::{Duties, Maintenance};
+use crate::rest::Rest;
 use crate::settled::Waiters;
 
 /// How long a node takes over what came in together.
@@ -325,7 +326,7 @@ impl<A: AgentModel> World<A> {
             return self.at(at, Event::Beat { node: n, life });
         }
         let Some(live) = &mut node.up else { return };
-        let Some(duties) = live.duties.take() else { return };
+        let Some(mut duties) = live.duties.take() else { return };
         let shared = Arc::clone(&live.shared);
         let beat = async move {
             let cancel = duties.beat(&[Arc::clone(&shared)]).await;
@@ -407,6 +408,7 @@ async fn start(
         logs: Mutex::default(),
         checkpoints: Mutex::default(),
         lease: watch::Sender::new(lease.clone()),
+        rest: Rest::new(),
         failure: Arc::new(watch::Sender::new(None)),
     });
     let duties = Duties::recover(&shared, config).await?;
