@@ -65,6 +65,14 @@ impl Goal {
     }
 }
 
+/// Returns the middle of several figures, the higher one of two; nothing is not a number.
+#[must_use]
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// Prints figures as they are measured, and counts the goals.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -104,6 +112,23 @@ impl Report {
         } else {
             self.missed.push(format!("{what}: {shown}, {sign} {limit}"));
         }
+    }
+
+    /// Prints a figure of several rounds: each, and the median with its goal.
+    pub fn judge_rounds(&mut self, what: &str, rounds: &[f64], unit: Unit, goal: Goal) {
+        self.judge(&format!("{what}, median"), median(rounds), unit, goal);
+        self.rounds(rounds, unit);
+    }
+
+    /// Prints a figure of several rounds that others are measured against: each, and the median.
+    pub fn show_rounds(&self, what: &str, rounds: &[f64], unit: Unit) {
+        self.show(&format!("{what}, median"), median(rounds), unit);
+        self.rounds(rounds, unit);
+    }
+
+    fn rounds(&self, rounds: &[f64], unit: Unit) {
+        let each: Vec<String> = rounds.iter().map(|value| Shown(*value, unit).to_string()).collect();
+        say(&format!("    by round: {}", each.join(", ")));
     }
 
     /// Ends with what was missed.

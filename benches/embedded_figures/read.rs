@@ -23,7 +23,7 @@ const MANY: usize = 1_000;
 
 /// A file, and jobs that are in it.
 #[derive(Debug)]
-struct Filled {
+pub(crate) struct Filled {
     file: PathBuf,
     jobs: usize,
     store: RedbStore,
@@ -38,17 +38,30 @@ pub(crate) struct Kept {
     pub(crate) jobs: usize,
 }
 
-/// Fills the files, measures, and returns the files, closed.
-pub(crate) async fn figures(sizes: Sizes, at: &Path, report: &mut Report) -> Result<Vec<Kept>, String> {
+/// Fills the files.
+pub(crate) async fn fill_all(sizes: Sizes, at: &Path) -> Result<Vec<Filled>, String> {
     let mut files = Vec::with_capacity(sizes.files.len());
     for jobs in sizes.files {
         files.push(filled(at.with_extension(jobs.to_string()), jobs).await?);
     }
+    Ok(files)
+}
+
+/// Closes the files.
+pub(crate) fn kept(files: Vec<Filled>) -> Vec<Kept> {
+    files.into_iter().map(|filled| Kept { file: filled.file, jobs: filled.jobs }).collect()
+}
+
+/// Measures, and returns the files, closed.
+pub(crate) async fn figures(
+    sizes: Sizes,
+    files: Vec<Filled>,
+    report: &mut Report,
+) -> Result<Vec<Kept>, String> {
     report.group("read: from the file, whose pages are in the store's cache as far as they fit");
     gets(sizes, &files, report).await?;
     pages(sizes, &files, report).await?;
-    let kept: Vec<Kept> =
-        files.into_iter().map(|filled| Kept { file: filled.file, jobs: filled.jobs }).collect();
+    let kept = kept(files);
     stream(sizes, kept.last().ok_or("no file")?, report).await?;
     Ok(kept)
 }

@@ -266,7 +266,7 @@ fn serve(
     loop {
         while let Some(parcel) = seat.take() {
             match parcel {
-                Parcel::Asked(by) => {
+                Parcel::Asked(by, _) => {
                     let half = (dispatcher.queue.len() / 2).min(32 * BATCH);
                     let give = std::iter::from_fn(|| dispatcher.queue.pop()).take(half);
                     let back = seat.give(by, give.map(|popped| popped.item).collect());
@@ -289,7 +289,7 @@ fn serve(
             decided.fetch_add(n, Ordering::Relaxed);
         } else if decided.load(Ordering::Relaxed) >= jobs {
             return (mine, seat.asked().1);
-        } else if !seat.ask() {
+        } else if !seat.ask(usize::MAX) {
             std::hint::spin_loop();
         }
     }

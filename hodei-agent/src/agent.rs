@@ -12,16 +12,18 @@ use hodei_core::gateway::{Offer, WorkerGateway};
 use hodei_core::job::{JobKind, Resources};
 use hodei_core::text::TextMap;
 use hodei_core::{Clock, Error, ErrorKind, Fault, Name, Result, SystemClock};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::crew::Crew;
-use crate::driver::{Driver, Order};
+use crate::driver::{Driver, End, Order};
 use crate::execute::{
     Chunks, Context, Executor, Handlers, Home, IntoOutcome, Layer, Outcome, ProcessExecutor,
 };
 use crate::log::LogStore;
 use crate::machine::Machine;
+use crate::pace::Pace;
+use crate::progress::Progress;
 
 /// The most jobs that an agent runs at once.
 const SLOTS_MAX: u32 = 65_536;
@@ -94,7 +96,8 @@ impl AgentBuilder<()> {
 }
 
 impl<S: Send + Sync + 'static> AgentBuilder<S> {
-    /// Sets the name of the worker. Default: `agent`.
+    /// Sets the name of the worker, which no other agent of the node may have: the one that starts last takes the place of
+    /// the others, which end ([`AgentHandle::ended`]). Default: `agent`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -233,26 +236,32 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
             slots: self.slots,
             labels,
         };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let incarnation = u64::try_from(clock.now().as_micros()).unwrap_or(0);
+        // A later life has a higher number, unless the clock was set back in between: [`AgentHandle::ended`] tells.
+        let incarnation = u64::try_from(SystemClock.now().as_micros()).unwrap_or(0);
         let logs = Arc::new(LogStore::new(self.logs));
         let (order, orders) = watch::channel(Order::Work);
-        let (notify, notes) = mpsc::unbounded_channel();
         let driver = Driver {
             gateway: self.gateway,
             machine: Machine::new(name, incarnation, Arc::new(offer)),
-            clock,
-            home: Arc::new(Home { logs: Arc::clone(&logs), checkpoints: self.checkpoints, notify }),
+            clock: Arc::new(Pace::new()),
+            home: Arc::new(Home {
+                logs: Arc::clone(&logs),
+                checkpoints: self.checkpoints,
+                progress: Progress::default(),
+            }),
             orders,
-            notes,
             stops: HashMap::default(),
             crew: Crew::new(executors),
             by_work,
             ended: Vec::new(),
             drain_timeout: self.drain_timeout,
         };
-        let task = tokio::spawn(driver.run());
-        Ok(AgentHandle { order, task: Mutex::new(Some(AbortOnDrop(task))), logs })
+        let (end, ended) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let how = driver.run().await;
+            end.send_replace(Some(how));
+        });
+        Ok(AgentHandle { order, task: Mutex::new(Some(AbortOnDrop(task))), ended, logs })
     }
 
     fn check(&self) -> Result<(Name, TextMap)> {
@@ -285,6 +294,7 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
 pub struct AgentHandle {
     order: watch::Sender<Order>,
     task: Mutex<Option<AbortOnDrop>>,
+    ended: watch::Receiver<Option<End>>,
     logs: Arc<LogStore>,
 }
 
@@ -313,6 +323,29 @@ impl AgentHandle {
     /// Not cancel safe: when dropped, what runs is ended at once.
     pub async fn shutdown(&self) {
         self.end(Order::Drain).await;
+    }
+
+    /// Waits until the agent has ended: `Ok` when it was told to.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when another agent of the same name works for the node, or this one's last life did and the clock was set
+    /// back since: what ran here was ended. `Bug` when the agent's loop panicked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only listens.
+    pub async fn ended(&self) -> Result<()> {
+        let mut ended = self.ended.clone();
+        let why = ended.wait_for(Option::is_some).await.map(|how| *how);
+        match why {
+            Ok(Some(End::Replaced)) => {
+                Err(Error::new(ErrorKind::Conflict, "agent.run").with("why", "another agent has its name"))
+            }
+            Ok(_) => Ok(()),
+            Err(_) if *self.order.borrow() == Order::Kill => Ok(()),
+            Err(_) => Err(Error::new(ErrorKind::Bug, "agent.run").with("why", "its loop has died")),
+        }
     }
 
     /// Ends what runs at once, with everything it started, and says nothing more. Idempotent.

@@ -8,7 +8,7 @@ use hodei_core::gateway::{News, StopCause, WorkerGateway};
 use hodei_core::job::{Epoch, JobSpec, Runs};
 use hodei_core::map::IdState;
 use hodei_core::{Clock, Error, ErrorKind, JobId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::crew::{Crew, Ended, Start};
@@ -17,11 +17,6 @@ use crate::machine::{Effect, Machine};
 
 /// The first wait after a failed call, doubled up to 32 times.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// How many tellings of progress are taken in before the next call.
-const COLLECT_MAX: usize = 4_096;
-
-/// How far a run tells the loop that it is.
-pub(crate) type Progress = (JobId, Epoch, u32, u32);
 
 /// What the handle tells the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +33,6 @@ pub(crate) struct Driver {
     /// What every run is given of the agent.
     pub(crate) home: Arc<Home>,
     pub(crate) orders: watch::Receiver<Order>,
-    pub(crate) notes: mpsc::UnboundedReceiver<Progress>,
     /// What tells each run to end.
     pub(crate) stops: HashMap<(JobId, Epoch), StopToken, IdState>,
     pub(crate) crew: Crew,
@@ -49,28 +43,40 @@ pub(crate) struct Driver {
     pub(crate) drain_timeout: Duration,
 }
 
+/// Why the loop has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The handle said so.
+    Wanted,
+    /// A later life of the worker, or another agent of its name, has taken its place.
+    Replaced,
+}
+
 /// What woke the loop.
 enum Woken {
     Synced(Result<hodei_core::gateway::Desired, Error>),
     Ended,
-    Progress(Progress),
+    Progress,
     Order,
     Tick,
 }
 
 impl Driver {
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> End {
         let mut failures = 0;
         let mut give_up: Option<Instant> = None;
+        // The first call too has been made at some time.
+        let _ = self.machine.tick(self.clock.now());
         loop {
             let order = *self.orders.borrow_and_update();
             if order == Order::Kill {
-                return self.kill().await;
+                self.kill().await;
+                return End::Wanted;
             }
             if order == Order::Drain {
                 self.machine.drain();
                 if self.machine.is_idle() {
-                    return;
+                    return End::Wanted;
                 }
             }
             match self.wait(failures).await {
@@ -80,7 +86,10 @@ impl Driver {
                     self.carry_out(effects);
                 }
                 Woken::Synced(Err(error)) if error.kind() == ErrorKind::Cancelled => {}
-                Woken::Synced(Err(error)) if error.kind() == ErrorKind::Conflict => return self.kill().await,
+                Woken::Synced(Err(error)) if error.kind() == ErrorKind::Conflict => {
+                    self.kill().await;
+                    return End::Replaced;
+                }
                 Woken::Synced(Err(_)) => {
                     failures += 1;
                     self.machine.reconnect();
@@ -88,15 +97,15 @@ impl Driver {
                         let now = Instant::now();
                         if now >= *give_up.get_or_insert_with(|| now + self.drain_timeout) {
                             // The node is gone: what it has not acknowledged, its successor takes back.
-                            return;
+                            return End::Wanted;
                         }
                     }
                 }
-                Woken::Progress(progress) => self.progress(progress),
-                Woken::Ended | Woken::Order | Woken::Tick => {}
+                Woken::Ended | Woken::Progress | Woken::Order | Woken::Tick => {}
             }
             self.collect();
-            self.machine.tick(self.clock.now());
+            let fenced = self.machine.tick(self.clock.now());
+            self.carry_out(fenced);
         }
     }
 
@@ -114,6 +123,8 @@ impl Driver {
         };
         let now = self.clock.now();
         let patience = self.machine.poll_timeout().map(|at| at.saturating_since(now));
+        // A node that does not answer holds nothing up that must not run on.
+        let fence = self.machine.fence_at().map(|at| at.saturating_since(now));
         tokio::select! {
             biased;
             order = self.orders.changed() => match order {
@@ -122,25 +133,21 @@ impl Driver {
             },
             desired = call => Woken::Synced(desired),
             () = self.crew.told(), if !carries => Woken::Ended,
-            Some(progress) = self.notes.recv(), if !carries => Woken::Progress(progress),
+            () = self.home.progress.told(), if !carries => Woken::Progress,
             () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() && !carries => Woken::Tick,
+            () = tokio::time::sleep(fence.unwrap_or_default()), if fence.is_some() && carries => Woken::Tick,
         }
     }
 
     /// Takes in what else was told.
     fn collect(&mut self) {
-        for _ in 0..COLLECT_MAX {
-            let Ok(progress) = self.notes.try_recv() else { break };
-            self.progress(progress);
+        for ((job, epoch), (done, total)) in self.home.progress.take() {
+            self.machine.progress(job, epoch, done, total);
         }
         let mut ended = std::mem::take(&mut self.ended);
         self.crew.take_ended(&mut ended);
         ended.drain(..).for_each(|ended| self.end(ended));
         self.ended = ended;
-    }
-
-    fn progress(&mut self, (job, epoch, done, total): Progress) {
-        self.machine.progress(job, epoch, done, total);
     }
 
     fn end(&mut self, (job, epoch, news): Ended) {

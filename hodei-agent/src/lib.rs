@@ -35,6 +35,8 @@ mod driver;
 mod execute;
 mod log;
 pub mod machine;
+mod pace;
+mod progress;
 mod sys;
 
 pub use agent::{Agent, AgentBuilder, AgentHandle, machine_capacity};

@@ -1,92 +1,82 @@
-//! A stream of events without gaps: live from the bus, and from the change log whenever the bus has missed something.
+//! A stream of events without gaps: the transitions from the change log, and the bus to say when to look there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hodei_core::Result;
 use hodei_core::bus::{Delivery, EventBus, EventFilter, Overflow, SubscribeOptions, Subscription};
 use hodei_core::event::Event;
-use hodei_core::store::{Change, Cursor, JobStore, Scope};
-use hodei_core::{JobId, Result};
+use hodei_core::store::{Cursor, JobStore, Scope};
+use tokio::time::{Instant, sleep_until};
 
-/// How many events may wait on the bus before the log takes over.
+/// How many events may wait on the bus: all of them are but one sign to look at the log.
 const CAPACITY: usize = 1_024;
-/// After how many events the place in the log is brought up. No less than `CAPACITY`: see [`Seen`].
-const STRIDE: usize = 4 * CAPACITY;
 /// How many changes are read at once.
 const PAGE: usize = 512;
+/// How soon it looks at the log again after a sign: what the bus has told may become readable a moment later.
+const SOON: Duration = Duration::from_millis(1);
 
-/// Every transition of a scope once, each job's in the order of its versions, however slow the reader is.
+/// Every transition of a scope once, in the order of the change log, however slow the reader is.
 ///
-/// It begins in the change log at a cursor and goes over to the bus when it has caught up. When the bus tells of a gap, or a
-/// version is missing, it reads on in the log from the last place that it is sure of, leaves out what it has returned
-/// already, and goes back to the bus. So nobody waits for it, and it waits for the log only when it was slow.
+/// Transitions are taken from the log alone, from a cursor on: the bus only says when there may be more. So it does not matter
+/// in which order the bus tells of the commits of several nodes, what it drops, and what it never hears. After a sign, or when
+/// there was none for a while, it looks at the log: at first again after a millisecond, then ever less often, since a
+/// transition that is on the bus already may not be readable yet. Nobody waits for a follower.
 ///
-/// Progress and workers are in no log: their events come while they are live and are missed when they are not.
+/// Progress and workers are in no log: their events come from the bus while they are live, after the transitions that were
+/// committed before them, and are missed when they are not.
 ///
-/// It is only as complete as the log: where a store records ends alone, nothing else is read back.
+/// It is as complete as the log: where a store records ends alone, it follows ends alone.
 #[derive(Debug)]
 pub struct Follow {
     store: Arc<dyn JobStore>,
     scope: Scope,
     live: Box<dyn Subscription>,
-    /// What came from the bus and is to be returned after what the log has first.
-    held: VecDeque<Delivery>,
-    /// Everything before it was returned, and what was returned from it on is in `seen`.
+    /// What the bus had beside transitions, to be returned when the log was read.
+    held: VecDeque<Event>,
+    /// Everything before it was returned.
     place: Option<Cursor>,
-    seen: Seen,
-    /// Whether it reads the log just now.
+    /// Whether the log may have more.
     behind: bool,
-    /// Whether the log was read to its end since the last event of a job came from the bus: a version that is missing now is
-    /// not in the log.
-    read_up: bool,
-}
-
-/// The last version returned of each job, as far back as it matters: two spans of at least `STRIDE` returned events.
-///
-/// What comes from the bus a second time, after the log, was waiting there when the log ended, so it is among the last
-/// `CAPACITY` events that the log had.
-#[derive(Debug, Default)]
-struct Seen {
-    now: HashMap<JobId, u32>,
-    before: HashMap<JobId, u32>,
-    count: usize,
-}
-
-impl Seen {
-    fn version(&self, job: JobId) -> Option<u32> {
-        self.now.get(&job).or_else(|| self.before.get(&job)).copied()
-    }
-
-    fn covers(&self, change: &Change) -> bool {
-        self.version(change.job).is_some_and(|version| version >= change.version)
-    }
-
-    fn note(&mut self, job: JobId, version: u32) {
-        self.now.insert(job, version);
-        self.count += 1;
-    }
-
-    fn turn(&mut self) {
-        self.before = std::mem::take(&mut self.now);
-        self.count = 0;
-    }
+    /// Whether the bus is gone.
+    over: bool,
+    every: Duration,
+    /// How long it waits before it looks again, and until when.
+    pause: Duration,
+    again: Instant,
 }
 
 impl Follow {
     /// Follows a scope from a cursor on that was kept from before, or from the oldest change that is kept.
     ///
-    /// The bus must carry what this store commits.
+    /// Must be called within a tokio runtime that has timers.
     #[must_use]
     pub fn new(bus: &dyn EventBus, store: Arc<dyn JobStore>, scope: Scope, after: Option<Cursor>) -> Self {
         let filter = match &scope {
             Scope::Tenant(tenant) => EventFilter::all().tenant(tenant.clone()),
             Scope::All => EventFilter::all(),
         };
-        // Before the log is read: what comes in between is in both.
         let options = SubscribeOptions { overflow: Overflow::DropOldest, capacity: CAPACITY };
-        let live = bus.subscribe(filter, options);
-        let (held, seen) = (VecDeque::new(), Seen::default());
-        Self { store, scope, live, held, place: after, seen, behind: true, read_up: false }
+        Self {
+            store,
+            scope,
+            live: bus.subscribe(filter, options),
+            held: VecDeque::new(),
+            place: after,
+            behind: true,
+            over: false,
+            every: Duration::from_secs(1),
+            pause: SOON,
+            again: Instant::now(),
+        }
+    }
+
+    /// Sets how often it looks at the log without a sign, for commits that the bus never hears of. Default: 1 s.
+    #[must_use]
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.every = interval.max(SOON);
+        self
     }
 
     /// Waits for events and returns up to `max`, at least one; none once the bus is gone and everything was returned.
@@ -107,116 +97,56 @@ impl Follow {
                 if !events.is_empty() {
                     return Ok(events);
                 }
-                continue;
-            }
-            if self.seen.count >= STRIDE {
-                self.settle().await?;
-                if self.behind {
-                    continue;
-                }
-                self.seen.turn();
-            }
-            if self.held.is_empty() {
-                self.held.extend(self.live.recv(max).await);
-                if self.held.is_empty() {
-                    return Ok(Vec::new());
-                }
-            }
-            let events = self.hear(max);
-            if !events.is_empty() {
-                return Ok(events);
+            } else if !self.held.is_empty() {
+                let n = max.min(self.held.len());
+                return Ok(self.held.drain(..n).collect());
+            } else if self.over {
+                return Ok(Vec::new());
+            } else {
+                self.listen().await;
             }
         }
     }
 
-    /// Returns the place from which another one goes on without a gap or a repetition.
-    ///
-    /// # Errors
-    ///
-    /// What the store says.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn cursor(&mut self) -> Result<Option<Cursor>> {
-        self.settle().await?;
-        Ok(self.place.clone())
+    /// Returns the place from which another one goes on without a gap or a repetition of transitions; nothing before any was
+    /// read from the oldest on.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&Cursor> {
+        self.place.as_ref()
     }
 
-    /// Reads the log, leaving out what was returned already.
+    /// Reads on in the log.
     async fn read(&mut self, max: usize) -> Result<Vec<Event>> {
         let page = self.store.changes(&self.scope, self.place.clone(), max).await?;
         // A page may be empty without being the last; the last gives its own cursor back.
-        if page.changes.is_empty() && self.place.as_ref() == Some(&page.next) {
-            (self.behind, self.read_up) = (false, true);
-            return Ok(Vec::new());
-        }
+        self.behind = !page.changes.is_empty() || self.place.as_ref() != Some(&page.next);
         self.place = Some(page.next);
-        let mut events = Vec::with_capacity(page.changes.len());
-        for change in &page.changes {
-            if !self.seen.covers(change) {
-                self.seen.note(change.job, change.version);
-                events.push(Event::from(change));
-            }
-        }
-        if self.seen.count >= STRIDE {
-            self.seen.turn();
-        }
-        Ok(events)
+        Ok(page.changes.iter().map(Event::from).collect())
     }
 
-    /// Takes what came from the bus, up to a gap.
-    fn hear(&mut self, max: usize) -> Vec<Event> {
-        let mut events = Vec::new();
-        while events.len() < max {
-            let Some(delivery) = self.held.pop_front() else { break };
-            match delivery {
-                Delivery::Event(Event::Job(event)) => {
-                    let known = self.seen.version(event.job);
-                    if known.is_some_and(|version| version >= event.version) {
-                        continue;
+    /// Waits for the bus, or for the time to look again without it.
+    async fn listen(&mut self) {
+        tokio::select! {
+            deliveries = self.live.recv(CAPACITY) => {
+                self.over = deliveries.is_empty();
+                let mut told = self.over;
+                for delivery in deliveries {
+                    match delivery {
+                        Delivery::Event(Event::Job(_)) => told = true,
+                        Delivery::Event(other) => self.held.push_back(other),
+                        Delivery::Lagged { .. } | Delivery::Disconnected { .. } => told = true,
                     }
-                    let gap = known.is_some_and(|version| version + 1 != event.version);
-                    if gap && !self.read_up {
-                        // The log first, then this once more.
-                        self.held.push_front(Delivery::Event(Event::Job(event)));
-                        self.behind = true;
-                        break;
-                    }
-                    self.read_up = false;
-                    self.seen.note(event.job, event.version);
-                    events.push(Event::Job(event));
                 }
-                Delivery::Event(other) => events.push(other),
-                Delivery::Lagged { .. } | Delivery::Disconnected { .. } => {
+                if told {
                     self.behind = true;
-                    break;
+                    self.pause = SOON;
+                    self.again = Instant::now() + self.pause;
                 }
             }
-        }
-        events
-    }
-
-    /// Moves the place up to where everything was returned.
-    async fn settle(&mut self) -> Result<()> {
-        let mut limit = PAGE;
-        loop {
-            let page = self.store.changes(&self.scope, self.place.clone(), limit).await?;
-            let returned = page.changes.iter().take_while(|change| self.seen.covers(change)).count();
-            let end = page.changes.is_empty() && self.place.as_ref() == Some(&page.next);
-            if returned == page.changes.len() {
-                self.place = Some(page.next);
-                if end {
-                    return Ok(());
-                }
-            } else if page.changes[returned..].iter().any(|change| self.seen.covers(change)) {
-                // The bus has left one out and told a later one: it is read back.
+            () = sleep_until(self.again) => {
                 self.behind = true;
-                return Ok(());
-            } else if returned == 0 {
-                return Ok(());
-            } else {
-                limit = returned;
+                self.pause = self.every.min(self.pause * 2);
+                self.again = Instant::now() + self.pause;
             }
         }
     }

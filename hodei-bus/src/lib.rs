@@ -16,8 +16,8 @@
 //! |---|---|---|
 //! | to hear what this process does | [`Bus`] | it is memory and a wake-up |
 //! | all of it, and fast | [`Bus::firehose`] | events are read where they lie, in batches |
-//! | every transition, also after a restart | [`Follow`] | what the bus has dropped is read back from the change log |
-//! | what all nodes on one store do | [`Tail`] | the store has one order of all commits, and keeps it |
+//! | every transition, also after a restart | [`Follow`] | it takes them from the change log; the bus says when to look there |
+//! | what all nodes on one store do, in one order | [`Tail`] | the store has one order of all commits, and keeps it |
 //! | what other processes do that do not share the store | `nats::NatsBus` (feature `nats`) | a server keeps and fans out |
 //! | nodes to wake each other when there is work | nothing of this crate | stores do it: `JobStore::wakeups`, `LISTEN` and `NOTIFY` on PostgreSQL |
 //!
@@ -35,6 +35,10 @@
 //! | `DropOldest` | do not notice it | hears `Lagged` with the exact number, then what is newest |
 //! | `DropNewest` | do not notice it | hears what it has, `Lagged`, then what came after it read on |
 //! | `Disconnect` | do not notice it | hears what it has, then `Disconnected` |
+//!
+//! [`Tail`] and `NatsBus` publish what has happened elsewhere, so nobody can refuse it: they wait for `Block` no longer than
+//! they are told to, and then it has a gap like `Fail`. What is missed before it reaches a bus is told to every subscriber,
+//! where it was missed. [`Bus::subscribers`] shows who is slow.
 //!
 //! A publisher's `Ok` says that events are on the bus, not that anybody has handled them. What was published before a
 //! subscription is not heard by it.
@@ -61,7 +65,7 @@ mod sys;
 mod tail;
 mod topic;
 
-pub use bus::Bus;
+pub use bus::{Bus, Listed};
 pub use follow::Follow;
 pub use publish::{BatchOptions, BatchingPublisher};
 pub use replay::Replay;

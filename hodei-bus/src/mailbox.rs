@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use hodei_core::bus::{Delivery, Overflow, SubscriptionStats};
+use hodei_core::bus::{Delivery, Overflow, SubscribeOptions, SubscriptionStats};
 use hodei_core::event::Event;
+
+use crate::ring::How;
 
 /// The deliveries that wait for one subscriber.
 #[derive(Debug)]
@@ -22,10 +24,14 @@ pub(crate) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Inside {
-    waiting: VecDeque<Delivery>,
+    /// What waits, each with its number on the bus.
+    waiting: VecDeque<(u64, Delivery)>,
     /// How many of `waiting` are events.
     events: usize,
-    cut_off: bool,
+    /// It was too slow; so many events were missed since.
+    cut_off: Option<u64>,
+    /// It was full, and has not read on since.
+    overrun: bool,
     closed: bool,
     sleeper: Option<Waker>,
     stats: SubscriptionStats,
@@ -38,7 +44,7 @@ pub(crate) struct Taken {
     pub(crate) count: usize,
     /// How many of them are events.
     pub(crate) events: usize,
-    /// Whether there is room again for a publisher that found none.
+    /// Whether a publisher may have waited for it.
     pub(crate) freed: bool,
     /// Whether nothing will come any more.
     pub(crate) over: bool,
@@ -62,26 +68,40 @@ impl Mailbox {
         self.overflow == Overflow::Fail
     }
 
-    /// Adds a wanted event, or does what the policy says. Returns how many events were missed by it, and whom to wake.
-    pub(crate) fn push(&self, event: Event) -> (u64, Option<Waker>) {
-        let mut inside = self.inside();
-        if inside.cut_off {
-            return (0, None);
+    /// Says whether it holds up what is published like this.
+    pub(crate) fn holds_up(&self, how: How) -> bool {
+        match how {
+            How::Part | How::Whole => self.room_is_asked_for(),
+            // Who was waited for in vain and has not read on is not waited for again.
+            How::Relay(_) => self.overflow == Overflow::Block && !self.inside().overrun,
+            How::Force => false,
         }
-        let missed = if inside.events < self.capacity {
-            inside.push(event);
+    }
+
+    pub(crate) fn options(&self) -> SubscribeOptions {
+        SubscribeOptions { overflow: self.overflow, capacity: self.capacity }
+    }
+
+    /// Adds a wanted event, or does what the policy says. Returns how many events were missed by it, and whom to wake.
+    pub(crate) fn push(&self, number: u64, event: Event) -> (u64, Option<Waker>) {
+        let mut inside = self.inside();
+        let missed = if let Some(missed) = &mut inside.cut_off {
+            *missed += 1;
+            1
+        } else if inside.events < self.capacity {
+            inside.push(number, event);
             0
         } else {
             match self.overflow {
                 Overflow::DropOldest => {
                     inside.drop_oldest();
-                    inside.push(event);
+                    inside.push(number, event);
                 }
-                Overflow::Block | Overflow::Fail | Overflow::DropNewest => inside.gap_at_the_end(),
-                Overflow::Disconnect => {
-                    inside.waiting.push_back(Delivery::Disconnected { missed: 1 });
-                    inside.cut_off = true;
+                Overflow::Block | Overflow::Fail | Overflow::DropNewest => {
+                    inside.overrun = true;
+                    inside.gap_at_the_end(number, 1);
                 }
+                Overflow::Disconnect => inside.cut_off = Some(1),
             }
             1
         };
@@ -89,27 +109,51 @@ impl Mailbox {
         (missed, inside.sleeper.take())
     }
 
+    /// Adds a gap of events that were missed elsewhere, and returns whom to wake.
+    pub(crate) fn gap(&self, number: u64, missed: u64) -> Option<Waker> {
+        let mut inside = self.inside();
+        inside.stats.missed += missed;
+        match &mut inside.cut_off {
+            Some(all) => *all += missed,
+            None => inside.gap_at_the_end(number, missed),
+        }
+        inside.sleeper.take()
+    }
+
     /// Moves up to `max` deliveries behind those in `into`; with a waker, leaves it there when there are none.
     pub(crate) fn take(&self, into: &mut Vec<Delivery>, max: usize, waker: Option<&Waker>) -> Taken {
         let mut inside = self.inside();
         let before = inside.events;
-        let count = max.max(1).min(inside.waiting.len());
+        let mut count = max.max(1).min(inside.waiting.len());
         let from = into.len();
-        into.extend(inside.waiting.drain(..count));
+        into.extend(inside.waiting.drain(..count).map(|(_, delivery)| delivery));
         let events = into[from..].iter().filter(|delivery| matches!(delivery, Delivery::Event(_))).count();
         inside.events -= events;
+        inside.overrun &= events == 0;
         inside.stats.delivered += events as u64;
+        if let Some(missed) = inside.cut_off
+            && !inside.closed
+            && inside.waiting.is_empty()
+            && count < max.max(1)
+        {
+            into.push(Delivery::Disconnected { missed });
+            inside.closed = true;
+            count += 1;
+        }
         let sleeper = if count == 0 { waker.cloned() } else { None };
         let old = std::mem::replace(&mut inside.sleeper, sleeper);
-        let blocks = self.room_is_asked_for();
-        // In steps: each one lets publishers that wait run for a while.
-        let line = self.capacity - (self.capacity / 4).max(1);
-        let freed = blocks && events > 0 && (inside.events == 0 || before > line && inside.events <= line);
-        let over = count == 0 && (inside.closed || inside.cut_off);
+        let freed = self.room_is_asked_for() && events > 0 && before >= self.capacity;
+        let over = count == 0 && inside.closed;
         drop(inside);
         // Outside the lock: with the last waker of a task goes the task, whatever it holds.
         drop(old);
         Taken { count, events, freed, over }
+    }
+
+    /// Returns the number of the oldest that waits.
+    #[cfg(feature = "nats")]
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.inside().waiting.front().map(|(number, _)| *number)
     }
 
     fn room_is_asked_for(&self) -> bool {
@@ -126,13 +170,6 @@ impl Mailbox {
         sleeper.into_iter().for_each(Waker::wake);
     }
 
-    /// Wakes whoever sleeps, for no delivery.
-    #[cfg(feature = "nats")]
-    pub(crate) fn rouse(&self) {
-        let sleeper = self.inside().sleeper.take();
-        sleeper.into_iter().for_each(Waker::wake);
-    }
-
     pub(crate) fn blocked(&self, time: Duration) {
         self.inside().stats.blocked += time;
     }
@@ -144,29 +181,31 @@ impl Mailbox {
 }
 
 impl Inside {
-    fn push(&mut self, event: Event) {
-        self.waiting.push_back(Delivery::Event(event));
+    fn push(&mut self, number: u64, event: Event) {
+        self.waiting.push_back((number, Delivery::Event(event)));
         self.events += 1;
     }
 
     /// Drops the oldest event and counts it in a gap where it was.
     fn drop_oldest(&mut self) {
-        let missed = match self.waiting.pop_front() {
-            Some(Delivery::Lagged { missed }) => {
-                self.waiting.pop_front();
-                missed + 1
+        let mut all = 1;
+        // Gaps before it become one with it.
+        let number = loop {
+            match self.waiting.pop_front() {
+                Some((_, Delivery::Lagged { missed })) => all += missed,
+                Some((number, _)) => break number,
+                None => return,
             }
-            _ => 1,
         };
         self.events -= 1;
-        self.waiting.push_front(Delivery::Lagged { missed });
+        self.waiting.push_front((number, Delivery::Lagged { missed: all }));
     }
 
-    fn gap_at_the_end(&mut self) {
-        if let Some(Delivery::Lagged { missed }) = self.waiting.back_mut() {
-            *missed += 1;
+    fn gap_at_the_end(&mut self, number: u64, more: u64) {
+        if let Some((_, Delivery::Lagged { missed })) = self.waiting.back_mut() {
+            *missed += more;
         } else {
-            self.waiting.push_back(Delivery::Lagged { missed: 1 });
+            self.waiting.push_back((number, Delivery::Lagged { missed: more }));
         }
     }
 }

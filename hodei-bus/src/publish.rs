@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hodei_core::Result;
 use hodei_core::bus::EventBus;
 use hodei_core::event::Event;
+use hodei_core::{Error, ErrorKind, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+/// The longest time between two attempts to publish what was refused.
+const AGAIN_MAX: Duration = Duration::from_millis(100);
 
 /// When a [`BatchingPublisher`] publishes what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +94,7 @@ impl BatchingPublisher {
     ///
     /// # Errors
     ///
-    /// As [`EventBus::publish_from`]; then the event was not taken, and what is held is published with the next call.
+    /// As [`EventBus::publish_from`]; then the event was not taken, and what is held is tried again.
     ///
     /// # Cancel safety
     ///
@@ -138,14 +142,22 @@ impl Batch {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Publishes what is held, within one wait however many wait for their turn.
     async fn flush(&self) -> Result<()> {
-        let mut sending = self.sending.lock().await;
+        let until = Instant::now() + self.options.wait;
+        let Ok(mut sending) = timeout_at(until, self.sending.lock()).await else {
+            let unpublished = self.held().len();
+            return Err(Error::new(ErrorKind::Timeout, "bus.publish").with("unpublished", unpublished));
+        };
         if !sending.is_empty() {
             // Left over from before: so no more than twice the size is ever held.
-            self.bus.publish_from(&mut sending, self.options.wait).await?;
+            self.bus.publish_from(&mut sending, until.saturating_duration_since(Instant::now())).await?;
         }
         std::mem::swap(&mut *sending, &mut *self.held());
-        if sending.is_empty() { Ok(()) } else { self.bus.publish_from(&mut sending, self.options.wait).await }
+        if sending.is_empty() {
+            return Ok(());
+        }
+        self.bus.publish_from(&mut sending, until.saturating_duration_since(Instant::now())).await
     }
 }
 
@@ -161,13 +173,19 @@ impl Drop for Batch {
     }
 }
 
-/// Holds the batch while it publishes only, so that dropping the publisher publishes at once in between.
+/// Holds the batch while it publishes only, so that dropping the publisher publishes at once in between. What cannot be
+/// published is held on to and tried again.
 async fn flush_in_time(batch: std::sync::Weak<Batch>, begun: Arc<Notify>, delay: Duration) {
     loop {
         begun.notified().await;
-        tokio::time::sleep(delay).await;
-        let Some(batch) = batch.upgrade() else { return };
-        // What cannot be published is held on to, and whoever pushes next is told.
-        let _ = batch.flush().await;
+        let mut pause = delay;
+        loop {
+            tokio::time::sleep(pause).await;
+            let Some(batch) = batch.upgrade() else { return };
+            if batch.flush().await.is_ok() {
+                break;
+            }
+            pause = AGAIN_MAX.min((pause * 2).max(Duration::from_millis(1)));
+        }
     }
 }

@@ -39,11 +39,17 @@ impl Replay {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: the place moves on only when events are returned.
+    /// Cancel safe: the place moves on only over what was returned, or is of others.
     pub async fn next(&mut self, max: usize) -> Result<Vec<Event>> {
-        let page = self.store.changes(&self.scope, self.cursor.clone(), max).await?;
-        self.cursor = Some(page.next);
-        Ok(page.changes.iter().map(Event::from).collect())
+        loop {
+            let page = self.store.changes(&self.scope, self.cursor.clone(), max).await?;
+            // A page may be empty without being the last; the last gives its own cursor back.
+            let last = self.cursor.as_ref() == Some(&page.next);
+            self.cursor = Some(page.next);
+            if last || !page.changes.is_empty() {
+                return Ok(page.changes.iter().map(Event::from).collect());
+            }
+        }
     }
 
     /// Returns the place reached, to be kept.

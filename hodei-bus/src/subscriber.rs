@@ -1,11 +1,12 @@
 //! A subscriber's end of the bus.
 
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use async_trait::async_trait;
 use hodei_core::bus::{Delivery, Subscription, SubscriptionStats};
 use hodei_core::event::Event;
+use tokio::task::coop::poll_proceed;
 
 use crate::bus::Shared;
 use crate::mailbox::Mailbox;
@@ -103,10 +104,16 @@ impl Owner {
 #[async_trait]
 impl Subscription for Subscriber {
     fn poll_recv(&mut self, context: &mut Context<'_>, into: &mut Vec<Delivery>, max: usize) -> Poll<usize> {
-        match self {
+        // Who always finds deliveries lets other tasks run as well.
+        let turn = ready!(poll_proceed(context));
+        let taken = match self {
             Self::Ring(reader) => reader.poll(context, into, max),
             Self::Mailbox(owner) => owner.take(into, max, Some(context.waker())),
+        };
+        if taken.is_ready() {
+            turn.made_progress();
         }
+        taken
     }
 
     fn try_recv(&mut self, max: usize) -> Vec<Delivery> {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::bus::Bus;
+use crate::ring::Queues;
 
 /// How many changes are read at once.
 const PAGE: usize = 1_000;
@@ -25,18 +26,22 @@ pub struct TailOptions {
     /// After how long without a sign it looks at the log again, for commits of nodes that no wake-up tells of. Default:
     /// 100 ms.
     pub interval: Duration,
+    /// How long a page waits for blocking subscribers that are full; then they get a gap. Default: 30 s.
+    pub wait: Duration,
 }
 
 impl Default for TailOptions {
     fn default() -> Self {
-        Self { after: None, interval: Duration::from_millis(100) }
+        Self { after: None, interval: Duration::from_millis(100), wait: Duration::from_secs(30) }
     }
 }
 
 /// Publishes the change log of a store on a bus, in its order and without a gap, until it is dropped.
 ///
 /// Hand [`Tail::bus`] to the orchestrator instead of the bus: what the node commits itself then comes from the log as well,
-/// among the commits of all other nodes and in one order. Blocking subscribers hold up the tail, and no store.
+/// among the commits of all other nodes and in one order. Blocking subscribers hold up the tail for [`TailOptions::wait`], and no
+/// store. Where retention is faster than the tail, every subscriber is told of a gap, of one event since nobody knows of how
+/// many.
 #[derive(Debug)]
 pub struct Tail {
     bus: Tailed,
@@ -64,7 +69,8 @@ impl Tail {
         };
         let sign = Arc::new(Notify::new());
         let (told, place) = watch::channel(Some(after.clone()));
-        let run = Run { bus: bus.clone(), store, sign: Arc::clone(&sign), interval: options.interval, told };
+        let TailOptions { interval, wait, .. } = options;
+        let run = Run { bus: bus.clone(), store, sign: Arc::clone(&sign), interval, wait, told };
         let task = tokio::spawn(run.until_dropped(after));
         Ok(Self { bus: Tailed { bus, sign }, place, task })
     }
@@ -94,6 +100,7 @@ struct Run {
     store: Arc<dyn JobStore>,
     sign: Arc<Notify>,
     interval: Duration,
+    wait: Duration,
     told: watch::Sender<Option<Cursor>>,
 }
 
@@ -105,10 +112,11 @@ impl Run {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::CursorExpired => {
-                    // What was removed is lost to the bus: its subscribers see it in the versions.
+                    // What was removed is lost to the bus.
                     self.told.send_replace(None);
                     if let Ok(end) = self.store.changes_end().await {
                         after = end;
+                        self.bus.gap(1);
                     }
                 }
                 // The store is away: the log keeps what happens.
@@ -126,10 +134,17 @@ impl Run {
     async fn publish(&self, after: &mut Cursor) -> Result<bool> {
         let mut page = self.store.changes(&Scope::All, Some(after.clone()), PAGE).await?;
         let more = page.next != *after;
-        if self.bus.filters_queues() {
-            self.find_queues(&mut page.changes).await?;
+        let unknown = page.changes.iter().any(|change| change.queue.is_none());
+        let mut queues = if unknown { Queues::Unknown } else { Queues::Known };
+        let mut done = 0;
+        while done < page.changes.len() {
+            let relayed = self.bus.relay(&page.changes[done..], queues, self.wait).await;
+            done += relayed.done;
+            if relayed.asks {
+                self.find_queues(&mut page.changes[done..]).await;
+                queues = Queues::Known;
+            }
         }
-        self.bus.relay(&page.changes).await;
         *after = page.next;
         if more {
             self.told.send_replace(Some(after.clone()));
@@ -138,19 +153,22 @@ impl Run {
     }
 
     /// Looks up the queues of jobs whose changes do not tell. A job that is no longer kept has none.
-    async fn find_queues(&self, changes: &mut [Change]) -> Result<()> {
+    async fn find_queues(&self, changes: &mut [Change]) {
         let unknown: Vec<_> =
             changes.iter().filter(|change| change.queue.is_none()).map(|change| change.job).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
         // A queue never changes: any age will do.
-        let jobs = self.store.get_many(&Scope::All, unknown, Consistency::Cached(Duration::MAX)).await?;
+        let jobs = loop {
+            let asked = self.store.get_many(&Scope::All, unknown.clone(), Consistency::Cached(Duration::MAX));
+            match asked.await {
+                Ok(jobs) => break jobs,
+                // The store is away: the log waits as well.
+                Err(_) => tokio::time::sleep(self.interval).await,
+            }
+        };
         let unknown = changes.iter_mut().filter(|change| change.queue.is_none());
         for (change, job) in unknown.zip(jobs) {
             change.queue = job.map(|job| job.spec.queue().clone());
         }
-        Ok(())
     }
 }
 

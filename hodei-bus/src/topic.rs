@@ -13,19 +13,52 @@ use crate::mailbox::Mailbox;
 /// The place of a subscriber.
 pub(crate) type Slot = usize;
 
-/// Subscribers with mailboxes, each listed once under the narrowest thing that its filter names (under each of them, when
-/// those are jobs or kinds: an event has one of either).
+/// Subscribers with mailboxes, each listed under the narrowest thing that its filter names: jobs, a pipeline, a queue, a
+/// tenant, kinds, in this order; queues and kinds within the tenant when there is one. It is listed under each of several
+/// jobs or kinds: an event has one of either.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     boxes: Vec<Option<Topic>>,
     free: Vec<Slot>,
+    jobs: HashMap<JobId, Vec<Slot>>,
+    pipelines: HashMap<PipelineId, Vec<Slot>>,
+    /// Those that name no tenant.
+    everyone: Lists,
+    tenants: HashMap<Tenant, Lists>,
+    naming_queues: usize,
+}
+
+/// Subscribers of one tenant's events, or of everybody's.
+#[derive(Debug, Default)]
+struct Lists {
     all: Vec<Slot>,
     kinds: [Vec<Slot>; EventKind::COUNT],
-    tenants: HashMap<Tenant, Vec<Slot>>,
     queues: HashMap<Name, Vec<Slot>>,
-    pipelines: HashMap<PipelineId, Vec<Slot>>,
-    jobs: HashMap<JobId, Vec<Slot>>,
-    naming_queues: usize,
+    /// How many stand here.
+    members: usize,
+}
+
+impl Lists {
+    /// Calls with every list that a filter is entered in.
+    fn enter(&mut self, filter: &EventFilter, mut call: impl FnMut(&mut Vec<Slot>)) {
+        match filter.narrowest() {
+            Narrowest::Queue(queue) => call(self.queues.entry(queue.clone()).or_default()),
+            _ => match filter.kinds() {
+                Some(kinds) => {
+                    let lists = self.kinds.iter_mut().enumerate();
+                    lists.filter(|(kind, _)| kinds & 1 << kind != 0).for_each(|(_, list)| call(list));
+                }
+                None => call(&mut self.all),
+            },
+        }
+    }
+
+    /// Calls with every list of subscribers that an event with these keys may pass.
+    fn offer(&self, keys: &Keys<'_>, mut call: impl FnMut(&[Slot])) {
+        call(&self.all);
+        call(&self.kinds[keys.kind as usize]);
+        keys.queue.into_iter().for_each(|queue| call(listed(&self.queues, queue)));
+    }
 }
 
 #[derive(Debug)]
@@ -46,13 +79,14 @@ impl Topics {
                 jobs.iter().for_each(|job| self.jobs.entry(*job).or_default().push(slot));
             }
             Narrowest::Pipeline(pipeline) => self.pipelines.entry(pipeline).or_default().push(slot),
-            Narrowest::Queue(queue) => self.queues.entry(queue.clone()).or_default().push(slot),
-            Narrowest::Tenant(tenant) => self.tenants.entry(tenant.clone()).or_default().push(slot),
-            Narrowest::Kinds(kinds) => {
-                let wanted = self.kinds.iter_mut().enumerate().filter(|(kind, _)| kinds & 1 << kind != 0);
-                wanted.for_each(|(_, list)| list.push(slot));
+            _ => {
+                let lists = match filter.tenant_named() {
+                    Some(tenant) => self.tenants.entry(tenant.clone()).or_default(),
+                    None => &mut self.everyone,
+                };
+                lists.members += 1;
+                lists.enter(&filter, |list| list.push(slot));
             }
-            Narrowest::All => self.all.push(slot),
         }
         let topic = Some(Topic { filter, mailbox, planned: 0 });
         match self.boxes.get_mut(slot) {
@@ -69,13 +103,31 @@ impl Topics {
         match topic.filter.narrowest() {
             Narrowest::Jobs(jobs) => jobs.iter().for_each(|job| strike(&mut self.jobs, job, slot)),
             Narrowest::Pipeline(pipeline) => strike(&mut self.pipelines, &pipeline, slot),
-            Narrowest::Queue(queue) => strike(&mut self.queues, queue, slot),
-            Narrowest::Tenant(tenant) => strike(&mut self.tenants, tenant, slot),
-            Narrowest::Kinds(_) => self.kinds.iter_mut().for_each(|list| list.retain(|known| *known != slot)),
-            Narrowest::All => self.all.retain(|known| *known != slot),
+            _ => self.leave(&topic.filter, slot),
         }
         self.free.push(slot);
         Some(topic)
+    }
+
+    /// Takes a subscriber off the lists of its tenant, or of everybody, and empty lists away.
+    fn leave(&mut self, filter: &EventFilter, slot: Slot) {
+        let tenant = filter.tenant_named();
+        let lists = match tenant {
+            Some(tenant) => self.tenants.get_mut(tenant),
+            None => Some(&mut self.everyone),
+        };
+        let Some(lists) = lists else { return };
+        lists.members -= 1;
+        if let Narrowest::Queue(queue) = filter.narrowest() {
+            strike(&mut lists.queues, queue, slot);
+        } else {
+            lists.enter(filter, |list| list.retain(|known| *known != slot));
+        }
+        if let Some(tenant) = tenant
+            && lists.members == 0
+        {
+            self.tenants.remove(tenant);
+        }
     }
 
     /// Returns a subscriber.
@@ -89,20 +141,16 @@ impl Topics {
     }
 
     /// Returns every mailbox.
-    #[cfg(feature = "nats")]
     pub(crate) fn mailboxes(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
         self.boxes.iter().flatten().map(|topic| &topic.mailbox)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.boxes.len() - self.free.len()
     }
 
     /// Calls for each subscriber that wants an event with these keys.
     ///
     /// # Performance
     ///
-    /// O(subscribers listed under the event's own kind, tenant, queue, pipeline and job).
+    /// O(subscribers listed under the event's own job and pipeline, and under its queue and kind, be it with its tenant or
+    /// without).
     pub(crate) fn wanting(&self, keys: &Keys<'_>, mut call: impl FnMut(Slot)) {
         let mut offer = |list: &[Slot]| {
             for slot in list {
@@ -111,10 +159,10 @@ impl Topics {
                 }
             }
         };
-        offer(&self.all);
-        offer(&self.kinds[keys.kind as usize]);
-        keys.tenant.into_iter().for_each(|tenant| offer(listed(&self.tenants, tenant)));
-        keys.queue.into_iter().for_each(|queue| offer(listed(&self.queues, queue)));
+        self.everyone.offer(keys, &mut offer);
+        if let Some(tenant) = keys.tenant.filter(|_| !self.tenants.is_empty()) {
+            self.tenants.get(tenant).into_iter().for_each(|lists| lists.offer(keys, &mut offer));
+        }
         keys.pipeline.into_iter().for_each(|pipeline| offer(listed(&self.pipelines, &pipeline)));
         keys.job.into_iter().for_each(|job| offer(listed(&self.jobs, &job)));
     }

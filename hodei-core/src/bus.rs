@@ -57,7 +57,8 @@ impl EventFilter {
 
     /// Lets the events of one queue's jobs through, and no others.
     ///
-    /// Events carry no queue: it is known of those that come from [`EventBus::publish_changes`] while they happen.
+    /// Events carry no queue: it is known of those that come from [`EventBus::publish_changes`] while they happen. Of what
+    /// other nodes commit to a shared store it is not; there a bus is needed that tails the change log and looks it up.
     #[must_use]
     pub fn queue(mut self, queue: Name) -> Self {
         self.queue = Some(queue);
@@ -96,6 +97,18 @@ impl EventFilter {
     #[must_use]
     pub fn names_queue(&self) -> bool {
         self.queue.is_some()
+    }
+
+    /// Returns the tenant that it names.
+    #[must_use]
+    pub fn tenant_named(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    /// Returns the kinds that it names: bit n stands for the kind of that number.
+    #[must_use]
+    pub fn kinds(&self) -> Option<u16> {
+        self.kinds
     }
 
     /// Says whether everything passes.

@@ -49,6 +49,19 @@ pub trait CheckpointStore: Send + Sync + fmt::Debug {
 
 const _: fn(&dyn CheckpointStore) = |_| ();
 
+/// A checkpoint as a store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Whose job it is.
+    pub tenant: Tenant,
+    /// The job.
+    pub job: JobId,
+    /// The highest epoch that has opened it or saved; lower ones are shut out.
+    pub fence: Epoch,
+    /// What was saved last; nothing when it was only opened.
+    pub saved: Option<Bytes>,
+}
+
 /// Says whether bytes are too many for a checkpoint.
 ///
 /// # Errors

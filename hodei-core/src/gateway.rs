@@ -94,6 +94,17 @@ pub struct Assignment {
     pub job: Arc<Job>,
     /// What its direct parents gave back.
     pub inputs: Arc<[Input]>,
+    /// The other workers on which room was set aside for it; those of a gang only.
+    pub beside: Option<Arc<[Peer]>>,
+}
+
+/// A worker on which room was set aside for a job that runs on another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub worker: Name,
+    /// What it says about itself: its address, where the application puts that into a label.
+    pub labels: TextMap,
 }
 
 /// A job to stop.
@@ -131,6 +142,11 @@ pub struct Desired {
     pub acked: u64,
     /// When to sync again at the latest.
     pub next_sync: Duration,
+    /// The [`seq`](SessionState::seq) of the call that this answers.
+    pub answers: u64,
+    /// How long after it made that call the agent may run on without another answer. When that is over it ends what it
+    /// runs: somebody else may be about to run it. Nothing where the node sets no bound.
+    pub alone: Option<Duration>,
 }
 
 /// The node's end of the link to agents.

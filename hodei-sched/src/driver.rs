@@ -1,16 +1,17 @@
 //! The only loop of a dispatcher: collect what happened, let the machine decide, carry it out, sleep.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join;
+use hodei_core::blob::BlobStore;
 use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::codec::Codecs;
 use hodei_core::event::{Event, WorkerEvent};
 use hodei_core::gateway::{Desired, Offer, SessionState};
-use hodei_core::job::Job;
+use hodei_core::job::{Epoch, Job, Lease};
 use hodei_core::log::LogStore;
 use hodei_core::store::{Claimed, Exchanged, Feed, Lanes, Served, Store, Wakeups};
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
@@ -20,10 +21,15 @@ use tokio::task::{JoinError, JoinSet};
 use crate::herald::Herald;
 use crate::machine::{Effect, Input, Policy, Scheduler, Snapshot, Ticket, Why};
 use crate::queue::{Parcel, Seat};
-use crate::rest::Rest;
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
+
+/// For how long after it asked the store to prolong its life a dispatcher goes on without another beat: a little less than
+/// the store waits, so that its agents have ended what they run by then.
+pub(crate) fn life(ttl: Duration) -> Duration {
+    ttl - ttl / 8
+}
 
 /// The answer to an agent's call.
 pub(crate) type SyncReply = oneshot::Sender<Result<Desired, Error>>;
@@ -32,7 +38,10 @@ pub(crate) type SyncReply = oneshot::Sender<Result<Desired, Error>>;
 #[derive(Debug)]
 pub(crate) enum Message {
     Sync(Box<SessionState>, SyncReply),
-    Cancelled(Vec<JobId>),
+    /// Jobs whose end somebody wants, under these epochs or lower ones.
+    Cancelled(Vec<(JobId, Epoch)>),
+    /// Until when a lease of ours holds, as a heartbeat told; nothing when it was given up.
+    Beaten(Lease, Option<Timestamp>),
     /// What holds from now on.
     Policy(Box<Policy>),
     /// Why a job that is ready has no worker yet.
@@ -109,11 +118,13 @@ pub(crate) struct Shared {
     pub(crate) logs: Mutex<Vec<Weak<dyn LogStore>>>,
     /// The checkpoints that go with their jobs, as the logs do.
     pub(crate) checkpoints: Mutex<Vec<Weak<dyn CheckpointStore>>>,
+    /// The blobs that go when nobody names them any more, as long as somebody has them; a std mutex, held for a copy.
+    pub(crate) blobs: Mutex<Vec<Weak<dyn BlobStore>>>,
     /// The lease under which the node acts now; the maintenance beats for it.
-    pub(crate) lease: watch::Sender<hodei_core::job::Lease>,
-    /// Whether the dispatcher holds nothing, and its node beats for it no more.
-    pub(crate) rest: Rest,
-    /// How the store refuses for good, as long as it does.
+    pub(crate) lease: watch::Sender<Lease>,
+    /// Whether the dispatcher has died of a panic.
+    pub(crate) died: AtomicBool,
+    /// How the store refuses for good, as long as it does, or which dispatcher has died.
     pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
 }
 
@@ -130,11 +141,10 @@ impl Shared {
         pace.as_micros().saturating_sub(clock.as_micros())
     }
 
-    /// Registers the node anew; a failure shows in the next exchange.
-    async fn renew(&self) {
-        if let Ok(lease) = self.store.register(&self.owner, self.ttl).await {
-            self.lease.send_replace(lease);
-        }
+    /// Until when, in the machine's time, nobody takes anything from a lease whose life the store prolongs from now on.
+    pub(crate) fn lives_until(&self) -> Timestamp {
+        // The store begins to count when the call has reached it, and that is later.
+        self.pace.now().saturating_add(life(self.ttl))
     }
 
     /// Notes whether the store refuses for good.
@@ -146,7 +156,9 @@ impl Shared {
             _ => return,
         };
         let error = error.filter(|error| !error.is_retryable());
-        if error.is_some() || self.failure.borrow().is_some() {
+        // What a bug has done does not pass.
+        let passes = self.failure.borrow().as_ref().is_some_and(|(kind, _)| *kind != ErrorKind::Bug);
+        if error.is_some() || passes {
             self.failure.send_replace(error.map(|error| (error.kind(), error.to_string())));
         }
     }
@@ -166,6 +178,18 @@ pub(crate) struct Driver {
     draining: bool,
     /// The place among the dispatchers of the node, where there are several.
     seat: Option<Seat<Claimed>>,
+}
+
+/// A driver that dies of a panic, in a store or in a balancer, says so: nobody else would know.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Release: whoever sees it sees that the channel is closed, or will be.
+            self.shared.died.store(true, Ordering::Release);
+            let text = format!("the dispatcher {} has died", self.shared.owner.name());
+            self.shared.failure.send_replace(Some((ErrorKind::Bug, text)));
+        }
+    }
 }
 
 impl Driver {
@@ -200,9 +224,6 @@ impl Driver {
             if self.draining && self.machine.is_idle() && self.call.is_empty() {
                 return;
             }
-            if self.machine.is_at_rest() {
-                self.shared.rest.idle();
-            }
             let input = self.next_input(now).await;
             let Some(input) = input else { return };
             let now = self.shared.pace.now();
@@ -234,7 +255,7 @@ impl Driver {
     fn show_surplus(&mut self, now: Timestamp) {
         let Some(seat) = &mut self.seat else { return };
         seat.show(self.machine.surplus());
-        if self.machine.is_hungry(now) && seat.ask() {
+        if self.machine.is_hungry(now) && seat.ask(self.machine.room()) {
             self.machine.has_asked();
         }
     }
@@ -243,8 +264,8 @@ impl Driver {
     fn parcels(&mut self, now: Timestamp) {
         while let Some(parcel) = self.seat.as_mut().and_then(Seat::take) {
             match parcel {
-                Parcel::Asked(by) => {
-                    let lent = self.machine.lend();
+                Parcel::Asked(by, room) => {
+                    let lent = self.machine.lend(room);
                     let back = self.seat.as_ref().map(|seat| seat.give(by, lent)).unwrap_or_default();
                     self.machine.unlend(back, now);
                 }
@@ -270,6 +291,7 @@ impl Driver {
                 Input::Synced(state, self.next_ticket)
             }
             Message::Cancelled(jobs) => Input::Cancelled(jobs),
+            Message::Beaten(lease, until) => Input::Beaten(lease, until),
             Message::Policy(policy) => Input::Policy(policy),
             Message::Why(job, reply) => {
                 // Whoever asked and went has no use for the answer.
@@ -347,20 +369,16 @@ fn shifted(at: Timestamp, shift: i64) -> Timestamp {
 /// Asks the store what the machine wants to know of it, and returns the answer. Waits for nothing but the store, so that
 /// any loop can drive it.
 pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
-    let woken = shared.rest.wake();
     match question {
         Effect::AskLanes => {
-            let lanes = shared.store.lanes(&shared.served);
-            let lanes = if woken { join(shared.renew(), lanes).await.1 } else { lanes.await };
+            let lanes = shared.store.lanes(&shared.served).await;
             Input::Lanes(lanes.map(|mut lanes| {
                 let shift = shared.shift();
                 lanes.heads.iter_mut().for_each(|head| head.eligible_at = shifted(head.eligible_at, shift));
                 Lanes { next_due: lanes.next_due.map(|at| shifted(at, shift)), ..lanes }
             }))
         }
-        Effect::Exchange(mut exchange) => {
-            // The lease of a node that rested is younger than what the machine knows.
-            exchange.owner = shared.lease.borrow().clone();
+        Effect::Exchange(exchange) => {
             let done = shared.store.exchange(*exchange).await;
             Input::Exchanged(done.map(|done| Exchanged { next_due: shared.due(done.next_due), ..done }))
         }
@@ -369,9 +387,12 @@ pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
             Input::Leases(shared.store.leases_of(&lease).await)
         }
         Effect::Register => {
-            shared.renew().await;
+            let until = shared.lives_until();
+            if let Ok(lease) = shared.store.register(&shared.owner, shared.ttl).await {
+                shared.lease.send_replace(lease);
+            }
             let lease = shared.lease.borrow().clone();
-            Input::Registered(lease)
+            Input::Registered(lease, until)
         }
         // Not a question; the loop answers the call itself.
         Effect::Reply(..) => Input::Tick,

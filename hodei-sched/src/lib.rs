@@ -38,10 +38,10 @@ pub mod machine;
 mod maintain;
 mod orchestrator;
 pub mod queue;
-mod rest;
 mod settled;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
+mod sweep;
 
 pub use orchestrator::{DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};

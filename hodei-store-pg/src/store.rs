@@ -10,9 +10,9 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
-    CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts, Cursor,
-    Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven, Retention,
-    Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts,
+    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven,
+    Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
@@ -102,6 +102,10 @@ impl JobStore for PgStore {
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
         self.0.lanes(served).await
+    }
+
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.0.before(job, most).await
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {

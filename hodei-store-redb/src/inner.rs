@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use hodei_core::job::State;
 use hodei_core::store::{Feeds, WakeupSignal};
 use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableError, TableHandle};
@@ -120,9 +121,13 @@ impl Inner {
             lock(&self.recent).clear();
             return;
         }
-        let backlog = lock(&self.committed).index.pending;
+        let backlog = lock(&self.committed).index.all[State::Pending as usize];
         let mut gone = Vec::new();
-        lock(&self.recent).apply(delta.steps, delta.spare, backlog, &mut gone);
+        {
+            let mut recent = lock(&self.recent);
+            recent.apply(delta.steps, delta.spare, backlog, &mut gone);
+            delta.forgotten.into_iter().for_each(|id| recent.forget(id, &mut gone));
+        }
         self.gone.leave(gone.into_iter().map(|spec| (1, Box::new(spec) as _)));
     }
 

@@ -92,6 +92,17 @@ pub(crate) fn child(parent: JobId, child: JobId) -> [u8; 32] {
     key
 }
 
+/// (id, tenant)
+pub(crate) fn checkpoint(job: JobId, tenant: &Tenant) -> Vec<u8> {
+    [job.as_bytes(), tenant.as_str().as_bytes()].concat()
+}
+
+/// Takes a key of a checkpoint apart.
+pub(crate) fn split_checkpoint(key: &[u8]) -> Option<(JobId, Tenant)> {
+    let (job, tenant) = key.split_first_chunk()?;
+    Some((JobId::from_bytes(*job), Tenant::new(std::str::from_utf8(tenant).ok()?).ok()?))
+}
+
 /// The sequence number of a change.
 pub(crate) fn sequence(number: u64) -> [u8; 8] {
     number.to_be_bytes()

@@ -18,7 +18,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod ahead;
 mod backup;
+mod checkpoints;
 mod codec;
 mod config;
 mod error;

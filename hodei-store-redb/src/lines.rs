@@ -4,7 +4,7 @@ use std::io::{BufRead, BufWriter, Write};
 use std::sync::{Arc, Mutex};
 
 use hodei_core::job::State;
-use hodei_core::store::{ChangeLog, Counts, LineCounts, LineReader, LineWriter, Scope, SlotRow};
+use hodei_core::store::{ChangeLog, Counts, LineCounts, LineReader, LineRow, LineWriter, Scope, SlotRow};
 use hodei_core::{Error, ErrorKind, JobId, Result};
 use redb::Database;
 use tokio::sync::oneshot;
@@ -23,7 +23,7 @@ use crate::stats::Stats;
 use crate::store::RedbStore;
 use crate::sync::lock;
 use crate::table::Tab;
-use crate::txn::{Context, Room, Work, bring_row, check_edges};
+use crate::txn::{Context, Room, Work, bring_checkpoint, bring_row, check_edges, checkpoints};
 
 /// How a row is read.
 type Read = fn(&[u8]) -> Result<SlotRow>;
@@ -38,11 +38,12 @@ impl RedbStore {
     /// Writes the store as of now as lines of JSON, while it is in use; see
     /// [`LineWriter`] for the format, and [`RedbStoreBuilder::import`] for the way back.
     ///
-    /// Equal stores give equal texts. Recorded changes, owners and terms are not written; of a slot that is on the way
-    /// to another shard neither is what nobody sees.
+    /// Equal stores give equal texts. Recorded changes, owners and terms are not written.
     ///
     /// # Errors
     ///
+    /// `Conflict` for a shard: the lines do not say which slots are whose, and a store that was made of them would take
+    /// work that is elsewhere. [`RedbStore::backup`] copies a shard with all that it is.
     /// `Corrupt` for a damaged row; `Io` and `Full` when the text cannot be written. What was written then has no line at
     /// its end, and no reader takes it for whole.
     ///
@@ -70,6 +71,14 @@ impl RedbStore {
 fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts> {
     let slots = view.slots.clone();
     let mut rows = Snapshot::first(view, &inner.stats, &inner.specs);
+    let mut shard = !slots.is_empty();
+    rows.scan(Tab::Notes, Span::ALL, |_, _| {
+        shard = true;
+        Ok(false)
+    })?;
+    if shard {
+        return Err(Error::new(ErrorKind::Conflict, "store.export").with("is", "a shard"));
+    }
     let mut lines = LineWriter::new(BufWriter::with_capacity(1 << 16, out))?;
     let policies: [(Tab, Read); 3] = [
         (Tab::Queues, |row| codec::queue(row).map(SlotRow::Queue)),
@@ -97,8 +106,7 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
         ids.retain(|id: &JobId| !slots.hides(|| id.slot()));
         let asked: Vec<_> = ids.into_iter().zip(0..).collect();
         for (_, job) in query::jobs(&mut rows, &Scope::All, &asked)? {
-            let edges = query::edges(&mut rows, &job)?;
-            lines.row(&SlotRow::Job { job: Box::new(job), edges })?;
+            lines.row(&query::row_of(&mut rows, job)?)?;
         }
     }
     // A job whose rows are lost would not be missed otherwise.
@@ -111,6 +119,7 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
     if lines.counts().jobs != counted {
         return Err(corrupt("store.export", "other jobs than were counted"));
     }
+    checkpoints(&mut rows, |checkpoint| lines.checkpoint(checkpoint))?;
     lines.finish()
 }
 
@@ -165,8 +174,13 @@ fn bring(db: &Database, config: &RedbStoreBuilder, lines: &mut LineReader<impl B
 fn some(work: &mut Work<'_, '_>, lines: &mut LineReader<impl BufRead>) -> Result<bool> {
     for _ in 0..ROWS {
         let Some(row) = lines.next_row()? else { return Ok(false) };
-        if let Some(fault) = bring_row(work, &row)? {
-            return Err(lines.refuse(fault));
+        match row {
+            LineRow::Row(row) => {
+                if let Some(fault) = bring_row(work, &row)? {
+                    return Err(lines.refuse(fault));
+                }
+            }
+            LineRow::Checkpoint(checkpoint) => bring_checkpoint(work, &checkpoint)?,
         }
         if work.tally.bytes >= BYTES {
             break;

@@ -1,8 +1,8 @@
 //! From an older schema to ours, so many jobs per transaction.
 //!
 //! Schema 1 had a row of each job in ten indexes. Schema 2 keeps those of open jobs in memory, and writes of a job what it
-//! was born with and what moves. Schema 3 has tables for slots that move and for notes beside those of schema 2. The first
-//! transaction raises the number of the schema, so that a program that knows only
+//! was born with and what moves. Schema 3 has tables for slots that move and for notes beside those of schema 2, schema 4
+//! one for sequences and one for checkpoints. The first transaction raises the number of the schema, so that a program that knows only
 //! schema 1 refuses the file from then on; each notes the last job that it has rewritten, so that a migration that is
 //! interrupted goes on; the last one removes the tables that nobody needs any more.
 

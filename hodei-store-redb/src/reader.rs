@@ -76,8 +76,8 @@ pub(crate) struct Snapshot<'s> {
     moved_on: bool,
 }
 
-/// How often a read that came upon a later commit begins anew before what it has is good enough.
-const ANEW_MAX: usize = 8;
+/// How often a read that came upon a later commit begins anew before it is given up.
+const ANEW_MAX: usize = 32;
 
 impl<'s> Snapshot<'s> {
     /// Reads a view from which the index will be made.
@@ -105,7 +105,7 @@ impl<'s> Snapshot<'s> {
                 return Ok(found);
             }
         }
-        read(self)
+        Err(Error::new(ErrorKind::Unavailable, "store.read").with("tries", ANEW_MAX))
     }
 
     /// Says which jobs really are as they were born, as far as the index tells at once; there is nothing to confirm of

@@ -8,7 +8,7 @@ use hodei_core::JobId;
 use hodei_core::job::{Fingerprint, JobSpec};
 use hodei_core::map::JobMap;
 
-use crate::codec::Fixed;
+use crate::codec::{self, Fixed, Head};
 use crate::memory::Step;
 use crate::sync::lock;
 
@@ -73,10 +73,12 @@ impl Recent {
             let place = if step.head.job.lease.is_some() {
                 step.forget_work();
                 &mut self.held
-            } else if keeps_new && step.was.is_none() && step.head.is_newborn() {
+            } else if keeps_new && step.was.is_none() && step.head.is_newborn() && is_small(&step.head) {
                 self.know(&step.head.job.spec);
                 &mut self.born
             } else {
+                // Whatever it is now, it is not as it was born; or another was born under its id.
+                self.forget(id, gone);
                 // What was leased when this transaction began is here no more, unless it was claimed in it.
                 let before = was_leased.then(|| self.held.rows.remove(&id)).flatten();
                 before.into_iter().chain([step]).for_each(|over| self.spare.keep(over, gone));
@@ -85,6 +87,34 @@ impl Recent {
             if let Some(over) = place.insert(id, step) {
                 self.spare.keep(over, gone);
             }
+        }
+    }
+
+    /// Returns those of some jobs that are not remembered as they were born, as many as there is room for.
+    pub(crate) fn unknown(&self, mut ids: Vec<JobId>) -> Vec<JobId> {
+        ids.retain(|id| !self.born.rows.contains_key(id));
+        ids.truncate(self.born.most.saturating_sub(self.born.rows.len()));
+        ids
+    }
+
+    /// Remembers a stored job as it was born.
+    pub(crate) fn bring(&mut self, head: Head, gone: &mut Vec<Arc<JobSpec>>) {
+        if !is_small(&head) {
+            return;
+        }
+        self.know(&head.job.spec);
+        let step = self.spare.boxed(Step { was: None, head });
+        if let Some(over) = self.born.insert(step.head.job.id, step) {
+            self.spare.keep(over, gone);
+        }
+    }
+
+    /// Forgets how a job was born.
+    pub(crate) fn forget(&mut self, id: JobId, gone: &mut Vec<Arc<JobSpec>>) {
+        if !self.born.rows.is_empty()
+            && let Some(step) = self.born.rows.remove(&id)
+        {
+            self.spare.keep(step, gone);
         }
     }
 
@@ -103,6 +133,9 @@ impl Recent {
 
     /// Keeps a spec for a while.
     pub(crate) fn know(&mut self, spec: &Arc<JobSpec>) {
+        if codec::work_bytes(spec) > KNOWN_SPEC_MAX {
+            return;
+        }
         let known = &mut self.specs[place(spec.fingerprint(), SPECS)];
         if known.as_ref().is_none_or(|known| known.fingerprint() != spec.fingerprint()) {
             *known = Some(Arc::clone(spec));
@@ -115,6 +148,14 @@ impl Recent {
         self.held.clear();
         self.specs.fill(None);
     }
+}
+
+/// A spec that is remembered has at most about so many bytes in its row: beyond, few of them would take much memory.
+const KNOWN_SPEC_MAX: usize = 4 << 10;
+
+/// Says whether the spec of a new job is small enough to be remembered.
+fn is_small(head: &Head) -> bool {
+    codec::work_bytes(&head.job.spec) <= KNOWN_SPEC_MAX
 }
 
 /// How many steps are kept for their room.

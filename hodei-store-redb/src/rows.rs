@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hodei_core::job::{Job, Output, Settled, State};
+use hodei_core::job::{Job, Output, Parent, Settled, State};
 use hodei_core::store::{Claimed, Input, Lane, Limit, QueuePolicy};
 use hodei_core::{JobId, Result};
 use redb::ReadableTable;
@@ -309,9 +309,9 @@ pub(crate) trait Rows {
     }
 
     /// Reads what the parents of a job gave back.
-    fn inputs(&mut self, job: &Job) -> Result<Arc<[Input]>> {
-        let mut inputs = Vec::with_capacity(job.parents.len());
-        for parent in job.parents.iter() {
+    fn inputs(&mut self, parents: &[Parent]) -> Result<Arc<[Input]>> {
+        let mut inputs = Vec::with_capacity(parents.len());
+        for parent in parents.iter().filter(|parent| parent.requires.hands_on()) {
             let Some(head) = self.head(parent.id)? else { continue };
             let end = if head.job.state == State::Succeeded { self.end(&head)? } else { None };
             let output = end.map_or_else(Output::none, |end| end.output.clone());
@@ -336,7 +336,7 @@ pub(crate) trait Rows {
         for id in ids {
             if let Some(head) = self.head(*id)? {
                 let job = self.job(head)?;
-                let inputs = self.inputs(&job)?;
+                let inputs = self.inputs(&job.parents)?;
                 held.push(Claimed { job: Arc::new(job), inputs });
             }
         }

@@ -10,9 +10,9 @@ use futures_util::future::try_join;
 use futures_util::stream;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
-    Beat, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Coordination,
-    Counts, Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Limit, LimitUse, Page, Policies,
-    Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats,
+    Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency,
+    Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Limit, LimitUse, Page,
+    Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats,
     SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Result, Tenant, Timestamp};
@@ -199,6 +199,10 @@ impl JobStore for RedbStore {
         let (inner, served) = (Arc::clone(&self.0.inner), served.clone());
         let lanes = self.look(|index| index.lanes.len());
         self.read("store.lanes", lanes, move |rows| query::lanes(rows, &inner, &served)).await
+    }
+
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        Ok(query::before(&self.0.inner, job, most))
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {

@@ -41,6 +41,8 @@ tables! {
     Pipelines = "pipelines",
     /// (tenant, unique key) → id.
     Unique = "unique",
+    /// (tenant, sequence) → the last job of it, as long as that is kept.
+    Sequences = "sequences",
     /// (parent, child) → what is needed of the parent, and whether the child was told of its end.
     Children = "children",
     /// sequence number of the first → changes, a few to a row.
@@ -57,6 +59,8 @@ tables! {
     Owners = "owners",
     /// duty → term.
     Terms = "terms",
+    /// (id, tenant) → how far a run of the job has come, and which runs are shut out.
+    Checkpoints = "checkpoints",
     /// slot → how far its last move has come; none for a slot that never moved.
     Slots = "slots",
     /// (slot, tenant) → how many jobs of a tenant are in each state whose slot is arriving; of one that is going away, which
@@ -81,7 +85,7 @@ impl Tab {
 }
 
 /// The version of the schema, in [`Tab::Meta`] under [`META_SCHEMA`]. A file with a higher one is not touched.
-pub(crate) const SCHEMA: u64 = 3;
+pub(crate) const SCHEMA: u64 = 4;
 /// Where the version of the schema is.
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 /// Where the last incarnation that was given out is.

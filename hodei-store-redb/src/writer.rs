@@ -12,6 +12,7 @@ use hodei_core::{Error, ErrorKind, Result};
 use redb::{Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::ahead::Ahead;
 use crate::error::{corrupt, failed, guarded};
 use crate::inner::Inner;
 use crate::memory::Delta;
@@ -152,13 +153,22 @@ impl Group<'_> {
 const LOOKS: u32 = 128;
 
 /// Waits for a request; nothing when every sender is gone.
-fn receive(inner: &Inner, requests: &mut mpsc::Receiver<Box<dyn Request>>) -> Option<Box<dyn Request>> {
-    for _ in 0..LOOKS {
+fn receive(
+    inner: &Inner,
+    requests: &mut mpsc::Receiver<Box<dyn Request>>,
+    ahead: &mut Ahead,
+) -> Option<Box<dyn Request>> {
+    let mut looks = 0;
+    while looks < LOOKS {
         match requests.try_recv() {
             Ok(request) => return Some(request),
             Err(mpsc::error::TryRecvError::Disconnected) => return None,
-            // Whoever wants the processor gets it.
-            Err(mpsc::error::TryRecvError::Empty) => std::thread::yield_now(),
+            Err(mpsc::error::TryRecvError::Empty) if ahead.read_some(inner) => {}
+            Err(mpsc::error::TryRecvError::Empty) => {
+                // Whoever wants the processor gets it.
+                std::thread::yield_now();
+                looks += 1;
+            }
         }
     }
     // Nobody comes who would.
@@ -168,8 +178,8 @@ fn receive(inner: &Inner, requests: &mut mpsc::Receiver<Box<dyn Request>>) -> Op
 
 /// Runs until every sender is gone.
 fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
-    let mut next = None;
-    while let Some(first) = next.take().or_else(|| receive(inner, &mut requests)) {
+    let (mut next, mut ahead) = (None, Ahead::default());
+    while let Some(first) = next.take().or_else(|| receive(inner, &mut requests, &mut ahead)) {
         let mut group = Group {
             seats: Vec::new(),
             items: 0,
@@ -193,6 +203,7 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
         let left: Vec<_> = group.seats.into_iter().map(answer).collect();
         // Everybody is on his way by now.
         inner.gone.leave(left.into_iter());
+        ahead.begin(end.as_ref().ok().and_then(Option::as_deref));
         if let Ok(Some(delta)) = end {
             let remembered = guarded("store.write", || {
                 inner.remember(*delta);

@@ -6,19 +6,30 @@
 use std::ops::Range;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::program::{Program, example};
 use hodei_agent::machine::{Effect, Machine};
-use hodei_core::gateway::{Desired, News, Offer, SessionState};
-use hodei_core::job::Epoch;
+use hodei_core::gateway::{Assignment, Desired, News, Offer, SessionState};
+use hodei_core::job::{Cause, Epoch};
+use hodei_core::store::Change;
 use hodei_core::{JobId, Name, Timestamp};
-use hodei_sched::sim::{Action, AgentModel, Bug, Campaign, Options, Simulation};
+use hodei_sched::sim::{
+    Act, Action, AgentModel, Bug, Campaign, MixedLoad, Options, RunPlan, Scene, Simulation, Workload,
+};
 
 /// How many jobs a seed has, about.
 const JOBS: u32 = 200;
 /// Within how many seeds a planted bug must show.
 const BUG_SEEDS: u64 = 200;
+
+fn action(effect: Effect) -> Action {
+    match effect {
+        Effect::Start(assignment) => Action::Start(assignment),
+        Effect::Stop(stop) => Action::Stop(stop),
+    }
+}
 
 /// The agent of the workspace.
 #[derive(Debug)]
@@ -30,10 +41,6 @@ impl AgentModel for RealAgent {
     }
 
     fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Action> {
-        let action = |effect| match effect {
-            Effect::Start(assignment) => Action::Start(assignment),
-            Effect::Stop(stop) => Action::Stop(stop),
-        };
         self.0.desired(desired, now).into_iter().map(action).collect()
     }
 
@@ -41,8 +48,8 @@ impl AgentModel for RealAgent {
         self.0.ended(job, epoch, news);
     }
 
-    fn tick(&mut self, now: Timestamp) {
-        self.0.tick(now);
+    fn tick(&mut self, now: Timestamp) -> Vec<Action> {
+        self.0.tick(now).into_iter().map(action).collect()
     }
 
     fn poll_timeout(&self) -> Option<Timestamp> {
@@ -123,6 +130,50 @@ fn the_example_tells_how_long_mails_wait_under_each_policy() {
         lines[1].starts_with("mails first") && lines[3].starts_with("mails first, under faults"),
         "{ended:?}"
     );
+}
+
+/// The mixed workload, and how many jobs were lost with an owner.
+#[derive(Debug)]
+struct Watched {
+    load: MixedLoad,
+    lost: Arc<AtomicU32>,
+}
+
+impl Workload for Watched {
+    fn next(&mut self, scene: &mut Scene<'_>) -> Option<(Duration, Act)> {
+        self.load.next(scene)
+    }
+
+    fn run(&mut self, assignment: &Assignment, scene: &mut Scene<'_>) -> RunPlan {
+        self.load.run(assignment, scene)
+    }
+
+    fn committed(&mut self, change: &Change) {
+        self.lost.fetch_add(u32::from(change.cause == Cause::Lost), Ordering::Relaxed);
+    }
+
+    fn relent(&mut self, scene: &mut Scene<'_>) -> Vec<Act> {
+        self.load.relent(scene)
+    }
+}
+
+/// Nodes drain, end and start again one after the other, and their agents go over to others meanwhile.
+#[test]
+fn rolling_restarts_lose_no_attempt() {
+    let lost = Arc::new(AtomicU32::new(0));
+    let mut restarts = 0;
+    for seed in 0..40 {
+        let mut options = Options::calm(seed);
+        (options.nodes, options.agents, options.trouble) = (3, 4, Duration::from_secs(60));
+        (options.faults.node_drains, options.faults.roaming) = (true, true);
+        options.faults.apart = Duration::from_secs(3);
+        let load = MixedLoad::of_seed(seed, JOBS).unwrap();
+        let outcome = Simulation::<RealAgent>::new(options, Watched { load, lost: Arc::clone(&lost) }).run();
+        assert!(outcome.is_clean(), "{outcome}");
+        restarts += outcome.figures.faults;
+    }
+    println!("{restarts} restarts of nodes");
+    assert_eq!((lost.load(Ordering::Relaxed), restarts > 200), (0, true));
 }
 
 /// The hashes of the traces of some seeds, as text.

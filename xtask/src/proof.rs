@@ -123,6 +123,21 @@ pub(crate) const PROOFS: &[Stage] = &[
             Step::new("cargo test --release --locked --package hodei-bus --lib -- model")
                 .env(&[("RUSTFLAGS", "--cfg hodei_shuttle"), ("CARGO_TARGET_DIR", "target/shuttle")])
                 .must_test(),
+            Step::new("cargo test --locked --package hodei-bus --test it -- ring::")
+                .env(&[("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "valgrind --quiet --error-exitcode=9")])
+                .must_test(),
+        ],
+    },
+    Stage {
+        name: "sched-model",
+        shows: "no interleaving of the scheduler's lock-free queues loses a job, repeats one or misses a wake-up",
+        steps: &[
+            Step::new("cargo test --release --locked --package hodei-sched --lib -- queue::explored")
+                .env(&[("RUSTFLAGS", "--cfg hodei_loom"), ("CARGO_TARGET_DIR", "target/loom")])
+                .must_test(),
+            Step::new("cargo test --release --locked --package hodei-sched --lib -- queue::explored")
+                .env(&[("RUSTFLAGS", "--cfg hodei_shuttle"), ("CARGO_TARGET_DIR", "target/shuttle")])
+                .must_test(),
         ],
     },
     Stage {

@@ -20,7 +20,7 @@ use super::context::Context;
 use super::outcome::Outcome;
 use super::panic::panicked;
 
-type Outcomes = Shared<Pin<Box<dyn Future<Output = Arc<[Outcome]>> + Send>>>;
+type Outcomes = Shared<Pin<Box<dyn Future<Output = Arc<Given>> + Send>>>;
 type Members<S, A> = Vec<(Context<S>, A)>;
 type Handler<S, A> =
     dyn Fn(Members<S, A>) -> Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>> + Send + Sync;
@@ -59,9 +59,48 @@ pub(super) struct Collector<S, A> {
 struct Chunk<S, A> {
     until: Instant,
     full: Notify,
-    /// A std mutex, held for a push or a swap.
-    members: Mutex<Members<S, A>>,
+    /// By place; those that went before the call have left theirs empty. A std mutex, held for a push or a swap.
+    members: Mutex<Vec<Option<(Context<S>, A)>>>,
     outcomes: OnceLock<Outcomes>,
+}
+
+impl<S, A> Chunk<S, A> {
+    fn members(&self) -> MutexGuard<'_, Vec<Option<(Context<S>, A)>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the call gave.
+struct Given {
+    /// How many outcomes there were.
+    count: usize,
+    by_place: Vec<Option<Outcome>>,
+}
+
+/// A run that waits for its chunk to be called. One that goes before, because its time is over or nobody wants it any more,
+/// takes its job out: the call is for those that are left.
+struct Member<'c, S, A> {
+    collector: &'c Collector<S, A>,
+    chunk: Arc<Chunk<S, A>>,
+    place: usize,
+}
+
+impl<S, A> Drop for Member<'_, S, A> {
+    fn drop(&mut self) {
+        // The collector first, as whoever joins.
+        let mut open = self.collector.open();
+        let mut members = self.chunk.members();
+        let went = members.get_mut(self.place).and_then(Option::take);
+        if members.iter().all(Option::is_none)
+            && open.as_ref().is_some_and(|open| Arc::ptr_eq(open, &self.chunk))
+        {
+            // Nobody is left who would close it.
+            *open = None;
+        }
+        drop((members, open));
+        // The arguments' own destructor runs outside the locks.
+        drop(went);
+    }
 }
 
 impl<S, A> fmt::Debug for Collector<S, A> {
@@ -78,6 +117,7 @@ impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
     /// Runs one job as a member of a chunk.
     pub(super) async fn run(self: Arc<Self>, context: Context<S>, args: A) -> Outcome {
         let (chunk, place) = self.join(context, args);
+        let _member = Member { collector: &*self, chunk: Arc::clone(&chunk), place };
         let full = chunk.full.notified();
         if chunk.outcomes.get().is_none() && !self.is_closed(&chunk) {
             tokio::select! {
@@ -86,16 +126,19 @@ impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
             }
         }
         let outcomes = chunk.outcomes.get_or_init(|| self.begin(&chunk)).clone();
-        let outcomes = outcomes.await;
-        let few =
-            || Outcome::failed(format!("the handler gave {} outcomes, none for this job", outcomes.len()));
-        outcomes.get(place).cloned().unwrap_or_else(few)
+        let given = outcomes.await;
+        let few = || Outcome::failed(format!("the handler gave {} outcomes, none for this job", given.count));
+        given.by_place.get(place).cloned().flatten().unwrap_or_else(few)
     }
+}
 
+impl<S, A> Collector<S, A> {
     fn open(&self) -> MutexGuard<'_, Option<Arc<Chunk<S, A>>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
     /// Puts a job into the open chunk, and closes that when it is full.
     fn join(&self, context: Context<S>, args: A) -> (Arc<Chunk<S, A>>, usize) {
         let mut open = self.open();
@@ -107,9 +150,10 @@ impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
                 outcomes: OnceLock::new(),
             })
         }));
-        let mut members = chunk.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.push((context, args));
-        let (place, full) = (members.len() - 1, members.len() >= self.chunks.size);
+        let mut members = chunk.members();
+        members.push(Some((context, args)));
+        let full = members.iter().flatten().count() >= self.chunks.size;
+        let place = members.len() - 1;
         drop(members);
         if full {
             *open = None;
@@ -131,18 +175,24 @@ impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
     }
 
     fn begin(&self, chunk: &Chunk<S, A>) -> Outcomes {
-        let members = std::mem::take(&mut *chunk.members.lock().unwrap_or_else(PoisonError::into_inner));
-        let count = members.len();
+        let members = std::mem::take(&mut *chunk.members());
+        let among = members.len();
+        let (places, members): (Vec<usize>, Members<S, A>) =
+            members.into_iter().enumerate().filter_map(|(place, member)| Some((place, member?))).unzip();
         let called = std::panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(members)));
         let ended = async move {
             let ended = match called {
                 Ok(called) => AssertUnwindSafe(called).catch_unwind().await,
                 Err(panic) => Err(panic),
             };
-            let outcomes =
-                ended.unwrap_or_else(|panic| vec![Outcome::Failed(panicked("handler", &*panic)); count]);
-            Arc::from(outcomes)
+            let outcomes = ended
+                .unwrap_or_else(|panic| vec![Outcome::Failed(panicked("handler", &*panic)); places.len()]);
+            let (count, mut by_place) = (outcomes.len(), vec![None; among]);
+            for (place, outcome) in places.into_iter().zip(outcomes) {
+                by_place[place] = Some(outcome);
+            }
+            Arc::new(Given { count, by_place })
         };
-        (Box::pin(ended) as Pin<Box<dyn Future<Output = Arc<[Outcome]>> + Send>>).shared()
+        (Box::pin(ended) as Pin<Box<dyn Future<Output = Arc<Given>> + Send>>).shared()
     }
 }

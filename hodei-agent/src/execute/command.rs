@@ -215,12 +215,16 @@ fn variables(run: &Run, command: &Command, files: &Files) -> BTreeMap<OsString, 
     let own: BTreeMap<String, String> =
         command.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let shown = |path: &Path| path.to_string_lossy().into_owned();
-    let hodei = BTreeMap::from([
+    let mut hodei = BTreeMap::from([
         ("HODEI_ATTEMPT".to_owned(), (run.job().attempt + 1).to_string()),
         ("HODEI_EPOCH".to_owned(), run.job().epoch.to_string()),
         ("HODEI_INPUTS".to_owned(), shown(&files.inputs)),
         ("HODEI_OUTPUT".to_owned(), shown(&files.output)),
     ]);
+    if !run.beside().is_empty() {
+        let beside: Vec<&str> = run.beside().iter().map(|peer| peer.worker.as_str()).collect();
+        hodei.insert("HODEI_BESIDE".to_owned(), beside.join(","));
+    }
     environment(&host, &INHERITED_BY_DEFAULT, &own, &hodei)
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hodei_core::gateway::StopCause;
+use hodei_core::gateway::{Peer, StopCause};
 use hodei_core::job::{Epoch, Job, JobSpec, NewJob, Parent, Payload, Requires};
 use hodei_core::{Error, ErrorKind, JobId, Result};
 
@@ -57,6 +57,14 @@ impl<S> Context<S> {
     #[must_use]
     pub fn fence(&self) -> (JobId, Epoch) {
         (self.job().id, self.job().epoch)
+    }
+
+    /// Returns the other workers on which room was set aside for this job: those of a gang
+    /// ([`Resources::workers`](hodei_core::job::Resources::workers)) only. Commands find their names in `HODEI_BESIDE`, with
+    /// commas between.
+    #[must_use]
+    pub fn beside(&self) -> &[Peer] {
+        self.run.beside()
     }
 
     /// Reads what a direct parent gave back, by the parent's name.

@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use hodei_core::checkpoint::CheckpointStore;
-use hodei_core::gateway::{Assignment, News, StopCause};
+use hodei_core::gateway::{Assignment, News, Peer, StopCause};
 use hodei_core::job::{Failure, FailureClass, Finish, Job, Manifest, NewJob, Payload, Runs, Stream};
 use hodei_core::log::LogKey;
 use hodei_core::pipeline::When;
 use hodei_core::store::Input;
 use hodei_core::{Error, ErrorKind, Result};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use crate::driver::Progress;
 use crate::log::{LogStore, LogWriter};
+use crate::progress::Progress;
 
 /// How a run ends.
 pub type RunFuture = Pin<Box<dyn Future<Output = News> + Send>>;
@@ -43,7 +43,7 @@ const _: fn(&dyn Executor) = |_| ();
 pub(crate) struct Home {
     pub(crate) logs: Arc<LogStore>,
     pub(crate) checkpoints: Option<Arc<dyn CheckpointStore>>,
-    pub(crate) notify: mpsc::UnboundedSender<Progress>,
+    pub(crate) progress: Progress,
 }
 
 /// Tells a run that it must end.
@@ -55,6 +55,7 @@ pub struct StopToken(Arc<Inner>);
 struct Inner {
     job: Arc<Job>,
     inputs: Arc<[Input]>,
+    beside: Option<Arc<[Peer]>>,
     home: Arc<Home>,
     /// 0: go on; else 1 + the cause's number.
     cause: AtomicU8,
@@ -115,6 +116,7 @@ impl Run {
         let inner = Inner {
             job: assignment.job,
             inputs: assignment.inputs,
+            beside: assignment.beside,
             home,
             cause: AtomicU8::new(0),
             told: Notify::new(),
@@ -154,6 +156,12 @@ impl Run {
         &self.stop.0.inputs
     }
 
+    /// Returns the other workers on which room was set aside for the job; those of a gang only.
+    #[must_use]
+    pub fn beside(&self) -> &[Peer] {
+        self.stop.0.beside.as_deref().unwrap_or_default()
+    }
+
     /// Says how the run ends without having begun, when the conditions of its step do not hold.
     pub(crate) fn unwanted(&self) -> Option<News> {
         let conditions = self.job().spec.labels().get(When::LABEL)?;
@@ -173,10 +181,9 @@ impl Run {
         &self.stop
     }
 
-    /// Tells how far the run is.
+    /// Tells how far the run is. Only what it told last counts, so it may tell as often as it likes.
     pub fn progress(&self, done: u32, total: u32) {
-        // A loop that is gone has nobody to tell.
-        let _ = self.stop.0.home.notify.send((self.job().id, self.job().epoch, done, total));
+        self.stop.0.home.progress.tell((self.job().id, self.job().epoch), (done, total));
     }
 
     /// Returns where the agent keeps checkpoints.
@@ -203,6 +210,11 @@ impl Run {
 
     pub(super) fn spawn(&self, job: NewJob) {
         self.stop.0.spawned.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    }
+
+    /// Puts what was spawned in another form.
+    pub(super) fn encoded(&self, jobs: Vec<NewJob>) {
+        *self.stop.0.spawned.lock().unwrap_or_else(PoisonError::into_inner) = jobs;
     }
 
     pub(super) fn take_spawned(&self) -> Vec<NewJob> {

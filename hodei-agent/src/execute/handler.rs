@@ -14,7 +14,7 @@ use hodei_core::codec::Codecs;
 use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Failure, FailureClass, Finish, JobKind, Outcome as JobOutcome, Payload, Runs};
 use hodei_core::map::IdState;
-use hodei_core::{Error, Name};
+use hodei_core::{Error, Fault, Name};
 
 use super::chunk::{Chunks, Collector};
 use super::context::Context;
@@ -119,26 +119,18 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
                 let failure = Failure::new(FailureClass::BadInput, "this agent has no such handler");
                 return Outcome::Failed(failure).news();
             };
-            if let Err(failure) = self.open(&run).await {
-                return Outcome::Failed(failure).news();
-            }
-            let context = Context::new(Arc::clone(&self.state), run.share());
-            let ending = || -> Ending {
-                if self.layers.is_empty() {
-                    return call(context);
-                }
-                let (layers, call) = (Arc::clone(&self.layers), Arc::clone(call));
-                Box::pin(layers.around(run.share(), Box::new(move || call(context))))
+            let outcome = if self.codecs.is_empty() && !is_encoded(&run) {
+                watch(&run, || self.call(call, &run)).await
+            } else {
+                // A codec may wait for others: what it takes is a part of the run, and ends with it.
+                let coded = Arc::clone(&self).coded(Arc::clone(call), run.share());
+                watch(&run, || Box::pin(coded)).await
             };
-            let mut news = watch(&run, ending).await.news();
+            let mut news = outcome.news();
             if let News::Ended(finish) = &mut news {
                 finish.manifest = Run::manifest(run.take_said());
                 if finish.outcome == JobOutcome::Succeeded {
-                    match self.codecs.encode_jobs(run.take_spawned()).await {
-                        Ok(spawn) => finish.spawn = spawn,
-                        // What is not encoded is not stored.
-                        Err(error) => return Outcome::Failed(undecodable(&error)).news(),
-                    }
+                    finish.spawn = run.take_spawned();
                 }
             }
             news
@@ -146,7 +138,33 @@ impl<S: Send + Sync + 'static> Executor for Handlers<S> {
     }
 }
 
-impl<S: Send + Sync> Handlers<S> {
+impl<S: Send + Sync + 'static> Handlers<S> {
+    /// Calls a handler inside the layers.
+    fn call(&self, call: &Arc<Call<S>>, run: &Run) -> Ending {
+        let context = Context::new(Arc::clone(&self.state), run.share());
+        if self.layers.is_empty() {
+            return call(context);
+        }
+        let (layers, call) = (Arc::clone(&self.layers), Arc::clone(call));
+        Box::pin(layers.around(run.share(), Box::new(move || call(context))))
+    }
+
+    /// Decodes the arguments, calls the handler, and encodes those of the jobs that it spawned.
+    async fn coded(self: Arc<Self>, call: Arc<Call<S>>, run: Run) -> Outcome {
+        if let Err(failure) = self.open(&run).await {
+            return Outcome::Failed(failure);
+        }
+        let outcome = self.call(&call, &run).await;
+        if matches!(outcome, Outcome::Done(_)) {
+            match self.codecs.encode_jobs(run.take_spawned()).await {
+                Ok(spawned) => run.encoded(spawned),
+                // What is not encoded is not stored.
+                Err(error) => return Outcome::Failed(undecodable(&error)),
+            }
+        }
+        outcome
+    }
+
     /// Decodes the arguments, where they are encoded.
     async fn open(&self, run: &Run) -> Result<(), Failure> {
         let job = run.job();
@@ -158,10 +176,16 @@ impl<S: Send + Sync> Handlers<S> {
     }
 }
 
-/// Says why arguments could not be decoded or encoded: an error that may pass is retried.
+fn is_encoded(run: &Run) -> bool {
+    matches!(run.job().spec.payload(), Payload::Handler { args, .. } if Codecs::is_encoded(args))
+}
+
+/// Says why arguments could not be decoded or encoded. An error that may pass is retried, and so is what another agent may
+/// be able to do, or this one when it is given the key: while keys are changed not all have all of them.
 fn undecodable(error: &Error) -> Failure {
-    let class = if error.is_retryable() { FailureClass::Error } else { FailureClass::BadInput };
-    Failure::new(class, error.to_string())
+    let unknown = |fault: &Fault| matches!(&*fault.code, "unknown_key" | "unknown_codec");
+    let passes = error.is_retryable() || error.faults().iter().any(unknown);
+    Failure::new(if passes { FailureClass::Error } else { FailureClass::BadInput }, error.to_string())
 }
 
 fn bad_input(error: &Error) -> Ending {
@@ -202,6 +226,8 @@ async fn watch(run: &Run, call: impl FnOnce() -> Ending) -> Outcome {
             StopCause::LeaseLost => Outcome::Cancel,
         },
         () = over(timeout) => {
+            // Whoever goes on with others in one call is to see that this one is over.
+            run.stop().stop(StopCause::Cancelled);
             let message = format!("it took longer than {:?}", timeout.unwrap_or_default());
             Outcome::Failed(Failure::new(FailureClass::Timeout, message))
         }

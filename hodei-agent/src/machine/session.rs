@@ -7,12 +7,14 @@ use std::time::Duration;
 use hodei_core::gateway::{
     Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
 };
-use hodei_core::job::Epoch;
+use hodei_core::job::{Epoch, Outcome};
 use hodei_core::map::JobMap;
 use hodei_core::{JobId, Name, Timestamp};
 
 /// How many jobs' highest epochs are remembered, so that a repeated assignment is told apart.
 const REMEMBERED: usize = 65_536;
+/// How many calls that are not answered yet are remembered with the time when they were made.
+const CALLS_REMEMBERED: usize = 64;
 /// A run that lasts longer than this is reported as started; a shorter one only as ended.
 const STARTED_AFTER: Duration = Duration::from_millis(10);
 
@@ -27,8 +29,11 @@ pub enum Effect {
 
 /// Slots held, epochs seen, reports not acknowledged.
 ///
-/// Its driver tells it what happened and carries out what [`Machine::desired`] returns; [`Machine::state`] is what it says
-/// to its node next. Calling [`Machine::tick`] too often does no harm.
+/// Its driver tells it what happened and carries out what [`Machine::desired`] and [`Machine::tick`] return;
+/// [`Machine::state`] is what it says to its node next. Calling [`Machine::tick`] too often does no harm.
+///
+/// An agent that hears nothing of its node for as long as that said ([`Desired::alone`]) ends what it runs, for somebody else
+/// may be about to run it, and gives it back with the next call that gets through.
 #[derive(Debug)]
 pub struct Machine {
     worker: Name,
@@ -45,11 +50,19 @@ pub struct Machine {
     epochs: JobMap<Epoch>,
     remembered: VecDeque<JobId>,
     draining: bool,
+    /// The time, as far as it was told; nothing is counted from a call that was made before.
+    now: Timestamp,
+    /// The calls that may still be answered, and when each was made.
+    calls: VecDeque<(u64, Timestamp)>,
+    /// When what runs is ended, unless the node answers before.
+    alone_until: Option<Timestamp>,
 }
 
 #[derive(Debug)]
 struct Held {
     epoch: Epoch,
+    /// Whether it was ended because nothing was heard of the node.
+    fenced: bool,
     progress: Option<(u32, u32)>,
 }
 
@@ -71,15 +84,20 @@ impl Machine {
             epochs: JobMap::default(),
             remembered: VecDeque::new(),
             draining: false,
+            now: Timestamp::EPOCH,
+            calls: VecDeque::new(),
+            alone_until: None,
         }
     }
 
     /// Takes in what the node wants, and returns what to do about it.
     pub fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Effect> {
+        self.now = self.now.max(now);
         if desired.number <= self.seen {
             return Vec::new();
         }
         self.seen = desired.number;
+        self.answered(desired.answers, desired.alone);
         // A node that has received less than we knew has forgotten the session: the rest is said again.
         self.received = desired.received;
         while self.reports.front().is_some_and(|report| report.number <= desired.acked) {
@@ -97,6 +115,23 @@ impl Machine {
         effects
     }
 
+    /// Notes how long the node lets the agent run on alone, counted from the call that it answered.
+    fn answered(&mut self, call: u64, alone: Option<Duration>) {
+        while self.calls.front().is_some_and(|(seq, _)| *seq < call) {
+            self.calls.pop_front();
+        }
+        let Some(alone) = alone else { return self.alone_until = None };
+        if let Some((_, made)) = self.calls.front().filter(|(seq, _)| *seq == call) {
+            self.alone_until = self.alone_until.max(Some(made.saturating_add(alone)));
+        }
+    }
+
+    /// When what runs is ended, unless the node answers before; nothing while nothing runs that could be ended.
+    #[must_use]
+    pub fn fence_at(&self) -> Option<Timestamp> {
+        self.alone_until.filter(|_| !self.running.is_empty())
+    }
+
     fn assigned(&mut self, assignment: Assignment, now: Timestamp, effects: &mut Vec<Effect>) {
         let (job, epoch) = (assignment.job.id, assignment.job.epoch);
         if self.epochs.get(&job).is_some_and(|highest| *highest >= epoch) {
@@ -112,7 +147,7 @@ impl Machine {
             self.report(job, epoch, News::Returned);
             return;
         }
-        self.running.insert(job, Held { epoch, progress: None });
+        self.running.insert(job, Held { epoch, fenced: false, progress: None });
         self.young.push_back((now, job, epoch));
         effects.push(Effect::Start(assignment));
     }
@@ -136,10 +171,12 @@ impl Machine {
 
     /// Takes in how a run ended.
     pub fn ended(&mut self, job: JobId, epoch: Epoch, news: News) {
-        if self.running.get(&job).is_some_and(|held| held.epoch == epoch) {
-            self.running.remove(&job);
-            self.report(job, epoch, news);
-        }
+        let Some(held) = self.running.get(&job).filter(|held| held.epoch == epoch) else { return };
+        let own =
+            held.fenced && !matches!(&news, News::Ended(finish) if finish.outcome == Outcome::Succeeded);
+        self.running.remove(&job);
+        // How it ended is our own doing: where nobody has taken it over yet, somebody is to run it.
+        self.report(job, epoch, if own { News::Returned } else { news });
     }
 
     /// Takes in how far a run is.
@@ -160,8 +197,26 @@ impl Machine {
         self.running.is_empty() && self.reports.is_empty()
     }
 
-    /// Notes the runs that have lasted long enough to be reported as started.
-    pub fn tick(&mut self, now: Timestamp) {
+    /// Notes the runs that have lasted long enough to be reported as started, and returns those to end because nothing was
+    /// heard of the node for too long.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        self.young_grow_up();
+        if self.fence_at().is_none_or(|at| at > self.now) {
+            return Vec::new();
+        }
+        self.alone_until = None;
+        let mut ended = Vec::new();
+        for (job, held) in self.running.iter_mut().filter(|(_, held)| !held.fenced) {
+            held.fenced = true;
+            ended.push(Stop { job: *job, epoch: held.epoch, why: StopCause::LeaseLost });
+        }
+        ended.sort_unstable_by_key(|stop| stop.job);
+        ended.into_iter().map(Effect::Stop).collect()
+    }
+
+    fn young_grow_up(&mut self) {
+        let now = self.now;
         while let Some((at, job, epoch)) = self.young.front().copied() {
             let runs = self.running.get(&job).is_some_and(|held| held.epoch == epoch);
             if runs && at.saturating_add(STARTED_AFTER) > now {
@@ -177,7 +232,8 @@ impl Machine {
     /// When to call [`Machine::tick`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.young.front().map(|(at, ..)| at.saturating_add(STARTED_AFTER))
+        let started = self.young.front().map(|(at, ..)| at.saturating_add(STARTED_AFTER));
+        [started, self.fence_at()].into_iter().flatten().min()
     }
 
     /// The node does not know what it had received: everything that it has not made durable is said again.
@@ -188,6 +244,12 @@ impl Machine {
     /// What the next call says.
     pub fn state(&mut self) -> SessionState {
         self.seq += 1;
+        if self.calls.len() == CALLS_REMEMBERED {
+            self.calls.pop_front();
+        }
+        if self.now > Timestamp::EPOCH {
+            self.calls.push_back((self.seq, self.now));
+        }
         let running = self.running.iter().map(|(job, held)| RunningJob {
             job: *job,
             epoch: held.epoch,
@@ -234,7 +296,7 @@ mod tests {
         new.id = JobId::from_parts(ticket, Tenant::default().slot(), 0);
         let (mut job, _) = rules::admit(new, Timestamp::EPOCH);
         job.epoch = Epoch::from_number(epoch);
-        Assignment { job: Arc::new(job), inputs: Arc::from([]) }
+        Assignment { job: Arc::new(job), inputs: Arc::from([]), beside: None }
     }
 
     fn assign(machine: &mut Machine, number: u64, ticket: u64, epoch: u64) -> usize {

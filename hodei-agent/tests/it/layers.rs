@@ -188,6 +188,22 @@ async fn a_panic_fails_the_whole_chunk_and_a_missing_outcome_its_job() {
 }
 
 #[tokio::test]
+async fn a_job_that_went_before_its_chunk_was_called_is_not_in_the_call() {
+    let node = Node::new();
+    let (_agent, calls) = in_chunks(&node, Chunks::of(2).wait(Duration::from_millis(400))).await;
+    // Its time is over before that of the chunk is.
+    let dead = node.assign(say("dead").timeout(Duration::from_millis(40)));
+    assert_eq!(text_of(&node, dead).await, "Timeout it took longer than 40ms");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(text_of(&node, node.assign(say("next"))).await, "next of 1");
+    let (gone, left) =
+        (node.assign(say("gone").timeout(Duration::from_millis(40))), node.assign(say("left")));
+    let pair = [text_of(&node, gone).await, text_of(&node, left).await];
+    assert_eq!(pair, ["gone of 2", "left of 2"], "a chunk that fills is called at once");
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn who_is_stopped_leaves_the_others_their_call() {
     let node = Node::new();
     let (_agent, calls) = in_chunks(&node, Chunks::of(3).wait(Duration::from_secs(60))).await;
@@ -196,6 +212,8 @@ async fn who_is_stopped_leaves_the_others_their_call() {
     node.started(b).await;
     node.stop(a, StopCause::LeaseLost);
     node.end_of(a).await;
-    assert_eq!(text_of(&node, node.assign(say("c"))).await, "c of 3");
-    assert_eq!((text_of(&node, b).await.as_str(), calls.load(Ordering::Relaxed)), ("b of 3", 1));
+    let (c, d) = (node.assign(say("c")), node.assign(say("d")));
+    let ends = [text_of(&node, b).await, text_of(&node, c).await, text_of(&node, d).await];
+    assert_eq!(ends, ["b of 3", "c of 3", "d of 3"], "its place is another's");
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }

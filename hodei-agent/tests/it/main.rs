@@ -1,6 +1,8 @@
 //! The agent over the in-process link, with a node that each test plays by hand.
 
+mod alone;
 mod checkpoints;
+mod codecs;
 mod commands;
 mod crew;
 mod drain;

@@ -43,6 +43,8 @@ struct State {
     failure: Option<(ErrorKind, Option<u32>)>,
     failed: u32,
     calls: Vec<SessionState>,
+    /// How long an agent may run on without an answer.
+    alone: Option<Duration>,
 }
 
 impl Node {
@@ -94,6 +96,16 @@ impl Node {
     /// Answers calls with an error: so many, or all of them until [`Node::heal`].
     pub(crate) fn fail(&self, kind: ErrorKind, times: Option<u32>) {
         self.change(|state| state.failure = Some((kind, times)));
+    }
+
+    /// Lets agents run on for so long without an answer.
+    pub(crate) fn let_alone(&self, time: Duration) {
+        self.change(|state| state.alone = Some(time));
+    }
+
+    /// Answers calls again.
+    pub(crate) fn heal(&self) {
+        self.change(|state| state.failure = None);
     }
 
     /// How many calls were answered with an error.
@@ -207,7 +219,9 @@ impl State {
         let (assign, stop) = (std::mem::take(&mut self.assign), std::mem::take(&mut self.stop));
         self.unseen.push_back((self.number, assign.clone(), stop.clone()));
         let (received, acked) = (self.received, self.received);
-        Some(Desired { number: self.number, assign, stop, received, acked, next_sync: NEXT_SYNC })
+        let (number, next_sync, alone) = (self.number, NEXT_SYNC, self.alone);
+        let answers = self.calls.last().map_or(0, |call| call.seq);
+        Some(Desired { number, assign, stop, received, acked, next_sync, answers, alone })
     }
 }
 
@@ -240,7 +254,7 @@ fn assignment(spec: JobSpecBuilder, inputs: Vec<Input>) -> Assignment {
     let (mut job, _) = rules::admit(NewJob::new(spec), Timestamp::EPOCH);
     let lease = Lease { owner: OwnerId::new("node").expect("a name"), incarnation: 1 };
     rules::claim(&mut job, lease, Timestamp::EPOCH).expect("it is due");
-    Assignment { job: job.into(), inputs: inputs.into() }
+    Assignment { job: job.into(), inputs: inputs.into(), beside: None }
 }
 
 /// The key of a log of a job that [`Node::assign`] assigned.

@@ -1,24 +1,22 @@
 //! The bus over NATS.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use async_nats::jetstream::context::{Context, ContextBuilder};
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::context::ContextBuilder;
 use async_trait::async_trait;
-use hodei_core::bus::{
-    BusStats, Delivery, EventBus, EventFilter, SubscribeOptions, Subscription, SubscriptionStats,
-};
+use hodei_core::bus::{BusStats, EventBus, EventFilter, SubscribeOptions, Subscription};
 use hodei_core::event::Event;
 use hodei_core::store::Change;
 use hodei_core::{Error, ErrorKind, Result};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::inbox::{Inbox, Known, Progress};
-use super::outbox::Outbox;
+use super::inbox::{Inbox, Known};
+use super::outbox::{Outbox, Sender};
+use super::place::{Place, Progress};
+use super::stream::Source;
 use super::wire::Sent;
 use crate::bus::Bus;
 
@@ -39,6 +37,8 @@ pub struct NatsOptions {
     pub max_bytes: i64,
     /// Where to begin to read. Default: behind what is there.
     pub start: Start,
+    /// How long a message waits for blocking subscribers that are full; then they get a gap. Default: 30 s.
+    pub wait: Duration,
 }
 
 /// Where to begin to read a stream.
@@ -47,15 +47,22 @@ pub enum Start {
     /// Behind what is there.
     #[default]
     Now,
-    /// With the oldest message that is kept.
+    /// With the oldest message that is kept. Nothing is read before somebody subscribes.
     Oldest,
-    /// Behind a message: what [`NatsBus::place`] returned in an earlier life.
-    After(u64),
+    /// Behind a message: what [`NatsBus::place`] returned in an earlier life. Nothing is read before somebody subscribes. In
+    /// another stream of the same name it begins with the oldest message, and tells of a gap.
+    After(Place),
 }
 
 impl Default for NatsOptions {
     fn default() -> Self {
-        Self { stream: "hodei".to_owned(), capacity: 1 << 16, max_bytes: 1 << 30, start: Start::Now }
+        Self {
+            stream: "hodei".to_owned(),
+            capacity: 1 << 16,
+            max_bytes: 1 << 30,
+            start: Start::Now,
+            wait: Duration::from_secs(30),
+        }
     }
 }
 
@@ -80,6 +87,13 @@ impl NatsOptions {
         self.start = start;
         self
     }
+
+    /// Bounds how long a message waits for blocking subscribers.
+    #[must_use]
+    pub const fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
 }
 
 /// The bus of several processes, over a JetStream stream: every process that connects to it hears what all of them publish,
@@ -88,8 +102,9 @@ impl NatsOptions {
 /// Events are delivered at least once by the server and once to subscribers: messages are told apart by their publisher
 /// and number, transitions by (job, version), within the last 65,536 of them. The events of one publisher keep their order;
 /// those of several come in the order in which the server took them. While the server is away, events wait in a bounded
-/// buffer, and what finds no room there is told to every subscriber as [`Delivery::Lagged`]; that count is of all events,
-/// whatever the filter.
+/// buffer, and what finds no room there is told to every subscriber as
+/// [`Delivery::Lagged`](hodei_core::bus::Delivery::Lagged), where it was missed; that count is of all events, whatever the
+/// filter. A stream that is gone is made anew, and that may have lost events is told as a gap of one.
 ///
 /// A publisher that dies takes what is in its buffer with it. Where that matters, let a [`Tail`](crate::Tail) read the
 /// change log of the store, which has it.
@@ -98,6 +113,8 @@ pub struct NatsBus {
     outbox: Arc<Outbox>,
     local: Bus,
     progress: Arc<Progress>,
+    /// Told when somebody has subscribed.
+    heard: Arc<Notify>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -121,47 +138,48 @@ impl NatsBus {
         let client = client.map_err(|error| away(error.into()))?;
         // As unique as the subjects on which it receives replies.
         let publisher = client.new_inbox();
-        let context = ContextBuilder::new().timeout(REQUEST).ack_timeout(REQUEST).build(client);
-        let start = open(&context, &options).await.map_err(away)?;
+        let context = ContextBuilder::new().timeout(REQUEST).ack_timeout(REQUEST).build(client.clone());
+        let source = Source::new(context, &options.stream, options.max_bytes);
         let progress = Arc::new(Progress::default());
-        progress.place.store(start, Ordering::Relaxed);
-        let (outbox, local) = (Outbox::new(options.capacity), Bus::new());
-        let subject = format!("{}.events", options.stream);
-        let send = Arc::clone(&outbox).send(context.clone(), subject, publisher);
+        let gap = progress.begin(options.start, &source.open().await.map_err(away)?);
+        let (outbox, local, heard) = (Outbox::new(options.capacity), Bus::new(), Arc::new(Notify::new()));
+        let sender = Sender { client, source: source.clone(), publisher };
         let inbox = Inbox {
-            context,
-            stream: options.stream,
+            source,
             bus: local.clone(),
             progress: Arc::clone(&progress),
             known: Known::default(),
+            wait: options.wait,
         };
-        let tasks = [tokio::spawn(send), tokio::spawn(inbox.read())];
-        Ok(Self { outbox, local, progress, tasks })
+        let listened = (options.start != Start::Now).then(|| Arc::clone(&heard));
+        let tasks = [tokio::spawn(Arc::clone(&outbox).send(sender)), tokio::spawn(inbox.read(listened, gap))];
+        Ok(Self { outbox, local, progress, heard, tasks })
     }
 
-    /// Returns the stream's number of the last message that was brought to the local subscribers.
+    /// Returns up to where everything was taken by all local subscribers: to begin there once more, keep it after handling
+    /// what was taken.
+    ///
+    /// # Performance
+    ///
+    /// O(subscribers + messages since the last call).
     #[must_use]
-    pub fn place(&self) -> u64 {
-        self.progress.place.load(Ordering::Acquire)
+    pub fn place(&self) -> Place {
+        self.progress.taken(&self.local)
     }
 
     /// Waits until the server has acknowledged everything that was published here.
     ///
     /// # Errors
     ///
-    /// `Timeout` when it takes longer than `wait`.
+    /// `Timeout` when it takes longer than `wait`; what the server said last is in its context.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub async fn flush(&self, wait: Duration) -> Result<()> {
-        let empty = self.outbox.room.until(|| (self.outbox.counts().1 == 0).then_some(()));
-        match tokio::time::timeout(wait, empty).await {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                Err(Error::new(ErrorKind::Timeout, "nats.flush").with("unsent", self.outbox.counts().1))
-            }
-        }
+        let empty = self.outbox.room.until(|| if self.outbox.counts().1 == 0 { Ok(()) } else { Err(()) });
+        let in_time = tokio::time::timeout(wait, empty).await;
+        in_time.map_err(|_| self.outbox.late("nats.flush").with("unsent", self.outbox.counts().1))
     }
 
     /// Puts into the outbox what there is room for, and counts the rest.
@@ -179,24 +197,6 @@ impl Drop for NatsBus {
     }
 }
 
-/// Makes the stream if it is not there, and returns the number of the message behind which to begin.
-async fn open(context: &Context, options: &NatsOptions) -> Result<u64, async_nats::Error> {
-    let config = Config {
-        name: options.stream.clone(),
-        subjects: vec![format!("{}.events", options.stream)],
-        max_bytes: options.max_bytes,
-        discard: DiscardPolicy::Old,
-        ..Config::default()
-    };
-    let stream = context.get_or_create_stream(config).await?;
-    let state = &stream.cached_info().state;
-    Ok(match options.start {
-        Start::Now => state.last_sequence,
-        Start::Oldest => state.first_sequence.saturating_sub(1),
-        Start::After(place) => place,
-    })
-}
-
 #[async_trait]
 impl EventBus for NatsBus {
     async fn publish(&self, mut events: Vec<Event>, wait: Duration) -> Result<()> {
@@ -208,12 +208,10 @@ impl EventBus for NatsBus {
         let room = self.outbox.room.until(|| {
             let taken = self.outbox.take(events.len(), false, |n| events[..n].iter().map(Sent::from));
             events.drain(..taken);
-            events.is_empty().then_some(())
+            if events.is_empty() { Ok(()) } else { Err(()) }
         });
-        match tokio::time::timeout(wait, room).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "bus.publish").with("unpublished", events.len())),
-        }
+        let in_time = tokio::time::timeout(wait, room).await;
+        in_time.map_err(|_| self.outbox.late("bus.publish").with("unpublished", events.len()))
     }
 
     fn try_publish(&self, events: &[Event]) -> Result<()> {
@@ -230,54 +228,13 @@ impl EventBus for NatsBus {
     }
 
     fn subscribe(&self, filter: EventFilter, options: SubscribeOptions) -> Box<dyn Subscription> {
-        Box::new(Remote {
-            known: self.progress.missed.load(Ordering::Acquire),
-            local: self.local.subscribe(filter, options),
-            progress: Arc::clone(&self.progress),
-        })
+        let subscription = self.local.subscribe(filter, options);
+        self.heard.notify_one();
+        subscription
     }
 
     /// `published` counts what went into the buffer of this process, the others what came out of the stream.
     fn stats(&self) -> BusStats {
         BusStats { published: self.outbox.counts().0, ..self.local.stats() }
-    }
-}
-
-/// A local subscription that also tells what was missed on the way to this process.
-#[derive(Debug)]
-struct Remote {
-    local: Box<dyn Subscription>,
-    progress: Arc<Progress>,
-    /// How many missed events it was told of.
-    known: u64,
-}
-
-impl Remote {
-    fn gap(&mut self) -> Option<Delivery> {
-        let missed = self.progress.missed.load(Ordering::Acquire) - self.known;
-        self.known += missed;
-        (missed > 0).then_some(Delivery::Lagged { missed })
-    }
-}
-
-#[async_trait]
-impl Subscription for Remote {
-    fn poll_recv(&mut self, task: &mut Task<'_>, into: &mut Vec<Delivery>, max: usize) -> Poll<usize> {
-        if let Some(gap) = self.gap() {
-            into.push(gap);
-            return Poll::Ready(1);
-        }
-        self.local.poll_recv(task, into, max)
-    }
-
-    fn try_recv(&mut self, max: usize) -> Vec<Delivery> {
-        match self.gap() {
-            Some(gap) => vec![gap],
-            None => self.local.try_recv(max),
-        }
-    }
-
-    fn stats(&self) -> SubscriptionStats {
-        self.local.stats()
     }
 }

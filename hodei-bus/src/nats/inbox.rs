@@ -2,45 +2,43 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::pull::OrderedConfig;
-use async_nats::jetstream::context::Context;
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use futures_util::StreamExt as _;
 use hodei_core::JobId;
 use hodei_core::event::Event;
+use tokio::sync::Notify;
 
+use super::place::Progress;
+use super::stream::Source;
 use super::wire::{Message, Sent};
 use crate::bus::Bus;
+use crate::ring::Queues;
 
 /// How long it waits before it asks the server again.
 const AGAIN: Duration = Duration::from_millis(50);
-/// How long without any message it asks for a new consumer, in case the old one is gone.
+/// How long without any message it looks whether the stream has more, in case the consumer is gone.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How often the server says that it has nothing; without it the consumer is gone.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// After what time the server forgets a consumer that nobody asks.
+const INACTIVE: Duration = Duration::from_secs(30);
 /// How many transitions are remembered at least, to tell repetitions.
 const MEMORY: usize = 1 << 16;
 /// How many publishers are remembered at most.
 const PUBLISHERS: usize = 4_096;
 
-/// How far the stream was read, and what was missed on the way.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// The stream's number of the last message that was taken in.
-    pub(crate) place: AtomicU64,
-    /// Events, or messages where nobody knows how many events they had, that no local subscriber gets.
-    pub(crate) missed: AtomicU64,
-}
-
 /// Reads the stream into a local bus until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    pub(crate) context: Context,
-    pub(crate) stream: String,
+    pub(crate) source: Source,
     pub(crate) bus: Bus,
     pub(crate) progress: Arc<Progress>,
     pub(crate) known: Known,
+    /// How long a message waits for local subscribers that block.
+    pub(crate) wait: Duration,
 }
 
 /// What was taken in before.
@@ -82,8 +80,13 @@ impl Known {
 }
 
 impl Inbox {
-    /// Reads on wherever it was, whatever happens to the connection and to the server.
-    pub(crate) async fn read(mut self) {
+    /// Reads on wherever it was, whatever happens to the connection and to the server; first it waits until somebody listens,
+    /// if it is to, and tells of a gap before the beginning.
+    pub(crate) async fn read(mut self, listened: Option<Arc<Notify>>, gap: u64) {
+        if let Some(listened) = listened {
+            listened.notified().await;
+        }
+        self.bus.gap(gap);
         loop {
             // An error is a server that is away or a consumer that is gone: the stream keeps what comes meanwhile.
             let _ = self.read_on().await;
@@ -92,63 +95,50 @@ impl Inbox {
     }
 
     async fn read_on(&mut self) -> Result<(), async_nats::Error> {
-        let stream = self.context.get_stream(&self.stream).await?;
-        let place = self.progress.place.load(Ordering::Relaxed);
-        let (first, last) =
-            (stream.cached_info().state.first_sequence, stream.cached_info().state.last_sequence);
-        if last < place {
-            // Another stream of that name: what it has is all new.
-            self.skip_to(0);
-            self.miss(1);
-        } else if first > place + 1 {
-            self.skip_to(first - 1);
-        }
-        let start_sequence = self.progress.place.load(Ordering::Relaxed) + 1;
-        let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence };
-        let consumer =
-            stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
-        let mut messages = consumer.messages().await?;
-        while let Ok(Some(message)) = tokio::time::timeout(SILENCE, messages.next()).await {
-            let message = message?;
+        let stream = self.source.open().await?;
+        self.bus.gap(self.progress.resume(&stream));
+        let config = Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.progress.next() },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: INACTIVE,
+            memory_storage: true,
+            num_replicas: 1,
+            ..Config::default()
+        };
+        let consumer = stream.create_consumer(config).await?;
+        let mut messages = consumer.stream().heartbeat(HEARTBEAT).messages().await?;
+        let mut first = true;
+        loop {
+            let message = match tokio::time::timeout(SILENCE, messages.next()).await {
+                Ok(Some(message)) => message?,
+                Ok(None) => return Ok(()),
+                Err(_) if self.progress.is_at_the_end_of(&self.source.open().await?) => continue,
+                Err(_) => return Ok(()),
+            };
             let sequence = message.info()?.stream_sequence;
-            let expected = self.progress.place.load(Ordering::Relaxed) + 1;
-            if sequence < expected {
-                continue;
+            let Some(skipped) = sequence.checked_sub(self.progress.next()) else { continue };
+            if skipped > 0 && !std::mem::take(&mut first) {
+                // Lost on the way, or no longer kept: a new consumer shows which.
+                return Ok(());
             }
-            if sequence > expected {
-                self.skip_to(sequence - 1);
-            }
+            first = false;
+            self.bus.gap(skipped);
             self.take_in(&message.payload).await;
-            self.progress.place.store(sequence, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// Goes on behind messages that the stream no longer keeps.
-    fn skip_to(&self, place: u64) {
-        let before = self.progress.place.swap(place, Ordering::Release);
-        self.miss(place.saturating_sub(before));
-    }
-
-    /// Tells every subscriber of a gap.
-    fn miss(&self, count: u64) {
-        if count > 0 {
-            self.progress.missed.fetch_add(count, Ordering::Release);
-            self.bus.rouse();
+            self.progress.read(sequence, &self.bus);
         }
     }
 
     async fn take_in(&mut self, payload: &[u8]) {
         let Ok(mut message) = serde_json::from_slice::<Message>(payload) else {
             // Not ours, or of a version that knows more: told as a gap.
-            self.miss(1);
+            self.bus.gap(1);
             return;
         };
         if !self.known.message(&message) {
             return;
         }
-        self.miss(message.missed);
+        self.bus.gap(message.missed);
         message.events.retain(|sent| self.known.event(sent));
-        self.bus.relay(&message.events).await;
+        self.bus.relay(&message.events, Queues::Known, self.wait).await;
     }
 }

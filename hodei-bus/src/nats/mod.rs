@@ -10,11 +10,16 @@
 //! | `bus` | [`NatsBus`] and its options |
 //! | `outbox` | events on their way to the server |
 //! | `inbox` | messages on their way to local subscribers |
+//! | `stream` | the stream on the server |
+//! | `place` | how far it was read |
 //! | `wire` | what a message looks like |
 
 mod bus;
 mod inbox;
 mod outbox;
+mod place;
+mod stream;
 mod wire;
 
 pub use bus::{NatsBus, NatsOptions, Start};
+pub use place::Place;

@@ -12,6 +12,7 @@
 //! | `publisher` | [`Ring`]: publishing, and waiting for room |
 //! | `subscriber` | [`Subscriber`]: reading, falling behind, and sleeping |
 //! | `waiting` | who sleeps and how it is woken |
+//! | `totals` | what the ring has done |
 //! | `../sys/page` | the slots |
 //!
 //! A sleeper and whoever wakes it meet as in Dekker's algorithm: each writes, passes a sequentially consistent fence, and
@@ -22,10 +23,11 @@ mod model;
 mod publisher;
 mod shared;
 mod subscriber;
+mod totals;
 mod waiting;
 
 pub use publisher::{Full, Ring};
 pub use subscriber::{Batch, Missed, Subscriber};
 
-pub(crate) use shared::{How, Offered};
-pub(crate) use waiting::Waiting;
+pub(crate) use shared::{How, Membership, Offered, Queues, Short, nanos};
+pub(crate) use waiting::{Blocker, Waiting};

@@ -9,6 +9,7 @@ use hodei_core::bus::{Overflow, SubscribeOptions};
 
 use super::shared::How;
 use super::{Missed, Ring, Subscriber};
+use crate::sys::REUSED;
 
 #[cfg(hodei_loom)]
 use loom::{sync::Condvar, sync::Mutex, thread};
@@ -131,14 +132,16 @@ fn two_publishers_and_two_readers_agree_on_one_order() {
 /// A page is filled again while a slow reader reads another one, or loses its own.
 #[test]
 fn a_reader_that_is_overtaken_counts_what_it_missed() {
+    // Pages have eight slots and there are two places for them; a third page waits there to be filled again.
+    const EVENTS: u64 = 27;
+    let before = REUSED.load(std::sync::atomic::Ordering::Relaxed);
     check(|| {
         let ring = Ring::new(1);
         let mut reader = ring.subscribe(options(Overflow::DropOldest, 1));
-        // Pages have eight slots and there are two: twenty events go round.
         ring.shared().offer(7, How::Force, |_| 0..7);
         let publisher = thread::spawn(move || {
             ring.shared().offer(10, How::Force, |_| 7..17);
-            ring.shared().offer(3, How::Force, |_| 17..20);
+            ring.shared().offer(10, How::Force, |_| 17..EVENTS);
         });
         let (mut next, mut missed) = (0, 0);
         loop {
@@ -152,7 +155,58 @@ fn a_reader_that_is_overtaken_counts_what_it_missed() {
                 Err(other) => panic!("{other:?}"),
             }
         }
-        assert_eq!(next + missed, 20);
+        assert_eq!(next + missed, EVENTS);
+        publisher.join().unwrap();
+    });
+    assert!(REUSED.load(std::sync::atomic::Ordering::Relaxed) > before, "no page was filled again");
+}
+
+/// Who gives up waiting leaves nobody asleep: the place goes to the other one.
+#[test]
+fn of_two_publishers_that_wait_one_gives_up() {
+    check(|| {
+        let ring = Ring::new(1);
+        let mut reader = ring.subscribe(options(Overflow::Block, 1));
+        ring.try_publish(0).unwrap();
+        let patient = thread::spawn({
+            let ring = ring.clone();
+            move || publish(&ring, 1)
+        });
+        {
+            let mut context = Context::from_waker(Waker::noop());
+            let mut publishing = std::pin::pin!(ring.publish(2));
+            let _ = publishing.as_mut().poll(&mut context);
+        }
+        drop(ring);
+        let mut heard = Vec::new();
+        while !heard.contains(&1) {
+            heard.extend(recv(&mut reader).unwrap());
+        }
+        assert_eq!(heard[0], 0);
+        patient.join().unwrap();
+    });
+}
+
+/// A gap is told before what comes after it, and behind what came before.
+#[test]
+fn a_gap_is_told_where_it_is() {
+    check(|| {
+        let ring = Ring::new(4);
+        let mut reader = ring.subscribe(options(Overflow::Block, 4));
+        let publisher = thread::spawn(move || {
+            ring.try_publish(1).unwrap();
+            ring.shared().gap(5);
+            ring.try_publish(2).unwrap();
+        });
+        let mut heard = Vec::new();
+        loop {
+            match recv(&mut reader) {
+                Ok(events) => heard.extend(events),
+                Err(Missed::Lagged(n)) => heard.push(100 + n),
+                Err(_) => break,
+            }
+        }
+        assert_eq!(heard, [1, 105, 2]);
         publisher.join().unwrap();
     });
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use hodei_core::bus::SubscribeOptions;
+use tokio::task::coop::consume_budget;
 
-use super::shared::{How, Shared};
+use super::shared::{How, Shared, Short};
 use super::subscriber::Subscriber;
 use crate::sync::Arc;
 
@@ -69,7 +70,7 @@ impl<T: Send + Sync> Ring<T> {
     /// [`Full`], with the event.
     pub fn try_publish(&self, event: T) -> Result<(), Full<T>> {
         let mut event = Some(event);
-        self.shared().offer(1, How::Part, |_| std::iter::from_fn(|| event.take()));
+        self.shared().offer_one(&mut event);
         event.map_or(Ok(()), |event| Err(Full(event)))
     }
 
@@ -82,10 +83,13 @@ impl<T: Send + Sync> Ring<T> {
     /// # Cancel safety
     ///
     /// Cancel safe: when dropped, the event was not published.
-    pub async fn publish(&self, event: T) -> Result<(), Full<T>> {
+    pub fn publish(&self, event: T) -> impl Future<Output = Result<(), Full<T>>> {
+        // Into the future at once: a copy less than an `async fn` makes.
         let mut event = Some(event);
-        self.publish_taken(&mut event).await;
-        event.map_or(Ok(()), |event| Err(Full(event)))
+        async move {
+            self.publish_taken(&mut event).await;
+            event.map_or(Ok(()), |event| Err(Full(event)))
+        }
     }
 
     /// As [`Ring::publish`], but waits no longer than `wait`. Needs a tokio runtime that has timers.
@@ -107,17 +111,17 @@ impl<T: Send + Sync> Ring<T> {
     /// Takes the event out when it is published; leaves it there when somebody makes publishers fail.
     async fn publish_taken(&self, event: &mut Option<T>) {
         let ring = self.shared();
-        let attempt = || {
-            let offered = ring.offer(1, How::Part, |_| std::iter::from_fn(|| event.take()));
-            (offered.taken == 1 || offered.fails).then_some(())
+        let attempt = || match ring.offer_one(event) {
+            Some(Short::Wait(blocker)) => Err(blocker),
+            Some(Short::Fail | Short::Ask) | None => Ok(()),
         };
-        let ((), waited) = ring.room.until(attempt).await;
-        waited.into_iter().for_each(|time| ring.waited(time));
+        ring.room.until(attempt).await;
     }
 
     /// Publishes as many events of an iterator as there is room for, and returns how many. The rest stays in it.
     ///
-    /// The iterator runs while the ring is locked: it should hand over events that are ready, and must not use the ring.
+    /// The iterator runs while the ring is locked, and so does the `Drop` of events whose place is taken: they should be
+    /// quick, and must not use the ring.
     pub fn try_publish_batch(&self, events: &mut impl ExactSizeIterator<Item = T>) -> usize {
         self.shared().offer(events.len(), How::Part, |_| events).taken
     }
@@ -125,7 +129,8 @@ impl<T: Send + Sync> Ring<T> {
     /// Publishes events in order and waits for room as often as it must; where it has waited, other publishers may have
     /// come in between.
     ///
-    /// The iterator runs while the ring is locked: it should hand over events that are ready, and must not use the ring.
+    /// The iterator runs while the ring is locked, and so does the `Drop` of events whose place is taken: they should be
+    /// quick, and must not use the ring.
     ///
     /// # Errors
     ///
@@ -140,22 +145,23 @@ impl<T: Send + Sync> Ring<T> {
         I::IntoIter: ExactSizeIterator,
     {
         let mut events = events.into_iter();
+        consume_budget().await;
         let (mut done, ring) = (0, self.shared());
         let attempt = || {
             while events.len() > 0 {
                 let offered = ring.offer(events.len(), How::Part, |_| &mut events);
                 done += offered.taken;
-                if offered.fails {
-                    return Some(Err(()));
-                }
-                if offered.taken == 0 {
-                    return None;
+                match offered.short {
+                    Some(Short::Wait(blocker)) => return Err(blocker),
+                    Some(Short::Fail | Short::Ask) => return Ok(Err(Full(()))),
+                    // The iterator has ended before its length.
+                    None if offered.taken == 0 => break,
+                    None => {}
                 }
             }
-            Some(Ok(()))
+            Ok(Ok(()))
         };
-        let (published, waited) = ring.room.until(attempt).await;
-        waited.into_iter().for_each(|time| ring.waited(time));
-        published.map(|()| done).map_err(|()| Full(done))
+        let published = ring.room.until(attempt).await;
+        published.map(|()| done).map_err(|Full(())| Full(done))
     }
 }

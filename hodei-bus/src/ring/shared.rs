@@ -1,11 +1,13 @@
 //! What publishers and subscribers of a ring share.
 
+use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
 use hodei_core::bus::{Overflow, SubscriptionStats};
 
-use super::waiting::{AT_ONCE, Ticket, Waiting};
+use super::totals::Totals;
+use super::waiting::{AT_ONCE, Blocker, Ticket, Waiting};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Padded, lock};
 use crate::sys::{Reader, Shelved, Writer};
 
@@ -14,6 +16,8 @@ const PAGE_MAX: usize = 256;
 const PAGE_MIN: usize = 8;
 /// How many pages are kept for reuse at most.
 const SPARES: usize = 4;
+/// How many gaps are remembered apart; older ones are told together.
+const GAPS: usize = 64;
 
 /// The state of a ring.
 #[derive(Debug)]
@@ -27,8 +31,9 @@ pub(crate) struct Shared<T> {
     /// Publishers that wait for room.
     pub(crate) room: Waiting,
     closed: AtomicBool,
-    /// Nanoseconds that publishers have waited.
-    pub(crate) blocked: AtomicU64,
+    /// How many events were missed before they reached the ring: the sum of all gaps. Written under the lock of `line`.
+    gaps: AtomicU64,
+    pub(crate) totals: Totals,
     page: usize,
     capacity: u64,
 }
@@ -38,8 +43,6 @@ pub(crate) struct Shared<T> {
 struct Line<T> {
     writer: Writer<T>,
     head: u64,
-    /// How many events were published, be they stored or not.
-    published: u64,
     /// Up to where every gate was seen to be open.
     limit: u64,
     members: Vec<Arc<Member>>,
@@ -48,9 +51,20 @@ struct Line<T> {
     /// published before, and is seen by whoever publishes next.
     sleepers: Vec<(Ticket, Waker)>,
     tickets: u64,
-    /// What subscribers that are gone had taken and missed.
-    gone: (u64, u64),
+    gaps: VecDeque<Gap>,
 }
+
+/// Events that were missed before they reached the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// The number of the event behind it.
+    pub(crate) at: u64,
+    /// How many were missed here and before.
+    pub(crate) total: u64,
+}
+
+/// A subscriber, for those who may have to wait for it.
+pub(crate) type Membership = Arc<Member>;
 
 /// What others may know of a subscriber.
 #[derive(Debug)]
@@ -58,25 +72,80 @@ pub(crate) struct Member {
     pub(crate) overflow: Overflow,
     pub(crate) capacity: u64,
     start: u64,
-    /// Up to where it has read, told now and then.
+    /// Up to where it has read.
     pub(crate) cursor: Padded<AtomicU64>,
-    /// How many events it was told that it missed.
-    pub(crate) missed: AtomicU64,
+    /// How many events of the ring it has missed.
+    pub(crate) skipped: AtomicU64,
+    /// How many others it was told of that it missed.
+    pub(crate) gaps: AtomicU64,
     /// Nanoseconds that publishers have waited for it.
     blocked: AtomicU64,
 }
 
-/// How much of an offer was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Offered {
+/// How much of an offer was taken. Nothing without a reason means that the iterator had less than it said.
+#[derive(Debug)]
+pub(crate) struct Offered<B> {
     pub(crate) taken: usize,
-    /// Whether it was cut short by somebody who makes publishers fail at once.
-    pub(crate) fails: bool,
+    /// Why nothing was.
+    pub(crate) short: Option<Short<B>>,
+}
+
+/// Why an offer was not taken.
+#[derive(Debug)]
+pub(crate) enum Short<B> {
+    /// Publishers wait for this one.
+    Wait(B),
+    /// Somebody makes publishers fail at once.
+    Fail,
+    /// Somebody asks for the queues of events of which they are not known.
+    Ask,
+}
+
+impl<B> Short<B> {
+    pub(crate) fn map<C>(self, into: impl FnOnce(B) -> C) -> Short<C> {
+        match self {
+            Self::Wait(blocker) => Short::Wait(into(blocker)),
+            Self::Fail => Short::Fail,
+            Self::Ask => Short::Ask,
+        }
+    }
+}
+
+impl<B> Offered<B> {
+    pub(crate) const fn taken(taken: usize) -> Self {
+        Self { taken, short: None }
+    }
+
+    pub(crate) fn map<C>(self, into: impl FnOnce(B) -> C) -> Offered<C> {
+        Offered { taken: self.taken, short: self.short.map(|short| short.map(into)) }
+    }
+}
+
+/// A subscriber of the ring that publishers wait for.
+impl Blocker for Arc<Member> {
+    fn charge(&self, time: Duration) {
+        self.blocked.fetch_add(nanos(time), Ordering::Relaxed);
+    }
 }
 
 impl Member {
     pub(crate) fn gates(&self) -> bool {
         matches!(self.overflow, Overflow::Block | Overflow::Fail)
+    }
+
+    /// Says whether it let publishers go no further while it was at `cursor`.
+    pub(crate) fn holds_up_from(&self, cursor: u64, head: u64) -> bool {
+        self.gates() && cursor + self.capacity <= head
+    }
+
+    /// Says whether it holds up what is published like this.
+    fn holds_up(&self, how: How, head: u64) -> bool {
+        match how {
+            How::Part | How::Whole => self.gates(),
+            // Who was waited for in vain and has not read its gap yet is not waited for again.
+            How::Relay(_) => self.overflow == Overflow::Block && self.limit() >= head,
+            How::Force => false,
+        }
     }
 
     /// Up to where it lets publishers go.
@@ -86,11 +155,11 @@ impl Member {
     }
 
     pub(crate) fn stats(&self, head: u64) -> SubscriptionStats {
-        let missed = self.missed.load(Ordering::Relaxed);
+        let skipped = self.skipped.load(Ordering::Relaxed);
         let cursor = self.cursor.load(Ordering::Relaxed);
         SubscriptionStats {
-            delivered: (cursor - self.start).saturating_sub(missed),
-            missed,
+            delivered: (cursor - self.start).saturating_sub(skipped),
+            missed: skipped + self.gaps.load(Ordering::Relaxed),
             depth: head.saturating_sub(cursor).min(self.capacity),
             blocked: Duration::from_nanos(self.blocked.load(Ordering::Relaxed)),
         }
@@ -99,21 +168,37 @@ impl Member {
 
 impl<T> Line<T> {
     /// Returns how many more events every gate lets through, at most `wanted`.
-    fn room(&mut self, wanted: u64) -> u64 {
-        if self.limit.saturating_sub(self.head) < wanted {
-            self.measure();
+    #[inline]
+    fn room(&mut self, wanted: u64, how: How) -> u64 {
+        if self.limit.saturating_sub(self.head) >= wanted || how == How::Force {
+            return wanted;
         }
-        self.limit.saturating_sub(self.head).min(wanted)
+        self.measure();
+        let limit = if matches!(how, How::Relay(_)) { self.limit_of(how) } else { self.limit };
+        limit.saturating_sub(self.head).min(wanted)
     }
 
     fn measure(&mut self) {
-        let gates = self.members.iter().filter(|member| member.gates());
-        self.limit = gates.map(|member| member.limit()).min().unwrap_or(u64::MAX);
+        self.limit = self.limit_of(How::Part);
     }
 
-    /// Whoever lets publishers go no further.
-    fn blockers(&self) -> impl Iterator<Item = &Arc<Member>> {
-        self.members.iter().filter(|member| member.gates() && member.limit() <= self.head)
+    fn limit_of(&self, how: How) -> u64 {
+        let gates = self.members.iter().filter(|member| member.holds_up(how, self.head));
+        gates.map(|member| member.limit()).min().unwrap_or(u64::MAX)
+    }
+
+    /// Finds out who keeps so many events from being published: somebody who makes publishers fail before anybody else.
+    #[cold]
+    fn short(&self, wanted: u64, how: How) -> Option<Short<Arc<Member>>> {
+        let shut = |member: &&Arc<Member>| {
+            member.holds_up(how, self.head) && member.limit() < self.head.saturating_add(wanted)
+        };
+        let mut shut = self.members.iter().filter(shut).peekable();
+        let first = shut.peek().map(|member| Arc::clone(member));
+        if shut.any(|member| member.overflow == Overflow::Fail) {
+            return Some(Short::Fail);
+        }
+        first.map(Short::Wait)
     }
 }
 
@@ -129,13 +214,12 @@ impl<T> Shared<T> {
         let line = Line {
             writer,
             head: 0,
-            published: 0,
             limit: u64::MAX,
             members: Vec::new(),
             spares: Vec::new(),
             sleepers: Vec::new(),
             tickets: 0,
-            gone: (0, 0),
+            gaps: VecDeque::new(),
         };
         Self {
             head: Padded(AtomicU64::new(0)),
@@ -143,7 +227,8 @@ impl<T> Shared<T> {
             shelf,
             room: Waiting::default(),
             closed: AtomicBool::new(false),
-            blocked: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            totals: Totals::default(),
             page,
             capacity: capacity as u64,
         }
@@ -169,36 +254,110 @@ impl<T> Shared<T> {
         self.wake(lock(&self.line));
     }
 
-    /// Publishes as many of `wanted` events as there is room for, from an iterator that is made when that is known.
-    /// `force` makes room at the cost of those who are slow; `whole` takes all of them or none.
+    /// Publishes as many of `wanted` events as there is room for, from an iterator that is made when that is known. An
+    /// offer of which nothing is taken says why.
     pub(crate) fn offer<I: Iterator<Item = T>>(
         &self,
         wanted: usize,
         how: How,
         events: impl FnOnce(usize) -> I,
-    ) -> Offered {
+    ) -> Offered<Arc<Member>> {
         let mut line = lock(&self.line);
-        let room = if how == How::Force { wanted } else { count(line.room(wanted as u64)) };
-        if room < wanted && (room == 0 || how == How::Whole) {
-            let fails = line.blockers().any(|member| member.overflow == Overflow::Fail);
-            return Offered { taken: 0, fails };
-        }
-        line.published += room as u64;
+        let room = loop {
+            let room = count(line.room(wanted as u64, how));
+            if room == wanted || room > 0 && how != How::Whole {
+                break room;
+            }
+            let needed = if how == How::Whole { wanted as u64 } else { 1 };
+            // Else somebody has just read on.
+            if let Some(short) = line.short(needed, how) {
+                return Offered { taken: 0, short: Some(short) };
+            }
+        };
         if line.members.is_empty() {
             // Nobody reads: the events need not be stored.
-            drop(line);
-            events(room).take(room).for_each(drop);
-            return Offered { taken: room, fails: false };
+            let dropped = events(room).take(room).map(drop).count();
+            self.totals.published(dropped as u64);
+            return Offered::taken(dropped);
         }
         // Before the lock in the order of drops: after an unwinding iterator it takes the lock once more.
         let mut alarm = Alarm { shared: self, unwinds: true };
         let mut line = line;
-        self.write(&mut line, room, &mut events(room));
+        let taken = self.write(&mut line, room, &mut events(room));
         alarm.unwinds = false;
         if !line.sleepers.is_empty() {
             self.wake(line);
         }
-        Offered { taken: room, fails: false }
+        Offered::taken(taken)
+    }
+
+    /// Publishes one event if there is room for it, and takes it out; else says why not.
+    #[inline]
+    pub(crate) fn offer_one(&self, event: &mut Option<T>) -> Option<Short<Arc<Member>>> {
+        let mut line = lock(&self.line);
+        while line.limit <= line.head {
+            line.measure();
+            if line.limit <= line.head
+                && let Some(short) = line.short(1, How::Part)
+            {
+                return Some(short);
+            }
+        }
+        if line.members.is_empty() {
+            self.totals.published(1);
+            drop(line);
+            *event = None;
+            return None;
+        }
+        if line.writer.is_full() {
+            self.turn(&mut line);
+        }
+        if let Some(event) = event.take() {
+            line.writer.push(event);
+        }
+        self.advance(&mut line);
+        if !line.sleepers.is_empty() {
+            self.wake(line);
+        }
+        None
+    }
+
+    /// Brings the head up to the writer.
+    #[inline]
+    fn advance(&self, line: &mut Line<T>) {
+        let head = line.writer.head();
+        self.totals.published(head - line.head);
+        line.head = head;
+        // Release: whoever sees it sees the events and the page before it.
+        self.head.store(head, Ordering::Release);
+    }
+
+    /// Tells every subscriber that so many events were missed here, before they could be published.
+    pub(crate) fn gap(&self, missed: u64) {
+        let mut line = lock(&self.line);
+        let total = self.gaps.load(Ordering::Relaxed) + missed;
+        let at = line.head;
+        match line.gaps.back_mut() {
+            Some(last) if last.at == at => last.total = total,
+            _ => line.gaps.push_back(Gap { at, total }),
+        }
+        if line.gaps.len() > GAPS {
+            line.gaps.pop_front();
+        }
+        // Release, and before the events that follow: who sees one of those sees this.
+        self.gaps.store(total, Ordering::Release);
+        self.wake(line);
+    }
+
+    /// Returns how many events were missed in all gaps.
+    #[inline]
+    pub(crate) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Acquire)
+    }
+
+    /// Returns the first gap behind those that made up a sum.
+    pub(crate) fn gap_behind(&self, known: u64) -> Option<Gap> {
+        lock(&self.line).gaps.iter().find(|gap| gap.total > known).copied()
     }
 
     /// Puts a subscriber down to be woken, or its newer waker. It must look once more before it sleeps.
@@ -218,8 +377,8 @@ impl<T> Shared<T> {
         drop(old);
     }
 
-    /// Wakes whoever sleeps, for no event of the ring.
-    pub(crate) fn rouse(&self) {
+    /// Wakes whoever sleeps.
+    fn rouse(&self) {
         self.wake(lock(&self.line));
     }
 
@@ -253,8 +412,9 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Writes events, page by page.
-    fn write(&self, line: &mut Line<T>, mut left: usize, events: &mut impl Iterator<Item = T>) {
+    /// Writes events, page by page, and returns how many there were.
+    fn write(&self, line: &mut Line<T>, wanted: usize, events: &mut impl Iterator<Item = T>) -> usize {
+        let mut left = wanted;
         while left > 0 {
             if line.writer.is_full() {
                 self.turn(line);
@@ -266,6 +426,7 @@ impl<T> Shared<T> {
             }
             left -= written;
         }
+        wanted - left
     }
 
     /// Opens the next page, in one that nobody reads any more if there is any.
@@ -307,7 +468,7 @@ impl<T> Shared<T> {
     }
 
     /// Subscribes from the next event on.
-    pub(crate) fn join(&self, overflow: Overflow, capacity: usize) -> (Arc<Member>, Ticket, Reader<T>) {
+    pub(crate) fn join(&self, overflow: Overflow, capacity: usize) -> Joined<T> {
         let mut line = lock(&self.line);
         line.tickets += 1;
         let start = line.head;
@@ -316,49 +477,60 @@ impl<T> Shared<T> {
             capacity: (capacity as u64).clamp(1, self.capacity),
             start,
             cursor: Padded(AtomicU64::new(start)),
-            missed: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
         });
         line.members.push(Arc::clone(&member));
+        self.totals.joined();
         line.measure();
-        (member, Ticket(line.tickets), line.writer.end())
+        let gaps = self.gaps.load(Ordering::Relaxed);
+        Joined { member, ticket: Ticket(line.tickets), reader: line.writer.end(), gaps }
     }
 
     /// Lets publishers forget a subscriber.
     pub(crate) fn part(&self, member: &Arc<Member>) {
         {
             let mut line = lock(&self.line);
-            let stats = member.stats(line.head);
             if let Some(place) = line.members.iter().position(|known| Arc::ptr_eq(known, member)) {
                 line.members.swap_remove(place);
-                line.gone = (line.gone.0 + stats.delivered, line.gone.1 + stats.missed);
+                self.totals.parted();
             }
             line.measure();
         }
         self.room.wake();
     }
 
-    /// Notes that a publisher has waited, and for whom.
-    pub(crate) fn waited(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.blocked.fetch_add(nanos, Ordering::Relaxed);
+    /// Returns up to where every subscriber has read.
+    #[cfg(feature = "nats")]
+    pub(crate) fn taken(&self) -> u64 {
         let line = lock(&self.line);
-        // Whoever lets publishers go least far was waited for, and most likely still is.
-        if let Some(slowest) =
-            line.members.iter().filter(|member| member.gates()).min_by_key(|member| member.limit())
-        {
-            slowest.blocked.fetch_add(nanos, Ordering::Relaxed);
-        }
+        let cursors = line.members.iter().map(|member| member.cursor.load(Ordering::Acquire));
+        cursors.min().unwrap_or(u64::MAX)
     }
 
-    /// Returns the events published, taken and missed, and the subscribers.
-    pub(crate) fn totals(&self) -> (u64, u64, u64, u64) {
-        let line = lock(&self.line);
-        let all = line.members.iter().map(|member| member.stats(line.head));
-        let (taken, missed) =
-            all.fold(line.gone, |sum, stats| (sum.0 + stats.delivered, sum.1 + stats.missed));
-        (line.published, taken, missed, line.members.len() as u64)
+    /// Returns what is known of every subscriber.
+    pub(crate) fn members(&self) -> Vec<(Arc<Member>, SubscriptionStats)> {
+        let members = lock(&self.line).members.clone();
+        let head = self.head();
+        members.into_iter().map(|member| (Arc::clone(&member), member.stats(head))).collect()
     }
+}
+
+/// What a new subscriber gets.
+pub(crate) struct Joined<T> {
+    pub(crate) member: Arc<Member>,
+    pub(crate) ticket: Ticket,
+    pub(crate) reader: Reader<T>,
+    /// The sum of the gaps before it came.
+    pub(crate) gaps: u64,
+}
+
+/// Whether events know the queues of their jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queues {
+    Known,
+    Unknown,
 }
 
 /// How an offer is taken.
@@ -368,6 +540,8 @@ pub(crate) enum How {
     Part,
     /// All of it or nothing.
     Whole,
+    /// As much as there is room for; those who make publishers fail get a gap instead.
+    Relay(Queues),
     /// All of it, whatever becomes of those who are slow.
     Force,
 }
@@ -391,9 +565,7 @@ struct Counted<'a, T> {
 
 impl<T> Drop for Counted<'_, T> {
     fn drop(&mut self) {
-        self.line.head = self.line.writer.head();
-        // Release: whoever sees it sees the events and the page before it.
-        self.shared.head.store(self.line.head, Ordering::Release);
+        self.shared.advance(self.line);
     }
 }
 
@@ -409,6 +581,10 @@ impl<T> Drop for Alarm<'_, T> {
             self.shared.rouse();
         }
     }
+}
+
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A number of events that are in memory.

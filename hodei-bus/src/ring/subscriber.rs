@@ -2,11 +2,12 @@
 
 use std::future::poll_fn;
 use std::ops::Deref;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hodei_core::bus::{Overflow, SubscribeOptions, SubscriptionStats};
+use tokio::task::coop::poll_proceed;
 
-use super::shared::{Member, Seat, Shared};
+use super::shared::{Joined, Member, Seat, Shared};
 use super::waiting::Ticket;
 use crate::sync::{Arc, Ordering};
 use crate::sys::Reader;
@@ -35,22 +36,36 @@ pub struct Subscriber<T: Send + Sync> {
     reader: Reader<T>,
     /// The number of the next event.
     pos: u64,
-    /// The position that publishers know of.
+    /// Where it was when it woke publishers last.
     told: u64,
-    /// Where it stops because it was too slow.
-    cut: Option<Cut>,
+    /// Where it stops, and why.
+    stop: Option<Stop>,
+    /// How many events it has taken, and how many of them were counted for all to see.
+    taken: u64,
+    counted: u64,
+    /// The sum of the gaps that it was told of.
+    gaps: u64,
     ticket: Ticket,
     asleep: bool,
     /// Where it was when it fell asleep last.
     slept_at: u64,
 }
 
-/// The events kept for a subscriber that was too slow end here.
+/// It reads up to here, and is told something.
 #[derive(Clone, Copy, Debug)]
-struct Cut {
+struct Stop {
     at: u64,
-    /// Where it goes on; nowhere when it is disconnected.
-    resume: Option<u64>,
+    then: Then,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// It was too slow, and goes on at a later event.
+    Skip { to: u64 },
+    /// It was too slow, and nothing follows.
+    End,
+    /// Others were missed here, which were never in the ring: up to this sum.
+    Gap { total: u64 },
 }
 
 /// Events lent where they lie, oldest first. Those that were looked at by [`Batch::take`], or all when it was not called,
@@ -70,9 +85,22 @@ enum Look {
 
 impl<T: Send + Sync> Subscriber<T> {
     pub(crate) fn new(ring: Arc<Shared<T>>, options: &SubscribeOptions) -> Self {
-        let (member, ticket, reader) = ring.join(options.overflow, options.capacity);
+        let Joined { member, ticket, reader, gaps } = ring.join(options.overflow, options.capacity);
         let pos = member.cursor.load(Ordering::Relaxed);
-        Self { ring, member, reader, pos, told: pos, cut: None, ticket, asleep: false, slept_at: pos }
+        Self {
+            ring,
+            member,
+            reader,
+            pos,
+            told: pos,
+            stop: None,
+            taken: 0,
+            counted: 0,
+            gaps,
+            ticket,
+            asleep: false,
+            slept_at: pos,
+        }
     }
 
     /// Waits for events and lends up to `max` of those that lie together, at least one.
@@ -136,6 +164,8 @@ impl<T: Send + Sync> Subscriber<T> {
     ///
     /// As [`Subscriber::recv_batch`].
     pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Missed>> {
+        // Who always finds events lets other tasks run as well.
+        let turn = ready!(poll_proceed(context));
         let mut look = self.look();
         if matches!(look, Look::Empty) && self.pos - self.slept_at >= BUSY {
             // It keeps up with busy publishers: let them get ahead, without a look at what they write to. To sleep would cost
@@ -153,6 +183,9 @@ impl<T: Send + Sync> Subscriber<T> {
             self.slept_at = self.pos;
             look = self.look();
         }
+        if !matches!(look, Look::Empty) {
+            turn.made_progress();
+        }
         match look {
             Look::Empty => Poll::Pending,
             Look::Ready => Poll::Ready(Ok(())),
@@ -160,8 +193,7 @@ impl<T: Send + Sync> Subscriber<T> {
         }
     }
 
-    /// Returns what it has done. What it has taken is told in steps of a quarter of its capacity, and when it has taken
-    /// everything.
+    /// Returns what it has done.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
         self.member.stats(self.ring.head())
@@ -177,33 +209,43 @@ impl<T: Send + Sync> Subscriber<T> {
     #[inline]
     fn available(&self) -> usize {
         let ready = self.reader.ready();
-        match self.cut {
+        match self.stop {
             None => ready,
-            Some(cut) => ready.min(usize::try_from(cut.at - self.pos).unwrap_or(usize::MAX)),
+            Some(stop) => ready.min(usize::try_from(stop.at - self.pos).unwrap_or(usize::MAX)),
         }
     }
 
     #[inline]
     fn advance(&mut self, by: usize) {
         self.reader.advance(by);
+        let before = self.pos;
         self.pos += by as u64;
-        // In steps: each one lets publishers that wait run for a while.
-        if self.pos - self.told >= (self.member.capacity / 4).max(1) {
+        self.taken += by as u64;
+        // Release: the reads come before whatever is written over what was read.
+        self.member.cursor.store(self.pos, Ordering::Release);
+        if self.pos - self.told >= self.member.capacity / 4 {
             self.tell();
+        } else if self.ring.room.is_entered() && self.member.holds_up_from(before, self.ring.head()) {
+            // It was full: somebody may wait for it, and not for another one.
+            self.ring.room.wake_all();
         }
     }
 
-    /// Tells publishers how far it has read.
+    /// Wakes publishers that wait for what it has read, and counts it.
     fn tell(&mut self) {
         if self.told == self.pos {
             return;
         }
         self.told = self.pos;
-        // Release: the reads come before whatever is written over what was read.
-        self.member.cursor.store(self.pos, Ordering::Release);
+        self.count();
         if self.member.gates() {
             self.ring.room.wake();
         }
+    }
+
+    fn count(&mut self) {
+        self.ring.totals.taken(self.ticket.0, self.taken - self.counted);
+        self.counted = self.taken;
     }
 
     /// Looks for events, falls behind if it must, and crosses pages.
@@ -212,8 +254,8 @@ impl<T: Send + Sync> Subscriber<T> {
             if self.available() > 0 {
                 return Look::Ready;
             }
-            if let Some(cut) = self.cut.filter(|cut| cut.at == self.pos) {
-                return Look::Missed(self.resume(cut));
+            if let Some(stop) = self.stop.filter(|stop| stop.at == self.pos) {
+                return Look::Missed(self.pass(stop));
             }
             // Before the pages: what was published before the end is seen after it.
             let closed = self.ring.is_closed();
@@ -221,10 +263,8 @@ impl<T: Send + Sync> Subscriber<T> {
             if self.reader.is_complete() {
                 head = head.max(self.ring.head());
             }
-            if self.cut.is_none() && head.saturating_sub(self.pos) > self.member.capacity {
-                if let Some(missed) = self.fall_behind(head) {
-                    return Look::Missed(missed);
-                }
+            // After the pages: the gaps before what was found there are seen.
+            if self.stop.is_none() && self.find_stop(head) {
                 continue;
             }
             if self.available() > 0 {
@@ -236,8 +276,8 @@ impl<T: Send + Sync> Subscriber<T> {
                         self.reader = reader;
                         continue;
                     }
-                    Seat::Gone => match self.cut {
-                        Some(cut) => return Look::Missed(self.resume(cut)),
+                    Seat::Gone => match self.stop {
+                        Some(stop) => return Look::Missed(self.pass(stop)),
                         // The ring went round meanwhile: the next look finds it far behind.
                         None => continue,
                     },
@@ -248,37 +288,66 @@ impl<T: Send + Sync> Subscriber<T> {
         }
     }
 
-    /// More waits than it may hold: skips the oldest, or decides to stop before the
-    /// newest.
-    fn fall_behind(&mut self, head: u64) -> Option<Missed> {
-        let capacity = self.member.capacity;
-        match self.member.overflow {
-            Overflow::DropOldest => return self.jump(head - capacity).map(Missed::Lagged),
-            Overflow::Disconnect => self.cut = Some(Cut { at: self.pos + capacity, resume: None }),
-            Overflow::Block | Overflow::Fail | Overflow::DropNewest => {
-                self.cut = Some(Cut { at: self.pos + capacity, resume: Some(head) });
-            }
+    /// Finds out whether it has fallen behind by more than it may hold, or whether a gap was told. Says whether it is to look
+    /// once more.
+    fn find_stop(&mut self, head: u64) -> bool {
+        let Member { capacity, overflow, .. } = *self.member;
+        if self.ring.gaps() != self.gaps {
+            let gap = self.ring.gap_behind(self.gaps);
+            self.stop =
+                gap.map(|gap| Stop { at: gap.at.max(self.pos), then: Then::Gap { total: gap.total } });
+            return true;
         }
-        None
+        if head.saturating_sub(self.pos) <= capacity {
+            return false;
+        }
+        let to = match overflow {
+            // It goes on at the oldest that it may hold: at once.
+            Overflow::DropOldest => {
+                self.stop = Some(Stop { at: self.pos, then: Then::Skip { to: head - capacity } });
+                return true;
+            }
+            Overflow::Disconnect => Then::End,
+            Overflow::Block | Overflow::Fail | Overflow::DropNewest => Then::Skip { to: head },
+        };
+        self.stop = Some(Stop { at: self.pos + capacity, then: to });
+        true
     }
 
-    /// Goes on after a cut.
-    fn resume(&mut self, cut: Cut) -> Missed {
-        let Some(resume) = cut.resume else {
-            // It stays where it is, and says so again when it is asked again.
-            self.cut = Some(Cut { at: self.pos, resume: None });
-            let missed = self.ring.head() - self.pos;
-            self.member.missed.store(missed, Ordering::Relaxed);
-            return Missed::Disconnected(missed);
-        };
-        self.cut = None;
-        let mut to = resume;
-        loop {
-            if let Some(missed) = self.jump(to) {
-                return Missed::Lagged(missed);
+    /// Tells what was missed at a stop, and goes on behind it.
+    fn pass(&mut self, stop: Stop) -> Missed {
+        match stop.then {
+            Then::Skip { mut to } => {
+                self.stop = None;
+                loop {
+                    if let Some(missed) = self.jump(to) {
+                        return Missed::Lagged(missed);
+                    }
+                    // The ring has gone round since: only what it holds now can be had.
+                    let head = self.ring.head();
+                    let keeps =
+                        if self.member.overflow == Overflow::DropOldest { self.member.capacity } else { 0 };
+                    to = (head - keeps).max(to);
+                }
             }
-            // The ring has gone round since: only what it holds now can be had.
-            to = self.ring.head();
+            Then::End => {
+                // It stays where it is, and says so again when it is asked again.
+                self.stop = Some(Stop { at: self.pos, then: Then::End });
+                let head = self.ring.head();
+                let missed = head - self.pos;
+                self.ring.totals.missed(missed - self.member.skipped.swap(missed, Ordering::Relaxed));
+                // Nothing waits for it any more.
+                self.member.cursor.store(head, Ordering::Release);
+                Missed::Disconnected(missed)
+            }
+            Then::Gap { total } => {
+                self.stop = None;
+                let missed = total - self.gaps;
+                self.gaps = total;
+                self.member.gaps.fetch_add(missed, Ordering::Relaxed);
+                self.ring.totals.missed(missed);
+                Missed::Lagged(missed)
+            }
         }
     }
 
@@ -299,7 +368,9 @@ impl<T: Send + Sync> Subscriber<T> {
         };
         let missed = to - self.pos;
         self.pos = to;
-        self.member.missed.fetch_add(missed, Ordering::Relaxed);
+        self.member.skipped.fetch_add(missed, Ordering::Relaxed);
+        self.ring.totals.missed(missed);
+        self.member.cursor.store(to, Ordering::Release);
         self.tell();
         Some(missed)
     }
@@ -310,8 +381,7 @@ impl<T: Send + Sync> Drop for Subscriber<T> {
         if self.asleep {
             self.ring.stay_awake(self.ticket);
         }
-        // Counted by whoever removes it.
-        self.member.cursor.store(self.pos, Ordering::Release);
+        self.count();
         self.ring.part(&self.member);
     }
 }

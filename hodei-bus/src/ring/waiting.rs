@@ -28,22 +28,35 @@ impl Waiting {
         Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Tries until it succeeds, sleeping between; returns how long it slept, when it did.
+    /// Tries until it succeeds, sleeping between. The time is charged to whoever kept it from success last, also when it is
+    /// given up.
     ///
     /// # Cancel safety
     ///
     /// As cancel safe as the attempts are.
-    pub(crate) async fn until<R>(&self, mut attempt: impl FnMut() -> Option<R>) -> (R, Option<Duration>) {
-        if let Some(done) = attempt() {
-            return (done, None);
-        }
-        let since = Instant::now();
+    pub(crate) async fn until<R, B: Blocker>(&self, mut attempt: impl FnMut() -> Result<R, B>) -> R {
+        let blocker = match attempt() {
+            Ok(done) => return done,
+            Err(blocker) => blocker,
+        };
+        let mut wait = Wait { since: Instant::now(), blocker };
         let place = Place { of: self, ticket: self.ticket() };
-        let done = poll_fn(|context| {
+        let mut looked = false;
+        poll_fn(|context| {
             place.of.enter(place.ticket, context.waker());
-            attempt().map_or(Poll::Pending, Poll::Ready)
-        });
-        (done.await, Some(since.elapsed()))
+            match attempt() {
+                Ok(done) => return Poll::Ready(done),
+                Err(blocker) => wait.blocker = blocker,
+            }
+            // A reader that is busy says without a fence that it has read on, and may not have seen this sleeper: so it gives
+            // way and looks once more each time before it sleeps.
+            looked = !looked;
+            if looked {
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Puts a sleeper down, or its newer waker. It must look once more before it sleeps: what happened before this call is
@@ -81,6 +94,13 @@ impl Waiting {
         drop(waker);
     }
 
+    /// Says whether anybody is seen to sleep, without a fence: who falls asleep just now may not be seen.
+    #[inline]
+    pub(crate) fn is_entered(&self) -> bool {
+        // Acquire: what a sleeper has seen before it entered is seen.
+        self.count.load(Ordering::Acquire) != 0
+    }
+
     /// Wakes everyone. What they wait for must have been written before.
     pub(crate) fn wake(&self) {
         // Pairs with the fence of `enter`: either the sleeper sees what was written, or it is seen here.
@@ -90,8 +110,9 @@ impl Waiting {
         }
     }
 
+    /// As [`Waiting::wake`], for who has seen that somebody sleeps.
     #[cold]
-    fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         let mut woken: [Option<Waker>; AT_ONCE] = [const { None }; AT_ONCE];
         // Who sleeps now is woken; who falls asleep meanwhile has seen what was written.
         let mut left = lock(&self.list).len();
@@ -116,7 +137,25 @@ impl Waiting {
 
     /// Under the lock. A swap, not a store: a reader of the count must not see an older one after a newer.
     fn counted(&self, len: usize) {
-        self.count.swap(len, Ordering::Relaxed);
+        self.count.swap(len, Ordering::Release);
+    }
+}
+
+/// What keeps a publisher waiting.
+pub(crate) trait Blocker {
+    /// Notes that somebody has waited for it so long.
+    fn charge(&self, time: Duration);
+}
+
+/// A wait that is charged to its cause when it is over, or given up.
+struct Wait<B: Blocker> {
+    since: Instant,
+    blocker: B,
+}
+
+impl<B: Blocker> Drop for Wait<B> {
+    fn drop(&mut self) {
+        self.blocker.charge(self.since.elapsed());
     }
 }
 

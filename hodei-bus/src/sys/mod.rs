@@ -2,4 +2,6 @@
 
 mod page;
 
+#[cfg(all(test, any(hodei_loom, hodei_shuttle)))]
+pub(crate) use page::REUSED;
 pub(crate) use page::{Reader, Shelved, Writer};

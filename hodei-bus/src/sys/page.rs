@@ -79,6 +79,8 @@ impl<T> Writer<T> {
         let Some(page) = Arc::get_mut(&mut spare.0) else { return Err(spare) };
         page.clear();
         page.base = base;
+        #[cfg(all(test, any(hodei_loom, hodei_shuttle)))]
+        REUSED.fetch_add(1, Ordering::Relaxed);
         Ok(Self { page: spare.0, filled: 0 })
     }
 
@@ -103,6 +105,23 @@ impl<T> Writer<T> {
         *filled - before
     }
 
+    /// Moves a value into the next slot and publishes it.
+    ///
+    /// # Panics
+    ///
+    /// When no slot is left.
+    #[inline]
+    pub(crate) fn push(&mut self, value: T) {
+        let slot = &self.page.slots[self.filled];
+        #[cfg(hodei_loom)]
+        self.page.witness[self.filled].with_mut(|_| ());
+        // SAFETY: as in `extend`.
+        unsafe { (*slot.get()).write(value) };
+        self.filled += 1;
+        // Release: whoever sees the length sees the values below it.
+        self.page.len.store(self.filled, Ordering::Release);
+    }
+
     /// Says whether no slot is left.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
@@ -125,6 +144,10 @@ impl<T> Writer<T> {
         Shelved(Arc::clone(&self.page))
     }
 }
+
+/// How many pages were filled again: that the models do it is asserted there.
+#[cfg(all(test, any(hodei_loom, hodei_shuttle)))]
+pub(crate) static REUSED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// Publishes what a writer has filled, also when it unwinds.
 struct Publish<'a> {

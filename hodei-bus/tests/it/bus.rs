@@ -35,39 +35,170 @@ fn subscribe(bus: &Bus, overflow: Overflow) -> Box<dyn Subscription> {
     bus.subscribe(EventFilter::all(), SubscribeOptions { overflow, capacity: 3 })
 }
 
+/// The two ways in which events reach a subscriber: over the ring, and into a mailbox.
+fn ways() -> [EventFilter; 2] {
+    [EventFilter::all(), EventFilter::all().tenant(Tenant::default())]
+}
+
+fn subscribe_to(bus: &Bus, filter: &EventFilter, overflow: Overflow) -> Box<dyn Subscription> {
+    bus.subscribe(filter.clone(), SubscribeOptions { overflow, capacity: 3 })
+}
+
 #[test]
 fn each_policy_says_what_was_missed_and_where() {
-    for (overflow, expected) in [
-        (Overflow::Block, vec![0, 1, 2, -2]),
-        (Overflow::DropOldest, vec![-2, 2, 3, 4]),
-        (Overflow::DropNewest, vec![0, 1, 2, -2]),
-        (Overflow::Disconnect, vec![0, 1, 2, i64::MIN]),
-    ] {
+    for way in ways() {
+        for (overflow, expected) in [
+            (Overflow::Block, vec![0, 1, 2, -2]),
+            (Overflow::Fail, vec![0, 1, 2, -2]),
+            (Overflow::DropOldest, vec![-2, 2, 3, 4]),
+            (Overflow::DropNewest, vec![0, 1, 2, -2]),
+            (Overflow::Disconnect, vec![0, 1, 2, i64::MIN]),
+        ] {
+            let bus = Bus::new();
+            let mut subscriber = subscribe_to(&bus, &way, overflow);
+            bus.publish_or_gap(&events(0..5));
+            assert_eq!(shown(subscriber.try_recv(10)), expected, "{overflow:?}");
+            let stats = subscriber.stats();
+            assert_eq!((stats.delivered, stats.missed, stats.depth), (3, 2, 0), "{overflow:?}, {way:?}");
+            assert_eq!(bus.stats().missed, 2, "{overflow:?}, {way:?}");
+        }
+    }
+}
+
+#[test]
+fn who_is_cut_off_is_told_of_everything_until_it_asks() {
+    for way in ways() {
         let bus = Bus::new();
-        let mut subscriber = subscribe(&bus, overflow);
-        bus.publish_or_gap(&events(0..5));
-        assert_eq!(shown(subscriber.try_recv(10)), expected, "{overflow:?}");
+        let mut subscriber = subscribe_to(&bus, &way, Overflow::Disconnect);
+        bus.publish_or_gap(&events(0..10));
+        bus.try_publish(&events(10..12)).unwrap();
+        let mut told = subscriber.try_recv(10);
+        assert_eq!(told.pop(), Some(Delivery::Disconnected { missed: 9 }), "{way:?}");
+        assert_eq!(shown(told), [0, 1, 2]);
+        assert_eq!(subscriber.try_recv(10), []);
+        let stats = subscriber.stats();
+        assert_eq!((stats.delivered, stats.missed, stats.depth), (3, 9, 0), "{way:?}");
     }
 }
 
 #[test]
 fn after_a_gap_it_goes_on() {
-    let bus = Bus::new();
-    let mut subscriber = subscribe(&bus, Overflow::DropNewest);
-    bus.publish_or_gap(&events(0..5));
-    assert_eq!(shown(subscriber.try_recv(2)), [0, 1]);
-    bus.publish_or_gap(&events(5..7));
-    assert_eq!(shown(subscriber.try_recv(10)), [2, -2, 5, 6]);
-    assert_eq!(bus.stats().missed, 2);
+    for way in ways() {
+        let bus = Bus::new();
+        let mut subscriber = subscribe_to(&bus, &way, Overflow::DropNewest);
+        bus.publish_or_gap(&events(0..5));
+        assert_eq!(shown(subscriber.try_recv(2)), [0, 1]);
+        bus.publish_or_gap(&events(5..7));
+        assert_eq!(shown(subscriber.try_recv(10)), [2, -2, 5, 6]);
+        assert_eq!(bus.stats().missed, 2);
+    }
+}
+
+#[tokio::test]
+async fn try_publish_is_all_or_nothing() {
+    for way in ways() {
+        for overflow in [Overflow::Block, Overflow::Fail] {
+            let bus = Bus::new();
+            let mut subscriber = subscribe_to(&bus, &way, overflow);
+            bus.try_publish(&events(0..2)).unwrap();
+            assert_eq!(bus.try_publish(&events(2..4)).unwrap_err().kind(), ErrorKind::Full);
+            assert_eq!(shown(subscriber.try_recv(10)), [0, 1]);
+        }
+        let bus = Bus::new();
+        let mut subscriber = subscribe_to(&bus, &way, Overflow::Fail);
+        let error = bus.publish(events(0..5), Duration::from_secs(60)).await.unwrap_err();
+        assert_eq!((error.kind(), error.context("unpublished")), (ErrorKind::Full, Some("2")));
+        assert_eq!(bus.publish_one(event(1, 9)).await.unwrap_err().kind(), ErrorKind::Full);
+        // Whoever has read one event has room for one.
+        assert_eq!(shown(subscriber.try_recv(1)), [0]);
+        bus.publish_one(event(1, 9)).await.unwrap();
+        assert_eq!(shown(subscriber.try_recv(9)), [1, 2, 9]);
+    }
+}
+
+/// Takes one event and then waits for what a blocked publisher must do first.
+#[tokio::test]
+async fn a_place_that_is_free_is_enough_for_a_publisher_that_waits() {
+    for way in ways() {
+        let bus = Bus::new();
+        let options = SubscribeOptions { overflow: Overflow::Block, capacity: 1_000 };
+        let mut subscriber = bus.subscribe(way, options);
+        bus.try_publish(&events(0..1_000)).unwrap();
+        let publisher = tokio::spawn({
+            let bus = bus.clone();
+            async move { bus.publish_one(event(1, 1_000)).await }
+        });
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(shown(subscriber.try_recv(1)), [0]);
+        tokio::time::timeout(Duration::from_secs(60), publisher)
+            .await
+            .expect("it is woken")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_is_waited_for_can_be_found() {
+    for way in ways() {
+        let bus = Bus::new();
+        let stuck = subscribe_to(&bus, &way, Overflow::Block);
+        let quick = bus.subscribe(EventFilter::all(), SubscribeOptions::default());
+        let wait = Duration::from_millis(20);
+        assert!(bus.publish(events(0..5), wait).await.is_err());
+        assert!(tokio::time::timeout(wait, bus.publish_one(event(1, 5))).await.is_err());
+        assert!(stuck.stats().blocked >= wait * 2, "{:?}", stuck.stats());
+        assert_eq!(quick.stats().blocked, Duration::ZERO);
+        assert!(bus.stats().blocked >= wait * 2);
+        let slowest = bus.subscribers().into_iter().max_by_key(|listed| listed.stats.blocked).unwrap();
+        assert_eq!((slowest.options.capacity, slowest.stats), (3, stuck.stats()));
+        assert_eq!(slowest.filtered, !way.is_all());
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_always_finds_events_lets_others_run() {
+    for way in ways() {
+        let bus = Bus::new();
+        let mut subscriber =
+            bus.subscribe(way, SubscribeOptions { capacity: 4_000, ..SubscribeOptions::default() });
+        bus.try_publish(&events(0..4_000)).unwrap();
+        let other = tokio::spawn(async {});
+        let mut taken = 0;
+        while !other.is_finished() {
+            taken += subscriber.recv(1).await.len();
+            assert!(taken < 4_000);
+        }
+    }
+}
+
+/// Runs its task when it is woken, as some executors do, or drops it.
+struct Drops(std::sync::Mutex<Option<Box<dyn Subscription>>>);
+
+impl std::task::Wake for Drops {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().unwrap().take());
+    }
 }
 
 #[test]
-fn try_publish_is_all_or_nothing() {
-    let bus = Bus::new();
-    let mut subscriber = subscribe(&bus, Overflow::Block);
-    bus.try_publish(&events(0..2)).unwrap();
-    assert_eq!(bus.try_publish(&events(2..4)).unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(shown(subscriber.try_recv(10)), [0, 1]);
+fn a_waker_may_use_the_bus() {
+    for way in ways() {
+        let (bus, (done, is_done)) = (Bus::new(), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            let mut subscriber = bus.subscribe(way, SubscribeOptions::default());
+            let task = Arc::new(Drops(std::sync::Mutex::new(None)));
+            let waker = std::task::Waker::from(Arc::clone(&task));
+            let mut context = std::task::Context::from_waker(&waker);
+            assert!(subscriber.poll_recv(&mut context, &mut Vec::new(), 1).is_pending());
+            *task.0.lock().unwrap() = Some(subscriber);
+            bus.publish_or_gap(&events(0..1));
+            done.send(bus.stats().subscribers).unwrap();
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(0));
+    }
 }
 
 #[tokio::test(start_paused = true)]

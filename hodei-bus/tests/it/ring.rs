@@ -95,8 +95,10 @@ fn who_is_cut_off_reads_what_is_there_first() {
     (0..10).for_each(|n| ring.try_publish(n).unwrap());
     assert_eq!(heard(&mut slow), [0, 1, 2, i64::MIN]);
     assert_eq!(slow.try_recv_batch(1).unwrap_err(), Missed::Disconnected(7));
+    assert_eq!((slow.stats().delivered, slow.stats().missed, slow.stats().depth), (3, 7, 0));
     ring.try_publish(10).unwrap();
     assert_eq!(slow.try_recv_batch(1).unwrap_err(), Missed::Disconnected(8));
+    assert_eq!((slow.stats().delivered, slow.stats().missed, slow.stats().depth), (3, 8, 0));
 }
 
 #[test]
@@ -273,6 +275,48 @@ async fn read(
             Err(Missed::Lagged(n)) => missed += n,
             Err(Missed::Closed) => return (count, sum, missed, overflow),
             Err(Missed::Disconnected(_)) => panic!("nobody is cut off here"),
+        }
+    }
+}
+
+/// Says that it has more than it has.
+struct Boasts(u32);
+
+impl Iterator for Boasts {
+    type Item = i64;
+
+    fn next(&mut self) -> Option<i64> {
+        self.0 = self.0.checked_sub(1)?;
+        Some(i64::from(self.0))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (100, Some(100))
+    }
+}
+
+impl ExactSizeIterator for Boasts {}
+
+#[tokio::test]
+async fn an_iterator_that_ends_before_its_length_ends_the_batch() {
+    let ring = Ring::new(64);
+    assert_eq!(ring.try_publish_batch(&mut Boasts(3)), 3, "nobody reads");
+    let mut reader = ring.subscribe(options(Overflow::DropOldest, 64));
+    assert_eq!(ring.try_publish_batch(&mut Boasts(3)), 3);
+    assert_eq!(ring.publish_batch(Boasts(2)).await, Ok(2));
+    assert_eq!(heard(&mut reader), [2, 1, 0, 1, 0]);
+}
+
+#[test]
+fn who_has_read_one_event_has_room_for_one() {
+    for overflow in [Overflow::Block, Overflow::Fail] {
+        let ring = Ring::new(1_024);
+        let mut reader = ring.subscribe(options(overflow, 1_024));
+        (0..1_024).for_each(|n| ring.try_publish(n).unwrap());
+        for n in 1_024..3_000 {
+            assert_eq!(ring.try_publish(-1), Err(Full(-1)));
+            assert_eq!(reader.try_recv_batch(1).unwrap().as_deref(), Some(&[n - 1_024][..]));
+            ring.try_publish(n).unwrap();
         }
     }
 }

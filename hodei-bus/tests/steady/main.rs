@@ -62,6 +62,22 @@ fn through_the_bus(filter: EventFilter) -> u64 {
     })
 }
 
+fn one_by_one(filter: EventFilter) -> u64 {
+    let bus = Bus::new();
+    let mut heard = bus.subscribe(filter, SubscribeOptions::default());
+    let mut context = Context::from_waker(Waker::noop());
+    let event = progress();
+    let mut into = Vec::new();
+    second(|| {
+        for _ in 0..EVENTS {
+            let mut publishing = std::pin::pin!(bus.publish_one(event.clone()));
+            assert!(publishing.as_mut().poll(&mut context).is_ready());
+            assert_eq!(heard.poll_recv(&mut context, &mut into, 100), Poll::Ready(1));
+            into.clear();
+        }
+    })
+}
+
 #[test]
 fn nothing_is_allocated_for_an_event() {
     let found = [
@@ -69,6 +85,8 @@ fn nothing_is_allocated_for_an_event() {
         through_the_ring(Overflow::DropOldest),
         through_the_bus(EventFilter::all()),
         through_the_bus(EventFilter::all().job(progress().job().unwrap())),
+        one_by_one(EventFilter::all()),
+        one_by_one(EventFilter::all().job(progress().job().unwrap())),
     ];
-    assert_eq!(found, [0; 4]);
+    assert_eq!(found, [0; 6]);
 }

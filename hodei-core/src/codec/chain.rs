@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::{Name, Tenant};
-use crate::job::{Encoding, JobSpec, NewJob, Payload};
+use crate::job::{BlobRef, Encoding, JobSpec, NewJob, Payload};
 
 /// What encoded arguments begin with. JSON begins with no NUL.
 const MARK: [u8; 8] = *b"\0hodei\x01c";
@@ -51,6 +51,26 @@ pub trait PayloadCodec: Send + Sync + fmt::Debug {
     ///
     /// A retryable error has the job retried as its policy says; every other one is final.
     async fn decode(&self, about: &About<'_>, bytes: Bytes) -> Result<Bytes>;
+
+    /// Returns the blob in which the codec keeps what it encoded; nothing where it keeps all of it in the bytes themselves.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when the bytes are damaged.
+    fn blob(&self, bytes: &[u8]) -> Result<Option<BlobRef>> {
+        let _ = bytes;
+        Ok(None)
+    }
+
+    /// Takes notice that bytes which were encoded earlier are about to be stored once more: what they name must not go.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when it has gone; else what keeps it from taking notice.
+    async fn keep(&self, bytes: &[u8]) -> Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
 }
 
 const _: fn(&dyn PayloadCodec) = |_| ();
@@ -88,19 +108,29 @@ impl Codecs {
         self
     }
 
+    /// Says whether there is no codec, neither to encode with nor to decode with.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_tag.is_empty()
+    }
+
     /// Says whether arguments are encoded.
     #[must_use]
     pub fn is_encoded(args: &[u8]) -> bool {
         args.starts_with(&MARK)
     }
 
-    /// Encodes arguments. What is encoded already stays as it is.
+    /// Encodes arguments. What is encoded already stays as it is, and what it names is kept.
     ///
     /// # Errors
     ///
     /// Those of the codecs.
     pub async fn encode(&self, about: &About<'_>, args: &Bytes) -> Result<Bytes> {
-        if self.encoders.is_empty() || Self::is_encoded(args) {
+        if Self::is_encoded(args) {
+            self.keep(about, args).await?;
+            return Ok(args.clone());
+        }
+        if self.encoders.is_empty() {
             return Ok(args.clone());
         }
         let mut tags = Vec::with_capacity(self.encoders.len());
@@ -111,7 +141,7 @@ impl Codecs {
                 tags.push(codec.tag());
             }
         }
-        // A mark without tags: binary arguments that begin like encoded ones are then no riddle.
+        // A mark without tags too: what is stored with a codec in use always tells what was done to it.
         let mut marked = Vec::with_capacity(MARK.len() + 1 + tags.len() + bytes.len());
         marked.extend_from_slice(&MARK);
         marked.push(u8::try_from(tags.len()).map_err(|_| Error::new(ErrorKind::Config, "codec.encode"))?);
@@ -124,21 +154,68 @@ impl Codecs {
     ///
     /// # Errors
     ///
-    /// `Invalid`: `args: cut_off | unknown_codec`; else those of the codecs.
+    /// `Invalid`: `args: cut_off | unknown_codec | repeated_codec`; else those of the codecs.
     pub async fn decode(&self, about: &About<'_>, args: &Bytes) -> Result<Bytes> {
         if !Self::is_encoded(args) {
             return Ok(args.clone());
         }
+        let (codecs, mut bytes) = self.applied(args)?;
+        for codec in codecs {
+            bytes = codec.decode(about, bytes).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// Returns the codecs that encoded arguments name, the last one first, and what it gave.
+    fn applied(&self, args: &Bytes) -> Result<(Vec<&dyn PayloadCodec>, Bytes)> {
         let wrong = |code| Error::invalid("codec.decode", vec![Fault::new("args", code)]);
         let tags = usize::from(*args.get(MARK.len()).ok_or_else(|| wrong("cut_off"))?);
         let start = MARK.len() + 1;
         let tagged = args.get(start..start + tags).ok_or_else(|| wrong("cut_off"))?;
-        let mut bytes = args.slice(start + tags..);
-        for tag in tagged.iter().rev() {
-            let codec = self.by_tag.get(tag).ok_or_else(|| wrong("unknown_codec"))?;
-            bytes = codec.decode(about, bytes).await?;
+        // Encoding applies each once. More would be made up, to have an agent at work on it.
+        let repeated = |(at, tag): (usize, &u8)| tagged[..at].contains(tag);
+        if tagged.iter().enumerate().any(repeated) {
+            return Err(wrong("repeated_codec"));
         }
-        Ok(bytes)
+        let codec = |tag| self.by_tag.get(tag).map(|codec| &**codec).ok_or_else(|| wrong("unknown_codec"));
+        let codecs = tagged.iter().rev().map(codec).collect::<Result<_>>()?;
+        Ok((codecs, args.slice(start + tags..)))
+    }
+
+    /// Returns the blob that a tenant's payload names, decoded as far as that takes; nothing for a command and for arguments
+    /// that are in the row.
+    ///
+    /// # Errors
+    ///
+    /// As [`Codecs::decode`].
+    pub async fn blob_of(&self, tenant: &Tenant, payload: &Payload) -> Result<Option<BlobRef>> {
+        let Payload::Handler { kind, version, encoding, args } = payload else { return Ok(None) };
+        if !Self::is_encoded(args) {
+            return Ok(None);
+        }
+        let about = About { tenant, kind, version: *version, encoding: *encoding };
+        let (codecs, mut bytes) = self.applied(args)?;
+        for codec in codecs {
+            if let Some(blob) = codec.blob(&bytes)? {
+                return Ok(Some(blob));
+            }
+            bytes = codec.decode(&about, bytes).await?;
+        }
+        Ok(None)
+    }
+
+    /// Has what encoded arguments name kept, for they are about to be stored again.
+    async fn keep(&self, about: &About<'_>, args: &Bytes) -> Result<()> {
+        // What this node cannot read it can keep nothing of; whoever made it has.
+        let Ok((codecs, mut bytes)) = self.applied(args) else { return Ok(()) };
+        for codec in codecs {
+            if codec.blob(&bytes)?.is_some() {
+                return codec.keep(&bytes).await;
+            }
+            let Ok(decoded) = codec.decode(about, bytes).await else { return Ok(()) };
+            bytes = decoded;
+        }
+        Ok(())
     }
 
     /// Encodes the arguments of a tenant's spec; a command is returned as it is.

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use super::chain::{About, PayloadCodec};
 use crate::error::{Error, Fault, Result};
 
+/// A byte of a block is at most so many when it is decompressed.
+const RATIO_MAX: usize = 255;
+
 /// Compresses arguments with LZ4, where that makes them shorter.
 #[derive(Clone, Copy, Debug)]
 pub struct Compress {
@@ -45,6 +48,10 @@ impl PayloadCodec for Compress {
     async fn decode(&self, _: &About<'_>, bytes: Bytes) -> Result<Bytes> {
         let damaged = || Error::invalid("codec.decompress", vec![Fault::new("args", "damaged")]);
         let (size, body) = lz4_flex::block::uncompressed_size(&bytes).map_err(|_| damaged())?;
+        if size / RATIO_MAX > body.len() {
+            // Said to have room set aside for nothing.
+            return Err(damaged());
+        }
         if size > self.most {
             let fault = Fault::new("args", "too_long").limit(self.most as u64);
             return Err(Error::invalid("codec.decompress", vec![fault]));

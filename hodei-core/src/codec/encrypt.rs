@@ -14,15 +14,17 @@ use crate::error::{Error, Fault, Result};
 const NONCE: usize = 24;
 const KEY_ID: usize = 4;
 
-/// Encrypts arguments with XChaCha20-Poly1305, bound to their tenant, handler, version and encoding: what was moved to
-/// another job's place is not opened.
+/// Encrypts arguments with XChaCha20-Poly1305, bound to their tenant, handler, version and encoding: what was moved to a job of
+/// another tenant or handler is not opened. They are not bound to their job, so whoever can write the store can exchange those of
+/// two jobs that agree in all four.
 ///
 /// The nonce is a keyed BLAKE3 hash of the arguments and of what they belong to, under a key of its own that is derived
 /// from the key. So a repeated submission gives the same bytes, and a nonce comes twice only for the same message. Whoever
 /// reads the store can therefore tell that two jobs have equal arguments, and how long they are.
 ///
-/// To rotate keys, give every agent the new key as an old one, then make it the current one of every node, and remove the
-/// old key when no job that was encrypted with it is kept any more.
+/// To rotate keys, give every agent the new key as an old one, then make it the current one of every node, and set the schedules
+/// again, whose arguments were encrypted when they were set. Remove the old key when no job that was encrypted with it is kept
+/// any more. An agent that lacks a key fails the run with an error that is retried as the job's policy says.
 #[derive(Clone)]
 pub struct Encrypt {
     current: u32,

@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use super::chain::{About, PayloadCodec};
 use crate::blob::{BlobStore, blob_of, read_blob};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::job::BlobRef;
 
 /// Keeps large arguments in a blob store, and only their reference with the job.
 ///
-/// Equal arguments share a blob, so a blob does not go with the job that brought it: let the blob store forget blobs that
-/// are older than jobs are kept.
+/// Equal arguments share a blob. A node that is given the blob store (`Orchestrator::prune_blobs`) removes blobs that no job and
+/// no schedule names any more.
 #[derive(Clone, Debug)]
 pub struct Offload {
     blobs: Arc<dyn BlobStore>,
@@ -45,11 +45,27 @@ impl PayloadCodec for Offload {
     }
 
     async fn decode(&self, _: &About<'_>, bytes: Bytes) -> Result<Bytes> {
-        let damaged = || Error::invalid("codec.offload", vec![Fault::new("args", "damaged")]);
-        let (len, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
-        let (digest, key) = rest.split_first_chunk::<32>().ok_or_else(damaged)?;
-        let key = std::str::from_utf8(key).map_err(|_| damaged())?;
-        let blob = BlobRef { key: key.into(), len: u64::from_le_bytes(*len), digest: *digest };
-        read_blob(&*self.blobs, &blob).await
+        read_blob(&*self.blobs, &reference(&bytes)?).await
     }
+
+    fn blob(&self, bytes: &[u8]) -> Result<Option<BlobRef>> {
+        reference(bytes).map(Some)
+    }
+
+    async fn keep(&self, bytes: &[u8]) -> Result<()> {
+        let blob = reference(bytes)?;
+        if self.blobs.keep(&blob.key).await? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotFound, "codec.offload").with("key", blob.key))
+    }
+}
+
+/// Reads the reference that stands in the place of arguments.
+fn reference(bytes: &[u8]) -> Result<BlobRef> {
+    let damaged = || Error::invalid("codec.offload", vec![Fault::new("args", "damaged")]);
+    let (len, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (digest, key) = rest.split_first_chunk::<32>().ok_or_else(damaged)?;
+    let key = std::str::from_utf8(key).map_err(|_| damaged())?;
+    Ok(BlobRef { key: key.into(), len: u64::from_le_bytes(*len), digest: *digest })
 }

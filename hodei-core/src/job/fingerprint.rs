@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::new::{NewJob, Requires};
+use super::new::NewJob;
 use super::payload::{Encoding, Payload};
 use super::retry::{Backoff, RetryPolicy, RetryRule};
 use super::spec::SpecParts;
@@ -25,7 +25,7 @@ const SHORT: usize = 512;
 /// optional retry policy (attempts as 4 bytes, backoff, jitter as 1 byte, the list of rules as (class, 0 or 1 and
 /// backoff)), labels packed, limit keys packed. A backoff is 0 and a wait, 1, step and max, or 2, base and max. A submission is:
 /// `hodei job 1`, the sixteen bytes of its spec, tenant, optional run time, optional deadline, optional unique key,
-/// optional pipeline id, the list of parents as (id, 0 when it must succeed or 1 when it must end).
+/// optional pipeline id, the list of parents as (id, 0 when it must succeed, 1 when it must end or 2 when it must fail).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint([u8; 16]);
@@ -77,11 +77,7 @@ impl Fingerprint {
         hash.number(job.parents.len() as u64);
         for parent in job.parents.iter() {
             hash.0.extend_from_slice(parent.id.as_bytes());
-            hash.byte(match parent.requires {
-                Requires::Success => 0,
-                Requires::Ended => 1,
-                Requires::Failure => 2,
-            });
+            hash.byte(parent.requires.number());
         }
         hash.finish()
     }

@@ -23,16 +23,87 @@ pub enum Requires {
     Ended,
     /// It must fail; when it succeeds or is cancelled, the child is skipped.
     Failure,
+    /// It comes before the child in their sequence: it must end, no matter how, and have had its turn. Stores add it; a
+    /// submission cannot ask for it.
+    Turn,
+    /// As [`Requires::Success`] and [`Requires::Turn`] at once.
+    SuccessInTurn,
+    /// As [`Requires::Ended`] and [`Requires::Turn`] at once.
+    EndedInTurn,
+    /// As [`Requires::Failure`] and [`Requires::Turn`] at once.
+    FailureInTurn,
 }
 
 impl Requires {
+    /// Every requirement, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Ended,
+        Self::Failure,
+        Self::Turn,
+        Self::SuccessInTurn,
+        Self::EndedInTurn,
+        Self::FailureInTurn,
+    ];
+
+    /// Returns the number, as stored rows keep it.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the requirement of a number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if (number as usize) < Self::ALL.len() { Some(Self::ALL[number as usize]) } else { None }
+    }
+
+    /// Whether the parent comes before the child in their sequence.
+    #[must_use]
+    pub const fn is_turn(self) -> bool {
+        matches!(self, Self::Turn | Self::SuccessInTurn | Self::EndedInTurn | Self::FailureInTurn)
+    }
+
+    /// The same, of a parent that comes before the child in their sequence.
+    #[must_use]
+    pub const fn in_turn(self) -> Self {
+        match self {
+            Self::Success => Self::SuccessInTurn,
+            Self::Ended => Self::EndedInTurn,
+            Self::Failure => Self::FailureInTurn,
+            turn => turn,
+        }
+    }
+
+    /// What a submission asked for; nothing where the parent only comes before the child.
+    #[must_use]
+    pub const fn asked(self) -> Option<Self> {
+        match self {
+            Self::Turn => None,
+            Self::SuccessInTurn => Some(Self::Success),
+            Self::EndedInTurn => Some(Self::Ended),
+            Self::FailureInTurn => Some(Self::Failure),
+            asked => Some(asked),
+        }
+    }
+
+    /// Whether the child is given what the parent left behind. Who only comes before it leaves it nothing.
+    #[must_use]
+    pub const fn hands_on(self) -> bool {
+        !matches!(self, Self::Turn)
+    }
+
     /// Says how a child ends whose parent ended in a way that it does not go by: `ParentFailed` or `Skipped`.
     #[must_use]
     pub const fn refuses(self, parent: State) -> Option<Cause> {
         match (self, parent) {
-            (Self::Success, State::Succeeded) | (Self::Ended, _) | (Self::Failure, State::Failed) => None,
-            (Self::Success, State::Failed) => Some(Cause::ParentFailed),
-            (Self::Success | Self::Failure, _) => Some(Cause::Skipped),
+            (Self::Ended | Self::EndedInTurn | Self::Turn, _)
+            | (Self::Success | Self::SuccessInTurn, State::Succeeded)
+            | (Self::Failure | Self::FailureInTurn, State::Failed) => None,
+            (Self::Success | Self::SuccessInTurn, State::Failed) => Some(Cause::ParentFailed),
+            (Self::Success | Self::SuccessInTurn | Self::Failure | Self::FailureInTurn, _) => {
+                Some(Cause::Skipped)
+            }
         }
     }
 }
@@ -169,7 +240,7 @@ impl NewJob {
     ///
     /// # Errors
     ///
-    /// `Invalid`: `id: wrong_slot`, `unique: empty | nul | too_long`, `parents: self | duplicate`.
+    /// `Invalid`: `id: wrong_slot`, `unique: empty | nul | too_long`, `parents: self | duplicate | turn`.
     pub fn check(&self) -> Result<()> {
         self.check_in(self.tenant.slot())
     }
@@ -192,6 +263,9 @@ impl NewJob {
         if !self.parents.is_empty() {
             if self.parents.iter().any(|parent| parent.id == self.id) {
                 faults.push(Fault::new("parents", "self"));
+            }
+            if self.parents.iter().any(|parent| parent.requires.is_turn()) {
+                faults.push(Fault::new("parents", "turn"));
             }
             let mut seen: Vec<JobId> = self.parents.iter().map(|parent| parent.id).collect();
             seen.sort_unstable();

@@ -122,6 +122,13 @@ pub struct Job {
 }
 
 impl Job {
+    /// Goes through the parents that its submission named: without the one that only comes before it in its sequence.
+    pub fn asked_parents(&self) -> impl Iterator<Item = Parent> + '_ {
+        self.parents
+            .iter()
+            .filter_map(|Parent { id, requires }| Some(Parent { id: *id, requires: requires.asked()? }))
+    }
+
     /// Returns how it ended, once it is terminal.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {

@@ -1,8 +1,13 @@
 //! What a job needs and a worker has, as a vector.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
+
+/// The name under which it is kept on how many workers at once all of it is needed.
+static WORKERS: LazyLock<Name> = LazyLock::new(|| Name::literal("hodei.workers"));
 
 /// An amount of each resource. Addition never wraps and subtraction never goes below zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,6 +25,9 @@ pub struct Resources {
 impl Resources {
     /// The most of one resource that may be asked for or offered.
     pub const MAX: u64 = 1 << 50;
+
+    /// The most workers that a job may ask for at once.
+    pub const WORKERS_MAX: u32 = 1_024;
 
     /// Nothing of anything.
     #[must_use]
@@ -61,18 +69,44 @@ impl Resources {
         self
     }
 
+    /// Asks for all of it on so many workers at once, all or nothing: a gang. The job is one job: it runs on one of them,
+    /// with one slot and its resources set aside on each, and knows the others, on which it may start what it likes by
+    /// itself. All of them belong to one dispatcher of a node. When one of the others is lost, the run is stopped with its
+    /// agent's grace and comes back at no cost. A gang stops nobody's work to make room for itself.
+    ///
+    /// One, and zero, are one worker. Kept as the resource `hodei.workers`.
+    #[must_use]
+    pub fn workers(self, workers: u32) -> Self {
+        let amount = if workers > 1 { workers } else { 0 };
+        self.custom(WORKERS.clone(), amount.into())
+    }
+
+    /// Returns on how many workers at once it is asked for.
+    #[must_use]
+    pub fn worker_count(&self) -> u32 {
+        if self.custom.is_empty() {
+            return 1;
+        }
+        u32::try_from(self.amount(&WORKERS)).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// As [`Resources::customs`], of what each worker must have.
+    pub fn named(&self) -> impl Iterator<Item = (&Name, u64)> + '_ {
+        self.customs().filter(|(name, _)| **name != *WORKERS)
+    }
+
     /// Goes through the resources that the application names, in the order of their names.
     pub fn customs(&self) -> impl ExactSizeIterator<Item = (&Name, u64)> + '_ {
         self.custom.iter().map(|(name, amount)| (name, *amount))
     }
 
-    /// Says whether all of it is there in `available`.
+    /// Says whether all of it is there in `available`, which is one worker's.
     #[must_use]
     pub fn fits(&self, available: &Self) -> bool {
         self.cpu_millis <= available.cpu_millis
             && self.memory <= available.memory
             && self.gpus <= available.gpus
-            && self.custom.iter().all(|(name, amount)| *amount <= available.amount(name))
+            && self.named().all(|(name, amount)| amount <= available.amount(name))
     }
 
     /// Returns the first resource of which `available` has too little, with the amounts needed and there.
@@ -83,8 +117,7 @@ impl Resources {
             ("memory", self.memory, available.memory),
             ("gpus", u64::from(self.gpus), u64::from(available.gpus)),
         ];
-        let custom =
-            self.custom.iter().map(|(name, amount)| (name.as_str(), *amount, available.amount(name)));
+        let custom = self.named().map(|(name, amount)| (name.as_str(), amount, available.amount(name)));
         fixed
             .into_iter()
             .chain(custom)
@@ -152,6 +185,14 @@ mod tests {
         assert_eq!(all.checked_sub(&sample()), Some(sample()));
         assert_eq!(sample().checked_sub(&all), None);
         assert_eq!(sample().checked_sub(&sample()), Some(Resources::none()));
+    }
+
+    #[test]
+    fn a_gang_needs_on_each_worker_what_one_job_needs() {
+        let gang = sample().workers(4);
+        assert_eq!((gang.worker_count(), gang.fits(&sample()), gang.missing(&sample())), (4, true, None));
+        assert_eq!(gang.clone().workers(1), sample());
+        assert_eq!((gang.customs().len(), gang.named().count(), sample().worker_count()), (2, 1, 1));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::new::{NewJob, Parent, Requires};
 use super::outcome::{Failure, FailureClass, Finish, Manifest, Outcome, Output};
 use super::record::{Epoch, Job, Lease, Settled};
 use super::state::{Cause, State, next};
+use crate::id::JobId;
 use crate::store::{Applied, CancelReply, Change, Move, Transition};
 use crate::time::Timestamp;
 
@@ -18,7 +19,22 @@ use crate::time::Timestamp;
 /// The store then tells it of every parent that has settled already, by [`parent_settled`].
 #[must_use]
 pub fn admit(new: NewJob, now: Timestamp) -> (Job, Change) {
+    admit_behind(new, None, now)
+}
+
+/// As [`admit`], of a job that has its turn behind another one: the last of its sequence, as long as that is kept. It
+/// becomes one more parent. The fingerprint is that of the submission, which did not name it.
+#[must_use]
+pub fn admit_behind(mut new: NewJob, before: Option<JobId>, now: Timestamp) -> (Job, Change) {
     let fingerprint = new.fingerprint();
+    if let Some(before) = before {
+        let mut parents = new.parents.to_vec();
+        match parents.iter_mut().find(|parent| parent.id == before) {
+            Some(parent) => parent.requires = parent.requires.in_turn(),
+            None => parents.push(Parent { id: before, requires: Requires::Turn }),
+        }
+        new.parents = parents.into();
+    }
     let waits_for = u32::try_from(new.parents.len()).unwrap_or(u32::MAX);
     let state = if waits_for == 0 { State::Pending } else { State::Blocked };
     let job = Job {
@@ -72,9 +88,16 @@ pub fn parent_settled(job: &mut Job, requires: Requires, parent: State, now: Tim
     shift(job, Cause::ParentsSettled, now)
 }
 
+/// The jobs that come before one in its sequence. It has had its turn when it was told of the end of all of them; only
+/// then are those told of its own end that come behind it, which may be long after that end: who is cancelled while he
+/// waits does not let others by.
+pub fn before_in_turn(parents: &[Parent]) -> impl Iterator<Item = JobId> + '_ {
+    parents.iter().filter(|parent| parent.requires.is_turn()).map(|parent| parent.id)
+}
+
 /// Returns what a job needs of a parent, if that is one of its parents.
 #[must_use]
-pub fn requirement(job: &Job, parent: crate::id::JobId) -> Option<Requires> {
+pub fn requirement(job: &Job, parent: JobId) -> Option<Requires> {
     job.parents.iter().find(|Parent { id, .. }| *id == parent).map(|parent| parent.requires)
 }
 

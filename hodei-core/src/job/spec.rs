@@ -140,6 +140,11 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
+    /// The label that names a job's sequence: a [`Name`].
+    pub const SEQUENCE: &'static str = "hodei.sequence";
+    /// The label that says how long a run takes: microseconds.
+    pub const LASTS: &'static str = "hodei.lasts";
+
     /// Begins the spec of a handler's work.
     ///
     /// # Errors
@@ -253,6 +258,18 @@ impl JobSpec {
     #[must_use]
     pub fn labels(&self) -> &TextMap {
         &self.parts.labels
+    }
+
+    /// Returns the key of the sequence in which the job has its turn.
+    #[must_use]
+    pub fn sequence(&self) -> Option<&str> {
+        self.parts.labels.get(Self::SEQUENCE)
+    }
+
+    /// Returns how long a run takes, as far as somebody said so.
+    #[must_use]
+    pub fn lasts(&self) -> Option<Duration> {
+        self.parts.labels.get(Self::LASTS)?.parse().ok().map(Duration::from_micros)
     }
 
     /// Returns what it asks of a worker.

@@ -136,6 +136,39 @@ impl JobSpecBuilder {
         self
     }
 
+    /// Has the job run in its turn: the jobs of a tenant that name the same key run one after the other, in the order in
+    /// which they were submitted. The next one starts when the one before has ended for good, after all its retries, and no
+    /// matter how it ended. It is the label [`JobSpec::SEQUENCE`], so lists show it; the last key that is given counts.
+    ///
+    /// A limit ([`JobSpecBuilder::limited_by`]) bounds how many run at once and keeps no order: a job that waits for its
+    /// retry lets others by.
+    ///
+    /// ```
+    /// use hodei_core::job::JobSpec;
+    ///
+    /// let spec = JobSpec::command(["bill", "--customer", "7"]).sequence("customer-7").build()?;
+    /// assert_eq!(spec.sequence(), Some("customer-7"));
+    /// # Ok::<(), hodei_core::Error>(())
+    /// ```
+    pub fn sequence(mut self, key: impl Into<String>) -> Self {
+        self.labels.retain(|(name, _)| name != JobSpec::SEQUENCE);
+        self.label(JobSpec::SEQUENCE, key)
+    }
+
+    /// Says how long a run takes, as far as you know: a hint, no limit. Steps of a pipeline on which the longest way to its
+    /// end still depends come first, and a job that is known to end in time may run on a worker that is kept for a larger
+    /// one. A limit ([`JobSpecBuilder::timeout`]) says the second too. It is the label [`JobSpec::LASTS`].
+    pub fn lasts(mut self, duration: Duration) -> Self {
+        self.labels.retain(|(name, _)| name != JobSpec::LASTS);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.label(JobSpec::LASTS, micros.to_string())
+    }
+
+    /// Returns what [`JobSpecBuilder::lasts`] was told, in microseconds.
+    pub(crate) fn told_to_last(&self) -> Option<u64> {
+        self.labels.iter().find(|(name, _)| name == JobSpec::LASTS)?.1.parse().ok()
+    }
+
     /// Adds an environment entry; for commands.
     pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.on_command("env", |command| command.env.push((name.into(), value.into())))

@@ -7,7 +7,7 @@ use super::outcome::FailureClass;
 use super::payload::Payload;
 use super::resources::Resources;
 use super::retry::{Backoff, RetryPolicy, RetryRule};
-use super::spec::SpecLimits;
+use super::spec::{JobSpec, SpecLimits};
 use super::spec_builder::{JobSpecBuilder, RawCommand, RawMore, Work};
 use crate::error::Fault;
 use crate::id::Name;
@@ -185,7 +185,15 @@ fn labels(labels: &[(String, String)], limits: &SpecLimits, faults: &mut Vec<Fau
         if !seen.insert(name) {
             faults.push(Fault::new("labels.name", "duplicate").detail(shown(name)));
         }
-        if value.contains('\0') {
+        if name == JobSpec::SEQUENCE {
+            faults.extend(Name::fault("sequence", value));
+        } else if name == JobSpec::LASTS {
+            let micros = value.parse().ok().map(Duration::from_micros);
+            faults.extend(match micros {
+                Some(lasts) => duration("lasts", lasts, limits.duration),
+                None => Some(Fault::new("lasts", "bad_number")),
+            });
+        } else if value.contains('\0') {
             faults.push(Fault::new("labels.value", "nul").detail(shown(name)));
         } else if value.chars().any(turns) {
             faults.push(Fault::new("labels.value", "control_char").detail(shown(name)));
@@ -242,6 +250,9 @@ fn resources(resources: &Resources, limits: &SpecLimits, faults: &mut Vec<Fault>
         if amount > Resources::MAX {
             faults.push(Fault::new(field, "too_large").limit(Resources::MAX));
         }
+    }
+    if resources.worker_count() > Resources::WORKERS_MAX {
+        faults.push(Fault::new("resources.workers", "too_large").limit(Resources::WORKERS_MAX.into()));
     }
     if resources.customs().len() > limits.labels {
         faults.push(too(resources.customs().len(), "resources", "too_many", limits.labels));

@@ -4,6 +4,8 @@
 //! their child and by their parent, so the whole costs O(steps + edges), a handful of allocations and no recursion,
 //! however deep a chain is.
 
+use std::cmp::Reverse;
+
 /// The place of a step in its pipeline.
 pub(super) type StepIndex = u32;
 
@@ -61,6 +63,20 @@ impl Graph {
             }
         }
         if order.len() == steps { Ok(order) } else { Err(self.cycle(&waits)) }
+    }
+
+    /// Brings an order into one in which steps come first on whose end the longest way to the end of the pipeline depends,
+    /// where each step lasts as long as told. No step lasts nothing, so each still comes after its parents.
+    pub(super) fn critical_first(&self, order: &mut [StepIndex], lasts: &[u64]) {
+        let mut way: Vec<u64> = lasts.to_vec();
+        for step in order.iter().rev() {
+            let behind = way[*step as usize];
+            for parent in self.parents(*step as usize) {
+                let parent = *parent as usize;
+                way[parent] = way[parent].max(lasts[parent].saturating_add(behind));
+            }
+        }
+        order.sort_by_key(|step| Reverse(way[*step as usize]));
     }
 
     /// Turns the edges round: for each step where its children begin, with one more entry than steps, and the children.
@@ -134,6 +150,22 @@ mod tests {
             (vec![&[3], &[3], &[0, 1], &[]], vec![3, 0, 1, 2]),
         ] {
             assert_eq!(graph(steps.clone()).order(), Ok(order), "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn steps_on_the_longest_way_come_first() {
+        // 0 leads to 1, and to 2, 3 and 4 one after the other; 5 stands alone.
+        let steps: [&[StepIndex]; 6] = [&[], &[0], &[0], &[2], &[3], &[]];
+        for (lasts, expected) in [
+            ([1, 1, 1, 1, 1, 1], [0, 2, 3, 5, 1, 4]),
+            ([1, 9, 1, 1, 1, 1], [0, 1, 2, 3, 5, 4]),
+            ([1, 1, 1, 1, 1, 99], [5, 0, 2, 3, 1, 4]),
+        ] {
+            let graph = graph(steps);
+            let mut order = graph.order().unwrap();
+            graph.critical_first(&mut order, &lasts);
+            assert_eq!(order, expected, "{lasts:?}");
         }
     }
 

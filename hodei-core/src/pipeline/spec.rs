@@ -116,6 +116,10 @@ impl PipelineBuilder {
     }
 
     /// Adds a step; those that it needs may be added later.
+    ///
+    /// Of the steps that become ready together, those come first on whose end the longest way to the end of the pipeline
+    /// depends: by how long they last ([`JobSpecBuilder::lasts`]), else by the number of steps. It is decided once, when the
+    /// pipeline is built, and kept in the order of the ids.
     pub fn step(mut self, step: Step) -> Self {
         self.steps.push(step);
         self
@@ -150,16 +154,28 @@ impl PipelineBuilder {
         if !faults.is_empty() {
             return Err(invalid(faults));
         }
-        let order = graph.order().map_err(|cycle| {
+        let mut order = graph.order().map_err(|cycle| {
             let fault = Fault::new("steps", "cycle").detail(path(&cycle, &self.steps));
             Error::invalid("pipeline.build", vec![fault])
         })?;
+        graph.critical_first(&mut order, &lasts(&self.steps));
         let name = Name::new(&self.name)?;
         let id = PipelineId::mint(&self.tenant, &SystemClock);
         let (specs, requires) = specs(self.steps, limits)?;
         let jobs = jobs(id, &self.tenant, specs, &requires, &graph, &order);
         Ok(Pipeline { id, name, tenant: self.tenant, jobs: Arc::new(jobs) })
     }
+}
+
+/// How long each step lasts: as it was told, else as long as those that were told do on average, else a hop.
+fn lasts(steps: &Steps) -> Vec<u64> {
+    let told = |step: &Step| step.spec.told_to_last().filter(|micros| *micros > 0);
+    let (sum, n) = steps
+        .iter()
+        .filter_map(told)
+        .fold((0_u128, 0_u128), |(sum, n), micros| (sum + u128::from(micros), n + 1));
+    let usual = sum.checked_div(n).and_then(|mean| u64::try_from(mean).ok()).unwrap_or(1).max(1);
+    steps.iter().map(|step| told(step).unwrap_or(usual)).collect()
 }
 
 /// What is left of a step when its spec is built.

@@ -71,6 +71,32 @@ pub struct Lanes {
     pub next_due: Option<Timestamp>,
 }
 
+/// How many ready jobs come before one: the more urgent ones, and of its level those that are ready for longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Those of its lane.
+    pub lane: u64,
+    /// Those of all lanes, its own among them. Tenants of a level take turns, so the one or other of them may come behind
+    /// it all the same.
+    pub all: u64,
+    /// Whether there are more than were counted.
+    pub more: bool,
+}
+
+impl Before {
+    /// Adds those of a lane.
+    pub fn add(&mut self, own: bool, jobs: u64) {
+        self.lane += if own { jobs } else { 0 };
+        self.all += jobs;
+    }
+
+    /// Says that counting stopped beyond so many.
+    #[must_use]
+    pub fn up_to(self, most: u64) -> Self {
+        Self { lane: self.lane.min(most), all: self.all.min(most), more: self.more || self.all > most }
+    }
+}
+
 /// What to claim from a lane: up to `n` jobs of at least a level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pick {

@@ -35,10 +35,10 @@ pub use change::{Change, ChangeLog, ChangePage};
 pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Round, Rounded, Term, round_by_verbs};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
 pub use feed::{ChangeSink, Feed, Feeds};
-pub use lane::{Lane, LaneHead, Lanes, Pick, Served};
+pub use lane::{Before, Lane, LaneHead, Lanes, Pick, Served};
 #[cfg(feature = "lines")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lines")))]
-pub use lines::{LINE_MAX, LINES_VERSION, LineCounts, LineReader, LineWriter};
+pub use lines::{LINE_MAX, LINES_VERSION, LineCounts, LineReader, LineRow, LineWriter};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};
 pub use port::{

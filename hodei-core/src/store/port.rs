@@ -11,7 +11,7 @@ use super::change::{Change, ChangePage};
 use super::coordination::{Coordination, Term};
 use super::exchange::{Claimed, Exchange, Exchanged};
 use super::feed::{ChangeSink, Feed};
-use super::lane::{Lanes, Served};
+use super::lane::{Before, Lane, Lanes, Served};
 use super::policy::{Fired, Policies};
 use super::query::{Counts, Cursor, Page, Query, Scope, SummaryStream};
 use super::wakeup::Wakeups;
@@ -118,6 +118,8 @@ pub enum Redriven {
     NotTerminal,
     /// It succeeded; that is not undone.
     Succeeded,
+    /// Others of its sequence that were submitted after it have not ended.
+    OutOfTurn,
     /// There is no such job in scope.
     NotFound,
 }
@@ -244,6 +246,10 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// are equal, else `Conflict`; jobs earlier in the batch count as stored. A job is told at once of the parents
     /// that have settled already.
     ///
+    /// A job of a sequence ([`JobSpec::sequence`](crate::job::JobSpec::sequence)) has its turn behind the one of its tenant
+    /// that was stored last, which becomes a parent of its record, by [`rules::admit_behind`](crate::job::rules::admit_behind).
+    /// It is told of that one's end when that one has had its own turn.
+    ///
     /// An atomic batch is stored whole or not at all. Where one job is a conflict or is refused, those that would have
     /// been new are [`Refusal::Together`] and the others keep their replies; `Existing` spoils nothing.
     ///
@@ -268,6 +274,27 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// Only those of the store itself.
     async fn lanes(&self, served: &Served) -> Result<Lanes>;
+
+    /// Says how many ready jobs come before a job that is ready, in its lane and over all lanes, counting up to `most`.
+    ///
+    /// # Behavior
+    ///
+    /// Where the job stands is taken from the record that is given. What is provided counts by the heads of the lanes, and
+    /// says that there may be more; a store that keeps its lanes in order counts exactly.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        let (own, level) = (Lane::of(job), job.spec.priority());
+        let mut before = Before { more: true, ..Before::default() };
+        for head in self.lanes(&Served::default()).await?.heads {
+            if head.level > level {
+                before.add(head.lane == own, head.depth);
+            }
+        }
+        Ok(before.up_to(most))
+    }
 
     /// Applies transitions, then claims, in one transaction.
     ///
@@ -336,8 +363,9 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// # Behavior
     ///
-    /// A terminal job goes only when all its children are terminal. What is kept of such children forgets it: a child
-    /// that is redriven later is claimed without that parent's output. Rows of dead owners that hold nothing may go too.
+    /// A terminal job goes only when all its children are terminal and it has had its turn in its sequence. What is kept of
+    /// such children forgets it: a child that is redriven later is claimed without that parent's output. Rows of dead owners
+    /// that hold nothing may go too.
     ///
     /// # Errors
     ///

@@ -180,6 +180,8 @@ pub enum SlotRow {
         job: Box<Job>,
         /// The edges from its parents that are kept, and whether it was told of each parent's end.
         edges: Vec<(JobId, bool)>,
+        /// Whether it is the last of its sequence: the next one has its turn behind it.
+        last: bool,
     },
     /// How a queue is served.
     Queue(QueuePolicy),

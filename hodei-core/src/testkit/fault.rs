@@ -225,6 +225,10 @@ impl<S: JobStore> JobStore for Faulty<S> {
         self.meet(self.inner.lanes(served)).await
     }
 
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.meet(self.inner.before(job, most)).await
+    }
+
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
         self.meet(self.inner.exchange(exchange)).await
     }

@@ -32,3 +32,9 @@ fn every_property_has_a_name_of_its_own() {
     names.dedup();
     assert_eq!(names.len(), PROPERTIES.len());
 }
+
+#[tokio::test]
+async fn checkpoints_in_memory_are_fenced() {
+    hodei_core::testkit::conformance::hold_checkpoints(&hodei_core::checkpoint::MemoryCheckpoints::new())
+        .await;
+}

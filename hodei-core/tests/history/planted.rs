@@ -94,6 +94,11 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
     (Invariant::LegalPath, "an answer says done and nothing changed", |script| {
         script.without(script.second, 3);
     }),
+    (Invariant::ParentsFirst, "two of a sequence wait for a worker at once", |script| {
+        for job in [script.retried, script.second] {
+            script.submitted(job, |facts| facts.sequence = Some("line".into()));
+        }
+    }),
     (Invariant::EpochMonotone, "a claim keeps the epoch", |script| {
         let job = script.retried;
         script.changes(|change| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hodei_core::store::*;
 use hodei_core::testkit::fault::{Fault, Faults, Faulty};
-use hodei_core::{ErrorKind, Slot, Tenant};
+use hodei_core::{ErrorKind, JobId, Slot, Tenant};
 
 use crate::world::{Shards, add, job, name, owner, tenant_in};
 
@@ -146,4 +146,32 @@ async fn a_map_that_is_damaged_is_not_taken() {
     let error = fresh.try_open().await.expect_err("a shard is down");
     assert_eq!((error.kind(), error.context("shard")), (ErrorKind::Unavailable, Some("1")));
     assert!(Slot::new(4_096).is_none() && Slot::new(4_095) == Some(Slot::MAX));
+}
+
+#[tokio::test]
+async fn a_store_that_was_in_use_alone_can_be_the_home_and_keeps_what_it_has() {
+    let shards = Shards::new(2);
+    let of_both = [tenant_in(0, 2, 0), tenant_in(1, 2, 0)].map(|tenant| job(&tenant));
+    let ids: Vec<JobId> = of_both.iter().map(|job| job.id).collect();
+    shards.stores[0].submit(of_both.to_vec(), SubmitOptions::each()).await.expect("it was in use");
+    let store = shards.open().await;
+    let found = store.get_many(&Scope::All, ids.clone(), Consistency::Latest).await.expect("get_many");
+    assert!(found.iter().all(Option::is_some), "nothing is hidden");
+    let again = store.submit(of_both.to_vec(), SubmitOptions::each()).await.expect("submit").replies;
+    assert_eq!(again, ids.iter().map(|id| Submitted::Existing(*id)).collect::<Vec<_>>());
+    store.move_slot(of_both[1].tenant.slot(), 1).await.expect("a slot can move");
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_store_that_holds_jobs_already_is_no_further_shard() {
+    let shards = Shards::new(2);
+    let stray = job(&tenant_in(0, 2, 0));
+    shards.stores[1].submit(vec![stray], SubmitOptions::each()).await.expect("it was in use");
+    let error = shards.try_open().await.expect_err("its jobs would be hidden");
+    assert_eq!((error.kind(), error.context("shard")), (ErrorKind::Config, Some("1")));
+    let alone = Shards::new(1);
+    alone.open().await;
+    let wider = vec![Arc::clone(&alone.stores[0]) as Arc<dyn Shard>, Arc::clone(&shards.stores[1]) as _];
+    assert_eq!(ShardedStore::open(wider).await.expect_err("later as well").kind(), ErrorKind::Config);
 }

@@ -30,5 +30,5 @@ pub use policy::{Autoscaler, Decision, Load, ScalePolicy, Why};
 #[cfg(feature = "processes")]
 #[cfg_attr(docsrs, doc(cfg(feature = "processes")))]
 pub use processes::{AgentProgram, LocalProcesses};
-pub use run::{load_of, scale};
+pub use run::{LoadReader, scale};
 pub use target::ScaleTarget;

@@ -199,7 +199,9 @@ struct Measured {
 ///
 /// What is wanted is the sum of two needs: the slots that keep up with what comes (arrivals per second × seconds a job
 /// takes, by Little's law) and those that work off what is queued within the time that a job may wait. Both are measured
-/// from what it is shown; until it has seen jobs end, an agent's slots for each queued job are wanted.
+/// from what it is shown; until it has seen jobs end, an agent's slots for each queued job are wanted. Where one waits longer
+/// than it may all the same, another agent is wanted; unless the last one that was wanted for its sake came, and neither did
+/// it begin nor did more run: it waits for something that agents do not bring.
 #[derive(Clone, Debug)]
 pub struct Autoscaler {
     policy: ScalePolicy,
@@ -209,6 +211,15 @@ pub struct Autoscaler {
     wanted: VecDeque<(Timestamp, u32)>,
     changed: Option<Timestamp>,
     idle_since: Option<Timestamp>,
+    /// The last rise for the sake of one that waited too long.
+    rise: Option<Rise>,
+}
+
+/// A rise because somebody waited too long: since when he waits, and how many jobs ran then.
+#[derive(Clone, Copy, Debug)]
+struct Rise {
+    since: Timestamp,
+    running: u64,
 }
 
 impl Autoscaler {
@@ -220,8 +231,9 @@ impl Autoscaler {
     /// `use_of_slots: out_of_range`, and `too_large` for a time of more than seven days.
     pub fn new(policy: ScalePolicy) -> Result<Self> {
         policy.check()?;
-        let (last, changed, idle_since) = (None, None, None);
-        Ok(Self { policy, last, measured: Measured::default(), wanted: VecDeque::new(), changed, idle_since })
+        let (last, changed, idle_since, rise) = (None, None, None, None);
+        let (measured, wanted) = (Measured::default(), VecDeque::new());
+        Ok(Self { policy, last, measured, wanted, changed, idle_since, rise })
     }
 
     /// Decides, where there are so many agents now. Call it at regular intervals, well below the windows; a call with a
@@ -236,6 +248,9 @@ impl Autoscaler {
         let decision = self.settle(&load, agents, wanted);
         if decision.agents != agents {
             self.changed = Some(load.at);
+            if decision.agents > agents && self.waits_too_long(&load) {
+                self.rise = Some(Rise { since: waits_since(&load), running: load.running });
+            }
         }
         decision
     }
@@ -268,16 +283,27 @@ impl Autoscaler {
                 let keeps_up = self.measured.arrivals.unwrap_or(0.0) * service;
                 let works_off = number(load.queued) * service / policy.target_wait.as_secs_f64();
                 (keeps_up / policy.use_of_slots + works_off)
-                    .max(number(load.running) * f64::from(u8::from(load.queued > 0)))
+                    // What runs has its slots, whatever was measured.
+                    .max(number(load.running))
             }
             None => number(load.queued + load.running),
         };
         let mut wanted = ceil(slots / f64::from(policy.slots));
-        if load.queued > 0 && load.oldest > policy.target_wait {
+        if self.waits_too_long(load) && !self.rose_in_vain(load) {
             // Whatever was measured, it is not enough.
             wanted = wanted.max(agents.saturating_add(1));
         }
         wanted.clamp(policy.min.max(1), policy.max)
+    }
+
+    fn waits_too_long(&self, load: &Load) -> bool {
+        load.queued > 0 && load.oldest > self.policy.target_wait
+    }
+
+    /// Whether there was a rise for the sake of the one that waits longest, and it has brought nothing.
+    fn rose_in_vain(&self, load: &Load) -> bool {
+        self.rise.is_some_and(|rise| waits_since(load) <= rise.since && load.running <= rise.running)
+            && self.changed.is_none_or(|then| load.at.saturating_since(then) >= self.policy.cooldown)
     }
 
     fn remember(&mut self, at: Timestamp, wanted: u32) {
@@ -323,6 +349,10 @@ impl Autoscaler {
             _ => decided(agents, Why::Waiting),
         }
     }
+}
+
+fn waits_since(load: &Load) -> Timestamp {
+    load.at.saturating_sub(load.oldest)
 }
 
 /// Mixes a measurement into what was measured before.

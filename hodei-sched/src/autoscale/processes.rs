@@ -33,7 +33,7 @@ pub struct AgentProgram {
 
 impl AgentProgram {
     /// Takes a program. Each of its processes finds its number in the environment as `HODEI_AGENT`: the smallest one that
-    /// no other living process has, to make the worker's name of.
+    /// no other living process has, be it one that is ending, to make the worker's name of.
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
         let (args, env) = (Vec::new(), HashMap::new());
@@ -79,7 +79,7 @@ pub struct LocalProcesses {
 struct State {
     /// By number; the highest are stopped first.
     alive: Vec<Agent>,
-    ending: Vec<(Child, Instant)>,
+    ending: Vec<Ending>,
     /// How many in a row died young.
     young: u32,
     not_before: Option<Instant>,
@@ -90,6 +90,15 @@ struct Agent {
     number: u32,
     child: Child,
     started: Instant,
+}
+
+/// A process that was told to end. It works under its number until it has ended: who got the same number would take its
+/// worker's place, and what it still runs would be lost.
+#[derive(Debug)]
+struct Ending {
+    number: u32,
+    child: Child,
+    until: Instant,
 }
 
 impl LocalProcesses {
@@ -177,12 +186,12 @@ impl State {
         } else if old {
             (self.young, self.not_before) = (0, None);
         }
-        self.ending.retain_mut(|(child, until)| {
-            if now >= *until {
+        self.ending.retain_mut(|ending| {
+            if now >= ending.until {
                 // One that has just ended cannot be killed, and is found so next.
-                let _ = child.start_kill();
+                let _ = ending.child.start_kill();
             }
-            !matches!(child.try_wait(), Ok(Some(_)))
+            !matches!(ending.child.try_wait(), Ok(Some(_)))
         });
     }
 
@@ -194,11 +203,13 @@ impl State {
             if pid.is_none_or(|pid| kill_process(pid, Signal::TERM).is_err()) {
                 let _ = agent.child.start_kill();
             }
-            self.ending.push((agent.child, until));
+            self.ending.push(Ending { number: agent.number, child: agent.child, until });
         }
     }
 
     fn free_number(&self) -> u32 {
-        (0..).find(|number| self.alive.iter().all(|agent| agent.number != *number)).unwrap_or(u32::MAX)
+        let alive = self.alive.iter().map(|agent| agent.number);
+        let taken: Vec<u32> = alive.chain(self.ending.iter().map(|ending| ending.number)).collect();
+        (0..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
     }
 }

@@ -1,47 +1,112 @@
 //! Looking at the load, deciding, and having it carried out.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hodei_core::gateway::Offer;
 use hodei_core::job::State;
-use hodei_core::store::{Scope, Served, Store};
+use hodei_core::store::{Change, ChangeSink, Feed, LaneHead, Scope, Served, Store};
 use hodei_core::{Result, Timestamp};
 
 use super::policy::{Autoscaler, Decision, Load};
 use super::target::ScaleTarget;
 
-/// Reads the load of the queues served, by the clock of the store.
-///
-/// Jobs that are delayed, blocked, held back by a limit or in a paused queue are no load. Of each lane the jobs of its highest
-/// level are counted; those below come into sight when these are gone, and count by how long they wait. What runs and what has ended is counted over all
-/// queues: give queues that are scaled apart a store or a tenant apart.
-///
-/// # Errors
-///
-/// What the store says.
-pub async fn load_of(store: &dyn Store, scope: &Scope, served: &Served) -> Result<Load> {
-    let lanes = store.lanes(served).await?;
-    let counts = store.counts(scope).await?;
-    let now = store.now().await?;
-    let heads = lanes.heads.iter().filter(|head| scope.covers(&head.lane.tenant));
-    let (mut queued, mut since) = (0, now);
-    for head in heads {
-        queued += head.depth;
-        since = since.min(head.eligible_at);
-    }
-    let oldest = if queued > 0 { now.saturating_since(since) } else { Duration::ZERO };
-    let running = counts.of(State::Scheduled) + counts.of(State::Running);
-    Ok(Load { at: now, queued, running, oldest, ended: counts.total() - counts.open() })
+/// Counts the jobs of a scope that end. What retention removes later has ended all the same.
+#[derive(Debug)]
+struct Ends {
+    scope: Scope,
+    count: AtomicU64,
 }
 
-/// Scales a target with the load of a store until the future is dropped, with a look at every interval; tells each decision
+impl ChangeSink for Ends {
+    fn committed(&self, changes: &[Change]) {
+        let ended = |change: &&Change| change.to.is_terminal() && self.scope.covers(&change.tenant);
+        let ended = changes.iter().filter(ended).count() as u64;
+        // A count that nobody orders anything by.
+        self.count.fetch_add(ended, Ordering::Relaxed);
+    }
+}
+
+/// Reads the load of a store.
+///
+/// Jobs that are delayed, blocked, held back by a limit or in a paused queue are no load. Of each lane the jobs of its highest
+/// level are counted; those below come into sight when these are gone, and count by how long they wait. What runs and what has
+/// ended is counted over all queues: give queues that are scaled apart a store or a tenant apart. What a node's
+/// [`Rate`](crate::machine::Rate) holds back counts: the store knows nothing of it.
+#[derive(Debug)]
+pub struct LoadReader<'s> {
+    store: &'s dyn Store,
+    scope: Scope,
+    served: Served,
+    offer: Option<Offer>,
+    ends: Arc<Ends>,
+    _feed: Feed,
+}
+
+impl<'s> LoadReader<'s> {
+    /// Reads the load of all queues of a scope. What has ended is counted from now on.
+    #[must_use]
+    pub fn new(store: &'s dyn Store, scope: Scope) -> Self {
+        let ends = Arc::new(Ends { scope: scope.clone(), count: AtomicU64::new(0) });
+        let feed = store.feed(Arc::<Ends>::clone(&ends));
+        Self { store, scope, served: Served::default(), offer: None, ends, _feed: feed }
+    }
+
+    /// Counts only what waits in these queues.
+    #[must_use]
+    pub fn served(mut self, served: Served) -> Self {
+        self.served = served;
+        self
+    }
+
+    /// Counts only what an agent could run that offers this, as those do that are started: what nobody could run is no reason
+    /// to start more.
+    #[must_use]
+    pub fn offer(mut self, offer: Offer) -> Self {
+        self.offer = Some(offer);
+        self
+    }
+
+    fn counts(&self, head: &LaneHead) -> bool {
+        let could = |offer: &Offer| {
+            offer.runs.contains(&head.request.runs) && head.request.resources.fits(&offer.capacity)
+        };
+        self.scope.covers(&head.lane.tenant) && self.offer.as_ref().is_none_or(could)
+    }
+
+    /// Reads it, by the clock of the store.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
+    pub async fn read(&self) -> Result<Load> {
+        let lanes = self.store.lanes(&self.served).await?;
+        let counts = self.store.counts(&self.scope).await?;
+        let now = self.store.now().await?;
+        let (mut queued, mut since) = (0, now);
+        for head in lanes.heads.iter().filter(|head| self.counts(head)) {
+            queued += head.depth;
+            since = since.min(head.eligible_at);
+        }
+        let oldest = if queued > 0 { now.saturating_since(since) } else { Duration::ZERO };
+        let running = counts.of(State::Scheduled) + counts.of(State::Running);
+        Ok(Load { at: now, queued, running, oldest, ended: self.ends.count.load(Ordering::Relaxed) })
+    }
+}
+
+/// Scales a target with the load that is read until the future is dropped, with a look at every interval; tells each decision
 /// that changes something, and each failure. What fails is tried again at the next look.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: the target stays as it was asked to be last.
 pub async fn scale(
-    store: &dyn Store,
-    (scope, served): (&Scope, &Served),
+    reader: &LoadReader<'_>,
     target: &dyn ScaleTarget,
     mut autoscaler: Autoscaler,
     every: Duration,
@@ -50,7 +115,7 @@ pub async fn scale(
     let mut at = Timestamp::EPOCH;
     loop {
         let look = async {
-            let load = load_of(store, scope, served).await?;
+            let load = reader.read().await?;
             at = load.at;
             let current = target.current().await?;
             let decision = autoscaler.decide(&load, current);

@@ -25,7 +25,7 @@ pub(crate) type Bell = Arc<Notify>;
 
 /// Fires what is due until it is aborted. What fails is tried again in the next round, at the latest after a beat.
 pub(crate) async fn run(shared: Arc<Shared>, beat: Duration, bell: Bell) {
-    let mut duty = Duty { shared, term: None, known: HashMap::new() };
+    let mut duty = Duty::of(shared);
     loop {
         // A store that does not answer is asked again.
         let wait = duty.round().await.unwrap_or(beat);
@@ -46,36 +46,36 @@ struct Read {
     seen: Timestamp,
 }
 
-struct Duty {
+/// The duty, as one node has it. Waits for nothing but the store, so that any loop can drive it.
+#[derive(Debug)]
+pub(crate) struct Duty {
     shared: Arc<Shared>,
     term: Option<Term>,
     known: HashMap<(Tenant, Name), Read>,
 }
 
+/// What is due now, under which term, and after how long to look again.
+struct Due {
+    fires: Vec<(Schedule, Vec<Timestamp>)>,
+    term: Option<Term>,
+    wait: Duration,
+}
+
+impl Due {
+    const NEVER: Self = Self { fires: Vec::new(), term: None, wait: Duration::MAX };
+}
+
 impl Duty {
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared, term: None, known: HashMap::new() }
+    }
+
     /// Fires what is due, if this node leads, and says after how long to look again.
     async fn round(&mut self) -> Result<Duration> {
-        let rows = self.shared.store.schedules(&Scope::All).await?;
-        if rows.is_empty() {
-            // Nobody needs a leader, and a term costs a write each time that it is kept.
-            self.known.clear();
-            return Ok(Duration::MAX);
-        }
-        let Some(term) = self.lead().await? else { return Ok(Duration::MAX) };
-        let now = self.shared.store.now().await?;
-        self.read(&rows, now);
-        let mut wait = Duration::MAX;
-        let mut due = Vec::new();
-        for row in &rows {
-            let plan = self.plan(row, now);
-            if let Some(next) = plan.next {
-                wait = wait.min(next.saturating_since(now));
-            }
-            if !plan.fire.is_empty() {
-                due.push(fire(&self.shared, &term, row, plan.fire));
-            }
-        }
-        let fires: Vec<_> = stream::iter(due).buffer_unordered(TOGETHER).collect().await;
+        let Due { fires, term, wait } = self.look().await?;
+        let Some(term) = term else { return Ok(wait) };
+        let fires = fires.into_iter().map(|(row, times)| fire(&self.shared, &term, row, times));
+        let fires: Vec<_> = stream::iter(fires).buffer_unordered(TOGETHER).collect().await;
         for fired in fires {
             if !fired? {
                 self.term = None;
@@ -83,6 +83,45 @@ impl Duty {
             }
         }
         Ok(wait)
+    }
+
+    /// As the node's own loop does, one schedule after the other.
+    #[cfg(feature = "sim")]
+    pub(crate) async fn round_in_turn(&mut self) -> Result<Duration> {
+        let Due { fires, term, wait } = self.look().await?;
+        let Some(term) = term else { return Ok(wait) };
+        for (row, times) in fires {
+            if !fire(&self.shared, &term, row, times).await? {
+                self.term = None;
+                return Ok(Duration::ZERO);
+            }
+        }
+        Ok(wait)
+    }
+
+    /// Looks what is due, if this node leads.
+    async fn look(&mut self) -> Result<Due> {
+        let rows = self.shared.store.schedules(&Scope::All).await?;
+        if rows.is_empty() {
+            // Nobody needs a leader, and a term costs a write each time that it is kept.
+            self.known.clear();
+            return Ok(Due::NEVER);
+        }
+        let Some(term) = self.lead().await? else { return Ok(Due::NEVER) };
+        let now = self.shared.store.now().await?;
+        self.read(&rows, now);
+        let mut wait = Duration::MAX;
+        let mut fires = Vec::new();
+        for row in rows {
+            let plan = self.plan(&row, now);
+            if let Some(next) = plan.next {
+                wait = wait.min(next.saturating_since(now));
+            }
+            if !plan.fire.is_empty() {
+                fires.push((row, plan.fire));
+            }
+        }
+        Ok(Due { fires, term: Some(term), wait })
     }
 
     /// Keeps the term, or takes it when nobody leads.
@@ -137,7 +176,7 @@ impl Duty {
 }
 
 /// Fires a schedule for times in their order; `false` when the term is over.
-async fn fire(shared: &Shared, term: &Term, row: &Schedule, times: Vec<Timestamp>) -> Result<bool> {
+async fn fire(shared: &Shared, term: &Term, row: Schedule, times: Vec<Timestamp>) -> Result<bool> {
     for at in times {
         match shared.store.fire(term, &row.tenant, &row.name, at).await? {
             Fired::New(_) | Fired::Already => {}

@@ -26,6 +26,10 @@ mod rule;
 mod schedules;
 mod times;
 
+#[cfg(feature = "sim")]
+pub(crate) use duty::Duty;
 pub(crate) use duty::{Bell, run};
 pub use rule::{CronRule, Misfire};
 pub use schedules::{CronJob, Listed, Schedules};
+#[cfg(feature = "sim")]
+pub(crate) use times::Times;

@@ -18,23 +18,33 @@ pub(super) struct Plan {
 ///
 /// Times fire in their order, so one that its jitter holds back holds back those after it.
 pub(super) fn plan(rule: &CronRule, times: &Times, schedule: &str, after: Timestamp, now: Timestamp) -> Plan {
-    let due = |at: Timestamp| at.saturating_add(rule.delay(schedule, at));
+    let jittered = |at: Timestamp| at.saturating_add(rule.delay(schedule, at));
     let Some(first) = times.next_after(after) else { return Plan::default() };
     if first > now {
-        return Plan { fire: Vec::new(), next: Some(due(first)) };
+        return Plan { fire: Vec::new(), next: Some(jittered(first)) };
     }
-    let mut come = times.latest(after, now, usize::from(CronRule::FIRES_MAX));
-    let missed = come.partition_point(|at| due(*at).saturating_add(rule.patience()) < now);
+    // Each is due when its own jitter is over and that of those before it: one that waits behind another is not missed.
+    let just_before = Timestamp::from_micros(after.as_micros().saturating_sub(1));
+    let fired = times.next_after(just_before) == Some(after);
+    let mut latest = if fired { jittered(after) } else { after };
+    let mut come: Vec<(Timestamp, Timestamp)> = times
+        .latest(after, now, usize::from(CronRule::FIRES_MAX))
+        .into_iter()
+        .map(|at| {
+            latest = latest.max(jittered(at));
+            (at, latest)
+        })
+        .collect();
+    let missed = come.partition_point(|(_, due)| due.saturating_add(rule.patience()) < now);
     let kept = match rule.misses() {
         Misfire::Skip => 0,
         Misfire::FireOnce => 1,
         Misfire::CatchUp { at_most } => usize::from(at_most),
     };
     come.drain(..missed.saturating_sub(kept));
-    let ripe = come.iter().take_while(|at| due(**at) <= now).count();
-    let next = come.get(ripe).copied().or_else(|| times.next_after(now)).map(due);
-    come.truncate(ripe);
-    Plan { fire: come, next }
+    let ripe = come.partition_point(|(_, due)| *due <= now);
+    let next = come.get(ripe).map(|(_, due)| *due).or_else(|| times.next_after(now).map(jittered));
+    Plan { fire: come.into_iter().take(ripe).map(|(at, _)| at).collect(), next }
 }
 
 #[cfg(test)]
@@ -115,6 +125,25 @@ mod tests {
             now = plan.next.unwrap();
         }
         assert!((1..).zip(&fired).all(|(n, minute)| n == *minute), "each minute once, in order");
+    }
+
+    /// Under the rule's own grace, as a node that runs all the time looks.
+    #[test]
+    fn jitter_far_beyond_the_period_and_the_grace_loses_nothing() {
+        for jitter in [60, 300, 600, 3_600, 16 * 3_600] {
+            for misfire in [Misfire::Skip, Misfire::FireOnce] {
+                let rule = CronRule::new("* * * * *").jitter(Duration::from_secs(jitter)).misfire(misfire);
+                let times = rule.compile().unwrap();
+                let (mut after, mut now, mut fired) = (minute(0), minute(0), Vec::new());
+                while fired.len() < 500 {
+                    let plan = plan(&rule, &times, "it", after, now);
+                    after = plan.fire.last().copied().unwrap_or(after);
+                    fired.extend(minutes(&plan.fire));
+                    now = now.saturating_add(Duration::from_secs(2)).max(plan.next.unwrap());
+                }
+                assert!((1..).zip(&fired).all(|(n, minute)| n == *minute), "{jitter} s: each minute once");
+            }
+        }
     }
 
     #[test]

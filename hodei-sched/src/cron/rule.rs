@@ -96,7 +96,9 @@ impl CronRule {
     }
 
     /// Lets each time fire up to so much later, so that many schedules of the same time do not fire at once. How much
-    /// depends on the schedule and the time alone: every node finds the same. At most a day. Default: none.
+    /// depends on the schedule and the time alone: every node finds the same. Times fire in their order, so one that is held
+    /// back holds back those behind it. At most a day, and no longer than [`CronRule::FIRES_MAX`] times of the rule take.
+    /// Default: none.
     #[must_use]
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;
@@ -108,7 +110,7 @@ impl CronRule {
     /// # Errors
     ///
     /// `Invalid`: `cron: empty | too_long | invalid`, `zone: unknown`, `misfire: out_of_range`, `grace: too_large`,
-    /// `jitter: too_large`.
+    /// `jitter: too_large | too_many_times`.
     pub fn upcoming(&self, after: Timestamp, most: usize) -> Result<Vec<Timestamp>> {
         let times = self.compile()?;
         let next = std::iter::successors(times.next_after(after), |last| times.next_after(*last));
@@ -116,7 +118,7 @@ impl CronRule {
     }
 
     /// Checks everything.
-    pub(super) fn compile(&self) -> Result<Times> {
+    pub(crate) fn compile(&self) -> Result<Times> {
         let mut faults = Vec::new();
         if self.expression.len() > EXPRESSION_MAX {
             faults.push(Fault::new("cron", "too_long").limit(EXPRESSION_MAX as u64));
@@ -134,7 +136,8 @@ impl CronRule {
         }
         if faults.is_empty() {
             match Times::compile(&self.expression, &self.zone) {
-                Ok(times) => return Ok(times),
+                Ok(times) if !times.more_within(self.jitter, Self::FIRES_MAX.into()) => return Ok(times),
+                Ok(_) => faults.push(Fault::new("jitter", "too_many_times").limit(Self::FIRES_MAX.into())),
                 Err(found) => faults = found,
             }
         }
@@ -145,12 +148,12 @@ impl CronRule {
         self.misfire
     }
 
-    pub(super) fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.grace
     }
 
     /// Returns how much later a time fires.
-    pub(super) fn delay(&self, schedule: &str, at: Timestamp) -> Duration {
+    pub(crate) fn delay(&self, schedule: &str, at: Timestamp) -> Duration {
         let range = u128::try_from(micros(self.jitter)).unwrap_or(0) + 1;
         // FNV-1a over the name and the time, finished by SplitMix64 (Steele, Lea, Flood 2014).
         let bytes = schedule.bytes().chain(at.as_micros().to_le_bytes());
@@ -270,6 +273,7 @@ mod tests {
             (daily().misfire(Misfire::CatchUp { at_most: 1_001 }), "misfire: out_of_range (limit 1000)"),
             (daily().grace(day * 367), "grace: too_large (limit 31622400)"),
             (daily().jitter(day + day), "jitter: too_large (limit 86400)"),
+            (CronRule::new("* * * * *").jitter(day), "jitter: too_many_times (limit 1000)"),
         ] {
             let error = rule.compile().unwrap_err();
             let told: Vec<String> = error.faults().iter().map(ToString::to_string).collect();

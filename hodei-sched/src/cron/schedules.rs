@@ -33,6 +33,12 @@ impl CronJob {
         self
     }
 
+    /// Returns whose it is, what it is called, and when it fires.
+    #[cfg(feature = "sim")]
+    pub(crate) fn told(&self) -> (&Tenant, &str, &CronRule) {
+        (&self.tenant, &self.name, &self.rule)
+    }
+
     /// Returns what is wrong with it, with its name before each field.
     pub(crate) fn faults(&self) -> Vec<Fault> {
         let wrong = self.rule.compile().err();

@@ -9,12 +9,14 @@ use hodei_core::{Fault, Timestamp};
 use jiff::tz::TimeZone;
 
 const SECOND: i64 = 1_000_000;
+/// 2026-01-01 in UTC.
+const REFERENCE: Timestamp = Timestamp::from_micros(1_767_225_600 * SECOND);
 /// The first stretch of the past that is looked through.
 const FIRST_STRETCH: Duration = Duration::from_secs(60);
 
 /// An expression and a zone that were understood.
 #[derive(Clone, Debug)]
-pub(super) struct Times {
+pub(crate) struct Times {
     cron: Cron,
     zone: TimeZone,
 }
@@ -36,7 +38,7 @@ impl Times {
     }
 
     /// Returns the first time after another; nothing when none follows in the years that calendars are sure of.
-    pub(super) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         // Expressions name whole seconds, so the fraction of one changes nothing.
         let second = after.as_micros().div_euclid(SECOND);
         let start = jiff::Timestamp::from_second(second).ok()?.to_zoned(self.zone.clone());
@@ -67,6 +69,16 @@ impl Times {
                 None => long = Some(start),
             }
         }
+    }
+
+    /// Whether more times than so many lie within a stretch, counted from the first time after 2026 began.
+    pub(super) fn more_within(&self, stretch: Duration, most: usize) -> bool {
+        let Some(first) = self.next_after(REFERENCE).filter(|_| !stretch.is_zero()) else { return false };
+        let end = first.saturating_add(stretch);
+        std::iter::successors(Some(first), |last| self.next_after(*last))
+            .take_while(|time| *time <= end)
+            .nth(most)
+            .is_some()
     }
 
     /// Returns the times after one time and not after another, or nothing when there are more than twice so many.

@@ -1,16 +1,23 @@
 //! The scheduler's dealings with agents: their calls, what they are given, and how they are lost.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use hodei_core::gateway::{Report, SessionState, StopCause};
-use hodei_core::job::{Epoch, Job};
+use hodei_core::gateway::{News, Peer, Report, SessionState, StopCause};
+use hodei_core::job::{Epoch, Job, Outcome};
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
+use super::backfill::reserved_start;
+use super::fence::alone;
+use super::placement::WorkerId;
 use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
-use super::session::{Assigned, Session};
+use super::session::{Assigned, Gang, Session};
 use super::verdict::verdict;
+
+/// So many gangs are noted before it is looked whether they still run.
+const GANGS_SWEPT: usize = 1_024;
 
 impl Scheduler {
     pub(super) fn synced(&mut self, state: SessionState, ticket: Ticket, now: Timestamp) {
@@ -44,7 +51,7 @@ impl Scheduler {
             self.effects.push_back(Effect::Reply(old, Err(ErrorKind::Cancelled)));
         }
         session.confirm(state.seen);
-        let mut unknown: Vec<(JobId, Epoch)> = state
+        let unknown: Vec<(JobId, Epoch)> = state
             .running
             .iter()
             .filter(|running| {
@@ -52,10 +59,9 @@ impl Scheduler {
             })
             .map(|running| (running.job, running.epoch))
             .collect();
-        unknown.sort_unstable();
         session.disown(unknown);
         for report in state.reports {
-            self.report(&state.worker, report);
+            self.report(&state.worker, report, now);
         }
         if let Some(session) = self.sessions.get_mut(&state.worker) {
             session.miss(&state.running);
@@ -66,13 +72,13 @@ impl Scheduler {
     }
 
     /// Takes a report in once; what it says of a job that is no longer this session's is forgotten.
-    fn report(&mut self, worker: &Name, report: Report) {
+    fn report(&mut self, worker: &Name, report: Report, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(worker) else { return };
         if report.number <= session.received {
             return;
         }
         session.received = report.number;
-        let started = matches!(report.news, hodei_core::gateway::News::Started);
+        let started = matches!(report.news, News::Started);
         let step = if started {
             session
                 .assigned
@@ -84,6 +90,9 @@ impl Scheduler {
                 })
         } else {
             session.release(report.job, report.epoch, &mut self.fleet).and_then(|assigned| {
+                if succeeded(&report.news) {
+                    self.learned.ended(&assigned.job.spec, now.saturating_since(assigned.since));
+                }
                 let told = (assigned.stop != Some(StopCause::LeaseLost))
                     .then(|| verdict(&assigned.job, report.news));
                 if assigned.preempted { told.map(preempt::ended) } else { told }
@@ -93,6 +102,9 @@ impl Scheduler {
             self.borrowed.remove(&report.job);
         }
         let Some(step) = step else { return };
+        if !started {
+            self.gangs.remove(&report.job);
+        }
         session.expect(report.number);
         let incarnation = session.incarnation;
         self.ended_lately += u32::from(!started);
@@ -103,14 +115,22 @@ impl Scheduler {
         });
     }
 
-    pub(super) fn cancelled(&mut self, jobs: &[JobId]) {
+    /// Takes in whose end somebody wants. A run of a later epoch than was meant goes on.
+    pub(super) fn cancelled(&mut self, jobs: &[(JobId, Epoch)]) {
         if self.awaits_loan || self.leases_unknown || matches!(self.store, Store::Exchange | Store::Leases) {
-            self.unwanted.extend(jobs);
+            for (job, epoch) in jobs {
+                let told = self.unwanted.entry(*job).or_insert(*epoch);
+                *told = (*told).max(*epoch);
+            }
         }
-        for job in jobs {
+        for (job, epoch) in jobs {
             // Nobody was told of it: the store has cancelled it under us, or will when we give it back.
-            let mut untold = self.unbuffer(*job);
+            let waits = self.buffer.epoch_of(*job).is_some_and(|waits| waits <= *epoch);
+            let mut untold = if waits { self.unbuffer(*job) } else { None };
             for session in self.sessions.values_mut() {
+                if session.assigned.get(job).is_none_or(|assigned| assigned.job.epoch > *epoch) {
+                    continue;
+                }
                 match session.withdraw(*job, &mut self.fleet) {
                     Some(assigned) => untold = Some(assigned.job),
                     None => session.stop(*job, StopCause::Cancelled),
@@ -165,7 +185,7 @@ impl Scheduler {
     }
 
     /// Hands what is claimed to sessions, in order, to the workers that the balancer chooses.
-    pub(super) fn assign(&mut self) {
+    pub(super) fn assign(&mut self, now: Timestamp) {
         if self.buffer.is_empty() || self.sessions.is_empty() {
             return;
         }
@@ -174,33 +194,80 @@ impl Scheduler {
             fleet.unhold();
         }
         buffer.let_go(|class| fleet.may_have_room(class));
-        let mut refused = None;
+        let mut reserved = fleet.held();
+        fleet.expect_start(reserved_start(fleet, &self.names, &self.sessions, &self.learned, now));
+        let (mut refused, mut gangs) = (None, Vec::new());
         while let Some(asked) = buffer.next() {
+            if reserved.is_some() {
+                let lasts = buffer.spec().and_then(|spec| self.learned.lasts(spec));
+                fleet.expect_end(lasts.map(|lasts| now.saturating_add(lasts)));
+            }
             let Some(worker) = fleet.place(asked, &mut *self.config.balancer) else {
-                refused.get_or_insert(asked);
+                let born = buffer.spec().map_or(asked.level, |spec| spec.priority());
+                refused.get_or_insert((asked, born));
                 buffer.hold(asked.class);
                 if self.config.backfill {
                     fleet.hold(asked.class, asked.level);
+                    if fleet.held() != reserved {
+                        reserved = fleet.held();
+                        let start = reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
+                        fleet.expect_start(start);
+                    }
                 }
                 continue;
             };
-            let session = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name));
-            if let Some((session, waiting)) = session.zip(buffer.pop()) {
-                session.assign(waiting.claimed, waiting.class, fleet);
+            let others = fleet.others();
+            let gang = (!others.is_empty()).then(|| gang(others, &self.names, &self.sessions));
+            let Some(name) = self.names.get(&worker) else { break };
+            if let Some((session, waiting)) = self.sessions.get_mut(name).zip(buffer.pop()) {
+                let job = waiting.claimed.job.id;
+                session.assign(waiting.claimed, waiting.class, now, fleet);
+                if let Some(gang) = gang {
+                    session.join(job, gang);
+                    gangs.push((job, name.clone()));
+                }
             }
         }
-        if let Some(asked) = refused {
-            self.preempt(asked);
+        self.note_gangs(gangs);
+        if let Some((asked, born)) = refused {
+            self.preempt(asked, born);
         }
+    }
+
+    /// Notes which worker runs jobs that have room on others too. Those that have ended without a report are forgotten
+    /// whenever there are twice as many.
+    fn note_gangs(&mut self, gangs: Vec<(JobId, Name)>) {
+        for (job, host) in gangs {
+            self.gangs.insert(job, host);
+            if self.gangs.len() >= GANGS_SWEPT && self.gangs.len().is_power_of_two() {
+                let sessions = &self.sessions;
+                let runs = |job: &JobId, host: &Name| {
+                    sessions.get(host).is_some_and(|session| session.assigned.contains_key(job))
+                };
+                self.gangs.retain(|job, host| runs(job, host));
+            }
+        }
+    }
+
+    /// Stops what had room on a worker that is gone, beside its own.
+    fn gangs_lack(&mut self, gone: WorkerId) {
+        let sessions = &mut self.sessions;
+        self.gangs.retain(|job, host| {
+            let session = sessions.get_mut(host).filter(|session| session.assigned.contains_key(job));
+            session.is_some_and(|session| !session.lacks(*job, gone))
+        });
     }
 
     /// Answers the calls of sessions for which there is news.
     pub(super) fn reply(&mut self) {
+        let bounds = (self.config.session_ttl, self.alive_until);
         for session in self.sessions.values_mut() {
             if session.has_news()
                 && let Some(ticket) = session.waiter.take()
             {
-                let desired = session.desired(self.config.next_sync);
+                let called = session.last_sync;
+                let desired =
+                    session.desired(self.config.next_sync, alone(called, called, bounds.0, bounds.1));
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }
@@ -208,14 +275,15 @@ impl Scheduler {
 
     /// Answers calls that have waited long enough.
     pub(super) fn expire_waiters(&mut self, now: Timestamp) {
-        let next_sync = self.config.next_sync;
+        let (next_sync, ttl, alive_until) =
+            (self.config.next_sync, self.config.session_ttl, self.alive_until);
         for session in self.sessions.values_mut() {
             if session.waiter.is_some()
                 && now >= session.last_sync.saturating_add(next_sync)
                 && let Some(ticket) = session.waiter.take()
             {
-                session.last_sync = now;
-                let desired = session.desired(next_sync);
+                let called = std::mem::replace(&mut session.last_sync, now);
+                let desired = session.desired(next_sync, alone(called, now, ttl, alive_until));
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }
@@ -242,12 +310,14 @@ impl Scheduler {
         let Some(session) = self.sessions.remove(name) else { return };
         self.fleet.leave(session.worker);
         self.names.remove(&session.worker);
+        self.gangs_lack(session.worker);
         if let Some(ticket) = session.waiter {
             self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Conflict)));
         }
         let mut lost: Vec<Assigned> = session.assigned.into_values().collect();
         lost.sort_unstable_by_key(|assigned| assigned.job.id);
-        for assigned in lost {
+        for mut assigned in lost {
+            assigned.leave_others(&mut self.fleet);
             self.fleet.discount(assigned.class);
             self.borrowed.remove(&assigned.job.id);
             let step = if assigned.told { told.clone() } else { Move::Returned };
@@ -256,6 +326,21 @@ impl Scheduler {
         }
         self.shed();
     }
+}
+
+/// Whether a run has ended well.
+fn succeeded(news: &News) -> bool {
+    matches!(news, News::Ended(finish) if finish.outcome == Outcome::Succeeded)
+}
+
+/// The workers on which a job has room beside its own, and what it is told of them.
+fn gang(others: Vec<WorkerId>, names: &HashMap<WorkerId, Name>, sessions: &BTreeMap<Name, Session>) -> Gang {
+    let peer = |worker: &WorkerId| {
+        let name = names.get(worker)?;
+        Some(Peer { worker: name.clone(), labels: sessions.get(name)?.offer.labels.clone() })
+    };
+    let beside = others.iter().filter_map(peer).collect();
+    Gang { others, beside }
 }
 
 /// A number of a worker that is the same whenever it comes (FNV-1a).

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hodei_core::job::{Epoch, Job, Priority};
+use hodei_core::job::{Epoch, Job, JobSpec, Priority};
 use hodei_core::map::JobMap;
 use hodei_core::store::Claimed;
 use hodei_core::{JobId, Name, PipelineId, Tenant, Timestamp};
@@ -115,6 +115,11 @@ impl Buffer {
         Some(Asked { class: next.class, level: next.level, key: next.item.key })
     }
 
+    /// What the next job is.
+    pub(super) fn spec(&mut self) -> Option<&JobSpec> {
+        self.queue.peek().map(|next| &*next.item.claimed.job.spec)
+    }
+
     /// Takes the next job.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.queue.pop()?.item;
@@ -183,6 +188,12 @@ impl Buffer {
     pub(super) fn contains(&self, job: JobId, epoch: Epoch) -> bool {
         let there = self.places.get(&job).and_then(|handle| self.queue.get(*handle));
         there.is_some_and(|waiting| waiting.claimed.job.epoch == epoch)
+    }
+
+    /// Under which epoch a job waits here.
+    pub(super) fn epoch_of(&self, job: JobId) -> Option<Epoch> {
+        let there = self.places.get(&job).and_then(|handle| self.queue.get(*handle));
+        there.map(|waiting| waiting.claimed.job.epoch)
     }
 
     /// What a job that waits here asks.

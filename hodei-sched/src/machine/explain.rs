@@ -1,6 +1,6 @@
 //! What the machine knows of itself: why a job waits, and how everything stands.
 
-use hodei_core::job::Job;
+use hodei_core::job::{Job, State};
 use hodei_core::{Name, Timestamp};
 
 use super::placement::{Selector, WorkerId};
@@ -26,6 +26,15 @@ pub enum Why {
         /// How much is free.
         free: u64,
     },
+    /// On each worker that could run it is another job of its queue, and their rule keeps them apart; this is one of them.
+    Apart(Name),
+    /// It needs more workers at once than could run it.
+    TooFew {
+        /// How many it needs.
+        needs: u32,
+        /// How many could run it.
+        there: u32,
+    },
     /// This worker has room, and is kept for more urgent work that needs more.
     Kept(Name),
     /// This worker has room: it is just about to be claimed, or others come before it.
@@ -39,6 +48,8 @@ impl Why {
             Self::Soon(_) => 0,
             Self::Kept(_) => 1,
             Self::Lacks { needs, free, .. } => 2 + (needs - free).saturating_mul(1_000) / needs.max(&1),
+            Self::Apart(_) => u64::MAX - 3,
+            Self::TooFew { .. } => u64::MAX - 2,
             Self::Rule(..) => u64::MAX - 1,
             Self::Rate(_) => u64::MAX,
         }
@@ -100,6 +111,10 @@ impl Scheduler {
     #[must_use]
     pub fn why(&self, job: &Job, now: Timestamp) -> Option<Why> {
         let spec = &job.spec;
+        if job.state != State::Pending && self.buffer.class_of(job.id).is_none() {
+            // It is where it runs, or somewhere else.
+            return None;
+        }
         let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
         if let Some(why) = self.rates.holds(under, now) {
             return Some(why);
@@ -107,7 +122,9 @@ impl Scheduler {
         let rule = self.rules.get(spec.queue()).map(|number| self.fleet.rule(*number));
         let require = rule.map_or(&[][..], |rule| &rule.require);
         let request = spec.request();
-        let mut nearest: Option<(u64, &Name, WorkerId)> = None;
+        let mut able_workers: Vec<(u64, &Name, WorkerId)> = Vec::new();
+        let number = self.rules.get(spec.queue()).copied().unwrap_or(0);
+        let mut apart: Option<&Name> = None;
         let mut ruled_out: Option<(&Name, &Selector)> = None;
         for (name, session) in &self.sessions {
             let offer = &session.offer;
@@ -119,21 +136,29 @@ impl Scheduler {
                 ruled_out.get_or_insert((name, unmet));
                 continue;
             }
-            let lack = self.fleet.lack(session.worker, &request.resources);
-            if nearest.is_none_or(|(least, ..)| lack < least) {
-                nearest = Some((lack, name, session.worker));
+            if !self.fleet.is_apart(session.worker.number(), number) {
+                apart.get_or_insert(name);
+                continue;
             }
+            able_workers.push((self.fleet.lack(session.worker, &request.resources), name, session.worker));
         }
-        let Some((_, name, worker)) = nearest else {
-            return ruled_out.map(|(name, selector)| Why::Rule(name.clone(), selector.clone()));
-        };
+        let needs = request.resources.worker_count();
+        // Of a gang the last worker that it gets is the one to wait for.
+        let at = needs as usize - 1;
+        if able_workers.len() <= at {
+            let there = u32::try_from(able_workers.len()).unwrap_or(u32::MAX);
+            let ruled = || ruled_out.map(|(name, selector)| Why::Rule(name.clone(), selector.clone()));
+            let few = || (there > 0).then_some(Why::TooFew { needs, there });
+            return apart.map(|name| Why::Apart(name.clone())).or_else(few).or_else(ruled);
+        }
+        let (_, (_, name, worker), _) = able_workers.select_nth_unstable(at);
+        let (name, worker) = (*name, *worker);
         if let Some((resource, needs, free)) = self.fleet.missing(worker, &request.resources) {
             return Some(Why::Lacks { worker: name.clone(), resource, needs, free });
         }
-        let kept = self
-            .fleet
-            .held()
-            .is_some_and(|(class, held)| held == worker && self.buffer.class_of(job.id) != Some(class));
+        let kept = self.fleet.held().is_some_and(|(class, _)| {
+            self.fleet.is_held(worker) && self.buffer.class_of(job.id) != Some(class)
+        });
         Some(if kept { Why::Kept(name.clone()) } else { Why::Soon(name.clone()) })
     }
 

@@ -5,8 +5,11 @@
 //! no harm.
 
 mod agents;
+mod backfill;
 mod buffer;
 mod explain;
+mod fence;
+mod learned;
 mod picks;
 pub mod placement;
 mod preempt;
@@ -17,6 +20,7 @@ mod share;
 mod store;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod verdict;
 
 pub(crate) use agents::worker_key;

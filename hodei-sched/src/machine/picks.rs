@@ -1,5 +1,6 @@
 //! What to claim: only what can start soon, most urgent first.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use hodei_core::job::Priority;
@@ -7,6 +8,7 @@ use hodei_core::store::{LaneHead, Pick};
 use hodei_core::{Tenant, Timestamp};
 
 use super::placement::{Fleet, Room};
+use super::turns::Turns;
 use crate::queue::{Ageing, ClassId};
 
 /// A lane with ready work, as the machine sees it.
@@ -30,17 +32,13 @@ pub(super) fn risen(born: Priority, since: Timestamp, ageing: Option<Ageing>, no
     Priority::new(level).unwrap_or(born)
 }
 
-/// Orders lanes: by level, then tenants in turn by weight, then the longest waiting first.
-///
-/// `turn` moves on with every call, so that no tenant is always the first of its level.
-pub(super) fn order(heads: &mut [Head], turn: usize) {
-    heads.sort_by(|a, b| {
-        b.level
-            .cmp(&a.level)
-            .then_with(|| a.head.lane.tenant.cmp(&b.head.lane.tenant))
-            .then(a.head.eligible_at.cmp(&b.head.eligible_at))
+/// Orders lanes: by level, then the tenant first that was served the least for its weight, then the longest waiting first.
+pub(super) fn order(heads: &mut [Head], turns: &Turns) {
+    heads.sort_by_cached_key(|head| {
+        let lane = &head.head.lane;
+        let start = turns.start(head.level, &lane.tenant);
+        (Reverse(head.level), start, lane.tenant.clone(), head.head.eligible_at)
     });
-    levels(heads).for_each(|level| interleave(&mut heads[level], turn));
 }
 
 /// The parts of the list that have a level in common.
@@ -49,20 +47,6 @@ fn levels(heads: &[Head]) -> impl Iterator<Item = std::ops::Range<usize>> + use<
     ends.extend((!heads.is_empty()).then_some(heads.len()));
     let mut start = 0;
     ends.into_iter().map(move |end| std::mem::replace(&mut start, end)..end)
-}
-
-/// Rotates the lanes of one level so that another tenant comes first each time.
-fn interleave(heads: &mut [Head], turn: usize) {
-    let mut firsts: Vec<usize> = Vec::new();
-    for (n, head) in heads.iter().enumerate() {
-        if n == 0 || heads[n - 1].head.lane.tenant != head.head.lane.tenant {
-            firsts.push(n);
-        }
-    }
-    if firsts.len() > 1 {
-        let first = firsts[turn % firsts.len()];
-        heads.rotate_left(first);
-    }
 }
 
 /// What is decided over.
@@ -106,7 +90,7 @@ impl Decision<'_> {
                 }
             }
         }
-        if let Some(head) = refused.or_else(|| waiting.filter(|head| makes_room(head.level))) {
+        if let Some(head) = refused.or_else(|| waiting.filter(|head| makes_room(head.head.level))) {
             picks.push(pick(head, 1));
         }
         picks

@@ -14,9 +14,13 @@ impl Scheduler {
     /// Stops as few of the least urgent jobs of one worker as make room for a job that found none, when all of them
     /// are far enough below it; or none at all. What is being stopped already counts as free.
     ///
-    /// The agents stop them as they do when somebody cancels: with their grace. They come back at no cost.
-    pub(super) fn preempt(&mut self, asked: Asked) {
-        let Some(gap) = self.config.preempt else { return };
+    /// The agents stop them as they do when somebody cancels: with their grace. They come back at no cost. Levels are
+    /// those that the jobs were born with: waiting raises a job in the order, and gives it no right to stop others, or two
+    /// of one level would stop each other for ever.
+    pub(super) fn preempt(&mut self, asked: Asked, born: Priority) {
+        let Some(gap) = self.config.preempt.filter(|_| self.fleet.gang_size(asked.class) == 1) else {
+            return;
+        };
         let held = self.fleet.held().filter(|(class, _)| *class == asked.class).map(|(_, worker)| worker);
         let Some(worker) = held.or_else(|| self.fleet.nearest(asked.class)) else { return };
         let Some(session) = self.names.get(&worker).and_then(|name| self.sessions.get_mut(name)) else {
@@ -28,7 +32,7 @@ impl Scheduler {
             let level = assigned.job.spec.priority();
             if assigned.preempted {
                 freed.push(assigned.class);
-            } else if assigned.stop.is_none() && below(level, asked.level, gap) {
+            } else if assigned.stop.is_none() && below(level, born, gap) {
                 victims.push((level, Reverse(*job)));
             }
         }

@@ -1,14 +1,14 @@
 //! How fast the jobs of a queue, or those that name a key, may begin.
 
 use super::explain::Why;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use hodei_core::store::LaneHead;
+use hodei_core::store::{Lane, LaneHead, Pick};
 use hodei_core::{Name, Tenant, Timestamp};
 
 /// Whose jobs a rate is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RateOf {
     /// Those of a tenant's queue.
     Queue(Tenant, Name),
@@ -18,7 +18,8 @@ pub enum RateOf {
 
 /// A token bucket: it holds up to `burst` tokens, gains `tokens` in each `per`, and each claimed job takes `cost`.
 ///
-/// Exact for the node; each node on a store has a bucket of its own. What is claimed counts, so a retry counts again.
+/// Exact for the node; each node on a store has a bucket of its own. Where a node has several dispatchers, each of them has
+/// an equal part of the tokens and of the burst, at least one job's. What is claimed counts, so a retry counts again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rate {
@@ -53,6 +54,12 @@ impl Rate {
     pub fn cost(mut self, cost: u32) -> Self {
         self.cost = cost.max(1);
         self
+    }
+
+    /// An equal part of it: as many tokens in a longer time.
+    pub(super) fn part(&self, of: u32) -> Self {
+        let burst = self.burst.div_ceil(of).max(self.cost);
+        Self { of: self.of.clone(), per: self.per.saturating_mul(of), burst, ..*self }
     }
 
     /// The time in which a bucket gains a token, in millionths of a microsecond; nothing where it gains none.
@@ -125,6 +132,35 @@ impl Rates {
         };
         let least = names(head).filter_map(|of| jobs(&of)).min();
         least.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    /// Cuts what is asked for to what the rates let through in all, however many lanes share one.
+    pub(super) fn clip<'h>(
+        &self,
+        picks: &mut Vec<Pick>,
+        heads: impl Iterator<Item = &'h LaneHead>,
+        now: Timestamp,
+    ) {
+        let heads: HashMap<&Lane, &LaneHead> = heads.map(|head| (&head.lane, head)).collect();
+        let mut left: HashMap<RateOf, u128> = HashMap::new();
+        picks.retain_mut(|pick| {
+            let Some(head) = heads.get(&pick.lane) else { return true };
+            let under: Vec<(RateOf, u128)> = names(head)
+                .filter_map(|of| self.0.get_key_value(&of))
+                .map(|(of, bucket)| {
+                    left.entry(of.clone()).or_insert_with(|| bucket.tokens(now));
+                    (of.clone(), u128::from(bucket.rate.cost.max(1)))
+                })
+                .collect();
+            let most = under.iter().map(|(of, cost)| left.get(of).copied().unwrap_or(0) / cost).min();
+            pick.n = most.map_or(pick.n, |most| pick.n.min(u32::try_from(most).unwrap_or(u32::MAX)));
+            for (of, cost) in under {
+                if let Some(left) = left.get_mut(&of) {
+                    *left = left.saturating_sub(u128::from(pick.n) * cost);
+                }
+            }
+            pick.n > 0
+        });
     }
 
     /// When a lane that is held back now may go on; nothing where it is not, or for ever.

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use hodei_core::gateway::{Desired, SessionState};
 use hodei_core::job::{Epoch, Lease, Priority};
-use hodei_core::map::{JobMap, JobSet};
+use hodei_core::map::JobMap;
 use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
 use super::buffer::Buffer;
+use super::learned::Learned;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
 use super::rates::{Rate, Rates};
 use super::session::Session;
+use super::turns::Turns;
 use crate::balance::{Balancer, LeastLoaded};
 use crate::queue::Ageing;
 
@@ -43,12 +45,18 @@ pub struct SchedulerConfig {
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
-    /// When jobs that wait rise: by a level after each minute.
+    /// When jobs that wait rise: by a level after each minute. A store shows of each lane only its most urgent jobs, so behind
+    /// a stream of more urgent ones of the same tenant, queue and request a job does not rise before it is claimed: give
+    /// what must not starve a queue of its own.
     pub ageing: Option<Ageing>,
     /// Which of the workers that have room gets a job: the one with the most free slots.
     pub balancer: Box<dyn Balancer>,
     /// Whether a worker is kept for the most urgent job that found no room, so that smaller ones do not take all room
     /// before it for ever: yes.
+    ///
+    /// Others run there meanwhile where they take nothing that it needs and lacks, or where they have ended before those for
+    /// which it waits. How long a run takes is known by its limit, else by what was said of it, else by what nineteen in twenty
+    /// of such runs have taken on this node, which promises nothing.
     pub backfill: bool,
     /// Whether work that runs is stopped, with its agent's grace, where more urgent work finds no room: when it is at
     /// least so many levels above. Never, unless it is set.
@@ -78,6 +86,12 @@ impl Policy {
     pub fn rate(mut self, rate: Rate) -> Self {
         self.rates.push(rate);
         self
+    }
+
+    /// The part of one of so many dispatchers: all of the rules, and an equal part of each rate.
+    pub(crate) fn part(&self, dispatchers: u32) -> Self {
+        let rates = self.rates.iter().map(|rate| rate.part(dispatchers.max(1)));
+        Self { rules: self.rules.clone(), rates: rates.collect() }
     }
 }
 
@@ -113,10 +127,14 @@ pub enum Input {
     Exchanged(Result<Exchanged, Error>),
     /// The store answered [`Effect::AskLeases`].
     Leases(Result<Vec<Claimed>, Error>),
-    /// Somebody asked for the end of jobs that run, or they were cancelled before they started.
-    Cancelled(Vec<JobId>),
-    /// The node is registered anew, after it had been given up.
-    Registered(Lease),
+    /// Somebody asked for the end of jobs that run, or they were cancelled before they started: under these epochs or
+    /// lower ones.
+    Cancelled(Vec<(JobId, Epoch)>),
+    /// Until when nobody takes from a lease what it holds, as a heartbeat told; nothing when it was given up.
+    Beaten(Lease, Option<Timestamp>),
+    /// The node is registered anew, after it had been given up, and lives until then unless a heartbeat prolongs it; or
+    /// it could not be, and this is its old lease.
+    Registered(Lease, Timestamp),
     /// No more work is taken; what is claimed and not assigned goes back.
     Drain,
     /// As [`Input::Drain`], and every session is gone: what it ran goes back, at no cost to the job.
@@ -176,10 +194,12 @@ pub struct Scheduler {
     /// The transitions of the exchange under way.
     pub(super) sent: Vec<Outgoing>,
     /// The jobs that were cancelled while claims were under way, which may bring them.
-    pub(super) unwanted: JobSet,
+    pub(super) unwanted: JobMap<Epoch>,
     pub(super) fleet: Fleet,
     /// The names of the workers in the fleet.
     pub(super) names: HashMap<WorkerId, Name>,
+    /// The jobs that have room on several workers, by the worker that runs each.
+    pub(super) gangs: BTreeMap<JobId, Name>,
     /// The rules of queues.
     pub(super) rules: BTreeMap<Name, u32>,
     pub(super) rates: Rates,
@@ -202,6 +222,8 @@ pub struct Scheduler {
     /// When to ask again what is held, although the answer was heard, and how long that wait was.
     pub(super) doubt: Option<(Timestamp, Duration)>,
     pub(super) owner_lost: bool,
+    /// Until when the node's life is known to last; nothing while no heartbeat has told.
+    pub(super) alive_until: Option<Timestamp>,
     pub(super) next_due: Option<Timestamp>,
     /// How often in a row the store told of a time that had passed here.
     pub(super) early: u32,
@@ -212,7 +234,10 @@ pub struct Scheduler {
     pub(super) retry_at: Timestamp,
     pub(super) draining: bool,
     pub(super) ended_lately: u32,
-    pub(super) turn: usize,
+    /// How long runs take.
+    pub(super) learned: Learned,
+    /// Whose turn it is among the tenants of a level.
+    pub(super) turns: Turns,
     pub(super) effects: VecDeque<Effect>,
 }
 
@@ -229,9 +254,10 @@ impl Scheduler {
             outgoing: VecDeque::new(),
             later: BTreeMap::new(),
             sent: Vec::new(),
-            unwanted: JobSet::default(),
+            unwanted: JobMap::default(),
             fleet: Fleet::new(),
             names: HashMap::new(),
+            gangs: BTreeMap::new(),
             rules: BTreeMap::new(),
             rates: Rates::default(),
             rates_due: None,
@@ -245,6 +271,7 @@ impl Scheduler {
             leases_unknown: false,
             doubt: None,
             owner_lost: false,
+            alive_until: None,
             next_due: None,
             early: 0,
             last_ask: now,
@@ -253,7 +280,8 @@ impl Scheduler {
             retry_at: now,
             draining: false,
             ended_lately: 0,
-            turn: 0,
+            learned: Learned::default(),
+            turns: Turns::default(),
             effects: VecDeque::new(),
         }
     }
@@ -268,7 +296,8 @@ impl Scheduler {
             Input::Exchanged(exchanged) => self.exchanged(exchanged, now),
             Input::Leases(leases) => self.leases(leases, now),
             Input::Cancelled(jobs) => self.cancelled(&jobs),
-            Input::Registered(lease) => self.registered(lease, now),
+            Input::Beaten(lease, until) => self.beaten(&lease, until),
+            Input::Registered(lease, until) => self.registered(lease, until, now),
             Input::Drain => self.drain(),
             Input::Abandon => {
                 self.drain();
@@ -279,6 +308,7 @@ impl Scheduler {
             Input::Tick => {}
         }
         self.buffer.advance(now);
+        self.fence(now);
         self.expire_sessions(now);
         self.expire_waiters(now);
     }
@@ -314,7 +344,7 @@ impl Scheduler {
             self.ask_store(now);
             self.take_in(now);
         }
-        self.assign();
+        self.assign(now);
         self.reply();
         self.ask_store(now);
         self.effects.pop_front()
@@ -336,6 +366,7 @@ impl Scheduler {
             }
         };
         at = self.buffer.next_due().map_or(at, |due| due.min(at));
+        at = self.fence_at().map_or(at, |fence| fence.min(at));
         for session in self.sessions.values() {
             let patience =
                 if session.waiter.is_some() { self.config.next_sync } else { self.config.session_ttl };
@@ -352,20 +383,6 @@ impl Scheduler {
             && self.later.is_empty()
             && self.sent.is_empty()
             && self.sessions.values().all(|session| session.assigned.is_empty())
-    }
-
-    /// Says whether the node holds nothing, has asked for nothing that it could be given, and knows of nothing to claim.
-    #[must_use]
-    pub fn is_at_rest(&self) -> bool {
-        self.is_idle()
-            && self.store == Store::Idle
-            && self.heads.is_empty()
-            && self.arrived.is_empty()
-            && self.lent.is_empty()
-            && self.borrowed.is_empty()
-            && self.doubt.is_none()
-            && !(self.leases_unknown || self.owner_lost)
-            && !(self.lanes_stale && self.wants_work())
     }
 
     /// Goes through the connected workers: their names, which of their lives it is, and what they offer.

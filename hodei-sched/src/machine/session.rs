@@ -2,8 +2,9 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use hodei_core::gateway::{Assignment, Desired, Offer, RunningJob, Stop, StopCause};
+use hodei_core::gateway::{Assignment, Desired, Offer, Peer, RunningJob, Stop, StopCause};
 use hodei_core::job::{Epoch, Job};
 use hodei_core::map::{IdState, JobMap};
 use hodei_core::store::{Claimed, Input};
@@ -18,14 +19,34 @@ use crate::queue::ClassId;
 pub(super) struct Assigned {
     pub(super) job: Arc<Job>,
     pub(super) inputs: Arc<[Input]>,
-    /// What was set aside for it.
+    /// What was set aside for it, and since when.
     pub(super) class: ClassId,
+    pub(super) since: Timestamp,
     /// Whether a reply has named the job: from then on the agent may run it, whether or not it says so.
     pub(super) told: bool,
     /// What the agent was told to stop it for.
     pub(super) stop: Option<StopCause>,
-    /// Whether it was told to stop in favour of a more urgent job.
+    /// Whether it was told to stop in favour of a more urgent job, or because one of its workers was lost.
     pub(super) preempted: bool,
+    /// Where else it has room, of a gang.
+    pub(super) gang: Option<Box<Gang>>,
+}
+
+/// The workers beside its own on which a job has room.
+#[derive(Debug)]
+pub(super) struct Gang {
+    pub(super) others: Vec<WorkerId>,
+    /// What the agent is told of them.
+    pub(super) beside: Arc<[Peer]>,
+}
+
+impl Assigned {
+    /// Frees what was set aside for it on others than its own worker.
+    pub(super) fn leave_others(&mut self, fleet: &mut Fleet) {
+        for worker in self.gang.take().map(|gang| gang.others).unwrap_or_default() {
+            fleet.release(worker, self.class);
+        }
+    }
 }
 
 /// A connected agent, in one of its lives.
@@ -96,15 +117,42 @@ impl Session {
     }
 
     /// Notes a job for the next reply. Room has been set aside for it.
-    pub(super) fn assign(&mut self, claimed: Claimed, class: ClassId, fleet: &mut Fleet) {
+    pub(super) fn assign(&mut self, claimed: Claimed, class: ClassId, since: Timestamp, fleet: &mut Fleet) {
         let Claimed { job, inputs } = claimed;
         // The agent stops a run of an older epoch by itself, and reports nothing of it.
         if let Some(older) = self.assigned.get(&job.id).map(|assigned| assigned.job.epoch) {
             self.release(job.id, older, fleet);
         }
         self.unsent.push(job.id);
-        self.assigned
-            .insert(job.id, Assigned { job, inputs, class, told: false, stop: None, preempted: false });
+        self.assigned.insert(
+            job.id,
+            Assigned { job, inputs, class, since, told: false, stop: None, preempted: false, gang: None },
+        );
+    }
+
+    /// Notes where else room has been set aside for a job that was assigned just now.
+    pub(super) fn join(&mut self, job: JobId, gang: Gang) {
+        if let Some(assigned) = self.assigned.get_mut(&job) {
+            assigned.gang = Some(Box::new(gang));
+        }
+    }
+
+    /// Has a job give up a worker that is gone, and stops it: it comes back at no cost.
+    pub(super) fn lacks(&mut self, job: JobId, gone: WorkerId) -> bool {
+        let Some(assigned) = self.assigned.get_mut(&job) else { return false };
+        let Some(gang) = &mut assigned.gang else { return false };
+        let before = gang.others.len();
+        gang.others.retain(|worker| *worker != gone);
+        if gang.others.len() == before {
+            return false;
+        }
+        if assigned.stop.is_none() {
+            self.stop(job, StopCause::Cancelled);
+            if let Some(assigned) = self.assigned.get_mut(&job) {
+                assigned.preempted = true;
+            }
+        }
+        true
     }
 
     /// Ends an assignment and frees what had been set aside, unless it is of another epoch.
@@ -112,8 +160,9 @@ impl Session {
         if self.assigned.get(&job)?.job.epoch != epoch {
             return None;
         }
-        let assigned = self.assigned.remove(&job)?;
+        let mut assigned = self.assigned.remove(&job)?;
         fleet.release(self.worker, assigned.class);
+        assigned.leave_others(fleet);
         fleet.discount(assigned.class);
         Some(assigned)
     }
@@ -149,8 +198,9 @@ impl Session {
     }
 
     /// Tells the agent to stop what it runs and has no lease for: once, and again when the reply was lost.
-    pub(super) fn disown(&mut self, unknown: Vec<(JobId, Epoch)>) {
-        self.disowned.retain(|told| unknown.contains(told));
+    pub(super) fn disown(&mut self, mut unknown: Vec<(JobId, Epoch)>) {
+        unknown.sort_unstable();
+        self.disowned.retain(|told| unknown.binary_search(told).is_ok());
         for (job, epoch) in unknown {
             if self.disowned.insert((job, epoch)) {
                 self.stops.push(Stop { job, epoch, why: StopCause::LeaseLost });
@@ -221,7 +271,7 @@ impl Session {
     }
 
     /// Says everything that the agent should know now.
-    pub(super) fn desired(&mut self, next_sync: std::time::Duration) -> Desired {
+    pub(super) fn desired(&mut self, next_sync: Duration, alone: Duration) -> Desired {
         self.number += 1;
         let jobs = std::mem::take(&mut self.unsent);
         let mut assign = Vec::with_capacity(jobs.len());
@@ -229,7 +279,8 @@ impl Session {
             if let Some(assigned) = self.assigned.get_mut(job) {
                 assigned.told = true;
                 let inputs = Arc::clone(&assigned.inputs);
-                assign.push(Assignment { job: Arc::clone(&assigned.job), inputs });
+                let beside = assigned.gang.as_ref().map(|gang| Arc::clone(&gang.beside));
+                assign.push(Assignment { job: Arc::clone(&assigned.job), inputs, beside });
             }
         }
         let stop = std::mem::take(&mut self.stops);
@@ -244,6 +295,8 @@ impl Session {
             received: self.received,
             acked: self.told_acked,
             next_sync,
+            answers: self.seq,
+            alone: Some(alone),
         }
     }
 }

@@ -29,16 +29,25 @@ impl Scheduler {
         self.awaits_loan = true;
     }
 
-    /// Lends half of what waits, the most urgent first.
-    pub(crate) fn lend(&mut self) -> Vec<Claimed> {
-        let n = (self.surplus() / 2).min(self.config.batch_max);
+    /// For how many jobs there is room here.
+    pub(crate) fn room(&self) -> usize {
+        usize::try_from(self.fleet.open_slots()).unwrap_or(usize::MAX)
+    }
+
+    /// Lends half of what waits, the most urgent first; no more than there is room for where it goes.
+    pub(crate) fn lend(&mut self, room: usize) -> Vec<Claimed> {
+        let n = (self.surplus() / 2).min(self.config.batch_max).min(room);
         self.buffer.let_go(|_| true);
         let mut lent = Vec::with_capacity(n);
         while lent.len() < n
             && let Some(waiting) = self.buffer.pop()
         {
             self.fleet.discount(waiting.class);
-            self.lent.insert(waiting.claimed.job.id, waiting.claimed.job.epoch);
+            let (job, epoch) = (waiting.claimed.job.id, waiting.claimed.job.epoch);
+            // What was borrowed goes on to the next one; it is the first one's still.
+            if self.borrowed.remove(&job).is_none() {
+                self.lent.insert(job, epoch);
+            }
             lent.push(waiting.claimed);
         }
         if self.lent.len() > LENT_MAX {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
-use hodei_core::job::{Job, Lease};
+use hodei_core::job::{Job, Lease, Priority};
 use hodei_core::map::JobSet;
 use hodei_core::store::{
     Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition,
@@ -24,6 +24,11 @@ use super::session::Session;
 const DOUBT_FIRST: Duration = Duration::from_secs(1);
 const DOUBT_LAST: Duration = Duration::from_secs(32);
 
+/// How often the store is asked at most for what is more urgent than all that waits here, and so much of it is claimed at least,
+/// where there is so much.
+const LOOK: Duration = Duration::from_millis(100);
+const URGENT_MIN: u64 = 16;
+
 impl Scheduler {
     pub(super) fn lanes(&mut self, lanes: Result<Lanes, Error>, now: Timestamp) {
         self.store = Store::Idle;
@@ -32,8 +37,8 @@ impl Scheduler {
                 self.failures = 0;
                 self.take_heads(lanes.heads, now);
                 self.note_due(lanes.next_due, now);
-                self.turn = self.turn.wrapping_add(1);
-                picks::order(&mut self.heads, self.turn);
+                self.turns.line_up(&self.heads);
+                picks::order(&mut self.heads, &self.turns);
             }
             Err(_) => self.failed(now),
         }
@@ -41,7 +46,8 @@ impl Scheduler {
 
     /// Takes in which lanes have ready work.
     fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
-        self.drop_heads();
+        // Let go when the new ones are counted: what both have in common keeps its classes.
+        let before = std::mem::take(&mut self.heads);
         let mut weights: BTreeMap<Tenant, u32> = BTreeMap::new();
         self.rates_due = None;
         for head in heads {
@@ -61,6 +67,7 @@ impl Scheduler {
             }
             self.heads.push(Head { head, class, level, allowed });
         }
+        before.iter().for_each(|head| self.fleet.discount(head.class));
         weights.iter().for_each(|(tenant, weight)| self.buffer.weigh(tenant, *weight));
     }
 
@@ -126,7 +133,8 @@ impl Scheduler {
             }
         }
         self.note_due(exchanged.next_due, now);
-        if exchanged.owner_lost {
+        if exchanged.owner_lost || self.owner_lost {
+            // What was claimed is claimed for a life that is over.
             return self.lose_owner();
         }
         let claimed = exchanged.claimed.len();
@@ -169,7 +177,8 @@ impl Scheduler {
     }
 
     pub(super) fn claimed(&mut self, claimed: Claimed, now: Timestamp) {
-        if self.draining || self.unwanted.contains(&claimed.job.id) {
+        let told = self.unwanted.get(&claimed.job.id);
+        if self.draining || told.is_some_and(|told| claimed.job.epoch <= *told) {
             self.give_back(&claimed.job);
         } else {
             let spec = &claimed.job.spec;
@@ -205,6 +214,9 @@ impl Scheduler {
         let Ok(leases) = leases else { return self.failed(now) };
         self.failures = 0;
         self.leases_unknown = false;
+        if self.owner_lost {
+            return;
+        }
         if !self.lent.is_empty() {
             let ours: JobSet = leases.iter().map(|claimed| claimed.job.id).collect();
             self.lent.retain(|job, _| ours.contains(job));
@@ -237,26 +249,35 @@ impl Scheduler {
     }
 
     /// The node was given up: whatever it holds is somebody else's now.
-    fn lose_owner(&mut self) {
+    pub(super) fn lose_owner(&mut self) {
         self.owner_lost = true;
-        self.empty_buffer();
+        self.alive_until = None;
+        self.arrived.clear();
+        let mut borrowed: Vec<Arc<Job>> = self.empty_buffer();
         self.lent.clear();
         for session in self.sessions.values_mut() {
             for job in session.jobs() {
-                if session.withdraw(job, &mut self.fleet).is_none() {
-                    session.stop(job, StopCause::LeaseLost);
+                match session.withdraw(job, &mut self.fleet) {
+                    Some(assigned) => borrowed.push(assigned.job),
+                    // What runs under another dispatcher's lease is nobody else's.
+                    None if self.borrowed.contains_key(&job) => {}
+                    None => session.stop(job, StopCause::LeaseLost),
                 }
             }
         }
+        // The one who lent them lives, and nobody else would give them back.
+        borrowed.retain(|job| self.borrowed.get(&job.id) == Some(&job.epoch));
+        borrowed.iter().for_each(|job| self.give_back(job));
     }
 
-    pub(super) fn registered(&mut self, lease: Lease, now: Timestamp) {
+    pub(super) fn registered(&mut self, lease: Lease, until: Timestamp, now: Timestamp) {
         self.store = Store::Idle;
         if self.owner == lease {
             return self.failed(now);
         }
         self.owner = lease;
         self.owner_lost = false;
+        self.alive_until = Some(until);
         self.lanes_stale = true;
     }
 
@@ -273,6 +294,7 @@ impl Scheduler {
             let wait = wait * 2;
             self.doubt = (wait <= DOUBT_LAST).then(|| (now.saturating_add(wait), wait));
         }
+        let looks = !self.buffer.is_empty() && now >= self.last_ask.saturating_add(LOOK);
         let rated = self.rates_due.is_some_and(|due| due <= now);
         let due = rated || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.patience());
@@ -286,12 +308,12 @@ impl Scheduler {
             (Store::Register, Effect::Register)
         } else if self.leases_unknown {
             (Store::Leases, Effect::AskLeases)
-        } else if self.lanes_stale && self.wants_work() {
+        } else if self.lanes_stale && (self.wants_work() || (looks && !self.draining)) {
             self.lanes_stale = false;
             self.last_ask = now;
             (Store::Lanes, Effect::AskLanes)
         } else {
-            match self.exchange() {
+            match self.exchange(now) {
                 Some(exchange) => (Store::Exchange, Effect::Exchange(Box::new(exchange))),
                 None => {
                     // Nothing is left of what had failed.
@@ -310,7 +332,7 @@ impl Scheduler {
         if self.heads.is_empty() { self.config.idle_poll } else { self.config.poll_interval }
     }
 
-    pub(super) fn wants_work(&self) -> bool {
+    fn wants_work(&self) -> bool {
         let slots = u64::from(self.ahead()) + self.fleet.open_slots();
         let claimed = self.buffer.len() + self.arrived.len();
         let makes_room = self.config.preempt.is_some() && claimed == 0;
@@ -322,8 +344,12 @@ impl Scheduler {
         self.ended_lately.saturating_mul(2).min(self.config.prefetch_max)
     }
 
-    fn exchange(&mut self) -> Option<Exchange> {
-        let picks = if self.heads.is_empty() || !self.wants_work() { Vec::new() } else { self.picks() };
+    fn exchange(&mut self, now: Timestamp) -> Option<Exchange> {
+        let picks = match (self.heads.is_empty(), self.wants_work()) {
+            (true, _) => Vec::new(),
+            (false, true) => self.picks(now),
+            (false, false) => self.urgent(now),
+        };
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
@@ -338,8 +364,23 @@ impl Scheduler {
 
     /// Takes off the lanes what is asked of them: what is left can be picked next, without asking for the lanes anew.
     fn forget_picked(&mut self, picks: &[Pick]) {
+        if picks.is_empty() {
+            return;
+        }
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
-        let fleet = &mut self.fleet;
+        let (fleet, turns) = (&mut self.fleet, &mut self.turns);
+        let mut weights: HashMap<&Tenant, u32> = HashMap::new();
+        for Head { head, .. } in &self.heads {
+            let weight = weights.entry(&head.lane.tenant).or_default();
+            *weight = head.weight.max(*weight);
+        }
+        for Head { head, level, class, .. } in &self.heads {
+            if let Some(n) = picked.get(&head.lane) {
+                let tenant = &head.lane.tenant;
+                let workers = n.saturating_mul(fleet.gang_size(*class));
+                turns.served(*level, tenant, weights.get(tenant).copied().unwrap_or(1), workers);
+            }
+        }
         self.heads.retain_mut(|Head { head, class, allowed, .. }| {
             let n = picked.get(&head.lane).copied().unwrap_or(0);
             head.depth = head.depth.saturating_sub(u64::from(n));
@@ -353,11 +394,35 @@ impl Scheduler {
             }
             stays
         });
-        self.turn = self.turn.wrapping_add(1);
-        picks::order(&mut self.heads, self.turn);
+        picks::order(&mut self.heads, &self.turns);
     }
 
-    fn picks(&self) -> Vec<Pick> {
+    /// Picks what is more urgent than what waits here for all slots that will come free: it comes first when they do. What
+    /// waits stays claimed, and comes behind it.
+    fn urgent(&self, now: Timestamp) -> Vec<Pick> {
+        let most = (u64::from(self.ahead()) + self.fleet.open_slots()).max(URGENT_MIN);
+        let mut waiting: Vec<(Priority, u64)> =
+            self.buffer.waiting().map(|(_, n, level)| (level, u64::from(n))).collect();
+        let lowest = waiting.iter().map(|(level, _)| *level).min();
+        if self.draining || lowest.is_none() || !self.arrived.is_empty() {
+            return Vec::new();
+        }
+        let mut picks = Vec::new();
+        for Head { head, class, level, allowed } in &self.heads {
+            let before: u64 = waiting.iter().filter(|(of, _)| of >= level).map(|(_, n)| n).sum();
+            let wanted = head.depth.min(u64::from(*allowed)).min(most.saturating_sub(before));
+            if wanted == 0 || lowest >= Some(*level) || !self.fleet.is_able(*class) {
+                continue;
+            }
+            waiting.push((*level, wanted));
+            let n = u32::try_from(wanted).unwrap_or(u32::MAX);
+            picks.push(Pick { lane: head.lane.clone(), floor: head.level, n });
+        }
+        self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
+        picks
+    }
+
+    fn picks(&self, now: Timestamp) -> Vec<Pick> {
         let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
         let mut arrived = Vec::new();
@@ -375,6 +440,10 @@ impl Scheduler {
         let ahead = self.ahead().saturating_sub(waiting);
         let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
         let waits = |class| self.buffer.waits(class) || arrived.contains(&class);
-        decision.take(&self.heads, waits, |level| self.could_preempt(level))
+        let mut picks = decision.take(&self.heads, waits, |level| self.could_preempt(level));
+        if !self.rates.is_empty() {
+            self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
+        }
+        picks
     }
 }

@@ -1,5 +1,6 @@
 //! How an orchestrator is put together.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,12 +11,11 @@ use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, S
 use tokio::sync::{mpsc, watch};
 
 use super::handle::Orchestrator;
-use crate::driver::{Driver, Message, Pace, Shared};
+use crate::driver::{Driver, Message, Pace, Shared, life};
 use crate::herald::Herald;
-use crate::machine::{Scheduler, SchedulerConfig};
+use crate::machine::{Input, Scheduler, SchedulerConfig};
 use crate::maintain::{self, Duties, Maintenance};
 use crate::queue::seats;
-use crate::rest::Rest;
 use crate::settled::Waiters;
 
 /// How many messages wait for the driver at most; senders wait beyond that.
@@ -169,16 +169,18 @@ impl OrchestratorBuilder {
     /// Cancel safe: a node that was registered and not started expires.
     pub async fn start(self) -> Result<Orchestrator> {
         let (owner, served) = self.check()?;
+        let config = self.scheduler_config();
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
         let herald = Arc::new(Herald { waiters: Waiters::default(), bus: self.bus });
         let feed = Arc::new(store.feed(Arc::<Herald>::clone(&herald)));
         let pace: Arc<dyn Clock> = Arc::new(Pace::from(&*self.clock));
         let failure = Arc::new(watch::Sender::new(None));
-        let mut dispatchers = Vec::with_capacity(self.dispatchers);
+        let (mut dispatchers, mut lives) = (Vec::with_capacity(self.dispatchers), Vec::new());
         for number in 0..self.dispatchers {
             // The first one has the name of the node.
             let owner =
                 if number == 0 { owner.clone() } else { OwnerId::new(format!("{}.{number}", owner.name()))? };
+            lives.push(pace.now().saturating_add(life(self.ttl)));
             let lease = store.register(&owner, self.ttl).await?;
             dispatchers.push(Arc::new(Shared {
                 _feed: Arc::clone(&feed),
@@ -193,8 +195,9 @@ impl OrchestratorBuilder {
                 workers: Mutex::default(),
                 logs: Mutex::default(),
                 checkpoints: Mutex::default(),
+                blobs: Mutex::default(),
+                died: AtomicBool::new(false),
                 lease: watch::Sender::new(lease),
-                rest: Rest::new(),
                 failure: Arc::clone(&failure),
             }));
         }
@@ -207,19 +210,26 @@ impl OrchestratorBuilder {
             seats = vec![None];
         }
         let (mut senders, mut drivers) = (Vec::new(), Vec::new());
-        for (shared, seat) in dispatchers.iter().zip(seats) {
+        for ((shared, seat), until) in dispatchers.iter().zip(seats).zip(lives) {
             let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
             let lease = shared.lease.borrow().clone();
-            let machine = Scheduler::new(self.machine.clone(), lease, pace.now());
+            let mut machine = Scheduler::new(config.clone(), lease.clone(), pace.now());
+            machine.handle(Input::Beaten(lease, Some(until)), pace.now());
             drivers.push(tokio::spawn(Driver::new(Arc::clone(shared), machine, messages, seat).run()));
             senders.push(sender);
         }
-        let weak = senders.iter().map(mpsc::Sender::downgrade).collect();
-        let upkeep = tokio::spawn(maintain::run(dispatchers.clone(), duties, weak));
+        let ways = dispatchers.iter().cloned().zip(senders.iter().map(mpsc::Sender::downgrade)).collect();
+        let upkeep = tokio::spawn(maintain::run(ways, duties));
         let orchestrator = Orchestrator::new(dispatchers, senders, drivers, upkeep);
         #[cfg(feature = "cron")]
         orchestrator.serve_schedules(self.cron, self.beat).await?;
         Ok(orchestrator)
+    }
+
+    /// The scheduler's figures. Agents call often enough to hear of a beat in time, however short the node's life is.
+    fn scheduler_config(&self) -> SchedulerConfig {
+        let hears = life(self.ttl).saturating_sub(self.beat) * 2 / 3;
+        SchedulerConfig { next_sync: self.machine.next_sync.min(hears), ..self.machine.clone() }
     }
 
     fn check(&self) -> Result<(OwnerId, Served)> {

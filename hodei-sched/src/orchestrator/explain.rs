@@ -4,7 +4,8 @@ use std::fmt;
 
 use hodei_core::gateway::Offer;
 use hodei_core::job::{Job, Runs, State};
-use hodei_core::{Name, Timestamp};
+use hodei_core::store::Before;
+use hodei_core::{JobId, Name, Timestamp};
 
 use crate::machine::Why;
 use crate::machine::placement::Selector;
@@ -19,10 +20,14 @@ pub enum Explanation {
     Leased(State),
     /// It waits for parents.
     WaitsForParents(u32),
+    /// It waits for its turn in a sequence: this job is before it.
+    WaitsForTurn(Name, JobId),
     /// Its time has not come.
     NotBefore(Timestamp),
     /// Its queue is paused.
     Paused,
+    /// This node does not serve its queue.
+    NotServed,
     /// The limit of this key is used up.
     LimitReached(Name),
     /// No worker is connected.
@@ -52,26 +57,38 @@ pub enum Explanation {
         needs: u64,
         /// How much is free.
         free: u64,
-        /// So many more urgent jobs are ready, at least.
-        before: u64,
+        /// How many ready jobs come before it.
+        before: Before,
+    },
+    /// Another job of its queue is there already on each worker that could run it, and their rule keeps them apart; this
+    /// is one of them.
+    KeptApart(Name),
+    /// So few connected workers could run it, and it needs more of them at once.
+    TooFewWorkers {
+        /// How many it needs at once.
+        needs: u32,
+        /// How many could run it.
+        there: u32,
     },
     /// This worker has room, and is kept for more urgent work that needs more.
     Kept(Name),
-    /// This worker has room; so many more urgent jobs are ready, at least.
-    Soon(Name, u64),
+    /// This worker has room; so many ready jobs come before it.
+    Soon(Name, Before),
     /// Workers that could run it are busy, or more urgent work is before it.
     Waiting,
 }
 
 impl Explanation {
-    /// Says what the machine knows, and how many more urgent jobs are ready.
-    pub(super) fn of(why: Why, before: u64) -> Self {
+    /// Says what the machine knows, and how many ready jobs come before it.
+    pub(super) fn of(why: Why, before: Before) -> Self {
         match why {
             Why::Rate(at) => Self::RateReached(at),
             Why::Rule(worker, selector) => Self::RuledOut(worker, selector),
             Why::Lacks { worker, resource, needs, free } => {
                 Self::Busy { worker, resource, needs, free, before }
             }
+            Why::Apart(worker) => Self::KeptApart(worker),
+            Why::TooFew { needs, there } => Self::TooFewWorkers { needs, there },
             Why::Kept(worker) => Self::Kept(worker),
             Why::Soon(worker) => Self::Soon(worker, before),
         }
@@ -84,8 +101,12 @@ impl fmt::Display for Explanation {
             Self::Ended(state) => write!(f, "it has ended: {}", state.name()),
             Self::Leased(state) => write!(f, "it is {}", state.name()),
             Self::WaitsForParents(n) => write!(f, "it waits for {n} parents"),
+            Self::WaitsForTurn(sequence, before) => {
+                write!(f, "it waits for its turn in sequence {sequence}, behind job {before}")
+            }
             Self::NotBefore(at) => write!(f, "its time comes at {at}"),
             Self::Paused => f.write_str("its queue is paused"),
+            Self::NotServed => f.write_str("this node does not serve its queue"),
             Self::LimitReached(key) => write!(f, "the limit of {key} is used up"),
             Self::NoWorker => f.write_str("no worker is connected"),
             Self::NobodyRuns(runs) => write!(f, "no connected worker runs {runs}"),
@@ -99,14 +120,31 @@ impl fmt::Display for Explanation {
             }
             Self::Busy { worker, resource, needs, free, before } => {
                 write!(f, "{worker} comes nearest and has too little {resource} free: it needs {needs}, ")?;
-                write!(f, "{free} are free; {before} more urgent jobs are ready")
+                write!(f, "{free} are free; {}", Told(before))
+            }
+            Self::KeptApart(worker) => {
+                write!(f, "{worker} and all others that could run it have a job that it is kept apart from")
+            }
+            Self::TooFewWorkers { needs, there } => {
+                write!(f, "it needs {needs} workers at once, and {there} could run it")
             }
             Self::Kept(worker) => write!(f, "{worker} has room and is kept for more urgent work"),
             Self::Soon(worker, before) => {
-                write!(f, "{worker} has room; {before} more urgent jobs are ready")
+                write!(f, "{worker} has room; {}", Told(before))
             }
             Self::Waiting => f.write_str("workers that could run it are busy"),
         }
+    }
+}
+
+/// How many come before a job, in words.
+struct Told<'b>(&'b Before);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Before { lane, all, more } = self.0;
+        let least = if *more { "at least " } else { "" };
+        write!(f, "{least}{all} ready jobs come before it, {lane} of them in its lane")
     }
 }
 

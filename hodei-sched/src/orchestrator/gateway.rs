@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::driver::Message;
 use crate::machine::worker_key;
 
-/// Hands the calls of agents to the drivers: those of a worker always to the same one.
+/// Hands the calls of agents to the drivers: those of a worker always to the same one, as long as that lives.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) drivers: Vec<mpsc::Sender<Message>>,
@@ -19,8 +19,16 @@ impl WorkerGateway for Gateway {
     async fn sync(&self, state: SessionState) -> Result<Desired> {
         let gone = || Error::new(ErrorKind::Unavailable, "gateway.sync").with("why", "the node has stopped");
         let (reply, answer) = oneshot::channel();
-        let place = worker_key(&state.worker) % self.drivers.len().max(1) as u64;
-        let driver = usize::try_from(place).ok().and_then(|place| self.drivers.get(place));
+        let key = worker_key(&state.worker);
+        let place = |drivers: usize| usize::try_from(key % drivers.max(1) as u64).unwrap_or(0);
+        let driver = match self.drivers.get(place(self.drivers.len())).filter(|driver| !driver.is_closed()) {
+            Some(driver) => Some(driver),
+            None => {
+                // Its dispatcher has died: the others share its workers.
+                let living: Vec<_> = self.drivers.iter().filter(|driver| !driver.is_closed()).collect();
+                living.get(place(living.len())).copied()
+            }
+        };
         driver.ok_or_else(gone)?.send(Message::Sync(Box::new(state), reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

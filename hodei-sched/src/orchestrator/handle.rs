@@ -3,16 +3,19 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use hodei_core::blob::BlobStore;
 use hodei_core::bus::{EventFilter, NullBus, SubscribeOptions, Subscription};
 use hodei_core::checkpoint::CheckpointStore;
+use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Offer, WorkerGateway};
-use hodei_core::job::{Job, NewJob, State};
+use hodei_core::job::{Epoch, Job, NewJob, Payload, State, rules};
 use hodei_core::log::LogStore;
+use hodei_core::map::JobMap;
 use hodei_core::pipeline::{Pipeline, PipelineProgress};
 use hodei_core::store::{
     CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
 };
-use hodei_core::{Error, ErrorKind, JobId, Name, PipelineId, Result};
+use hodei_core::{Error, ErrorKind, Fault, JobId, Name, PipelineId, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -21,6 +24,11 @@ use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::{Policy, Snapshot, Why};
+
+/// So many jobs are counted at most that come before one that is explained.
+const BEFORE_MAX: u64 = 10_000;
+/// So many jobs of a sequence are looked at that ended before their turn, to find who is waited for.
+const LINE_MAX: usize = 64;
 
 /// How often a wait looks at the store although it was not told: for jobs that end on another node.
 const WAIT_POLL: Duration = Duration::from_secs(1);
@@ -179,12 +187,27 @@ impl Orchestrator {
     ///
     /// # Errors
     ///
-    /// What the store says; then nothing is known to be stored.
+    /// `Invalid`: `args: looks_encoded` where the arguments of a handler begin as encoded ones do: they would be taken for
+    /// such, and for what they then say. Else what the codecs and the store say; then nothing is known to be stored.
     ///
     /// # Cancel safety
     ///
     /// As [`Orchestrator::submit`].
     pub async fn submit_many(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Vec<Submitted>> {
+        let looks_encoded = |job: &NewJob| matches!(job.spec.payload(), Payload::Handler { args, .. } if Codecs::is_encoded(args));
+        if jobs.iter().any(looks_encoded) {
+            let fault = Fault::new("args", "looks_encoded");
+            return Err(Error::invalid("orchestrator.submit", vec![fault]));
+        }
+        self.submit_again(jobs, options).await
+    }
+
+    /// As [`Orchestrator::submit_many`], for jobs whose specs may come from the store.
+    pub(super) async fn submit_again(
+        &self,
+        jobs: Vec<NewJob>,
+        options: SubmitOptions,
+    ) -> Result<Vec<Submitted>> {
         let jobs = self.inner.shared.codecs.encode_jobs(jobs).await?;
         let committed = self.store().submit(jobs, options).await?;
         Ok(committed.replies)
@@ -235,7 +258,12 @@ impl Orchestrator {
         let committed = self.store().request_cancel(scope, jobs.clone()).await?;
         let told = jobs.into_iter().zip(&committed.replies);
         let ours = told.filter(|(_, reply)| matches!(reply, CancelReply::Cancelled | CancelReply::Requested));
-        let ours: Vec<JobId> = ours.map(|(job, _)| job).collect();
+        // One that runs is told by its epoch with the next heartbeat; here it is whichever run there is.
+        let epochs: JobMap<Epoch> =
+            committed.changes.iter().map(|change| (change.job, change.epoch)).collect();
+        let whichever = Epoch::from_number(u64::MAX);
+        let ours: Vec<(JobId, Epoch)> =
+            ours.map(|(job, _)| (job, epochs.get(&job).copied().unwrap_or(whichever))).collect();
         if !ours.is_empty() {
             // Only hastens it: the owner learns it from its heartbeat too.
             self.tell(|| Message::Cancelled(ours.clone())).await;
@@ -284,8 +312,9 @@ impl Orchestrator {
         }
     }
 
-    /// Waits until the store refuses for good, with an error that repeating the call does not mend, and returns it. The
-    /// node goes on trying: whether to go on is for the application to say.
+    /// Waits until the store refuses for good, with an error that repeating the call does not mend, or a dispatcher has died of
+    /// a panic (`Bug`), and returns it. The node goes on trying, with the dispatchers that it has left: whether to go on is for
+    /// the application to say.
     ///
     /// # Cancel safety
     ///
@@ -349,7 +378,8 @@ impl Orchestrator {
     }
 
     /// Subscribes to what happens in the store, by whomever, and to the workers of this node; without a bus nothing
-    /// comes. The events of a job come in the order of its versions.
+    /// comes. The events of a job come in the order of its versions, as far as this node commits them: what other nodes commit
+    /// to a store that is shared comes when it is read in the change log. A bus that tails the log has one order for all.
     #[must_use]
     pub fn subscribe(&self, filter: EventFilter, options: SubscribeOptions) -> Box<dyn Subscription> {
         use hodei_core::bus::EventBus as _;
@@ -365,15 +395,21 @@ impl Orchestrator {
     ///
     /// As [`Orchestrator::get`].
     pub async fn explain(&self, job: JobId) -> Result<Explanation> {
-        let job = self.get(job).await?;
-        let now = self.inner.shared.clock.now();
+        let (job, now) = futures_util::future::try_join(self.get(job), self.store().now()).await?;
+        if let Some(explanation) = self.explain_line(&job).await? {
+            return Ok(explanation);
+        }
         if job.state == State::Pending && job.eligible_at <= now {
+            if !self.inner.shared.served.covers(job.spec.queue()) {
+                return Ok(Explanation::NotServed);
+            }
             let scope = Scope::Tenant(job.tenant.clone());
-            let queues = self.store().queues(&scope).await?;
+            let asked = (self.store().queues(&scope), self.store().limits(&scope));
+            let (queues, limits) = futures_util::future::try_join(asked.0, asked.1).await?;
             if queues.iter().any(|policy| policy.paused && policy.queue == *job.spec.queue()) {
                 return Ok(Explanation::Paused);
             }
-            for limit in self.store().limits(&scope).await? {
+            for limit in limits {
                 let counts = job.spec.limit_keys().iter().any(|key| key == limit.limit.key.as_str());
                 if counts && limit.in_use >= limit.limit.max {
                     return Ok(Explanation::LimitReached(limit.limit.key));
@@ -384,13 +420,42 @@ impl Orchestrator {
         let offers: Vec<&Offer> = workers.iter().map(|worker| &*worker.offer).collect();
         match explain(&job, &offers, now) {
             Explanation::Waiting => self.explain_waiting(job).await,
+            Explanation::Leased(State::Scheduled) => {
+                // It may have been claimed and wait here.
+                let leased = Explanation::Leased(job.state);
+                let waiting = self.explain_waiting(job).await?;
+                Ok(if waiting == Explanation::Waiting { leased } else { waiting })
+            }
             other => Ok(other),
         }
     }
 
+    /// Says whom a job waits for in its sequence, if that is what it waits for.
+    async fn explain_line(&self, job: &Job) -> Result<Option<Explanation>> {
+        let Some(sequence) = job.spec.sequence().filter(|_| job.state == State::Blocked) else {
+            return Ok(None);
+        };
+        // Who ended before its turn waits for whoever was before it.
+        let mut before: Vec<JobId> = rules::before_in_turn(&job.parents).collect();
+        let scope = Scope::Tenant(job.tenant.clone());
+        for _ in 0..LINE_MAX {
+            let parents =
+                self.store().get_many(&scope, std::mem::take(&mut before), Consistency::Latest).await?;
+            for parent in parents.into_iter().flatten() {
+                if !parent.state.is_terminal() {
+                    return Ok(Some(Explanation::WaitsForTurn(Name::new(sequence)?, parent.id)));
+                }
+                before.extend(rules::before_in_turn(&parent.parents));
+            }
+            if before.is_empty() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
     /// Asks the driver why a job waits, and the store how many come before it.
     async fn explain_waiting(&self, job: Job) -> Result<Explanation> {
-        let level = job.spec.priority();
         let mut nearest: Option<Why> = None;
         for driver in &self.inner.drivers {
             let (reply, why) = oneshot::channel();
@@ -403,8 +468,7 @@ impl Orchestrator {
         }
         // A node that has stopped knows no more than that.
         let Some(why) = nearest else { return Ok(Explanation::Waiting) };
-        let lanes = self.store().lanes(&self.inner.shared.served).await?;
-        let before = lanes.heads.iter().filter(|head| head.level > level).map(|head| head.depth).sum();
+        let before = self.store().before(&job, BEFORE_MAX).await?;
         Ok(Explanation::of(why, before))
     }
 
@@ -418,7 +482,9 @@ impl Orchestrator {
     ///
     /// A dropped call may have changed it.
     pub async fn set_policy(&self, policy: Policy) -> Result<()> {
-        match self.tell(|| Message::Policy(Box::new(policy.clone()))).await {
+        let dispatchers = u32::try_from(self.inner.drivers.len()).unwrap_or(u32::MAX);
+        let part = policy.part(dispatchers);
+        match self.tell(|| Message::Policy(Box::new(part.clone()))).await {
             0 => Err(stopped("orchestrator.set_policy")),
             _ => Ok(()),
         }
@@ -467,6 +533,18 @@ impl Orchestrator {
         let mut known = self.inner.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|checkpoints| checkpoints.strong_count() > 0);
         known.push(Arc::downgrade(checkpoints));
+    }
+
+    /// Removes blobs that no job and no schedule of the store names any more, a day after they were put or kept last, for as
+    /// long as somebody else has these blobs. Give it the blob store of [`Offload`](hodei_core::codec::Offload) when nothing
+    /// but this store's jobs keeps anything in it, and give the node every codec that its agents and clients encode with: while
+    /// it cannot read what a job names, nothing is removed.
+    ///
+    /// The node that leads looks through all jobs once an hour where old blobs are there, with the pauses of a pruning.
+    pub fn prune_blobs(&self, blobs: &Arc<dyn BlobStore>) {
+        let mut known = self.inner.shared.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|blobs| blobs.strong_count() > 0);
+        known.push(Arc::downgrade(blobs));
     }
 
     /// Returns the store.

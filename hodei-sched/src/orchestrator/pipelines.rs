@@ -76,7 +76,7 @@ impl Orchestrator {
         if jobs.is_empty() {
             return Err(illegal("every step succeeded"));
         }
-        let replies = self.submit_many(jobs, SubmitOptions::atomic()).await?;
+        let replies = self.submit_again(jobs, SubmitOptions::atomic()).await?;
         let taken = replies.iter().find_map(|reply| match reply {
             Submitted::Conflict(id) => Some(*id),
             _ => None,
@@ -112,7 +112,7 @@ fn missing(op: &'static str, pipeline: PipelineId) -> Error {
 fn again(steps: &[Job], pipeline: PipelineId) -> Vec<NewJob> {
     let mut children: HashMap<JobId, Vec<usize>> = HashMap::new();
     for (n, step) in steps.iter().enumerate() {
-        for parent in step.parents.iter() {
+        for parent in step.asked_parents() {
             children.entry(parent.id).or_default().push(n);
         }
     }
@@ -129,15 +129,15 @@ fn again(steps: &[Job], pipeline: PipelineId) -> Vec<NewJob> {
     let mut ids: HashMap<JobId, JobId> = HashMap::new();
     let repeated: HashSet<JobId> =
         steps.iter().zip(&repeat).filter(|(_, r)| **r).map(|(step, _)| step.id).collect();
-    let waits = |step: &Job| step.parents.iter().filter(|parent| repeated.contains(&parent.id)).count();
+    let waits = |step: &Job| step.asked_parents().filter(|parent| repeated.contains(&parent.id)).count();
     let mut waits: Vec<usize> = steps.iter().map(waits).collect();
     let mut ready: VecDeque<usize> = (0..steps.len()).filter(|n| repeat[*n] && waits[*n] == 0).collect();
     let mut jobs = Vec::with_capacity(repeated.len());
     while let Some(n) = ready.pop_front() {
         let step = &steps[n];
-        let renewed = |parent: &Parent| Parent { id: *ids.get(&parent.id).unwrap_or(&parent.id), ..*parent };
+        let renewed = |parent: Parent| Parent { id: *ids.get(&parent.id).unwrap_or(&parent.id), ..parent };
         let job = NewJob::of(step.tenant.clone(), Arc::clone(&step.spec))
-            .after(step.parents.iter().map(renewed))
+            .after(step.asked_parents().map(renewed))
             .in_pipeline(pipeline)
             .unique(format!("{RESUMED}{}", step.id));
         ids.insert(step.id, job.id);

@@ -107,7 +107,7 @@ fn an_owner_that_goes_wakes_itself_and_takes_nothing_more() {
 
 /// Asks, and waits for what is given; nothing when somebody else asks just then.
 fn ask(mut seat: Seat<u32>) -> Vec<u32> {
-    if !seat.ask() {
+    if !seat.ask(9) {
         return Vec::new();
     }
     loop {
@@ -134,7 +134,7 @@ fn a_job_is_with_one_dispatcher_however_they_ask_each_other() {
         });
         let mut had = vec![1, 2, 3, 4];
         while over.load(ended) < 2 {
-            let Some(Parcel::Asked(by)) = owner.take() else {
+            let Some(Parcel::Asked(by, _)) = owner.take() else {
                 thread::yield_now();
                 continue;
             };

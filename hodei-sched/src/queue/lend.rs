@@ -22,8 +22,8 @@ const BATCHES_MAX: usize = 64;
 /// What reaches a dispatcher from the others.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parcel<T> {
-    /// Somebody has nothing to do: hand over, or say that there is nothing.
-    Asked(usize),
+    /// Somebody has nothing to do and room for so many jobs: hand over, or say that there is nothing.
+    Asked(usize, usize),
     /// What was asked for, most urgent first; perhaps nothing.
     Given(usize, Vec<T>),
 }
@@ -89,9 +89,9 @@ impl<T> Seat<T> {
         }
     }
 
-    /// Asks the dispatcher that shows the most for work; `false` when nobody shows two jobs or more, when an answer
+    /// Asks the dispatcher that shows the most for up to `room` jobs; `false` when nobody shows two jobs or more, when an answer
     /// is still to come, or when somebody else asks that one just now.
-    pub fn ask(&mut self) -> bool {
+    pub fn ask(&mut self, room: usize) -> bool {
         if self.waits_for.is_some() {
             return false;
         }
@@ -106,7 +106,11 @@ impl<T> Seat<T> {
         // The parcel that follows carries everything; the flag only keeps others from asking too.
         let free =
             theirs.asked.compare_exchange(NOBODY, self.number + 1, Ordering::Relaxed, Ordering::Relaxed);
-        if free.is_err() || theirs.parcels.push(Parcel::Asked(self.number)).is_err() {
+        if free.is_err() || theirs.parcels.push(Parcel::Asked(self.number, room)).is_err() {
+            if free.is_ok() {
+                // Nobody would answer, and nobody else could ask.
+                theirs.asked.store(NOBODY, Ordering::Relaxed);
+            }
             self.conflicts += 1;
             return false;
         }
@@ -122,7 +126,7 @@ impl<T> Seat<T> {
             Ok(()) => Vec::new(),
             Err(super::Refused::Full(parcel) | super::Refused::Closed(parcel)) => match parcel {
                 Parcel::Given(_, jobs) => jobs,
-                Parcel::Asked(_) => Vec::new(),
+                Parcel::Asked(..) => Vec::new(),
             },
         }
     }

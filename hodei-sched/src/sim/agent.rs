@@ -30,8 +30,8 @@ pub trait AgentModel: fmt::Debug {
     /// Takes in how a run ended.
     fn ended(&mut self, job: JobId, epoch: Epoch, news: News);
 
-    /// Time has passed.
-    fn tick(&mut self, now: Timestamp);
+    /// Time has passed: returns what to do about it.
+    fn tick(&mut self, now: Timestamp) -> Vec<Action>;
 
     /// When to call [`AgentModel::tick`] at the latest.
     fn poll_timeout(&self) -> Option<Timestamp>;

@@ -36,6 +36,10 @@ pub enum Bug {
     LimitIgnored,
     /// A fire time can fire twice.
     FireTwice,
+    /// What a schedule fires goes by the clock of the node that leads.
+    CronByNodeClock,
+    /// The store notes when a schedule fired instead of what for: times in between are taken for fired.
+    FiredByClock,
     /// A subscriber loses events and is not told.
     SilentDrop,
     /// Lives of owners are judged by the clock of whichever node asks.
@@ -46,6 +50,10 @@ pub enum Bug {
     NoGrantDedupe,
     /// An agent goes on with a run whose lease is lost.
     NoSelfFence,
+    /// An agent goes on with its runs however long it has not heard of its node.
+    NoAgentFence,
+    /// A node that cannot beat goes on as if it lived.
+    NoNodeFence,
     /// A node does not hear that it was given up.
     DeafNode,
     /// The timers of a node run by its wall clock.
@@ -56,7 +64,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::NoFence,
         Self::StateOnlySettle,
         Self::StaleIsDone,
@@ -71,11 +79,15 @@ impl Bug {
         Self::LimitLeakOnReap,
         Self::LimitIgnored,
         Self::FireTwice,
+        Self::CronByNodeClock,
+        Self::FiredByClock,
         Self::SilentDrop,
         Self::LeaseByNodeClock,
         Self::LostReport,
         Self::NoGrantDedupe,
         Self::NoSelfFence,
+        Self::NoAgentFence,
+        Self::NoNodeFence,
         Self::DeafNode,
         Self::WallClockTimers,
         Self::ForgottenClaims,

@@ -91,6 +91,7 @@ impl<A: AgentModel> World<A> {
             self.tell(format_args!("node-{node}: stands still"));
         } else {
             self.hosts[agent].frozen = until;
+            self.hosts[agent].late = self.hosts[agent].late.max(until);
             self.tell(format_args!("agent-{agent}: stands still"));
         }
     }
@@ -121,6 +122,7 @@ impl<A: AgentModel> World<A> {
     pub(super) fn heal(&mut self) {
         self.tell(format_args!("the faults are over"));
         self.healed = true;
+        self.healed_at = Some(self.now);
         self.network.heal();
         for node in 0..self.nodes.len() {
             self.nodes[node].frozen = Timestamp::EPOCH;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::Result;
-use hodei_core::store::{JobStore, Policies, Scope};
+use hodei_core::codec::Codecs;
+use hodei_core::store::{JobStore, Policies, Scope, Store};
 
 use super::agent::AgentModel;
 use super::door::Door;
 use super::task::{Done, Of};
 use super::workload::Act;
-use super::world::{Event, Firing, World};
+use super::world::{Event, World};
+use crate::cron::{Bell, Schedules};
 
 /// How long a client waits before it tries again.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -54,10 +56,7 @@ impl<A: AgentModel> World<A> {
                     ));
                 }
             }
-            Act::Schedule(schedule, every) => {
-                let (tenant, name) = (schedule.tenant.clone(), schedule.name.clone());
-                self.firings.push(Firing { tenant, name, every: *every });
-            }
+            Act::Schedule(job) => self.watch.scheduled(job),
             Act::Queue(_) | Act::Limit(_) | Act::Cancel(_) | Act::Redrive(_) => {}
         }
         self.acting += 1;
@@ -75,13 +74,16 @@ impl<A: AgentModel> World<A> {
     }
 }
 
-async fn perform(door: &Door, act: &Act) -> Result<()> {
+async fn perform(door: &Arc<Door>, act: &Act) -> Result<()> {
     match act.clone() {
         Act::Submit(jobs, options) => door.submit(jobs, options).await.map(drop),
         Act::Cancel(jobs) => door.request_cancel(&Scope::All, jobs).await.map(drop),
         Act::Redrive(jobs) => door.redrive(&Scope::All, jobs).await.map(drop),
         Act::Queue(policy) => door.set_queue(policy).await,
         Act::Limit(limit) => door.set_limit(limit).await,
-        Act::Schedule(schedule, _) => door.set_schedule(schedule).await,
+        Act::Schedule(job) => {
+            let store = Arc::<Door>::clone(door) as Arc<dyn Store>;
+            Schedules::new(store, Codecs::new(), Bell::default()).set(job).await
+        }
     }
 }

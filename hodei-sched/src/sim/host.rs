@@ -32,6 +32,8 @@ pub(super) struct Host<A> {
     pub(super) up: Option<Busy<A>>,
     /// Until when it stands still.
     pub(super) frozen: Timestamp,
+    /// Until when it stood still at the latest, whether or not it was healed: so long its own timers are late.
+    pub(super) late: Timestamp,
     /// The node that it calls.
     home: usize,
 }
@@ -72,6 +74,7 @@ impl<A> Host<A> {
             life: 0,
             up: None,
             frozen: Timestamp::EPOCH,
+            late: Timestamp::EPOCH,
             home: n % nodes.max(1),
         }
     }
@@ -84,7 +87,9 @@ impl<A: AgentModel> World<A> {
             return;
         }
         host.life += 1;
-        let model = A::new(host.worker.clone(), host.life, Arc::clone(&host.offer));
+        let mut model = A::new(host.worker.clone(), host.life, Arc::clone(&host.offer));
+        // It has nothing to end yet.
+        let _ = model.tick(self.now);
         host.up = Some(Busy {
             model,
             call: 0,
@@ -224,13 +229,27 @@ impl<A: AgentModel> World<A> {
 
     /// Takes in what ended while a call was awaited.
     fn collect(&mut self, n: usize) {
-        let now = self.now;
         let Some(busy) = &mut self.hosts[n].up else { return };
         for (job, epoch, news) in std::mem::take(&mut busy.ended) {
             busy.model.ended(job, epoch, news);
         }
         busy.carries = false;
-        busy.model.tick(now);
+        self.time_passes(n);
+    }
+
+    /// Tells the model the time, and stops what it ends.
+    fn time_passes(&mut self, n: usize) {
+        let now = self.now;
+        let Some(busy) = &mut self.hosts[n].up else { return };
+        let mut actions = busy.model.tick(now);
+        if self.options.bug == Some(Bug::NoAgentFence) {
+            actions.clear();
+        }
+        for action in actions {
+            if let Action::Stop(stop) = action {
+                self.stops(n, (stop.job, stop.epoch), stop.why);
+            }
+        }
         self.set_agent_tick(n);
     }
 
@@ -251,8 +270,10 @@ impl<A: AgentModel> World<A> {
         if host.frozen > self.now {
             return self.at(host.frozen, Event::AgentTick { agent: n, life, at });
         }
-        // A call that carries reports is awaited; the timer is looked at when it is over.
-        if !busy.carries {
+        if busy.carries {
+            // The call is awaited, but what must not run on ends.
+            self.time_passes(n);
+        } else {
             self.collect(n);
             self.begin_call(n);
         }
@@ -309,6 +330,7 @@ impl<A: AgentModel> World<A> {
         let plan = load.run(assignment, &mut scene);
         let name = self.trace.name(job);
         self.tell(format_args!("agent-{n}: runs j{name} e{epoch} for {:?}", plan.lasts));
+        self.runs_alone(n, job);
         let host = &mut self.hosts[n];
         let life = host.life;
         let owner = Lease { owner: OwnerId::from(host.worker.clone()), incarnation: life };
@@ -320,6 +342,19 @@ impl<A: AgentModel> World<A> {
             busy.runs.insert((job, epoch), Run { serial, stopping: false, news: plan.news, resources });
         }
         self.after(plan.lasts, Event::RunEnds { agent: n, life, job, epoch, serial });
+    }
+
+    /// Nobody else is at work on a job that begins to run. Whoever stands still cannot know better, nor end what he runs.
+    fn runs_alone(&mut self, n: usize, job: JobId) {
+        let now = self.now;
+        let others = self.hosts.iter().enumerate().filter(|(other, host)| *other != n && host.late < now);
+        let works = |busy: &Busy<A>| busy.runs.iter().any(|((of, _), run)| *of == job && !run.stopping);
+        let other =
+            others.filter(|(_, host)| host.up.as_ref().is_some_and(works)).map(|(other, _)| other).next();
+        if let Some(other) = other {
+            let name = self.trace.name(job);
+            self.watch.find(format!("I7: agent-{n} begins j{name}, which agent-{other} still runs"));
+        }
     }
 
     fn stops(&mut self, n: usize, (job, epoch): (JobId, Epoch), why: StopCause) {

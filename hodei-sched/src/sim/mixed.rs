@@ -9,11 +9,12 @@ use hodei_core::job::{
     Backoff, Failure, FailureClass, Finish, JobSpec, JobSpecBuilder, NewJob, Output, Parent, Priority,
     Requires, Resources, RetryPolicy,
 };
-use hodei_core::store::{Limit, QueuePolicy, Schedule, SubmitOptions};
+use hodei_core::store::{Limit, QueuePolicy, SubmitOptions};
 use hodei_core::{JobId, Name, Result, Tenant};
 
 use super::random::Random;
 use super::workload::{Act, RunPlan, Scene, Workload};
+use crate::cron::{CronJob, CronRule, Misfire};
 
 /// How many submitted jobs may still be cancelled, redriven or depended on.
 const REMEMBERED: usize = 64;
@@ -115,6 +116,17 @@ impl MixedLoad {
         Ok(load)
     }
 
+    /// Has some of the jobs ask for so many workers at once. All of them must come to be with one dispatcher.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for more workers than a job may ask for.
+    pub fn with_gangs(mut self, workers: u32) -> Result<Self> {
+        let spec = JobSpec::command(["simulated", "gang"]).retry(RetryPolicy::attempts(2));
+        self.specs.push(Arc::new(spec.resources(Resources::none().workers(workers)).build()?));
+        Ok(self)
+    }
+
     /// The limits and schedules that are set before anything is submitted.
     fn opening(&self, limited: bool, random: &mut Random) -> Vec<Act> {
         let mut acts = Vec::new();
@@ -122,14 +134,9 @@ impl MixedLoad {
             acts.extend(self.keys.iter().map(|key| Act::Limit(limit(tenant, key, random))));
         }
         if random.chance(400) {
-            let schedule = Schedule {
-                tenant: self.tenants[0].clone(),
-                name: Name::literal("nightly"),
-                rule: Arc::from("now and then"),
-                spec: Arc::clone(&self.fired),
-                last_fired: None,
-            };
-            acts.push(Act::Schedule(schedule, random.millis(2_000, 8_000)));
+            let rule = rule(random);
+            let job = CronJob::new("nightly", rule, Arc::clone(&self.fired)).tenant(self.tenants[0].clone());
+            acts.push(Act::Schedule(job));
         }
         acts
     }
@@ -244,7 +251,12 @@ impl Workload for MixedLoad {
         self.begun.push_back(assignment.job.id);
         let random = &mut *scene.random;
         let long = random.chance(self.shape.long);
-        let lasts = if long { random.millis(200, 4_000) } else { random.millis(1, 60) };
+        let lasts = match long {
+            // Longer than a node or an agent may go on without hearing anything.
+            true if random.chance(80) => random.millis(4_000, 16_000),
+            true => random.millis(200, 4_000),
+            false => random.millis(1, 60),
+        };
         let failed = |class| News::Ended(Box::new(Finish::failed(Failure::new(class, "as drawn"))));
         let news = if random.chance(self.shape.fail) {
             failed(if random.chance(200) { FailureClass::Fatal } else { FailureClass::Error })
@@ -288,6 +300,18 @@ fn names(of: &[&str], random: &mut Random) -> Result<Vec<Name>> {
     of.iter().take(1 + random.place(of.len())).map(Name::new).collect()
 }
 
+/// A rule of every few seconds, with a misfire policy, a grace and a jitter.
+fn rule(random: &mut Random) -> CronRule {
+    let rule = CronRule::new(format!("*/{} * * * * *", 2 + random.below(9)));
+    let rule = match random.below(3) {
+        0 => rule.misfire(Misfire::Skip),
+        1 => rule.misfire(Misfire::FireOnce),
+        _ => rule.misfire(Misfire::CatchUp { at_most: 1 + u16::try_from(random.below(20)).unwrap_or(0) }),
+    };
+    let rule = if random.chance(400) { rule.jitter(random.millis(100, 9_000)) } else { rule };
+    rule.grace(random.millis(500, 20_000))
+}
+
 fn limit(tenant: &Tenant, key: &Name, random: &mut Random) -> Limit {
     let max = u32::try_from(random.below(5)).unwrap_or(0);
     Limit { tenant: tenant.clone(), key: key.clone(), max }
@@ -312,6 +336,9 @@ fn spec(n: u64, queues: &[Name], keys: &[Name], random: &mut Random) -> Result<J
         && let Some(key) = random.pick(keys)
     {
         spec = spec.limited_by(key.as_str());
+    }
+    if random.chance(150) {
+        spec = spec.sequence(format!("line-{}", random.below(2)));
     }
     spec.build()
 }

@@ -14,8 +14,10 @@
 //! ```
 //!
 //! What is checked: the recorded history is held to the guarantees (see [`hodei_core::testkit::history`]), and the
-//! simulator watches that no agent runs more than it has room for, that a run which was told to stop ends, that nobody is
-//! declared dead before its time, that what a run spawns is there with its end, that the indexes of the store are right,
+//! simulator watches that no agent runs more than it has room for, that a run which was told to stop ends, that nobody begins a
+//! job while another agent is at work on it, unless that one stands still, that nobody is declared dead before its time, that
+//! schedules fire each of their times once, in order, and leave out only what was missed, that what a run spawns is there with
+//! its end, that the indexes of the store are right,
 //! and, in liveness mode, that everything ends within a bound once faults are over.
 //!
 //! To simulate a policy of your own, write a [`Workload`] and set [`Options::scheduler`]; the workload sees every
@@ -26,6 +28,7 @@ mod bug;
 mod chaos;
 mod clients;
 mod door;
+mod fires;
 mod host;
 mod listener;
 mod mixed;

@@ -1,6 +1,7 @@
 //! A node: the engine's machine and duties, and a loop around them in virtual time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use hodei_core::codec::Codecs;
 use hodei_core::gateway::{Desired, SessionState};
 use hodei_core::job::Lease;
 use hodei_core::store::{Coordination, JobStore, Retention, Served, Store};
-use hodei_core::{Clock, ErrorKind, JobId, ManualClock, OwnerId, Timestamp};
+use hodei_core::{Clock, ErrorKind, ManualClock, OwnerId, Timestamp};
 use tokio::sync::watch;
 
 use super::agent::AgentModel;
@@ -19,11 +20,11 @@ use super::options::Faults;
 use super::random::Random;
 use super::task::{Done, Of};
 use super::world::{Caller, Event, World};
-use crate::driver::{Shared, ask};
+use crate::cron::Duty;
+use crate::driver::{Shared, ask, life};
 use crate::herald::Herald;
 use crate::machine::{Effect, Input, Scheduler, Ticket};
-use crate::maintain::{Duties, Maintenance};
-use crate::rest::Rest;
+use crate::maintain::{Duties, Heard, Maintenance, beat};
 use crate::settled::Waiters;
 
 /// How long a node takes over what came in together.
@@ -64,6 +65,8 @@ pub(super) struct Live {
     draining: bool,
     /// The duties, while it is not busy with them.
     duties: Option<Duties>,
+    /// The duty of firing, likewise.
+    cron: Option<Duty>,
 }
 
 impl Node {
@@ -263,7 +266,7 @@ impl<A: AgentModel> World<A> {
 
     pub(super) fn node_done(&mut self, n: usize, done: Done) {
         match done {
-            Done::Up(Ok((shared, lease, duties))) => self.is_up(n, shared, lease, duties),
+            Done::Up(Ok((shared, lease, until, duties))) => self.is_up(n, shared, (lease, until), duties),
             Done::Up(Err(error)) => {
                 self.tell(format_args!("node-{n}: cannot start, {:?}", error.kind()));
                 self.after(BOOT_AGAIN, Event::Boot { node: n });
@@ -272,6 +275,11 @@ impl<A: AgentModel> World<A> {
                 if let Some(live) = &mut self.nodes[n].up {
                     live.asking = false;
                 }
+                if self.options.bug == Some(Bug::NoNodeFence)
+                    && let Input::Registered(_, until) = &mut input
+                {
+                    *until = Timestamp::MAX;
+                }
                 if self.options.bug == Some(Bug::DeafNode)
                     && let Input::Exchanged(Ok(exchanged)) = &mut input
                 {
@@ -279,9 +287,10 @@ impl<A: AgentModel> World<A> {
                 }
                 self.give(n, input);
             }
-            Done::Beaten(duties, cancel) => self.beaten(n, duties, cancel),
+            Done::Beaten(heard) => self.beaten(n, heard),
             Done::Led(duties, prunes) => self.led(n, duties, prunes),
             Done::Kept(duties) => self.rests(n, duties),
+            Done::Fired(cron, wait) => self.fired(n, cron, wait),
             Done::Retired => {
                 self.tell(format_args!("node-{n}: ends"));
                 self.nodes[n].life += 1;
@@ -293,13 +302,14 @@ impl<A: AgentModel> World<A> {
         }
     }
 
-    fn is_up(&mut self, n: usize, shared: Arc<Shared>, lease: Lease, duties: Duties) {
+    fn is_up(&mut self, n: usize, shared: Arc<Shared>, (lease, until): (Lease, Timestamp), duties: Duties) {
         self.set_clocks(n);
         let life = self.nodes[n].life;
         let now = self.nodes[n].pace.now();
         self.tell(format_args!("node-{n}: is up as {}", lease.incarnation));
+        let cron = Duty::of(Arc::clone(&shared));
         let live = Live {
-            machine: Scheduler::new(self.options.scheduler.clone(), lease, now),
+            machine: Scheduler::new(self.options.scheduler.clone(), lease.clone(), now),
             shared,
             inbox: Vec::new(),
             called: false,
@@ -309,13 +319,17 @@ impl<A: AgentModel> World<A> {
             asking: false,
             draining: false,
             duties: Some(duties),
+            cron: Some(cron),
         };
         self.nodes[n].up = Some(live);
-        self.give(n, Input::Tick);
+        let careless = self.options.bug == Some(Bug::NoNodeFence);
+        self.give(n, if careless { Input::Tick } else { Input::Beaten(lease, Some(until)) });
         self.after(self.options.beat, Event::Beat { node: n, life });
+        self.after(self.options.beat, Event::Lead { node: n, life });
+        self.after(Duration::ZERO, Event::Cron { node: n, life });
     }
 
-    /// Does what a node does at each beat; one that is late begins when the one before is over.
+    /// Beats for a node; a beat that is late begins when the one before is over.
     pub(super) fn beat(&mut self, n: usize, life: u64) {
         let node = &mut self.nodes[n];
         if node.life != life {
@@ -326,21 +340,41 @@ impl<A: AgentModel> World<A> {
             return self.at(at, Event::Beat { node: n, life });
         }
         let Some(live) = &mut node.up else { return };
-        let Some(mut duties) = live.duties.take() else { return };
         let shared = Arc::clone(&live.shared);
-        let beat = async move {
-            let cancel = duties.beat(&[Arc::clone(&shared)]).await;
-            Done::Beaten(duties, cancel)
-        };
+        let beat = async move { Done::Beaten(beat(&[shared]).await) };
         self.spawn(Of::Node { node: n, life }, Box::pin(beat));
     }
 
-    fn beaten(&mut self, n: usize, mut duties: Duties, cancel: Vec<JobId>) {
-        if !cancel.is_empty() {
-            self.give(n, Input::Cancelled(cancel));
+    fn beaten(&mut self, n: usize, heard: Vec<Heard>) {
+        let deaf = self.options.bug == Some(Bug::DeafNode);
+        let careless = self.options.bug == Some(Bug::NoNodeFence);
+        for Heard { lease, until, cancel } in heard {
+            let told = if until.is_some() { !careless } else { !deaf };
+            if told {
+                self.give(n, Input::Beaten(lease, until));
+            }
+            if !cancel.is_empty() {
+                self.give(n, Input::Cancelled(cancel));
+            }
         }
         let life = self.nodes[n].life;
-        let Some(live) = &self.nodes[n].up else { return };
+        if self.nodes[n].up.is_some() {
+            self.after(self.options.beat, Event::Beat { node: n, life });
+        }
+    }
+
+    /// Does what a node that leads does at each beat, beside beating.
+    pub(super) fn lead(&mut self, n: usize, life: u64) {
+        let node = &mut self.nodes[n];
+        if node.life != life {
+            return;
+        }
+        if node.frozen > self.now {
+            let at = node.frozen;
+            return self.at(at, Event::Lead { node: n, life });
+        }
+        let Some(live) = &mut node.up else { return };
+        let Some(mut duties) = live.duties.take() else { return };
         let shared = Arc::clone(&live.shared);
         let lead = async move {
             let prunes = duties.lead(&shared).await;
@@ -349,27 +383,45 @@ impl<A: AgentModel> World<A> {
         self.spawn(Of::Node { node: n, life }, Box::pin(lead));
     }
 
-    /// The leader fires what is due, and prunes.
+    /// Looks at the schedules as a node does, and fires what is due where it leads.
+    pub(super) fn cron(&mut self, n: usize, life: u64) {
+        let node = &mut self.nodes[n];
+        if node.life != life {
+            return;
+        }
+        if node.frozen > self.now {
+            let at = node.frozen;
+            return self.at(at, Event::Cron { node: n, life });
+        }
+        let Some(mut cron) = node.up.as_mut().and_then(|live| live.cron.take()) else { return };
+        let round = async move {
+            let wait = cron.round_in_turn().await;
+            Done::Fired(cron, wait)
+        };
+        self.spawn(Of::Node { node: n, life }, Box::pin(round));
+    }
+
+    fn fired(&mut self, n: usize, cron: Duty, wait: hodei_core::Result<Duration>) {
+        let (life, beat) = (self.nodes[n].life, self.options.beat);
+        if let Some(live) = &mut self.nodes[n].up {
+            live.cron = Some(cron);
+            // What failed is tried again, at the latest after a beat.
+            self.after(wait.unwrap_or(beat).min(beat).max(STEP), Event::Cron { node: n, life });
+        }
+    }
+
+    /// The leader prunes.
     fn led(&mut self, n: usize, duties: Duties, prunes: bool) {
         let life = self.nodes[n].life;
         let Some(live) = &self.nodes[n].up else { return };
-        let Some(term) = duties.term.clone().filter(|_| prunes || !self.firings.is_empty()) else {
+        if !prunes {
             return self.rests(n, duties);
-        };
-        let (shared, firings) = (Arc::clone(&live.shared), self.firings.clone());
-        let wall = self.wall(n);
+        }
+        let shared = Arc::clone(&live.shared);
         let mut duties = duties;
         let keep = async move {
-            for firing in firings {
-                let every = i64::try_from(firing.every.as_micros()).unwrap_or(i64::MAX).max(1);
-                let at = Timestamp::from_micros(wall.as_micros() / every * every);
-                // What fails now is fired at the next beat, if it is not too late by then.
-                let _ = shared.store.fire(&term, &firing.tenant, &firing.name, at).await;
-            }
-            if prunes {
-                let pruned = duties.prune(&shared).await;
-                duties.unfinished = pruned.is_ok_and(|pruned| pruned.more);
-            }
+            let pruned = duties.prune(&shared).await;
+            duties.unfinished = pruned.is_ok_and(|pruned| pruned.more);
             Done::Kept(duties)
         };
         self.spawn(Of::Node { node: n, life }, Box::pin(keep));
@@ -378,8 +430,9 @@ impl<A: AgentModel> World<A> {
     fn rests(&mut self, n: usize, duties: Duties) {
         let life = self.nodes[n].life;
         if let Some(live) = &mut self.nodes[n].up {
+            let wait = if duties.behind { Duration::ZERO } else { self.options.beat };
             live.duties = Some(duties);
-            self.after(self.options.beat, Event::Beat { node: n, life });
+            self.after(wait, Event::Lead { node: n, life });
         }
     }
 }
@@ -391,7 +444,8 @@ async fn start(
     ttl: Duration,
     (clock, pace): (Arc<ManualClock>, Arc<ManualClock>),
     config: Maintenance,
-) -> hodei_core::Result<(Arc<Shared>, Lease, Duties)> {
+) -> hodei_core::Result<(Arc<Shared>, Lease, Timestamp, Duties)> {
+    let until = pace.now().saturating_add(life(ttl));
     let lease = door.register(&owner, ttl).await?;
     let herald = Arc::new(Herald { waiters: Waiters::default(), bus: None });
     let shared = Arc::new(Shared {
@@ -407,10 +461,11 @@ async fn start(
         workers: Mutex::default(),
         logs: Mutex::default(),
         checkpoints: Mutex::default(),
+        blobs: Mutex::default(),
+        died: AtomicBool::new(false),
         lease: watch::Sender::new(lease.clone()),
-        rest: Rest::new(),
         failure: Arc::new(watch::Sender::new(None)),
     });
     let duties = Duties::recover(&shared, config).await?;
-    Ok((shared, lease, duties))
+    Ok((shared, lease, until, duties))
 }

@@ -216,7 +216,8 @@ impl Options {
                 self.faults.outages = true;
                 self.mode = Mode::Liveness;
             }
-            Bug::LeaseByNodeClock => self.faults.clocks = true,
+            Bug::LeaseByNodeClock | Bug::CronByNodeClock => self.faults.clocks = true,
+            Bug::FireTwice => self.faults.lose_reply = self.faults.lose_reply.max(20),
             Bug::AckBeforeDurable | Bug::SpawnOutsideSettle => self.faults.outages = true,
             Bug::ForgottenClaims => self.faults.lose_reply = self.faults.lose_reply.max(20),
             Bug::NoGrantDedupe => self.faults.duplicate = self.faults.duplicate.max(20),
@@ -225,6 +226,11 @@ impl Options {
                 self.faults.slow_call = self.faults.slow_call.max(20);
             }
             Bug::SilentDrop => self.listen = true,
+            Bug::NoAgentFence | Bug::NoNodeFence => {
+                self.nodes = self.nodes.max(2);
+                self.agents = self.agents.max(2);
+                self.faults.partitions = true;
+            }
             _ => {}
         }
         self

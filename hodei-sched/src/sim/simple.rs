@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use hodei_core::gateway::{Assignment, Desired, News, Offer, Report, RunningJob, SessionState};
+use hodei_core::gateway::{
+    Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
+};
 use hodei_core::job::Epoch;
 use hodei_core::{JobId, Name, Timestamp};
 
 use super::agent::{Action, AgentModel};
 
 /// The least that an agent must do: run each epoch once, stop what it is told to stop, and say what ended until that
-/// is durable. It tells of every start at once and forgets no epoch.
+/// is durable, and end what it runs when it hears nothing of its node for too long. It tells of every start at once and
+/// forgets no epoch.
 #[derive(Debug)]
 pub struct SimpleAgent {
     worker: Name,
@@ -24,6 +27,12 @@ pub struct SimpleAgent {
     reports: VecDeque<Report>,
     next_report: u64,
     received: u64,
+    now: Timestamp,
+    /// When each call was made that may still be answered.
+    calls: BTreeMap<u64, Timestamp>,
+    alone_until: Option<Timestamp>,
+    /// What it ended because it heard nothing.
+    given_up: BTreeMap<JobId, Epoch>,
 }
 
 impl SimpleAgent {
@@ -34,8 +43,7 @@ impl SimpleAgent {
         }
         self.epochs.insert(job, epoch);
         if let Some(older) = self.running.remove(&job) {
-            let why = hodei_core::gateway::StopCause::LeaseLost;
-            actions.push(Action::Stop(hodei_core::gateway::Stop { job, epoch: older, why }));
+            actions.push(Action::Stop(Stop { job, epoch: older, why: StopCause::LeaseLost }));
         }
         if self.running.len() >= self.offer.slots as usize {
             return self.report(job, epoch, News::Returned);
@@ -64,21 +72,33 @@ impl AgentModel for SimpleAgent {
             reports: VecDeque::new(),
             next_report: 1,
             received: 0,
+            now: Timestamp::EPOCH,
+            calls: BTreeMap::new(),
+            alone_until: None,
+            given_up: BTreeMap::new(),
         }
     }
 
-    fn desired(&mut self, desired: Desired, _: Timestamp) -> Vec<Action> {
+    fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Action> {
+        self.now = now;
         if desired.number <= self.seen {
             return Vec::new();
         }
         self.seen = desired.number;
+        self.calls = self.calls.split_off(&desired.answers);
+        let until = self
+            .calls
+            .get(&desired.answers)
+            .zip(desired.alone)
+            .map(|(made, alone)| made.saturating_add(alone));
+        self.alone_until = self.alone_until.max(until);
         self.received = desired.received;
         while self.reports.front().is_some_and(|report| report.number <= desired.acked) {
             self.reports.pop_front();
         }
         let mut actions = Vec::new();
         desired.assign.into_iter().for_each(|assignment| self.assigned(assignment, &mut actions));
-        let runs = |stop: &hodei_core::gateway::Stop| self.running.get(&stop.job) == Some(&stop.epoch);
+        let runs = |stop: &Stop| self.running.get(&stop.job) == Some(&stop.epoch);
         actions.extend(desired.stop.into_iter().filter(runs).map(Action::Stop));
         actions
     }
@@ -86,18 +106,31 @@ impl AgentModel for SimpleAgent {
     fn ended(&mut self, job: JobId, epoch: Epoch, news: News) {
         if self.running.get(&job) == Some(&epoch) {
             self.running.remove(&job);
-            self.report(job, epoch, news);
+            let given_up = self.given_up.remove(&job) == Some(epoch);
+            self.report(job, epoch, if given_up { News::Returned } else { news });
         }
     }
 
-    fn tick(&mut self, _: Timestamp) {}
+    fn tick(&mut self, now: Timestamp) -> Vec<Action> {
+        self.now = now;
+        if self.poll_timeout().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.alone_until = None;
+        self.given_up.clone_from(&self.running);
+        let stop = |(job, epoch): (&JobId, &Epoch)| {
+            Action::Stop(Stop { job: *job, epoch: *epoch, why: StopCause::LeaseLost })
+        };
+        self.running.iter().map(stop).collect()
+    }
 
     fn poll_timeout(&self) -> Option<Timestamp> {
-        None
+        self.alone_until.filter(|_| !self.running.is_empty())
     }
 
     fn state(&mut self) -> SessionState {
         self.seq += 1;
+        self.calls.insert(self.seq, self.now);
         let running = self.running.iter();
         let unsaid = self.reports.partition_point(|report| report.number <= self.received);
         SessionState {

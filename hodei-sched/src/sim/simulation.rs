@@ -34,7 +34,11 @@ impl<A: AgentModel> Simulation<A> {
     ///
     /// As [`MixedLoad::of_seed`].
     pub fn swarm(options: Options, jobs: u32) -> hodei_core::Result<Self> {
-        let load = MixedLoad::of_seed(options.seed, jobs)?;
+        let mut load = MixedLoad::of_seed(options.seed, jobs)?;
+        if options.nodes == 1 && options.agents > 1 {
+            // All agents are with one dispatcher then, once trouble is over.
+            load = load.with_gangs(2)?;
+        }
         Ok(Self::new(options, load))
     }
 

@@ -1,29 +1,33 @@
 //! The engine's own futures, polled by hand.
 
-use hodei_core::JobId;
+use hodei_core::Timestamp;
 use hodei_core::job::Lease;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::agent::AgentModel;
 use super::bug::Bug;
 use super::door::{BoxFuture, Late, Pass, Want};
 use super::network::{Fate, Place};
 use super::world::{Event, World};
+use crate::cron::Duty;
 use crate::driver::Shared;
 use crate::machine::Input;
-use crate::maintain::Duties;
+use crate::maintain::{Duties, Heard};
 
 /// What a future came to.
 pub(super) enum Done {
     /// A node is up, or could not get up.
-    Up(hodei_core::Result<(Arc<Shared>, Lease, Duties)>),
+    Up(hodei_core::Result<(Arc<Shared>, Lease, Timestamp, Duties)>),
     /// The store answered the machine.
     Input(Input),
-    Beaten(Duties, Vec<JobId>),
+    Beaten(Vec<Heard>),
     Led(Duties, bool),
-    /// The leader has fired and pruned.
+    /// The leader has pruned.
     Kept(Duties),
+    /// A node has looked at the schedules, and when it is to look again.
+    Fired(Duty, hodei_core::Result<Duration>),
     /// A node has said goodbye.
     Retired,
     /// A client has its answer.
@@ -190,8 +194,12 @@ impl<A: AgentModel> World<A> {
 
     /// Where that is the planted bug, the store judges lives by the clock of who asks.
     fn plant_clock(&mut self, node: usize, want: Want) {
-        let judges = matches!(want, Want::Call("reap" | "beat"));
-        if self.options.bug == Some(Bug::LeaseByNodeClock) && judges {
+        let judges = match self.options.bug {
+            Some(Bug::LeaseByNodeClock) => matches!(want, Want::Call("reap" | "beat")),
+            Some(Bug::CronByNodeClock) => want == Want::Call("now"),
+            _ => false,
+        };
+        if judges {
             self.clock.set(self.wall(node));
         }
     }

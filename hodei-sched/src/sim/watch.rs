@@ -9,6 +9,7 @@ use hodei_core::testkit::history::{Call, Entry, Reply, Step};
 use hodei_core::{JobId, Timestamp};
 
 use super::agent::AgentModel;
+use super::fires::Schedules;
 use super::world::World;
 
 /// How many findings are kept.
@@ -26,6 +27,7 @@ pub(super) struct Watch {
     holders: JobMap<Lease>,
     /// How often each node has asked for lanes in a second of virtual time.
     asks: BTreeMap<usize, (i64, u32)>,
+    pub(super) schedules: Schedules,
 }
 
 impl Watch {
@@ -99,7 +101,11 @@ impl<A: AgentModel> World<A> {
                     self.watch.spawned(steps, applied, changes);
                 }
             }
-            (_, Reply::Fired { fired: Fired::New(_) }) => {
+            (Some(Call::SetSchedule { tenant, schedule }), _) => {
+                self.watch.was_set(tenant, schedule, self.now)
+            }
+            (Some(Call::Fire { tenant, schedule, at, .. }), Reply::Fired { fired: Fired::New(_) }) => {
+                self.watch.fired(tenant, schedule, *at, self.now);
                 self.open += 1;
                 self.figures.submitted += 1;
             }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use hodei_core::gateway::{Assignment, News};
 use hodei_core::job::{Finish, JobSpec, NewJob, Output};
-use hodei_core::store::{Change, Limit, QueuePolicy, Schedule, SubmitOptions};
+use hodei_core::store::{Change, Limit, QueuePolicy, SubmitOptions};
 use hodei_core::{JobId, Tenant, Timestamp};
 
 use super::random::Random;
+use crate::cron::CronJob;
 
 /// Mints the ids of a simulation: the same ones each time.
 #[derive(Debug)]
@@ -70,9 +71,9 @@ pub enum Act {
     Queue(QueuePolicy),
     /// Set a limit.
     Limit(Limit),
-    /// Set a schedule, which the leading node fires so often. The ids of what it fires are minted by the store and differ
-    /// from run to run: for traces that do not, its spec must wait exactly before retries.
-    Schedule(Schedule, Duration),
+    /// Set a schedule, which the leading node fires. The ids of what it fires are minted by the store and differ from run to
+    /// run: for traces that do not, its spec must wait exactly before retries.
+    Schedule(CronJob),
 }
 
 /// How a run goes, if nobody stops it.

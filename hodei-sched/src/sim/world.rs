@@ -9,7 +9,7 @@ use hodei_core::gateway::{Desired, SessionState};
 use hodei_core::job::Epoch;
 use hodei_core::store::{MemoryStore, Scope};
 use hodei_core::testkit::history::{History, Recorder, RecordingStore};
-use hodei_core::{Clock, ErrorKind, JobId, ManualClock, Name, Tenant, Timestamp};
+use hodei_core::{Clock, ErrorKind, JobId, ManualClock, Timestamp};
 
 use super::agent::AgentModel;
 use super::bug::Bug;
@@ -30,6 +30,10 @@ use super::workload::{Mint, Scene, Workload};
 /// When simulated time begins: in 2001, so that ids which the store mints itself sort behind those of the simulation.
 const BEGIN: Timestamp = Timestamp::from_micros(1_000_000_000_000_000);
 
+/// How long schedules are watched after the faults, and after how long of it each of their times must fire.
+const WATCHED: Duration = Duration::from_secs(40);
+const SETTLED: Duration = Duration::from_secs(15);
+
 /// Something that happens.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -43,6 +47,10 @@ pub(super) enum Event {
     Tick { node: usize, life: u64, at: Timestamp },
     /// A node is due to say that it is alive.
     Beat { node: usize, life: u64 },
+    /// A node is due to do what it owes where it leads.
+    Lead { node: usize, life: u64 },
+    /// A node is due to look at the schedules.
+    Cron { node: usize, life: u64 },
     /// A node starts.
     Boot { node: usize },
     /// A call of an agent reaches a node.
@@ -103,14 +111,6 @@ impl Ord for Scheduled {
     }
 }
 
-/// A schedule that the leading node fires.
-#[derive(Clone, Debug)]
-pub(super) struct Firing {
-    pub(super) tenant: Tenant,
-    pub(super) name: Name,
-    pub(super) every: Duration,
-}
-
 /// Everything there is.
 pub(super) struct World<A> {
     pub(super) options: Options,
@@ -129,7 +129,6 @@ pub(super) struct World<A> {
     pub(super) load_chance: Random,
     pub(super) mint: Mint,
     pub(super) load: Box<dyn Workload>,
-    pub(super) firings: Vec<Firing>,
     /// The act that a client does next.
     pub(super) act: Option<super::workload::Act>,
     /// Acts under way.
@@ -139,6 +138,8 @@ pub(super) struct World<A> {
     pub(super) watch: Watch,
     pub(super) figures: Figures,
     pub(super) healed: bool,
+    /// Since when.
+    pub(super) healed_at: Option<Timestamp>,
     /// Jobs that have not ended.
     pub(super) open: i64,
     pub(super) listener: Option<Arc<Listener>>,
@@ -173,7 +174,6 @@ impl<A: AgentModel> World<A> {
             mint: Mint::new(chance.fork()),
             chance,
             load,
-            firings: Vec::new(),
             act: None,
             acting: 0,
             said_all: false,
@@ -181,6 +181,7 @@ impl<A: AgentModel> World<A> {
             watch: Watch::default(),
             figures: Figures::default(),
             healed: false,
+            healed_at: None,
             open: 0,
             listener: None,
             wakeups,
@@ -252,7 +253,10 @@ impl<A: AgentModel> World<A> {
 
     fn is_over(&self) -> bool {
         let calm = self.healed || self.options.mode == Mode::Safety;
-        calm && self.said_all && self.acting == 0 && self.open == 0
+        // Schedules are watched for a while in calm: then each of their times fires.
+        let fires = self.watch.has_schedules()
+            && self.healed_at.is_some_and(|at| self.now < at.saturating_add(WATCHED));
+        calm && self.said_all && self.acting == 0 && self.open == 0 && !fires
     }
 
     fn happen(&mut self, event: Event) {
@@ -262,6 +266,8 @@ impl<A: AgentModel> World<A> {
             Event::Step { node, life } => self.step_event(node, life),
             Event::Tick { node, life, at } => self.node_tick(node, life, at),
             Event::Beat { node, life } => self.beat(node, life),
+            Event::Lead { node, life } => self.lead(node, life),
+            Event::Cron { node, life } => self.cron(node, life),
             Event::Boot { node } => self.boot(node),
             Event::Synced { node, life, from, state } => self.synced(node, life, from, state),
             Event::Replied { agent, life, call, reply } => self.replied(agent, life, call, reply),
@@ -316,6 +322,9 @@ impl<A: AgentModel> World<A> {
                 "I18 liveness: {:?} after the faults {} jobs have not ended and {} acts of clients, {counts:?}",
                 self.options.bound, self.open, self.acting
             ));
+        }
+        if let Some(healed) = self.healed_at {
+            self.watch.fired_in_calm(healed.saturating_add(SETTLED), self.now);
         }
         self.figures.virtual_time = self.now.saturating_since(BEGIN);
         if self.healed {

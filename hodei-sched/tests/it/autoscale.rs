@@ -6,11 +6,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hodei_core::job::{JobSpec, NewJob};
-use hodei_core::store::{JobStore, MemoryStore, Scope, Served, SubmitOptions};
-use hodei_core::{ErrorKind, ManualClock, Timestamp};
+use hodei_core::gateway::Offer;
+use hodei_core::job::{Encoding, JobSpec, JobSpecBuilder, NewJob, Payload, Resources, Runs};
+use hodei_core::store::{Coordination, JobStore, MemoryStore, Retention, Scope, Served, SubmitOptions};
+use hodei_core::text::TextMap;
+use hodei_core::{ErrorKind, ManualClock, Name, OwnerId, Timestamp};
 use hodei_sched::autoscale::{
-    AgentProgram, Autoscaler, KubeScale, LocalProcesses, ScalePolicy, ScaleTarget, load_of, scale,
+    AgentProgram, Autoscaler, KubeScale, LoadReader, LocalProcesses, ScalePolicy, ScaleTarget, scale,
 };
 use tokio::sync::Mutex;
 
@@ -61,6 +63,21 @@ async fn processes_are_started_numbered_and_drained() {
 }
 
 #[tokio::test]
+async fn the_number_of_a_process_that_is_ending_is_not_given_to_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let drains = "trap 'while [ ! -e $DIR/go ]; do sleep 0.02; done; exit 0' TERM; touch $DIR/up$HODEI_AGENT; while :; do sleep 0.02; done";
+    let agents = LocalProcesses::new(shell(drains).env("DIR", directory.path()));
+    let up = |n: u32| directory.path().join(format!("up{n}")).exists();
+    agents.scale_to(2).await.unwrap();
+    until("their start", async || (0..2).all(up)).await;
+    agents.scale_to(1).await.unwrap();
+    agents.scale_to(2).await.unwrap();
+    until("the start of another", async || up(2)).await;
+    std::fs::write(directory.path().join("go"), "").unwrap();
+    agents.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_process_that_does_not_end_is_killed_after_its_grace() {
     let directory = tempfile::tempdir().unwrap();
     let program = shell("trap '' TERM; touch $DIR/up; while :; do sleep 0.02; done");
@@ -75,7 +92,7 @@ async fn a_process_that_does_not_end_is_killed_after_its_grace() {
 
 #[tokio::test]
 async fn a_process_that_died_is_replaced_after_a_wait() {
-    let agents = LocalProcesses::new(shell("sleep 1000 & wait"));
+    let agents = LocalProcesses::new(shell("exec sleep 1000"));
     agents.scale_to(2).await.unwrap();
     let ids = agents.ids().await;
     let pid = rustix::process::Pid::from_raw(i32::try_from(ids[1]).unwrap()).unwrap();
@@ -98,12 +115,51 @@ async fn the_load_of_a_store_is_read_by_its_clock() {
     let later = job().run_at(Timestamp::from_micros(900_000_000));
     let cancelled = job();
     let gone = cancelled.id;
+    let reader = LoadReader::new(&store, Scope::All);
     store.submit(vec![job(), job(), cancelled, later], SubmitOptions::each()).await.unwrap();
     store.request_cancel(&Scope::All, vec![gone]).await.unwrap();
     clock.advance(Duration::from_secs(7));
-    let load = load_of(&store, &Scope::All, &Served::default()).await.unwrap();
+    let load = reader.read().await.unwrap();
     assert_eq!((load.queued, load.running, load.ended), (2, 0, 1));
     assert_eq!((load.oldest, load.at), (Duration::from_secs(7), Timestamp::from_micros(8_000_000)));
+}
+
+#[tokio::test]
+async fn what_retention_removes_has_ended_all_the_same() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1_000_000)));
+    let store = MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock));
+    let reader = LoadReader::new(&store, Scope::All);
+    let job = NewJob::new(JobSpec::command(["true"]).build().unwrap());
+    let id = job.id;
+    store.submit(vec![job], SubmitOptions::each()).await.unwrap();
+    store.request_cancel(&Scope::All, vec![id]).await.unwrap();
+    assert_eq!(reader.read().await.unwrap().ended, 1);
+    clock.advance(Duration::from_secs(30 * 86_400));
+    let (owner, ttl) = (OwnerId::new("node").unwrap(), Duration::from_secs(60));
+    let lease = store.register(&owner, ttl).await.unwrap();
+    let term = store.take_term(&Name::literal("maintain"), &lease, ttl).await.unwrap().unwrap();
+    assert_eq!(store.prune(&term, Retention::default(), 10).await.unwrap().gone.len(), 1);
+    assert_eq!(reader.read().await.unwrap().ended, 1);
+}
+
+#[tokio::test]
+async fn what_no_agent_could_run_is_no_load() {
+    let store = MemoryStore::new();
+    let large = JobSpec::command(["true"]).resources(Resources::none().memory(64 << 30)).build().unwrap();
+    let handler = JobSpecBuilder::handler(Payload::Handler {
+        kind: Name::literal("other"),
+        version: 1,
+        encoding: Encoding::Json,
+        args: "1".into(),
+    });
+    let small = JobSpec::command(["true"]).resources(Resources::none().memory(1 << 30)).build().unwrap();
+    let jobs = [large, handler.build().unwrap(), small].map(NewJob::new);
+    store.submit(jobs.into(), SubmitOptions::each()).await.unwrap();
+    let capacity = Resources::none().memory(8 << 30);
+    let offer = Offer { runs: vec![Runs::Command], capacity, slots: 4, labels: TextMap::default() };
+    let all = LoadReader::new(&store, Scope::All);
+    assert_eq!(all.read().await.unwrap().queued, 3);
+    assert_eq!(all.offer(offer).read().await.unwrap().queued, 1);
 }
 
 /// A target that only remembers.
@@ -134,15 +190,12 @@ async fn work_in_a_store_scales_a_target_and_idleness_scales_it_to_zero() {
         .slots(4)
         .idle(Duration::from_secs(60))
         .down_window(Duration::from_secs(60));
-    let (all, served) = (Scope::All, Served::default());
-    let scaling = scale(
-        &store,
-        (&all, &served),
-        &target,
-        Autoscaler::new(policy).unwrap(),
-        Duration::from_secs(1),
-        |_, decision| assert!(decision.is_ok(), "{decision:?}"),
-    );
+    let all = Scope::All;
+    let reader = LoadReader::new(&store, Scope::All).served(Served::default());
+    let scaling =
+        scale(&reader, &target, Autoscaler::new(policy).unwrap(), Duration::from_secs(1), |_, decision| {
+            assert!(decision.is_ok(), "{decision:?}")
+        });
     let life = async {
         let seconds = async |n: u64| {
             for _ in 0..n {

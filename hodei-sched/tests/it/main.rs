@@ -5,6 +5,7 @@ mod autoscale;
 mod codecs;
 #[cfg(feature = "cron")]
 mod cron;
+mod deaths;
 mod events;
 mod logs;
 mod pipelines;

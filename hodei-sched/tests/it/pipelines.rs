@@ -203,6 +203,26 @@ async fn a_pipeline_is_resumed_from_what_failed() {
 }
 
 #[tokio::test]
+async fn a_pipeline_whose_steps_stand_in_a_line_is_resumed_too() {
+    let world = World::new().await;
+    let step = |id: &str, what| Step::new(id, act_spec(what).sequence("line"));
+    let pipeline = Pipeline::builder("p")
+        .step(step("a", json!(1)))
+        .step(step("b", json!("fail")).needs("a"))
+        .step(step("c", json!(2)).needs("b"))
+        .step(step("d", json!(3)))
+        .build()
+        .unwrap();
+    let id = world.run(&pipeline).await;
+    assert_eq!(world.ran(), ["a", "b", "d"]);
+    world.state.mended.store(true, Ordering::Relaxed);
+    let again = world.node.resume_pipeline(&Scope::All, id).await.unwrap();
+    assert_eq!(world.node.wait_pipeline(again).await.unwrap().status(), PipelineStatus::Succeeded);
+    assert_eq!(world.ran(), ["b", "c"]);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_pipeline_that_runs_is_not_resumed() {
     let world = World::new().await;
     let pipeline = Pipeline::builder("p").step(step("a", json!("hold"))).build().unwrap();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use hodei_agent::{Agent, AgentHandle, Context, Outcome};
 use hodei_core::Name;
-use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, State};
-use hodei_core::store::SubmitOptions;
+use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, Resources, State};
+use hodei_core::store::{Before, SubmitOptions};
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
 use hodei_sched::{Explanation, Orchestrator};
@@ -66,7 +66,7 @@ async fn a_job_that_waits_is_told_for_what_and_a_snapshot_shows_who_is_busy() {
         resource: "slots".to_owned(),
         needs: 1,
         free: 0,
-        before: 1,
+        before: Before { lane: 1, all: 1, more: false },
     };
     assert_eq!(hodei.explain(waits).await.expect("an explanation"), expected);
     let snapshot = hodei.snapshot().await.expect("a snapshot");
@@ -74,6 +74,33 @@ async fn a_job_that_waits_is_told_for_what_and_a_snapshot_shows_who_is_busy() {
     assert_eq!(loads, [(1, 1)]);
     doors.add_permits(3);
     assert_eq!(hodei.wait(waits).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn turns_gangs_and_queues_of_others_are_explained() {
+    let doors = Arc::new(Semaphore::new(0));
+    let hodei = Orchestrator::builder().queues(["default"]).start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let spec = || JobSpec::of(&Work {}).expect("arguments");
+    let job = |spec: hodei_core::job::JobSpecBuilder| NewJob::new(spec.build().expect("a valid spec"));
+    let first = hodei.submit(job(spec().sequence("line"))).await.expect("submitted");
+    reaches(&hodei, first, State::Running).await;
+    let next = hodei.submit(job(spec().sequence("line"))).await.expect("submitted");
+    let expected = Explanation::WaitsForTurn(Name::literal("line"), first);
+    assert_eq!(hodei.explain(next).await.expect("an explanation"), expected);
+    let third = hodei.submit(job(spec().sequence("line"))).await.expect("submitted");
+    hodei.cancel(next).await.expect("it is cancelled");
+    let why = hodei.explain(third).await.expect("an explanation");
+    assert_eq!(why, expected, "who ended before its turn lets nobody by");
+    let gang = hodei.submit(job(spec().resources(Resources::none().workers(3)))).await.expect("submitted");
+    let why = hodei.explain(gang).await.expect("an explanation");
+    assert_eq!(why, Explanation::TooFewWorkers { needs: 3, there: 1 });
+    let elsewhere = hodei.submit(job(spec().queue("elsewhere"))).await.expect("submitted");
+    assert_eq!(hodei.explain(elsewhere).await.expect("an explanation"), Explanation::NotServed);
+    doors.add_permits(3);
+    assert_eq!(hodei.wait(third).await.expect("it ends").state, State::Succeeded);
     agent.shutdown().await;
     hodei.shutdown().await;
 }

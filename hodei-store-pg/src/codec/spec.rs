@@ -42,11 +42,7 @@ pub(crate) fn body_bytes(unique: Option<&str>, parents: &[Parent], spec: &JobSpe
     to.number(parents.len() as u64);
     for parent in parents {
         to.fixed(parent.id.as_bytes());
-        to.byte(match parent.requires {
-            Requires::Success => 0,
-            Requires::Ended => 1,
-            Requires::Failure => 2,
-        });
+        to.byte(parent.requires.number());
     }
     write_work(&mut to, spec);
     to.finish()
@@ -58,12 +54,8 @@ pub(crate) fn body_of(bytes: &[u8], columns: SpecColumns) -> Result<Body> {
     let unique = from.optional(|from| from.text().map(Arc::from))?;
     let parents = from.list(|from| {
         let id = JobId::from_bytes(from.fixed()?);
-        match from.byte()? {
-            0 => Ok(Parent { id, requires: Requires::Success }),
-            1 => Ok(Parent { id, requires: Requires::Ended }),
-            2 => Ok(Parent { id, requires: Requires::Failure }),
-            _ => Err(damaged("a bad requirement")),
-        }
+        let requires = Requires::from_number(from.byte()?).ok_or_else(|| damaged("a bad requirement"))?;
+        Ok(Parent { id, requires })
     })?;
     let spec = Arc::new(read_work(&mut from, columns)?);
     from.end()?;

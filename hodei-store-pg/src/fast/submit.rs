@@ -35,6 +35,7 @@ impl Inner {
             && config.tenant_max_open == u64::MAX
             && jobs.iter().all(|job| {
                 job.parents.is_empty()
+                    && job.spec.sequence().is_none()
                     && job.tenant == first.tenant
                     && ids.insert(job.id)
                     && job.unique.as_deref().is_none_or(|key| keys.insert(key))

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::store::{LaneHead, Lanes, Served};
+use hodei_core::job::Job;
+use hodei_core::store::{Before, Lane, LaneHead, Lanes, Served};
 use hodei_core::{Result, Timestamp};
 use sqlx::postgres::PgRow;
 
@@ -12,7 +13,8 @@ use crate::codec::{damaged, priority};
 use crate::error::failed;
 use crate::inner::{Inner, reading};
 use crate::names::{LaneRow, column};
-use crate::record::distinct;
+use crate::record::{distinct, uuid_of};
+use crate::work::rank_of;
 
 const OP: &str = "store.lanes";
 
@@ -45,6 +47,40 @@ impl Inner {
                 })
         })
         .await
+    }
+}
+
+/// Lane by lane, without looking at those in which nothing is ready.
+const BEFORE: &str = "WITH RECURSIVE w AS (
+         (SELECT r.lane AS no FROM hodei.ready r ORDER BY r.lane LIMIT 1)
+         UNION ALL
+         SELECT (SELECT r.lane FROM hodei.ready r WHERE r.lane > w.no ORDER BY r.lane LIMIT 1) FROM w
+         WHERE w.no IS NOT NULL
+     ), c AS (
+         SELECT w.no, (SELECT count(*) FROM (SELECT 1 FROM hodei.ready r
+             WHERE r.lane = w.no AND (r.rank, r.eligible_at, r.id) < ($1, $2, $3) LIMIT $4) x) AS n
+         FROM w WHERE w.no IS NOT NULL
+     )
+     SELECT coalesce(sum(n) FILTER (WHERE no = $5), 0)::int8, coalesce(sum(n), 0)::int8 FROM c";
+
+impl Inner {
+    pub(crate) async fn before(self: &Arc<Self>, job: &Job, most: u64) -> Result<Before> {
+        const OP: &str = "store.before";
+        reading!(self, OP, conn => {
+            let lane = self.names.find_lane(&mut conn, &Lane::of(job)).await?;
+            self.trip();
+            let row = ask::query(BEFORE)
+                .bind(rank_of(job))
+                .bind(job.eligible_at.as_micros())
+                .bind(uuid_of(job.id))
+                .bind(i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1))
+                .bind(lane.map(|lane| lane.no))
+                .fetch_one(&mut *conn)
+                .await
+                .map_err(failed(OP))?;
+            let count = |n: usize| column::<i64>(&row, n).map(|n| n.max(0).cast_unsigned());
+            Ok(Before { lane: count(0)?, all: count(1)?, more: false }.up_to(most))
+        })
     }
 }
 

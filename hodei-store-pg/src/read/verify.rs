@@ -60,7 +60,10 @@ const CONTRADICTIONS: &[&str] = &[
     "SELECT format('job %s waits for the wrong parents', b.id) FROM hodei.blocked b
          WHERE b.waits_for <> (SELECT count(*) FROM hodei.edge e WHERE e.child = b.id AND NOT e.told)
              OR EXISTS (SELECT 1 FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
-                 WHERE e.child = b.id AND NOT e.told)",
+                 WHERE e.child = b.id AND NOT e.told AND NOT (e.turn AND EXISTS (
+                     SELECT 1 FROM hodei.edge f WHERE f.child = e.parent AND f.turn AND NOT f.told)))",
+    "SELECT format('the last of sequence %s is of another tenant', s.key) FROM hodei.sequence s
+         JOIN hodei.job j ON j.id = s.last WHERE j.tenant <> s.tenant",
     "SELECT format('the edge from %s to %s has no end', e.parent, e.child) FROM hodei.edge e
          WHERE NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.parent)
              OR NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.child)",

@@ -9,8 +9,9 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_parents uuid[];
     v_badly bool;
+    v_turn bool;
 BEGIN
-    SELECT array_agg(DISTINCT d.id), bool_or(d.state <> 4 OR e.fails) INTO v_parents, v_badly
+    SELECT array_agg(DISTINCT d.id), bool_or(d.state <> 4 OR e.fails), bool_or(e.turn) INTO v_parents, v_badly, v_turn
         FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent
         WHERE e.parent = ANY (p_id) AND NOT e.told;
     IF v_parents IS NULL THEN
@@ -22,6 +23,11 @@ BEGIN
     PERFORM 1 FROM hodei.blocked b WHERE b.id = ANY (ARRAY(
         SELECT e.child FROM hodei.edge e WHERE e.parent = ANY (v_parents) AND NOT e.told
     )) ORDER BY b.id FOR UPDATE;
+    -- Who ended while it waited for its turn hands it on, which is left to the rules too.
+    IF v_turn AND EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = ANY (v_parents) AND e.turn AND NOT e.told
+            AND NOT EXISTS (SELECT 1 FROM hodei.blocked b WHERE b.id = e.child)) THEN
+        RAISE EXCEPTION 'somebody has ended before its turn' USING ERRCODE = 'HD001';
+    END IF;
     RETURN QUERY
     WITH e AS (
         UPDATE hodei.edge SET told = true WHERE parent = ANY (v_parents) AND NOT told RETURNING child

@@ -187,9 +187,20 @@ CREATE TABLE hodei.edge (
     told bool NOT NULL,
     -- The child goes on only when the parent fails.
     fails bool NOT NULL DEFAULT false,
+    -- The parent comes before the child in their sequence.
+    turn bool NOT NULL DEFAULT false,
     PRIMARY KEY (parent, child)
 ) WITH (fillfactor = 80);
 CREATE INDEX edge_child ON hodei.edge (child);
+
+-- The last job of each sequence, as long as it is kept. Whoever submits to a sequence holds its row first.
+CREATE TABLE hodei.sequence (
+    tenant int4 NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    last uuid NOT NULL,
+    PRIMARY KEY (tenant, key)
+) WITH (fillfactor = 50);
+CREATE INDEX sequence_last ON hodei.sequence (last);
 
 CREATE TABLE hodei.unique_key (
     tenant int4 NOT NULL,

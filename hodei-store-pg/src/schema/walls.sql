@@ -42,7 +42,7 @@ DECLARE
     own text := 'hodei.scope(current_user)';
 BEGIN
     FOREACH t IN ARRAY ARRAY['tenant', 'usage', 'lane', 'queue', 'schedule', 'job', 'ready', 'delayed', 'blocked',
-        'leased', 'done', 'edge', 'unique_key', 'change', 'total', 'delta', 'inbox'] LOOP
+        'leased', 'done', 'edge', 'sequence', 'unique_key', 'change', 'total', 'delta', 'inbox'] LOOP
         EXECUTE format('ALTER TABLE hodei.%I ENABLE ROW LEVEL SECURITY', t);
         IF t <> 'tenant' THEN
             -- Where hodei.scope looks the name up, as the owner.
@@ -70,8 +70,8 @@ BEGIN
         ON CONFLICT (role) DO UPDATE SET tenant = excluded.tenant;
     EXECUTE format('GRANT USAGE ON SCHEMA hodei TO %I', p_role);
     EXECUTE format('GRANT SELECT ON hodei.tenant, hodei.usage, hodei.lane, hodei.queue, hodei.schedule, hodei.job,
-        hodei.ready, hodei.delayed, hodei.blocked, hodei.leased, hodei.done, hodei.edge, hodei.unique_key,
-        hodei.change, hodei.total, hodei.delta, hodei.inbox TO %I', p_role);
+        hodei.ready, hodei.delayed, hodei.blocked, hodei.leased, hodei.done, hodei.edge, hodei.sequence,
+        hodei.unique_key, hodei.change, hodei.total, hodei.delta, hodei.inbox TO %I', p_role);
     -- Not its number, nor what became of it.
     EXECUTE format('GRANT INSERT (tenant, queue, kind, args, priority, run_at, unique_key) ON hodei.inbox TO %I', p_role);
 END

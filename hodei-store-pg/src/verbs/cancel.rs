@@ -65,14 +65,22 @@ impl Verb for Redrive {
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Redriven>> {
-        work.load(&self.jobs).await?;
-        Ok(self.jobs.iter().map(|id| redrive_one(&self.scope, *id, work)).collect())
+        let lasts = work.hold_sequences_of(&self.jobs).await?;
+        work.load(&[&self.jobs[..], &lasts].concat()).await?;
+        let mut replies = Vec::with_capacity(self.jobs.len());
+        for id in &self.jobs {
+            replies.push(redrive_one(&self.scope, *id, work).await?);
+        }
+        Ok(replies)
     }
 }
 
-fn redrive_one(scope: &Scope, id: JobId, work: &mut Work<'_>) -> Redriven {
-    if !work.job(id).is_some_and(|job| scope.covers(&job.tenant)) {
-        return Redriven::NotFound;
+async fn redrive_one(scope: &Scope, id: JobId, work: &mut Work<'_>) -> Result<Redriven> {
+    let Some(job) = work.job(id).filter(|job| scope.covers(&job.tenant)) else {
+        return Ok(Redriven::NotFound);
+    };
+    if matches!(job.state, State::Failed | State::Cancelled) && !work.goes_last(id).await? {
+        return Ok(Redriven::OutOfTurn);
     }
     let now = work.now;
     let reply = work.update(id, |job| match rules::redrive(job, now) {
@@ -80,5 +88,5 @@ fn redrive_one(scope: &Scope, id: JobId, work: &mut Work<'_>) -> Redriven {
         None if job.state == State::Succeeded => (Redriven::Succeeded, None),
         None => (Redriven::NotTerminal, None),
     });
-    reply.unwrap_or(Redriven::NotFound)
+    Ok(reply.unwrap_or(Redriven::NotFound))
 }

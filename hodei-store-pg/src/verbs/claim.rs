@@ -109,7 +109,10 @@ static NO_INPUTS: LazyLock<Arc<[Input]>> = LazyLock::new(|| Arc::from([]));
 
 /// Adds what the direct parents gave back.
 pub(crate) async fn inputs_of(conn: &mut PgConnection, jobs: Vec<Arc<Job>>) -> Result<Vec<Claimed>> {
-    let mut parents: Vec<JobId> = jobs.iter().flat_map(|job| job.parents.iter().map(|p| p.id)).collect();
+    let givers = |job: &Arc<Job>| -> Vec<JobId> {
+        job.parents.iter().filter(|parent| parent.requires.hands_on()).map(|parent| parent.id).collect()
+    };
+    let mut parents: Vec<JobId> = jobs.iter().flat_map(givers).collect();
     parents.sort_unstable();
     parents.dedup();
     let mut found: HashMap<JobId, Input> = HashMap::new();
@@ -138,7 +141,7 @@ pub(crate) async fn inputs_of(conn: &mut PgConnection, jobs: Vec<Arc<Job>>) -> R
         let inputs = if job.parents.is_empty() {
             Arc::clone(&NO_INPUTS)
         } else {
-            job.parents.iter().filter_map(|parent| found.get(&parent.id).cloned()).collect()
+            givers(&job).iter().filter_map(|parent| found.get(parent).cloned()).collect()
         };
         Claimed { job, inputs }
     };

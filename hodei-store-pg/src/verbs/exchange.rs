@@ -82,7 +82,12 @@ async fn make_spawned(inner: &Inner, conn: &mut Conn, transitions: &[Transition]
 
 async fn settle(work: &mut Work<'_>, transitions: &[Transition]) -> Result<Vec<Applied>> {
     let ids: Vec<JobId> = transitions.iter().map(|transition| transition.job).collect();
-    work.load(&ids).await?;
+    let spawned = transitions.iter().flat_map(|transition| match &transition.step {
+        Move::Finished(finish) => &finish.spawn[..],
+        _ => &[],
+    });
+    let lasts = work.hold_sequences(spawned).await?;
+    work.load(&[&ids[..], &lasts].concat()).await?;
     if work.now == Timestamp::from_micros(0) {
         work.look_at_the_clock().await?;
     }

@@ -88,6 +88,7 @@ impl Prune {
                      WHERE d.tenant = s.tenant AND d.state = s.state AND d.moved_at <= $3 AND d.id <> ALL ($2)
                          AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
                              AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child))
+                         AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.child = d.id AND e.turn AND NOT e.told)
                      ORDER BY d.moved_at, d.id LIMIT least(s.surplus, $4) FOR UPDATE OF d SKIP LOCKED
                  ) d WHERE s.surplus > 0 LIMIT $4",
             )
@@ -198,6 +199,12 @@ async fn remove(work: &mut Work<'_>, found: &[Uuid]) -> Result<Vec<(Tenant, JobI
         "WITH e AS (DELETE FROM hodei.edge WHERE parent = ANY ($1)),
              c AS (DELETE FROM hodei.edge WHERE child = ANY ($1) AND parent <> ALL ($1)),
              k AS (DELETE FROM hodei.unique_key WHERE id = ANY ($1)),
+             -- A row that is held is about to name somebody else.
+             s AS (
+                 DELETE FROM hodei.sequence WHERE (tenant, key) IN (
+                     SELECT tenant, key FROM hodei.sequence WHERE last = ANY ($1) FOR UPDATE SKIP LOCKED
+                 )
+             ),
              n AS (
                  INSERT INTO hodei.delta (tenant, succeeded, failed, cancelled)
                  SELECT u.tenant, -count(*) FILTER (WHERE u.state = 4), -count(*) FILTER (WHERE u.state = 5),

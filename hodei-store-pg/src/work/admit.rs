@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::job::{Fingerprint, NewJob, Requires, rules};
+use hodei_core::job::{Fingerprint, NewJob, rules};
 use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use uuid::Uuid;
 
-use super::transaction::{Entry, Work};
+use super::transaction::{Entry, NewEdge, Work};
 use crate::ask;
 use crate::codec::damaged;
 use crate::error::failed;
@@ -104,7 +104,9 @@ impl Work<'_> {
             }
             self.read_fingerprints(&holders, &mut stored).await?;
         }
-        let parents: Vec<JobId> = jobs.iter().flat_map(|job| job.parents.iter().map(|p| p.id)).collect();
+        let lasts = self.hold_sequences(jobs.iter()).await?;
+        let mut parents: Vec<JobId> = jobs.iter().flat_map(|job| job.parents.iter().map(|p| p.id)).collect();
+        parents.extend(lasts);
         if !parents.is_empty() {
             self.load(&parents).await?;
         }
@@ -224,17 +226,19 @@ impl Work<'_> {
                 continue;
             }
             let lane = self.lane_of(new)?;
-            let (job, change) = rules::admit(new.clone(), self.now);
+            let before = self.line_up(new);
+            let (job, change) = rules::admit_behind(new.clone(), before, self.now);
             let (id, parents) = (job.id, Arc::clone(&job.parents));
             self.readied |= parents.is_empty();
             self.changes.push((lane.tenant_no, change));
             self.missing.remove(&id);
             self.entries.insert(id, Entry { job, lane, before: None, holder: None, changed: true });
             for parent in parents.iter() {
-                let fails = parent.requires == Requires::Failure;
-                self.new_edges.push((parent.id, id, false, fails));
+                let edge = NewEdge { parent: parent.id, child: id, requires: parent.requires, told: false };
+                self.new_edges.push(edge);
                 self.children.entry(parent.id).or_default().push((id, false));
-                if let Some(state) = self.settled_state(parent.id) {
+                let Some(state) = self.settled_state(parent.id) else { continue };
+                if !parent.requires.is_turn() || self.had_turn(parent.id).await? {
                     self.tell(parent.id, id, state);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use hodei_core::job::{State, rules};
+use hodei_core::job::{Requires, State, rules};
 use hodei_core::{JobId, Result};
 
 use super::transaction::Work;
@@ -17,6 +17,10 @@ impl Work<'_> {
             let mut children: Vec<JobId> =
                 self.children.get(&parent).into_iter().flatten().map(|(child, _)| *child).collect();
             children.sort_unstable();
+            if children.iter().any(|child| self.is_turn(parent, *child)) && !self.had_turn(parent).await? {
+                // Those behind it are told when its turn comes.
+                children.retain(|child| !self.is_turn(parent, *child));
+            }
             for child in children {
                 if self.tell(parent, child, state) {
                     ended.push_back(child);
@@ -30,16 +34,26 @@ impl Work<'_> {
         self.job(id).map(|job| job.state).filter(|state| state.is_terminal())
     }
 
-    /// Tells a child of a parent's end, unless it was told before; says whether the child has ended by it.
+    /// Whether a parent comes before a child in their sequence.
+    fn is_turn(&self, parent: JobId, child: JobId) -> bool {
+        let requires = self.job(child).and_then(|job| rules::requirement(job, parent));
+        requires.is_some_and(Requires::is_turn)
+    }
+
+    /// Tells a child of a parent's end, unless it was told before; says whether the child has ended, by it or before its
+    /// turn.
     pub(super) fn tell(&mut self, parent: JobId, child: JobId, state: State) -> bool {
         let edge = self.children.get_mut(&parent).and_then(|all| all.iter_mut().find(|(id, _)| *id == child));
         match edge {
             Some((_, told)) if !*told => *told = true,
             _ => return false,
         }
-        match self.new_edges.iter_mut().find(|edge| (edge.0, edge.1) == (parent, child)) {
-            Some(new) => new.2 = true,
+        match self.new_edges.iter_mut().find(|edge| (edge.parent, edge.child) == (parent, child)) {
+            Some(new) => new.told = true,
             None => self.told.push((parent, child)),
+        }
+        if self.is_turn(parent, child) && self.settled_state(child).is_some() {
+            return true;
         }
         let now = self.now;
         let ended = self.update(child, |job| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hodei_core::job::{Job, State};
+use hodei_core::job::{Job, Requires, State};
 use hodei_core::store::Change;
 use hodei_core::{JobId, Result};
 use uuid::Uuid;
@@ -98,6 +98,7 @@ impl Work<'_> {
         self.insert_jobs().await?;
         self.move_jobs().await?;
         self.write_edges().await?;
+        self.write_sequences().await?;
         self.write_notes().await?;
         let now = self.now;
         for entry in self.entries.values_mut().filter(|entry| entry.changed) {
@@ -258,13 +259,14 @@ impl Work<'_> {
         if !new.is_empty() {
             self.inner.trip();
             ask::query(
-                "INSERT INTO hodei.edge (parent, child, told, fails)
-                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::bool[])",
+                "INSERT INTO hodei.edge (parent, child, told, fails, turn)
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::bool[], $5::bool[])",
             )
-            .bind(new.iter().map(|edge| uuid_of(edge.0)).collect::<Vec<_>>())
-            .bind(new.iter().map(|edge| uuid_of(edge.1)).collect::<Vec<_>>())
-            .bind(new.iter().map(|edge| edge.2).collect::<Vec<_>>())
-            .bind(new.iter().map(|edge| edge.3).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| uuid_of(edge.parent)).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| uuid_of(edge.child)).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| edge.told).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| fails(edge.requires)).collect::<Vec<_>>())
+            .bind(new.iter().map(|edge| edge.requires.is_turn()).collect::<Vec<_>>())
             .execute(&mut *self.conn)
             .await
             .map_err(failed(OP))?;
@@ -355,6 +357,11 @@ impl Work<'_> {
         }
         (counts, used)
     }
+}
+
+/// Whether a child goes on only when the parent fails.
+fn fails(requires: Requires) -> bool {
+    matches!(requires, Requires::Failure | Requires::FailureInTurn)
 }
 
 /// Changes of one tenant that follow one another share a row.

@@ -5,5 +5,7 @@ mod cascade;
 mod flush;
 mod load;
 mod transaction;
+mod turn;
 
+pub(crate) use flush::rank_of;
 pub(crate) use transaction::{Verb, Work};

@@ -1,10 +1,10 @@
 //! What a transaction knows and has changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hodei_core::job::{Job, State};
+use hodei_core::job::{Job, Requires, State};
 use hodei_core::store::Change;
 use hodei_core::{JobId, Result, Tenant, Timestamp};
 use sqlx::postgres::PgConnection;
@@ -51,8 +51,11 @@ pub(crate) struct Work<'c> {
     /// The parents whose stored children were read.
     pub(super) asked: HashSet<JobId>,
     pub(super) told: Vec<(JobId, JobId)>,
-    /// Parent, child, whether it was told, and whether it goes on only when the parent fails.
-    pub(super) new_edges: Vec<(JobId, JobId, bool, bool)>,
+    pub(super) new_edges: Vec<NewEdge>,
+    /// The last job of each sequence whose row is held; nothing where there is none.
+    pub(super) sequences: BTreeMap<(Tenant, String), Option<JobId>>,
+    /// The sequences whose last job is another one now, or that have none.
+    pub(super) lined_up: BTreeSet<(Tenant, String)>,
     pub(super) changes: Vec<(i32, Change)>,
     /// What was committed in it, in the order of the log.
     pub(crate) segments: Vec<Segment>,
@@ -71,6 +74,16 @@ pub(super) struct Entry {
     /// Who holds it.
     pub(super) holder: Option<i32>,
     pub(super) changed: bool,
+}
+
+/// An edge that is yet to be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewEdge {
+    pub(super) parent: JobId,
+    pub(super) child: JobId,
+    pub(super) requires: Requires,
+    /// Whether the child was told of the parent's end.
+    pub(super) told: bool,
 }
 
 /// Where a job was.
@@ -96,6 +109,8 @@ impl<'c> Work<'c> {
             asked: HashSet::new(),
             told: Vec::new(),
             new_edges: Vec::new(),
+            sequences: BTreeMap::new(),
+            lined_up: BTreeSet::new(),
             changes: Vec::new(),
             segments: Vec::new(),
             readied: false,

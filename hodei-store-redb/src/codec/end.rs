@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hodei_core::Result;
 use hodei_core::job::{
-    ArtifactEntry, BlobRef, Exit, Failure, LogEnd, Manifest, Outcome, Output, Settled, Stream,
+    ArtifactEntry, BlobRef, Exit, Failure, Finish, LogEnd, Manifest, Outcome, Output, Settled, Stream,
 };
 
-use super::envelope::{decode, encode};
+use super::envelope::{ROW_MAX, decode, encode};
 use super::row::{BlobRow, EndRow, ExitRow, ManifestRow, OutcomeRow, OutputRow};
 use super::spec::failure_class;
 use super::value::{bad, name, time};
@@ -19,6 +19,26 @@ fn blob_row(blob: &BlobRef) -> BlobRow<'_> {
 
 fn blob(row: &BlobRow<'_>) -> BlobRef {
     BlobRef { key: Arc::from(row.key), len: row.len, digest: row.digest }
+}
+
+/// What a few numbers, a digest and the lengths of texts take in a row at most.
+const NUMBERS: usize = 96;
+
+/// Says whether how a run ended fits into a row, without making it.
+pub(crate) fn end_fits(finish: &Finish) -> bool {
+    let message = match &finish.outcome {
+        Outcome::Failed(failure) => failure.message.len(),
+        Outcome::Succeeded | Outcome::Cancelled => 0,
+    };
+    let output = match &finish.output {
+        Output::Inline(bytes) => bytes.len(),
+        Output::Blob(blob) => blob.key.len(),
+    };
+    let artifact = |of: &ArtifactEntry| of.name.as_str().len() + of.blob.key.len() + NUMBERS;
+    let manifest = finish.manifest.as_deref().map_or(0, |manifest| {
+        manifest.logs.len() * NUMBERS + manifest.artifacts.iter().map(artifact).sum::<usize>()
+    });
+    message + output + manifest + 2 * NUMBERS <= ROW_MAX
 }
 
 /// Writes how a run ended.

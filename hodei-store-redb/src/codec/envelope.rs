@@ -82,8 +82,13 @@ pub(crate) fn seal(tab: Tab, key: &[u8], row: &[u8], into: &mut Vec<u8>) {
 
 /// Puts the checksum behind a row that nothing else is before.
 pub(crate) fn bind(tab: Tab, key: &[u8], row: &mut Vec<u8>) {
+    bind_from(0, tab, key, row);
+}
+
+/// Puts the checksum behind a row that begins at a place of a buffer.
+pub(crate) fn bind_from(start: usize, tab: Tab, key: &[u8], row: &mut Vec<u8>) {
     let mut crc = Hasher::new();
-    crc.update(row);
+    crc.update(&row[start..]);
     crc.update(key);
     crc.update(tab.name().as_bytes());
     row.extend_from_slice(&crc.finalize().to_le_bytes());

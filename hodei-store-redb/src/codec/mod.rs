@@ -3,6 +3,7 @@
 //! [`envelope`] has the bytes around a row, [`row`] the rows; the other modules are the ways between rows and values.
 
 mod change;
+mod checkpoint;
 mod end;
 mod envelope;
 mod first;
@@ -20,8 +21,9 @@ mod tests;
 mod value;
 
 pub(crate) use change::{changes, changes_row};
-pub(crate) use end::{end, end_row};
-pub(crate) use envelope::{bind, decode, encode, seal, unseal};
+pub(crate) use checkpoint::{checkpoint, checkpoint_row};
+pub(crate) use end::{end, end_fits, end_row};
+pub(crate) use envelope::{bind, bind_from, decode, encode, seal, unseal};
 pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
 pub(crate) use policy::{counts, counts_row, limit, limit_row, queue, queue_row, schedule, schedule_row};
@@ -30,6 +32,6 @@ pub(crate) use row::{OwnerRow, TermRow};
 pub(crate) use samples::{Sample, samples, sealed};
 pub(crate) use slot::{note, note_row, slot, slot_row};
 pub(crate) use small::{edge, edge_row, id, id_row, ids, ids_row, number, number_row};
-pub(crate) use spec::work_part;
+pub(crate) use spec::{fits, work_bytes, work_part};
 pub(crate) use summary::{Shown, newborn_shown, shown};
 pub(crate) use value::Names;

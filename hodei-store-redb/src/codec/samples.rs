@@ -271,9 +271,31 @@ fn third_samples() -> Vec<Sample> {
     ]
 }
 
+/// What schema 4 has beside the rows of schema 3.
+fn fourth_samples() -> Vec<Sample> {
+    let edge_again =
+        |bytes: &[u8]| codec::edge(bytes).and_then(|(requires, told)| codec::edge_row(requires, told));
+    let edge = |name, requires| {
+        let row = codec::edge_row(requires, false).expect("a small row");
+        Sample { name, row, again: edge_again }
+    };
+    let fence = Epoch::from_number(300);
+    let rows = [codec::checkpoint_row(fence, Some(b"half")), codec::checkpoint_row(fence, None)];
+    let [saved, opened] = rows.map(|row| row.expect("a small row"));
+    let again = |bytes: &[u8]| {
+        codec::checkpoint(bytes).and_then(|(fence, saved)| codec::checkpoint_row(fence, saved.as_deref()))
+    };
+    vec![
+        edge("edge-turn", Requires::Turn),
+        edge("edge-success-in-turn", Requires::SuccessInTurn),
+        Sample { name: "checkpoint", row: saved, again },
+        Sample { name: "checkpoint-opened", row: opened, again },
+    ]
+}
+
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
     let stored = |sample: Sample| Sample { row: sealed(&sample.row), ..sample };
     let second = job_samples().into_iter().chain(other_samples());
-    second.chain(third_samples()).map(stored).collect()
+    second.chain(third_samples()).chain(fourth_samples()).map(stored).collect()
 }

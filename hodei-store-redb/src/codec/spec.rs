@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use hodei_core::job::{
-    Backoff, Command, CommandMore, Encoding, FailureClass, Fingerprint, JobSpec, Payload, RequestClass,
-    Resources, RetryPolicy, RetryRule, SpecParts,
+    Backoff, Command, CommandMore, Encoding, FailureClass, Fingerprint, JobSpec, NewJob, Payload,
+    RequestClass, Resources, RetryPolicy, RetryRule, SpecParts,
 };
 
 use hodei_core::{Name, Result};
 
-use super::envelope::{append_part, decode_part};
-use super::row::{BackoffRow, BornRow, MoreRow, PayloadRow, ResourcesRow, RetryRow, SpecRow, WorkRow};
+use super::envelope::{ROW_MAX, append_part, decode_part};
+use super::row::{BackoffRow, BornRow, Id, MoreRow, PayloadRow, ResourcesRow, RetryRow, SpecRow, WorkRow};
 use super::value::{Names, bad, duration, map, name, priority, shared, texts, wait};
 use crate::error::corrupt;
 
@@ -24,6 +24,38 @@ pub(crate) fn work_part(spec: &JobSpec, into: &mut Vec<u8>) -> Result<()> {
         labels: parts.labels.texts().packed(),
     };
     append_part(&row, into)
+}
+
+/// Returns how many bytes [`work_part`] makes of a spec, at most a few more.
+pub(crate) fn work_bytes(spec: &JobSpec) -> usize {
+    let parts = spec.parts();
+    let payload = match &parts.payload {
+        Payload::Handler { kind, args, .. } => kind.as_str().len() + args.len(),
+        Payload::Command(command) => {
+            let more = |more: &CommandMore| {
+                let texts = more.secrets.texts().packed().len() + more.outputs.packed().len();
+                texts + more.cwd.as_deref().map_or(0, str::len) + more.image.as_deref().map_or(0, str::len)
+            };
+            let texts = command.argv.packed().len() + command.env.texts().packed().len();
+            texts + command.more.as_deref().map_or(0, more)
+        }
+    };
+    let custom: usize = parts.resources.customs().map(|(name, _)| name.as_str().len() + NUMBERS).sum();
+    let rules = parts.retry.as_deref().map_or(0, |retry| retry.rules.len() * 2 * NUMBERS);
+    payload + custom + rules + parts.labels.texts().packed().len() + 4 * NUMBERS
+}
+
+/// What a few numbers and the lengths of texts take in a row at most.
+const NUMBERS: usize = 64;
+
+/// Says whether a job fits into a row, without making it.
+pub(crate) fn fits(job: &NewJob) -> bool {
+    let spec = job.spec.parts();
+    let texts = [job.tenant.as_str(), spec.name.as_str(), spec.queue.as_str(), spec.limit_keys.packed()];
+    let texts: usize = texts.map(str::len).iter().sum();
+    let parents = job.parents.len() * (size_of::<Id>() + 1);
+    let unique = job.unique.as_deref().map_or(0, str::len);
+    work_bytes(&job.spec) + texts + parents + unique + 4 * NUMBERS <= ROW_MAX
 }
 
 /// Reads the spec of a job.

@@ -59,21 +59,12 @@ pub(super) fn time(micros: i64) -> Timestamp {
 
 /// Returns the number of a requirement in a row.
 pub(super) const fn requires_number(requires: Requires) -> u8 {
-    match requires {
-        Requires::Success => 0,
-        Requires::Ended => 1,
-        Requires::Failure => 2,
-    }
+    requires.number()
 }
 
 /// Returns the requirement of a number in a row.
 pub(super) fn requires_of(number: u8) -> Result<Requires> {
-    match number {
-        0 => Ok(Requires::Success),
-        1 => Ok(Requires::Ended),
-        2 => Ok(Requires::Failure),
-        _ => Err(corrupt("row.decode", "a bad requirement")),
-    }
+    Requires::from_number(number).ok_or_else(bad("a bad requirement"))
 }
 
 /// The names that the last row had, by column. Neighbouring rows mostly have the same, which are then shared instead of

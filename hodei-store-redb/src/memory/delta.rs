@@ -49,6 +49,8 @@ pub(crate) struct Delta {
     pub(crate) forget_idle: bool,
     /// Where the next pruning of jobs goes on.
     pub(crate) prune_from: Option<Vec<u8>>,
+    /// Jobs that were removed.
+    pub(crate) forgotten: Vec<JobId>,
     /// Uses of limits.
     pub(crate) in_use: HashMap<LimitKey, i64, IdState>,
     /// How many changes were recorded.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hodei_core::job::{Epoch, Lease, Priority, State};
-use hodei_core::map::IdState;
+use hodei_core::map::{IdState, JobSet};
 use hodei_core::store::{Counts, Lane, Scope};
 use hodei_core::text::Texts;
 use hodei_core::{JobId, Result, Slot, Tenant, Timestamp};
@@ -41,8 +41,10 @@ pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = L
 pub(crate) struct Index {
     /// By tenant.
     pub(crate) counts: BTreeMap<Tenant, Counts>,
-    /// How many jobs are pending, of all tenants.
-    pub(crate) pending: u64,
+    /// How many jobs of all tenants are in each state.
+    pub(crate) all: [u64; State::ALL.len()],
+    /// Pending jobs that are not as they were born: each has a row of what moves.
+    pub(super) moved: JobSet,
     /// Where pending jobs wait.
     pub(crate) lanes: HashMap<Lane, LaneState, IdState>,
     /// Pending jobs whose time has not come, with their lanes.
@@ -87,17 +89,14 @@ impl Index {
 
     /// Returns how many jobs there are.
     pub(crate) fn total(&self) -> u64 {
-        self.counts.values().map(Counts::total).sum()
+        self.all.iter().sum()
     }
 
     /// Returns how many jobs of a scope are in each state.
     pub(crate) fn counts_of(&self, scope: &Scope) -> Counts {
         match scope {
             Scope::Tenant(tenant) => self.counts.get(tenant).copied().unwrap_or_default(),
-            Scope::All => {
-                let sum = |state| self.counts.values().map(|counts| counts.of(state)).sum();
-                Counts::from_numbers(State::ALL.map(sum))
-            }
+            Scope::All => Counts::from_numbers(self.all),
         }
     }
 
@@ -110,7 +109,7 @@ impl Index {
     pub(crate) fn confirms(&self, head: &Head) -> bool {
         let job = &head.job;
         let list = self.list(&job.tenant, State::Pending);
-        list.is_some_and(|list| list.contains(&(job.created_at, job.id)))
+        list.is_some_and(|list| list.contains(&(job.created_at, job.id))) && !self.moved.contains(&job.id)
     }
 
     /// Moves delayed jobs whose time has come into their lanes, at most [`PROMOTE_MAX`], and says whether more are due.
@@ -171,11 +170,17 @@ impl Index {
         found
     }
 
+    /// Returns the first jobs of a lane that are as they were born, at most so many.
+    pub(crate) fn first_newborn(&self, lane: &Lane, most: usize) -> Vec<JobId> {
+        let waiting = self.lanes.get(lane).into_iter().flat_map(|lane| lane.behind(None)).take(most);
+        waiting.filter(|(_, waiting)| waiting.newborn).map(|(place, _)| place.id).collect()
+    }
+
     /// Takes over what a committed transaction changed.
     pub(crate) fn apply(&mut self, delta: &Delta) {
         for (tenant, change) in &delta.counts {
             let counts = self.counts_with(tenant, change);
-            self.pending = add(self.pending, change[State::Pending as usize]);
+            self.all.iter_mut().zip(change).for_each(|(all, change)| *all = add(*all, *change));
             if counts.total() == 0 {
                 self.counts.remove(tenant);
             } else {
@@ -222,6 +227,11 @@ impl Index {
         }
         let was = was.as_ref();
         self.step_list(was, head);
+        if job.state == State::Pending && !head.is_newborn() {
+            self.moved.insert(job.id);
+        } else if was.is_some_and(|was| was.state == State::Pending && !was.newborn) {
+            self.moved.remove(&job.id);
+        }
         self.step_place(was, head, now, lane);
         self.step_lease(was, head);
         let (before, after) = (was.filter(|was| was.is_open()).map(|was| was.batch), head.open_batch());
@@ -335,7 +345,7 @@ impl Index {
         let mut index = Self::default();
         rows.scan(Tab::Counts, Span::ALL, |_, row| {
             let (tenant, counts) = codec::counts(row)?;
-            index.pending += counts.of(State::Pending);
+            index.all.iter_mut().zip(State::ALL).for_each(|(all, state)| *all += counts.of(state));
             index.counts.insert(tenant, counts);
             Ok(true)
         })?;
@@ -444,4 +454,33 @@ fn next_change(rows: &mut impl Rows) -> Result<Option<u64>> {
         let next = first.checked_add(codec::changes(row)?.len() as u64);
         next.ok_or_else(|| corrupt("index.read", "a number too high"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::job::{JobSpec, NewJob, rules};
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_has_moved_is_not_confirmed_as_it_was_born() {
+        let new = NewJob::new(JobSpec::command(["true"]).build().expect("a valid spec"));
+        let born = Head::of(rules::admit(new, Timestamp::EPOCH).0, 1);
+        let mut index = Index::default();
+        let take = |index: &mut Index, was: Option<&Head>, head: &Head| {
+            let mut delta = Delta::default();
+            delta.steps.push(Box::new(Step { was: was.map(Standing::of), head: head.clone() }));
+            index.apply(&delta);
+        };
+        take(&mut index, None, &born);
+        assert!(index.confirms(&born));
+        let mut back = born.clone();
+        (back.job.version, back.job.attempt) = (4, 1);
+        take(&mut index, Some(&born), &back);
+        assert!(!index.confirms(&born), "its row was lost, it was not born again");
+        let mut held = back.clone();
+        held.job.state = State::Running;
+        take(&mut index, Some(&back), &held);
+        assert!(index.moved.is_empty());
+    }
 }

@@ -93,6 +93,14 @@ impl LaneState {
         Some((place.level(), place.eligible_at, depth))
     }
 
+    /// How many can be claimed before a place; those of its own rank are gone through, up to so many.
+    pub(crate) fn before(&self, place: &Place, most: usize) -> u64 {
+        let above: u64 = self.depths.range(..place.rank).map(|(_, jobs)| jobs).sum();
+        let at = Timestamp::from_micros(i64::MIN);
+        let first = Place { rank: place.rank, eligible_at: at, id: JobId::from_bytes([0; 16]) };
+        above + self.ready.range(first..*place).take(most).count() as u64
+    }
+
     /// Goes through what is ready, behind a place.
     pub(super) fn behind(&self, after: Option<Place>) -> impl Iterator<Item = (Place, Waiting)> + '_ {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);

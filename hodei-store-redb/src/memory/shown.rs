@@ -31,6 +31,7 @@ impl Index {
     fn hide(&mut self, slot: Slot) {
         self.lists.retain(|tenant, _| tenant.slot() != slot);
         self.lanes.retain(|lane, _| lane.tenant.slot() != slot);
+        self.moved.retain(|id| id.slot() != slot);
         self.due.retain(|(_, id), _| id.slot() != slot);
         self.deadlines.retain(|(_, id)| id.slot() != slot);
         self.in_use.retain(|(tenant, _), _| tenant.slot() != slot);
@@ -59,6 +60,7 @@ impl Index {
     pub(crate) fn join(&mut self, mut part: Self) {
         self.lists.append(&mut part.lists);
         self.lanes.extend(part.lanes);
+        self.moved.extend(part.moved);
         self.due.append(&mut part.due);
         self.deadlines.append(&mut part.deadlines);
         self.in_use.extend(part.in_use);

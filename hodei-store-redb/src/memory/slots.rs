@@ -56,6 +56,11 @@ impl Moving {
 pub(crate) struct Slots(Arc<BTreeMap<Slot, Moving>>);
 
 impl Slots {
+    /// Says whether no slot ever moved.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the last move of a slot.
     pub(crate) fn get(&self, slot: Slot) -> Moving {
         self.0.get(&slot).copied().unwrap_or(Moving::NEVER)

@@ -14,6 +14,8 @@ pub(crate) struct Standing {
     deadline: Option<Timestamp>,
     pub(crate) lease: Option<Lease>,
     pub(crate) cancel_requested: bool,
+    /// Whether nothing had happened to it: it had no row of what moves.
+    pub(crate) newborn: bool,
     /// The row that names it while it is open.
     pub(crate) batch: u64,
 }
@@ -27,6 +29,7 @@ impl Standing {
             deadline: job.deadline,
             lease: job.lease.clone(),
             cancel_requested: job.cancel_requested,
+            newborn: head.is_newborn(),
             batch: head.batch,
         }
     }

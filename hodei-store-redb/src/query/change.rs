@@ -71,6 +71,15 @@ pub(crate) fn changes(
         }
         Ok(true)
     })?;
+    if found.is_empty() && next == from && from > floor {
+        // The log may have been set back since, as by a copy of the file that was put in its place.
+        let end = rows.at_or_before(Tab::Changes, &key::sequence(u64::MAX), |key, row| {
+            Ok(first(key)? + codec::changes(row)?.len() as u64)
+        })?;
+        if end.is_none_or(|end| from > end) {
+            return Err(Error::new(ErrorKind::CursorExpired, "store.changes"));
+        }
+    }
     let changes = found;
     Ok(ChangePage { changes, next: cursor_before(next) })
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use hodei_core::job::{Lease, Priority, Request};
-use hodei_core::store::{Claimed, Lane, LaneHead, Lanes, Served};
+use hodei_core::job::{Job, Lease, Priority, Request};
+use hodei_core::store::{Before, Claimed, Lane, LaneHead, Lanes, Served};
 use hodei_core::{JobId, Result, Timestamp};
 
 use crate::inner::Inner;
-use crate::memory::{Delta, limits_of};
+use crate::memory::{Delta, Place, limits_of};
 use crate::reader::Snapshot;
 use crate::rows::Rows;
 use crate::sync::lock;
@@ -32,6 +32,20 @@ pub(crate) fn lanes(rows: &mut Snapshot<'_>, inner: &Inner, served: &Served) -> 
         heads.extend(head(rows, inner, first)?);
     }
     Ok(Lanes { heads, next_due })
+}
+
+/// Says how many ready jobs come before one.
+pub(crate) fn before(inner: &Inner, job: &Job, most: u64) -> Before {
+    let mut committed = lock(&inner.committed);
+    committed.index.promote(inner.config.clock.now());
+    let (index, own) = (&committed.index, Lane::of(job));
+    let place = Place::new(job.spec.priority(), job.eligible_at, job.id);
+    let left = usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX);
+    let mut before = Before::default();
+    for (lane, of) in index.lanes.iter().filter(|(lane, _)| index.serves(lane)) {
+        before.add(*lane == own, of.before(&place, left));
+    }
+    before.up_to(most)
 }
 
 /// What is ready in a lane.

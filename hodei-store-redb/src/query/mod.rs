@@ -7,7 +7,7 @@ mod policy;
 mod slot;
 
 pub(crate) use change::{changes, changes_examined, cursor_before};
-pub(crate) use lane::{lanes, leases_of};
+pub(crate) use lane::{before, lanes, leases_of};
 pub(crate) use list::{Asked, jobs, outputs, page, rows_of, slot_of};
 pub(crate) use policy::{limits, queues, schedules};
-pub(crate) use slot::{edges, export_slot};
+pub(crate) use slot::{export_slot, row_of};

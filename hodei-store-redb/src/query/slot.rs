@@ -9,6 +9,7 @@ use hodei_core::{Error, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
 use super::list::{Asked, bad_cursor, jobs};
 use crate::codec;
+use crate::error::corrupt;
 use crate::inner::Inner;
 use crate::key;
 use crate::memory::{Index, Phase, conflict};
@@ -40,10 +41,13 @@ pub(crate) fn export_slot(
     let mut asked: Vec<Asked> = places.iter().map(|place| place.id).zip(0..).collect();
     asked.sort_unstable();
     let mut jobs = jobs(rows, &Scope::All, &asked)?;
+    if jobs.len() != places.len() {
+        // Whatever is left out here is gone when the slot is removed from this file.
+        return Err(corrupt(OP, "a listed job that is not there").with("slot", slot.number()));
+    }
     jobs.sort_unstable_by_key(|(place, _)| *place);
     for (_, job) in jobs {
-        let edges = edges(rows, &job)?;
-        found.push(SlotRow::Job { job: Box::new(job), edges });
+        found.push(row_of(rows, job)?);
     }
     let next = places.last().filter(|_| places.len() == limit).map(Place::cursor);
     Ok(SlotBatch { rows: found, next })
@@ -151,8 +155,21 @@ fn ended_places(
     })
 }
 
+/// Makes the whole row of a job.
+pub(crate) fn row_of(rows: &mut Snapshot<'_>, job: Job) -> Result<SlotRow> {
+    let edges = edges(rows, &job)?;
+    let last = match job.spec.sequence() {
+        Some(sequence) => {
+            let last = rows.read(Tab::Sequences, &key::tenant_text(&job.tenant, sequence), codec::id)?;
+            last == Some(job.id)
+        }
+        None => false,
+    };
+    Ok(SlotRow::Job { job: Box::new(job), edges, last })
+}
+
 /// Reads the edges from the parents of a job that are kept.
-pub(crate) fn edges(rows: &mut Snapshot<'_>, job: &Job) -> Result<Vec<(JobId, bool)>> {
+fn edges(rows: &mut Snapshot<'_>, job: &Job) -> Result<Vec<(JobId, bool)>> {
     let mut edges = Vec::with_capacity(job.parents.len());
     for parent in job.parents.iter() {
         let edge = rows.read(Tab::Children, &key::child(parent.id, job.id), codec::edge)?;

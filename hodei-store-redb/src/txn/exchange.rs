@@ -7,9 +7,9 @@ use hodei_core::store::{
     Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
     SubmitOptions, Transition,
 };
-use hodei_core::{JobId, Result};
+use hodei_core::{ErrorKind, JobId, Result};
 
-use super::submit::Room;
+use super::submit::{Room, had_turn, sequence_key};
 use super::work::Work;
 use crate::codec::{self, Fixed, Head};
 use crate::error::corrupt;
@@ -47,7 +47,16 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     if work.slots.closed(|| transition.job.slot()) {
         return Ok(Applied::Unavailable);
     }
-    let Some(mut step) = work.step(transition.job)? else { return Ok(Applied::NotFound) };
+    if matches!(&transition.step, Move::Finished(finish) if !codec::end_fits(finish)) {
+        // The others of the batch are not held up by it.
+        return Ok(Applied::Illegal);
+    }
+    let step = match work.step(transition.job) {
+        // Whoever asks for the job is told what is wrong with it.
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Applied::Unavailable),
+        step => step?,
+    };
+    let Some(mut step) = step else { return Ok(Applied::NotFound) };
     let (applied, change) = rules::apply(&mut step.head.job, transition, work.now);
     let Some(change) = change else { return Ok(applied) };
     let spawns = match &transition.step {
@@ -56,7 +65,7 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     };
     work.go(step, change, changes)?;
     if let Some((tenant, finish)) = spawns {
-        let own = |job: &&NewJob| job.tenant == tenant;
+        let own = |job: &&NewJob| job.tenant == tenant && codec::fits(job);
         let spawn: Vec<NewJob> = finish.spawn.iter().filter(own).cloned().collect();
         // A run that has ended is not undone because the store is full.
         changes.extend(super::submit(work, &spawn, SubmitOptions::each(), Room::UNBOUNDED)?.changes);
@@ -104,10 +113,13 @@ fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut E
             found.iter().filter(in_time).map(|(place, waiting)| (place.id, waiting.newborn)).collect();
         late += found.len() - ids.len();
         for ((id, _), newborn) in ids.iter().zip(newborn(work, &ids)?) {
-            match claim_one(work, exchange, *id, newborn, claimed == 0, done)? {
-                Took::Job => claimed += 1,
-                Took::Last => return Ok(()),
-                Took::Nothing => late += 1,
+            match claim_one(work, exchange, *id, newborn, claimed == 0, done) {
+                Ok(Took::Job) => claimed += 1,
+                Ok(Took::Last) => return Ok(()),
+                Ok(Took::Nothing) => late += 1,
+                // Nothing was done with it, and those behind it are not held up.
+                Err(error) if error.kind() == ErrorKind::Corrupt => late += 1,
+                Err(error) => return Err(error),
             }
         }
         if all {
@@ -144,9 +156,15 @@ fn newborn(work: &mut Work<'_, '_>, ids: &[(JobId, bool)]) -> Result<Vec<Option<
     let mut read: Vec<(Head, Fixed, usize)> = Vec::with_capacity(unknown.len());
     work.seek(Tab::Born, unknown.iter().map(|(id, _)| &id.as_bytes()[..]), |found, row| {
         let (id, number) = unknown[found];
-        let (head, fixed) = codec::born(id, row, &mut names, |spec| lock(recent).spec(spec))?;
-        lock(recent).know(&fixed.spec);
-        read.push((head, fixed, number));
+        match codec::born(id, row, &mut names, |spec| lock(recent).spec(spec)) {
+            // Looked at again by itself.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            born => {
+                let (head, fixed) = born?;
+                lock(recent).know(&fixed.spec);
+                read.push((head, fixed, number));
+            }
+        }
         Ok(())
     })?;
     *work.names() = names;
@@ -180,18 +198,18 @@ fn claim_one(
     if lost_before && !first {
         return Ok(Took::Last);
     }
-    let Some(change) = rules::claim(&mut step.head.job, exchange.owner.clone(), work.now) else {
-        return Ok(Took::Nothing);
-    };
-    work.note(change, &mut done.changes);
+    // Whatever has to be read is read before anything is done.
     let fixed = match fixed {
         Some(fixed) => fixed,
         None => work.fixed(id)?,
     };
-    let end = work.end(&step.head)?;
+    let (end, inputs) = (work.end(&step.head)?, work.inputs(&fixed.parents)?);
+    let Some(change) = rules::claim(&mut step.head.job, exchange.owner.clone(), work.now) else {
+        return Ok(Took::Nothing);
+    };
+    work.note(change, &mut done.changes);
     let job = step.head.with(fixed, end);
     work.keep_step(step);
-    let inputs = work.inputs(&job)?;
     done.claimed.push(Claimed { job: Arc::new(job), inputs });
     Ok(if lost_before { Took::Last } else { Took::Job })
 }
@@ -231,9 +249,21 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
             continue;
         };
         let was = Standing::of(&head);
+        let ended_badly = matches!(head.job.state, State::Failed | State::Cancelled);
+        let sequence = if ended_badly { sequence_of(work, &head)? } else { None };
+        if let Some(key) = &sequence
+            && !is_free(work, key, *id)?
+        {
+            done.replies.push(Redriven::OutOfTurn);
+            continue;
+        }
         let reply = match rules::redrive(&mut head.job, work.now) {
             Some(change) => {
                 head.batch = work.open(*id);
+                if let Some(key) = &sequence {
+                    // Whoever comes next has its turn behind it.
+                    work.put(Tab::Sequences, key, &codec::id_row(*id)?)?;
+                }
                 work.transit(was, head, change, &mut done.changes)?;
                 Redriven::Done
             }
@@ -243,4 +273,20 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
         done.replies.push(reply);
     }
     Ok(done)
+}
+
+/// Where the last job of a job's sequence is.
+fn sequence_of(work: &mut Work<'_, '_>, head: &Head) -> Result<Option<Vec<u8>>> {
+    let fixed = work.fixed(head.job.id)?;
+    Ok(sequence_key(&head.job.tenant, &fixed.spec))
+}
+
+/// Whether all of a sequence have ended and had their turn, as they have when the last one has; of a job that is to go
+/// round again.
+fn is_free(work: &mut Work<'_, '_>, sequence: &[u8], job: JobId) -> Result<bool> {
+    let last = work.read(Tab::Sequences, sequence, codec::id)?.unwrap_or(job);
+    match work.current(last)? {
+        Some(head) => Ok(head.job.state.is_terminal() && had_turn(work, last)?),
+        None => Ok(true),
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) fn bring_row(work: &mut Work<'_, '_>, row: &SlotRow) -> Result<Option
             let key = key::tenant_text(&schedule.tenant, schedule.name.as_str());
             put_new(work, Tab::Schedules, &key, &codec::schedule_row(schedule)?, "name")
         }
-        SlotRow::Job { job, edges } => bring_job(work, job, edges),
+        SlotRow::Job { job, edges, last } => bring_job(work, job, edges, *last),
     }
 }
 
@@ -48,7 +48,12 @@ fn put_new(
     Ok(None)
 }
 
-fn bring_job(work: &mut Work<'_, '_>, job: &Job, edges: &[(JobId, bool)]) -> Result<Option<Fault>> {
+fn bring_job(
+    work: &mut Work<'_, '_>,
+    job: &Job,
+    edges: &[(JobId, bool)],
+    last: bool,
+) -> Result<Option<Fault>> {
     if is_there(work, Tab::Born, job.id.as_bytes())? {
         return Ok(Some(Fault::new("id", "duplicate")));
     }
@@ -57,7 +62,7 @@ fn bring_job(work: &mut Work<'_, '_>, job: &Job, edges: &[(JobId, bool)]) -> Res
     {
         return Ok(Some(Fault::new("unique", "duplicate")));
     }
-    work.store_whole(job, edges)?;
+    work.store_whole(job, edges, last)?;
     work.delta.moved(&job.tenant, None, Some(job.state));
     // Whoever registers here must not be taken for who held the job elsewhere.
     let held = job.lease.as_ref().map_or(0, |lease| lease.incarnation);
@@ -69,33 +74,44 @@ fn bring_job(work: &mut Work<'_, '_>, job: &Job, edges: &[(JobId, bool)]) -> Res
     Ok(None)
 }
 
-/// How many parents are looked for in one go.
+/// Returns what is wrong with an edge; a child that waits for what cannot come would wait for ever.
+fn edge_fault(
+    work: &mut Work<'_, '_>,
+    parent: JobId,
+    child: JobId,
+    told: bool,
+) -> Result<Option<&'static str>> {
+    let Some(of) = work.current(parent)? else { return Ok(Some("unknown_parent")) };
+    let same = work.current(child)?.is_none_or(|child| child.job.tenant == of.job.tenant);
+    Ok(match (same, told) {
+        (false, _) => Some("another_tenant"),
+        (true, false) if of.job.state.is_terminal() => Some("parent_has_ended"),
+        (true, _) => None,
+    })
+}
+
+/// How many edges are looked at in one go.
 const TOGETHER: usize = 1_000;
 
-/// Makes sure that every edge is from a job that came.
+/// Makes sure that every edge is from a job that came, and of which its child can still hear.
 pub(crate) fn check_edges(work: &mut Work<'_, '_>) -> Result<()> {
     let mut from: Vec<u8> = Vec::new();
     loop {
-        let mut parents: Vec<JobId> = Vec::new();
-        work.scan(Tab::Children, (Some(from.as_slice()), None).into(), |key, _| {
-            let parent = key.first_chunk().ok_or_else(|| corrupt("store.import", "a short key"))?;
-            let parent = JobId::from_bytes(*parent);
-            if parents.last() != Some(&parent) {
-                parents.push(parent);
-            }
-            Ok(parents.len() < TOGETHER)
+        let mut edges: Vec<(JobId, JobId, bool)> = Vec::new();
+        work.scan(Tab::Children, (Some(from.as_slice()), None).into(), |key, row| {
+            let short = || corrupt("store.import", "a short key");
+            let parent = JobId::from_bytes(*key.first_chunk().ok_or_else(short)?);
+            let child = key::last_id(key).ok_or_else(short)?;
+            edges.push((parent, child, codec::edge(row)?.1));
+            Ok(edges.len() < TOGETHER)
         })?;
-        let Some(last) = parents.last() else { return Ok(()) };
-        let next = key::behind(last.as_bytes());
-        for parent in parents {
-            if !is_there(work, Tab::Born, parent.as_bytes())? {
-                let fault = Fault::new("edges", "unknown_parent").detail(parent.to_string());
+        let Some((parent, child, _)) = edges.last() else { return Ok(()) };
+        from = [&key::child(*parent, *child)[..], &[0]].concat();
+        for (parent, child, told) in edges {
+            if let Some(code) = edge_fault(work, parent, child, told)? {
+                let fault = Fault::new("edges", code).detail(parent.to_string());
                 return Err(Error::invalid("store.import", vec![fault]));
             }
-        }
-        match next {
-            Some(next) => from = next,
-            None => return Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@ use hodei_core::job::{Lease, State, rules};
 use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Submitted, Term};
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
-use super::submit::Room;
+use super::submit::{Room, had_turn, sequence_key};
 use super::work::Work;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
@@ -127,6 +127,7 @@ const EXAMINED_MAX: usize = 4_096;
 fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
     let from = work.look(|index| index.prune_from.clone());
     let (mut left, mut examined) = (limit, limit.saturating_add(EXAMINED_MAX));
+    let has_checkpoints = work.has_checkpoints()?;
     let mut list = Old { retention, from, of: None };
     loop {
         let here = list.from.clone();
@@ -135,7 +136,7 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
             break;
         };
         let goes = match work.head(id)?.filter(|head| head.job.moved_at <= cutoff) {
-            Some(head) if children_ended(work, id)? => Some(head),
+            Some(head) if children_ended(work, id)? && had_turn(work, id)? => Some(head),
             _ => None,
         };
         if examined == 0 || (left == 0 && goes.is_some()) {
@@ -148,6 +149,10 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
         if let Some(head) = goes {
             left -= 1;
             forget(work, &head)?;
+            if has_checkpoints {
+                // Not where a slot only leaves: whoever runs the job elsewhere goes on from here.
+                work.remove(Tab::Checkpoints, &key::checkpoint(id, &head.job.tenant))?;
+            }
             work.delta.moved(&head.job.tenant, Some(head.job.state), None);
             done.jobs += 1;
             done.gone.push((head.job.tenant.clone(), id));
@@ -227,6 +232,11 @@ pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     if let Some(text) = &fixed.unique {
         work.remove(Tab::Unique, &key::tenant_text(&job.tenant, text))?;
     }
+    if let Some(key) = sequence_key(&job.tenant, &fixed.spec)
+        && work.read(Tab::Sequences, &key, codec::id)? == Some(job.id)
+    {
+        work.remove(Tab::Sequences, &key)?;
+    }
     if let Some(pipeline) = job.pipeline {
         work.remove(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, job.id))?;
     }
@@ -236,6 +246,7 @@ pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
     for tab in [Tab::Born, Tab::Heads, Tab::Ends] {
         work.remove(tab, job.id.as_bytes())?;
     }
+    work.delta.forgotten.push(job.id);
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The verbs, inside a transaction that writes.
 
+mod append;
+mod checkpoint;
 mod coordinate;
 mod exchange;
 mod import;
@@ -11,6 +13,9 @@ mod submit;
 mod verify;
 mod work;
 
+pub(crate) use checkpoint::{
+    bring_checkpoint, checkpoints, forget_checkpoints, open_checkpoint, save_checkpoint,
+};
 pub(crate) use coordinate::{beat, expire_all, keep_term, register, retire, take_term};
 pub(crate) use exchange::{cancel, exchange, redrive};
 pub(crate) use import::{bring_row, check_edges};

@@ -7,6 +7,7 @@ use hodei_core::store::{Counts, SlotRow};
 use hodei_core::{Error, ErrorKind, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
 use super::maintain::forget;
+use super::submit::sequence_key;
 use super::work::Work;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
@@ -216,7 +217,7 @@ pub(crate) fn import_slot(
     let mut apart = work.apart(slot)?;
     for row in rows {
         match row {
-            SlotRow::Job { job, edges } => bring(work, job, edges, &mut apart)?,
+            SlotRow::Job { job, edges, last } => bring(work, job, (edges, *last), &mut apart)?,
             SlotRow::Queue(policy) => {
                 let key = key::tenant_text(&policy.tenant, policy.queue.as_str());
                 work.put(Tab::Queues, &key, &codec::queue_row(policy)?)?;
@@ -245,7 +246,7 @@ pub(crate) fn import_slot(
 fn bring(
     work: &mut Work<'_, '_>,
     job: &Job,
-    edges: &[(JobId, bool)],
+    (edges, last): (&[(JobId, bool)], bool),
     apart: &mut BTreeMap<Tenant, Counts>,
 ) -> Result<()> {
     let id = job.id;
@@ -263,7 +264,7 @@ fn bring(
         }
     }
     counts.moved(None, Some(job.state));
-    work.store_whole(job, edges)
+    work.store_whole(job, edges, last)
 }
 
 fn edge(work: &mut Work<'_, '_>, parent: JobId, child: JobId) -> Result<Vec<u8>> {
@@ -272,8 +273,8 @@ fn edge(work: &mut Work<'_, '_>, parent: JobId, child: JobId) -> Result<Vec<u8>>
 }
 
 impl Work<'_, '_> {
-    /// Writes the rows of a job that nobody sees yet, and the edges from its parents.
-    pub(super) fn store_whole(&mut self, job: &Job, edges: &[(JobId, bool)]) -> Result<()> {
+    /// Writes the rows of a job that nobody sees yet, the last of its sequence perhaps, and the edges from its parents.
+    pub(super) fn store_whole(&mut self, job: &Job, edges: &[(JobId, bool)], last: bool) -> Result<()> {
         let id = job.id;
         let mut batch = 0;
         if !job.state.is_terminal() {
@@ -282,18 +283,21 @@ impl Work<'_, '_> {
         }
         let mut spec = Vec::new();
         codec::work_part(&job.spec, &mut spec)?;
-        self.write(Tab::Born, id.as_bytes(), |into| codec::born_row(job, &spec, batch, into))?;
+        self.append(Tab::Born, id.as_bytes(), |into| codec::born_row(job, &spec, batch, into))?;
         self.delta.highest = self.delta.highest.max(Some(id));
         self.rise(id);
         if let Some(text) = &job.unique {
             self.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;
+        }
+        if let Some(key) = sequence_key(&job.tenant, &job.spec).filter(|_| last) {
+            self.put(Tab::Sequences, &key, &codec::id_row(id)?)?;
         }
         if let Some(pipeline) = job.pipeline {
             self.put(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, id), &[])?;
         }
         let mut head = Head::of(job.clone(), batch);
         head.has_children = !self.first_ids(Tab::Children, id.as_bytes(), 1)?.is_empty();
-        self.write_head(true, &mut head)?;
+        self.write_head(true, true, &mut head)?;
         self.write_ended(None, &head)?;
         for (parent, told) in edges {
             let of = job.parents.iter().find(|of| of.id == *parent);
@@ -302,7 +306,7 @@ impl Work<'_, '_> {
             self.put(Tab::Children, &key::child(*parent, id), &row)?;
             if let Some(mut parent) = self.unseen(*parent)?.filter(|parent| !parent.has_children) {
                 parent.has_children = true;
-                self.write_head(false, &mut parent)?;
+                self.write_head(false, false, &mut parent)?;
             }
         }
         Ok(())

@@ -49,6 +49,10 @@ pub(crate) fn submit(
     // An id of another slot than its tenant's is refused, wherever that slot is.
     let valid = jobs.iter().filter(|job| job.id.slot() == job.tenant.slot());
     work.slots.writable("store.submit", valid.map(|job| job.id.slot()))?;
+    if let Some(large) = jobs.iter().find(|job| !codec::fits(job)) {
+        // Before anything is written: the others of the group are not held up by it.
+        return Err(Error::new(ErrorKind::LimitExceeded, "store.submit").with("job", large.id));
+    }
     let mut taken = Taken { highest: work.highest(), ..Taken::default() };
     let mut replies = Vec::with_capacity(jobs.len());
     for job in jobs {
@@ -165,11 +169,19 @@ fn admit(
     encoded: &mut Encoded,
     changes: &mut Vec<Change>,
 ) -> Result<()> {
-    let (job, change) = rules::admit(new, work.now);
+    let before = match sequence_key(&new.tenant, &new.spec) {
+        Some(key) => {
+            let before = work.read(Tab::Sequences, &key, codec::id)?;
+            work.put(Tab::Sequences, &key, &codec::id_row(new.id)?)?;
+            before
+        }
+        None => None,
+    };
+    let (job, change) = rules::admit_behind(new, before, work.now);
     let (id, parents) = (job.id, Arc::clone(&job.parents));
     let batch = work.open(id);
     let spec = encoded.of(&job.spec)?;
-    work.write(Tab::Born, id.as_bytes(), |into| codec::born_row(&job, spec, batch, into))?;
+    work.append(Tab::Born, id.as_bytes(), |into| codec::born_row(&job, spec, batch, into))?;
     work.rise(id);
     if let Some(text) = &job.unique {
         work.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;
@@ -189,11 +201,31 @@ fn admit(
     Ok(())
 }
 
+/// Where the last job of a sequence is, for a job that is in one.
+pub(super) fn sequence_key(tenant: &Tenant, spec: &JobSpec) -> Option<Vec<u8>> {
+    spec.sequence().map(|key| key::tenant_text(tenant, key))
+}
+
+/// Whether everybody who comes before a job in its sequence has ended and told it so.
+pub(super) fn had_turn(work: &mut Work<'_, '_>, job: JobId) -> Result<bool> {
+    let parents = work.fixed(job)?.parents;
+    for before in rules::before_in_turn(&parents) {
+        // An edge that is gone was told before its parent went.
+        if work.read(Tab::Children, &key::child(before, job), codec::edge)?.is_some_and(|(_, told)| !told) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes the edge from a parent to a new job, and returns the parent's state when it has settled.
 fn meet_parent(work: &mut Work<'_, '_>, parent: &Parent, child: JobId) -> Result<Option<State>> {
     let mut ended = None;
     if let Some(mut head) = work.current(parent.id)? {
         ended = Some(head.job.state).filter(|state| state.is_terminal());
+        if ended.is_some() && parent.requires.is_turn() && !had_turn(work, parent.id)? {
+            ended = None;
+        }
         if !head.has_children {
             let was = Standing::of(&head);
             head.has_children = true;

@@ -6,6 +6,7 @@ use hodei_core::job::State;
 use hodei_core::store::Counts;
 use hodei_core::{JobId, Result, Tenant};
 
+use super::submit::had_turn;
 use super::work::Work;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
@@ -18,7 +19,8 @@ use crate::table::Tab;
 type Rowset = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Every index that follows from the rows of the jobs.
-const DERIVED: [Tab; 5] = [Tab::Ended, Tab::Pipelines, Tab::Unique, Tab::Children, Tab::Counts];
+const DERIVED: [Tab; 6] =
+    [Tab::Ended, Tab::Pipelines, Tab::Unique, Tab::Sequences, Tab::Children, Tab::Counts];
 
 /// Names what contradicts; empty when all is well.
 pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
@@ -30,6 +32,7 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
         compare(tab, &found, expected.get(&tab).unwrap_or(&Rowset::new()), &mut wrong);
     }
     compare_batches(work, &mut wrong)?;
+    work.check_checkpoints(&mut wrong)?;
     let mut memory = work.look(Index::clone);
     let mut read = Index::read(work, work.now)?;
     while memory.promote(work.now) {}
@@ -156,13 +159,22 @@ fn of_spec(
     if let Some(text) = &fixed.unique {
         row(Tab::Unique, key::tenant_text(&job.tenant, text), codec::id_row(job.id)?);
     }
+    if let Some(key) = fixed.spec.sequence().map(|sequence| key::tenant_text(&job.tenant, sequence)) {
+        // A row that names nobody, or somebody of another sequence, is one too many.
+        if work.read(Tab::Sequences, &key, codec::id)? == Some(job.id) {
+            row(Tab::Sequences, key, codec::id_row(job.id)?);
+        }
+    }
     let mut untold = 0;
     for parent in fixed.parents.iter() {
         let edge = key::child(parent.id, job.id);
         let told = work.read(Tab::Children, &edge, |row| Ok(codec::edge(row)?.1))?;
         let Some(of_parent) = work.head(parent.id)? else { continue };
         // Who was told once is not told again, though the parent may go round again.
-        let told = told.unwrap_or(false) || of_parent.job.state.is_terminal();
+        // Who ended before its turn has not told those behind it.
+        let settled = of_parent.job.state.is_terminal()
+            && (!parent.requires.is_turn() || told == Some(true) || had_turn(work, parent.id)?);
+        let told = told.unwrap_or(false) || settled;
         untold += u32::from(!told);
         row(Tab::Children, edge.to_vec(), codec::edge_row(parent.requires, told)?);
     }

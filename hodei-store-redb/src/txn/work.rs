@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
-use hodei_core::job::{State, rules};
+use hodei_core::job::{Requires, State, rules};
 use hodei_core::map::JobMap;
 use hodei_core::store::{Change, ChangeLog, Counts, Lane};
 use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::submit::Room;
+use super::append::Appends;
+use super::submit::{Room, had_turn};
 use crate::codec::{self, Fixed, Head, Names};
 use crate::error::{corrupt, failed};
 use crate::inner::Committed;
@@ -52,6 +53,8 @@ pub(crate) struct Work<'a, 'txn> {
     names: Names,
     /// The room in which rows are sealed.
     sealed: Vec<u8>,
+    /// New rows that are written together, by table.
+    appends: [Appends; Tab::ALL.len()],
     /// How many changes were noted.
     noted: u64,
     /// The highest id that was stored in this transaction.
@@ -75,6 +78,7 @@ pub(crate) struct Work<'a, 'txn> {
 impl Rows for Work<'_, '_> {
     fn read<R>(&mut self, tab: Tab, key: &[u8], take: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
         self.tally.read += 1;
+        self.meet(tab, key)?;
         let row = self.table(tab)?.get(key).map_err(failed("store.read"))?;
         row.map(|row| take(codec::unseal(tab, key, row.value())?)).transpose()
     }
@@ -85,7 +89,7 @@ impl Rows for Work<'_, '_> {
         span: Span<'_>,
         take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let read = rows::scan(self.table(tab)?, tab, span, take)?;
+        let read = rows::scan(self.whole(tab)?, tab, span, take)?;
         self.tally.read += read;
         Ok(())
     }
@@ -97,7 +101,7 @@ impl Rows for Work<'_, '_> {
         take: impl FnOnce(&[u8], &[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
         self.tally.read += 1;
-        rows::at_or_before(self.table(tab)?, tab, key, take)
+        rows::at_or_before(self.whole(tab)?, tab, key, take)
     }
 
     fn seek<'k>(
@@ -106,7 +110,7 @@ impl Rows for Work<'_, '_> {
         keys: impl Iterator<Item = &'k [u8]>,
         take: impl FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let read = rows::seek(self.table(tab)?, tab, keys, take)?;
+        let read = rows::seek(self.whole(tab)?, tab, keys, take)?;
         self.tally.read += read;
         Ok(())
     }
@@ -160,6 +164,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             moved: JobMap::default(),
             names: Names::default(),
             sealed: Vec::new(),
+            appends: std::array::from_fn(|_| Appends::default()),
             noted: 0,
             highest: None,
             delta: Delta::default(),
@@ -188,6 +193,40 @@ impl<'a, 'txn> Work<'a, 'txn> {
         place.as_mut().ok_or_else(|| corrupt("store.table", "no table"))
     }
 
+    /// Opens a table, with all that was appended to it.
+    fn whole(&mut self, tab: Tab) -> Result<&mut Open<'txn>> {
+        if !self.appends[tab.number()].is_empty() {
+            let mut appends = std::mem::take(&mut self.appends[tab.number()]);
+            appends.write(self.table(tab)?)?;
+            self.appends[tab.number()] = appends;
+        }
+        self.table(tab)
+    }
+
+    /// Writes what was appended to a table, where a key may be among it.
+    fn meet(&mut self, tab: Tab, key: &[u8]) -> Result<()> {
+        if self.appends[tab.number()].may_have(key) {
+            self.whole(tab)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a row whose key is most likely new: it is written with others of its table, before anybody looks for it.
+    pub(super) fn append(
+        &mut self,
+        tab: Tab,
+        key: &[u8],
+        make: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        if !self.appends[tab.number()].has_room_for(key) {
+            self.whole(tab)?;
+        }
+        let bytes = self.appends[tab.number()].take(tab, key, make)?;
+        self.tally.written += 1;
+        self.tally.bytes += bytes as u64;
+        Ok(())
+    }
+
     pub(super) fn put(&mut self, tab: Tab, key: &[u8], row: &[u8]) -> Result<()> {
         self.write(tab, key, |into| {
             into.extend_from_slice(row);
@@ -210,6 +249,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
         }
         self.tally.written += 1;
         self.tally.bytes += (key.len() + sealed.len()) as u64;
+        self.meet(tab, key)?;
         self.table(tab)?.insert(key, sealed.as_slice()).map_err(failed("store.write"))?;
         self.sealed = sealed;
         Ok(())
@@ -217,6 +257,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
 
     /// Removes a row, and says whether there was one.
     pub(super) fn remove(&mut self, tab: Tab, key: &[u8]) -> Result<bool> {
+        self.meet(tab, key)?;
         let there = self.table(tab)?.remove(key).map_err(failed("store.write"))?.is_some();
         self.tally.written += u64::from(there);
         Ok(there)
@@ -335,18 +376,28 @@ impl<'a, 'txn> Work<'a, 'txn> {
     fn cascade(&mut self, settled: (JobId, State), changes: &mut Vec<Change>) -> Result<()> {
         let mut to_tell = VecDeque::from([settled]);
         while let Some((parent, state)) = to_tell.pop_front() {
-            let mut children = Vec::new();
+            let (mut children, mut in_turn) = (Vec::new(), false);
             self.scan_prefix(Tab::Children, parent.as_bytes(), |key, row| {
                 let (requires, told) = codec::edge(row)?;
                 if !told {
                     let child = key::last_id(key).ok_or_else(|| corrupt("store.children", "a short key"))?;
                     children.push((child, requires));
+                    in_turn |= requires.is_turn();
                 }
                 Ok(true)
             })?;
+            if in_turn && !had_turn(self, parent)? {
+                // Those behind it are told when its turn comes.
+                children.retain(|(_, requires): &(JobId, Requires)| !requires.is_turn());
+            }
             for (child, requires) in children {
                 self.put(Tab::Children, &key::child(parent, child), &codec::edge_row(requires, true)?)?;
                 let Some(mut head) = self.current(child)? else { continue };
+                if requires.is_turn() && head.job.state.is_terminal() {
+                    // It ended while it waited for its turn, which goes on to the next one.
+                    to_tell.push_back((child, head.job.state));
+                    continue;
+                }
                 let was = Standing::of(&head);
                 let waited_for = head.job.waits_for;
                 let change = rules::parent_settled(&mut head.job, requires, state, self.now);
@@ -379,7 +430,8 @@ impl<'a, 'txn> Work<'a, 'txn> {
         let leased = moved.iter().filter(|(_, step)| was_leased(step)).map(|(id, _)| *id);
         lock(self.context.recent).lose(leased);
         for (_, step) in &mut moved {
-            self.write_head(step.was.is_none(), &mut step.head)?;
+            let is_first = step.was.as_ref().is_none_or(|was| was.newborn);
+            self.write_head(step.was.is_none(), is_first, &mut step.head)?;
         }
         for (_, step) in &moved {
             self.write_ended(step.was.as_ref(), &step.head)?;
@@ -401,7 +453,11 @@ impl<'a, 'txn> Work<'a, 'txn> {
         let log = std::mem::take(&mut self.log);
         let mut number = self.next_change - log.len() as u64;
         for changes in log.chunks(CHANGES_PER_ROW) {
-            self.put(Tab::Changes, &key::sequence(number), &codec::changes_row(changes)?)?;
+            let row = codec::changes_row(changes)?;
+            self.append(Tab::Changes, &key::sequence(number), |into| {
+                into.extend_from_slice(&row);
+                Ok(())
+            })?;
             number += changes.len() as u64;
         }
         if self.context.changes == ChangeLog::All {
@@ -420,7 +476,13 @@ impl<'a, 'txn> Work<'a, 'txn> {
                 self.put(Tab::Counts, &key, &codec::counts_row(&tenant, &counts)?)?;
             }
         }
-        self.flush_batches()
+        self.flush_batches()?;
+        for tab in Tab::ALL {
+            if !self.appends[tab.number()].is_empty() {
+                self.whole(*tab)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes which jobs were opened, and removes the rows whose jobs have all ended.
@@ -446,7 +508,9 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(())
     }
 
-    pub(super) fn write_head(&mut self, is_new: bool, head: &mut Head) -> Result<()> {
+    /// Writes what moves of a job, unless it is new and as it was born; and how it ended. `is_first` says that there most
+    /// likely is no such row.
+    pub(super) fn write_head(&mut self, is_new: bool, is_first: bool, head: &mut Head) -> Result<()> {
         let id = head.job.id;
         if let Some(settled) = head.job.settled.clone() {
             let had_end = head.has_end;
@@ -460,7 +524,11 @@ impl<'a, 'txn> Work<'a, 'txn> {
         if is_new && head.is_newborn() {
             return Ok(());
         }
-        self.write(Tab::Heads, id.as_bytes(), |into| codec::head_row(head, into))
+        if is_first {
+            self.append(Tab::Heads, id.as_bytes(), |into| codec::head_row(head, into))
+        } else {
+            self.write(Tab::Heads, id.as_bytes(), |into| codec::head_row(head, into))
+        }
     }
 
     /// Lists what has ended, and takes what goes round again off the list.
@@ -475,7 +543,10 @@ impl<'a, 'txn> Work<'a, 'txn> {
             self.remove(Tab::Ended, &key::ended(&job.tenant, before, job.created_at, job.id))?;
         }
         match after {
-            Some(after) => self.put(Tab::Ended, &key::ended(&job.tenant, after, job.created_at, job.id), &[]),
+            Some(after) => {
+                let key = key::ended(&job.tenant, after, job.created_at, job.id);
+                self.append(Tab::Ended, &key, |_| Ok(()))
+            }
             None => Ok(()),
         }
     }

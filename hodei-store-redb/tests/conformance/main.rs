@@ -66,3 +66,8 @@ impl Fixture for Files {
 }
 
 store_conformance!(Files::new());
+
+#[tokio::test]
+async fn checkpoints_are_fenced() {
+    hodei_core::testkit::conformance::hold_checkpoints(&Files::new().start()).await;
+}

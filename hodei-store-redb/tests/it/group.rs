@@ -178,7 +178,7 @@ async fn one_that_fails_does_not_fail_the_others_of_its_group() {
     let before = gated.store.stats();
     let first = gated.hold();
     let good = gated.ask(vec![early.clone()]);
-    // It fails after it wrote, so that the whole transaction is given up and runs again without it.
+    // It is refused before it writes: the transaction goes on with the others.
     let bad = gated.ask(vec![along.clone(), huge()]);
     let queue =
         QueuePolicy { tenant: Tenant::default(), queue: Name::literal("q"), paused: false, weight: 0 };

@@ -1,7 +1,9 @@
 //! What the embedded store promises beyond what every store does: one file, opened by one, kept whole.
 
+mod aside;
 mod backup;
 mod budget;
+mod checkpoints;
 mod child;
 mod env;
 mod faults;

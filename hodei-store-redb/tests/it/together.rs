@@ -7,15 +7,15 @@ use std::task::{Context, Poll, Waker};
 use futures_util::future::{BoxFuture, join_all};
 use hodei_core::job::{Finish, Lease, NewJob, Output, Parent, Priority, Requires, State};
 use hodei_core::store::{
-    ChangeLog, Claimed, Exchange, JobStore, Limit, Move, Pick, Policies, Retention, Scope, Served,
+    Applied, ChangeLog, Claimed, Exchange, JobStore, Limit, Move, Pick, Policies, Retention, Scope, Served,
     SubmitOptions, Transition,
 };
-use hodei_core::{Clock, ErrorKind, JobId, Name, Tenant};
+use hodei_core::{Clock, JobId, Name, Tenant};
 use hodei_store_redb::RedbStore;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::env::{Env, claim, job, job_of, owner, spec, submit, term};
+use crate::env::{Env, claim, done, job, job_of, owner, spec, submit, term};
 use crate::gate::GateClock;
 
 /// Lets a future run until it waits for the writer.
@@ -84,21 +84,23 @@ async fn an_end_that_is_refused_leaves_nothing_of_itself_behind() {
     for changes in [ChangeLog::All, ChangeLog::Off] {
         let (env, clock) = (Env::new(), GateClock::new());
         let store = open(&env, &clock, changes);
-        submit(&store, vec![job(), job()]).await;
+        submit(&store, vec![job(), job(), job()]).await;
         let node = owner(&store, "node").await;
-        let held = claim(&store, &node, 1).await;
+        let held = claim(&store, &node, 2).await;
         let finish = Finish::succeeded(Output::Inline(vec![7; 17 << 20].into()));
         let step = Move::Finished(Box::new(finish));
         let too_large = Transition { job: held[0].job.id, epoch: held[0].job.epoch, step };
-        let exchange = Exchange { owner: node, transitions: vec![too_large], picks: Vec::new() };
+        let ends = Transition { job: held[1].job.id, epoch: held[1].job.epoch, step: done() };
+        let exchange = Exchange { owner: node, transitions: vec![too_large, ends], picks: Vec::new() };
         let (refused, (other,)) =
             at_the_gate!(clock, store.exchange(exchange), store.submit(vec![job()], SubmitOptions::each()),);
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::LimitExceeded);
+        assert_eq!(refused.unwrap().applied, [Applied::Illegal, Applied::Done], "nobody else is held up");
         other.await.unwrap();
         sound(&store).await;
         drop(store);
         let counts = open(&env, &clock, changes).counts(&Scope::All).await.unwrap();
         assert_eq!((counts.of(State::Scheduled), counts.of(State::Pending)), (1, 2));
+        assert_eq!(counts.of(State::Succeeded), 1);
     }
 }
 

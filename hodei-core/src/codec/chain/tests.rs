@@ -62,6 +62,39 @@ async fn what_is_cut_off_or_of_an_unknown_codec_is_told() {
     assert_eq!(code(&Codecs::new().decode(&about, &encoded).await.unwrap_err()), "unknown_codec");
 }
 
+#[tokio::test]
+async fn a_codec_is_named_once() {
+    let (tenant, kind) = (Tenant::default(), kind());
+    let codecs = Codecs::new().with(Offload::above(0, Arc::new(MemoryBlobs::new())));
+    let twice = Bytes::from([&MARK[..], &[2, 3, 3], b"x"].concat());
+    assert_eq!(code(&codecs.decode(&about(&tenant, &kind), &twice).await.unwrap_err()), "repeated_codec");
+}
+
+#[tokio::test]
+async fn the_blob_that_arguments_name_is_told_and_kept_when_they_are_stored_again() {
+    let (tenant, kind) = (Tenant::default(), kind());
+    let about = about(&tenant, &kind);
+    let blobs = Arc::new(MemoryBlobs::new());
+    let codecs = Codecs::new().with(Offload::above(10, Arc::<MemoryBlobs>::clone(&blobs)));
+    let payload = |args| Payload::Handler { kind: kind.clone(), version: 1, encoding: Encoding::Json, args };
+    let (large, small) = (Bytes::from(vec![b'x'; 50]), Bytes::from_static(b"{}"));
+    let encoded = codecs.encode(&about, &large).await.unwrap();
+    let named = codecs.blob_of(&tenant, &payload(encoded.clone())).await.unwrap().unwrap();
+    assert_eq!(named, crate::blob::blob_of(&large));
+    for args in [small.clone(), codecs.encode(&about, &small).await.unwrap()] {
+        assert_eq!(codecs.blob_of(&tenant, &payload(args)).await.unwrap(), None);
+    }
+    assert!(Codecs::new().blob_of(&tenant, &payload(encoded.clone())).await.is_err(), "nobody can tell");
+    let listed = blobs.list(None, 1).await.unwrap();
+    codecs.encode(&about, &encoded).await.unwrap();
+    assert!(
+        !blobs.remove_unchanged(&named.key, listed[0].stamp).await.unwrap(),
+        "it is about to be named again"
+    );
+    assert!(blobs.remove(&named.key).await.unwrap());
+    assert_eq!(codecs.encode(&about, &encoded).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
 #[cfg(feature = "codec")]
 mod sealed {
     use proptest::prelude::*;

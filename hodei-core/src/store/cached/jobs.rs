@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
 use crate::job::{Job, Lease, NewJob, Output};
 use crate::store::{
-    CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts, Cursor,
-    Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven, Retention,
-    Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts,
+    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven,
+    Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use crate::time::Timestamp;
 
@@ -37,6 +37,10 @@ impl<S: JobStore> JobStore for CachedStore<S> {
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
         self.inner.lanes(served).await
+    }
+
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.inner.before(job, most).await
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {

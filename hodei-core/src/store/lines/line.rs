@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Checkpoint;
 use crate::store::query::Counts;
 use crate::store::shard::SlotRow;
 
@@ -23,6 +24,17 @@ pub struct LineCounts {
     pub schedules: u64,
     /// Jobs, by their state.
     pub jobs: Counts,
+    /// Checkpoints.
+    pub checkpoints: u64,
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LineRow {
+    /// A row of a slot.
+    Row(SlotRow),
+    /// How far a run had come.
+    Checkpoint(Checkpoint),
 }
 
 impl LineCounts {
@@ -55,4 +67,12 @@ pub(super) struct End<'a> {
     pub(super) limits: u64,
     pub(super) schedules: u64,
     pub(super) jobs: [u64; 7],
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) checkpoints: u64,
+}
+
+/// A text without checkpoints is as it was before there were any.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it asks about by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

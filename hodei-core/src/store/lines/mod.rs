@@ -6,11 +6,12 @@
 //! {"line":"limit", …}      limits
 //! {"line":"schedule", …}   schedules, with the time each fired last
 //! {"line":"job", …}        jobs in the order of their ids, with unique key, lease, output, and the edges from parents
+//! {"line":"checkpoint", …} how far runs had come, where the store keeps that
 //! {"line":"end","queues":0,"limits":0,"schedules":0,"jobs":[0,0,0,0,0,0,0]}
 //! ```
 //!
 //! The last line counts the lines before it, jobs by the number of their state: a text that was cut off is told from a whole
-//! one. Bytes are base64. Recorded changes, owners and terms are not written: they belong to a store and its processes.
+//! one; it counts checkpoints where there are any. Bytes are base64. Recorded changes, owners and terms are not written: they belong to a store and its processes.
 //!
 //! What is read is held to what is submitted: every spec to the default [`SpecLimits`](crate::job::SpecLimits), every
 //! job to [`NewJob::check`](crate::job::NewJob::check) and to what its state says. A line that is refused is named in the
@@ -23,6 +24,6 @@ mod row;
 mod tests;
 mod write;
 
-pub use line::{LINE_MAX, LINES_VERSION, LineCounts};
+pub use line::{LINE_MAX, LINES_VERSION, LineCounts, LineRow};
 pub use read::LineReader;
 pub use write::LineWriter;

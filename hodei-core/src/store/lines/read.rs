@@ -4,8 +4,9 @@ use std::io::{BufRead, Read as _};
 
 use serde::Deserialize;
 
-use super::line::{End, FORMAT, Header, LINE_MAX, LINES_VERSION, LineCounts};
-use super::row::{JobLine, LimitLine, QueueLine, ScheduleLine};
+use super::line::{End, FORMAT, Header, LINE_MAX, LINES_VERSION, LineCounts, LineRow};
+use super::row::{CheckpointLine, JobLine, LimitLine, QueueLine, ScheduleLine};
+use crate::checkpoint::CHECKPOINT_MAX;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::JobId;
 use crate::job::{FAILURE_MESSAGE_MAX, Job, NewJob, OUTPUT_INLINE_MAX, Outcome, Output, Settled, State};
@@ -58,7 +59,7 @@ impl<R: BufRead> LineReader<R> {
     /// # Errors
     ///
     /// `Invalid`: the line is refused; its number is the context `line`. `Io`, when it cannot be read.
-    pub fn next_row(&mut self) -> Result<Option<SlotRow>> {
+    pub fn next_row(&mut self) -> Result<Option<LineRow>> {
         if self.ended {
             return Ok(None);
         }
@@ -76,9 +77,18 @@ impl<R: BufRead> LineReader<R> {
             }
             JobLine::LINE => {
                 let line: JobLine<'_> = self.parse()?;
-                let (job, edges) = line.into_job().map_err(|error| self.at(&error))?;
+                let (job, edges, last) = line.into_job().map_err(|error| self.at(&error))?;
                 check(&job, &edges).map_err(|error| self.at(&error))?;
-                SlotRow::Job { job: Box::new(job), edges }
+                SlotRow::Job { job: Box::new(job), edges, last }
+            }
+            CheckpointLine::LINE => {
+                let line: CheckpointLine<'_> = self.parse()?;
+                let checkpoint = line.into_checkpoint();
+                if checkpoint.saved.as_ref().is_some_and(|saved| saved.len() > CHECKPOINT_MAX) {
+                    return Err(self.refuse(Fault::new("saved", "too_long").limit(CHECKPOINT_MAX as u64)));
+                }
+                self.counts.checkpoints += 1;
+                return Ok(Some(LineRow::Checkpoint(checkpoint)));
             }
             "end" => return self.end(),
             _ => return Err(self.refuse(Fault::new("line", "unknown"))),
@@ -89,7 +99,7 @@ impl<R: BufRead> LineReader<R> {
             return Err(self.refuse(Fault::new("weight", "zero")));
         }
         self.counts.add(&row);
-        Ok(Some(row))
+        Ok(Some(LineRow::Row(row)))
     }
 
     /// Returns the number of the line that was read last, from 1 on.
@@ -115,12 +125,16 @@ impl<R: BufRead> LineReader<R> {
         Error::invalid(OP, error.faults().to_vec()).with("line", self.number)
     }
 
-    fn end(&mut self) -> Result<Option<SlotRow>> {
+    fn end(&mut self) -> Result<Option<LineRow>> {
         let end: End<'_> = self.parse()?;
-        let LineCounts { queues, limits, schedules, jobs } = self.counts;
+        let LineCounts { queues, limits, schedules, jobs, checkpoints } = self.counts;
         let jobs = State::ALL.map(|state| jobs.of(state));
         let counted = [("queues", end.queues == queues), ("limits", end.limits == limits)];
-        let more = [("schedules", end.schedules == schedules), ("jobs", end.jobs == jobs)];
+        let more = [
+            ("schedules", end.schedules == schedules),
+            ("jobs", end.jobs == jobs),
+            ("checkpoints", end.checkpoints == checkpoints),
+        ];
         if let Some((field, _)) = counted.into_iter().chain(more).find(|(_, same)| !same) {
             return Err(self.refuse(Fault::new(field, "another_count")));
         }
@@ -184,20 +198,31 @@ fn check(job: &Job, edges: &[(JobId, bool)]) -> Result<()> {
         run_at: None,
         deadline: job.deadline,
         unique: job.unique.clone(),
-        parents: std::sync::Arc::clone(&job.parents),
+        parents: job.asked_parents().collect(),
         pipeline: job.pipeline,
     };
     new.check()?;
     let leased = matches!(job.state, State::Scheduled | State::Running);
     let untold = edges.iter().filter(|(_, told)| !told).count();
     let mut parents = edges.iter().map(|(parent, _)| parent);
+    let mut apart: Vec<JobId> = edges.iter().map(|(parent, _)| *parent).collect();
+    apart.sort_unstable();
+    apart.dedup();
+    let blocked = job.state == State::Blocked;
+    let incarnation = job.lease.as_ref().map_or(0, |lease| lease.incarnation);
     let faults = [
         ("version", "zero", job.version == 0),
         ("lease", "not_of_this_state", leased != job.lease.is_some()),
         ("settled", "missing", job.state.is_terminal() && job.settled.is_none()),
         ("settled", "too_long", job.settled.as_deref().is_some_and(is_large)),
         ("edges", "no_parent", !parents.all(|id| job.parents.iter().any(|of| of.id == *id))),
-        ("waits_for", "another_count", job.state == State::Blocked && job.waits_for as usize != untold),
+        ("edges", "duplicate", apart.len() != edges.len()),
+        ("edges", "missing", blocked && untold == 0),
+        ("waits_for", "another_count", blocked && job.waits_for as usize != untold),
+        ("version", "too_high", job.version > u32::MAX / 2),
+        ("attempt", "too_high", job.attempt > u32::MAX / 2),
+        ("epoch", "too_high", job.epoch.number() > u64::MAX / 2),
+        ("lease", "too_high", incarnation > u64::MAX / 2),
     ];
     match faults.into_iter().find(|(.., wrong)| *wrong) {
         Some((field, code, _)) => Err(Error::invalid(OP, vec![Fault::new(field, code)])),

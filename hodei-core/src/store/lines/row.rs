@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::super::policy::{Limit, QueuePolicy, Schedule};
+use crate::checkpoint::Checkpoint;
 use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{
     ArtifactEntry, BlobRef, Cause, Command, Encoding, Epoch, Fingerprint, Generation, Job, JobSpec,
@@ -48,6 +49,35 @@ impl<'de, const N: usize> Deserialize<'de> for Exactly<N> {
         let Base64(bytes) = Base64::deserialize(deserializer)?;
         let wrong = |bytes: Vec<u8>| de::Error::invalid_length(bytes.len(), &"another number of bytes");
         bytes.try_into().map(Self).map_err(wrong)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckpointLine<'a> {
+    line: &'a str,
+    tenant: Tenant,
+    job: JobId,
+    fence: Epoch,
+    saved: Option<Base64>,
+}
+
+impl CheckpointLine<'_> {
+    pub(super) const LINE: &'static str = "checkpoint";
+
+    pub(super) fn of(checkpoint: &Checkpoint) -> Self {
+        Self {
+            line: Self::LINE,
+            tenant: checkpoint.tenant.clone(),
+            job: checkpoint.job,
+            fence: checkpoint.fence,
+            saved: checkpoint.saved.as_ref().map(|saved| Base64(saved.to_vec())),
+        }
+    }
+
+    pub(super) fn into_checkpoint(self) -> Checkpoint {
+        let saved = self.saved.map(|Base64(saved)| saved.into());
+        Checkpoint { tenant: self.tenant, job: self.job, fence: self.fence, saved }
     }
 }
 
@@ -236,6 +266,9 @@ pub(super) struct JobLine<'a> {
     parents: Vec<Parent>,
     /// The edges from parents that are kept, and whether the job was told of each one's end.
     edges: Vec<(JobId, bool)>,
+    /// Whether it is the last of its sequence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    last: bool,
     lease: Option<Lease>,
     settled: Option<SettledLine>,
     spec: SpecLine<'a>,
@@ -321,10 +354,13 @@ impl SettledLine {
     }
 }
 
+/// A job, the edges from its parents that are kept, and whether it is the last of its sequence.
+type Whole = (Job, Vec<(JobId, bool)>, bool);
+
 impl<'a> JobLine<'a> {
     pub(super) const LINE: &'static str = "job";
 
-    pub(super) fn of(job: &'a Job, edges: &[(JobId, bool)]) -> Self {
+    pub(super) fn of(job: &'a Job, edges: &[(JobId, bool)], last: bool) -> Self {
         Self {
             line: Self::LINE,
             id: job.id,
@@ -348,13 +384,14 @@ impl<'a> JobLine<'a> {
             fingerprint: Exactly(*job.fingerprint.as_bytes()),
             parents: job.parents.to_vec(),
             edges: edges.to_vec(),
+            last,
             lease: job.lease.clone(),
             settled: job.settled.as_deref().map(SettledLine::of),
             spec: SpecLine::of(&job.spec),
         }
     }
 
-    pub(super) fn into_job(self) -> crate::Result<(Job, Vec<(JobId, bool)>)> {
+    pub(super) fn into_job(self) -> crate::Result<Whole> {
         let job = Job {
             id: self.id,
             tenant: self.tenant,
@@ -380,6 +417,6 @@ impl<'a> JobLine<'a> {
             lease: self.lease,
             settled: self.settled.map(|settled| Arc::new(settled.into_settled())),
         };
-        Ok((job, self.edges))
+        Ok((job, self.edges, self.last))
     }
 }

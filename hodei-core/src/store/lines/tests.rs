@@ -41,7 +41,7 @@ fn command() -> JobSpec {
     let spec = spec.resources(Resources::none().cpu_millis(5).gpus(2).custom(name("licence"), 3));
     let retry = RetryPolicy::attempts(9).backoff(Backoff::Fixed(Duration::from_millis(1_500)));
     let spec = spec.priority(Priority::MAX).timeout(Duration::new(5, 7_000)).retry(retry);
-    spec.label("team", "größe").limited_by("db").limited_by("net").build().unwrap()
+    spec.label("team", "größe").sequence("s").limited_by("db").limited_by("net").build().unwrap()
 }
 
 fn settled(outcome: Outcome, output: Output) -> Option<Arc<Settled>> {
@@ -59,7 +59,7 @@ fn jobs() -> Vec<(Job, Vec<(JobId, bool)>)> {
     let parents = [1, 2].map(|n| Parent { id: id(n), requires: Requires::Ended });
     let blocked = new(3, command()).after(parents).unique("once").deadline(Timestamp::MAX);
     let pipeline = PipelineId::from_parts(9, Tenant::default().slot(), 9);
-    let blocked = rules::admit(blocked.in_pipeline(pipeline), NOW).0;
+    let blocked = rules::admit_behind(blocked.in_pipeline(pipeline), Some(id(2)), NOW).0;
     let mut running = rules::admit(new(4, command()), NOW).0;
     (running.state, running.version, running.started_at) = (State::Running, 3, Some(NOW));
     running.lease = Some(Lease { owner: OwnerId::from(name("node")), incarnation: 7 });
@@ -86,7 +86,10 @@ fn rows() -> Vec<SlotRow> {
             last_fired: Some(NOW),
         }),
     ];
-    let job = |(job, edges)| SlotRow::Job { job: Box::new(job), edges };
+    let job = |(job, edges): (Job, _)| {
+        let last = job.spec.sequence().is_some();
+        SlotRow::Job { job: Box::new(job), edges, last }
+    };
     rows.into_iter().chain(jobs().into_iter().map(job)).collect()
 }
 
@@ -102,6 +105,7 @@ fn read(text: &str) -> Result<(Vec<SlotRow>, LineCounts), Error> {
     let mut lines = LineReader::new(text.as_bytes())?;
     let mut rows = Vec::new();
     while let Some(row) = lines.next_row()? {
+        let LineRow::Row(row) = row else { panic!("nothing else was written") };
         rows.push(row);
     }
     assert_eq!(lines.next_row()?, None, "the end stays the end");
@@ -178,6 +182,10 @@ fn a_bad_line_is_named_with_its_field() {
         (5, "\"tenant\":\"default\"", "\"tenant\":\"acme\"", "id", "wrong_slot"),
         (6, "\"unique\":\"once\"", long.as_str(), "unique", "too_long"),
         (6, "\"waits_for\":2", "\"waits_for\":3", "waits_for", "another_count"),
+        (5, "\"version\":1,", "\"version\":4294967295,", "version", "too_high"),
+        (5, "\"attempt\":0,", "\"attempt\":4294967295,", "attempt", "too_high"),
+        (5, "\"epoch\":0,", "\"epoch\":18446744073709551615,", "epoch", "too_high"),
+        (6, "\"waits_for\":2", "\"waits_for\":0", "waits_for", "another_count"),
         (6, "\"cwd\":\"/work\"", "\"cwd\":7", "spec.payload.command.more.cwd", "bad_value"),
         (6, "\"priority\":63", "\"priority\":64", "priority", "too_large"),
         (7, "\"fingerprint\":\"", "\"fingerprint\":\"AAAA", "fingerprint", "bad_value"),
@@ -207,4 +215,30 @@ fn other_versions_other_texts_and_endless_lines_are_refused() {
     let endless = text(&[]).lines().next().unwrap().to_owned() + "\n" + &"x".repeat(LINE_MAX + 2);
     let error = read(&endless).unwrap_err();
     assert_eq!((error.faults()[0].code, error.context("line")), ("too_long", Some("2")));
+}
+
+#[test]
+fn checkpoints_are_lines_of_their_own_and_are_counted() {
+    let job = jobs()[0].0.clone();
+    let saved = [Some(Bytes::from_static(b"half")), Some(Bytes::new()), None];
+    let all = saved.map(|saved| crate::checkpoint::Checkpoint {
+        tenant: job.tenant.clone(),
+        job: job.id,
+        fence: crate::job::Epoch::from_number(7),
+        saved,
+    });
+    let mut out = Vec::new();
+    let mut lines = LineWriter::new(&mut out).unwrap();
+    all.iter().for_each(|checkpoint| lines.checkpoint(checkpoint).unwrap());
+    assert_eq!(lines.finish().unwrap().checkpoints, 3);
+    let text = String::from_utf8(out).unwrap();
+    let mut lines = LineReader::new(text.as_bytes()).unwrap();
+    for checkpoint in all {
+        assert_eq!(lines.next_row().unwrap(), Some(LineRow::Checkpoint(checkpoint)));
+    }
+    assert_eq!(lines.next_row().unwrap(), None);
+    let less = text.replace("\"checkpoints\":3", "\"checkpoints\":2");
+    let mut lines = LineReader::new(less.as_bytes()).unwrap();
+    let error = (0..4).find_map(|_| lines.next_row().err()).expect("it counts another number");
+    assert_eq!((error.faults()[0].field.as_str(), error.faults()[0].code), ("checkpoints", "another_count"));
 }

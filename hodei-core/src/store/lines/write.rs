@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::line::{End, FORMAT, Header, LINES_VERSION, LineCounts};
-use super::row::{JobLine, LimitLine, QueueLine, ScheduleLine};
+use super::row::{CheckpointLine, JobLine, LimitLine, QueueLine, ScheduleLine};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::State;
 use crate::store::SlotRow;
@@ -41,9 +42,20 @@ impl<W: Write> LineWriter<W> {
             SlotRow::Queue(policy) => self.line(&QueueLine::of(policy))?,
             SlotRow::Limit(limit) => self.line(&LimitLine::of(limit))?,
             SlotRow::Schedule(schedule) => self.line(&ScheduleLine::of(schedule))?,
-            SlotRow::Job { job, edges } => self.line(&JobLine::of(job, edges))?,
+            SlotRow::Job { job, edges, last } => self.line(&JobLine::of(job, edges, *last))?,
         }
         self.counts.add(row);
+        Ok(())
+    }
+
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// `Io` and `Full`, when it cannot be written.
+    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.line(&CheckpointLine::of(checkpoint))?;
+        self.counts.checkpoints += 1;
         Ok(())
     }
 
@@ -59,9 +71,9 @@ impl<W: Write> LineWriter<W> {
     ///
     /// `Io` and `Full`, when it cannot be written.
     pub fn finish(mut self) -> Result<LineCounts> {
-        let LineCounts { queues, limits, schedules, jobs } = self.counts;
+        let LineCounts { queues, limits, schedules, jobs, checkpoints } = self.counts;
         let jobs = State::ALL.map(|state| jobs.of(state));
-        self.line(&End { line: "end", queues, limits, schedules, jobs })?;
+        self.line(&End { line: "end", queues, limits, schedules, jobs, checkpoints })?;
         self.out.flush().map_err(failed)?;
         Ok(self.counts)
     }

@@ -1,13 +1,14 @@
 //! Lanes, lists and the change log.
 
+use std::cmp::Reverse;
 use std::iter::Peekable;
 use std::ops::Bound;
 
-use super::super::{ChangePage, Cursor, LaneHead, Lanes, Order, Page, Query, Scope, Served};
+use super::super::{Before, ChangePage, Cursor, Lane, LaneHead, Lanes, Order, Page, Query, Scope, Served};
 use super::state::{Key, Lists, State};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::JobId;
-use crate::job::{JobSummary, State as JobState};
+use crate::job::{Job, JobSummary, State as JobState};
 use crate::time::Timestamp;
 
 /// How many rows a page looks at before it is returned short.
@@ -39,6 +40,26 @@ impl State {
             }
         }
         Lanes { heads, next_due: self.due.first().map(|(at, _)| *at) }
+    }
+
+    /// How many ready jobs come before one.
+    pub(super) fn before(&mut self, job: &Job, most: u64, now: Timestamp) -> Before {
+        self.promote(now);
+        let level = Reverse(job.spec.priority());
+        let (first, own) =
+            ((level, Timestamp::from_micros(i64::MIN), JobId::from_bytes([0; 16])), Lane::of(job));
+        let mut before = Before::default();
+        for (lane, ready) in &self.ready {
+            if self.slots.closed(|| lane.tenant.slot()) {
+                continue;
+            }
+            let above: u64 = ready.levels.range(..level).map(|(_, jobs)| jobs).sum();
+            // The sets tell no ranks, so those of its own level are gone through.
+            let left = usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX);
+            let same = ready.jobs.range(first..(level, job.eligible_at, job.id)).take(left).count();
+            before.add(*lane == own, above + same as u64);
+        }
+        before.up_to(most)
     }
 
     pub(super) fn query(&self, scope: &Scope, query: &Query) -> Result<Page> {
@@ -107,6 +128,9 @@ impl State {
             Some(cursor) => number_of(cursor)?,
         };
         let skip = from.checked_sub(self.first_change).ok_or_else(expired)?;
+        if skip > self.changes.len() as u64 {
+            return Err(expired());
+        }
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let mut changes = Vec::new();
         let mut next = from;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::super::{Cursor, Relocate, SlotBatch, SlotRow, slot_closed};
 use super::read::{cursor_of, key_of};
-use super::state::{Key, State};
+use super::state::{Key, State, sequence_of};
 use super::store::MemoryStore;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::{JobId, Name, Slot, Tenant};
@@ -38,7 +38,7 @@ type Edges = Vec<(JobId, bool)>;
 
 #[derive(Debug, Default, PartialEq)]
 struct Staged {
-    jobs: HashMap<JobId, (Box<Job>, Edges)>,
+    jobs: HashMap<JobId, (Box<Job>, Edges, bool)>,
     policies: BTreeMap<(u8, Tenant, Name), SlotRow>,
 }
 
@@ -130,7 +130,9 @@ impl State {
     fn row_of(&self, job: &Job) -> SlotRow {
         let edge = |parent: JobId| self.edges.get(&(parent, job.id)).map(|told| (parent, *told));
         let edges = job.parents.iter().filter_map(|parent| edge(parent.id)).collect();
-        SlotRow::Job { job: Box::new(job.clone()), edges }
+        let last =
+            sequence_of(&job.tenant, &job.spec).is_some_and(|key| self.sequences.get(&key) == Some(&job.id));
+        SlotRow::Job { job: Box::new(job.clone()), edges, last }
     }
 
     fn policies_of_slot(&self, slot: Slot) -> Vec<SlotRow> {
@@ -164,7 +166,7 @@ impl State {
         let Phase::Arriving(staged) = &mut moving.phase else { return Err(conflict(OP, slot)) };
         for row in rows {
             match row {
-                SlotRow::Job { job, edges } => drop(staged.jobs.insert(job.id, (job, edges))),
+                SlotRow::Job { job, edges, last } => drop(staged.jobs.insert(job.id, (job, edges, last))),
                 SlotRow::Queue(ref policy) => {
                     staged.policies.insert((0, policy.tenant.clone(), policy.queue.clone()), row);
                 }
@@ -235,8 +237,11 @@ impl State {
                 SlotRow::Job { .. } => {}
             }
         }
-        for (id, (job, edges)) in staged.jobs {
+        for (id, (job, edges, last)) in staged.jobs {
             let parents = std::sync::Arc::clone(&job.parents);
+            if let Some(key) = sequence_of(&job.tenant, &job.spec).filter(|_| last) {
+                self.sequences.insert(key, id);
+            }
             self.create(*job, None, now);
             // A parent that was pruned has no edge any more.
             for parent in parents.iter() {

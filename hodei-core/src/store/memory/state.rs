@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::{Change, ChangeLog, Counts, Lane, Note, QueuePolicy, Schedule, StoreStats, Term};
 use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
-use crate::job::{Job, Lease, Priority, Request, State as JobState};
+use crate::job::{Job, JobSpec, Lease, Priority, Request, State as JobState, rules};
 use crate::map::{JobMap, JobSet};
 use crate::time::Timestamp;
 
@@ -82,6 +82,8 @@ pub(super) struct State {
     /// parent is redriven.
     pub(super) edges: BTreeMap<(JobId, JobId), bool>,
     pub(super) unique: HashMap<(Tenant, Arc<str>), JobId>,
+    /// The last job of each sequence, as long as it is kept.
+    pub(super) sequences: HashMap<(Tenant, Arc<str>), JobId>,
     pub(super) counts: Counts,
 
     pub(super) limits: BTreeMap<(Tenant, Name), LimitRow>,
@@ -163,6 +165,11 @@ impl State {
         if let Some(key) = &job.unique {
             self.unique.remove(&(job.tenant.clone(), Arc::clone(key)));
         }
+        if let Some(key) =
+            sequence_of(&job.tenant, &job.spec).filter(|key| self.sequences.get(key) == Some(&id))
+        {
+            self.sequences.remove(&key);
+        }
         for parent in job.parents.iter() {
             self.edges.remove(&(parent.id, id));
         }
@@ -182,6 +189,12 @@ impl State {
         }
         let all = (parent, JobId::from_bytes([0; 16]))..=(parent, JobId::from_bytes([0xff; 16]));
         self.edges.range(all).map(|((_, child), _)| *child).collect()
+    }
+
+    /// Whether everybody who comes before a job in its sequence has ended and told it so.
+    pub(super) fn had_turn(&self, job: &Job) -> bool {
+        // An edge that is gone was told before its parent went.
+        rules::before_in_turn(&job.parents).all(|before| self.edges.get(&(before, job.id)) != Some(&false))
     }
 
     /// Makes the jobs ready whose time has come.
@@ -354,6 +367,11 @@ impl State {
     pub(super) fn dead_holders(&self, now: Timestamp) -> Vec<Lease> {
         self.leases.keys().filter(|lease| !self.alive(lease, now)).cloned().collect()
     }
+}
+
+/// The sequence of a job, if it is in one.
+pub(super) fn sequence_of(tenant: &Tenant, spec: &JobSpec) -> Option<(Tenant, Arc<str>)> {
+    spec.sequence().map(|key| (tenant.clone(), Arc::from(key)))
 }
 
 /// The parts of a record that decide where the indexes have it.

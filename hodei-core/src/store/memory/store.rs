@@ -197,6 +197,10 @@ impl JobStore for MemoryStore {
         Ok(lanes)
     }
 
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        Ok(self.read(|state, now| state.before(job, most, now)))
+    }
+
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
         let (exchanged, changes) = self.commit(|state, now| state.exchange(&exchange, now));
         Ok(Exchanged { changes, ..exchanged })

@@ -167,6 +167,7 @@ impl State {
     fn outlived(&self, retention: Retention, most: usize, now: Timestamp) -> Vec<JobId> {
         let goes = |id: JobId, age: Duration| {
             self.jobs.get(&id).is_some_and(|job| job.moved_at.saturating_add(age) <= now)
+                && self.jobs.get(&id).is_some_and(|job| self.had_turn(job))
                 && self.childless(id)
                 && !self.slots.closed(|| id.slot())
         };

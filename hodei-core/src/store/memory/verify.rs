@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::Lane;
 use super::state::State;
-use crate::job::{Job, State as JobState};
+use crate::job::{Job, State as JobState, rules};
 use crate::time::Timestamp;
 
 impl State {
@@ -17,6 +17,13 @@ impl State {
         }
         let mut wrong = self.wrong_places(now);
         wrong.extend(self.wrong_edges());
+        for ((tenant, key), last) in &self.sequences {
+            let of =
+                self.jobs.get(last).filter(|job| job.spec.sequence() == Some(key) && job.tenant == *tenant);
+            if of.is_none() {
+                wrong.push(format!("the last of sequence {key} is not of it"));
+            }
+        }
         let mut compare = |name: &str, same: bool| {
             if !same {
                 wrong.push(format!("index {name} contradicts the rows"));
@@ -76,7 +83,13 @@ impl State {
         for job in self.jobs.values().filter(|job| job.state == JobState::Blocked) {
             let edges = || job.parents.iter().map(|parent| (parent.id, self.edges.get(&(parent.id, job.id))));
             let untold = || edges().filter(|(_, told)| *told == Some(&false)).map(|(parent, _)| parent);
-            let settled = |id| self.jobs.get(&id).is_none_or(|parent| parent.state.is_terminal());
+            // Who ended before its turn has not told those behind it.
+            let turn = |id| rules::before_in_turn(&job.parents).any(|before| before == id);
+            let settled = |id| {
+                self.jobs
+                    .get(&id)
+                    .is_none_or(|parent| parent.state.is_terminal() && (!turn(id) || self.had_turn(parent)))
+            };
             let missing = edges().any(|(_, told)| told.is_none());
             if missing || untold().any(settled) || untold().count() != job.waits_for as usize {
                 wrong.push(format!("job {} waits for the wrong parents", job.id));

@@ -7,10 +7,10 @@ use super::super::{
     Applied, CancelReply, Claimed, Exchange, Exchanged, Input, Move, Pick, Redriven, Refusal, Scope,
     SubmitOptions, Submitted, Transition,
 };
-use super::state::State;
+use super::state::{State, sequence_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Slot, Tenant};
-use crate::job::{Fingerprint, Job, Lease, NewJob, Output, State as JobState, rules};
+use crate::job::{Fingerprint, Job, Lease, NewJob, Output, Requires, State as JobState, rules};
 use crate::map::JobMap;
 use crate::time::Timestamp;
 
@@ -106,7 +106,9 @@ impl State {
             if !matches!(reply, Submitted::New(_)) {
                 continue;
             }
-            let (job, change) = rules::admit(new, now);
+            let sequence = sequence_of(&new.tenant, &new.spec);
+            let before = sequence.and_then(|key| self.sequences.insert(key, new.id));
+            let (job, change) = rules::admit_behind(new, before, now);
             let (id, parents) = (job.id, Arc::clone(&job.parents));
             self.create(job, Some(change), now);
             for parent in parents.iter() {
@@ -137,15 +139,23 @@ impl State {
         }
     }
 
-    /// Tells a child of a parent's end, unless it was told before; says whether the child has ended by it.
+    /// Tells a child of a parent's end, unless it was told before; says whether the child has ended, by it or before its
+    /// turn. Whoever comes behind the parent is told when the parent has had its turn.
     fn tell(&mut self, parent: JobId, child: JobId, state: JobState, now: Timestamp) -> bool {
+        let requires = self.jobs.get(&child).and_then(|job| rules::requirement(job, parent));
+        let in_turn = requires.is_some_and(Requires::is_turn);
+        if in_turn && self.jobs.get(&parent).is_some_and(|parent| !self.had_turn(parent)) {
+            return false;
+        }
         match self.edges.get_mut(&(parent, child)) {
             Some(told) if !*told => *told = true,
             _ => return false,
         }
+        if in_turn && self.settled_state(child).is_some() {
+            return true;
+        }
         let ended = self.update(child, now, |job| {
-            let change = rules::requirement(job, parent)
-                .and_then(|requires| rules::parent_settled(job, requires, state, now));
+            let change = requires.and_then(|requires| rules::parent_settled(job, requires, state, now));
             (change.is_some() && job.state.is_terminal(), change)
         });
         ended == Some(true)
@@ -242,7 +252,8 @@ impl State {
         if job.parents.is_empty() {
             return Claimed { job, inputs: no_inputs() };
         }
-        let inputs = job.parents.iter().filter_map(|parent| {
+        let givers = job.parents.iter().filter(|parent| parent.requires.hands_on());
+        let inputs = givers.filter_map(|parent| {
             let parent = self.jobs.get(&parent.id)?;
             let output = parent.output().cloned().unwrap_or_else(Output::none);
             Some(Input { job: parent.id, name: parent.spec.name().clone(), output })
@@ -277,12 +288,28 @@ impl State {
         if !self.jobs.get(&id).is_some_and(|job| scope.covers(&job.tenant)) {
             return Redriven::NotFound;
         }
-        let reply = self.update(id, now, |job| match rules::redrive(job, now) {
-            Some(change) => (Redriven::Done, Some(change)),
-            None if job.state == JobState::Succeeded => (Redriven::Succeeded, None),
-            None => (Redriven::NotTerminal, None),
+        let sequence = self.jobs.get(&id).and_then(|job| sequence_of(&job.tenant, &job.spec));
+        let free = sequence.as_ref().is_none_or(|key| self.is_free(key, id));
+        let reply = self.update(id, now, |job| match job.state {
+            JobState::Failed | JobState::Cancelled if !free => (Redriven::OutOfTurn, None),
+            _ => match rules::redrive(job, now) {
+                Some(change) => (Redriven::Done, Some(change)),
+                None if job.state == JobState::Succeeded => (Redriven::Succeeded, None),
+                None => (Redriven::NotTerminal, None),
+            },
         });
+        if let (Some(key), Some(Redriven::Done)) = (sequence, reply) {
+            // Whoever comes next has its turn behind it.
+            self.sequences.insert(key, id);
+        }
         reply.unwrap_or(Redriven::NotFound)
+    }
+
+    /// Whether all of a sequence have ended and had their turn, as they have when the last one has; of a job that is to
+    /// go round again.
+    fn is_free(&self, sequence: &(Tenant, Arc<str>), job: JobId) -> bool {
+        let last = self.sequences.get(sequence).copied().unwrap_or(job);
+        self.jobs.get(&last).is_none_or(|last| last.state.is_terminal() && self.had_turn(last))
     }
 }
 

@@ -149,6 +149,16 @@ impl JobStore for ShardedStore {
         self.lanes_of_all(served).await
     }
 
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        let of_each = self.read_all("store.before", |shard| shard.before(job, most)).await?;
+        let sum = |before: Before, of: Before| Before {
+            lane: before.lane + of.lane,
+            all: before.all + of.all,
+            more: before.more || of.more,
+        };
+        Ok(of_each.into_iter().fold(Before::default(), sum).up_to(most))
+    }
+
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
         self.exchange_split(exchange).await
     }

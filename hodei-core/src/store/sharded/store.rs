@@ -83,12 +83,13 @@ impl fmt::Debug for ShardedStore {
 
 impl ShardedStore {
     /// Opens a store over shards, the home first. They must be given in the same order every time; new ones may be added
-    /// behind the others, and have no slot until one is moved to them.
+    /// behind the others, and have no slot until one is moved to them. The home may be a store that was in use alone:
+    /// then every slot is there at first.
     ///
     /// # Errors
     ///
-    /// `Config`: there is no shard or there are more than 64, fewer than the map has, or one is in another's place or
-    /// of another store. Those of the shards.
+    /// `Config`: there is no shard or there are more than 64, fewer than the map has, one is in another's place or
+    /// of another store, or one that is not the home holds jobs or settings of its own already. Those of the shards.
     ///
     /// # Cancel safety
     ///
@@ -101,6 +102,13 @@ impl ShardedStore {
             return Err(error.with("shards_max", SHARDS_MAX));
         };
         let Some(home) = shards.first() else { return Err(Error::new(ErrorKind::Config, OP)) };
+        for (n, shard) in shards.iter().enumerate().skip(1) {
+            if is_strange(&**shard).await.map_err(|error| error.with("shard", n))? {
+                return Err(Error::new(ErrorKind::Config, OP)
+                    .with("shard", n)
+                    .with("holds", "jobs or settings"));
+            }
+        }
         let map = first_map(&**home, count).await?;
         if count < map.shards {
             let error = Error::new(ErrorKind::Config, OP).with("shards", count);
@@ -355,15 +363,34 @@ async fn first_map(home: &dyn Shard, shards: u16) -> Result<ShardMap> {
     if home.note(&name).await?.is_none() {
         // As good as random, and different for every store that is made.
         let cluster = *JobId::mint(&Tenant::default(), &SystemClock).as_bytes();
+        // What the home holds already stays where it is; the other shards are added behind it.
+        let shards = if holds_something(home).await? { 1 } else { shards };
         home.put_note(&name, 0, ShardMap::spread(cluster, shards).encode()).await?;
     }
     let note = home.note(&name).await?;
     ShardMap::decode(&note.ok_or_else(|| Error::new(ErrorKind::Corrupt, "sharded.open"))?)
 }
 
+/// Says whether a store has jobs, or settings for them.
+async fn holds_something(shard: &dyn Shard) -> Result<bool> {
+    Ok(shard.counts(&Scope::All).await?.total() > 0
+        || !shard.queues(&Scope::All).await?.is_empty()
+        || !shard.limits(&Scope::All).await?.is_empty()
+        || !shard.schedules(&Scope::All).await?.is_empty())
+}
+
+/// Says whether a store that is no shard yet has something already.
+async fn is_strange(shard: &dyn Shard) -> Result<bool> {
+    Ok(shard.note(&mark_name()).await?.is_none() && holds_something(shard).await?)
+}
+
+fn mark_name() -> Name {
+    Name::literal("hodei.shard")
+}
+
 /// Marks a store as a shard of this store in its place; `false` when it is marked as another.
 async fn mark(shard: &dyn Shard, cluster: &[u8; 16], place: usize) -> Result<bool> {
-    let name = Name::literal("hodei.shard");
+    let name = mark_name();
     let place = u16::try_from(place).map_err(|_| {
         Error::invalid("sharded.open", vec![Fault::new("shards", "too_many").limit(SHARDS_MAX as u64)])
     })?;

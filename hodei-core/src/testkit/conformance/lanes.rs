@@ -147,3 +147,26 @@ pub(super) async fn limits_cut_the_depth_and_hide_the_lane(env: &mut Env) {
     env.tell(&held, succeeded()).await;
     assert_eq!(depths(env).await, [1]);
 }
+
+pub(super) async fn who_comes_before_is_counted_in_the_lane_and_over_all(env: &mut Env) {
+    let first = env.add(job()).await;
+    env.advance(SECOND).await;
+    let urgent = env.add_all(vec![urgent(40), urgent(63)]).await;
+    let other = |level| job_of(spec().queue("other").priority(priority(level)));
+    env.add_all(vec![other(50), other(32), other(10)]).await;
+    env.add(job_for(&acme(), spec())).await;
+    env.add(job().run_at(env.ahead(HOUR))).await;
+    env.advance(SECOND).await;
+    let last = env.add(job()).await;
+    // The id decides where all else is the same, so those of the same moment are told apart by it.
+    for (id, lane, all) in [(first, 2, 3), (urgent[1], 0, 0), (urgent[0], 1, 2), (last, 3, 6)] {
+        let told = env.store().before(&env.get(id).await, 100).await.expect("before");
+        assert_eq!((told.lane, told.all, told.more), (lane, all, false));
+    }
+    let told = env.store().before(&env.get(last).await, 2).await.expect("before");
+    assert_eq!((told.lane, told.all, told.more), (2, 2, true));
+    let held = env.hold(urgent[1]).await;
+    let told = env.store().before(&env.get(last).await, 100).await.expect("before");
+    assert_eq!((told.lane, told.all), (2, 5));
+    env.tell(&held, succeeded()).await;
+}

@@ -95,6 +95,7 @@ properties! { $
         blocked_leased_and_settled_jobs_are_in_no_lane
         paused_queues_do_not_appear
         limits_cut_the_depth_and_hide_the_lane
+        who_comes_before_is_counted_in_the_lane_and_over_all
     }
     claim {
         a_claim_leases_the_job_under_a_new_epoch
@@ -168,6 +169,23 @@ properties! { $
         a_spawned_child_of_the_run_itself_is_told_once
         a_run_ends_whatever_it_spawned
         a_parent_that_is_cancelled_skips_its_children
+    }
+    sequences {
+        the_next_of_a_sequence_waits_for_the_end_of_the_one_before
+        a_retry_keeps_its_turn
+        who_comes_before_leaves_nothing_to_who_comes_behind
+        a_sequence_is_of_one_tenant_and_over_queues_and_levels
+        a_sequence_goes_on_however_a_turn_ends
+        who_ends_before_its_turn_lets_nobody_by
+        a_whole_line_that_was_cancelled_lets_the_next_one_by
+        a_parent_of_the_same_sequence_is_waited_for_once
+        a_parent_that_ends_before_its_turn_lets_nobody_by
+        a_sequence_that_has_ended_begins_anew
+        a_job_goes_round_again_only_when_its_sequence_has_ended
+        a_run_that_spawns_into_its_own_sequence_comes_first
+        racing_submissions_stand_in_one_line
+        who_has_not_had_its_turn_is_not_pruned
+        a_sequence_comes_back
     }
     cancel {
         what_does_not_run_is_cancelled_at_once

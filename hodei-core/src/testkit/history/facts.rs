@@ -32,6 +32,9 @@ pub struct Facts {
     pub priority: Priority,
     /// The limits it counts against while it is leased.
     pub limits: Vec<Name>,
+    /// The sequence in which it has its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Arc<str>>,
     /// How often it may start.
     pub max_attempts: u32,
     /// Not before this time.
@@ -60,7 +63,7 @@ impl Facts {
         Self {
             fingerprint: job.fingerprint,
             unique: job.unique.clone(),
-            parents: Arc::clone(&job.parents),
+            parents: job.asked_parents().collect(),
             deadline: job.deadline,
             ..Self::of_spec(job.id, &job.tenant, &job.spec)
         }
@@ -77,6 +80,7 @@ impl Facts {
             class: spec.class(),
             priority: spec.priority(),
             limits: spec.limit_keys().iter().filter_map(|key| Name::new(key).ok()).collect(),
+            sequence: spec.sequence().map(Arc::from),
             max_attempts: spec.retry().max_attempts,
             run_at: None,
             deadline: None,

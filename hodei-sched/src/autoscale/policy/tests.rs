@@ -166,6 +166,32 @@ fn who_waits_too_long_gets_one_more_whatever_was_measured() {
     assert_eq!(scaler.decide(&at(11, 10_000), 3), Decision { agents: 4, why: Why::Behind });
 }
 
+/// A job that waits for something that agents do not bring, and nothing else.
+#[test]
+fn what_agents_cannot_help_is_not_helped_again_and_again() {
+    let mut autoscaler = Autoscaler::new(policy()).unwrap();
+    let (mut agents, mut most) = (0, 0);
+    for second in 0..3_600 {
+        let at = Timestamp::EPOCH.saturating_add(SECOND * second);
+        let load = Load { queued: 1, oldest: SECOND * second, ..Load::at(at) };
+        agents = autoscaler.decide(&load, agents).agents;
+        most = most.max(agents);
+    }
+    assert_eq!((agents, most), (1, 2), "one was tried, and went again");
+}
+
+#[test]
+fn what_runs_keeps_its_slots_whatever_was_measured() {
+    let mut autoscaler = Autoscaler::new(policy()).unwrap();
+    let mut agents = 10;
+    for second in 0..3_600 {
+        // Nobody is seen to end, and nobody waits.
+        let load = Load { running: 38, ..Load::at(Timestamp::EPOCH.saturating_add(SECOND * second)) };
+        agents = autoscaler.decide(&load, agents).agents;
+        assert_eq!(agents, 10);
+    }
+}
+
 #[test]
 fn what_is_beyond_the_bounds_is_brought_back_at_once() {
     let mut scaler = Autoscaler::new(ScalePolicy::between(2, 5)).unwrap();

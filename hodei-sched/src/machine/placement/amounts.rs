@@ -27,7 +27,7 @@ impl Names {
     pub(super) fn amounts(&self, needs: &Resources, there: &Amounts) -> Vec<(String, u64, u64)> {
         let fixed = ["cpu_millis", "memory", "gpus"].into_iter().zip(fixed(needs)).zip(there.fixed);
         let fixed = fixed.map(|((name, need), free)| (name.to_owned(), need, free));
-        let custom = needs.customs().map(|(name, need)| {
+        let custom = needs.named().map(|(name, need)| {
             let free = self.0.get(name).map_or(0, |number| there.custom(*number));
             (name.as_str().to_owned(), need, free)
         });
@@ -55,7 +55,7 @@ impl Need {
     pub(super) fn of(resources: &Resources, names: &Names) -> Self {
         let mut custom = Vec::with_capacity(resources.customs().len());
         let mut unknown = false;
-        for (name, amount) in resources.customs() {
+        for (name, amount) in resources.named() {
             match names.0.get(name) {
                 Some(number) => custom.push((*number, amount)),
                 None => unknown = true,

@@ -93,7 +93,8 @@ impl<'f> Candidates<'f> {
             self.fleet.shut_out(at, self.asked.class);
             return false;
         }
-        fleet.spares(worker, self.asked)
+        // No worker is twice in a gang.
+        (fleet.gang.is_empty() || !fleet.gang.contains(&worker)) && fleet.spares(worker, self.asked)
     }
 
     /// How many slots of a worker are free.

@@ -1,8 +1,10 @@
 //! The workers, what is free on them, and which of them jobs of a class could go to.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use hodei_core::Timestamp;
 use hodei_core::gateway::Offer;
 use hodei_core::job::{Priority, Request, RequestClass, Resources};
 
@@ -44,7 +46,7 @@ pub(super) struct Worker {
     draining: bool,
     /// The classes that found no room and look here again once something is free.
     shut_out: Vec<u32>,
-    /// How many jobs it has under each rule that keeps them apart.
+    /// How many jobs it has under each rule.
     apart: Vec<(u32, u32)>,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Class {
     /// How many jobs of it wait or run.
     uses: u32,
     number: RequestClass,
+    /// On how many workers at once such a job runs.
+    pub(super) workers: u32,
 }
 
 /// The worker on which the most urgent job that found no room gets the next room there is.
@@ -97,6 +101,13 @@ pub struct Fleet {
     placed: u64,
     joined: u32,
     pub(super) hold: Option<Hold>,
+    /// The other workers that are held for the same job, of a gang.
+    pub(super) held_too: Bits,
+    /// When the job for which they are held begins at the latest, and when the one that is placed next ends at the latest.
+    pub(super) starts: Option<Timestamp>,
+    pub(super) ends: Option<Timestamp>,
+    /// The workers that were chosen last for one job, beside the first one.
+    pub(super) gang: Vec<WorkerId>,
     /// Rises whenever a worker comes or goes.
     pub(super) generation: u64,
 }
@@ -154,7 +165,9 @@ impl Fleet {
             class.preferred.clear(worker.0);
         }
         self.shapes.leave(worker.0, self.workers[worker.0 as usize].shape);
-        self.hold = self.hold.filter(|hold| hold.worker != worker);
+        if self.is_held(worker) {
+            self.hold = None;
+        }
         self.free.push(worker.0);
         self.generation += 1;
     }
@@ -171,7 +184,9 @@ impl Fleet {
             class.able.put(worker.0, able);
             class.room.put(worker.0, able);
         }
-        self.hold = self.hold.filter(|hold| hold.worker != worker);
+        if self.is_held(worker) {
+            self.hold = None;
+        }
         self.generation += 1;
     }
 
@@ -210,6 +225,7 @@ impl Fleet {
         let request = request();
         let need = Need::of(&request.resources, &self.names);
         let class = Class {
+            workers: request.resources.worker_count(),
             request,
             need,
             rule,
@@ -250,23 +266,44 @@ impl Fleet {
         class.uses = class.uses.saturating_sub(1);
     }
 
-    /// Chooses a worker for a job and sets room aside there; nothing when there is none.
+    /// Chooses a worker for a job and sets room aside there; nothing when there is none. For a gang it does so with all of
+    /// its workers or with none: the other ones are [`Fleet::others`]. A balancer that panics, or names a worker without
+    /// room, has chosen nothing.
     pub fn place(&mut self, asked: Asked, balancer: &mut dyn Balancer) -> Option<WorkerId> {
         let class = self.classes[asked.class.0 as usize].as_ref()?;
         if class.room.is_empty() || self.open.is_empty() {
             return None;
         }
-        let split = !class.preferred.is_empty();
-        let mut chosen = None;
-        if split {
-            chosen = balancer.choose(&mut Candidates::preferred(self, asked));
-        }
-        let chosen = chosen.or_else(|| balancer.choose(&mut Candidates::all(self, asked)))?;
-        self.reserve(chosen, asked.class);
+        self.gang.clear();
+        let chosen = if class.workers > 1 {
+            self.place_gang(asked, balancer)?
+        } else {
+            let chosen = self.choose(asked, balancer)?;
+            self.reserve(chosen, asked.class);
+            chosen
+        };
         if self.hold.is_some_and(|hold| hold.class == asked.class) {
             self.hold = None;
         }
         Some(chosen)
+    }
+
+    /// Has a balancer choose among the workers that come first, or else among all.
+    pub(super) fn choose(&mut self, asked: Asked, balancer: &mut dyn Balancer) -> Option<WorkerId> {
+        let split =
+            self.classes[asked.class.0 as usize].as_ref().is_some_and(|class| !class.preferred.is_empty());
+        // What a balancer leaves behind when it panics is its own affair; of ours it changes nothing but notes of who has no
+        // room.
+        let chosen = catch_unwind(AssertUnwindSafe(|| {
+            let mut chosen = None;
+            if split {
+                chosen = balancer.choose(&mut Candidates::preferred(self, asked));
+            }
+            chosen.or_else(|| balancer.choose(&mut Candidates::all(self, asked)))
+        }));
+        let chosen = chosen.ok().flatten()?;
+        let known = (chosen.0 as usize) < self.workers.len();
+        (known && Candidates::all(self, asked).has_room(chosen)).then_some(chosen)
     }
 
     /// Sets room aside on a worker that is known to have it.
@@ -275,7 +312,8 @@ impl Fleet {
         let chosen = &mut self.workers[worker.0 as usize];
         assert!(chosen.free_slots > 0 && chosen.free.has(&asked.need), "a balancer chooses what has room");
         chosen.free.take(&asked.need, 1);
-        if self.rules[asked.rule as usize].apart {
+        // Counted whether or not the rule keeps its jobs apart now: it may do so later.
+        if asked.rule != 0 {
             match chosen.apart.iter_mut().find(|(rule, _)| *rule == asked.rule) {
                 Some((_, n)) => *n += 1,
                 None => chosen.apart.push((asked.rule, 1)),
@@ -334,10 +372,13 @@ impl Fleet {
         self.workers[worker.0 as usize].free_slots
     }
 
-    /// Whether any worker could run jobs of a class, were it idle.
+    /// Whether any worker could run jobs of a class, were it idle; of a gang, whether enough of them could.
     #[must_use]
     pub fn is_able(&self, class: ClassId) -> bool {
-        self.classes[class.0 as usize].as_ref().is_some_and(|class| !class.able.is_empty())
+        self.classes[class.0 as usize].as_ref().is_some_and(|class| match class.workers {
+            1 => !class.able.is_empty(),
+            workers => class.able.ones().take(workers as usize).count() == workers as usize,
+        })
     }
 
     /// Whether a job of a class would find room on a worker if jobs of other classes were gone.
@@ -348,7 +389,9 @@ impl Fleet {
         for gone in gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref()) {
             free.give(&gone.need);
         }
-        there.free_slots as usize + gone.len() > 0 && free.has(&asked.need)
+        there.free_slots as usize + gone.len() > 0
+            && free.has(&asked.need)
+            && self.is_apart_without(worker.0, asked.rule, gone)
     }
 
     /// A rule by its number.
@@ -377,6 +420,9 @@ impl Fleet {
     #[must_use]
     pub fn may_have_room(&self, class: ClassId) -> bool {
         let Some(class) = self.classes[class.0 as usize].as_ref() else { return false };
+        if class.workers > 1 {
+            return self.may_have(class);
+        }
         let mut at = 0;
         for _ in 0..LOOKED_AT {
             let Some(worker) = class.room.first_common(&self.open, at) else { return false };
@@ -390,9 +436,20 @@ impl Fleet {
     }
 
     /// Whether jobs of a class may be on a worker beside what is there under their rule.
-    pub(super) fn is_apart(&self, worker: u32, rule: u32) -> bool {
+    pub(in crate::machine) fn is_apart(&self, worker: u32, rule: u32) -> bool {
         !self.rules[rule as usize].apart
             || self.workers[worker as usize].apart.iter().all(|(of, _)| *of != rule)
+    }
+
+    /// As [`Fleet::is_apart`], if jobs of some classes were gone.
+    fn is_apart_without(&self, worker: u32, rule: u32, gone: &[ClassId]) -> bool {
+        if !self.rules[rule as usize].apart {
+            return true;
+        }
+        let there =
+            self.workers[worker as usize].apart.iter().find(|(of, _)| *of == rule).map_or(0, |(_, n)| *n);
+        let classes = gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref());
+        classes.filter(|class| class.rule == rule).count() >= there as usize
     }
 
     /// Notes that there is no room for a class on a worker before something is freed there.

@@ -1,12 +1,13 @@
 //! Room for the most urgent job that found none.
 //!
 //! Smaller jobs would take each bit of room as it comes, and a large one would wait for ever. So one worker is held for
-//! it: others are placed there only where that cannot delay it, and go on everywhere else.
+//! it: others are placed there only where that cannot delay it, and go on everywhere else. They cannot where they take
+//! nothing that it needs and lacks, or are known to end before those do for which it waits.
 
 use hodei_core::job::Priority;
 
 use super::candidates::Asked;
-use super::fleet::{Fleet, Hold, WorkerId};
+use super::fleet::{Fleet, WorkerId};
 use crate::queue::ClassId;
 
 /// Among how many workers the nearest one is looked for.
@@ -19,7 +20,7 @@ impl Fleet {
         if self.hold.is_some_and(|hold| hold.class == class || hold.level >= level) {
             return;
         }
-        self.hold = self.nearest(class).map(|worker| Hold { class, level, worker });
+        self.hold_nearest(class, level);
     }
 
     /// Holds no worker any more.
@@ -35,18 +36,33 @@ impl Fleet {
 
     /// The worker that lacks the least of what a class needs.
     pub(crate) fn nearest(&self, class: ClassId) -> Option<WorkerId> {
-        let class = self.classes[class.0 as usize].as_ref()?;
+        self.nearest_all(class).first().copied()
+    }
+
+    /// As many workers as a class needs, those that lack the least; none where there are too few.
+    pub(super) fn nearest_all(&self, class: ClassId) -> Vec<WorkerId> {
+        let Some(class) = self.classes[class.0 as usize].as_ref() else { return Vec::new() };
+        let workers = class.workers as usize;
         let lack = |worker: &u32| {
             let there = &self.workers[*worker as usize];
             let slot = if there.free_slots == 0 { 1_000 } else { 0 };
-            (there.free.lack(&class.need) + slot, *worker)
+            // Where another job of the rule is, none comes before that has ended.
+            let apart = if self.is_apart(*worker, class.rule) { 0 } else { 1_000 };
+            (there.free.lack(&class.need) + slot + apart, *worker)
         };
-        class.able.ones().take(LOOKED_AT).min_by_key(lack).map(WorkerId)
+        let able = class.able.ones().take(LOOKED_AT.max(workers));
+        if workers == 1 {
+            return able.min_by_key(lack).map(WorkerId).into_iter().collect();
+        }
+        let mut near: Vec<u32> = able.collect();
+        near.sort_by_cached_key(lack);
+        near.truncate(workers);
+        if near.len() < workers { Vec::new() } else { near.into_iter().map(WorkerId).collect() }
     }
 
     /// Whether a job can go to a worker without delaying the one for which it is held, if it is.
     pub(super) fn spares(&self, worker: WorkerId, asked: Asked) -> bool {
-        let Some(hold) = self.hold.filter(|hold| hold.worker == worker) else { return true };
+        let Some(hold) = self.hold.filter(|_| self.is_held(worker)) else { return true };
         if hold.class == asked.class || asked.level > hold.level {
             return true;
         }
@@ -54,7 +70,8 @@ impl Fleet {
         let Some((waits, more)) = class(hold.class).zip(class(asked.class)) else { return true };
         let there = &self.workers[worker.0 as usize];
         // Both take a slot each.
-        there.free_slots > 1 && there.free.spares(&more.need, &waits.need)
+        let spares = there.free_slots > 1 && there.free.spares(&more.need, &waits.need);
+        spares || self.ends_in_time()
     }
 
     /// How many jobs a worker has now.

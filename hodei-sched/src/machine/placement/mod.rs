@@ -4,6 +4,7 @@ mod amounts;
 mod bits;
 mod candidates;
 mod fleet;
+mod gang;
 mod hold;
 mod room;
 mod rule;

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use hodei_core::job::Priority;
 
 use super::amounts::Amounts;
-use super::fleet::{Fleet, WorkerId};
+use super::bits::Bits;
+use super::fleet::{Class, Fleet, WorkerId};
+use super::gang::gangs;
 use crate::queue::ClassId;
 
 /// Room on a fleet, to decide over without touching it.
@@ -17,12 +19,20 @@ pub(in crate::machine) struct Room<'f> {
     slots: u64,
     /// The worker on which nothing more may be taken below this level: it is kept for the class.
     kept: Option<(WorkerId, ClassId, Priority)>,
+    /// The other workers of which the same is true, where it is a gang.
+    kept_too: Bits,
 }
 
 impl<'f> Room<'f> {
     pub(in crate::machine) fn of(fleet: &'f Fleet) -> Self {
         let kept = fleet.hold.map(|hold| (hold.worker, hold.class, hold.level));
-        Self { fleet, taken: HashMap::new(), slots: fleet.open_slots(), kept }
+        Self {
+            fleet,
+            taken: HashMap::new(),
+            slots: fleet.open_slots(),
+            kept,
+            kept_too: fleet.held_too.clone(),
+        }
     }
 
     /// How many slots are free.
@@ -33,40 +43,81 @@ impl<'f> Room<'f> {
     /// Takes room for up to `n` jobs of a class, and returns for how many there was any.
     pub(in crate::machine) fn take(&mut self, class: ClassId, level: Priority, n: u32) -> u32 {
         let Some(asked) = self.fleet.classes[class.0 as usize].as_ref() else { return 0 };
-        let apart = self.fleet.rules[asked.rule as usize].apart;
+        if asked.workers > 1 {
+            return self.take_gangs(asked, class, level, n);
+        }
         let (mut taken, mut at) = (0, 0);
         while taken < n
             && self.slots > 0
             && let Some(worker) = asked.room.first_common(&self.fleet.open, at)
         {
             at = worker + 1;
-            let kept =
-                self.kept.is_some_and(|(kept, of, below)| kept.0 == worker && of != class && level <= below);
-            if kept || !self.fleet.is_apart(worker, asked.rule) {
-                continue;
-            }
-            let there = &self.fleet.workers[worker as usize];
-            let left = self.taken.get(&worker);
-            let (free, slots) = left.map_or((&there.free, there.free_slots), |(free, slots)| (free, *slots));
-            let most = if apart { 1 } else { n - taken };
-            let here = free.times(&asked.need).min(slots).min(most);
-            if here == 0 {
-                continue;
-            }
-            let mut free = free.clone();
-            free.take(&asked.need, here);
-            self.taken.insert(worker, (free, slots - here));
-            self.slots -= u64::from(here);
+            let here = self.most(worker, asked, class, level).min(n - taken);
+            self.take_from(worker, asked, here);
             taken += here;
         }
         taken
+    }
+
+    /// As [`Room::take`], of jobs that need several workers each.
+    fn take_gangs(&mut self, asked: &Class, class: ClassId, level: Priority, n: u32) -> u32 {
+        let (mut open, mut most, mut at) = (Vec::new(), Vec::new(), 0);
+        while let Some(worker) = asked.room.first_common(&self.fleet.open, at) {
+            at = worker + 1;
+            open.push(worker);
+            most.push(self.most(worker, asked, class, level));
+        }
+        let gangs = gangs(&most, asked.workers, n);
+        let mut left = gangs.saturating_mul(asked.workers);
+        for (worker, most) in open.into_iter().zip(most) {
+            let here = most.min(gangs).min(left);
+            self.take_from(worker, asked, here);
+            left -= here;
+        }
+        gangs
+    }
+
+    /// For how many jobs of a class a worker has room.
+    fn most(&self, worker: u32, asked: &Class, class: ClassId, level: Priority) -> u32 {
+        let kept = self.kept.is_some_and(|(kept, of, below)| {
+            (kept.0 == worker || self.kept_too.has(worker)) && of != class && level <= below
+        });
+        // One job is claimed even so where it is known when the other one begins: it may have ended by then.
+        let probe = self.fleet.starts.is_some();
+        if (kept && !probe) || !self.fleet.is_apart(worker, asked.rule) {
+            return 0;
+        }
+        let there = &self.fleet.workers[worker as usize];
+        let left = self.taken.get(&worker);
+        let (free, slots) = left.map_or((&there.free, there.free_slots), |(free, slots)| (free, *slots));
+        let apart = self.fleet.rules[asked.rule as usize].apart;
+        free.times(&asked.need).min(slots).min(if apart || kept { 1 } else { u32::MAX })
+    }
+
+    fn take_from(&mut self, worker: u32, asked: &Class, n: u32) {
+        if n == 0 {
+            return;
+        }
+        let there = &self.fleet.workers[worker as usize];
+        let (free, slots) =
+            self.taken.entry(worker).or_insert_with(|| (there.free.clone(), there.free_slots));
+        free.take(&asked.need, n);
+        *slots -= n;
+        self.slots -= u64::from(n);
     }
 
     /// Keeps the worker that lacks the least for a class that found no room, unless one is kept already; whether one
     /// is kept for it now that has a slot for it and lacks something else.
     pub(in crate::machine) fn keep(&mut self, class: ClassId, level: Priority) -> bool {
         if self.kept.is_none() {
-            self.kept = self.fleet.nearest(class).map(|worker| (worker, class, level));
+            let nearest = self.fleet.nearest_all(class);
+            self.kept_too = Bits::default();
+            self.kept = nearest.split_first().map(|(first, others)| {
+                for worker in others {
+                    self.kept_too.set(worker.0);
+                }
+                (*first, class, level)
+            });
         }
         self.kept.is_some_and(|(worker, of, _)| of == class && self.fleet.free_slots(worker) > 0)
     }

@@ -34,16 +34,18 @@ struct Pair {
     fleet: Fleet,
     balancer: Box<dyn Balancer>,
     workers: HashMap<WorkerId, (u32, Resources)>,
-    jobs: Vec<(WorkerId, ClassId, Resources)>,
+    /// Each with all the workers on which it has room.
+    jobs: Vec<(Vec<WorkerId>, ClassId, Resources)>,
     draining: Vec<WorkerId>,
 }
 
 impl Pair {
     fn left(&self, worker: WorkerId) -> (u32, Resources) {
         let (slots, capacity) = &self.workers[&worker];
-        let here = self.jobs.iter().filter(|(at, ..)| *at == worker);
+        let here = self.jobs.iter().filter(|(at, ..)| at.contains(&worker));
         here.fold((*slots, capacity.clone()), |(slots, left), (_, _, needs)| {
-            let left = left.checked_sub(needs).expect("no resource is promised twice");
+            let needs = needs.clone().workers(1);
+            let left = left.checked_sub(&needs).expect("no resource is promised twice");
             (slots.checked_sub(1).expect("no slot is promised twice"), left)
         })
     }
@@ -54,24 +56,29 @@ impl Pair {
             let (slots, left) = self.left(**worker);
             slots > 0 && needs.fits(&left) && !self.draining.contains(worker)
         };
-        let possible = self.workers.keys().filter(fits).count();
+        let possible = self.workers.keys().filter(fits).count() >= needs.worker_count() as usize;
         let spoken_of = Room::of(&self.fleet).take(class, Priority::DEFAULT, 1);
-        assert_eq!(spoken_of > 0, possible > 0);
+        assert_eq!(spoken_of > 0, possible);
         match self.fleet.place(asked(class, 32), &mut *self.balancer) {
             Some(worker) => {
                 self.fleet.count(class);
-                self.jobs.push((worker, class, needs.clone()));
-                self.left(worker);
-                assert!(!self.draining.contains(&worker));
+                let mut workers = self.fleet.others();
+                workers.push(worker);
+                workers.sort_unstable();
+                workers.dedup();
+                assert_eq!(workers.len(), needs.worker_count() as usize, "each worker once");
+                assert!(workers.iter().all(|worker| !self.draining.contains(worker)));
+                self.jobs.push((workers.clone(), class, needs.clone()));
+                workers.iter().for_each(|worker| drop(self.left(*worker)));
             }
-            None => assert_eq!(possible, 0, "there is room for {needs:?}"),
+            None => assert!(!possible, "there is room for {needs:?}"),
         }
     }
 
     fn release(&mut self, n: usize) {
         if !self.jobs.is_empty() {
-            let (worker, class, _) = self.jobs.remove(n % self.jobs.len());
-            self.fleet.release(worker, class);
+            let (workers, class, _) = self.jobs.remove(n % self.jobs.len());
+            workers.iter().for_each(|worker| self.fleet.release(*worker, class));
             self.fleet.discount(class);
         }
     }
@@ -82,8 +89,12 @@ impl Pair {
         self.workers.remove(&worker);
         self.draining.retain(|draining| *draining != worker);
         let (gone, stay): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.jobs).into_iter().partition(|(at, ..)| *at == worker);
-        gone.iter().for_each(|(_, class, _)| self.fleet.discount(*class));
+            std::mem::take(&mut self.jobs).into_iter().partition(|(at, ..)| at.contains(&worker));
+        for (workers, class, _) in gone {
+            let left = workers.iter().filter(|other| **other != worker);
+            left.for_each(|other| self.fleet.release(*other, class));
+            self.fleet.discount(class);
+        }
         self.jobs = stay;
     }
 
@@ -93,7 +104,10 @@ impl Pair {
         assert_eq!(self.fleet.open_slots(), slots);
         assert_eq!(
             self.fleet.load(),
-            (self.jobs.len() as u64, u32::try_from(self.workers.len()).expect("few"))
+            (
+                self.jobs.iter().map(|(workers, ..)| workers.len() as u64).sum(),
+                u32::try_from(self.workers.len()).expect("few")
+            )
         );
     }
 }
@@ -108,6 +122,7 @@ proptest! {
     fn nothing_is_promised_twice_and_no_room_is_overlooked(
         kind in 0_u8..4,
         ops in prop::collection::vec((0_u8..10, 0_u32..5, amounts(8), amounts(20), any::<prop::sample::Index>()), 1..120),
+        gangs in prop::collection::vec(prop_oneof![2 => Just(1_u32), 1 => 2..4_u32], 120),
     ) {
         let balancer: Box<dyn Balancer> = match kind {
             0 => Box::new(LeastLoaded),
@@ -117,7 +132,7 @@ proptest! {
         };
         let (workers, jobs, draining) = (HashMap::new(), Vec::new(), Vec::new());
         let mut pair = Pair { fleet: Fleet::new(), balancer, workers, jobs, draining };
-        for (op, slots, needs, has, which) in ops {
+        for ((op, slots, needs, has, which), gang) in ops.into_iter().zip(gangs) {
             match op {
                 0 | 1 => {
                     let capacity = resources(has);
@@ -135,11 +150,60 @@ proptest! {
                     }
                 }
                 4 | 5 => pair.release(which.index(64)),
-                _ => pair.place(&resources(needs)),
+                _ => pair.place(&resources(needs).workers(gang)),
             }
             pair.check();
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn so_many_gangs_fit_as_can_be_filled_one_by_one(
+        most in prop::collection::vec(0_u32..6, 0..8),
+        workers in 1_u32..5,
+        n in 0_u32..9,
+    ) {
+        // Taking from whoever has the most left is the best that one can do.
+        let (mut left, mut filled) = (most.clone(), 0);
+        while filled < n {
+            left.sort_unstable_by(|a, b| b.cmp(a));
+            let chosen = left.iter_mut().take(workers as usize).filter(|left| **left > 0);
+            let chosen: Vec<&mut u32> = chosen.collect();
+            if chosen.len() < workers as usize {
+                break;
+            }
+            chosen.into_iter().for_each(|left| *left -= 1);
+            filled += 1;
+        }
+        prop_assert_eq!(super::gang::gangs(&most, workers, n), filled);
+    }
+}
+
+/// Names what has no room, or panics, as it is told.
+#[derive(Debug)]
+struct Wrong(bool);
+
+impl Balancer for Wrong {
+    fn choose(&mut self, candidates: &mut super::Candidates<'_>) -> Option<WorkerId> {
+        assert!(!self.0, "a balancer that panics");
+        candidates.everybody().last().map(|WorkerId(last)| WorkerId(last + 7))
+    }
+
+    fn another(&self) -> Box<dyn Balancer> {
+        Box::new(Self(self.0))
+    }
+}
+
+#[test]
+fn a_balancer_that_is_wrong_or_panics_has_chosen_nobody() {
+    let mut fleet = Fleet::new();
+    fleet.join(&offer(1, Resources::none(), &[]), 0);
+    let class = fleet.class(&request(Resources::none()), 0);
+    for panics in [false, true] {
+        assert_eq!(fleet.place(asked(class, 32), &mut Wrong(panics)), None);
+    }
+    assert!(fleet.place(asked(class, 32), &mut LeastLoaded).is_some());
 }
 
 #[test]
@@ -187,6 +251,21 @@ fn a_rule_that_changes_holds_from_then_on() {
     assert_eq!(fleet.place(asked(class, 32), &mut RoundRobin::new()), Some(a));
     fleet.set_rule(rule, Rule::anywhere().require(Selector::is("zone", "b")));
     assert_eq!(fleet.place(asked(class, 32), &mut RoundRobin::new()), Some(b));
+}
+
+#[test]
+fn jobs_are_kept_apart_from_those_that_came_before_the_rule_did_so() {
+    let mut fleet = Fleet::new();
+    let worker = fleet.join(&offer(3, Resources::none(), &[]), 0);
+    let rule = fleet.add_rule(Rule::anywhere());
+    let class = fleet.class(&request(Resources::none()), rule);
+    assert_eq!(fleet.place(asked(class, 32), &mut LeastLoaded), Some(worker));
+    fleet.set_rule(rule, Rule::anywhere().apart());
+    assert_eq!(fleet.place(asked(class, 32), &mut LeastLoaded), None);
+    assert!(!fleet.would_fit(worker, class, &[]) && fleet.would_fit(worker, class, &[class]));
+    fleet.release(worker, class);
+    assert_eq!(fleet.place(asked(class, 32), &mut LeastLoaded), Some(worker));
+    assert_eq!(fleet.place(asked(class, 32), &mut LeastLoaded), None, "the end of the first one let one by");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Cause, Finish, State};
 use hodei_core::store::{JobStore, Move, Scope};
 
-use super::world::{Agent, World, assigned, command, now, success};
+use super::world::{Agent, World, assigned, command, now, success, whichever};
 use crate::machine::{Effect, Input};
 
 #[test]
@@ -16,13 +16,13 @@ fn a_cancelled_job_that_runs_is_stopped_once() {
     world.news(&mut agent);
     world.cancel_in_store(jobs[0]);
     assert!(world.sync(&mut agent).is_none());
-    world.tell(Input::Cancelled(jobs.clone()));
+    world.tell(Input::Cancelled(whichever(&jobs)));
     let heard = world.hear(&mut agent).expect("news").expect("an answer");
     assert_eq!(
         heard.stop.iter().map(|stop| (stop.job, stop.why)).collect::<Vec<_>>(),
         [(jobs[0], StopCause::Cancelled)]
     );
-    world.tell(Input::Cancelled(jobs.clone()));
+    world.tell(Input::Cancelled(whichever(&jobs)));
     assert!(world.sync(&mut agent).is_none(), "it is not told twice");
     agent.report(jobs[0], News::Ended(Box::new(Finish::cancelled())));
     world.sync(&mut agent);
@@ -50,7 +50,7 @@ fn a_job_that_is_cancelled_before_its_agent_is_told_is_never_sent() {
     world.hear(&mut agent).expect("its time is over").expect("an answer");
     let jobs = world.submit(command(), 2);
     world.cancel_in_store(jobs[0]);
-    world.tell(Input::Cancelled(vec![jobs[0]]));
+    world.tell(Input::Cancelled(whichever(&[jobs[0]])));
     assert_eq!(assigned(&world.news(&mut agent)), [jobs[1]]);
 }
 
@@ -64,7 +64,7 @@ fn a_cancellation_that_overtakes_the_claim_is_not_forgotten() {
     let claimed = world.perform(claim);
     // Claimed in the store, and cancelled there; the machine hears of the second before the first.
     world.cancel_in_store(jobs[0]);
-    world.tell(Input::Cancelled(vec![jobs[0]]));
+    world.tell(Input::Cancelled(whichever(&[jobs[0]])));
     world.tell(claimed);
     world.let_go();
     let heard = world.hear(&mut agent).expect("news").expect("an answer");
@@ -85,7 +85,7 @@ fn a_cancellation_that_overtakes_the_answer_about_leases_is_not_forgotten() {
     let leases = world.call_that(|call| matches!(call, Effect::AskLeases));
     let leases = world.perform(leases);
     world.cancel_in_store(jobs[0]);
-    world.tell(Input::Cancelled(vec![jobs[0]]));
+    world.tell(Input::Cancelled(whichever(&[jobs[0]])));
     world.tell(leases);
     world.let_go();
     let heard = world.hear(&mut agent).expect("news").expect("an answer");
@@ -108,7 +108,7 @@ fn a_cancelled_job_in_the_window_makes_room_for_the_next() {
         .find(|job| world.job(*job).state == State::Scheduled && !agent.jobs().contains(job));
     let waits = waits.expect("a job was claimed ahead");
     world.cancel_in_store(waits);
-    world.tell(Input::Cancelled(vec![waits]));
+    world.tell(Input::Cancelled(whichever(&[waits])));
     let back = world
         .exchanges
         .iter()
@@ -127,7 +127,7 @@ fn a_job_that_comes_back_under_a_higher_epoch_takes_one_slot() {
     let jobs = world.submit(command(), 1);
     world.news(&mut agent);
     world.cancel_in_store(jobs[0]);
-    world.tell(Input::Cancelled(jobs.clone()));
+    world.tell(Input::Cancelled(whichever(&jobs)));
     world.sync(&mut agent);
     now(world.store.redrive(&Scope::All, jobs.clone())).unwrap();
     world.tell(Input::Woken);

@@ -1,8 +1,11 @@
 //! The machine by hand: every input and every answer of the store is the test's own.
 
+mod backfill;
 mod cancel;
 mod drain;
+mod fence;
 mod found;
+mod gang;
 mod loss;
 mod order;
 mod policy;

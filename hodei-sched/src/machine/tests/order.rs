@@ -98,6 +98,86 @@ fn what_a_tenant_does_not_use_goes_to_the_others() {
     assert_eq!(got, [2, 3, 15]);
 }
 
+/// Serves tenants with endless work, as slots come free one at a time and new work comes all the time, and returns how many
+/// jobs of each have begun.
+fn served(weights: &[u32], slots: u32, starts: bool, turns: u32) -> Vec<u32> {
+    let mut world = World::new();
+    let names: Vec<String> = (0..weights.len()).map(|n| format!("t{n}")).collect();
+    for (name, weight) in names.iter().zip(weights) {
+        let tenant = Tenant::new(name).expect("a name");
+        let queue = hodei_core::Name::literal("default");
+        let policy = QueuePolicy { tenant, queue, paused: false, weight: *weight };
+        now(world.store.set_queue(policy)).expect("the store keeps it");
+    }
+    world.submit_all(names.iter().flat_map(|name| jobs_of(name, "default", 40)).collect());
+    let mut agent = Agent::new("w", slots);
+    let mut begun = std::collections::BTreeSet::new();
+    for _ in 0..turns {
+        world.submit_all(names.iter().flat_map(|name| jobs_of(name, "default", 1)).collect());
+        world.settle(&mut agent);
+        for job in agent.jobs() {
+            if begun.insert(job) && starts {
+                agent.report(job, hodei_core::gateway::News::Started);
+                world.settle(&mut agent);
+            }
+        }
+        let first = agent.jobs()[0];
+        agent.report(first, super::world::success());
+    }
+    let mut counts = vec![0; weights.len()];
+    for job in begun {
+        let name = world.job(job).tenant.as_str().to_owned();
+        counts[names.iter().position(|known| *known == name).expect("it is known")] += 1;
+    }
+    counts
+}
+
+#[test]
+fn tenants_share_what_comes_free_one_slot_at_a_time() {
+    const TURNS: u32 = 300;
+    for slots in [1, 8] {
+        for starts in [false, true] {
+            for weights in [&[1, 1][..], &[1, 1, 1], &[1; 4], &[1; 6], &[10, 1], &[3, 1, 1]] {
+                let counts = served(weights, slots, starts, TURNS);
+                let (all, total): (u32, u32) = (counts.iter().sum(), weights.iter().sum());
+                for (count, weight) in counts.iter().zip(weights) {
+                    let ideal = f64::from(all) * f64::from(*weight) / f64::from(total);
+                    let lag = (f64::from(*count) - ideal).abs();
+                    assert!(lag <= 8.0, "{counts:?} of weights {weights:?}, {slots} slots, starts {starts}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_steps_of_the_longest_way_come_first() {
+    use hodei_core::pipeline::{Pipeline, Step};
+    let lasts = std::time::Duration::from_secs;
+    let step = |name: &str, needs: &[&str], seconds| {
+        let step = Step::new(name, command().lasts(lasts(seconds)));
+        needs.iter().fold(step, |step, need| step.needs(*need))
+    };
+    let pipeline = Pipeline::builder("p")
+        .step(step("plan", &[], 1))
+        .step(step("lint", &["plan"], 9))
+        .step(step("docs", &["plan"], 5))
+        .step(step("build", &["plan"], 4))
+        .step(step("test", &["build"], 8))
+        .build()
+        .expect("a valid pipeline");
+    let mut world = World::new();
+    world.submit_all(pipeline.jobs().to_vec());
+    let (mut agent, mut order) = (Agent::new("w", 1), Vec::new());
+    while order.len() < 5 {
+        world.settle(&mut agent);
+        order.extend(agent.jobs().iter().map(|job| world.job(*job).spec.name().to_string()));
+        agent.finish_all();
+    }
+    // 12 seconds lie behind the start of the build, 9 behind that of the lint, 8 and 5 behind those of the others.
+    assert_eq!(order, ["plan", "build", "lint", "test", "docs"]);
+}
+
 #[test]
 fn with_one_slot_tenants_take_turns() {
     let mut world = World::new();
@@ -113,4 +193,27 @@ fn with_one_slot_tenants_take_turns() {
         agent.finish_all();
     }
     assert!(served.iter().all(|n| *n >= 15), "{served:?}");
+}
+
+#[test]
+fn what_was_claimed_ahead_does_not_come_before_what_is_more_urgent() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 8));
+    world.submit(command().priority(level(10)), 400);
+    world.settle(&mut agent);
+    while world.machine.surplus() < 8 {
+        agent.finish_all();
+        world.settle(&mut agent);
+    }
+    // Those that run now take long; many of their level are claimed already.
+    let urgent = world.submit(command().priority(level(63)), 3);
+    for _ in 0..3 {
+        world.pass(std::time::Duration::from_secs(1));
+        world.settle(&mut agent);
+    }
+    for job in urgent {
+        let first = agent.jobs()[0];
+        agent.report(first, super::world::success());
+        world.settle(&mut agent);
+        assert!(agent.jobs().contains(&job), "it takes the next slot that comes free");
+    }
 }

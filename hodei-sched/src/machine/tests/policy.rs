@@ -174,6 +174,42 @@ fn nothing_is_stopped_in_vain_nor_for_work_that_is_not_far_above() {
 }
 
 #[test]
+fn jobs_of_one_level_do_not_stop_each_other_however_long_they_wait() {
+    let config = SchedulerConfig { preempt: Some(5), ..SchedulerConfig::default() };
+    let (mut world, mut agent) = (World::with(config), Agent::new("w", 1));
+    let jobs = world.submit(command(), 2);
+    world.settle(&mut agent);
+    for _ in 0..600 {
+        world.pass(Duration::from_secs(2));
+        if let Some(heard) = world.hear(&mut agent) {
+            assert_eq!(heard.expect("an answer").stop, []);
+        }
+        world.settle(&mut agent);
+    }
+    assert_eq!(agent.jobs(), jobs[..1]);
+}
+
+#[test]
+fn a_rate_holds_over_all_lanes_that_share_it() {
+    let (mut world, mut agent) = (World::new(), Agent::with("w", 64, cpu(64_000), vec![Runs::Command]));
+    let rate = RateOf::Queue(Tenant::default(), Name::literal("default"));
+    set(&mut world, Policy::default().rate(Rate::new(rate, 10, Duration::from_secs(3_600))));
+    for class in 1..=4 {
+        world.submit(command().resources(cpu(class)), 10);
+    }
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs().len(), 10);
+}
+
+#[test]
+fn dispatchers_have_a_rate_in_equal_parts() {
+    let of = RateOf::Queue(Tenant::default(), Name::literal("q"));
+    let policy = Policy::default().rate(Rate::new(of, 30, Duration::from_secs(1)).burst(9));
+    let part = &policy.part(4).rates[0];
+    assert_eq!((part.tokens, part.per, part.burst), (30, Duration::from_secs(4), 3));
+}
+
+#[test]
 fn waiting_raises_a_lane_above_one_that_is_always_full() {
     let ageing = Some(Ageing { every: Duration::from_secs(10), ceiling: level(63) });
     let mut world = World::with(SchedulerConfig { ageing, ..SchedulerConfig::default() });

@@ -5,8 +5,9 @@ use std::time::Duration;
 use hodei_core::JobId;
 use hodei_core::gateway::News;
 use hodei_core::job::State;
+use hodei_core::store::Coordination;
 
-use super::world::{Agent, World, command, success, unavailable};
+use super::world::{Agent, World, command, now, success, unavailable};
 use crate::machine::{Effect, Input};
 
 /// A machine that has claimed ahead, with its agent, and one that borrows a job of it.
@@ -30,7 +31,7 @@ fn pair() -> Pair {
     let mut idle = Agent::new("idle", 1);
     borrower.settle(&mut idle);
     borrower.machine.has_asked();
-    let mut lent = lender.machine.lend();
+    let mut lent = lender.machine.lend(9);
     let rest = lent.split_off(1);
     lender.machine.unlend(rest, lender.clock_now());
     let job = lent[0].job.id;
@@ -74,6 +75,34 @@ fn the_lender_does_not_run_what_the_store_still_takes_for_its_own() {
 }
 
 #[test]
+fn what_was_borrowed_is_nobodys_when_the_borrower_is_given_up() {
+    let Pair { mut lender, mut borrower, mut idle, job, .. } = pair();
+    borrower.machine.has_asked();
+    let more = lender.machine.lend(9);
+    let ids: Vec<JobId> = more.iter().map(|claimed| claimed.job.id).collect();
+    borrower.machine.take_lent(more, borrower.clock_now());
+    now(borrower.store.retire(&borrower.owner)).expect("it retires");
+    idle.report(job, success());
+    borrower.settle(&mut idle);
+    assert_ne!(borrower.owner.incarnation, 0);
+    for running in idle.jobs() {
+        idle.report(running, News::Started);
+    }
+    borrower.settle(&mut idle);
+    for id in ids {
+        let holder = borrower.job(id).lease.map(|lease| lease.owner);
+        assert_ne!(holder, Some(lender.owner.owner.clone()), "it runs, or somebody else may claim it");
+    }
+}
+
+#[test]
+fn no_more_is_lent_than_there_is_room_for() {
+    let Pair { mut lender, .. } = pair();
+    let waiting = lender.machine.surplus();
+    assert_eq!((lender.machine.lend(1).len(), lender.machine.surplus()), (1, waiting - 1));
+}
+
+#[test]
 fn what_nobody_can_use_goes_back() {
     let Pair { lender, mut borrower, mut idle, job, .. } = pair();
     borrower.tell(Input::Drain);
@@ -81,7 +110,7 @@ fn what_nobody_can_use_goes_back() {
     borrower.settle(&mut idle);
     let mut lender = lender;
     borrower.machine.has_asked();
-    let more = lender.machine.lend();
+    let more = lender.machine.lend(9);
     let ids: Vec<JobId> = more.iter().map(|claimed| claimed.job.id).collect();
     borrower.machine.take_lent(more, borrower.clock_now());
     borrower.tell(Input::Tick);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use hodei_core::gateway::{Assignment, Desired, News, Offer, Report, RunningJob, SessionState};
-use hodei_core::job::{Finish, Job, JobSpec, JobSpecBuilder, Lease, NewJob, Output, Resources, Runs};
+use hodei_core::job::{Epoch, Finish, Job, JobSpec, JobSpecBuilder, Lease, NewJob, Output, Resources, Runs};
 use hodei_core::store::{
     Consistency, Coordination, Exchange, JobStore, MemoryStore, Scope, Served, SubmitOptions, Wakeups,
 };
@@ -115,7 +115,10 @@ impl World {
             Effect::Register => {
                 let owner = now(self.store.register(&self.owner.owner, Duration::from_secs(3_600)));
                 self.owner = owner.expect("the store registers");
-                Input::Registered(self.owner.clone())
+                Input::Registered(
+                    self.owner.clone(),
+                    self.clock.now().saturating_add(Duration::from_secs(3_600)),
+                )
             }
             Effect::Reply(..) => panic!("a reply is no call of the store"),
         }
@@ -297,6 +300,11 @@ pub(super) fn command() -> JobSpecBuilder {
 
 pub(super) fn unavailable() -> Error {
     Error::new(ErrorKind::Unavailable, "store.test")
+}
+
+/// Jobs to be cancelled under whichever epoch they run.
+pub(super) fn whichever(jobs: &[JobId]) -> Vec<(JobId, Epoch)> {
+    jobs.iter().map(|job| (*job, Epoch::from_number(u64::MAX))).collect()
 }
 
 /// The jobs that a reply assigns.

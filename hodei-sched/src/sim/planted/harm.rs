@@ -30,6 +30,8 @@ pub(super) struct Harm {
     pub(super) leaked: BTreeMap<(Tenant, Name), u32>,
     pub(super) terms: BTreeMap<Name, Term>,
     pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
+    /// When each schedule fired last.
+    pub(super) fired_at: BTreeMap<(Tenant, Name), Timestamp>,
     /// The children of jobs, as they were submitted, with how many parents they have.
     pub(super) children: JobMap<Vec<(JobId, usize)>>,
 }
@@ -44,6 +46,7 @@ impl Harm {
             leaked: BTreeMap::new(),
             terms: BTreeMap::new(),
             schedules: BTreeMap::new(),
+            fired_at: BTreeMap::new(),
             children: JobMap::default(),
         }
     }

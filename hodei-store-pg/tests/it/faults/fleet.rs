@@ -200,7 +200,11 @@ impl Node {
 
     fn job(&self, n: u64, m: u64) -> NewJob {
         let spec = typical_spec();
-        let spec = if m == 0 { spec.limited_by("scarce") } else { spec };
+        let spec = match (m, n % 4) {
+            (0, _) => spec.limited_by("scarce"),
+            (1, 0) => spec.sequence(format!("line-{}", n / 4 % 8)),
+            _ => spec,
+        };
         let job = NewJob::new(spec.build().expect("a valid spec"));
         if n.is_multiple_of(5) { job.unique(format!("{}-{n}-{m}", self.name)) } else { job }
     }

@@ -3,10 +3,11 @@
 
 use crate::codec::samples::samples;
 
-/// A name and a row in hex per line: those of schema 2, and what schema 3 has beside them.
+/// A name and a row in hex per line: those of schema 2, and what schemas 3 and 4 have beside them.
 const ROWS: &str = concat!(
     include_str!("../../../tests/golden/rows-schema-2.txt"),
-    include_str!("../../../tests/golden/rows-schema-3.txt")
+    include_str!("../../../tests/golden/rows-schema-3.txt"),
+    include_str!("../../../tests/golden/rows-schema-4.txt")
 );
 /// The same of schema 1, whose checksums did not cover the key.
 const FIRST: &str = include_str!("../../../tests/golden/rows-schema-1.txt");

@@ -102,10 +102,9 @@ proptest! {
 #[test]
 fn edges_come_back() {
     use hodei_core::job::Requires;
-    let all = [Requires::Success, Requires::Ended, Requires::Failure];
-    for edge in all.map(|requires| [(requires, false), (requires, true)]).concat() {
+    for edge in Requires::ALL.map(|requires| [(requires, false), (requires, true)]).concat() {
         assert_eq!(codec::edge(&codec::edge_row(edge.0, edge.1).unwrap()).unwrap(), edge);
     }
-    let unknown = codec::encode(&(3_u8, false), 0).unwrap();
+    let unknown = codec::encode(&(7_u8, false), 0).unwrap();
     assert_eq!(codec::edge(&unknown).unwrap_err().kind(), hodei_core::ErrorKind::Corrupt);
 }

@@ -115,6 +115,9 @@ impl Generator {
                 spec = spec.limited_by(key);
             }
         }
+        if self.random.chance(15) {
+            spec = spec.sequence(self.random.one_of(&["s", "t"]));
+        }
         spec.build().expect("a valid spec")
     }
 

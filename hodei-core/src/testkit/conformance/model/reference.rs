@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::id::{JobId, Name, OwnerId, Tenant};
-use crate::job::{Fingerprint, Job, JobSummary, Lease, NewJob, Output, State, rules};
+use crate::job::{Fingerprint, Job, JobSummary, Lease, NewJob, Output, Requires, State, rules};
 use crate::store::{
     Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, Lanes, Move,
     Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope, SubmitOptions, Submitted, Term, Transition,
@@ -19,6 +19,10 @@ pub(super) struct Model {
     pub(super) jobs: BTreeMap<JobId, Job>,
     /// Parent and child, and whether the child was told.
     pub(super) edges: BTreeMap<(JobId, JobId), bool>,
+    /// The last job of each sequence, as long as it is kept.
+    pub(super) last: BTreeMap<(Tenant, String), JobId>,
+    /// When each job got into line: numbers that rise with every submission and every redrive.
+    pub(super) lined_up: BTreeMap<JobId, u64>,
     pub(super) owners: BTreeMap<OwnerId, (u64, Timestamp)>,
     pub(super) terms: BTreeMap<Name, (Term, Timestamp)>,
     pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
@@ -58,13 +62,42 @@ impl Model {
     }
 
     fn tell(&mut self, parent: JobId, child: JobId, state: State) -> bool {
+        let requires = self.jobs.get(&child).and_then(|job| rules::requirement(job, parent));
+        let in_turn = requires.is_some_and(Requires::is_turn);
+        if in_turn && !self.had_turn(parent) {
+            return false;
+        }
         self.edges.insert((parent, child), true);
         let Some(job) = self.jobs.get_mut(&child) else { return false };
-        let requires = rules::requirement(job, parent).expect("an edge is of a parent");
+        if in_turn && job.state.is_terminal() {
+            return true;
+        }
+        let requires = requires.expect("an edge is of a parent");
         let change = rules::parent_settled(job, requires, state, self.now);
         let ended = change.is_some() && job.state.is_terminal();
         self.changes.extend(change);
         ended
+    }
+
+    /// Whether all who are before a job in its sequence have ended.
+    pub(super) fn had_turn(&self, id: JobId) -> bool {
+        let Some(key) = self.sequence(id) else { return true };
+        let before = |other: &Job| self.lined_up.get(&other.id) < self.lined_up.get(&id);
+        let open = self.jobs.values().filter(|job| !job.state.is_terminal());
+        !open.filter(|job| self.sequence(job.id).as_ref() == Some(&key)).any(before)
+    }
+
+    pub(super) fn sequence(&self, id: JobId) -> Option<(Tenant, String)> {
+        let job = self.jobs.get(&id)?;
+        Some((job.tenant.clone(), job.spec.sequence()?.to_owned()))
+    }
+
+    fn line_up(&mut self, id: JobId) {
+        if let Some(key) = self.sequence(id) {
+            let number = self.lined_up.values().max().map_or(0, |last| last + 1);
+            self.lined_up.insert(id, number);
+            self.last.insert(key, id);
+        }
     }
 
     pub(super) fn submit(&mut self, batch: &[NewJob], options: SubmitOptions) -> Vec<Submitted> {
@@ -110,9 +143,12 @@ impl Model {
     }
 
     fn admit(&mut self, new: NewJob) {
-        let (job, change) = rules::admit(new, self.now);
+        let sequence = new.spec.sequence().map(|key| (new.tenant.clone(), key.to_owned()));
+        let before = sequence.and_then(|key| self.last.get(&key).copied());
+        let (job, change) = rules::admit_behind(new, before, self.now);
         let (id, parents) = (job.id, Arc::clone(&job.parents));
         self.jobs.insert(id, job);
+        self.line_up(id);
         self.changes.push(change);
         for parent in parents.iter() {
             self.edges.insert((parent.id, id), false);
@@ -176,7 +212,8 @@ impl Model {
             name: parent.spec.name().clone(),
             output: parent.output().cloned().unwrap_or_else(Output::none),
         };
-        let parents = job.parents.iter().filter_map(|parent| self.jobs.get(&parent.id));
+        let givers = job.parents.iter().filter(|parent| parent.requires != Requires::Turn);
+        let parents = givers.filter_map(|parent| self.jobs.get(&parent.id));
         Claimed { job: Arc::new(job.clone()), inputs: parents.map(input).collect() }
     }
 
@@ -249,12 +286,20 @@ impl Model {
             None => Redriven::NotFound,
             Some(job) if job.state == State::Succeeded => Redriven::Succeeded,
             Some(job) if !job.state.is_terminal() => Redriven::NotTerminal,
+            Some(_) if self.sequence(*id).is_some_and(|key| self.is_used(&key)) => Redriven::OutOfTurn,
             Some(_) => {
                 self.shift(*id, |job| ((), rules::redrive(job, now)));
+                self.line_up(*id);
                 Redriven::Done
             }
         };
         ids.iter().map(redrive).collect()
+    }
+
+    /// Whether any job of a sequence is open.
+    fn is_used(&self, key: &(Tenant, String)) -> bool {
+        let open = self.jobs.values().filter(|job| !job.state.is_terminal());
+        open.into_iter().any(|job| self.sequence(job.id).as_ref() == Some(key))
     }
 
     pub(super) fn counts(&self, scope: &Scope) -> Counts {

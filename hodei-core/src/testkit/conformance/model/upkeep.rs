@@ -146,9 +146,11 @@ impl Model {
             |id: JobId| self.edges.keys().any(|(parent, child)| *parent == id && open(child));
         let old = self.jobs.values().filter(|job| job.state.is_terminal());
         let old = old.filter(|job| job.moved_at.saturating_add(keep) <= self.now);
-        let gone: Vec<JobId> = old.map(|job| job.id).filter(|id| !parent_of_open(*id)).collect();
+        let goes = |id: &JobId| !parent_of_open(*id) && self.had_turn(*id);
+        let gone: Vec<JobId> = old.map(|job| job.id).filter(goes).collect();
         for id in &gone {
             self.jobs.remove(id);
+            self.last.retain(|_, last| last != id);
             self.edges.retain(|(parent, child), _| parent != id && child != id);
         }
         gone.len() as u64

@@ -16,9 +16,9 @@ use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
 use crate::job::{Job, JobSummary, Lease, NewJob, Output};
 use crate::store::{
-    CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts, Cursor,
-    Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven, Retention,
-    Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts,
+    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven,
+    Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use crate::time::Timestamp;
 
@@ -45,6 +45,10 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
         self.noted(Call::Lanes, self.inner.lanes(served), |_| Reply::Done).await
+    }
+
+    async fn before(&self, job: &Job, most: u64) -> Result<Before> {
+        self.noted(Call::Lanes, self.inner.before(job, most), |_| Reply::Done).await
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {

@@ -1,0 +1,57 @@
+//! Whom a job may overtake: the head that waits for a worker, where the job has ended before the head could begin.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hodei_core::{Name, Timestamp};
+
+use super::learned::Learned;
+use super::placement::{Fleet, WorkerId};
+use super::session::Session;
+use crate::queue::ClassId;
+
+/// When the job for which workers are held begins at the latest, where all whom it waits for end in the time that they are
+/// known to take; nothing where that is not known of somebody.
+pub(super) fn reserved_start(
+    fleet: &Fleet,
+    names: &HashMap<WorkerId, Name>,
+    sessions: &BTreeMap<Name, Session>,
+    learned: &Learned,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let (class, _) = fleet.held()?;
+    let mut start = now;
+    for worker in fleet.held_workers() {
+        let session = names.get(&worker).and_then(|name| sessions.get(name))?;
+        start = start.max(free_at(fleet, worker, class, session, learned, now)?);
+    }
+    Some(start)
+}
+
+/// When a worker has room for a class at the latest.
+fn free_at(
+    fleet: &Fleet,
+    worker: WorkerId,
+    class: ClassId,
+    session: &Session,
+    learned: &Learned,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let mut ends: Vec<(Timestamp, ClassId)> = Vec::new();
+    for assigned in session.assigned.values() {
+        // Who has taken longer than is known of him may take any time.
+        let end = learned.lasts(&assigned.job.spec).map(|lasts| assigned.since.saturating_add(lasts));
+        ends.extend(end.filter(|end| *end > now).map(|end| (end, assigned.class)));
+    }
+    ends.sort_unstable_by_key(|(end, class)| (*end, class.0));
+    let mut gone = Vec::new();
+    if fleet.would_fit(worker, class, &gone) {
+        return Some(now);
+    }
+    for (end, of) in ends {
+        gone.push(of);
+        if fleet.would_fit(worker, class, &gone) {
+            return Some(end);
+        }
+    }
+    None
+}

@@ -1,0 +1,121 @@
+//! What becomes of a node when a part of it dies, or its store is slow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hodei_agent::{Agent, AgentHandle, Context};
+use hodei_core::ErrorKind;
+use hodei_core::job::{JobKind, JobSpec, NewJob, State};
+use hodei_core::store::{MemoryStore, Store};
+use hodei_sched::Orchestrator;
+use hodei_sched::balance::{Balancer, LeastLoaded};
+use hodei_sched::machine::SchedulerConfig;
+use hodei_sched::machine::placement::{Candidates, WorkerId};
+
+/// Chooses as the default does, until it is told to panic.
+#[derive(Clone, Debug)]
+struct Fuse(Arc<AtomicBool>);
+
+impl Balancer for Fuse {
+    fn choose(&mut self, candidates: &mut Candidates<'_>) -> Option<WorkerId> {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "a balancer of the application's own");
+        LeastLoaded.choose(candidates)
+    }
+
+    fn another(&self) -> Box<dyn Balancer> {
+        Box::new(self.clone())
+    }
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Work {
+    seconds: u64,
+}
+
+impl JobKind for Work {
+    const KIND: &'static str = "work";
+}
+
+async fn work(_: Context<()>, job: Work) {
+    tokio::time::sleep(Duration::from_secs(job.seconds)).await;
+}
+
+fn job(seconds: u64) -> NewJob {
+    let spec = JobSpec::of(&Work { seconds }).expect("arguments");
+    NewJob::new(spec.build().expect("a valid spec"))
+}
+
+async fn node(store: &Arc<dyn Store>, fuse: &Arc<AtomicBool>, dispatchers: usize) -> Orchestrator {
+    let mut config = SchedulerConfig::default();
+    config.balancer = Box::new(Fuse(Arc::clone(fuse)));
+    let builder = Orchestrator::builder().shared_store(Arc::clone(store)).scheduler(config);
+    let builder = builder.heartbeat(Duration::from_millis(100), Duration::from_millis(400));
+    builder.dispatchers(dispatchers).start().await.expect("the node starts")
+}
+
+async fn agent(node: &Orchestrator, name: &str) -> AgentHandle {
+    let builder = Agent::builder(node.gateway()).name(name).slots(4).handler(work);
+    builder.start().await.expect("the agent starts")
+}
+
+async fn reaches(node: &Orchestrator, job: hodei_core::JobId, state: State) {
+    let reached = async {
+        while node.get(job).await.expect("the job is there").state != state {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("it comes to that");
+}
+
+/// Such a node beat on for as long as its process lived, and nobody ever took its jobs back.
+#[tokio::test]
+async fn what_a_dead_dispatcher_held_is_taken_back_and_the_application_is_told() {
+    let store = Arc::new(MemoryStore::new()) as Arc<dyn Store>;
+    let fuse = Arc::new(AtomicBool::new(false));
+    let (dying, other) = (node(&store, &fuse, 1).await, node(&store, &Arc::default(), 1).await);
+    let its_agent = agent(&dying, "first").await;
+    let held = dying.submit(job(3_600)).await.expect("submitted");
+    reaches(&dying, held, State::Running).await;
+    fuse.store(true, Ordering::SeqCst);
+    let next = dying.submit(job(0)).await.expect("submitted");
+    let failed = tokio::time::timeout(Duration::from_secs(60), dying.store_failed()).await.expect("it tells");
+    assert_eq!(failed.kind(), ErrorKind::Bug);
+    // Its agent hears nothing any more; that of the other node takes over.
+    its_agent.kill().await;
+    let agent = agent(&other, "second").await;
+    reaches(&other, next, State::Succeeded).await;
+    let again = async {
+        while other.get(held).await.expect("the job is there").lost_count == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again).await.expect("it is taken back");
+    reaches(&other, held, State::Running).await;
+    agent.kill().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn the_other_dispatchers_of_a_node_take_over_the_agents_of_a_dead_one() {
+    let store = Arc::new(MemoryStore::new()) as Arc<dyn Store>;
+    let fuse = Arc::new(AtomicBool::new(false));
+    let node = node(&store, &fuse, 2).await;
+    let mut agents = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        agents.push(agent(&node, name).await);
+    }
+    while node.workers().len() < 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    fuse.store(true, Ordering::SeqCst);
+    for _ in 0..40 {
+        let id = node.submit(job(0)).await.expect("submitted");
+        reaches(&node, id, State::Succeeded).await;
+    }
+    assert!(!fuse.load(Ordering::SeqCst), "one has died");
+    for agent in agents {
+        agent.shutdown().await;
+    }
+    node.shutdown().await;
+}
