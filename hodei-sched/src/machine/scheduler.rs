@@ -36,7 +36,7 @@ pub struct SchedulerConfig {
     pub session_ttl: Duration,
     /// How long a call of an agent waits for news: 2 s.
     pub next_sync: Duration,
-    /// How often the store is asked although no wake-up came, while it has ready work that is not claimed: 1 s.
+    /// How often the store is asked although no wake-up came, while it has ready or delayed work: 1 s.
     pub poll_interval: Duration,
     /// How often it is asked while it has none that is known here: 5 min. Every store wakes those that wait for it.
     pub idle_poll: Duration,

@@ -326,10 +326,11 @@ impl Scheduler {
         self.effects.push_back(effect);
     }
 
-    /// After how long the store is asked for its lanes without a reason: not for long where it said that nothing is ready,
-    /// for it tells when that changes.
+    /// After how long the store is asked for its lanes without a reason: not for long where it said that nothing is ready
+    /// or will be, for it tells when that changes. When a delayed job is due depends on a clock that may be set meanwhile.
     pub(super) fn patience(&self) -> Duration {
-        if self.heads.is_empty() { self.config.idle_poll } else { self.config.poll_interval }
+        let nothing = self.heads.is_empty() && self.next_due.is_none();
+        if nothing { self.config.idle_poll } else { self.config.poll_interval }
     }
 
     fn wants_work(&self) -> bool {
