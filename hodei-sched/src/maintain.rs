@@ -98,14 +98,18 @@ impl Duties {
 
     /// Keeps the duty, or takes it where nobody is known to lead; says whether there may be something to reap.
     async fn keep(&mut self, shared: &Shared) -> hodei_core::Result<bool> {
-        let round = |owners, term| Round { owners, ttl: shared.ttl, duty: Name::literal(DUTY), term };
-        let mut rounded = shared.store.round(round(Vec::new(), self.term.clone())).await?;
-        if rounded.term.is_none() && !rounded.led {
-            let lease = shared.lease.borrow().clone();
-            rounded = shared.store.round(round(vec![lease], None)).await?;
-        }
+        // Nobody is beaten for here: that is said elsewhere, and heard by whom it concerns.
+        let duty = Name::literal(DUTY);
+        let round =
+            Round { owners: Vec::new(), ttl: shared.ttl, duty: duty.clone(), term: self.term.clone() };
+        let rounded = shared.store.round(round).await?;
         self.term = rounded.term;
-        Ok(rounded.reapable)
+        if self.term.is_some() || rounded.led {
+            return Ok(rounded.reapable);
+        }
+        let lease = shared.lease.borrow().clone();
+        self.term = shared.store.take_term(&duty, &lease, shared.ttl).await?;
+        Ok(self.term.is_some())
     }
 
     /// Reaps until nothing is left, or for the time of a beat: a term that is not kept meanwhile would run out.
