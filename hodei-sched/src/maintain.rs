@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use hodei_core::job::{Epoch, Lease};
-use hodei_core::store::{Beat, Pruned, Retention, Term};
+use hodei_core::store::{Beat, Pruned, Retention, Round, Term};
 use hodei_core::{JobId, Name, Tenant, Timestamp};
 use tokio::sync::mpsc;
 
@@ -82,25 +82,34 @@ impl Duties {
         Ok(duties)
     }
 
-    /// Keeps the duty or takes it, and reaps where that succeeds; says whether it is time to prune as well.
+    /// Keeps the duty or takes it, and reaps where the store says that it may find something; says whether it is time to
+    /// prune as well.
     ///
     /// What fails now is tried again at the next beat; the store has told its own counters.
     pub(crate) async fn lead(&mut self, shared: &Shared) -> bool {
-        self.term = self.keep(shared).await;
         self.rounds = self.rounds.wrapping_add(1);
         self.behind = false;
-        let _ = self.reap(shared).await;
+        // What was led before a failure may still be led: every write under it says so.
+        if self.keep(shared).await.unwrap_or(false) {
+            let _ = self.reap(shared).await;
+        }
         self.term.is_some() && !self.behind && (self.unfinished || self.rounds.is_multiple_of(PRUNE_EVERY))
     }
 
-    async fn keep(&mut self, shared: &Shared) -> Option<Term> {
-        if let Some(term) = self.term.take()
-            && shared.store.keep_term(&term, shared.ttl).await.unwrap_or(false)
-        {
-            return Some(term);
+    /// Keeps the duty, or takes it where nobody is known to lead; says whether there may be something to reap.
+    async fn keep(&mut self, shared: &Shared) -> hodei_core::Result<bool> {
+        // Nobody is beaten for here: that is said elsewhere, and heard by whom it concerns.
+        let duty = Name::literal(DUTY);
+        let round =
+            Round { owners: Vec::new(), ttl: shared.ttl, duty: duty.clone(), term: self.term.clone() };
+        let rounded = shared.store.round(round).await?;
+        self.term = rounded.term;
+        if self.term.is_some() || rounded.led {
+            return Ok(rounded.reapable);
         }
         let lease = shared.lease.borrow().clone();
-        shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await.ok().flatten()
+        self.term = shared.store.take_term(&duty, &lease, shared.ttl).await?;
+        Ok(self.term.is_some())
     }
 
     /// Reaps until nothing is left, or for the time of a beat: a term that is not kept meanwhile would run out.

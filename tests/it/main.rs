@@ -7,6 +7,7 @@ mod kill_nine;
 mod lessons;
 mod manifests;
 mod program;
+mod resting;
 mod run;
 mod simulator;
 mod tidy;

@@ -36,8 +36,10 @@ pub struct SchedulerConfig {
     pub session_ttl: Duration,
     /// How long a call of an agent waits for news: 2 s.
     pub next_sync: Duration,
-    /// How often the store is asked although no wake-up came: 1 s.
+    /// How often the store is asked although no wake-up came, while it has ready or delayed work: 1 s.
     pub poll_interval: Duration,
+    /// How often it is asked while it has none that is known here: 5 min. Every store wakes those that wait for it.
+    pub idle_poll: Duration,
     /// The first wait after a failed exchange, or of a transition that a part of the store did not take; doubled up
     /// to 64 times: 50 ms.
     pub retry_wait: Duration,
@@ -101,6 +103,7 @@ impl Default for SchedulerConfig {
             session_ttl: Duration::from_secs(6),
             next_sync: Duration::from_secs(2),
             poll_interval: Duration::from_secs(1),
+            idle_poll: Duration::from_secs(300),
             retry_wait: Duration::from_millis(50),
             lost_max: 3,
             ageing: Some(Ageing { every: Duration::from_secs(60), ceiling: Priority::MAX }),
@@ -355,7 +358,7 @@ impl Scheduler {
             Store::Lanes | Store::Exchange | Store::Leases | Store::Register => Timestamp::MAX,
             Store::Idle if self.failures > 0 => self.retry_at,
             Store::Idle => {
-                let ask = self.last_ask.saturating_add(self.config.poll_interval);
+                let ask = self.last_ask.saturating_add(self.patience());
                 let again = self.later.keys().next().copied();
                 let doubt = self.doubt.map(|(at, _)| at);
                 let due = [self.next_due, self.rates_due, again, doubt];

@@ -297,7 +297,7 @@ impl Scheduler {
         let looks = !self.buffer.is_empty() && now >= self.last_ask.saturating_add(LOOK);
         let rated = self.rates_due.is_some_and(|due| due <= now);
         let due = rated || self.next_due.is_some_and(|due| due <= now);
-        let long_ago = now >= self.last_ask.saturating_add(self.config.poll_interval);
+        let long_ago = now >= self.last_ask.saturating_add(self.patience());
         if due || long_ago {
             self.lanes_stale = true;
             self.last_ask = now;
@@ -324,6 +324,13 @@ impl Scheduler {
         };
         self.store = store;
         self.effects.push_back(effect);
+    }
+
+    /// After how long the store is asked for its lanes without a reason: not for long where it said that nothing is ready
+    /// or will be, for it tells when that changes. When a delayed job is due depends on a clock that may be set meanwhile.
+    pub(super) fn patience(&self) -> Duration {
+        let nothing = self.heads.is_empty() && self.next_due.is_none();
+        if nothing { self.config.idle_poll } else { self.config.poll_interval }
     }
 
     fn wants_work(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
-use hodei_core::job::State;
+use hodei_core::job::{Resources, State};
 use hodei_core::store::{Applied, Coordination, Exchanged, Move};
 use hodei_core::{Clock, Timestamp};
 
@@ -83,7 +83,7 @@ fn waits_double_while_the_store_fails_and_start_anew_when_it_answers() {
     world.let_go();
     world.hold = true;
     world.sync(&mut agent);
-    world.pass(Duration::from_secs(1));
+    world.tell(Input::Woken);
     world.take_call();
     world.tell(Input::Lanes(Err(unavailable())));
     world.pass(Duration::from_millis(50));
@@ -263,4 +263,29 @@ fn a_claim_that_comes_late_is_assigned() {
     world.let_go();
     let heard = world.hear(&mut agent).expect("news").expect("an answer");
     assert_eq!(assigned(&heard), [job]);
+}
+
+#[test]
+fn a_node_that_knows_of_no_ready_work_asks_for_some_only_when_it_is_woken() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    world.sync(&mut agent);
+    world.hold = true;
+    for _ in 0..60 {
+        world.pass(Duration::from_secs(1));
+        world.sync(&mut agent);
+    }
+    assert!(world.held.is_empty(), "{:?}", world.held);
+    world.submit(command(), 1);
+    assert!(matches!(world.take_call(), Effect::AskLanes));
+}
+
+#[test]
+fn a_node_with_ready_work_that_it_cannot_run_looks_again_every_second() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let far = command().resources(Resources::none().gpus(1));
+    world.submit(far, 1);
+    world.sync(&mut agent);
+    world.hold = true;
+    world.pass(Duration::from_secs(1));
+    assert!(matches!(world.take_call(), Effect::AskLanes));
 }
