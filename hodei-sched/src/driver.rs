@@ -46,8 +46,8 @@ pub(crate) enum Message {
     Sync(Box<SessionState>, SyncReply),
     /// Jobs whose end somebody wants, under these epochs or lower ones.
     Cancelled(Vec<(JobId, Epoch)>),
-    /// Until when a lease of ours holds, as a heartbeat told; nothing when it was given up.
-    Beaten(Lease, Option<Timestamp>),
+    /// Until when a lease of ours holds, as a heartbeat told; nothing when it was given up. And whether it may rest.
+    Beaten(Lease, Option<Timestamp>, bool),
     /// What holds from now on.
     Policy(Box<Policy>),
     /// Why a job that is ready has no worker yet.
@@ -128,6 +128,8 @@ pub(crate) struct Shared {
     pub(crate) blobs: Mutex<Vec<Weak<dyn BlobStore>>>,
     /// The lease under which the node acts now; the maintenance beats for it.
     pub(crate) lease: watch::Sender<Lease>,
+    /// Whether the dispatcher lives no longer because it holds nothing, and begins a new life when there is work.
+    pub(crate) rests: AtomicBool,
     /// Whether the dispatcher has died of a panic.
     pub(crate) died: AtomicBool,
     /// How the store refuses for good, as long as it does, or which dispatcher has died.
@@ -237,6 +239,8 @@ impl Driver {
                     self.carry_out(effect);
                 }
             }
+            // Release: a beat that sees it awake sees its new lease.
+            self.shared.rests.store(self.machine.rests(), Ordering::Release);
             self.show_workers();
             self.show_surplus(now);
             if let Some(question) = light {
@@ -318,7 +322,10 @@ impl Driver {
                 Input::Synced(state, self.next_ticket)
             }
             Message::Cancelled(jobs) => Input::Cancelled(jobs),
-            Message::Beaten(lease, until) => Input::Beaten(lease, until),
+            Message::Beaten(lease, until, may_rest) => {
+                self.machine.let_rest(may_rest);
+                Input::Beaten(lease, until)
+            }
             Message::Policy(policy) => Input::Policy(policy),
             Message::Why(job, reply) => {
                 // Whoever asked and went has no use for the answer.

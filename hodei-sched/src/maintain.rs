@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use hodei_core::job::{Epoch, Lease};
-use hodei_core::store::{Beat, Pruned, Retention, Round, Term};
+use hodei_core::store::{Beat, Pruned, Retention, Round, Rounded, Term};
 use hodei_core::{JobId, Name, Tenant, Timestamp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::driver::{Message, Shared};
 use crate::sweep::Sweep;
@@ -35,29 +35,84 @@ pub(crate) struct Maintenance {
 /// What a heartbeat came to for one dispatcher.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
+    /// Which of them.
+    pub(crate) dispatcher: usize,
     /// The lease that was beaten for.
     pub(crate) lease: Lease,
     /// Until when, in the machine's time, nobody else takes its jobs; nothing when it was given up.
     pub(crate) until: Option<Timestamp>,
+    /// Whether it need not live while it holds nothing.
+    pub(crate) may_rest: bool,
     /// The jobs that somebody asked to stop, and under which epoch.
     pub(crate) cancel: Vec<(JobId, Epoch)>,
 }
 
-/// Says that dispatchers of a node live. What cannot be said now is said at the next beat: then nothing is returned, and a
-/// dispatcher that hears nothing for too long gives itself up.
+/// The duty, as the last heartbeat found it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lead {
+    /// The term under which this node leads.
+    pub(crate) term: Option<Term>,
+    /// Whether there may be something to reap.
+    pub(crate) reapable: bool,
+    /// Whether there may be schedules.
+    #[cfg(feature = "cron")]
+    pub(crate) scheduled: bool,
+    /// Whether somebody is known to lead.
+    led: bool,
+}
+
+impl Lead {
+    fn of(rounded: Rounded) -> Self {
+        Self {
+            term: rounded.term,
+            reapable: rounded.reapable,
+            #[cfg(feature = "cron")]
+            scheduled: rounded.scheduled,
+            led: rounded.led,
+        }
+    }
+
+    /// What is known before the first heartbeat.
+    pub(crate) fn under(term: Option<Term>) -> Self {
+        Self { term, ..Self::default() }
+    }
+
+    /// Whether the first dispatcher has to live for the sake of the duty.
+    fn needs(&self) -> bool {
+        self.term.is_some() || !self.led
+    }
+}
+
+/// Says that dispatchers of a node live, and keeps the duty or takes it for the first of them: all in one call. What cannot
+/// be said now is said at the next beat: then nothing is returned, and a dispatcher that hears nothing for too long gives
+/// itself up. Those that rest are not spoken of.
 ///
 /// Waits for nothing but the store, so that any loop can drive it.
-pub(crate) async fn beat(dispatchers: &[Arc<Shared>]) -> Vec<Heard> {
-    let Some(shared) = dispatchers.first() else { return Vec::new() };
-    let until = shared.lives_until();
-    let leases: Vec<Lease> = dispatchers.iter().map(|shared| shared.lease.borrow().clone()).collect();
-    let Ok(beats) = shared.store.beat(leases.clone(), shared.ttl).await else { return Vec::new() };
-    let heard = |(lease, beat): (Lease, Beat)| Heard {
+pub(crate) async fn beat(dispatchers: &[Arc<Shared>], lead: &mut Lead) -> Vec<Heard> {
+    let Some(first) = dispatchers.first() else { return Vec::new() };
+    let (until, needed) = (first.lives_until(), lead.needs());
+    let speaks =
+        |(n, shared): &(usize, &Arc<Shared>)| (*n == 0 && needed) || !shared.rests.load(Ordering::Acquire);
+    let speak = dispatchers.iter().enumerate().filter(speaks);
+    let (numbers, owners): (Vec<usize>, Vec<Lease>) =
+        speak.map(|(n, shared)| (n, shared.lease.borrow().clone())).unzip();
+    let (duty, ttl) = (Name::literal(DUTY), first.ttl);
+    let round = Round { owners: owners.clone(), ttl, duty, term: lead.term.clone() };
+    let Ok(mut rounded) = first.store.round(round).await else {
+        // What was led before a failure may still be led: every write under it says so.
+        *lead = Lead { led: lead.led, ..Lead::under(lead.term.take()) };
+        return Vec::new();
+    };
+    let beats = std::mem::take(&mut rounded.beats);
+    *lead = Lead::of(rounded);
+    let heard = |((dispatcher, lease), beat): ((usize, Lease), Beat)| Heard {
+        dispatcher,
         lease,
         until: beat.alive.then_some(until),
+        may_rest: dispatcher > 0 || !needed,
         cancel: beat.cancel,
     };
-    leases.into_iter().zip(beats).map(heard).collect()
+    numbers.into_iter().zip(owners).zip(beats).map(heard).collect()
 }
 
 /// What the node that leads owes the store. Waits for nothing but the store, so that any loop can drive it.
@@ -82,37 +137,19 @@ impl Duties {
         Ok(duties)
     }
 
-    /// Keeps the duty or takes it, and reaps where the store says that it may find something; says whether it is time to
-    /// prune as well.
+    /// Reaps where the last heartbeat said that there may be something to find; says whether it is time to prune as well.
     ///
     /// What fails now is tried again at the next beat; the store has told its own counters.
-    pub(crate) async fn lead(&mut self, shared: &Shared) -> bool {
+    pub(crate) async fn lead(&mut self, shared: &Shared, lead: &Lead) -> bool {
         self.rounds = self.rounds.wrapping_add(1);
-        self.behind = false;
-        // What was led before a failure may still be led: every write under it says so.
-        if self.keep(shared).await.unwrap_or(false) {
+        self.term.clone_from(&lead.term);
+        if std::mem::take(&mut self.behind) || lead.reapable {
             let _ = self.reap(shared).await;
         }
         self.term.is_some() && !self.behind && (self.unfinished || self.rounds.is_multiple_of(PRUNE_EVERY))
     }
 
-    /// Keeps the duty, or takes it where nobody is known to lead; says whether there may be something to reap.
-    async fn keep(&mut self, shared: &Shared) -> hodei_core::Result<bool> {
-        // Nobody is beaten for here: that is said elsewhere, and heard by whom it concerns.
-        let duty = Name::literal(DUTY);
-        let round =
-            Round { owners: Vec::new(), ttl: shared.ttl, duty: duty.clone(), term: self.term.clone() };
-        let rounded = shared.store.round(round).await?;
-        self.term = rounded.term;
-        if self.term.is_some() || rounded.led {
-            return Ok(rounded.reapable);
-        }
-        let lease = shared.lease.borrow().clone();
-        self.term = shared.store.take_term(&duty, &lease, shared.ttl).await?;
-        Ok(self.term.is_some())
-    }
-
-    /// Reaps until nothing is left, or for the time of a beat: a term that is not kept meanwhile would run out.
+    /// Reaps until nothing is left, or for the time of a beat: the term may be another one by then.
     async fn reap(&mut self, shared: &Shared) -> hodei_core::Result<()> {
         let Some(term) = &self.term else { return Ok(()) };
         let until = shared.pace.now().saturating_add(self.config.beat);
@@ -142,21 +179,26 @@ pub(crate) type Dispatcher = (Arc<Shared>, mpsc::WeakSender<Message>);
 
 /// Beats, and beside that reaps and prunes where this node leads, until it is aborted or no driver is left. Nothing that the
 /// leader has to do holds up a beat.
-pub(crate) async fn run(dispatchers: Vec<Dispatcher>, duties: Duties) {
-    let every = duties.config.beat;
+pub(crate) async fn run(dispatchers: Vec<Dispatcher>, duties: Duties, tell: watch::Sender<Lead>) {
+    let (every, lead) = (duties.config.beat, tell.subscribe());
     tokio::select! {
-        () = keep_beating(dispatchers.clone(), every) => {}
-        () = keep_leading(&dispatchers, duties) => {}
+        () = keep_beating(dispatchers.clone(), every, tell) => {}
+        () = keep_leading(&dispatchers, duties, lead) => {}
     }
 }
+
+/// This part of the time between two heartbeats passes before the next one, where a dispatcher that rested has to live again.
+const HURRY: u32 = 8;
 
 /// Beats for the dispatchers that live, and tells them what came of it; a failed beat is repeated at the next one.
 ///
 /// A driver that has died is beaten for no more: what it held would be stuck for as long as the process lives. Its life is
 /// ended instead.
-async fn keep_beating(mut dispatchers: Vec<Dispatcher>, every: Duration) {
+async fn keep_beating(mut dispatchers: Vec<Dispatcher>, every: Duration, tell: watch::Sender<Lead>) {
+    let mut lead = tell.borrow().clone();
+    let mut wait = every;
     loop {
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(wait).await;
         let drivers: Vec<_> = dispatchers.iter().map(|(_, driver)| driver.upgrade()).collect();
         if drivers.iter().all(Option::is_none) {
             // Nobody holds the node any more.
@@ -175,11 +217,19 @@ async fn keep_beating(mut dispatchers: Vec<Dispatcher>, every: Duration) {
         }
         dispatchers = living;
         let shared: Vec<_> = dispatchers.iter().map(|(shared, _)| Arc::clone(shared)).collect();
+        let all = beat(&shared, &mut lead).await;
+        // Nobody leads: one that rested has to begin a life for that.
+        let vacant = lead.term.is_none() && lead.needs();
+        let hurries = vacant && all.first().is_none_or(|heard| heard.until.is_none());
+        wait = if hurries { every / HURRY } else { every };
+        tell.send_replace(lead.clone());
         let mut cancel = Vec::new();
-        for (heard, driver) in beat(&shared).await.into_iter().zip(&ways) {
+        for heard in all {
             cancel.extend(heard.cancel);
-            // One that is behind with its messages hears of the next beat, which says it again.
-            let _ = driver.try_send(Message::Beaten(heard.lease, heard.until));
+            if let Some(driver) = ways.get(heard.dispatcher) {
+                // One that is behind with its messages hears of the next beat, which says it again.
+                let _ = driver.try_send(Message::Beaten(heard.lease, heard.until, heard.may_rest));
+            }
         }
         if !cancel.is_empty() {
             // Whichever has it: what was lent is with another one than the store says.
@@ -190,19 +240,17 @@ async fn keep_beating(mut dispatchers: Vec<Dispatcher>, every: Duration) {
     }
 }
 
-/// Reaps and prunes at each beat, where this node leads. A failed round is repeated at the next beat.
-async fn keep_leading(dispatchers: &[Dispatcher], mut duties: Duties) {
+/// Reaps and prunes after each beat, where this node leads. A failed round is repeated at the next beat.
+async fn keep_leading(dispatchers: &[Dispatcher], mut duties: Duties, mut lead: watch::Receiver<Lead>) {
     // What the node has only once is with the first dispatcher.
     let Some((shared, _)) = dispatchers.first() else { return };
     let mut sweep = Sweep::default();
     loop {
-        if !duties.behind {
-            tokio::time::sleep(duties.config.beat).await;
+        if !duties.behind && lead.changed().await.is_err() {
+            return;
         }
-        // It leads under the lease of one that lives.
-        let lives = |(_, driver): &&Dispatcher| driver.upgrade().is_some_and(|driver| !driver.is_closed());
-        let (leads, _) = dispatchers.iter().find(lives).unwrap_or(&dispatchers[0]);
-        if duties.lead(leads).await {
+        let now = lead.borrow_and_update().clone();
+        if duties.lead(shared, &now).await {
             duties.unfinished = prune(shared, &duties).await.unwrap_or(false);
         }
         if duties.term.is_some() && !duties.behind && !duties.unfinished {

@@ -36,11 +36,12 @@ fn patience(ttl: Duration) -> Duration {
 }
 
 /// What the rows of `hodei.round` say that are not of an owner: the term is kept, a new one was taken, there may be
-/// something to reap, and somebody leads.
+/// something to reap, somebody leads, and there are schedules.
 const KEPT: i64 = 0;
 const TAKEN: i64 = -1;
 const REAPABLE: i64 = -2;
 const LED: i64 = -3;
+const SCHEDULED: i64 = -4;
 
 type Args = sqlx::postgres::PgArguments;
 
@@ -137,8 +138,11 @@ impl Coordination for PgStore {
 
     async fn round(&self, round: Round) -> Result<Rounded> {
         let Round { owners, ttl, duty, term } = round;
-        if owners.is_empty() && term.is_none() && self.inner().announcer.is_led(&duty, ttl) {
-            return Ok(Rounded { led: true, ..Rounded::default() });
+        if owners.is_empty()
+            && term.is_none()
+            && let Some(scheduled) = self.inner().announcer.is_led(&duty, ttl)
+        {
+            return Ok(Rounded { led: true, scheduled, ..Rounded::default() });
         }
         let mut rounded = Rounded { beats: vec![Beat::default(); owners.len()], ..Rounded::default() };
         let (names, incarnations): (Vec<String>, Vec<i64>) = owners.iter().map(owner_of).unzip();
@@ -162,6 +166,7 @@ impl Coordination for PgStore {
                 }
                 (REAPABLE, _) => rounded.reapable = true,
                 (LED, _) => rounded.led = true,
+                (SCHEDULED, _) => rounded.scheduled = true,
                 _ => hear(&mut rounded.beats, row)?,
             }
         }

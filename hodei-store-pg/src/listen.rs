@@ -51,23 +51,23 @@ pub(crate) struct Announcer {
     due: Notify,
     /// Somebody wants to be told what others commit.
     pub(crate) followed: Notify,
-    /// When who leads a duty was heard last.
-    led: Mutex<HashMap<String, Instant>>,
+    /// When who leads a duty was heard last, and whether he told of schedules.
+    led: Mutex<HashMap<String, (Instant, bool)>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Announcer {
-    /// Says whether somebody who leads a duty was heard within a time.
-    pub(crate) fn is_led(&self, duty: &Name, within: Duration) -> bool {
+    /// Says, where somebody who leads a duty was heard within a time, whether he told of schedules.
+    pub(crate) fn is_led(&self, duty: &Name, within: Duration) -> Option<bool> {
         let led = self.led.lock().unwrap_or_else(PoisonError::into_inner);
-        led.get(duty.as_str()).is_some_and(|heard| heard.elapsed() < within)
+        led.get(duty.as_str()).filter(|(heard, _)| heard.elapsed() < within).map(|(_, scheduled)| *scheduled)
     }
 
-    /// Notes that somebody leads a duty.
-    fn led(&self, duty: &str) {
+    /// Notes that somebody leads a duty, and whether there are schedules.
+    fn led(&self, duty: &str, scheduled: bool) {
         let mut led = self.led.lock().unwrap_or_else(PoisonError::into_inner);
         if led.len() < DUTIES || led.contains_key(duty) {
-            led.insert(duty.to_owned(), Instant::now());
+            led.insert(duty.to_owned(), (Instant::now(), scheduled));
         }
     }
 
@@ -279,7 +279,8 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
                         tail.follow(&inner).await;
                     }
                     "change" if !own => tail.follow(&inner).await,
-                    "led" => announcer.led(node),
+                    "led" => announcer.led(node, false),
+                    "fires" => announcer.led(node, true),
                     "left" => announcer.left(node),
                     _ => {}
                 }

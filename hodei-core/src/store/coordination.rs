@@ -57,6 +57,8 @@ pub struct Rounded {
     pub led: bool,
     /// Whether a [`reap`](super::JobStore::reap) may find something. A store that does not look says so of every term.
     pub reapable: bool,
+    /// Whether there may be schedules. A store that does not look says so.
+    pub scheduled: bool,
 }
 
 /// Makes a [`round`](Coordination::round) of the verbs that it stands for.
@@ -77,7 +79,7 @@ pub async fn round_by_verbs<S: Coordination + ?Sized>(store: &S, round: Round) -
         Some(first) => store.take_term(&duty, &first, ttl).await?,
         None => None,
     };
-    Ok(Rounded { beats, reapable: term.is_some(), term, led: false })
+    Ok(Rounded { beats, reapable: term.is_some(), term, led: false, scheduled: true })
 }
 
 /// Owners and terms.

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use hodei_core::store::{Fired, Schedule, Scope, Term};
+use hodei_core::store::{Fired, Round, Schedule, Scope, Term};
 use hodei_core::{Name, Result, Tenant, Timestamp};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::plan::plan;
 use super::rule::Kept;
 use super::times::Times;
 use crate::driver::Shared;
+use crate::maintain::Lead;
 
 /// The duty of firing schedules.
 const DUTY: &str = "cron";
@@ -23,16 +24,24 @@ const TOGETHER: usize = 64;
 /// Rings when a schedule was changed through this node.
 pub(crate) type Bell = Arc<Notify>;
 
-/// Fires what is due until it is aborted. What fails is tried again in the next round, at the latest after a beat.
-pub(crate) async fn run(shared: Arc<Shared>, beat: Duration, bell: Bell) {
+/// Fires what is due until the node ends. What fails is tried again after the next beat.
+pub(crate) async fn run(shared: Arc<Shared>, mut beats: watch::Receiver<Lead>, bell: Bell) {
     let mut duty = Duty::of(shared);
+    let mut wait = Duration::ZERO;
     loop {
-        // A store that does not answer is asked again.
-        let wait = duty.round().await.unwrap_or(beat);
         tokio::select! {
-            () = tokio::time::sleep(wait.min(beat)) => {}
+            () = tokio::time::sleep(wait) => {}
             () = bell.notified() => {}
+            beaten = beats.changed() => {
+                if beaten.is_err() {
+                    return;
+                }
+                if duty.term.is_none() && !beats.borrow_and_update().scheduled {
+                    continue;
+                }
+            }
         }
+        wait = duty.round().await.unwrap_or(Duration::MAX);
     }
 }
 
@@ -104,7 +113,7 @@ impl Duty {
         let rows = self.shared.store.schedules(&Scope::All).await?;
         if rows.is_empty() {
             // Nobody needs a leader, and a term costs a write each time that it is kept.
-            self.known.clear();
+            (self.known, self.term) = (HashMap::new(), None);
             return Ok(Due::NEVER);
         }
         let Some(term) = self.lead().await? else { return Ok(Due::NEVER) };
@@ -126,13 +135,13 @@ impl Duty {
 
     /// Keeps the term, or takes it when nobody leads.
     async fn lead(&mut self) -> Result<Option<Term>> {
-        if let Some(term) = self.term.take()
-            && self.shared.store.keep_term(&term, self.shared.ttl).await?
-        {
-            self.term = Some(term);
-        } else {
+        let (duty, ttl) = (Name::literal(DUTY), self.shared.ttl);
+        let round = Round { owners: Vec::new(), ttl, duty: duty.clone(), term: self.term.clone() };
+        let rounded = self.shared.store.round(round).await?;
+        self.term = rounded.term;
+        if self.term.is_none() && !rounded.led {
             let lease = self.shared.lease.borrow().clone();
-            self.term = self.shared.store.take_term(&Name::literal(DUTY), &lease, self.shared.ttl).await?;
+            self.term = self.shared.store.take_term(&duty, &lease, ttl).await?;
         }
         Ok(self.term.clone())
     }

@@ -40,6 +40,9 @@ pub struct SchedulerConfig {
     pub poll_interval: Duration,
     /// How often it is asked while it has none that is known here: 5 min. Every store wakes those that wait for it.
     pub idle_poll: Duration,
+    /// After how long without work a node that leads nothing lets its life end, so that it sends no heartbeats; the next job
+    /// begins another one: 10 s.
+    pub rest_after: Duration,
     /// The first wait after a failed exchange, or of a transition that a part of the store did not take; doubled up
     /// to 64 times: 50 ms.
     pub retry_wait: Duration,
@@ -104,6 +107,7 @@ impl Default for SchedulerConfig {
             next_sync: Duration::from_secs(2),
             poll_interval: Duration::from_secs(1),
             idle_poll: Duration::from_secs(300),
+            rest_after: Duration::from_secs(10),
             retry_wait: Duration::from_millis(50),
             lost_max: 3,
             ageing: Some(Ageing { every: Duration::from_secs(60), ceiling: Priority::MAX }),
@@ -224,6 +228,10 @@ pub struct Scheduler {
     pub(super) owner_lost: bool,
     /// Until when the node's life is known to last; nothing while no heartbeat has told.
     pub(super) alive_until: Option<Timestamp>,
+    /// Whether it may rest, whether it does, and when it was seen last that it could not.
+    pub(super) may_rest: bool,
+    pub(super) rests: bool,
+    pub(super) busy_at: Timestamp,
     pub(super) next_due: Option<Timestamp>,
     /// How often in a row the store told of a time that had passed here.
     pub(super) early: u32,
@@ -272,6 +280,9 @@ impl Scheduler {
             doubt: None,
             owner_lost: false,
             alive_until: None,
+            may_rest: false,
+            rests: false,
+            busy_at: now,
             next_due: None,
             early: 0,
             last_ask: now,
@@ -366,7 +377,7 @@ impl Scheduler {
             }
         };
         at = self.buffer.next_due().map_or(at, |due| due.min(at));
-        at = self.fence_at().map_or(at, |fence| fence.min(at));
+        at = [self.fence_at(), self.rest_at()].into_iter().flatten().fold(at, Timestamp::min);
         for session in self.sessions.values() {
             let patience =
                 if session.waiter.is_some() { self.config.next_sync } else { self.config.session_ttl };

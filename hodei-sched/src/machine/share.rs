@@ -20,7 +20,8 @@ impl Scheduler {
     /// Whether there is room here for which there is nothing to claim and nothing on its way.
     pub(crate) fn is_hungry(&self, now: Timestamp) -> bool {
         let idle = self.store == Store::Idle && !self.lanes_stale;
-        let may_ask = !self.draining && !self.owner_lost && !self.awaits_loan && now >= self.ask_again_at;
+        let lives = !self.owner_lost || self.rests;
+        let may_ask = !self.draining && lives && !self.awaits_loan && now >= self.ask_again_at;
         idle && may_ask && self.buffer.is_empty() && self.fleet.open_slots() > 0
     }
 

@@ -251,6 +251,7 @@ impl Scheduler {
     /// The node was given up: whatever it holds is somebody else's now.
     pub(super) fn lose_owner(&mut self) {
         self.owner_lost = true;
+        self.rests = false;
         self.alive_until = None;
         self.arrived.clear();
         let mut borrowed: Vec<Arc<Job>> = self.empty_buffer();
@@ -304,7 +305,8 @@ impl Scheduler {
             self.next_due = self.next_due.filter(|due| *due > now);
             self.rates_due = self.rates_due.filter(|due| *due > now);
         }
-        let (store, effect) = if self.owner_lost {
+        self.rests &= !self.must_live();
+        let (store, effect) = if self.owner_lost && !self.rests {
             (Store::Register, Effect::Register)
         } else if self.leases_unknown {
             (Store::Leases, Effect::AskLeases)
@@ -333,7 +335,7 @@ impl Scheduler {
         if nothing { self.config.idle_poll } else { self.config.poll_interval }
     }
 
-    fn wants_work(&self) -> bool {
+    pub(super) fn wants_work(&self) -> bool {
         let slots = u64::from(self.ahead()) + self.fleet.open_slots();
         let claimed = self.buffer.len() + self.arrived.len();
         let makes_room = self.config.preempt.is_some() && claimed == 0;

@@ -14,7 +14,7 @@ use super::handle::Orchestrator;
 use crate::driver::{Driver, Message, Pace, Shared, life};
 use crate::herald::Herald;
 use crate::machine::{Input, Scheduler, SchedulerConfig};
-use crate::maintain::{self, Duties, Maintenance};
+use crate::maintain::{self, Duties, Lead, Maintenance};
 use crate::queue::seats;
 use crate::settled::Waiters;
 
@@ -196,6 +196,7 @@ impl OrchestratorBuilder {
                 logs: Mutex::default(),
                 checkpoints: Mutex::default(),
                 blobs: Mutex::default(),
+                rests: AtomicBool::new(false),
                 died: AtomicBool::new(false),
                 lease: watch::Sender::new(lease),
                 failure: Arc::clone(&failure),
@@ -219,10 +220,13 @@ impl OrchestratorBuilder {
             senders.push(sender);
         }
         let ways = dispatchers.iter().cloned().zip(senders.iter().map(mpsc::Sender::downgrade)).collect();
-        let upkeep = tokio::spawn(maintain::run(ways, duties));
+        let tell = watch::Sender::new(Lead::under(duties.term.clone()));
+        #[cfg(feature = "cron")]
+        let beats = tell.subscribe();
+        let upkeep = tokio::spawn(maintain::run(ways, duties, tell));
         let orchestrator = Orchestrator::new(dispatchers, senders, drivers, upkeep);
         #[cfg(feature = "cron")]
-        orchestrator.serve_schedules(self.cron, self.beat).await?;
+        orchestrator.serve_schedules(self.cron, beats).await?;
         Ok(orchestrator)
     }
 

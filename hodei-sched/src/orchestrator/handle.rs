@@ -16,6 +16,8 @@ use hodei_core::store::{
     CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, Fault, JobId, Name, PipelineId, Result};
+#[cfg(feature = "cron")]
+use tokio::sync::watch;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -24,6 +26,8 @@ use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::{Policy, Snapshot, Why};
+#[cfg(feature = "cron")]
+use crate::maintain::Lead;
 
 /// So many jobs are counted at most that come before one that is explained.
 const BEFORE_MAX: u64 = 10_000;
@@ -124,12 +128,12 @@ impl Orchestrator {
     pub(super) async fn serve_schedules(
         &self,
         jobs: Vec<crate::cron::CronJob>,
-        beat: Duration,
+        beats: watch::Receiver<Lead>,
     ) -> Result<()> {
         for job in jobs {
             self.schedules().set(job).await?;
         }
-        let duty = crate::cron::run(Arc::clone(&self.inner.shared), beat, Arc::clone(&self.inner.bell));
+        let duty = crate::cron::run(Arc::clone(&self.inner.shared), beats, Arc::clone(&self.inner.bell));
         if let Some(tasks) = &mut *self.inner.tasks.lock().await {
             tasks.cron = Some(tokio::spawn(duty));
         }

@@ -1,7 +1,7 @@
 //! A node: the engine's machine and duties, and a loop around them in virtual time.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::cron::Duty;
 use crate::driver::{Shared, ask, life};
 use crate::herald::Herald;
 use crate::machine::{Effect, Input, Scheduler, Ticket};
-use crate::maintain::{Duties, Heard, Maintenance, beat};
+use crate::maintain::{Duties, Heard, Lead, Maintenance, beat};
 use crate::settled::Waiters;
 
 /// How long a node takes over what came in together.
@@ -63,6 +63,8 @@ pub(super) struct Live {
     /// Whether a call of its machine is under way.
     asking: bool,
     draining: bool,
+    /// The duty as the last heartbeat found it.
+    lead: Lead,
     /// The duties, while it is not busy with them.
     duties: Option<Duties>,
     /// The duty of firing, likewise.
@@ -200,6 +202,9 @@ impl<A: AgentModel> World<A> {
         while let Some(effect) = self.nodes[n].up.as_mut().and_then(|live| live.machine.poll_effect(now)) {
             self.carry_out(n, effect);
         }
+        if let Some(live) = &self.nodes[n].up {
+            live.shared.rests.store(live.machine.rests(), Ordering::Release);
+        }
         self.node_rests(n, now);
     }
 
@@ -287,7 +292,7 @@ impl<A: AgentModel> World<A> {
                 }
                 self.give(n, input);
             }
-            Done::Beaten(heard) => self.beaten(n, heard),
+            Done::Beaten(heard, lead) => self.beaten(n, heard, lead),
             Done::Led(duties, prunes) => self.led(n, duties, prunes),
             Done::Kept(duties) => self.rests(n, duties),
             Done::Fired(cron, wait) => self.fired(n, cron, wait),
@@ -318,6 +323,7 @@ impl<A: AgentModel> World<A> {
             tick: Timestamp::EPOCH,
             asking: false,
             draining: false,
+            lead: Lead::under(duties.term.clone()),
             duties: Some(duties),
             cron: Some(cron),
         };
@@ -341,14 +347,24 @@ impl<A: AgentModel> World<A> {
         }
         let Some(live) = &mut node.up else { return };
         let shared = Arc::clone(&live.shared);
-        let beat = async move { Done::Beaten(beat(&[shared]).await) };
+        let mut lead = live.lead.clone();
+        let beat = async move {
+            let heard = beat(&[shared], &mut lead).await;
+            Done::Beaten(heard, lead)
+        };
         self.spawn(Of::Node { node: n, life }, Box::pin(beat));
     }
 
-    fn beaten(&mut self, n: usize, heard: Vec<Heard>) {
+    fn beaten(&mut self, n: usize, heard: Vec<Heard>, lead: Lead) {
+        if let Some(live) = &mut self.nodes[n].up {
+            live.lead = lead;
+        }
         let deaf = self.options.bug == Some(Bug::DeafNode);
         let careless = matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode));
-        for Heard { lease, until, cancel } in heard {
+        for Heard { lease, until, cancel, may_rest, .. } in heard {
+            if let Some(live) = &mut self.nodes[n].up {
+                live.machine.let_rest(may_rest);
+            }
             let told = if until.is_some() { !careless } else { !deaf };
             if told {
                 self.give(n, Input::Beaten(lease, until));
@@ -375,9 +391,9 @@ impl<A: AgentModel> World<A> {
         }
         let Some(live) = &mut node.up else { return };
         let Some(mut duties) = live.duties.take() else { return };
-        let shared = Arc::clone(&live.shared);
+        let (shared, lead) = (Arc::clone(&live.shared), live.lead.clone());
         let lead = async move {
-            let prunes = duties.lead(&shared).await;
+            let prunes = duties.lead(&shared, &lead).await;
             Done::Led(duties, prunes)
         };
         self.spawn(Of::Node { node: n, life }, Box::pin(lead));
@@ -462,6 +478,7 @@ async fn start(
         logs: Mutex::default(),
         checkpoints: Mutex::default(),
         blobs: Mutex::default(),
+        rests: AtomicBool::new(false),
         died: AtomicBool::new(false),
         lease: watch::Sender::new(lease.clone()),
         failure: Arc::new(watch::Sender::new(None)),

@@ -14,7 +14,7 @@ use super::world::{Event, World};
 use crate::cron::Duty;
 use crate::driver::Shared;
 use crate::machine::Input;
-use crate::maintain::{Duties, Heard};
+use crate::maintain::{Duties, Heard, Lead};
 
 /// What a future came to.
 pub(super) enum Done {
@@ -22,7 +22,7 @@ pub(super) enum Done {
     Up(hodei_core::Result<(Arc<Shared>, Lease, Timestamp, Duties)>),
     /// The store answered the machine.
     Input(Input),
-    Beaten(Vec<Heard>),
+    Beaten(Vec<Heard>, Lead),
     Led(Duties, bool),
     /// The leader has pruned.
     Kept(Duties),

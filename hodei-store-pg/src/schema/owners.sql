@@ -106,8 +106,8 @@ $$;
 
 -- All that a node asks at each heartbeat: prolongs lives, keeps the term or takes the duty for the first of them, and says
 -- whether whoever leads may have something to reap. Rows of `ord` 0 and -1 say that the term is kept, and the number of
--- one that was taken; a row of -2 that there may be something to reap; one of -3 that somebody leads, be it the caller. Whoever
--- leads tells all nodes, so that those that rest need not ask.
+-- one that was taken; a row of -2 that there may be something to reap; one of -3 that somebody leads, be it the caller; one of
+-- -4 that there are schedules. Whoever leads tells all nodes, also of schedules, so that those that rest need not ask.
 CREATE OR REPLACE FUNCTION hodei.round(
     p_name text[], p_incarnation int8[], p_ttl int8, p_duty text, p_number int8, p_holder text, p_life int8,
     OUT ord int8, OUT id uuid, OUT epoch int8
@@ -117,6 +117,7 @@ DECLARE
     v_now int8;
     v_dead int4[];
     v_long_dead bool;
+    v_scheduled bool;
 BEGIN
     RETURN QUERY SELECT b.ord, b.id, b.epoch FROM hodei.beat(p_name, p_incarnation, p_ttl) b;
     IF p_number IS NOT NULL AND hodei.keep_term(p_duty, p_number, p_holder, p_life, p_ttl) THEN
@@ -126,6 +127,10 @@ BEGIN
         epoch := hodei.take_term(p_duty, p_name[1], p_incarnation[1], p_ttl);
     END IF;
     v_now := hodei.now();
+    SELECT true INTO v_scheduled FROM hodei.schedule LIMIT 1;
+    IF v_scheduled THEN
+        RETURN QUERY SELECT -4::int8, NULL::uuid, NULL::int8;
+    END IF;
     IF ord IS NULL OR ord = -1 AND epoch IS NULL THEN
         IF EXISTS (SELECT 1 FROM hodei.term WHERE duty = p_duty AND expires_at > v_now) THEN
             ord := -3;
@@ -137,7 +142,7 @@ BEGIN
     ord := -3;
     epoch := NULL;
     RETURN NEXT;
-    PERFORM pg_notify('hodei', 'led ' || p_duty);
+    PERFORM pg_notify('hodei', CASE WHEN v_scheduled THEN 'fires ' ELSE 'led ' END || p_duty);
     -- Who is remembered as dead may still be given what he claimed in his last moment; who is dead for long is to be
     -- forgotten.
     SELECT array_agg(no), bool_or(expires_at <= v_now - 600000000) INTO v_dead, v_long_dead

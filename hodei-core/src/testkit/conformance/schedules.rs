@@ -8,7 +8,7 @@ use crate::id::Tenant;
 use crate::job::State;
 use crate::store::{Fired, Schedule, Scope};
 
-fn schedule(tenant: Tenant, named: &'static str, rule: &str) -> Schedule {
+pub(super) fn schedule(tenant: Tenant, named: &'static str, rule: &str) -> Schedule {
     let spec = spec().name(named).build().expect("a valid spec");
     Schedule { tenant, name: name(named), rule: rule.into(), spec: Arc::new(spec), last_fired: None }
 }

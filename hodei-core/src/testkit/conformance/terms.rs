@@ -2,6 +2,8 @@
 
 use super::env::{Env, LIFE};
 use super::jobs::*;
+use super::schedules::schedule;
+use crate::id::Tenant;
 use crate::job::Lease;
 use crate::store::{CancelReply, Round, Rounded, Term};
 
@@ -85,7 +87,9 @@ pub(super) async fn a_round_beats_and_leads_as_its_verbs_do(env: &mut Env) {
     assert_eq!((&term.duty, &term.holder), (&name("maintain"), &a));
     assert_eq!(round(env, &[&b], None).await.term, None, "a leads");
     let asked = round(env, &[], None).await;
-    assert_eq!(asked, Rounded { led: asked.led, ..Rounded::default() });
+    // A store may look or not.
+    let (led, scheduled) = (asked.led, asked.scheduled);
+    assert_eq!(asked, Rounded { led, scheduled, ..Rounded::default() });
     for _ in 0..3 {
         env.advance(LIFE - SECOND).await;
         assert_eq!(round(env, &[&a], Some(&term)).await.term.as_ref(), Some(&term));
@@ -133,4 +137,12 @@ pub(super) async fn a_round_of_the_leader_says_when_there_is_something_to_reap(e
     assert!(round(env, &[&a], Some(&term)).await.reapable, "one that is not due yet is too late as well");
     let c = env.owner("c").await;
     assert!(!round(env, &[&c], None).await.reapable, "who does not lead has nothing to reap");
+}
+
+pub(super) async fn a_round_says_when_there_may_be_schedules(env: &mut Env) {
+    let (a, b) = (env.owner("a").await, env.owner("b").await);
+    env.store().set_schedule(schedule(Tenant::default(), "nightly", "@daily")).await.expect("set_schedule");
+    let leads = round(env, &[&a], None).await;
+    assert!(leads.term.is_some() && leads.scheduled);
+    assert!(round(env, &[&b], None).await.scheduled, "who does not lead may fire");
 }

@@ -119,3 +119,68 @@ fn a_cancellation_of_an_earlier_run_leaves_the_next_one_alone() {
     world.tell(Input::Cancelled(vec![(jobs[0], epoch)]));
     assert_eq!(stops(&mut world, &mut agent), [(jobs[0], StopCause::Cancelled)]);
 }
+
+/// A node that may rest, with an agent, whose beats came through for as long as it takes.
+fn resting() -> (World, Agent) {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    world.machine.let_rest(true);
+    world.sync(&mut agent);
+    for _ in 0..12 {
+        world.pass(SECOND);
+        if !world.machine.rests() {
+            let until = world.clock_now().saturating_add(SECOND * 5);
+            world.tell(Input::Beaten(world.owner.clone(), Some(until)));
+        }
+        world.settle(&mut agent);
+    }
+    assert!(world.machine.rests());
+    (world, agent)
+}
+
+#[test]
+fn a_node_that_holds_nothing_rests_and_begins_a_life_for_the_next_job() {
+    let (mut world, mut agent) = resting();
+    for _ in 0..60 {
+        world.pass(SECOND);
+        world.settle(&mut agent);
+    }
+    assert_eq!((world.machine.rests(), world.owner.incarnation), (true, 1), "nobody is asked for anything");
+    let jobs = world.submit(command(), 1);
+    let heard = world.hear(&mut agent).expect("news").expect("an answer");
+    assert_eq!(assigned(&heard), jobs);
+    assert_eq!((world.machine.rests(), world.owner.incarnation), (false, 2));
+    assert_eq!(world.job(jobs[0]).lease.as_ref(), Some(&world.owner), "claimed under the new life");
+}
+
+#[test]
+fn a_node_that_holds_something_or_that_somebody_needs_does_not_rest() {
+    let (mut world, mut agent, _) = running();
+    world.machine.let_rest(true);
+    for needed in [false, true] {
+        for _ in 0..30 {
+            world.pass(SECOND);
+            let until = world.clock_now().saturating_add(SECOND * 5);
+            world.tell(Input::Beaten(world.owner.clone(), Some(until)));
+            world.settle(&mut agent);
+            assert!(!world.machine.rests());
+        }
+        if !needed {
+            agent.finish_all();
+            world.machine.let_rest(false);
+        }
+    }
+    assert_eq!(world.owner.incarnation, 1);
+}
+
+#[test]
+fn a_node_that_rests_and_is_needed_lives_again() {
+    let (mut world, _) = resting();
+    world.machine.let_rest(false);
+    let until = world.clock_now().saturating_add(SECOND * 5);
+    world.tell(Input::Beaten(world.owner.clone(), Some(until)));
+    assert_eq!((world.machine.rests(), world.owner.incarnation), (false, 1), "its life had not ended");
+    let (mut world, _) = resting();
+    world.machine.let_rest(false);
+    world.tell(Input::Beaten(world.owner.clone(), None));
+    assert_eq!((world.machine.rests(), world.owner.incarnation), (false, 2), "it had");
+}
