@@ -41,7 +41,8 @@ struct Node {
 impl Node {
     async fn start(database: &Database) -> Self {
         let store = Arc::new(PgStore::builder(database.url()).connect().await.expect("the store opens"));
-        let config = SchedulerConfig { rest_after: BEAT * 5, ..SchedulerConfig::default() };
+        let mut config = SchedulerConfig::default();
+        config.rest_after = BEAT * 5;
         let hodei = Orchestrator::builder()
             .shared_store(Arc::clone(&store) as _)
             .heartbeat(BEAT, TTL)
