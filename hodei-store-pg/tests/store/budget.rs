@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hodei_core::store::JobStore;
-use hodei_core::store::{ChangeLog, SubmitOptions};
+use hodei_core::Name;
+use hodei_core::store::{ChangeLog, Coordination, JobStore, Round, SubmitOptions};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::Postgres;
 
@@ -11,6 +11,8 @@ use crate::env::{burn, job, jobs, owner};
 
 /// How many jobs are measured.
 const JOBS: usize = 20_000;
+/// How long an owner lives without a beat.
+const LIFE: Duration = Duration::from_secs(60);
 
 /// A server that writes nothing but what it is asked to: no vacuum and no checkpoint in between.
 fn server() -> Postgres {
@@ -78,6 +80,27 @@ async fn a_submission_and_an_exchange_are_one_round_trip_each() {
     quiet().await;
     let spent = store.round_trips() - before;
     assert!(spent <= 6, "{spent}: the lanes, a claim, an end beside a claim, announcements");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_one_round_trip_and_a_node_without_work_sends_nothing_between_two() {
+    let server = server();
+    let store = crate::env::open(&server.database().expect("a database")).await;
+    let owner = owner(&store, "node").await;
+    still(&store).await;
+    let mut term = None;
+    for _ in 0..5 {
+        let before = store.round_trips();
+        let round = Round { owners: vec![owner.clone()], ttl: LIFE, duty: Name::literal("maintain"), term };
+        let rounded = store.round(round).await.expect("the server is well");
+        assert_eq!((store.round_trips() - before, rounded.reapable), (1, false));
+        term = rounded.term;
+        assert!(term.is_some() && rounded.beats[0].alive);
+    }
+    let before = store.round_trips();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(store.round_trips(), before);
     store.close().await;
 }
 

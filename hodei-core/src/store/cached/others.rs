@@ -8,7 +8,9 @@ use super::store::CachedStore;
 use crate::error::Result;
 use crate::id::{Name, OwnerId, Tenant};
 use crate::job::Lease;
-use crate::store::{Beat, Coordination, Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope, Term};
+use crate::store::{
+    Beat, Coordination, Limit, LimitUse, Policies, QueuePolicy, Round, Rounded, Schedule, Scope, Term,
+};
 use crate::time::Timestamp;
 
 #[async_trait]
@@ -32,6 +34,10 @@ impl<S: Coordination> Coordination for CachedStore<S> {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.inner.keep_term(term, ttl).await
+    }
+
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        self.inner.round(round).await
     }
 
     async fn now(&self) -> Result<Timestamp> {
