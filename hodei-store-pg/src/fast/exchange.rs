@@ -127,20 +127,22 @@ impl Inner {
             ChangeLog::TerminalOnly => 1,
             ChangeLog::Off => 2,
         };
-        let query =
-            ask::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
-                .bind(exchange.owner.owner.name().as_str())
-                .bind(exchange.owner.incarnation.cast_signed())
-                .bind(self.node)
-                .bind(log)
-                .bind(&columns.ids)
-                .bind(&columns.epochs)
-                .bind(&columns.kinds)
-                .bind(&columns.rans)
-                .bind(&columns.ends)
-                .bind(picks.lanes)
-                .bind(picks.ranks)
-                .bind(picks.numbers);
+        let query = ask::query(
+            "SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        )
+        .bind(exchange.owner.owner.name().as_str())
+        .bind(exchange.owner.incarnation.cast_signed())
+        .bind(self.node)
+        .bind(log)
+        .bind(&columns.ids)
+        .bind(&columns.epochs)
+        .bind(&columns.kinds)
+        .bind(&columns.rans)
+        .bind(&columns.ends)
+        .bind(picks.lanes)
+        .bind(picks.ranks)
+        .bind(picks.numbers)
+        .bind(self.config.history);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
         let mut now = Timestamp::from_micros(0);

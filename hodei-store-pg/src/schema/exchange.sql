@@ -64,10 +64,10 @@ $$;
 
 -- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
 -- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
--- nothing is claimed then. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
+-- nothing is claimed then. Without p_history ended jobs go, but for those that somebody waits for. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
 CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
-    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
+    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_history bool
 ) RETURNS SETOF hodei.exchanged
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -104,21 +104,22 @@ BEGIN
                 coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END AS attempt, d.lost, d.generation,
                 d.eligible_at, d.deadline,
                 CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END AS started_at,
-                d.pipeline, d.final, n.tenant, n.limits, hodei.cause_of(d.kind) AS cause
+                d.pipeline, d.final, n.tenant, n.limits, hodei.cause_of(d.kind) AS cause,
+                p_history OR EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id) AS stays
             FROM d JOIN hodei.lane n ON n.no = d.lane
         ), i AS (
             INSERT INTO hodei.done (id, moved_at, tenant, state, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, settled)
             SELECT t.id, v_now, t.tenant, t.kind, t.lost, t.generation, nullif(t.version, 3), nullif(t.attempt, 1),
-                nullif(t.epoch, 1), t.eligible_at, t.deadline, t.started_at, t.final FROM t
+                nullif(t.epoch, 1), t.eligible_at, t.deadline, t.started_at, t.final FROM t WHERE t.stays
         ), h AS MATERIALIZED (
             SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
                 CASE WHEN p_log <= 1 THEN string_agg(hodei.change_bytes(t.id, t.version, t.attempt, t.epoch,
                     ((t.state + 1) << 24) | (t.kind::int4 << 16) | (t.cause::int4 << 8), t.pipeline), ''::bytea ORDER BY t.ord)
                 END AS body,
                 -count(*) FILTER (WHERE t.state = 2) AS scheduled, -count(*) FILTER (WHERE t.state = 3) AS running,
-                count(*) FILTER (WHERE t.kind = 4) AS succeeded, count(*) FILTER (WHERE t.kind = 5) AS failed,
-                count(*) FILTER (WHERE t.kind = 6) AS cancelled
+                count(*) FILTER (WHERE t.kind = 4 AND t.stays) AS succeeded, count(*) FILTER (WHERE t.kind = 5 AND t.stays) AS failed,
+                count(*) FILTER (WHERE t.kind = 6 AND t.stays) AS cancelled
             FROM t GROUP BY t.tenant
         ), c AS (
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
@@ -141,6 +142,9 @@ BEGIN
         -- Asked for now, when nobody can add to them: whoever does has to hold the row that is gone.
         IF EXISTS (SELECT 1 FROM hodei.edge) THEN
             RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
+        END IF;
+        IF NOT p_history THEN
+            PERFORM hodei.forget(p_id);
         END IF;
     END IF;
     IF 0 = ANY (p_kind) THEN

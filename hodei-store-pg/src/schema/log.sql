@@ -5,14 +5,6 @@ CREATE OR REPLACE FUNCTION hodei.now() RETURNS int8 LANGUAGE sql VOLATILE PARALL
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8
 $$;
 
--- What positions are more than the numbers of transactions: a database that was restored into another cluster has
--- positions from before that are higher than the numbers there.
-CREATE TABLE hodei.log_base (
-    one bool PRIMARY KEY DEFAULT true CHECK (one),
-    base int8 NOT NULL
-);
-INSERT INTO hodei.log_base (base) VALUES (0);
-
 -- Moves the positions to come behind all that are there. It does nothing but after a restore: what is committed stands
 -- below the next transaction else.
 CREATE OR REPLACE FUNCTION hodei.rebase() RETURNS void LANGUAGE plpgsql VOLATILE AS $$

@@ -99,12 +99,44 @@ impl Work<'_> {
         self.move_jobs().await?;
         self.write_edges().await?;
         self.write_notes().await?;
+        self.forget_ended().await?;
         let now = self.now;
         for entry in self.entries.values_mut().filter(|entry| entry.changed) {
             entry.changed = false;
             let delayed = entry.job.state == State::Pending && entry.job.eligible_at > now;
             let fresh = entry.job.version == 1;
             entry.before = Some(super::transaction::Place { state: entry.job.state, delayed, fresh });
+        }
+        Ok(())
+    }
+
+    /// Says whether a job stays where it is put: one that has ended goes where no history is kept, unless somebody waits
+    /// for it.
+    fn stays(&self, job: &Job) -> bool {
+        let waited_for = || self.children.get(&job.id).is_some_and(|children| !children.is_empty());
+        !job.state.is_terminal() || self.inner.config.history || waited_for()
+    }
+
+    /// Removes what is left of jobs that do not stay.
+    async fn forget_ended(&mut self) -> Result<()> {
+        let gone: Vec<JobId> = self
+            .changed()
+            .into_iter()
+            .filter(|entry| !self.stays(&entry.job))
+            .map(|entry| entry.job.id)
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.inner.trip();
+        ask::query("SELECT hodei.forget($1)")
+            .bind(gone.iter().copied().map(uuid_of).collect::<Vec<_>>())
+            .execute(&mut *self.conn)
+            .await
+            .map_err(failed(OP))?;
+        for id in gone {
+            self.entries.remove(&id);
+            self.missing.insert(id);
         }
         Ok(())
     }
@@ -196,7 +228,7 @@ impl Work<'_> {
 
     async fn move_jobs(&mut self) -> Result<()> {
         let now = self.now;
-        let (mut taken, mut put) = (Taken::default(), Put::default());
+        let (mut taken, mut put, mut moved) = (Taken::default(), Put::default(), 0);
         for entry in self.changed() {
             let id = uuid_of(entry.job.id);
             if let Some(before) = entry.before {
@@ -209,12 +241,15 @@ impl Work<'_> {
                     State::Succeeded | State::Failed | State::Cancelled => taken.done.push(id),
                 }
             }
-            put.push(entry, entry.job.state == State::Pending && entry.job.eligible_at > now);
+            if self.stays(&entry.job) {
+                put.push(entry, entry.job.state == State::Pending && entry.job.eligible_at > now);
+            }
+            moved += 1;
         }
-        if put.id.is_empty() {
+        if moved == 0 {
             return Ok(());
         }
-        self.rows += put.id.len() as u64;
+        self.rows += moved;
         self.inner.trip();
         ask::query(
             "SELECT hodei.move($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
@@ -344,7 +379,7 @@ impl Work<'_> {
             let (before, after) = (entry.before.map(|place| place.state), entry.job.state);
             if before != Some(after) {
                 let moved = counts.entry(entry.lane.tenant_no).or_default();
-                moved[after as usize] += 1;
+                moved[after as usize] += i32::from(self.stays(&entry.job));
                 if let Some(before) = before {
                     moved[before as usize] -= 1;
                 }
