@@ -144,7 +144,11 @@ BEGIN
             RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
         END IF;
         IF NOT p_history THEN
-            PERFORM hodei.forget(p_id);
+            IF v_n = (SELECT count(*) FROM unnest(p_kind) k WHERE k >= 4) AND NOT EXISTS (SELECT 1 FROM hodei.edge) THEN
+                PERFORM hodei.wipe(ARRAY(SELECT u.id FROM unnest(p_id, p_kind) u (id, kind) WHERE u.kind >= 4));
+            ELSE
+                PERFORM hodei.forget(p_id);
+            END IF;
         END IF;
     END IF;
     IF 0 = ANY (p_kind) THEN

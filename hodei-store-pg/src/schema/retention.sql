@@ -106,8 +106,26 @@ BEGIN
 END
 $$;
 
--- Removes what is left of jobs that have just ended, where no history is kept. Those that are somewhere are let be: for
--- them somebody waits, or they have not ended.
+-- Removes jobs that are nowhere any more, and all that leads to them.
+CREATE OR REPLACE FUNCTION hodei.wipe(p_id uuid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    DELETE FROM hodei.job j USING unnest(p_id) u (id) WHERE j.id = u.id;
+    IF EXISTS (SELECT 1 FROM hodei.edge) THEN
+        DELETE FROM hodei.edge WHERE child = ANY (p_id);
+    END IF;
+    IF EXISTS (SELECT 1 FROM hodei.unique_key) THEN
+        DELETE FROM hodei.unique_key WHERE id = ANY (p_id);
+    END IF;
+    IF EXISTS (SELECT 1 FROM hodei.checkpoint) THEN
+        DELETE FROM hodei.checkpoint WHERE id = ANY (p_id);
+    END IF;
+END
+$$;
+
+-- Removes what is left of those among jobs that have just ended, where no history is kept. Those that are somewhere are let
+-- be: for them somebody waits, or they have not ended.
 CREATE OR REPLACE FUNCTION hodei.forget(p_id uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
@@ -116,10 +134,7 @@ BEGIN
     IF EXISTS (SELECT 1 FROM hodei.edge WHERE parent = ANY (v_id)) THEN
         RAISE EXCEPTION 'somebody began to wait for them' USING ERRCODE = '40001';
     END IF;
-    DELETE FROM hodei.job j USING unnest(v_id) u (id) WHERE j.id = u.id;
-    DELETE FROM hodei.edge WHERE child = ANY (v_id);
-    DELETE FROM hodei.unique_key WHERE id = ANY (v_id);
-    DELETE FROM hodei.checkpoint WHERE id = ANY (v_id);
+    PERFORM hodei.wipe(v_id);
 END
 $$;
 

@@ -21,6 +21,7 @@ mod attempts;
 mod audit;
 mod cancel;
 mod changes;
+mod checkpoints;
 mod claim;
 mod env;
 mod feeds;
@@ -46,6 +47,7 @@ mod tenants;
 mod terms;
 mod wakeups;
 
+pub use checkpoints::hold_checkpoints;
 pub use env::{Env, Run};
 pub use fixture::{Fixture, START, Setup, Volatile};
 pub use model::{compare_with_model, compare_with_model_by};
