@@ -122,11 +122,7 @@ impl Inner {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let picks = picks_of(&self.names, &mut conn, &exchange.picks).await?;
         let ticket = self.teller.begin();
-        let log: i16 = match self.config.change_log {
-            ChangeLog::All => 0,
-            ChangeLog::TerminalOnly => 1,
-            ChangeLog::Off => 2,
-        };
+        let log = recorded(self.config.change_log);
         let query = ask::query(
             "SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
@@ -189,6 +185,15 @@ impl Inner {
         conn.clean().await.map_err(failed(OP)).map_err(unknown)?;
         done.changes = self.committed(ticket, segments, readied).await;
         Ok(done)
+    }
+}
+
+/// Which changes are recorded, as the server takes it.
+fn recorded(log: ChangeLog) -> i16 {
+    match log {
+        ChangeLog::All => 0,
+        ChangeLog::TerminalOnly => 1,
+        ChangeLog::Off => 2,
     }
 }
 

@@ -79,7 +79,8 @@ impl Prune {
         }
         let left = self.limit - gone.len();
         let mut found = self.outlived(work, left.saturating_add(1)).await?;
-        let more = found.len() > left;
+        // An era that is empty has to be dropped.
+        let more = found.len() > left || !swept.is_empty();
         found.truncate(left);
         if !found.is_empty() {
             work.inner().trip();

@@ -10,17 +10,16 @@ use hodei_test_servers::{Database, Postgres};
 use crate::env::{burn, claim, job, jobs, open, owner};
 
 /// How many jobs there are in all; `HODEI_PG_PLAN_JOBS` sets another number.
-const JOBS: usize = 20_000;
+const JOBS: usize = 100_000;
 /// What fits into so many pages may be read whole: 0.5 MB.
 const FEW_PAGES: usize = 64;
 /// What holds which jobs is asked after a death or a lost reply only, and then of all that is leased.
 const READ_WHOLE: &str = "leased";
 
-/// A server that writes down the plan of whatever it does.
+/// A server that writes down the plan of whatever it does, once it is asked to.
 fn server() -> Postgres {
     let telling = Postgres::builder()
         .setting("session_preload_libraries", "auto_explain")
-        .setting("auto_explain.log_min_duration", "0")
         .setting("auto_explain.log_nested_statements", "on")
         .setting("track_functions", "all")
         .setting("max_wal_size", "4GB");
@@ -90,6 +89,7 @@ async fn no_statement_at_size_reads_a_large_table_whole() {
          FROM (SELECT * FROM hodei.change WHERE n = 1 LIMIT 1) c, generate_series(1, 10000)";
     world.sql(rows);
     world.sql("VACUUM ANALYZE");
+    world.sql(&format!("ALTER DATABASE {} SET auto_explain.log_min_duration = 0", world.database.name()));
     // What is planned from here on is planned knowing how much there is.
     store.close().await;
     let before = world.log().len();
