@@ -23,7 +23,7 @@ use crate::inner::Inner;
 use crate::listen;
 use crate::pool::Pools;
 use crate::schema::{self, Migrated};
-use crate::verbs::{Cancel, Fire, Prune, Reap, Redrive, Submit, Tend};
+use crate::verbs::{Cancel, Fire, Need, Prune, Reap, Redrive, Submit, Tend};
 
 /// A store on PostgreSQL. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -142,8 +142,11 @@ impl JobStore for PgStore {
     }
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
-        let tend = Tend { term: term.clone(), retention };
-        let (tended, _) = self.0.write("store.prune", tend).await?;
+        let mut tended = false;
+        for need in Need::ALL {
+            let tend = Tend { need, term: term.clone(), retention };
+            tended |= self.0.write("store.prune", tend).await?.0;
+        }
         let verb = Prune { term: term.clone(), retention, limit };
         let (pruned, _) = self.0.write("store.prune", verb).await?;
         Ok(Pruned { more: pruned.more || (tended && !pruned.term_lost), ..pruned })

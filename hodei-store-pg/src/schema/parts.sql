@@ -138,16 +138,13 @@ BEGIN
 END
 $$;
 
--- Does the next thing that the history needs, and says whether there was any. What ended until p_jobs is kept no longer,
--- and what failed until p_failed; a new era is p_width long.
+-- Takes an era that is over a step further out of the history, and says whether it did. What ended until p_jobs is kept no
+-- longer, and what failed until p_failed; an era that too much outlives is looked at again after p_width.
 CREATE OR REPLACE FUNCTION hodei.tend(p_now int8, p_jobs int8, p_failed int8, p_width int8) RETURNS bool
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_era hodei.era;
 BEGIN
-    IF hodei.add_era(p_now, p_width) OR hodei.turn_volumes() THEN
-        RETURN true;
-    END IF;
     -- Where there is little, rows are removed to the minute; an era that grows beyond 16 MB goes as a whole.
     UPDATE hodei.era SET whole = true WHERE stage = 0 AND NOT whole AND again_at IS NULL
         AND pg_relation_size(('hodei.done_' || no)::regclass) > 16777216;

@@ -23,10 +23,26 @@ const ERA_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 const BRIEFLY: &str =
     "SELECT set_config('lock_timeout', '100ms', true), set_config('statement_timeout', '200ms', true)";
 
-/// Does the next thing that the parts of the history need, and replies whether there may be more. Where somebody is in the
-/// way, or the role may not make tables, nothing is done.
+/// What the parts of the history need. Each is seen to by itself, so that one that fails for long holds up no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Eras ahead of time.
+    Eras,
+    /// Volumes of the log ahead of time, and none of which nothing is kept.
+    Volumes,
+    /// The next step of an era out of the history.
+    Endings,
+}
+
+impl Need {
+    pub(crate) const ALL: [Self; 3] = [Self::Eras, Self::Volumes, Self::Endings];
+}
+
+/// Does the next thing of a kind, and replies whether there may be more. Where somebody is in the way, or the role may not
+/// make tables, nothing is done.
 #[derive(Debug)]
 pub(crate) struct Tend {
+    pub(crate) need: Need,
     pub(crate) term: Term,
     pub(crate) retention: Retention,
 }
@@ -47,14 +63,18 @@ impl Verb for Tend {
         work.inner().trip();
         ask::query(BRIEFLY).execute(&mut *work.conn).await.map_err(failed(OP))?;
         work.inner().trip();
-        let tended = ask::scalar("SELECT hodei.tend($1, $2, $3, $4)")
-            .bind(work.now.as_micros())
-            .bind(jobs)
-            .bind(failed_jobs)
-            .bind(i64::try_from(width.as_micros()).unwrap_or(i64::MAX))
-            .fetch_one(&mut *work.conn)
-            .await
-            .map_err(failed(OP));
+        let now = work.now.as_micros();
+        let width = i64::try_from(width.as_micros()).unwrap_or(i64::MAX);
+        let query = match self.need {
+            Need::Eras => ask::scalar("SELECT hodei.add_era($1, $2)").bind(now).bind(width),
+            Need::Volumes => ask::scalar("SELECT hodei.turn_volumes()"),
+            Need::Endings => ask::scalar("SELECT hodei.tend($1, $2, $3, $4)")
+                .bind(now)
+                .bind(jobs)
+                .bind(failed_jobs)
+                .bind(width),
+        };
+        let tended = query.fetch_one(&mut *work.conn).await.map_err(failed(OP));
         match tended {
             // The transaction has failed, and is rolled back where it would be committed.
             Err(error)
