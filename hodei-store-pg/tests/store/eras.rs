@@ -282,9 +282,9 @@ async fn a_surplus_goes_from_the_oldest_on() {
     }
     let term = lead(&store).await;
     let mut left = ids;
-    for most in [50, 33, 33, 7] {
-        let retention = Retention { jobs: LONG, most, ..Retention::default() };
-        let mut expected: Vec<JobId> = left.drain(..left.len() - most as usize).collect();
+    for most in [50_usize, 33, 33, 7] {
+        let retention = Retention { jobs: LONG, most: most as u64, ..Retention::default() };
+        let mut expected: Vec<JobId> = left.drain(..left.len() - most).collect();
         expected.sort_unstable();
         assert_eq!(prune_all(&store, &term, retention).await, expected);
     }
