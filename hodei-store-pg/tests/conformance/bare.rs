@@ -23,6 +23,7 @@ const OF_THE_ENDED: &[&str] = &[
     "a_list_has_what_passes_its_filters_in_order",
     "a_log_that_is_off_is_empty",
     "a_loss_told_by_the_owner_is_counted_once",
+    "a_parent_of_the_same_sequence_is_waited_for_once",
     "a_parent_stays_while_a_child_is_open",
     "a_pending_job_past_its_deadline_fails",
     "a_prune_names_the_jobs_that_went",
@@ -60,6 +61,7 @@ const OF_THE_ENDED: &[&str] = &[
     "what_is_not_recorded_is_heard",
     "what_runs_is_asked_to_stop",
     "what_succeeded_or_has_not_ended_does_not",
+    "who_has_not_had_its_turn_is_not_pruned",
 ];
 
 /// How many properties are held at once.

@@ -132,6 +132,29 @@ async fn what_ends_by_the_rules_leaves_nothing_either() {
 }
 
 #[tokio::test]
+async fn who_ended_before_its_turn_stays_until_that_has_come() {
+    let database = database();
+    let store = bare(&database).await;
+    let worker = owner(&store, "worker").await;
+    let next = || NewJob::new(spec().sequence("s").build().expect("a valid spec"));
+    let ids = submit(&store, vec![next(), next()]).await;
+    let held = claim(&store, &worker, 10).await;
+    store.request_cancel(&Scope::All, vec![ids[1]]).await.expect("cancel");
+    assert_eq!(rows(&database), "2 1 1 0 0", "whoever comes next is behind it");
+    submit(&store, vec![next()]).await;
+    assert_eq!(claim(&store, &worker, 10).await.len(), 0);
+    let duty = Name::literal("upkeep");
+    let term = store.take_term(&duty, &worker, TTL).await.expect("take_term").expect("nobody leads");
+    assert_eq!(store.prune(&term, Retention::default(), 10).await.expect("prune").jobs, 0);
+    exchange(&store, &worker, vec![done(ids[0], held[0].job.epoch)], Vec::new()).await;
+    assert_eq!(burn(&store, &worker, 10).await, 1);
+    assert_eq!(store.prune(&term, Retention::default(), 10).await.expect("prune").jobs, 2);
+    assert_eq!(rows(&database), "0 0 0 0 0");
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.sequence"), "0");
+    audit(&store).await;
+}
+
+#[tokio::test]
 async fn a_child_that_comes_while_its_parent_ends_is_told() {
     let database = database();
     let store = PgStore::builder(database.url()).history(false).changes(ChangeLog::Off);
