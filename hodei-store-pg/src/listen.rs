@@ -138,10 +138,13 @@ async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
 
 /// Sends a word to all nodes.
 const TELL: &str = "SELECT pg_notify($1, $2)";
-/// As [`TELL`], and says whether anything is there that was to be told of: whoever tells may die before he does.
+/// As [`TELL`], and says whether anything is there that was to be told of: whoever tells may die before he does. It asks for
+/// the first of each in its order: a row that is anywhere would be looked for past all that is dead.
 const PROBE: &str = "SELECT pg_notify($1, $2),
-    EXISTS (SELECT 1 FROM hodei.ready) OR EXISTS (SELECT 1 FROM hodei.delayed WHERE eligible_at <= hodei.now()),
-    EXISTS (SELECT 1 FROM hodei.inbox WHERE refused IS NULL)";
+    (SELECT true FROM hodei.ready ORDER BY lane, rank, eligible_at, id LIMIT 1) IS NOT NULL
+        OR (SELECT true FROM hodei.delayed WHERE eligible_at <= (SELECT hodei.now())
+            ORDER BY eligible_at, id LIMIT 1) IS NOT NULL,
+    (SELECT true FROM hodei.inbox WHERE refused IS NULL ORDER BY no LIMIT 1) IS NOT NULL";
 
 async fn notify(inner: &Inner, sql: &'static str, payload: String) -> hodei_core::Result<PgRow> {
     const OP: &str = "store.notify";
@@ -317,8 +320,8 @@ impl Tail {
         }
         for _ in 0..LOOKS {
             let Ok((changes, place, more)) = inner.foreign(self.place).await else {
-                // Pruned away, or the server is away: what was missed shows as a gap in the versions.
-                self.place = None;
+                // The place is kept: what follows it is told when the log can be read again.
+                self.again = Some(Instant::now() + LOOKED);
                 return;
             };
             let (began, still) = (self.place.is_some(), self.place == Some(place));
