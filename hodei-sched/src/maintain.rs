@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use hodei_core::store::{Pruned, Retention, Term};
+use hodei_core::store::{Pruned, Retention, Scope, Term};
 use hodei_core::{JobId, Name, Tenant};
 use tokio::sync::mpsc;
 
@@ -14,9 +14,10 @@ use crate::driver::{Message, Shared};
 const DUTY: &str = "maintain";
 /// How many jobs one transaction reaps at most.
 const BATCH: usize = 1_000;
-/// How many jobs one transaction prunes at most, and how many times as long as it took the pause behind it is: submitters
-/// hardly notice.
+/// How many jobs one transaction prunes at most.
 const PRUNE_BATCH: usize = 500;
+/// How many times as long as it took the pause behind it is, so that submitters hardly notice; less where more jobs end
+/// than are pruned.
 const PRUNE_PAUSE: u32 = 16;
 /// How many beats pass between two prunings; one that is not done goes on with the next beat.
 const PRUNE_EVERY: u32 = 30;
@@ -37,6 +38,31 @@ pub(crate) struct Duties {
     rounds: u32,
     /// Whether the last pruning left something.
     pub(crate) unfinished: bool,
+    pace: Pace,
+}
+
+/// How long prunings pause: half as long from beat to beat while what they leave grows.
+#[derive(Debug)]
+struct Pace {
+    pause: u32,
+    /// How many jobs had ended when the last pruning left something.
+    ended: Option<u64>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { pause: PRUNE_PAUSE, ended: None }
+    }
+}
+
+impl Pace {
+    /// Takes in how many jobs had ended and were still there after a pruning that left something.
+    fn left(&mut self, ended: u64) {
+        if self.ended.is_some_and(|before| ended >= before) {
+            self.pause = (self.pause / 2).max(1);
+        }
+        self.ended = Some(ended);
+    }
 }
 
 impl Duties {
@@ -44,7 +70,7 @@ impl Duties {
     pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Self> {
         let lease = shared.lease.borrow().clone();
         let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
-        let duties = Self { config, term, rounds: 0, unfinished: false };
+        let duties = Self { config, term, rounds: 0, unfinished: false, pace: Pace::default() };
         duties.reap(shared).await?;
         Ok(duties)
     }
@@ -87,6 +113,15 @@ impl Duties {
         }
     }
 
+    /// Pauses less in the next pruning if more is left than after the one before, and as ever once nothing is left.
+    async fn keep_pace(&mut self, shared: &Shared) {
+        if !self.unfinished {
+            self.pace = Pace::default();
+        } else if let Ok(counts) = shared.store.counts(&Scope::All).await {
+            self.pace.left(counts.total() - counts.open());
+        }
+    }
+
     /// Removes one batch of what retention no longer keeps; nothing where somebody else leads.
     pub(crate) async fn prune(&self, shared: &Shared) -> hodei_core::Result<Pruned> {
         match &self.term {
@@ -120,6 +155,7 @@ pub(crate) async fn run(
         }
         if duties.lead(shared).await {
             duties.unfinished = prune(shared, &duties).await.unwrap_or(false);
+            duties.keep_pace(shared).await;
         }
     }
 }
@@ -138,7 +174,7 @@ async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<bool> {
         if !left || now >= until {
             return Ok(left);
         }
-        tokio::time::sleep_until((now + took * PRUNE_PAUSE).min(until)).await;
+        tokio::time::sleep_until((now + took * duties.pace.pause).min(until)).await;
     }
 }
 
@@ -159,4 +195,22 @@ async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
         async move { checkpoints.forget(gone).await }
     });
     let _ = join(join_all(each), join_all(checkpoints)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pruning_that_is_outrun_pauses_less_and_less() {
+        let mut pace = Pace::default();
+        pace.left(1_000);
+        assert_eq!(pace.pause, PRUNE_PAUSE, "nothing tells yet whether it grows");
+        pace.left(900);
+        assert_eq!(pace.pause, PRUNE_PAUSE, "it becomes less");
+        for (ended, pause) in [(900, 8), (950, 4), (940, 4), (960, 2), (970, 1), (980, 1)] {
+            pace.left(ended);
+            assert_eq!(pace.pause, pause, "{ended} are left");
+        }
+    }
 }
