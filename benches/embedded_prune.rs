@@ -4,8 +4,9 @@
 //!
 //! Callers submit without end, each batch synced before the next. Windows follow one another, two seconds with pruning and
 //! one without, until everything is pruned; the pruning goes as a node's does, with as many jobs per call and as long a pause
-//! behind each. What counts is the sum over all windows of one kind against that of the others. Files are put beside
-//! the program unless `TMPDIR` names another place. `--quick` prunes a tenth; `--test` only shows that it runs.
+//! behind each. What counts is the sum over all windows of one kind against that of the others. Then callers bring jobs at a
+//! steady pace, and as many have to go in the same time as come. Files are put beside the program unless `TMPDIR` names
+//! another place. `--quick` prunes a tenth; `--test` only shows that it runs.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,18 +36,34 @@ struct Sizes {
     /// Ended jobs, of four rows each.
     ended: usize,
     window: Duration,
+    /// For how long jobs come at a steady pace.
+    steady: Duration,
+}
+
+impl Sizes {
+    fn of(ended: usize, window_millis: u64, steady_millis: u64) -> Self {
+        let [window, steady] = [window_millis, steady_millis].map(Duration::from_millis);
+        Self { ended, window, steady }
+    }
 }
 
 fn main() -> ExitCode {
     let has = |name: &str| std::env::args().any(|arg| arg == name);
     let (sizes, how) = match (has("--test"), has("--quick")) {
-        (true, _) => (Sizes { ended: 500, window: Duration::from_millis(20) }, "a smoke run"),
-        (false, true) => (Sizes { ended: 25_000, window: Duration::from_secs(1) }, "a quick run"),
-        (false, false) => (Sizes { ended: 250_000, window: Duration::from_secs(1) }, "the full run"),
+        (true, _) => (Sizes::of(500, 20, 100), "a smoke run"),
+        (false, true) => (Sizes::of(25_000, 1_000, 3_000), "a quick run"),
+        (false, false) => (Sizes::of(250_000, 1_000, 10_000), "the full run"),
     };
-    let report = Report::new(&format!("Pruning under load, {how}"));
-    match runtime().block_on(figures(sizes, report)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let mut report = Report::new(&format!("Pruning under load, {how}"));
+    let measured = runtime().block_on(async {
+        figures(sizes, &mut report).await?;
+        pace(sizes, &mut report).await
+    });
+    match measured {
+        Ok(()) => {
+            report.end();
+            ExitCode::SUCCESS
+        }
         Err(wrong) => {
             say(&format!("WRONG: {wrong}"));
             ExitCode::FAILURE
@@ -75,7 +92,7 @@ impl Windows {
     }
 }
 
-async fn figures(sizes: Sizes, mut report: Report) -> Result<(), String> {
+async fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let wrong = |error: hodei_core::Error| error.to_string();
     let directory = directory();
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
@@ -134,7 +151,60 @@ async fn figures(sizes: Sizes, mut report: Report) -> Result<(), String> {
     report.show("submitted in windows with", pruning.rate(), Unit::PerSecond);
     report.show("the slowest of them", pruning.slowest, Unit::PerSecond);
     report.judge("with / without", pruning.rate() / clean.rate(), Unit::Percent, Goal::AtLeast(0.95));
-    report.end();
+    Ok(())
+}
+
+/// How many jobs come in a second, and how many at a time.
+const PACE: u32 = 3_000;
+const TOGETHER: u32 = 100;
+
+/// Whether as many jobs go as come, with their changes, while there is more than enough to be removed.
+async fn pace(sizes: Sizes, report: &mut Report) -> Result<(), String> {
+    let wrong = |error: hodei_core::Error| error.to_string();
+    let directory = directory();
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
+    let given: Arc<ManualClock> = Arc::clone(&clock);
+    let store = RedbStore::builder(directory.path().join("jobs")).clock(given).open().map_err(wrong)?;
+    let enough = 4 * sizes.steady.as_secs_f64().ceil() as usize * PACE as usize;
+    end(&store, enough).await.map_err(wrong)?;
+    clock.advance(AGES);
+    let term = term(&store).await.map_err(wrong)?;
+    let retention = Retention { changes: 1_000, ..Retention::default() };
+    let spec = Arc::new(typical_spec().build().map_err(wrong)?);
+    let (submitted, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let caller = tokio::spawn({
+        let (store, submitted, over) = (store.clone(), Arc::clone(&submitted), Arc::clone(&over));
+        async move {
+            let mut next = tokio::time::Instant::now();
+            while !over.load(Ordering::Acquire) {
+                let jobs = (0..TOGETHER).map(|_| NewJob::new(Arc::clone(&spec))).collect();
+                store.submit(jobs, SubmitOptions::each()).await?;
+                submitted.fetch_add(TOGETHER.into(), Ordering::AcqRel);
+                next += Duration::from_secs(1) * TOGETHER / PACE;
+                tokio::time::sleep_until(next).await;
+            }
+            Ok::<_, hodei_core::Error>(())
+        }
+    });
+    let (began, mut jobs, mut changes) = (Instant::now(), 0, 0);
+    while began.elapsed() < sizes.steady {
+        let call = Instant::now();
+        let pruned = store.prune(&term, retention, BATCH).await.map_err(wrong)?;
+        (jobs, changes) = (jobs + pruned.jobs, changes + pruned.changes);
+        tokio::time::sleep(call.elapsed() * PAUSE).await;
+    }
+    let (took, came) = (began.elapsed().as_secs_f64(), submitted.load(Ordering::Acquire));
+    over.store(true, Ordering::Release);
+    caller.await.map_err(|error| error.to_string())?.map_err(wrong)?;
+    report.group("jobs that come at a steady pace, each of which will make four changes");
+    report.show("submitted", came as f64 / took, Unit::PerSecond);
+    report.judge("pruned / submitted", jobs as f64 / came as f64, Unit::Times, Goal::AtLeast(1.0));
+    report.judge(
+        "changes pruned / four of each",
+        changes as f64 / (4 * came) as f64,
+        Unit::Times,
+        Goal::AtLeast(1.0),
+    );
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use hodei_core::job::{Epoch, Lease};
-use hodei_core::store::{Beat, Pruned, Retention, Round, Rounded, Term};
+use hodei_core::store::{Beat, Pruned, Retention, Round, Rounded, Scope, Term};
 use hodei_core::{JobId, Name, Tenant, Timestamp};
 use tokio::sync::{mpsc, watch};
 
@@ -17,9 +17,10 @@ use crate::sweep::Sweep;
 const DUTY: &str = "maintain";
 /// How many jobs one transaction reaps at most.
 const BATCH: usize = 1_000;
-/// How many jobs one transaction prunes at most, and how many times as long as it took the pause behind it is: submitters
-/// hardly notice.
+/// How many jobs one transaction prunes at most.
 const PRUNE_BATCH: usize = 500;
+/// How many times as long as it took the pause behind it is, so that submitters hardly notice; less where more jobs end
+/// than are pruned.
 const PRUNE_PAUSE: u32 = 16;
 /// How many beats pass between two prunings; one that is not done goes on with the next beat.
 const PRUNE_EVERY: u32 = 30;
@@ -125,6 +126,32 @@ pub(crate) struct Duties {
     pub(crate) unfinished: bool,
     /// Whether the last reaping left something: then the next round begins at once.
     pub(crate) behind: bool,
+    pauses: Pauses,
+}
+
+/// How long prunings pause: half as long from beat to beat while what they leave grows.
+#[derive(Debug)]
+struct Pauses {
+    /// How many times as long as a transaction took the pause behind it is.
+    times: u32,
+    /// How many jobs had ended when the last pruning left something.
+    ended: Option<u64>,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { times: PRUNE_PAUSE, ended: None }
+    }
+}
+
+impl Pauses {
+    /// Takes in how many jobs had ended and were still there after a pruning that left something.
+    fn left(&mut self, ended: u64) {
+        if self.ended.is_some_and(|before| ended >= before) {
+            self.times = (self.times / 2).max(1);
+        }
+        self.ended = Some(ended);
+    }
 }
 
 impl Duties {
@@ -132,7 +159,8 @@ impl Duties {
     pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Self> {
         let lease = shared.lease.borrow().clone();
         let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
-        let mut duties = Self { config, term, rounds: 0, unfinished: false, behind: false };
+        let mut duties =
+            Self { config, term, rounds: 0, unfinished: false, behind: false, pauses: Pauses::default() };
         duties.reap(shared).await?;
         Ok(duties)
     }
@@ -162,6 +190,15 @@ impl Duties {
                 self.behind = true;
                 return Ok(());
             }
+        }
+    }
+
+    /// Pauses less in the next pruning if more is left than after the one before, and as ever once nothing is left.
+    async fn keep_pace(&mut self, shared: &Shared) {
+        if !self.unfinished {
+            self.pauses = Pauses::default();
+        } else if let Ok(counts) = shared.store.counts(&Scope::All).await {
+            self.pauses.left(counts.total() - counts.open());
         }
     }
 
@@ -252,6 +289,7 @@ async fn keep_leading(dispatchers: &[Dispatcher], mut duties: Duties, mut lead: 
         let now = lead.borrow_and_update().clone();
         if duties.lead(shared, &now).await {
             duties.unfinished = prune(shared, &duties).await.unwrap_or(false);
+            duties.keep_pace(shared).await;
         }
         if duties.term.is_some() && !duties.behind && !duties.unfinished {
             sweep_for(shared, &mut sweep, duties.config.beat).await;
@@ -287,7 +325,7 @@ async fn prune(shared: &Shared, duties: &Duties) -> hodei_core::Result<bool> {
         if !left || now >= until {
             return Ok(left);
         }
-        tokio::time::sleep_until((now + took * PRUNE_PAUSE).min(until)).await;
+        tokio::time::sleep_until((now + took * duties.pauses.times).min(until)).await;
     }
 }
 
@@ -308,4 +346,22 @@ async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
         async move { checkpoints.forget(gone).await }
     });
     let _ = join(join_all(each), join_all(checkpoints)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pruning_that_is_outrun_pauses_less_and_less() {
+        let mut pauses = Pauses::default();
+        pauses.left(1_000);
+        assert_eq!(pauses.times, PRUNE_PAUSE, "nothing tells yet whether it grows");
+        pauses.left(900);
+        assert_eq!(pauses.times, PRUNE_PAUSE, "it becomes less");
+        for (ended, times) in [(900, 8), (950, 4), (940, 4), (960, 2), (970, 1), (980, 1)] {
+            pauses.left(ended);
+            assert_eq!(pauses.times, times, "{ended} are left");
+        }
+    }
 }

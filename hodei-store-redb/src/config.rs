@@ -139,7 +139,7 @@ impl RedbStoreBuilder {
     }
 
     /// Makes a file that nobody has open as small as it can be, and says whether it became smaller. Rewrites much of it:
-    /// for after a large pruning.
+    /// for after a large pruning. A file of an older schema is migrated first.
     ///
     /// # Errors
     ///
@@ -170,7 +170,8 @@ impl RedbStoreBuilder {
     ///
     /// `Locked` while it is open elsewhere, after a quarter of a second, for which a killed process may still hold it;
     /// `Corrupt` for a file that is damaged or no store, `SchemaTooNew` for one of a newer version, which is left
-    /// untouched, `Config` for a limit of zero, and `Io`, also where the path is that of something else than a file.
+    /// untouched, `Config` for a limit of zero, and `Io`, also where the path is that of something else than a file, and
+    /// where a new file would be on a file system without hard links.
     pub fn open(self) -> Result<RedbStore> {
         let limits = [
             ("group_calls", self.group_calls),

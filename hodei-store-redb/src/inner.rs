@@ -18,9 +18,10 @@ use crate::memory::{Delta, Index, Slots};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::{Gone, Recent, Specs};
+use crate::rows::Rows as _;
 use crate::stats::Stats;
 use crate::sync::lock;
-use crate::table::{META_MIGRATED, META_SCHEMA, SCHEMA, Tab};
+use crate::table::{META_MIGRATED, META_MOVED, META_SCHEMA, SCHEMA, Tab};
 use crate::txn::{Context, Room, Work, expire_all};
 
 const OP: &str = "store.open";
@@ -116,11 +117,8 @@ impl Inner {
 
     /// Remembers what a committed transaction moved: nobody waits for that.
     pub(crate) fn remember(&self, delta: Delta) {
-        if !delta.slots.is_empty() {
-            // What went away may come back another.
-            lock(&self.recent).clear();
-            return;
-        }
+        // What went away may come back another.
+        delta.slots.iter().for_each(|(slot, _)| lock(&self.recent).leave(*slot));
         let backlog = lock(&self.committed).index.all[State::Pending as usize];
         let mut gone = Vec::new();
         {
@@ -162,9 +160,12 @@ pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
         // Nobody may be reading meanwhile.
         let schema = check_schema(&db.begin_read().map_err(failed(OP))?)?;
         match schema {
-            Schema::Ours => db.compact().map_err(failed(OP)),
-            Schema::None | Schema::Older => Ok(false),
+            Schema::Ours => {}
+            // What it leaves behind is what there is to be saved.
+            Schema::Older => migrate(&db, config.migrate_jobs)?,
+            Schema::None => return Ok(false),
         }
+        db.compact().map_err(failed(OP))
     })
 }
 
@@ -272,8 +273,11 @@ pub(crate) fn make(db: &Database) -> Result<()> {
     {
         let mut meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
         let mut sealed = Vec::new();
-        codec::seal(Tab::Meta, META_SCHEMA, &codec::number_row(SCHEMA)?, &mut sealed);
-        meta.insert(META_SCHEMA, sealed.as_slice()).map_err(failed(OP))?;
+        for (key, number) in [(META_SCHEMA, SCHEMA), (META_MOVED, 0)] {
+            codec::seal(Tab::Meta, key, &codec::number_row(number)?, &mut sealed);
+            meta.insert(key, sealed.as_slice()).map_err(failed(OP))?;
+            sealed.clear();
+        }
     }
     txn.commit().map_err(failed(OP))
 }
@@ -290,6 +294,11 @@ fn expire(
         Context { committed, clock: &*config.clock, changes: config.changes, room: Room::UNBOUNDED, recent };
     let mut work = Work::new(&txn, &context);
     expire_all(&mut work)?;
+    if work.read(Tab::Meta, META_MOVED, codec::number)?.is_none() {
+        // A file of an older schema: from now on a row that is lost is missed.
+        let moved = work.look(|index| index.moved_rows);
+        work.put(Tab::Meta, META_MOVED, &codec::number_row(moved)?)?;
+    }
     let written = work.tally.written;
     drop(work);
     if written == 0 { txn.abort().map_err(failed(OP)) } else { txn.commit().map_err(failed(OP)) }

@@ -201,28 +201,30 @@ impl Rows for Snapshot<'_> {
 
 type Task = Box<dyn FnOnce() + Send>;
 
+/// Who waits for a read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker {
+    /// A dispatcher, without whose next step nothing runs.
+    Dispatch,
+    /// Anybody else.
+    Anyone,
+}
+
 /// The threads for reads that take long: two, so that a large read can be done in halves, and one read does not hold up
-/// all others.
+/// all others; and one on which dispatchers wait only for each other.
 #[derive(Debug)]
-pub(crate) struct Reader(mpsc::SyncSender<Task>);
+pub(crate) struct Reader {
+    anyone: mpsc::SyncSender<Task>,
+    dispatch: mpsc::SyncSender<Task>,
+}
 
 impl Reader {
     /// Starts the threads; they end with the reader.
     pub(crate) fn start() -> Result<(Self, Vec<JoinHandle<()>>)> {
-        let (sender, tasks) = mpsc::sync_channel::<Task>(WAITING_READS);
-        let tasks = Arc::new(Mutex::new(tasks));
-        let thread = |_| {
-            let tasks = Arc::clone(&tasks);
-            crate::sync::thread("hodei-redb-read", move || {
-                // Whoever waits for a task holds the lock: the other one does a task, or waits for the lock instead.
-                let next = || lock(&tasks).recv();
-                while let Ok(task) = next() {
-                    task();
-                }
-            })
-        };
-        let threads = (0..THREADS).map(thread).collect::<Result<_>>()?;
-        Ok((Self(sender), threads))
+        let (anyone, mut threads) = pool("hodei-redb-read", THREADS)?;
+        let (dispatch, own) = pool("hodei-redb-lane", 1)?;
+        threads.extend(own);
+        Ok((Self { anyone, dispatch }, threads))
     }
 
     /// Reads in a snapshot: here when it is little, else on one of the threads.
@@ -230,7 +232,7 @@ impl Reader {
         &self,
         inner: &Arc<Inner>,
         op: &'static str,
-        rows: usize,
+        (asker, rows): (Asker, usize),
         read: F,
     ) -> Result<R>
     where
@@ -243,9 +245,30 @@ impl Reader {
         let (caller, answer) = oneshot::channel();
         let inner = Arc::clone(inner);
         let task: Task = Box::new(move || drop(caller.send(snapshot(&inner, op, read))));
-        self.0.try_send(task).map_err(|_| Error::new(ErrorKind::Full, op))?;
+        let threads = match asker {
+            Asker::Dispatch => &self.dispatch,
+            Asker::Anyone => &self.anyone,
+        };
+        threads.try_send(task).map_err(|_| Error::new(ErrorKind::Full, op))?;
         answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, op))?
     }
+}
+
+/// Starts threads that share their tasks; they end when nobody can send any more.
+fn pool(name: &str, threads: usize) -> Result<(mpsc::SyncSender<Task>, Vec<JoinHandle<()>>)> {
+    let (sender, tasks) = mpsc::sync_channel::<Task>(WAITING_READS);
+    let tasks = Arc::new(Mutex::new(tasks));
+    let thread = |_| {
+        let tasks = Arc::clone(&tasks);
+        crate::sync::thread(name, move || {
+            // Whoever waits for a task holds the lock: the other one does a task, or waits for the lock instead.
+            let next = || lock(&tasks).recv();
+            while let Ok(task) = next() {
+                task();
+            }
+        })
+    };
+    Ok((sender, (0..threads).map(thread).collect::<Result<_>>()?))
 }
 
 fn snapshot<R>(
@@ -254,4 +277,57 @@ fn snapshot<R>(
     read: impl FnOnce(&mut Snapshot<'_>) -> Result<R>,
 ) -> Result<R> {
     guarded(op, || read(&mut Snapshot::new(inner)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use hodei_core::job::{JobSpec, NewJob};
+    use hodei_core::store::{JobStore, Served, SubmitOptions};
+    use hodei_core::{JobId, Tenant};
+
+    use super::*;
+    use crate::RedbStore;
+
+    #[tokio::test]
+    async fn reads_of_any_length_hold_up_no_dispatcher() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(folder.path().join("jobs.redb")).unwrap();
+        // More lanes than are looked at inline.
+        let spec = |n| JobSpec::command(["true"]).queue(format!("q{n}")).build().unwrap();
+        let jobs = (0..=INLINE_ROWS).map(|n| NewJob::of(Tenant::default(), spec(n))).collect::<Vec<_>>();
+        let id: JobId = jobs[0].id;
+        store.submit(jobs, SubmitOptions::each()).await.unwrap();
+        let (open, gates): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| channel::<()>()).unzip();
+        let long = gates.into_iter().map(|gate| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let wait = move |_: &mut Snapshot<'_>| {
+                    // Whoever holds the other end lets go of it.
+                    let _ = gate.recv();
+                    Ok(())
+                };
+                store.read("store.long", INLINE_ROWS + 1, wait).await
+            })
+        });
+        let long: Vec<_> = long.collect();
+        tokio::task::yield_now().await;
+        let waiting = {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let scope = hodei_core::store::Scope::All;
+                store.get_many(&scope, vec![id; INLINE_ROWS], hodei_core::store::Consistency::Latest).await
+            })
+        };
+        let heads = store.lanes(&Served::default()).await.unwrap().heads;
+        assert_eq!(heads.len(), INLINE_ROWS + 1);
+        let nothing = store.lanes(&Served { queues: Some(Vec::new()) }).await.unwrap();
+        assert!(nothing.heads.is_empty() && !waiting.is_finished(), "and others wait for their turn");
+        drop(open);
+        for read in long {
+            read.await.unwrap().unwrap();
+        }
+        assert_eq!(waiting.await.unwrap().unwrap().len(), INLINE_ROWS);
+    }
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use hodei_core::JobId;
 use hodei_core::job::{Fingerprint, JobSpec};
 use hodei_core::map::JobMap;
+use hodei_core::{JobId, Slot};
 
 use crate::codec::{self, Fixed, Head};
 use crate::memory::Step;
@@ -116,6 +116,12 @@ impl Recent {
         {
             self.spare.keep(step, gone);
         }
+    }
+
+    /// Forgets the jobs of a slot.
+    pub(crate) fn leave(&mut self, slot: Slot) {
+        self.born.rows.retain(|id, _| id.slot() != slot);
+        self.held.rows.retain(|id, _| id.slot() != slot);
     }
 
     /// Lends the room of steps that nobody needs any more.

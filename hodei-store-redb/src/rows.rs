@@ -250,7 +250,12 @@ pub(crate) trait Rows {
         let unmoved: Vec<usize> = (0..ids.len()).filter(|number| heads[*number].is_none()).collect();
         self.seek(Tab::Born, unmoved.iter().map(|number| &ids[*number].as_bytes()[..]), |place, row| {
             let number = unmoved[place];
-            heads[number] = Some(codec::newborn(ids[number], row, &mut names)?);
+            let head = codec::newborn(ids[number], row, &mut names)?;
+            if !head.is_newborn() {
+                // A job with parents always has a row of its moves.
+                return Err(corrupt("row.read", "a job whose moves are lost").with("job", ids[number]));
+            }
+            heads[number] = Some(head);
             Ok(())
         })?;
         *self.names() = names;

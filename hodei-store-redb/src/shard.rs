@@ -120,6 +120,9 @@ impl Relocate for RedbStore {
 
     async fn close_slot(&self, slot: Slot, number: u64, limit: usize) -> Result<bool> {
         self.alone("store.close_slot", move |work| txn::close_slot(work, slot, number)).await?;
+        if limit == 0 {
+            return Ok(true);
+        }
         self.alone("store.close_slot", move |work| txn::clear_slot(work, slot, limit)).await
     }
 

@@ -23,7 +23,7 @@ use crate::config::RedbStoreBuilder;
 use crate::inner::Inner;
 use crate::memory::Index;
 use crate::query::{self, Asked};
-use crate::reader::{INLINE_ROWS, Reader, Snapshot};
+use crate::reader::{Asker, INLINE_ROWS, Reader, Snapshot};
 use crate::sync::{Threads, lock};
 use crate::txn::{self, Work};
 use crate::writer::{Size, Writer};
@@ -137,7 +137,16 @@ impl RedbStore {
         R: Send + 'static,
         F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,
     {
-        self.0.reader.read(&self.0.inner, op, rows, read).await
+        self.0.reader.read(&self.0.inner, op, (Asker::Anyone, rows), read).await
+    }
+
+    /// Reads what a dispatcher waits for: other reads, however many and large, do not hold it up.
+    async fn read_ahead_of_others<R, F>(&self, op: &'static str, rows: usize, read: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Snapshot<'_>) -> Result<R> + Send + 'static,
+    {
+        self.0.reader.read(&self.0.inner, op, (Asker::Dispatch, rows), read).await
     }
 
     /// Reads jobs in two halves beside each other, both of the last commit; nothing when one of them came upon a later
@@ -197,8 +206,9 @@ impl JobStore for RedbStore {
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
         let (inner, served) = (Arc::clone(&self.0.inner), served.clone());
-        let lanes = self.look(|index| index.lanes.len());
-        self.read("store.lanes", lanes, move |rows| query::lanes(rows, &inner, &served)).await
+        let nothing = served.queues.as_ref().is_some_and(Vec::is_empty);
+        let lanes = if nothing { 0 } else { self.look(|index| index.lanes.len()) };
+        self.read_ahead_of_others("store.lanes", lanes, move |rows| query::lanes(rows, &inner, &served)).await
     }
 
     async fn before(&self, job: &Job, most: u64) -> Result<Before> {
@@ -218,8 +228,8 @@ impl JobStore for RedbStore {
 
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>> {
         let (inner, owner) = (Arc::clone(&self.0.inner), owner.clone());
-        self.read("store.leases_of", INLINE_ROWS + 1, move |rows| query::leases_of(rows, &inner, &owner))
-            .await
+        let read = move |rows: &mut Snapshot<'_>| query::leases_of(rows, &inner, &owner);
+        self.read_ahead_of_others("store.leases_of", INLINE_ROWS + 1, read).await
     }
 
     async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>> {

@@ -68,7 +68,8 @@ tables! {
     Apart = "apart",
     /// name → what whoever stands above the store keeps in it, and how often it was written.
     Notes = "notes",
-    /// name → number: the schema, the last incarnation, the first change that is kept; how far a migration has come.
+    /// name → number: the schema, the last incarnation, the first change that is kept; how many jobs that wait have moved;
+    /// how far a migration has come.
     Meta = "meta",
 }
 
@@ -85,12 +86,14 @@ impl Tab {
 }
 
 /// The version of the schema, in [`Tab::Meta`] under [`META_SCHEMA`]. A file with a higher one is not touched.
-pub(crate) const SCHEMA: u64 = 4;
+pub(crate) const SCHEMA: u64 = 5;
 /// Where the version of the schema is.
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 /// Where the last incarnation that was given out is.
 pub(crate) const META_INCARNATION: &[u8] = b"incarnation";
 /// Where the number of the first change that is kept is.
 pub(crate) const META_FLOOR: &[u8] = b"floor";
+/// Where the number of jobs is that wait to be claimed and have moved before: each has a row of its moves.
+pub(crate) const META_MOVED: &[u8] = b"moved";
 /// Where the last job that was migrated is, while a file of schema 1 is on its way to ours.
 pub(crate) const META_MIGRATED: &[u8] = b"migrated";

@@ -72,6 +72,9 @@ pub struct SpecLimits {
     pub env_name_bytes: usize,
     /// Bytes of an environment value: 128 KiB − 1.
     pub env_value_bytes: usize,
+    /// Bytes of all environment names and values, those of secrets and their references included: 1 MiB. With as much of
+    /// arguments it is what Linux takes.
+    pub env_bytes: usize,
     /// Labels, names of outputs, and resources that the application names: 64 of each.
     pub labels: usize,
     /// Bytes of a label's value, of a directory, of an image, of a secret's reference: 4 KiB.
@@ -95,12 +98,37 @@ impl Default for SpecLimits {
             env_items: 1_024,
             env_name_bytes: 256,
             env_value_bytes: 128 * 1024 - 1,
+            env_bytes: 1024 * 1024,
             labels: 64,
             text_bytes: 4 * 1024,
             limit_keys: 4,
             payload_bytes: 1024 * 1024,
             duration: Duration::from_secs(366 * 24 * 3_600),
             allow_env: Vec::new(),
+        }
+    }
+}
+
+impl SpecLimits {
+    /// The limits of what was once let through: sizes and numbers are what they are, and these names of the environment were
+    /// allowed.
+    #[cfg(feature = "lines")]
+    pub(crate) fn kept(env: Vec<&str>) -> Self {
+        let any = usize::MAX;
+        Self {
+            argv_items: any,
+            arg_bytes: any,
+            argv_bytes: any,
+            env_items: any,
+            env_name_bytes: any,
+            env_value_bytes: any,
+            env_bytes: any,
+            labels: any,
+            text_bytes: any,
+            limit_keys: any,
+            payload_bytes: any,
+            duration: Duration::MAX,
+            allow_env: env.into_iter().map(str::to_owned).collect(),
         }
     }
 }

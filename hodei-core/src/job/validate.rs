@@ -130,6 +130,10 @@ fn env(env: &[(String, String)], secrets: &[(String, String)], limits: &SpecLimi
     if count > limits.env_items {
         faults.push(too(count, "env", "too_many", limits.env_items));
     }
+    let total: usize = env.iter().chain(secrets).map(|(name, value)| name.len() + value.len()).sum();
+    if total > limits.env_bytes {
+        faults.push(too(total, "env", "too_long", limits.env_bytes));
+    }
     let mut seen = HashSet::new();
     for (name, _) in env.iter().chain(secrets) {
         faults.extend(env_name_fault(name, limits));

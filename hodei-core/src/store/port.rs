@@ -362,9 +362,13 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired>;
 
-    /// Removes what retention no longer keeps, at most `limit` jobs and as many changes.
+    /// Removes what retention no longer keeps: at most `limit` jobs, and changes at least as fast as so many jobs bring
+    /// them, which a store that keeps many in a row removes by rows.
     ///
     /// # Behavior
+    ///
+    /// What one call touches is bounded by `limit`, whatever jobs have for children; what it leaves is
+    /// [`Pruned::more`].
     ///
     /// A terminal job goes only when all its children are terminal and it has had its turn in its sequence. What is kept of
     /// such children forgets it: a child that is redriven later is claimed without that parent's output. Rows of dead owners

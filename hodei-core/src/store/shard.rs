@@ -143,7 +143,8 @@ pub trait Relocate: Send + Sync + std::fmt::Debug {
     async fn import_slot(&self, slot: Slot, number: u64, rows: Vec<SlotRow>) -> Result<()>;
 
     /// Closes a slot that leaves, or gives up one that arrives, and removes its rows, about `limit` at a time; says
-    /// whether rows are left. From the first call on they are seen by nobody.
+    /// whether rows are left. From the first call on they are seen by nobody. With a limit of 0 it need not remove any,
+    /// and costs the same however many there are.
     ///
     /// # Errors
     ///

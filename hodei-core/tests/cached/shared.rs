@@ -53,6 +53,31 @@ async fn a_record_is_answered_for_as_long_as_the_caller_allows() {
 }
 
 #[tokio::test]
+async fn how_old_the_answers_were_is_told() {
+    let (cache, _, clock) = cache();
+    let id = add(&cache, job()).await;
+    version(&cache, id, CACHED).await;
+    let (half, stats) = (SECOND / 2, cache.cache_stats());
+    assert_eq!(
+        (stats.aged, stats.staleness()),
+        (0, std::time::Duration::ZERO),
+        "it was read, not remembered"
+    );
+    version(&cache, id, CACHED).await;
+    clock.advance(half);
+    version(&cache, id, CACHED).await;
+    clock.advance(half);
+    assert!(cache.get_cached(&Scope::All, id).is_some());
+    let stats = cache.cache_stats();
+    assert_eq!((stats.aged, stats.age_max, stats.age_sum), (3, SECOND, SECOND + half));
+    assert_eq!((stats.staleness(), stats.hits, stats.misses), (half, 3, 1));
+    assert!((stats.hit_ratio() - 0.75).abs() < 1e-9);
+    clock.advance(half);
+    assert!(cache.get_cached(&Scope::All, id).is_none());
+    assert_eq!(cache.cache_stats().aged, 3, "what was too old was no answer");
+}
+
+#[tokio::test]
 async fn a_clock_that_goes_back_makes_nothing_young() {
     let (cache, store, clock) = cache();
     let id = add(&cache, job()).await;

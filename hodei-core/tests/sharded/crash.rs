@@ -58,6 +58,39 @@ async fn a_move_survives_the_failure_of_every_call() {
     }
 }
 
+/// Once the target has the slot, nothing that is still to be removed from the source is waited for.
+#[tokio::test]
+async fn who_reads_waits_for_no_row_that_is_removed_from_the_source() {
+    let (mut calls, mut arrived) = (0, 0);
+    loop {
+        let faults = Faults::new();
+        let shards = Shards::with(vec![faults.clone(), faults.clone()]);
+        let store = shards.open().await;
+        let story = Story::begin(&store).await;
+        let before = story.seen(&store).await.expect("nothing moves yet");
+        faults.one(calls, Fault::Refused);
+        let moved = store.move_slot(story.tenant.slot(), 1).await;
+        faults.heal();
+        if moved.is_ok() {
+            break;
+        }
+        if store.shard_of(&story.tenant) == 1 {
+            arrived += 1;
+            assert_eq!(story.seen(&store).await.expect("the mover is gone, and all is there"), before);
+            let other = shards.open().await;
+            assert_eq!(story.seen(&other).await.expect("for other processes too"), before);
+            let back = store.give_up_move(story.tenant.slot()).await;
+            assert_eq!(back.expect_err("it is there").kind(), ErrorKind::Conflict);
+            assert_eq!(other.resume_moves().await.expect("it is cleared away"), 1);
+            // And it may go back at once.
+            store.move_slot(story.tenant.slot(), 0).await.expect("it moves");
+            assert_eq!(story.seen(&store).await.expect("it is back"), before);
+        }
+        calls += 1;
+    }
+    assert!(arrived >= 1, "the rows are removed after the slot has arrived");
+}
+
 #[tokio::test]
 async fn a_move_survives_being_dropped_anywhere() {
     let mut polls = 0;

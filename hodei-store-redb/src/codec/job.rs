@@ -125,6 +125,11 @@ impl Head {
         job.state == State::Pending && job.version == 1 && job.parents.is_empty() && !self.has_children
     }
 
+    /// Says whether the job waits to be claimed, and has moved before.
+    pub(crate) fn waits_again(&self) -> bool {
+        self.job.state == State::Pending && !self.is_newborn()
+    }
+
     /// Returns the batch that names it, unless it has ended.
     pub(crate) fn open_batch(&self) -> Option<u64> {
         (!self.job.state.is_terminal()).then_some(self.batch)

@@ -69,6 +69,8 @@ pub(crate) struct Delta {
     pub(crate) slots: Vec<(Slot, Moving)>,
     /// How many open jobs that nobody sees came into the rows that name them, or left them.
     pub(crate) apart: HashMap<u64, i64, IdState>,
+    /// How many more jobs wait to be claimed that have moved before, out of sight or not.
+    pub(crate) moved_rows: i64,
     /// The highest id that was stored where nobody sees it.
     pub(crate) highest: Option<JobId>,
     /// Whether something may be ready or has to stop.
@@ -94,6 +96,8 @@ impl Delta {
             let job = &step.head.job;
             self.ring |= job.state == State::Pending;
             self.delays |= job.state == State::Pending && job.eligible_at > self.now;
+            let before = step.was.as_ref().is_some_and(Standing::waits_again);
+            self.moved_rows += i64::from(step.head.waits_again()) - i64::from(before);
             self.lease(&step);
             self.batch(&step);
             self.steps.push(step);

@@ -17,16 +17,13 @@ use crate::codec::{self, Head};
 use crate::error::corrupt;
 use crate::key;
 use crate::rows::{Rows, Span};
-use crate::table::{META_FLOOR, META_INCARNATION, Tab};
+use crate::table::{META_FLOOR, META_INCARNATION, META_MOVED, Tab};
 
 /// Which limit: a tenant and a key.
 pub(crate) type LimitKey = (Tenant, Box<str>);
 
 /// The lists of a tenant's open jobs: by state, in the order of their creation.
 pub(super) type Lists = BTreeMap<State, BTreeSet<(Timestamp, JobId)>>;
-
-/// How many open jobs are looked up in one go when the index is read.
-const READ_MAX: usize = 8_192;
 
 /// How many delayed jobs come into their lanes in one go. Whoever asks for lanes is told that more are due, and asks again.
 const PROMOTE_MAX: usize = 10_000;
@@ -45,6 +42,8 @@ pub(crate) struct Index {
     pub(crate) all: [u64; State::ALL.len()],
     /// Pending jobs that are not as they were born: each has a row of what moves.
     pub(super) moved: JobSet,
+    /// How many there are, those out of sight included.
+    pub(crate) moved_rows: u64,
     /// Where pending jobs wait.
     pub(crate) lanes: HashMap<Lane, LaneState, IdState>,
     /// Pending jobs whose time has not come, with their lanes.
@@ -208,12 +207,13 @@ impl Index {
             self.prune_from.clone_from(from);
         }
         self.apply_slots(delta);
+        self.moved_rows = add(self.moved_rows, delta.moved_rows);
         self.next_change += delta.changes;
         self.floor = delta.floor.unwrap_or(self.floor);
         self.incarnation = delta.incarnation.unwrap_or(self.incarnation);
     }
 
-    fn know(&mut self, lane: &Lane, request: &Arc<hodei_core::job::Request>) {
+    pub(super) fn know(&mut self, lane: &Lane, request: &Arc<hodei_core::job::Request>) {
         if !self.lanes.contains_key(lane) {
             self.lanes.insert(lane.clone(), LaneState::new(Arc::clone(request)));
         }
@@ -227,9 +227,9 @@ impl Index {
         }
         let was = was.as_ref();
         self.step_list(was, head);
-        if job.state == State::Pending && !head.is_newborn() {
+        if head.waits_again() {
             self.moved.insert(job.id);
-        } else if was.is_some_and(|was| was.state == State::Pending && !was.newborn) {
+        } else if was.is_some_and(Standing::waits_again) {
             self.moved.remove(&job.id);
         }
         self.step_place(was, head, now, lane);
@@ -308,7 +308,7 @@ impl Index {
         }
     }
 
-    fn step_lease(&mut self, was: Option<&Standing>, head: &Head) {
+    pub(super) fn step_lease(&mut self, was: Option<&Standing>, head: &Head) {
         let job = &head.job;
         let before = was.and_then(|was| was.lease.as_ref());
         if before != job.lease.as_ref() {
@@ -360,20 +360,23 @@ impl Index {
             index.slots.set(slot, codec::slot(row)?);
             Ok(true)
         })?;
-        index.read_open(rows, now, None)?;
-        index.check_counts()?;
+        index.read_open(rows, now, 0, None)?;
+        // A file that was not opened since this is counted says nothing of it.
+        let moved = rows.read(Tab::Meta, META_MOVED, codec::number)?;
+        index.check_counts(moved)?;
         Ok(index)
     }
 
     /// Holds what was found open to what was counted: a job whose row was lost would be found as it was born.
-    fn check_counts(&self) -> Result<()> {
+    fn check_counts(&self, moved: Option<u64>) -> Result<()> {
         let open = || State::ALL.into_iter().filter(|state| !state.is_terminal());
         let agrees = |(tenant, counts): (&Tenant, &Counts)| {
             let found = |state| self.list(tenant, state).map_or(0, |list| list.len() as u64);
             open().all(|state| counts.of(state) == found(state))
         };
         let counted = self.lists.keys().all(|tenant| self.counts.contains_key(tenant));
-        if counted && self.counts.iter().all(agrees) {
+        let as_often = moved.is_none_or(|moved| moved == self.moved_rows);
+        if counted && as_often && self.counts.iter().all(agrees) {
             Ok(())
         } else {
             Err(corrupt("index.read", "other open jobs than were counted"))
@@ -385,65 +388,6 @@ impl Index {
         self.next_batch = self.next_batch.max(older.next_batch);
         self.highest = self.highest.max(older.highest);
         self.prune_from.clone_from(&older.prune_from);
-    }
-
-    /// Reads what is open, of one slot or of all, so many jobs at a time.
-    pub(super) fn read_open(
-        &mut self,
-        rows: &mut impl Rows,
-        now: Timestamp,
-        only: Option<Slot>,
-    ) -> Result<()> {
-        let mut from = 0;
-        loop {
-            let mut named: Vec<(JobId, u64)> = Vec::new();
-            let (mut last, begin) = (None, key::sequence(from));
-            rows.scan(Tab::Open, (Some(&begin[..]), None).into(), |key, row| {
-                let batch = key::sequence_of(key).ok_or_else(|| corrupt("index.read", "a short key"))?;
-                last = Some(batch);
-                let ids = codec::ids(row)?.into_iter();
-                let wanted = ids.filter(|id| only.is_none_or(|only| only == id.slot()));
-                named.extend(wanted.map(|id| (id, batch)));
-                Ok(named.len() < READ_MAX)
-            })?;
-            let Some(last) = last else { return Ok(()) };
-            // A number that nothing can follow was never given out, and the next page would be the first again.
-            from = last.checked_add(1).ok_or_else(|| corrupt("index.read", "a number too high"))?;
-            self.next_batch = from;
-            named.sort_unstable();
-            // A job that was opened twice in one transaction is named twice.
-            named.dedup();
-            let ids: Vec<JobId> = named.iter().map(|(id, _)| *id).collect();
-            for (head, (_, batch)) in rows.heads(&ids)?.into_iter().zip(named) {
-                // What has ended is still named until its whole batch has; what went round again is named elsewhere too.
-                if let Some(head) = head.filter(|head| head.open_batch() == Some(batch)) {
-                    self.read_job(rows, head, now)?;
-                }
-            }
-        }
-    }
-
-    fn read_job(&mut self, rows: &mut impl Rows, head: Head, now: Timestamp) -> Result<()> {
-        if self.slots.hides(|| head.job.id.slot()) {
-            *self.batches.entry(head.batch).or_default() += 1;
-            return Ok(());
-        }
-        if head.job.state == State::Pending {
-            let lane = head.lane();
-            if !self.lanes.contains_key(&lane) {
-                let request = rows.fixed(head.job.id)?.spec.request();
-                self.know(&lane, &Arc::new(request));
-            }
-        }
-        if head.job.lease.is_some() {
-            for of in limits_of(&head.job.tenant, &head.limit_keys) {
-                *self.in_use.entry(of).or_default() += 1;
-            }
-        }
-        let highest = self.highest;
-        self.step(&Step { was: None, head }, now, &mut None);
-        self.highest = highest;
-        Ok(())
     }
 }
 

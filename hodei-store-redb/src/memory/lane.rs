@@ -69,6 +69,15 @@ impl LaneState {
         }
     }
 
+    /// Takes in what is ready where nothing was.
+    pub(super) fn fill(&mut self, mut ready: Vec<(Place, Waiting)>) {
+        ready.sort_unstable_by_key(|(place, _)| *place);
+        for of_rank in ready.chunk_by(|(a, _), (b, _)| a.rank == b.rank) {
+            self.depths.insert(of_rank[0].0.rank, of_rank.len() as u64);
+        }
+        self.ready = BTreeMap::from_iter(ready);
+    }
+
     /// Takes a job out, and says whether it was there.
     pub(super) fn remove(&mut self, place: &Place) -> bool {
         let there = self.ready.remove(place).is_some();

@@ -4,6 +4,7 @@
 mod delta;
 mod index;
 mod lane;
+mod read;
 mod shown;
 mod slots;
 mod standing;

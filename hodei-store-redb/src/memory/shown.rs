@@ -50,7 +50,8 @@ impl Index {
         let mut part = Self::default();
         for (slot, moving) in &delta.slots {
             if moving.phase == Phase::Open && before.hides(|| *slot) {
-                part.read_open(rows, delta.now, Some(*slot))?;
+                let from = before.get(*slot).from;
+                part.read_open(rows, delta.now, from, Some(*slot))?;
             }
         }
         Ok(part)

@@ -37,7 +37,7 @@ pub(crate) struct Moving {
     /// Its number; those of later moves are higher.
     pub(crate) number: u64,
     pub(crate) phase: Phase,
-    /// While it is closing: no row of open jobs below this number names one of its jobs that is still here.
+    /// While it is closing or arriving: no row of open jobs below this number names one of its jobs that is here.
     pub(crate) from: u64,
 }
 

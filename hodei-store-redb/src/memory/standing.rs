@@ -39,6 +39,11 @@ impl Standing {
         !self.state.is_terminal()
     }
 
+    /// Says whether the job waited to be claimed, and had moved before.
+    pub(crate) fn waits_again(&self) -> bool {
+        self.state == State::Pending && !self.newborn
+    }
+
     /// Returns where the job of a head waited to be claimed, if it did.
     pub(crate) fn place(&self, head: &Head) -> Option<Place> {
         (self.state == State::Pending).then(|| Place::new(head.priority, self.eligible_at, head.job.id))

@@ -20,7 +20,10 @@ pub(crate) fn lanes(rows: &mut Snapshot<'_>, inner: &Inner, served: &Served) -> 
         committed.index.promote(now);
         rows.view = Arc::clone(&committed.view);
         let index = &committed.index;
-        let full = index.lanes.iter().filter(|(lane, _)| served.covers(&lane.queue) && index.serves(lane));
+        // Who serves nothing wants to know what is due, and does not go through the lanes for that.
+        let nothing = served.queues.as_ref().is_some_and(Vec::is_empty);
+        let lanes = (!nothing).then(|| index.lanes.iter()).into_iter().flatten();
+        let full = lanes.filter(|(lane, _)| served.covers(&lane.queue) && index.serves(lane));
         let first = |(lane, of): (&Lane, &crate::memory::LaneState)| {
             let (level, eligible_at, depth) = of.head()?;
             Some(First { lane: lane.clone(), request: Arc::clone(&of.request), level, eligible_at, depth })

@@ -1,5 +1,7 @@
 //! Reaping, firing, pruning: fenced by a term.
 
+use std::collections::BTreeSet;
+
 use hodei_core::job::{Lease, State, rules};
 use hodei_core::store::{Fired, Pruned, Reaped, Retention, Schedule, SubmitOptions, Submitted, Term};
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
@@ -120,8 +122,8 @@ pub(crate) fn prune(
     Ok(done)
 }
 
-/// How many jobs that may not go yet one call passes over at most, beyond those that it removes; the next one goes on
-/// behind them.
+/// How many jobs that may not go yet, and children of those that may, one call looks at, at most, beyond the jobs that it
+/// removes; the next one goes on behind them.
 const EXAMINED_MAX: usize = 4_096;
 
 fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done: &mut Pruned) -> Result<()> {
@@ -136,7 +138,7 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
             break;
         };
         let goes = match work.head(id)?.filter(|head| head.job.moved_at <= cutoff) {
-            Some(head) if children_ended(work, id)? && had_turn(work, id)? => Some(head),
+            Some(head) if had_turn(work, id)? && let_go(work, id, &mut examined)? => Some(head),
             _ => None,
         };
         if examined == 0 || (left == 0 && goes.is_some()) {
@@ -148,7 +150,7 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
         examined -= 1;
         if let Some(head) = goes {
             left -= 1;
-            forget(work, &head)?;
+            examined = examined.saturating_sub(forget(work, &head)?);
             if has_checkpoints {
                 // Not where a slot only leaves: whoever runs the job elsewhere goes on from here.
                 work.remove(Tab::Checkpoints, &key::checkpoint(id, &head.job.tenant))?;
@@ -210,20 +212,50 @@ impl Old {
     }
 }
 
-fn children_ended(work: &mut Work<'_, '_>, parent: JobId) -> Result<bool> {
-    for child in work.ids(Tab::Children, parent.as_bytes())? {
-        if work.head(child)?.is_some_and(|head| !head.job.state.is_terminal()) {
-            return Ok(false);
+/// How many children are looked at in one go; a job with fewer keeps the edges to them until it goes.
+const CHILDREN: usize = 64;
+
+/// Says whether all children of a job that has ended, and has had its turn, have ended too. Looks at no more of them than it
+/// may, and at none more than once if there are many: the edges to those that have ended go at once, since they have told
+/// all that they had to.
+fn let_go(work: &mut Work<'_, '_>, parent: JobId, examined: &mut usize) -> Result<bool> {
+    let mut some = work.first_ids(Tab::Children, parent.as_bytes(), CHILDREN)?;
+    let many = some.len() == CHILDREN;
+    while !some.is_empty() {
+        for child in &some {
+            if *examined == 0 || work.head(*child)?.is_some_and(|head| !head.job.state.is_terminal()) {
+                return Ok(false);
+            }
+            *examined -= 1;
+            if many {
+                work.remove(Tab::Children, &key::child(parent, *child))?;
+            }
         }
+        if !many {
+            break;
+        }
+        some = work.first_ids(Tab::Children, parent.as_bytes(), CHILDREN)?;
     }
-    Ok(true)
+    Ok(*examined > 0)
 }
 
-/// Removes every row of a job.
-pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
+/// Removes edges to the children of a job that is to be removed, and says whether none is left, and there is room for the job.
+pub(super) fn shed(work: &mut Work<'_, '_>, parent: JobId, left: &mut usize) -> Result<bool> {
+    let children = work.first_ids(Tab::Children, parent.as_bytes(), *left)?;
+    for child in &children {
+        work.remove(Tab::Children, &key::child(parent, *child))?;
+    }
+    *left -= children.len();
+    Ok(*left > 0)
+}
+
+/// Removes every row of a job, and returns how many edges there may have been.
+pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<usize> {
     let job = &head.job;
     let fixed = work.fixed(job.id)?;
-    for child in work.ids(Tab::Children, job.id.as_bytes())? {
+    let children = work.ids(Tab::Children, job.id.as_bytes())?;
+    let edges = children.len() + fixed.parents.len();
+    for child in children {
         work.remove(Tab::Children, &key::child(job.id, child))?;
     }
     for parent in fixed.parents.iter() {
@@ -247,8 +279,12 @@ pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<()> {
         work.remove(tab, job.id.as_bytes())?;
     }
     work.delta.forgotten.push(job.id);
-    Ok(())
+    Ok(edges)
 }
+
+/// How many rows of changes one call removes for each job that it may remove. Each commit of a lone caller makes a row; of
+/// many callers they share them.
+const ROWS_PER_JOB: usize = 4;
 
 fn prune_changes(
     work: &mut Work<'_, '_>,
@@ -259,54 +295,58 @@ fn prune_changes(
     let index_floor = work.look(|index| index.floor);
     let floor = work.delta.floor.unwrap_or(index_floor);
     let surplus = work.next_change.saturating_sub(floor).saturating_sub(retention.changes);
-    let remove = surplus.min(limit as u64);
-    done.more |= surplus > remove;
-    if remove == 0 {
+    if surplus == 0 || limit == 0 {
+        done.more |= surplus > 0;
         return Ok(());
     }
-    for row in rows_below(work, floor + remove)? {
+    let (rows, until) = rows_below(work, floor + surplus, limit.saturating_mul(ROWS_PER_JOB))?;
+    for row in rows {
         work.remove(Tab::Changes, &key::sequence(row))?;
     }
-    work.put(Tab::Meta, META_FLOOR, &codec::number_row(floor + remove)?)?;
-    work.delta.floor = Some(floor + remove);
-    done.changes = remove;
+    let until = until.max(floor);
+    work.put(Tab::Meta, META_FLOOR, &codec::number_row(until)?)?;
+    work.delta.floor = Some(until);
+    done.changes = until - floor;
+    done.more |= surplus > done.changes;
     Ok(())
 }
 
-/// Returns the numbers of the rows whose changes are all below a number.
-fn rows_below(work: &mut Work<'_, '_>, floor: u64) -> Result<Vec<u64>> {
-    let mut rows = Vec::new();
-    let mut last = None;
+/// Returns the numbers of the first rows whose changes are all below a number, at most so many, and below which number
+/// nothing is left of them: that number, or a lower one where there are more such rows.
+fn rows_below(work: &mut Work<'_, '_>, floor: u64, most: usize) -> Result<(Vec<u64>, u64)> {
+    let (mut rows, mut last, mut until) = (Vec::new(), None, floor);
     work.scan(Tab::Changes, Span::ALL, |key, _| {
         let number = key::sequence_of(key).ok_or_else(|| corrupt("store.prune", "a short key"))?;
         // A row ends where the next begins.
         let below = number <= floor;
         rows.extend(last.filter(|_| below));
         last = Some(number);
-        Ok(below)
+        if below && rows.len() == most {
+            until = number;
+        }
+        Ok(below && rows.len() < most)
     })?;
-    if floor == work.next_change && work.nothing_to_log() {
+    if floor == work.next_change && work.nothing_to_log() && rows.len() < most {
         rows.extend(last);
     }
-    Ok(rows)
+    Ok((rows, until))
 }
 
 /// Removes dead owners that hold nothing: incarnations come from one counter, so none is given out twice.
 fn prune_owners(work: &mut Work<'_, '_>, limit: usize) -> Result<()> {
-    let (now, mut dead) = (work.now.as_micros(), Vec::new());
+    let holding = |index: &Index| -> BTreeSet<Vec<u8>> {
+        index.leases.keys().map(|lease| lease.owner.name().as_str().as_bytes().to_vec()).collect()
+    };
+    let (now, holding, mut idle) = (work.now.as_micros(), work.look(holding), Vec::new());
     work.scan(Tab::Owners, Span::ALL, |key, row| {
         let row: codec::OwnerRow = codec::decode(row)?;
-        if row.expires_at <= now {
-            dead.push(key.to_vec());
+        if row.expires_at <= now && !holding.contains(key) {
+            idle.push(key.to_vec());
         }
-        Ok(dead.len() < limit)
+        Ok(idle.len() < limit)
     })?;
-    for owner in dead {
-        if !work
-            .look(|index| index.leases.keys().any(|lease| lease.owner.name().as_str().as_bytes() == owner))
-        {
-            work.remove(Tab::Owners, &owner)?;
-        }
+    for owner in idle {
+        work.remove(Tab::Owners, &owner)?;
     }
     Ok(())
 }

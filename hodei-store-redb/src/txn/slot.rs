@@ -6,7 +6,7 @@ use hodei_core::job::Job;
 use hodei_core::store::{Counts, SlotRow};
 use hodei_core::{Error, ErrorKind, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
-use super::maintain::forget;
+use super::maintain::{forget, shed};
 use super::submit::sequence_key;
 use super::work::Work;
 use crate::codec::{self, Head};
@@ -85,7 +85,19 @@ impl Work<'_, '_> {
             *self.delta.closed.entry(batch).or_default() += 1;
             *self.delta.apart.entry(batch).or_default() -= 1;
         }
-        forget(self, head)
+        self.delta.moved_rows -= i64::from(head.waits_again());
+        forget(self, head).map(|_| ())
+    }
+
+    /// Removes the edges to the children of a job that is out of sight, and then the job; says whether there was room for all
+    /// of that.
+    fn clear(&mut self, head: &Head, left: &mut usize) -> Result<bool> {
+        if *left == 0 || !shed(self, head.job.id, left)? {
+            return Ok(false);
+        }
+        self.withdraw(head)?;
+        *left -= 1;
+        Ok(true)
     }
 }
 
@@ -152,33 +164,41 @@ pub(crate) fn clear_slot(work: &mut Work<'_, '_>, slot: Slot, limit: usize) -> R
 /// Removes open jobs, found by the rows that name them; returns where to go on. There is something left to do when all of
 /// `left` is used up.
 fn clear_open(work: &mut Work<'_, '_>, slot: Slot, from: u64, left: &mut usize) -> Result<u64> {
-    let (mut named, mut next, begin) = (Vec::new(), from, key::sequence(from));
-    work.scan(Tab::Open, (Some(&begin[..]), None).into(), |key, row| {
-        let batch = key::sequence_of(key).ok_or_else(|| corrupt("store.close_slot", "a short key"))?;
-        named.extend(codec::ids(row)?.into_iter().filter(|id| id.slot() == slot).map(|id| (id, batch)));
-        next = batch.saturating_add(1);
-        Ok(named.len() < *left)
-    })?;
-    *left = left.saturating_sub(named.len());
-    for (id, batch) in named {
-        // What went round again is named twice.
-        if let Some(head) = work.unseen(id)?.filter(|head| head.open_batch() == Some(batch)) {
-            work.withdraw(&head)?;
+    let mut next = from;
+    loop {
+        let (mut named, mut full, begin, most) = (Vec::new(), false, key::sequence(next), *left);
+        work.scan(Tab::Open, (Some(&begin[..]), None).into(), |key, row| {
+            let batch = key::sequence_of(key).ok_or_else(|| corrupt("store.close_slot", "a short key"))?;
+            named.extend(codec::ids(row)?.into_iter().filter(|id| id.slot() == slot).map(|id| (id, batch)));
+            next = batch.saturating_add(1);
+            full = named.len() >= most;
+            Ok(!full)
+        })?;
+        for (id, batch) in named {
+            // What went round again is named twice, and what has ended is named until its whole batch has.
+            let head = work.unseen(id)?.filter(|head| head.open_batch() == Some(batch));
+            if let Some(head) = head
+                && !work.clear(&head, left)?
+            {
+                return Ok(batch);
+            }
+        }
+        if !full || *left == 0 {
+            return Ok(next);
         }
     }
-    Ok(next)
 }
 
 /// Removes what has ended, tenant by tenant, and says whether that was all.
 fn clear_ended(work: &mut Work<'_, '_>, slot: Slot, left: &mut usize) -> Result<bool> {
     for tenant in work.apart(slot)?.into_keys() {
-        let ids = work.first_ids(Tab::Ended, &key::tenant_prefix(&tenant), *left)?;
-        for id in &ids {
+        for id in work.first_ids(Tab::Ended, &key::tenant_prefix(&tenant), *left)? {
             let missing = || corrupt("store.close_slot", "a list of a job that is not there").with("job", id);
-            let head = work.unseen(*id)?.ok_or_else(missing)?;
-            work.withdraw(&head)?;
+            let head = work.unseen(id)?.ok_or_else(missing)?;
+            if !work.clear(&head, left)? {
+                return Ok(false);
+            }
         }
-        *left -= ids.len();
         if *left == 0 {
             return Ok(false);
         }
@@ -212,7 +232,9 @@ pub(crate) fn import_slot(
         Phase::Open | Phase::Leaving => return Err(conflict(OP, slot)),
     };
     if begins {
-        work.put_slot(slot, Moving::to(number, Phase::Arriving))?;
+        // Nothing of what comes is named by an earlier row.
+        let from = work.look(|index| index.next_batch);
+        work.put_slot(slot, Moving { number, phase: Phase::Arriving, from })?;
     }
     let mut apart = work.apart(slot)?;
     for row in rows {
@@ -297,6 +319,7 @@ impl Work<'_, '_> {
         }
         let mut head = Head::of(job.clone(), batch);
         head.has_children = !self.first_ids(Tab::Children, id.as_bytes(), 1)?.is_empty();
+        self.delta.moved_rows += i64::from(head.waits_again());
         self.write_head(true, true, &mut head)?;
         self.write_ended(None, &head)?;
         for (parent, told) in edges {
@@ -305,7 +328,9 @@ impl Work<'_, '_> {
             let row = codec::edge_row(of.ok_or_else(fault)?.requires, *told)?;
             self.put(Tab::Children, &key::child(*parent, id), &row)?;
             if let Some(mut parent) = self.unseen(*parent)?.filter(|parent| !parent.has_children) {
+                let before = parent.waits_again();
                 parent.has_children = true;
+                self.delta.moved_rows += i64::from(parent.waits_again()) - i64::from(before);
                 self.write_head(false, false, &mut parent)?;
             }
         }

@@ -170,6 +170,10 @@ fn of_spec(
         let edge = key::child(parent.id, job.id);
         let told = work.read(Tab::Children, &edge, |row| Ok(codec::edge(row)?.1))?;
         let Some(of_parent) = work.head(parent.id)? else { continue };
+        if told.is_none() && job.state != State::Blocked {
+            // A pruning of many children removes their edges first, which have told all that they had to.
+            continue;
+        }
         // Who was told once is not told again, though the parent may go round again.
         // Who ended before its turn has not told those behind it.
         let settled = of_parent.job.state.is_terminal()

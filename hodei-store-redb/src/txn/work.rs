@@ -22,7 +22,7 @@ use crate::recent::Recent;
 use crate::rows::{self, Rows, Span};
 use crate::stats::Tally;
 use crate::sync::lock;
-use crate::table::Tab;
+use crate::table::{META_MOVED, Tab};
 
 type Open<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
 
@@ -227,7 +227,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(())
     }
 
-    pub(super) fn put(&mut self, tab: Tab, key: &[u8], row: &[u8]) -> Result<()> {
+    pub(crate) fn put(&mut self, tab: Tab, key: &[u8], row: &[u8]) -> Result<()> {
         self.write(tab, key, |into| {
             into.extend_from_slice(row);
             Ok(())
@@ -279,7 +279,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
     }
 
     /// Looks at what is in memory, as of the last commit.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&Index) -> R) -> R {
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Index) -> R) -> R {
         look(&lock(self.context.committed).index)
     }
 
@@ -471,6 +471,10 @@ impl<'a, 'txn> Work<'a, 'txn> {
             } else {
                 self.put(Tab::Counts, &key, &codec::counts_row(&tenant, &counts)?)?;
             }
+        }
+        if self.delta.moved_rows != 0 {
+            let moved = self.look(|index| index.moved_rows).saturating_add_signed(self.delta.moved_rows);
+            self.put(Tab::Meta, META_MOVED, &codec::number_row(moved)?)?;
         }
         self.flush_batches()?;
         for tab in Tab::ALL {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hodei_core::job::{Finish, NewJob, Output, Parent, Requires, State};
+use hodei_core::job::{Finish, NewJob, Output, Parent, Requires, SpecLimits, State};
 use hodei_core::store::{
     Applied, Consistency, Exchange, JobStore, Move, Relocate, Retention, Scope, Shard, SubmitOptions,
     Transition,
@@ -15,7 +15,7 @@ use crate::env::{Env, claim, done, job, job_of, owner, report, spec, submit, ten
 type Rows<'n> = TableDefinition<'n, &'static [u8], &'static [u8]>;
 
 /// Changes a row of a file that nobody has open; removes it where nothing is put in its place.
-fn damage(file: &Path, table: &str, id: JobId, put: Option<&[u8]>) {
+pub(crate) fn damage(file: &Path, table: &str, id: JobId, put: Option<&[u8]>) {
     let database = Database::open(file).expect("the file is sound");
     let write = database.begin_write().expect("the file is sound");
     {
@@ -29,11 +29,13 @@ fn damage(file: &Path, table: &str, id: JobId, put: Option<&[u8]>) {
     write.commit().expect("the file is sound");
 }
 
-/// A job that the limits let through and no row takes.
+/// A job that its limits let through and no row takes.
 fn large() -> NewJob {
     let value = "x".repeat(120 << 10);
     let large = (0..150).fold(spec(), |spec, n| spec.env(format!("NAME_{n}"), value.clone()));
-    job_of(&hodei_core::Tenant::default(), large)
+    let mut limits = SpecLimits::default();
+    limits.env_bytes = usize::MAX;
+    NewJob::new(large.build_within(&limits).expect("within its limits"))
 }
 
 #[tokio::test]
@@ -173,4 +175,79 @@ async fn a_shard_is_not_written_as_lines() {
     let store = env.open();
     store.put_note(&hodei_core::Name::literal("map"), 0, b"x"[..].to_vec().into()).await.unwrap();
     assert_eq!(store.export(Vec::new()).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_again_and_lost_its_row_is_missed_when_the_file_opens() {
+    let env = Env::new();
+    let (again, other) = (job(), job());
+    {
+        let store = env.open();
+        submit(&store, vec![again.clone()]).await;
+        submit(&store, vec![other.clone()]).await;
+        let node = owner(&store, "node").await;
+        for of in claim(&store, &node, 2).await {
+            let step = if of.job.id == again.id { Move::Returned } else { done() };
+            assert_eq!(report(&store, &node, (of.job.id, of.job.epoch), step).await, Applied::Done);
+        }
+    }
+    let whole = std::fs::read(env.path()).unwrap();
+    drop(env.open());
+    damage(&env.path(), "heads", again.id, None);
+    let error = env.builder().open().unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Corrupt,
+        "else it would be claimed under an epoch that was given out"
+    );
+    // A file of before this was counted is taken as it is, and is counted from then on.
+    std::fs::write(env.path(), whole).unwrap();
+    forget_meta(&env.path(), "moved");
+    drop(env.open());
+    damage(&env.path(), "heads", again.id, None);
+    assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// Removes a number that the file keeps of itself.
+fn forget_meta(file: &Path, name: &str) {
+    let write = Database::open(file).and_then(|database| Ok(database.begin_write().expect("it is sound")));
+    let write = write.expect("the file is sound");
+    let meta: Rows<'_> = TableDefinition::new("meta");
+    write.open_table(meta).unwrap().remove(name.as_bytes()).unwrap().expect("it is there");
+    write.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_blocked_job_that_lost_its_row_is_missed_when_the_file_opens() {
+    let env = Env::new();
+    let parents = [job(), job()];
+    let needs = |parent: &NewJob| Parent { id: parent.id, requires: Requires::Ended };
+    let child = job().after(parents.iter().map(needs));
+    {
+        let store = env.open();
+        submit(&store, parents.to_vec()).await;
+        submit(&store, vec![child.clone()]).await;
+        store.request_cancel(&Scope::All, vec![parents[0].id]).await.unwrap();
+    }
+    damage(&env.path(), "heads", child.id, None);
+    assert_eq!(env.builder().open().unwrap_err().kind(), ErrorKind::Corrupt, "it waits for one, not for two");
+}
+
+#[tokio::test]
+async fn dead_owners_that_hold_something_keep_no_others() {
+    let env = Env::new();
+    let store = env.open();
+    for name in ["a", "b", "c"] {
+        submit(&store, vec![job()]).await;
+        let node = owner(&store, name).await;
+        assert_eq!(claim(&store, &node, 1).await.len(), 1);
+    }
+    let idle = owner(&store, "d").await;
+    env.clock.advance(2 * crate::env::TTL);
+    let node = owner(&store, "node").await;
+    let duty = term(&store, "maintain", &node).await;
+    let written = store.stats().rows_written;
+    store.prune(&duty, Retention::default(), 2).await.unwrap();
+    assert_eq!(store.stats().rows_written - written, 1, "the row of the one that holds nothing");
+    assert_eq!(store.owner_life(&idle).await.unwrap(), None);
 }

@@ -77,3 +77,13 @@ async fn a_file_is_made_small_once_nobody_has_it_open() {
     let jobs = everything(&env.open()).await.unwrap().jobs;
     assert_eq!(jobs.iter().map(|job| job.id).collect::<Vec<_>>(), kept);
 }
+
+#[test]
+fn a_file_of_an_older_schema_is_made_small_too() {
+    let env = Env::new();
+    fs::write(env.path(), include_bytes!("../golden/store-schema-2.redb")).unwrap();
+    let before = fs::metadata(env.path()).unwrap().len();
+    assert!(env.builder().compact().unwrap());
+    assert!(fs::metadata(env.path()).unwrap().len() < before);
+    drop(env.open());
+}

@@ -199,6 +199,50 @@ async fn one_that_fails_does_not_fail_the_others_of_its_group() {
     assert_eq!(gated.store.verify_indexes().await.unwrap(), Vec::<String>::new());
 }
 
+/// One that fails after it has written something spoils the transaction, and all others run again without it.
+#[tokio::test]
+async fn those_who_share_a_transaction_that_is_spoilt_run_again_and_once() {
+    let gated = Gated::new();
+    let (open, ended) = (job(), job());
+    submit(&gated.store, vec![open.clone()]).await;
+    submit(&gated.store, vec![ended.clone()]).await;
+    gated.store.request_cancel(&Scope::All, vec![ended.id]).await.unwrap();
+    let Gated { env, clock, store } = gated;
+    drop(store);
+    crate::aside::damage(&env.path(), "heads", ended.id, Some(b"something else"));
+    let given: Arc<GateClock> = Arc::clone(&clock);
+    let store = env.builder().clock(given).open().expect("what has ended is not read");
+    let gated = Gated { env, clock, store };
+    let node = owner(&gated.store, "node").await;
+    let ear = Arc::new(Ear::default());
+    let feed = gated.store.feed(Arc::<Ear>::clone(&ear));
+    let (early, late) = (job(), job());
+    let before = gated.store.stats();
+    let first = gated.hold();
+    let good = gated.ask(vec![early.clone()]);
+    let bad = asked(gated.store.request_cancel(&Scope::All, vec![open.id, ended.id]));
+    let worse = asked(gated.store.redrive(&Scope::All, vec![ended.id]));
+    let id = OwnerId::new("other").unwrap();
+    let other = asked(gated.store.register(&id, TTL));
+    let last = gated.ask(vec![late.clone()]);
+    gated.clock.open();
+    let first = first.await.unwrap();
+    let (good, last) = (good.await.unwrap(), last.await.unwrap());
+    assert_eq!(bad.await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(worse.await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(other.await.unwrap().incarnation, node.incarnation + 1, "none was given out twice");
+    assert_eq!(gated.commits_since(before), 1);
+    let told = [first.changes, good.changes, last.changes].concat();
+    assert_eq!(*ear.0.lock().unwrap(), told, "each change once, in its order");
+    let log = gated.store.changes(&Scope::All, None, 100).await.unwrap().changes;
+    assert_eq!(log[log.len() - told.len()..], told);
+    // What the transaction that was given up had done is not remembered.
+    let claimed = crate::env::claim(&gated.store, &node, 9).await;
+    assert_eq!(claimed.len(), 4, "the one that was cancelled in it waits, and three that came");
+    assert!(claimed.iter().any(|of| of.job.id == open.id && of.job.version == 2));
+    drop(feed);
+}
+
 #[tokio::test]
 async fn a_full_store_refuses_exactly_what_is_too_many() {
     let gated = Gated::with(|builder| builder.max_jobs(5));

@@ -14,6 +14,7 @@ mod kill;
 mod lines;
 mod migrate;
 mod open;
+mod prune;
 mod query;
 mod reopen;
 mod shards;

@@ -116,6 +116,13 @@ fn environment_names() {
 #[test]
 fn environment_values_and_their_number() {
     let many = |n: usize| (0..n).fold(command(), |spec, n| spec.env(format!("A{n}"), ""));
+    // Names and values of 1 MiB together, and some bytes more.
+    let full = |more: usize| {
+        (0..9).fold(command(), |spec, n| {
+            let value = if n < 8 { KIB_128 - 4 } else { 8 * 2 - 2 + more };
+            spec.env(format!("A{n}"), text(value))
+        })
+    };
     check(vec![
         (command().env("A", ""), None),
         (command().env("A", "line\nline\tñ"), None),
@@ -126,6 +133,9 @@ fn environment_values_and_their_number() {
         (many(1_025), Some(("env", "too_many", Some(1_024)))),
         (many(1_023).secret("S", "r"), None),
         (many(1_024).secret("S", "r"), Some(("env", "too_many", Some(1_024)))),
+        (full(0), None),
+        (full(1), Some(("env", "too_long", Some(1_048_576)))),
+        (full(0).secret("S", "r"), Some(("env", "too_long", Some(1_048_576)))),
     ]);
 }
 

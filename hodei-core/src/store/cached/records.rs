@@ -238,7 +238,7 @@ impl Records {
 
     pub(super) fn stats(&self) -> CacheStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        CacheStats {
+        let stats = CacheStats {
             hits: read(&self.counters.hits),
             misses: read(&self.counters.misses),
             invalidated: read(&self.counters.invalidated),
@@ -247,7 +247,8 @@ impl Records {
             entries: self.entries.len() as u64,
             bytes: self.entries.weight(),
             ..CacheStats::default()
-        }
+        };
+        self.counters.ages(stats)
     }
 
     fn era(&self) -> u64 {

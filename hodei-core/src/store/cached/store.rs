@@ -239,7 +239,11 @@ impl<S> CachedStore<S> {
                 let (now, read_at) = (self.clock.now(), entry.read_at);
                 // A clock that went back tells no ages.
                 let age = (now >= read_at).then(|| now.saturating_since(read_at))?;
-                (age <= max_age.max(final_max_age)).then_some(entry)
+                if age > max_age.max(final_max_age) {
+                    return None;
+                }
+                self.records.counters.answered(age);
+                Some(entry)
             }
         }
     }

@@ -9,8 +9,8 @@ use crate::store::shard::SlotRow;
 /// The version of the format.
 pub const LINES_VERSION: u32 = 1;
 
-/// The longest line that is read: 32 MiB.
-pub const LINE_MAX: usize = 32 << 20;
+/// The longest line that is written, and that is read: 256 MiB. As JSON a row of 16 MiB may be six times as long.
+pub const LINE_MAX: usize = 256 << 20;
 
 /// How many lines there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

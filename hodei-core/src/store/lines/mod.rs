@@ -14,9 +14,10 @@
 //! one; it counts checkpoints where there are any. Bytes are base64. Recorded changes, owners and terms are not written:
 //! they belong to a store and its processes.
 //!
-//! What is read is held to what is submitted: every spec to the default [`SpecLimits`](crate::job::SpecLimits), every
-//! job to [`NewJob::check`](crate::job::NewJob::check) and to what its state says. A line that is refused is named in the
-//! error, as `line`, and so is the field, as the [`Fault`](crate::Fault)'s.
+//! What is read is held to the shape of what is submitted, every job to [`NewJob::check`](crate::job::NewJob::check) and to
+//! what its state says. How large it is was the concern of whoever submitted it, under whatever
+//! [`SpecLimits`](crate::job::SpecLimits): what a store kept, another one takes, within the bounds of its rows. A line that
+//! is refused is named in the error, as `line`, and so is the field, as the [`Fault`](crate::Fault)'s.
 
 mod line;
 mod read;

@@ -9,7 +9,7 @@ use super::row::{CheckpointLine, JobLine, LimitLine, QueueLine, ScheduleLine};
 use crate::checkpoint::CHECKPOINT_MAX;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::JobId;
-use crate::job::{FAILURE_MESSAGE_MAX, Job, NewJob, OUTPUT_INLINE_MAX, Outcome, Output, Settled, State};
+use crate::job::{Job, NewJob, State};
 use crate::store::SlotRow;
 
 const OP: &str = "lines.read";
@@ -181,14 +181,6 @@ impl<R: BufRead> LineReader<R> {
     }
 }
 
-/// Says whether something that a run left behind is larger than a store takes.
-fn is_large(settled: &Settled) -> bool {
-    let output = matches!(&settled.output, Output::Inline(bytes) if bytes.len() > OUTPUT_INLINE_MAX);
-    let message =
-        matches!(&settled.outcome, Outcome::Failed(failure) if failure.message.len() > FAILURE_MESSAGE_MAX);
-    output || message
-}
-
 /// Holds a job to what was submitted, and to what its state says.
 fn check(job: &Job, edges: &[(JobId, bool)]) -> Result<()> {
     let new = NewJob {
@@ -214,7 +206,6 @@ fn check(job: &Job, edges: &[(JobId, bool)]) -> Result<()> {
         ("version", "zero", job.version == 0),
         ("lease", "not_of_this_state", leased != job.lease.is_some()),
         ("settled", "missing", job.state.is_terminal() && job.settled.is_none()),
-        ("settled", "too_long", job.settled.as_deref().is_some_and(is_large)),
         ("edges", "no_parent", !parents.all(|id| job.parents.iter().any(|of| of.id == *id))),
         ("edges", "duplicate", apart.len() != edges.len()),
         ("edges", "missing", blocked && untold == 0),

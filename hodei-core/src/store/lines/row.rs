@@ -14,7 +14,7 @@ use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{
     ArtifactEntry, BlobRef, Cause, Command, Encoding, Epoch, Fingerprint, Generation, Job, JobSpec,
     JobSpecBuilder, Lease, LogEnd, Manifest, Outcome, Output, Parent, Payload, Priority, Resources,
-    RetryPolicy, Settled, State,
+    RetryPolicy, Settled, SpecLimits, State,
 };
 use crate::text::{TextMap, Texts};
 use crate::time::Timestamp;
@@ -203,8 +203,12 @@ impl<'a> SpecLine<'a> {
         }
     }
 
-    /// Makes the spec again, held to the limits of every spec.
+    /// Makes the spec again: of the shape of every spec, and as large as somebody once allowed.
     fn into_spec(self) -> crate::Result<JobSpec> {
+        let limits = SpecLimits::kept(match &self.payload {
+            PayloadLine::Command(command) => command.env.iter().map(|(name, _)| name).collect(),
+            PayloadLine::Handler { .. } => Vec::new(),
+        });
         let payload = match self.payload {
             PayloadLine::Handler { kind, version, encoding, args } => {
                 Payload::Handler { kind, version, encoding, args: args.0.into() }
@@ -221,7 +225,7 @@ impl<'a> SpecLine<'a> {
             spec = spec.retry(retry.into_owned());
         }
         let spec = self.labels.iter().fold(spec, |spec, (name, value)| spec.label(name, value));
-        self.limit_keys.iter().fold(spec, |spec, key| spec.limited_by(key)).build()
+        self.limit_keys.iter().fold(spec, |spec, key| spec.limited_by(key)).build_within(&limits)
     }
 }
 

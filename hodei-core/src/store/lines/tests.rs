@@ -1,3 +1,4 @@
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{
     ArtifactEntry, Backoff, BlobRef, Encoding, Failure, FailureClass, Job, JobSpec, JobSpecBuilder, Lease,
     LogEnd, Manifest, NewJob, Outcome, Output, Parent, Payload, Priority, Requires, Resources, RetryPolicy,
-    Settled, State, Stream, rules,
+    Settled, SpecLimits, State, Stream, rules,
 };
 use crate::store::SlotRow;
 use crate::store::policy::{Limit, QueuePolicy, Schedule};
@@ -212,9 +213,45 @@ fn other_versions_other_texts_and_endless_lines_are_refused() {
     }
     let behind = text(&[]) + "{\"line\":\"queue\"}\n";
     assert_eq!(read(&behind).unwrap_err().faults()[0].code, "behind_the_end");
-    let endless = text(&[]).lines().next().unwrap().to_owned() + "\n" + &"x".repeat(LINE_MAX + 2);
-    let error = read(&endless).unwrap_err();
+    let header = text(&[]).lines().next().unwrap().to_owned() + "\n";
+    let endless = std::io::BufReader::new(header.as_bytes().chain(std::io::repeat(b'x')));
+    let error = LineReader::new(endless).unwrap().next_row().unwrap_err();
     assert_eq!((error.faults()[0].code, error.context("line")), ("too_long", Some("2")));
+}
+
+#[test]
+fn what_was_let_through_under_other_limits_is_read_again() {
+    let mut limits = SpecLimits::default();
+    (limits.arg_bytes, limits.argv_bytes, limits.limit_keys) = (usize::MAX, usize::MAX, 9);
+    limits.duration = Duration::from_secs(1_000 * 24 * 3_600);
+    limits.allow_env = vec!["LD_PRELOAD".into()];
+    let spec = JobSpec::command(["x".repeat(2 << 20)]).env("LD_PRELOAD", "lib.so").timeout(limits.duration);
+    let spec = ["a", "b", "c", "d", "e"].iter().fold(spec, |spec, key| spec.limited_by(*key));
+    let wide = spec.build_within(&limits).unwrap();
+    let payload = Payload::Handler {
+        kind: name("mail.send"),
+        version: 1,
+        encoding: Encoding::Binary,
+        args: vec![7; (1 << 20) + 100].into(),
+    };
+    limits.payload_bytes = usize::MAX;
+    let long = JobSpecBuilder::handler(payload).build_within(&limits).unwrap();
+    let mut done = rules::admit(NewJob::new(long).id(id(5)), NOW).0;
+    (done.state, done.version) = (State::Succeeded, 4);
+    done.settled = settled(Outcome::Succeeded, Output::Inline(vec![1; 100 << 10].into()));
+    let jobs = [rules::admit(NewJob::new(wide).id(id(1)), NOW).0, done];
+    let rows = jobs.map(|job| SlotRow::Job { job: Box::new(job), edges: Vec::new(), last: false });
+    assert_eq!(read(&text(&rows)).unwrap().0, rows);
+}
+
+#[test]
+fn a_line_that_no_reader_would_take_is_not_written() {
+    let mut done = jobs().pop().unwrap().0;
+    done.settled = settled(Outcome::Succeeded, Output::Inline(vec![1; LINE_MAX / 4 * 3].into()));
+    let mut out = Vec::new();
+    let mut lines = LineWriter::new(&mut out).unwrap();
+    let row = SlotRow::Job { job: Box::new(done), edges: Vec::new(), last: false };
+    assert_eq!(lines.row(&row).unwrap_err().kind(), ErrorKind::LimitExceeded);
 }
 
 #[test]

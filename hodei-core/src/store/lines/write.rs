@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::line::{End, FORMAT, Header, LINES_VERSION, LineCounts};
+use super::line::{End, FORMAT, Header, LINE_MAX, LINES_VERSION, LineCounts};
 use super::row::{CheckpointLine, JobLine, LimitLine, QueueLine, ScheduleLine};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,11 +12,15 @@ use crate::job::State;
 use crate::store::SlotRow;
 
 const OP: &str = "lines.write";
+/// How much room for a line is kept for the next one.
+const KEPT: usize = 1 << 20;
 
-/// Writes what a store keeps, line by line. Nothing is buffered: give it a writer that is.
+/// Writes what a store keeps, line by line. Each line is made whole and written at once.
 #[derive(Debug)]
 pub struct LineWriter<W> {
     out: W,
+    /// The line that is being made.
+    line: Vec<u8>,
     counts: LineCounts,
 }
 
@@ -27,7 +31,7 @@ impl<W: Write> LineWriter<W> {
     ///
     /// `Io` and `Full`, when it cannot be written.
     pub fn new(out: W) -> Result<Self> {
-        let mut lines = Self { out, counts: LineCounts::default() };
+        let mut lines = Self { out, line: Vec::new(), counts: LineCounts::default() };
         lines.line(&Header { line: "header", format: FORMAT, version: LINES_VERSION })?;
         Ok(lines)
     }
@@ -36,7 +40,8 @@ impl<W: Write> LineWriter<W> {
     ///
     /// # Errors
     ///
-    /// `Io` and `Full`, when it cannot be written.
+    /// `LimitExceeded` for a line longer than [`LINE_MAX`], which no reader would take; `Io` and `Full`, when it cannot be
+    /// written.
     pub fn row(&mut self, row: &SlotRow) -> Result<()> {
         match row {
             SlotRow::Queue(policy) => self.line(&QueueLine::of(policy))?,
@@ -79,8 +84,17 @@ impl<W: Write> LineWriter<W> {
     }
 
     fn line(&mut self, line: &impl Serialize) -> Result<()> {
-        serde_json::to_writer(&mut self.out, line).map_err(|error| failed(error.into()))?;
-        self.out.write_all(b"\n").map_err(failed)
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, line).map_err(|error| failed(error.into()))?;
+        self.line.push(b'\n');
+        if self.line.len() > LINE_MAX {
+            let error = Error::new(ErrorKind::LimitExceeded, OP).with("bytes", self.line.len());
+            return Err(error.with("limit", LINE_MAX));
+        }
+        let written = self.out.write_all(&self.line).map_err(failed);
+        // One long line does not keep its room.
+        self.line.shrink_to(KEPT);
+        written
     }
 }
 

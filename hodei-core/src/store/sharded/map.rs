@@ -55,6 +55,15 @@ pub(super) enum Step {
     Switching(Timestamp),
     /// The slot stays in the source, and is to be opened there again.
     Staying,
+    /// The slot has arrived, and this shard, which it left, still has its rows.
+    Clearing(u16),
+}
+
+impl Relocation {
+    /// Says whether the slot is already where it will be, and only the other shard is to be told.
+    pub(super) const fn is_decided(&self) -> bool {
+        matches!(self.step, Step::Staying | Step::Clearing(_))
+    }
 }
 
 impl Step {
@@ -63,14 +72,16 @@ impl Step {
             Self::Copying => (0, Timestamp::EPOCH),
             Self::Switching(at) => (1, at),
             Self::Staying => (2, Timestamp::EPOCH),
+            Self::Clearing(left) => (3, Timestamp::from_micros(left as i64)),
         }
     }
 
-    const fn decode(tag: u8, at: Timestamp) -> Option<Self> {
+    fn decode(tag: u8, at: Timestamp) -> Option<Self> {
         match tag {
             0 => Some(Self::Copying),
             1 => Some(Self::Switching(at)),
             2 => Some(Self::Staying),
+            3 => u16::try_from(at.as_micros()).ok().map(Self::Clearing),
             _ => None,
         }
     }
@@ -159,13 +170,17 @@ impl ShardMap {
         }
     }
 
-    /// Notes that a move is over: the slot has arrived, or stays.
-    pub(super) fn finish(&mut self, known: &Relocation) {
+    /// Notes that a step is done: the slot has arrived, and is to be cleared from the shard that it left; or the move is
+    /// over, for it stays or was cleared.
+    pub(super) fn go_on(&mut self, known: &Relocation) {
         if self.move_of(known.slot) != Some(known) {
             return;
         }
-        self.moves.retain(|relocation| relocation != known);
-        let Some(left) = self.left_by(known) else { return };
+        let Some(left) = self.left_by(known) else {
+            self.moves.retain(|relocation| relocation != known);
+            return;
+        };
+        self.take_step(known, Step::Clearing(left.shard));
         self.homes[usize::from(known.slot.number())] = known.to;
         self.arrivals += 1;
         self.former.push(left);
@@ -295,8 +310,13 @@ mod tests {
         let mut map = map();
         assert_eq!((map.shard_of(slot(9)), map.switching()), (0, Some(slot(9))));
         let switching = *map.move_of(slot(9)).unwrap();
-        map.finish(&switching);
+        map.go_on(&switching);
         assert_eq!((map.shard_of(slot(9)), map.switching()), (2, None));
+        let clearing = *map.move_of(slot(9)).unwrap();
+        assert_eq!((clearing.step, clearing.is_decided()), (Step::Clearing(0), true));
+        let note = Note { version: map.version, value: map.encode() };
+        assert_eq!(ShardMap::decode(&note).unwrap(), map);
+        map.go_on(&clearing);
         let former: Vec<_> = map.former_of(slot(9)).map(|former| (former.shard, former.until)).collect();
         assert_eq!(former, [(0, Timestamp::from_micros(5))]);
         assert_eq!((map.moves.len(), map.move_of(slot(10)).unwrap().number), (1, 5));
@@ -324,8 +344,10 @@ mod tests {
             map.begin(slot(0), to);
             let copying = map.moves[0];
             map.take_step(&copying, Step::Switching(Timestamp::from_micros(n)));
-            let switching = map.moves[0];
-            map.finish(&switching);
+            for _ in 0..2 {
+                let known = map.moves[0];
+                map.go_on(&known);
+            }
         }
         assert_eq!((map.former.len(), map.moves.len()), (FORMER_MAX, 0));
         assert_eq!(

@@ -50,13 +50,14 @@
 //! | 2 | the source seals the slot: writes are refused, reads go on | as 1 |
 //! | 3 | all rows are copied to where no verb of the target sees them | as 1: copying begins anew, rows replace themselves |
 //! | 4 | the map notes the switch: no way back | the slot is in neither shard; resume goes on with 5 |
-//! | 5 | the source closes the slot and forgets its rows | as 4 |
+//! | 5 | the source closes the slot: its rows are seen by nobody | as 4 |
 //! | 6 | the target opens the slot | as 4 |
-//! | 7 | the map has the slot in the target, and forgets the move | done |
+//! | 7 | the map has the slot in the target | the slot is there; resume goes on with 8 |
+//! | 8 | the source forgets the rows, so many at a time, and the map the move | done |
 //!
 //! Writes to the slot are `Unavailable` from 2 to 7. Reads over all shards are made again when the map has changed
-//! meanwhile, so each job is seen once; between 4 and 7 they wait for the mover, or fail when it is not in this
-//! process. Through an old map a write reaches a shard in which the slot is closed, is refused there, and the map is
+//! meanwhile, so each job is seen once; between 4 and 7, which is a commit in each of the two shards, they wait for the
+//! mover, or fail when it is not in this process. Through an old map a write reaches a shard in which the slot is closed, is refused there, and the map is
 //! read again.
 
 mod changes;

@@ -40,7 +40,7 @@ impl ShardedStore {
         loop {
             let map = self.map();
             match map.move_of(slot) {
-                Some(relocation) if relocation.step == Step::Staying => self.carry_on(*relocation).await?,
+                Some(relocation) if relocation.is_decided() => self.carry_on(*relocation).await?,
                 Some(relocation) if relocation.to != target => {
                     let error = Error::new(ErrorKind::Conflict, OP).with("slot", slot.number());
                     return Err(error.with("to", relocation.to));
@@ -95,7 +95,7 @@ impl ShardedStore {
                 Some((relocation, Step::Copying)) => {
                     self.change_map(|map| map.take_step(&relocation, Step::Staying)).await?;
                 }
-                Some((_, Step::Switching(_))) | None => {
+                Some((_, Step::Switching(_) | Step::Clearing(_))) | None => {
                     return Err(Error::new(ErrorKind::Conflict, OP).with("slot", slot.number()));
                 }
             }
@@ -127,7 +127,7 @@ impl ShardedStore {
             let map = self.map();
             match map.move_of(slot) {
                 Some(known) if known.number == meant.number => relocation = *known,
-                _ if meant.step == Step::Staying || map.shard_of(slot) == usize::from(meant.to) => {
+                _ if meant.is_decided() || map.shard_of(slot) == usize::from(meant.to) => {
                     return Ok(());
                 }
                 // Another process has given it up, or has moved the slot on.
@@ -138,6 +138,7 @@ impl ShardedStore {
                 Step::Copying => self.copy(from, &relocation).await.map(Some),
                 Step::Switching(_) => self.switch(from, &relocation).await.map(|()| None),
                 Step::Staying => self.stay(from, &relocation).await.map(|()| None),
+                Step::Clearing(left) => self.clear(usize::from(left), &relocation).await.map(|()| None),
             };
             match made {
                 Ok(Some(sealed)) => {
@@ -145,7 +146,7 @@ impl ShardedStore {
                     self.change_map(|map| map.take_step(&relocation, step)).await?;
                 }
                 Ok(None) => {
-                    self.change_map(|map| map.finish(&relocation)).await?;
+                    self.change_map(|map| map.go_on(&relocation)).await?;
                 }
                 // A shard that refuses may know of a later step than this process.
                 Err(error) if error.kind() == ErrorKind::Conflict && self.renew(&map).await? => {}
@@ -187,12 +188,20 @@ impl ShardedStore {
         Ok(())
     }
 
-    /// Closes the source, then opens the target.
+    /// Closes the source, then opens the target: until both are done the slot is in neither, and who reads over all
+    /// shards waits. The rows in the source are removed later.
     async fn switch(&self, from: usize, relocation: &Relocation) -> Result<()> {
         let Relocation { slot, number, .. } = *relocation;
         let to = usize::from(relocation.to);
         let (source, target) = (self.mover_of(from)?, self.mover_of(to)?);
-        while self.ask_one(from, source.close_slot(slot, number, BATCH)).await? {}
+        self.ask_one(from, source.close_slot(slot, number, 0)).await?;
         self.ask_one(to, target.open_slot(slot, number)).await
+    }
+
+    /// Removes the rows of a slot that has arrived from the shard that it left.
+    async fn clear(&self, left: usize, relocation: &Relocation) -> Result<()> {
+        let (slot, number, source) = (relocation.slot, relocation.number, self.mover_of(left)?);
+        while self.ask_one(left, source.close_slot(slot, number, BATCH)).await? {}
+        Ok(())
     }
 }
