@@ -16,7 +16,7 @@ use hodei_core::text::TextMap;
 use hodei_sched::Orchestrator;
 use hodei_store_redb::RedbStore;
 
-use crate::Sizes;
+use crate::{Sizes, floor};
 
 /// Work that only says when it began.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -87,6 +87,13 @@ pub(crate) fn idle_figures(sizes: Sizes, report: &mut Report) -> Result<(), Stri
     let files = directory();
     let runs = (sizes.pairs / 1_000).clamp(20, 2_000);
     report.group(&format!("from the call of submit to the handler's first line, idle node, {runs} jobs"));
+    let [p50, p99] = percentiles(floor::wake_ups(runs));
+    report.show("the machine wakes a thread, p50", p50, Unit::Micros);
+    report.show("the machine wakes a thread, p99", p99, Unit::Micros);
+    let synced = floor::synced_writes(files.path(), runs).map_err(|error| error.to_string())?;
+    let [p50, p99] = percentiles(synced);
+    report.show("the machine writes a page and syncs it, p50", p50, Unit::Micros);
+    report.show("the machine writes a page and syncs it, p99", p99, Unit::Micros);
     let [p50, p99] = idle(Arc::new(MemoryStore::new()), runs);
     report.show("memory store, p50", p50, Unit::Micros);
     report.judge("memory store, p99", p99, Unit::Micros, Goal::AtMost(100.0));
@@ -108,7 +115,7 @@ pub(crate) fn dispatch_figures(sizes: Sizes, report: &mut Report) -> Result<(), 
     Ok(())
 }
 
-fn percentiles(mut times: Vec<u64>) -> [f64; 2] {
+pub(crate) fn percentiles(mut times: Vec<u64>) -> [f64; 2] {
     [50, 99].map(|percent| percentile(&mut times, percent).map_or(f64::NAN, |time| time as f64 / 1e3))
 }
 
@@ -132,16 +139,11 @@ fn idle(store: Arc<dyn Store>, runs: usize) -> [f64; 2] {
     })
 }
 
-/// Has an agent take whatever it is given and report its end in the next call; returns jobs per second.
-async fn dispatch(jobs: usize) -> Result<f64, String> {
-    let store = Arc::new(MemoryStore::new());
-    preload(&*store, jobs).await;
-    let shared: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);
-    let hodei = Orchestrator::builder().shared_store(shared).start().await.expect("the node starts");
-    let gateway: Arc<dyn WorkerGateway> = hodei.gateway();
+/// What an agent says that runs so many no-ops at once, before its first call.
+pub(crate) fn session(slots: u32) -> SessionState {
     let runs = vec![Runs::Handler(Name::literal("noop"))];
-    let offer = Offer { runs, capacity: Resources::none(), slots: 8_192, labels: TextMap::default() };
-    let mut state = SessionState {
+    let offer = Offer { runs, capacity: Resources::none(), slots, labels: TextMap::default() };
+    SessionState {
         worker: Name::literal("nothing"),
         incarnation: 1,
         seq: 0,
@@ -150,14 +152,29 @@ async fn dispatch(jobs: usize) -> Result<f64, String> {
         running: Vec::new(),
         reports: Vec::new(),
         draining: false,
-    };
+    }
+}
+
+/// Has an agent take whatever it is given and report its end in the next call; returns jobs per second.
+async fn dispatch(jobs: usize) -> Result<f64, String> {
+    let store = Arc::new(MemoryStore::new());
+    preload(&*store, jobs).await;
+    let shared: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);
+    let hodei = Orchestrator::builder().shared_store(shared).start().await.expect("the node starts");
+    let gateway: Arc<dyn WorkerGateway> = hodei.gateway();
+    let mut state = session(8_192);
     let start = Instant::now();
     let (mut taken, mut number) = (0, 0);
     while taken < jobs {
         state.seq += 1;
-        let told = gateway.sync(state.clone()).await.map_err(|error| error.to_string())?;
+        // Nothing is lost on the way within a process, so what was said need not be kept.
+        let reports = std::mem::take(&mut state.reports);
+        let called = SessionState { reports, ..state.clone() };
+        let told = gateway.sync(called).await.map_err(|error| error.to_string())?;
+        if told.received != number {
+            return Err(format!("of {number} reports {} were received", told.received));
+        }
         state.seen = told.number;
-        state.reports.retain(|report| report.number > told.received);
         taken += told.assign.len();
         for assignment in told.assign {
             number += 1;

@@ -1,7 +1,7 @@
 //! The figures of the scheduler, each beside what it is measured against and with its goal.
 //!
 //! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [verbs] [decide] [beside] [idle] [dispatch]
-//! [pipelines]`
+//! [explain] [pipelines]`
 //!
 //! Absolute figures are the best of five rounds; what a ratio compares is measured in the same rounds, one beside the
 //! other. A goal that is missed is said and is no failure; a wrong result is one. `--quick` measures with less and
@@ -9,6 +9,8 @@
 
 mod decide;
 mod engine;
+mod explain;
+mod floor;
 mod queue;
 mod rivals;
 
@@ -43,13 +45,14 @@ fn main() -> ExitCode {
         (false, false) => (FULL, "the full run"),
     };
     let mut report = Report::new(&format!("Scheduler, {how}, best of {}", sizes.rounds));
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("queue", queue::figures),
         ("verbs", queue::verbs),
         ("decide", decide::figures),
         ("beside", decide::beside),
         ("idle", engine::idle_figures),
         ("dispatch", engine::dispatch_figures),
+        ("explain", explain::figures),
         ("pipelines", engine::pipelines),
     ];
     let all = !parts.iter().any(|(part, _)| has(part));

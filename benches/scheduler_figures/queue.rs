@@ -212,12 +212,15 @@ fn through_intake(sizes: Sizes) -> f64 {
             (0..sizes.preload as u64).for_each(|job| {
                 fair.push(draw.level(), job);
             });
+            let mut came = 0;
             while !done.load(Ordering::Relaxed) {
-                let came = intake.drain(4_096, |(level, job)| {
+                came += intake.drain(4_096, |(level, job)| {
                     fair.push(level, job);
                 });
-                out.clear();
-                fair.queue.pop_batch(BATCH.min(came), &mut out);
+                if came >= BATCH {
+                    out.clear();
+                    came -= fair.queue.pop_batch(BATCH, &mut out);
+                }
             }
         });
         let p999 = submissions(sizes, |level, job| drop(intake.push((level, job))));
@@ -236,9 +239,9 @@ fn through_lock(sizes: Sizes, queue: &dyn Rival) -> f64 {
         scope.spawn(|| {
             let mut popped = 0;
             while !done.load(Ordering::Relaxed) {
-                // As many as came, so that as many wait as before.
+                // Once as many came, so that as many wait as before.
                 let came = submitted.load(Ordering::Relaxed) - popped;
-                popped += if came > 0 { queue.pop(BATCH.min(came)) } else { 0 };
+                popped += if came >= BATCH { queue.pop(BATCH) } else { 0 };
             }
         });
         let p999 = submissions(sizes, |level, job| {

@@ -8,7 +8,7 @@ use hodei_core::job::{Epoch, Job, Outcome};
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
-use super::backfill::reserved_start;
+use super::backfill::{is_beside, reserved_start};
 use super::fence::alone;
 use super::placement::WorkerId;
 use super::preempt;
@@ -196,7 +196,10 @@ impl Scheduler {
         let (mut refused, mut gangs) = (None, Vec::new());
         loop {
             let held = fleet.held();
-            fleet.expect_start(reserved_start(fleet, &self.names, &self.sessions, &self.learned, now));
+            let others = held.is_some_and(|(class, _)| is_beside(class, buffer, &self.heads));
+            let start = || reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
+            let start = if others { start() } else { None };
+            fleet.expect_start(start);
             // Of each class there may be one that ends in time.
             fleet.expect_end(Some(now));
             buffer.let_go(|class, level| fleet.may_have_room(class, level));
@@ -214,8 +217,10 @@ impl Scheduler {
                         fleet.hold(asked.class, asked.level);
                         if fleet.held() != reserved {
                             reserved = fleet.held();
+                            let others = is_beside(asked.class, buffer, &self.heads);
                             let start =
-                                reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
+                                || reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
+                            let start = if others { start() } else { None };
                             fleet.expect_start(start);
                         }
                     }

@@ -4,10 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use hodei_core::{Name, Timestamp};
 
+use super::buffer::Buffer;
 use super::learned::Learned;
+use super::picks::Head;
 use super::placement::{Fleet, WorkerId};
 use super::session::Session;
 use crate::queue::ClassId;
+
+/// Whether anything waits, here or in the store, that is of another class than the one for which workers are held. Where
+/// nothing does nobody can overtake it, and when it begins is nobody's question.
+pub(super) fn is_beside(held: ClassId, buffer: &Buffer, heads: &[Head]) -> bool {
+    buffer.waiting().any(|(class, ..)| class != held) || heads.iter().any(|head| head.class != held)
+}
 
 /// When the job for which workers are held begins at the latest, where all whom it waits for end in the time that they are
 /// known to take; nothing where that is not known of somebody.
@@ -36,17 +44,17 @@ fn free_at(
     learned: &Learned,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let mut ends: Vec<(Timestamp, ClassId)> = Vec::new();
+    let mut gone = Vec::new();
+    if fleet.would_fit(worker, class, &gone) {
+        return Some(now);
+    }
+    let mut ends: Vec<(Timestamp, ClassId)> = Vec::with_capacity(session.assigned.len());
     for assigned in session.assigned.values() {
         // Who has taken as long as is known of him may end at any moment.
         let end = learned.lasts(&assigned.job.spec).map(|lasts| assigned.since.saturating_add(lasts));
         ends.extend(end.map(|end| (end.max(now), assigned.class)));
     }
     ends.sort_unstable_by_key(|(end, class)| (*end, class.0));
-    let mut gone = Vec::new();
-    if fleet.would_fit(worker, class, &gone) {
-        return Some(now);
-    }
     for (end, of) in ends {
         gone.push(of);
         if fleet.would_fit(worker, class, &gone) {

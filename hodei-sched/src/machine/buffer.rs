@@ -35,6 +35,14 @@ impl Group {
         job.pipeline.map_or_else(|| Self::Queue(job.spec.queue().clone()), step)
     }
 
+    /// Whether a job belongs to it.
+    fn has(&self, job: &Job) -> bool {
+        match self {
+            Self::Pipeline(id) => job.pipeline.is_some_and(|pipeline| pipeline.as_bytes() == id),
+            Self::Queue(name) => job.pipeline.is_none() && job.spec.queue() == name,
+        }
+    }
+
     /// A number that is the same wherever and whenever it is asked for (FNV-1a).
     fn key(&self, tenant: &Tenant) -> u64 {
         let group = match self {
@@ -251,12 +259,14 @@ impl Buffer {
 
     /// The lane of a job, and the key of its group.
     fn lane(&mut self, job: &Job, class: ClassId) -> (LaneId, u64) {
-        let group = Group::of(job);
-        if let Some((tenant, last, of, lane, key)) = &self.last
-            && (*of, tenant, last) == (class, &job.tenant, &group)
+        if let Some((tenant, group, of, lane, key)) = &self.last
+            && *of == class
+            && *tenant == job.tenant
+            && group.has(job)
         {
             return (*lane, *key);
         }
+        let group = Group::of(job);
         if self.lanes > IDLE_LANES_MAX + 2 * self.queue.len() {
             self.sweep();
         }

@@ -1,6 +1,7 @@
 //! How long runs take, as this node has seen it: a table that a restart may forget.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hodei_core::Name;
@@ -17,23 +18,38 @@ const SHORT: Duration = Duration::from_millis(10);
 const NOTED: u32 = 16;
 
 /// The last runs of a kind, in microseconds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kind {
     runs: Vec<u64>,
     next: usize,
     seen: u64,
+    /// What was found of them; nothing where another one was noted since. While the head of the queue waits it is asked
+    /// for of every job that runs.
+    usual: OnceLock<Option<Duration>>,
 }
 
 impl Kind {
+    fn note(&mut self, micros: u64) {
+        if self.runs.len() < RUNS {
+            self.runs.push(micros);
+        } else {
+            self.runs[self.next] = micros;
+            self.next = (self.next + 1) % RUNS;
+        }
+        self.usual.take();
+    }
+
     /// The time that nineteen in twenty of the runs have kept.
     fn usual(&self) -> Option<Duration> {
-        if self.runs.len() < RUNS_MIN {
-            return None;
-        }
-        let mut runs = self.runs.clone();
-        let at = (runs.len() * 19).div_ceil(20) - 1;
-        let (_, usual, _) = runs.select_nth_unstable(at);
-        Some(Duration::from_micros(*usual))
+        *self.usual.get_or_init(|| {
+            if self.runs.len() < RUNS_MIN {
+                return None;
+            }
+            let mut runs = self.runs.clone();
+            let at = (runs.len() * 19).div_ceil(20) - 1;
+            let (_, usual, _) = runs.select_nth_unstable(at);
+            Some(Duration::from_micros(*usual))
+        })
     }
 }
 
@@ -58,18 +74,14 @@ impl Learned {
         let known = self.queues.get_mut(spec.queue()).and_then(|names| names.get_mut(spec.name()));
         if let Some(kind) = known {
             kind.seen = self.seen;
-            if kind.runs.len() < RUNS {
-                kind.runs.push(micros);
-            } else {
-                kind.runs[kind.next] = micros;
-                kind.next = (kind.next + 1) % RUNS;
-            }
+            kind.note(micros);
             return;
         }
         if self.kinds >= KINDS_MAX {
             self.forget();
         }
-        let kind = Kind { runs: vec![micros], next: 0, seen: self.seen };
+        let mut kind = Kind { seen: self.seen, ..Kind::default() };
+        kind.note(micros);
         self.queues.entry(spec.queue().clone()).or_default().insert(spec.name().clone(), kind);
         self.kinds += 1;
     }

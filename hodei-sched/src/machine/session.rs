@@ -255,7 +255,9 @@ impl Session {
     /// Notes that the transition of a report is durable.
     pub(super) fn settled(&mut self, report: u64) {
         // Later ones may be durable before earlier ones; most come in order, and that one is in front.
-        if let Ok(at) = self.outstanding.binary_search(&report) {
+        if self.outstanding.front() == Some(&report) {
+            self.outstanding.pop_front();
+        } else if let Ok(at) = self.outstanding.binary_search(&report) {
             self.outstanding.remove(at);
         }
     }

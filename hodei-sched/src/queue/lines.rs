@@ -8,6 +8,10 @@ use super::seats::NONE;
 /// How many jobs a block has, as a power of two.
 const BLOCK_BITS: u32 = 4;
 const BLOCK: usize = 1 << BLOCK_BITS;
+/// How many blocks lie side by side, as a power of two: whoever looks a job up by its number finds their few places in
+/// the nearest cache.
+const CHUNK_BITS: u32 = 6;
+const CHUNK: usize = 1 << CHUNK_BITS;
 
 /// A job in a line.
 #[derive(Debug)]
@@ -57,14 +61,46 @@ impl Line {
 /// The blocks of all lines.
 #[derive(Debug)]
 pub(super) struct Lines<T> {
-    /// A box each, so that growing moves none of them.
-    blocks: Vec<Box<Block<T>>>,
+    blocks: Blocks<T>,
     free: u32,
 }
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
-        Self { blocks: Vec::new(), free: NONE }
+        Self { blocks: Blocks(Vec::new()), free: NONE }
+    }
+}
+
+/// Blocks by number. They lie in chunks, so that growing moves none of them.
+#[derive(Debug)]
+struct Blocks<T>(Vec<Vec<Block<T>>>);
+
+impl<T> Blocks<T> {
+    /// Adds a block, and returns its number.
+    fn push(&mut self, block: Block<T>) -> u32 {
+        if self.0.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.0.push(Vec::with_capacity(CHUNK));
+        }
+        let number = (self.0.len() - 1) * CHUNK;
+        let chunk = self.0.last_mut().expect("one was just added");
+        chunk.push(block);
+        u32::try_from(number + chunk.len() - 1).expect("fewer than 2^27 blocks")
+    }
+}
+
+impl<T> std::ops::Index<u32> for Blocks<T> {
+    type Output = Block<T>;
+
+    #[inline]
+    fn index(&self, number: u32) -> &Block<T> {
+        &self.0[(number >> CHUNK_BITS) as usize][number as usize % CHUNK]
+    }
+}
+
+impl<T> std::ops::IndexMut<u32> for Blocks<T> {
+    #[inline]
+    fn index_mut(&mut self, number: u32) -> &mut Block<T> {
+        &mut self.0[(number >> CHUNK_BITS) as usize][number as usize % CHUNK]
     }
 }
 
@@ -72,11 +108,11 @@ impl<T> Lines<T> {
     /// Adds an entry at the end of a flow's line, and returns its number.
     #[inline]
     pub(super) fn push(&mut self, line: &mut Line, flow: u32, entry: Entry<T>) -> u32 {
-        let full = line.tail == NONE || self.blocks[line.tail as usize].used as usize == BLOCK;
+        let full = line.tail == NONE || self.blocks[line.tail].used as usize == BLOCK;
         if full {
             self.extend(line, flow);
         }
-        let block = &mut *self.blocks[line.tail as usize];
+        let block = &mut self.blocks[line.tail];
         let at = block.used;
         block.used += 1;
         block.live |= 1 << at;
@@ -96,7 +132,7 @@ impl<T> Lines<T> {
     #[inline]
     pub(super) fn take(&mut self, line: &mut Line, at: u32) -> Option<Entry<T>> {
         let (number, place) = split(at);
-        let block = &mut *self.blocks[number];
+        let block = &mut self.blocks[number];
         let entry = block.entries[place].take()?;
         block.live &= !(1 << place);
         line.len -= 1;
@@ -123,15 +159,31 @@ impl<T> Lines<T> {
     #[inline]
     pub(super) fn first_at(&self, line: &Line) -> Option<u32> {
         let first = |block: &Block<T>| line.head << BLOCK_BITS | block.live.trailing_zeros();
-        (line.len > 0).then(|| first(&self.blocks[line.head as usize]))
+        (line.len > 0).then(|| first(&self.blocks[line.head]))
+    }
+
+    /// Has the first entry of a line brought near: it is needed when it is the line's turn again, which is soon.
+    #[inline]
+    pub(super) fn touch(&self, line: &Line) {
+        std::hint::black_box(self.first(line).map(|first| first.seat));
     }
 
     /// The first entry of a line.
+    #[inline]
     pub(super) fn first(&self, line: &Line) -> Option<&Entry<T>> {
         self.get(self.first_at(line)?)
     }
 
+    /// The seat of the job at a place, if there is any job.
+    #[inline]
+    pub(super) fn seat_at(&self, at: u32) -> Option<u32> {
+        let (number, place) = split(at);
+        let chunk = self.blocks.0.get((number >> CHUNK_BITS) as usize)?;
+        chunk.get(number as usize % CHUNK)?.entries[place].as_ref().map(|entry| entry.seat)
+    }
+
     /// Whose line an entry is in.
+    #[inline]
     pub(super) fn flow_of(&self, at: u32) -> u32 {
         self.blocks[split(at).0].flow
     }
@@ -149,7 +201,7 @@ impl<T> Lines<T> {
     /// Goes through all entries with their flows, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<T>)> {
         let taken = |block: &Block<T>| block.live != 0;
-        let blocks = self.blocks.iter().map(|block| &**block).filter(move |block| taken(block));
+        let blocks = self.blocks.0.iter().flatten().filter(move |block| taken(block));
         blocks.flat_map(|block| block.entries.iter().flatten().map(|entry| (block.flow, entry)))
     }
 
@@ -157,20 +209,19 @@ impl<T> Lines<T> {
     fn extend(&mut self, line: &mut Line, flow: u32) {
         let fresh = if self.free == NONE {
             let entries = std::array::from_fn(|_| None);
-            self.blocks.push(Box::new(Block { live: 0, used: 0, flow, next: NONE, prev: NONE, entries }));
-            u32::try_from(self.blocks.len() - 1).expect("fewer than 2^27 blocks")
+            self.blocks.push(Block { live: 0, used: 0, flow, next: NONE, prev: NONE, entries })
         } else {
             let fresh = self.free;
-            self.free = self.blocks[fresh as usize].next;
+            self.free = self.blocks[fresh].next;
             fresh
         };
         assert!(fresh < 1 << (31 - BLOCK_BITS), "fewer than 2^31 jobs");
-        let block = &mut *self.blocks[fresh as usize];
+        let block = &mut self.blocks[fresh];
         (block.live, block.used, block.flow) = (0, 0, flow);
         (block.prev, block.next) = (line.tail, NONE);
         match line.tail {
             NONE => line.head = fresh,
-            tail => self.blocks[tail as usize].next = fresh,
+            tail => self.blocks[tail].next = fresh,
         }
         line.tail = fresh;
     }
@@ -178,21 +229,21 @@ impl<T> Lines<T> {
     /// Takes a block without entries out of its line.
     fn drop_block(&mut self, line: &mut Line, number: u32) {
         let free = self.free;
-        let block = &mut *self.blocks[number as usize];
+        let block = &mut self.blocks[number];
         let (prev, next) = (block.prev, block.next);
         block.next = free;
         self.free = number;
         match prev {
             NONE => line.head = next,
-            prev => self.blocks[prev as usize].next = next,
+            prev => self.blocks[prev].next = next,
         }
         match next {
             NONE => line.tail = prev,
-            next => self.blocks[next as usize].prev = prev,
+            next => self.blocks[next].prev = prev,
         }
     }
 }
 
-fn split(at: u32) -> (usize, usize) {
-    ((at >> BLOCK_BITS) as usize, at as usize & (BLOCK - 1))
+fn split(at: u32) -> (u32, usize) {
+    (at >> BLOCK_BITS, at as usize % BLOCK)
 }

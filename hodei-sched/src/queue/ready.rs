@@ -177,8 +177,7 @@ impl<T> ReadyQueue<T> {
     pub fn push(&mut self, item: T, lane: LaneId, level: Priority, now: Timestamp) -> Handle {
         self.now = self.now.max(now.as_micros());
         let seat = self.seats.take();
-        self.enter(item, seat, lane.0, level);
-        self.seats.handle(seat)
+        self.enter(item, seat, lane.0, level)
     }
 
     /// Adds a submission.
@@ -191,12 +190,17 @@ impl<T> ReadyQueue<T> {
         let seat = self.seats.take();
         self.tree.delay(lane.0);
         let at = self.delays.insert(item, seat, lane.0, level, due.as_micros());
-        self.seats.moved(seat, Place::Delayed(at));
-        self.seats.handle(seat)
+        self.seats.moved(seat, Place::Delayed(at))
     }
 
     /// Takes a job out wherever it is; nothing when it has gone already.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
+        // Its seat and its place are looked at side by side: each may be far away in memory.
+        if self.lines.seat_at(handle.at) == Some(handle.seat) && self.seats.has(handle) {
+            let item = self.take(self.lines.flow_of(handle.at), handle.at)?.item;
+            self.seats.leave(handle.seat);
+            return Some(item);
+        }
         let (seat, place) = self.seats.find(handle)?;
         let item = match place {
             Place::Ready(at) => self.take(self.lines.flow_of(at), at)?.item,
@@ -245,6 +249,7 @@ impl<T> ReadyQueue<T> {
         let (lane, level) = (LaneId(flow.lane), flow.level);
         let entry = self.lines.pop(&mut flow.line)?;
         let more = !flow.line.is_empty();
+        self.lines.touch(&flow.line);
         self.tree.served(number, 1, more);
         self.seats.leave(entry.seat);
         Some(Popped { item: entry.item, level, lane })
@@ -381,21 +386,22 @@ impl<T> ReadyQueue<T> {
 
     /// Puts a job at the end of the line of its lane at a level.
     #[inline]
-    fn enter(&mut self, item: T, seat: u32, lane: u32, level: Priority) {
+    fn enter(&mut self, item: T, seat: u32, lane: u32, level: Priority) -> Handle {
         let number = self.tree.flow_at(lane, level);
         let flow = self.tree.flow(number);
         let first = flow.line.is_empty();
         let entry = lines::Entry { item, since: self.now, seat };
         let at = self.lines.push(&mut flow.line, number, entry);
-        self.seats.moved(seat, Place::Ready(at));
         if first {
             self.held.came(flow.class, level);
             self.tree.activate(number);
             self.watch(number);
         }
+        self.seats.moved(seat, Place::Ready(at))
     }
 
     /// Takes an entry out of a flow's line.
+    #[inline]
     fn take(&mut self, number: u32, at: u32) -> Option<lines::Entry<T>> {
         let flow = self.tree.flow(number);
         let entry = self.lines.take(&mut flow.line, at)?;

@@ -1,5 +1,7 @@
 //! Handles, and where what they name is now.
 
+use std::hash::{Hash, Hasher};
+
 /// Nothing.
 pub(super) const NONE: u32 = u32::MAX;
 /// Set in the place of what is delayed.
@@ -7,10 +9,26 @@ const DELAYED: u32 = 1 << 31;
 
 /// Names what was pushed, until it is popped or removed. A handle that has outlived its job names nothing, even when
 /// another job has its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub struct Handle {
-    seat: u32,
+    pub(super) seat: u32,
     generation: u32,
+    /// Where the job was when the handle was made. Mostly it still is, and need not be looked for in its seat first.
+    pub(super) at: u32,
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        (self.seat, self.generation) == (other.seat, other.generation)
+    }
+}
+
+impl Eq for Handle {}
+
+impl Hash for Handle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.seat, self.generation).hash(state);
+    }
 }
 
 /// Where a job is.
@@ -22,7 +40,7 @@ pub(super) enum Place {
     Delayed(u32),
 }
 
-/// Eight bytes for each job: all that a handle costs.
+/// Eight bytes for each job: all that a handle costs the queue.
 #[derive(Clone, Copy, Debug)]
 struct Seat {
     /// The place; the next free seat where nobody sits.
@@ -77,20 +95,31 @@ impl Seats {
         self.taken -= 1;
     }
 
-    /// Tells where the job of a seat is.
+    /// Tells where the job of a seat is; returns its handle.
     #[inline]
-    pub(super) fn moved(&mut self, seat: u32, place: Place) {
-        self.seats[seat as usize].at = match place {
+    pub(super) fn moved(&mut self, seat: u32, place: Place) -> Handle {
+        let at = match place {
             Place::Ready(at) => at,
             Place::Delayed(at) => at | DELAYED,
         };
+        let moved = &mut self.seats[seat as usize];
+        moved.at = at;
+        Handle { seat, generation: moved.generation, at }
     }
 
     pub(super) fn handle(&self, seat: u32) -> Handle {
-        Handle { seat, generation: self.seats[seat as usize].generation }
+        let Seat { at, generation } = self.seats[seat as usize];
+        Handle { seat, generation, at }
+    }
+
+    /// Whether what a handle names is still there, wherever it is.
+    #[inline]
+    pub(super) fn has(&self, handle: Handle) -> bool {
+        self.seats.get(handle.seat as usize).is_some_and(|seat| seat.generation == handle.generation)
     }
 
     /// Where a job is, with its seat; nothing when it has gone.
+    #[inline]
     pub(super) fn find(&self, handle: Handle) -> Option<(u32, Place)> {
         let seat = self.seats.get(handle.seat as usize)?;
         if seat.generation != handle.generation {

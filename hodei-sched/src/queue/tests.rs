@@ -310,3 +310,19 @@ fn lanes_and_shares_are_closed_when_nothing_is_left_in_them() {
     queue.advance(at(10_000_000));
     assert!(queue.is_empty() && queue.pop().is_none());
 }
+
+#[test]
+fn a_handle_does_not_name_the_next_job_of_its_seat_and_place() {
+    let mut queue = ReadyQueue::new(None);
+    let share = queue.open_share(None, 1);
+    let lane = queue.open_lane(share, ClassId(0), 1);
+    let mut push = |job| {
+        let handle = queue.push(job, lane, Priority::MIN, at(0));
+        assert_eq!(queue.pop().map(|popped| popped.item), Some(job));
+        handle
+    };
+    let gone = [push(1), push(2)];
+    let there = queue.push(3, lane, Priority::MIN, at(0));
+    assert_eq!(gone.map(|handle| queue.remove(handle)), [None; 2]);
+    assert_eq!(queue.remove(there), Some(3));
+}

@@ -529,18 +529,21 @@ impl Fleet {
     fn slots_changed(&mut self, at: u32, change: impl FnOnce(&mut Worker)) {
         let worker = &mut self.workers[at as usize];
         let counted = |worker: &Worker| if worker.draining { 0 } else { worker.free_slots };
-        if self.open.has(at) {
-            let load = load(worker.free_slots);
-            self.by_free[load].clear(at);
-            self.open.clear(at);
-            self.open_slots -= u64::from(worker.free_slots);
-        }
+        let before = counted(worker);
         change(worker);
-        let free = counted(worker);
-        if free > 0 {
-            self.by_free[load(free)].set(at);
+        let after = counted(worker);
+        self.open_slots = self.open_slots - u64::from(before) + u64::from(after);
+        if before > 0 && after > 0 && load(before) == load(after) {
+            // It stays where it is, as one with many free slots mostly does.
+            return;
+        }
+        if before > 0 {
+            self.by_free[load(before)].clear(at);
+            self.open.clear(at);
+        }
+        if after > 0 {
+            self.by_free[load(after)].set(at);
             self.open.set(at);
-            self.open_slots += u64::from(free);
         }
     }
 }

@@ -1,0 +1,64 @@
+//! How soon somebody is told why a job does not run.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hodei_benches::report::{Goal, Report, Unit};
+use hodei_benches::{BATCH, jobs, runtime};
+use hodei_core::gateway::WorkerGateway;
+use hodei_core::job::NewJob;
+use hodei_core::store::{MemoryStore, Store, SubmitOptions};
+use hodei_sched::{Explanation, Orchestrator};
+
+use crate::engine::{percentiles, session};
+use crate::{Sizes, queue::Draw};
+
+/// How many jobs the worker runs, none of which ends.
+const SLOTS: u32 = 512;
+
+pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
+    let (queued, asked) = (sizes.preload, (sizes.pairs / 200).clamp(20, 5_000));
+    report.group(&format!(
+        "why a job waits, {queued} jobs queued, all slots taken, {asked} asked for; memory store"
+    ));
+    let times = runtime().block_on(explain(queued, asked))?;
+    let [p50, p99] = percentiles(times);
+    report.show("p50", p50, Unit::Micros);
+    report.judge("p99", p99, Unit::Micros, Goal::AtMost(1e3));
+    Ok(())
+}
+
+/// Asks why jobs wait that are drawn from all; returns how long each answer took, in nanoseconds.
+async fn explain(queued: usize, asked: usize) -> Result<Vec<u64>, String> {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let queue: Vec<NewJob> = jobs(queued);
+    for batch in queue.chunks(BATCH) {
+        store.submit(batch.to_vec(), SubmitOptions::each()).await.map_err(|error| error.to_string())?;
+    }
+    let hodei =
+        Orchestrator::builder().shared_store(store).start().await.map_err(|error| error.to_string())?;
+    let gateway: Arc<dyn WorkerGateway> = hodei.gateway();
+    let mut state = session(SLOTS);
+    let mut taken = 0;
+    while taken < SLOTS as usize {
+        state.seq += 1;
+        let told = gateway.sync(state.clone()).await.map_err(|error| error.to_string())?;
+        state.seen = told.number;
+        taken += told.assign.len();
+    }
+    let (mut draw, mut times) = (Draw(19), Vec::with_capacity(asked));
+    while times.len() < asked {
+        let job = &queue[usize::try_from(draw.next() % queue.len() as u64).unwrap_or(0)];
+        let start = Instant::now();
+        let why = hodei.explain(job.id).await.map_err(|error| error.to_string())?;
+        let took = start.elapsed();
+        match why {
+            Explanation::Busy { .. } => times.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
+            // One of those that have a slot.
+            Explanation::Leased(_) => {}
+            why => return Err(format!("a job that waits for a slot is explained so: {why}")),
+        }
+    }
+    hodei.stop().await;
+    Ok(times)
+}
