@@ -107,27 +107,6 @@ async fn a_heartbeat_is_one_round_trip_and_a_node_without_work_sends_nothing_bet
     store.close().await;
 }
 
-#[tokio::test]
-async fn a_heartbeat_is_one_round_trip_and_a_node_without_work_sends_nothing_between_two() {
-    let server = server();
-    let store = crate::env::open(&server.database().expect("a database")).await;
-    let owner = owner(&store, "node").await;
-    still(&store).await;
-    let mut term = None;
-    for _ in 0..5 {
-        let before = store.round_trips();
-        let round = Round { owners: vec![owner.clone()], ttl: LIFE, duty: Name::literal("maintain"), term };
-        let rounded = store.round(round).await.expect("the server is well");
-        assert_eq!((store.round_trips() - before, rounded.reapable), (1, false));
-        term = rounded.term;
-        assert!(term.is_some() && rounded.beats[0].alive);
-    }
-    let before = store.round_trips();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(store.round_trips(), before);
-    store.close().await;
-}
-
 /// Waits until a store has sent nothing for three seconds.
 async fn still(store: &PgStore) {
     let mut before = None;
