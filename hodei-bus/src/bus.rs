@@ -183,6 +183,7 @@ impl Bus {
     ///
     /// Cancel safe: when dropped, the event was not published.
     pub async fn publish_one(&self, event: Event) -> Result<()> {
+        self.0.ring.shared().totals.give_way().await;
         let mut event = Some(event);
         let attempt = || match self.0.offer_one(&mut event) {
             Some(Short::Wait(slow)) => Err(slow),

@@ -33,7 +33,7 @@ impl Default for BatchOptions {
 /// Collects events and publishes them together: when it holds enough, when the first has waited long enough, and when it
 /// is dropped.
 ///
-/// An event that is published alone costs the lock, the fence and the wake-up of a batch; collected, it costs a push.
+/// An event that is published alone costs the lock and the wake-up of a batch; collected, it costs a push.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -12,6 +12,7 @@ use hodei_core::store::Change;
 use hodei_core::{Error, ErrorKind, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::task::coop::consume_budget;
 
 use super::inbox::{Inbox, Known};
 use super::outbox::{Outbox, Sender};
@@ -205,6 +206,7 @@ impl EventBus for NatsBus {
 
     /// Publishes into the buffer; [`NatsBus::flush`] waits for the server.
     async fn publish_from(&self, events: &mut Vec<Event>, wait: Duration) -> Result<()> {
+        consume_budget().await;
         let room = self.outbox.room.until(|| {
             let taken = self.outbox.take(events.len(), false, |n| events[..n].iter().map(Sent::from));
             events.drain(..taken);

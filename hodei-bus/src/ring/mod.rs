@@ -11,12 +11,16 @@
 //! | `shared` | the sequence, the pages, the gates of the publishers |
 //! | `publisher` | [`Ring`]: publishing, and waiting for room |
 //! | `subscriber` | [`Subscriber`]: reading, falling behind, and sleeping |
-//! | `waiting` | who sleeps and how it is woken |
+//! | `waiting` | publishers that sleep until there is room |
 //! | `totals` | what the ring has done |
 //! | `../sys/page` | the slots |
 //!
-//! A sleeper and whoever wakes it meet as in Dekker's algorithm: each writes, passes a sequentially consistent fence, and
-//! reads what the other has written; so at least one of them sees the other.
+//! A subscriber falls asleep under the lock of the publishers, so whoever publishes next sees it. A publisher that sleeps and
+//! the reader that wakes it meet as in Dekker's algorithm: each writes, passes a sequentially consistent fence, and reads what
+//! the other has written; so at least one of them sees the other.
+//!
+//! To wake a thread costs as much as hundreds of events. So a subscriber that was busy gives way to other tasks some times
+//! before it sleeps, and a publisher that was woken for one place lets its reader make more of them before it goes on.
 
 #[cfg(all(test, any(hodei_loom, hodei_shuttle)))]
 mod model;

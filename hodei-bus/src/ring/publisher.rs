@@ -111,11 +111,16 @@ impl<T: Send + Sync> Ring<T> {
     /// Takes the event out when it is published; leaves it there when somebody makes publishers fail.
     async fn publish_taken(&self, event: &mut Option<T>) {
         let ring = self.shared();
+        ring.totals.give_way().await;
         let attempt = || match ring.offer_one(event) {
             Some(Short::Wait(blocker)) => Err(blocker),
             Some(Short::Fail | Short::Ask) | None => Ok(()),
         };
         ring.room.until(attempt).await;
+        if event.is_some() {
+            // Who tries again and again lets others run as well.
+            consume_budget().await;
+        }
     }
 
     /// Publishes as many events of an iterator as there is room for, and returns how many. The rest stays in it.

@@ -8,7 +8,7 @@ use hodei_core::bus::{Overflow, SubscriptionStats};
 
 use super::totals::Totals;
 use super::waiting::{AT_ONCE, Blocker, Ticket, Waiting};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Padded, lock};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Padded, lock, lock_often};
 use crate::sys::{Reader, Shelved, Writer};
 
 /// The most events of a page, and the fewest.
@@ -262,7 +262,7 @@ impl<T> Shared<T> {
         how: How,
         events: impl FnOnce(usize) -> I,
     ) -> Offered<Arc<Member>> {
-        let mut line = lock(&self.line);
+        let mut line = lock_often(&self.line);
         let room = loop {
             let room = count(line.room(wanted as u64, how));
             if room == wanted || room > 0 && how != How::Whole {
@@ -294,7 +294,7 @@ impl<T> Shared<T> {
     /// Publishes one event if there is room for it, and takes it out; else says why not.
     #[inline]
     pub(crate) fn offer_one(&self, event: &mut Option<T>) -> Option<Short<Arc<Member>>> {
-        let mut line = lock(&self.line);
+        let mut line = lock_often(&self.line);
         while line.limit <= line.head {
             line.measure();
             if line.limit <= line.head

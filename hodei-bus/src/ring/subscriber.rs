@@ -9,13 +9,15 @@ use tokio::task::coop::poll_proceed;
 
 use super::shared::{Joined, Member, Seat, Shared};
 use super::waiting::Ticket;
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, pause, rounds};
 use crate::sys::Reader;
 
-/// From how many events between two sleeps on a subscriber counts as busy.
+/// From how many events between two looks that find nothing on a subscriber counts as busy.
 const BUSY: u64 = 8;
-/// How often a busy subscriber relaxes the processor before it sleeps: some microseconds.
-const PAUSE: u32 = 64;
+/// How often one that was busy gives way to other tasks and looks again before it sleeps.
+const PATIENCE: u32 = rounds(8);
+/// From how many events on it need not pause before it looks again: others that had their turn have paused for it.
+const MANY: u64 = 256;
 
 /// Why a subscriber gets no events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +49,10 @@ pub struct Subscriber<T: Send + Sync> {
     gaps: u64,
     ticket: Ticket,
     asleep: bool,
-    /// Where it was when it fell asleep last.
-    slept_at: u64,
+    /// Where it was when it found nothing last.
+    empty_at: u64,
+    /// How often it still looks again before it sleeps.
+    patience: u32,
 }
 
 /// It reads up to here, and is told something.
@@ -99,7 +103,8 @@ impl<T: Send + Sync> Subscriber<T> {
             gaps,
             ticket,
             asleep: false,
-            slept_at: pos,
+            empty_at: pos,
+            patience: 0,
         }
     }
 
@@ -167,12 +172,12 @@ impl<T: Send + Sync> Subscriber<T> {
         // Who always finds events lets other tasks run as well.
         let turn = ready!(poll_proceed(context));
         let mut look = self.look();
-        if matches!(look, Look::Empty) && self.pos - self.slept_at >= BUSY {
-            // It keeps up with busy publishers: let them get ahead, without a look at what they write to. To sleep would cost
-            // them a wake-up for every few events.
-            self.tell();
-            (0..PAUSE).for_each(|_| std::hint::spin_loop());
+        if matches!(look, Look::Empty) && self.waits_awake() {
             look = self.look();
+            if matches!(look, Look::Empty) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         if matches!(look, Look::Empty) {
             self.tell();
@@ -180,7 +185,6 @@ impl<T: Send + Sync> Subscriber<T> {
             // than a lock for each that was needed.
             self.ring.sleep(self.ticket, context.waker());
             self.asleep = true;
-            self.slept_at = self.pos;
             look = self.look();
         }
         if !matches!(look, Look::Empty) {
@@ -197,6 +201,22 @@ impl<T: Send + Sync> Subscriber<T> {
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
         self.member.stats(self.ring.head())
+    }
+
+    /// Lets busy publishers get ahead, and says whether to look again instead of falling asleep: to sleep would cost them a
+    /// wake-up for every few events, and to look at once the cache line that they write to. One that has seen too little of
+    /// late is to sleep.
+    fn waits_awake(&mut self) -> bool {
+        let found = self.pos - std::mem::replace(&mut self.empty_at, self.pos);
+        self.patience = if found >= BUSY { PATIENCE } else { self.patience.saturating_sub(1) };
+        if self.patience == 0 {
+            return false;
+        }
+        self.tell();
+        if found < MANY {
+            pause();
+        }
+        true
     }
 
     #[inline]

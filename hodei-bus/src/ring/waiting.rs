@@ -4,10 +4,13 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, lock};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, lock, pause, rounds};
 
 /// How many are woken between two holds of the lock.
 pub(crate) const AT_ONCE: usize = 32;
+
+/// How often somebody who was woken gives way before it goes on: each time some microseconds.
+const GIVES_WAY: u32 = rounds(4);
 
 /// Names one sleeper of a [`Waiting`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +44,14 @@ impl Waiting {
         };
         let mut wait = Wait { since: Instant::now(), blocker };
         let place = Place { of: self, ticket: self.ticket() };
-        let mut looked = false;
+        let (mut looked, mut gives_way) = (false, 0);
         poll_fn(|context| {
+            if gives_way > 0 {
+                gives_way -= 1;
+                pause();
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             place.of.enter(place.ticket, context.waker());
             match attempt() {
                 Ok(done) => return Poll::Ready(done),
@@ -53,6 +62,9 @@ impl Waiting {
             looked = !looked;
             if looked {
                 context.waker().wake_by_ref();
+            } else {
+                // It is woken for one place: until it goes on, there are more, and it need not sleep again at once.
+                gives_way = GIVES_WAY;
             }
             Poll::Pending
         })

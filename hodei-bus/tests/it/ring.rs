@@ -320,3 +320,17 @@ fn who_has_read_one_event_has_room_for_one() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_publisher_that_always_finds_room_lets_others_run() {
+    for readers in 0..2 {
+        let ring = Ring::new(64);
+        let _readers: Vec<_> =
+            (0..readers).map(|_| ring.subscribe(options(Overflow::DropOldest, 64))).collect();
+        let other = tokio::spawn(async {});
+        while !other.is_finished() {
+            ring.publish(0).await.unwrap();
+        }
+        other.await.unwrap();
+    }
+}
