@@ -7,7 +7,7 @@ use hodei_core::job::{Epoch, Lease, Priority, State};
 use hodei_core::map::{IdState, JobSet};
 use hodei_core::store::{Counts, Lane, Scope};
 use hodei_core::text::Texts;
-use hodei_core::{JobId, Result, Slot, Tenant, Timestamp};
+use hodei_core::{JobId, Result, Tenant, Timestamp};
 
 use super::delta::{Delta, Step};
 use super::lane::{LaneState, Place, Waiting};
