@@ -165,8 +165,8 @@ async fn pace(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
     let given: Arc<ManualClock> = Arc::clone(&clock);
     let store = RedbStore::builder(directory.path().join("jobs")).clock(given).open().map_err(wrong)?;
-    let enough = 4 * sizes.steady.as_secs_f64().ceil() as usize * PACE as usize;
-    end(&store, enough).await.map_err(wrong)?;
+    let enough = 4 * sizes.steady.as_millis() * u128::from(PACE) / 1_000;
+    end(&store, usize::try_from(enough).unwrap_or(usize::MAX)).await.map_err(wrong)?;
     clock.advance(AGES);
     let term = term(&store).await.map_err(wrong)?;
     let retention = Retention { changes: 1_000, ..Retention::default() };

@@ -17,14 +17,17 @@ use crate::key;
 use crate::rows::Rows;
 use crate::table::Tab;
 
-/// How many open jobs are looked up in one go.
-const READ_MAX: usize = 8_192;
+/// How many open jobs are looked up in one go: what is known of them half-way stays in the cache of the processor.
+const READ_MAX: usize = 1_024;
+
+/// The jobs of a tenant in a state, by their creation.
+type List = (Tenant, State, Vec<(Timestamp, JobId)>);
 
 /// The lists and lanes, as their jobs are read: sorted at the end, each becomes a tree at once. Jobs of one list and lane
 /// mostly come together, so they are looked for only where they change.
 #[derive(Default)]
 struct Bulk {
-    lists: Vec<(Tenant, State, Vec<(Timestamp, JobId)>)>,
+    lists: Vec<List>,
     lanes: Vec<(Lane, Vec<(Place, Waiting)>)>,
     list_of: HashMap<(Tenant, State), usize, IdState>,
     lane_of: HashMap<Lane, usize, IdState>,

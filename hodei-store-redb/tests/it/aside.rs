@@ -210,11 +210,14 @@ async fn a_job_that_waits_again_and_lost_its_row_is_missed_when_the_file_opens()
 
 /// Removes a number that the file keeps of itself.
 fn forget_meta(file: &Path, name: &str) {
-    let write = Database::open(file).and_then(|database| Ok(database.begin_write().expect("it is sound")));
-    let write = write.expect("the file is sound");
-    let meta: Rows<'_> = TableDefinition::new("meta");
-    write.open_table(meta).unwrap().remove(name.as_bytes()).unwrap().expect("it is there");
-    write.commit().unwrap();
+    let database = Database::open(file).expect("the file is sound");
+    let write = database.begin_write().expect("the file is sound");
+    {
+        let meta: Rows<'_> = TableDefinition::new("meta");
+        let mut meta = write.open_table(meta).expect("the file is sound");
+        meta.remove(name.as_bytes()).expect("the file is sound").expect("it is there");
+    }
+    write.commit().expect("the file is sound");
 }
 
 #[tokio::test]

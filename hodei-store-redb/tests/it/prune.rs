@@ -21,7 +21,7 @@ async fn prune(store: &RedbStore, term: &Term, limit: usize, most: u64) -> (u64,
     let (mut jobs, mut calls, mut more) = (0, 0, true);
     while more {
         let before = store.stats();
-        let pruned: Pruned = store.prune(term, KEEP, limit).await.unwrap();
+        let pruned: Pruned = store.prune(term, KEEP, limit).await.expect("the store is sound");
         let after = store.stats();
         let (read, written) = (after.rows_read - before.rows_read, after.rows_written - before.rows_written);
         assert!(read <= 8 * most && written <= most, "{read} rows read and {written} written in one call");
