@@ -33,7 +33,8 @@ pub enum Effect {
 /// [`Machine::state`] is what it says to its node next. Calling [`Machine::tick`] too often does no harm.
 ///
 /// An agent that hears nothing of its node for as long as that said ([`Desired::alone`]) ends what it runs, for somebody else
-/// may be about to run it, and gives it back with the next call that gets through.
+/// may be about to run it, and gives it back with the next call that gets through. What an answer brings that was on its way
+/// for that long it gives back at once.
 #[derive(Debug)]
 pub struct Machine {
     worker: Name,
@@ -97,7 +98,7 @@ impl Machine {
             return Vec::new();
         }
         self.seen = desired.number;
-        self.answered(desired.answers, desired.alone);
+        let holds = self.answered(desired.answers, desired.alone);
         // A node that has received less than we knew has forgotten the session: the rest is said again.
         self.received = desired.received;
         while self.reports.front().is_some_and(|report| report.number <= desired.acked) {
@@ -105,7 +106,7 @@ impl Machine {
         }
         let mut effects = Vec::new();
         for assignment in desired.assign {
-            self.assigned(assignment, now, &mut effects);
+            self.assigned(assignment, holds, &mut effects);
         }
         for stop in desired.stop {
             if self.running.get(&stop.job).is_some_and(|held| held.epoch == stop.epoch) {
@@ -115,15 +116,20 @@ impl Machine {
         effects
     }
 
-    /// Notes how long the node lets the agent run on alone, counted from the call that it answered.
-    fn answered(&mut self, call: u64, alone: Option<Duration>) {
+    /// Notes how long the node lets the agent run on alone, counted from the call that it answered, and says whether that is
+    /// still to come: what the node gave with an answer that was on its way for longer, somebody else may have by now.
+    fn answered(&mut self, call: u64, alone: Option<Duration>) -> bool {
         while self.calls.front().is_some_and(|(seq, _)| *seq < call) {
             self.calls.pop_front();
         }
-        let Some(alone) = alone else { return self.alone_until = None };
-        if let Some((_, made)) = self.calls.front().filter(|(seq, _)| *seq == call) {
-            self.alone_until = self.alone_until.max(Some(made.saturating_add(alone)));
-        }
+        let Some(alone) = alone else {
+            self.alone_until = None;
+            return true;
+        };
+        let made = self.calls.front().filter(|(seq, _)| *seq == call).map(|(_, made)| *made);
+        let until = made.map(|made| made.saturating_add(alone));
+        self.alone_until = self.alone_until.max(until);
+        until.is_some_and(|until| until > self.now)
     }
 
     /// When what runs is ended, unless the node answers before; nothing while nothing runs that could be ended.
@@ -132,7 +138,7 @@ impl Machine {
         self.alone_until.filter(|_| !self.running.is_empty())
     }
 
-    fn assigned(&mut self, assignment: Assignment, now: Timestamp, effects: &mut Vec<Effect>) {
+    fn assigned(&mut self, assignment: Assignment, holds: bool, effects: &mut Vec<Effect>) {
         let (job, epoch) = (assignment.job.id, assignment.job.epoch);
         if self.epochs.get(&job).is_some_and(|highest| *highest >= epoch) {
             // Said twice: it runs, or it ran and the report is on its way.
@@ -143,12 +149,12 @@ impl Machine {
             // The lease was lost meanwhile, and came back to us under another epoch.
             effects.push(Effect::Stop(Stop { job, epoch: stale.epoch, why: StopCause::LeaseLost }));
         }
-        if self.draining || self.running.len() >= self.offer.slots as usize {
+        if !holds || self.draining || self.running.len() >= self.offer.slots as usize {
             self.report(job, epoch, News::Returned);
             return;
         }
         self.running.insert(job, Held { epoch, fenced: false, progress: None });
-        self.young.push_back((now, job, epoch));
+        self.young.push_back((self.now, job, epoch));
         effects.push(Effect::Start(assignment));
     }
 
@@ -356,6 +362,28 @@ mod tests {
             (0, 1),
             "its end is no news"
         );
+    }
+
+    #[test]
+    fn what_an_answer_brings_that_was_too_long_on_its_way_is_not_begun() {
+        let mut machine = machine(8);
+        let _ = machine.tick(Timestamp::from_micros(1));
+        let call = machine.state().seq;
+        let alone = Some(Duration::from_secs(5));
+        let answer = |number, ticket| Desired {
+            number,
+            assign: vec![assignment(ticket, 1)],
+            answers: call,
+            alone,
+            ..Desired::default()
+        };
+        let in_time = machine.desired(answer(1, 1), Timestamp::from_micros(5_000_000));
+        assert_eq!(in_time, [Effect::Start(assignment(1, 1))]);
+        let late = machine.desired(answer(2, 2), Timestamp::from_micros(5_000_001));
+        assert_eq!(late, []);
+        let reports = machine.state().reports;
+        let told: Vec<_> = reports.iter().map(|report| (report.job, &report.news)).collect();
+        assert_eq!(told, [(assignment(2, 1).job.id, &News::Returned)]);
     }
 
     #[test]

@@ -39,6 +39,8 @@ struct Plan {
     held: Option<u64>,
     /// What decides how often a call waits; nothing when it never does.
     waits: Option<u64>,
+    /// Whether the next look at the lanes panics.
+    panics: bool,
 }
 
 impl Faults {
@@ -75,6 +77,17 @@ impl Faults {
     /// order. The same seed gives the same order.
     pub fn wait(&self, seed: u64) {
         self.plan().waits = Some(seed);
+    }
+
+    /// Lets the next look at the lanes panic, as a bug of a store does: whoever asks for work dies of it, and nobody else.
+    pub fn panic(&self) {
+        self.plan().panics = true;
+    }
+
+    /// Panics where that was asked for.
+    fn blow(&self) {
+        let blows = std::mem::take(&mut self.plan().panics);
+        assert!(!blows, "a bug of the store, as the test asked for");
     }
 
     /// Returns how many calls there were.
@@ -222,6 +235,7 @@ impl<S: JobStore> JobStore for Faulty<S> {
     }
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
+        self.faults.blow();
         self.meet(self.inner.lanes(served)).await
     }
 

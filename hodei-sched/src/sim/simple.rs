@@ -12,7 +12,7 @@ use hodei_core::{JobId, Name, Timestamp};
 use super::agent::{Action, AgentModel};
 
 /// The least that an agent must do: run each epoch once, stop what it is told to stop, and say what ended until that
-/// is durable, and end what it runs when it hears nothing of its node for too long. It tells of every start at once and
+/// is durable, end what it runs when it hears nothing of its node for too long, and begin nothing that came too late. It tells of every start at once and
 /// forgets no epoch.
 #[derive(Debug)]
 pub struct SimpleAgent {
@@ -36,7 +36,7 @@ pub struct SimpleAgent {
 }
 
 impl SimpleAgent {
-    fn assigned(&mut self, assignment: Assignment, actions: &mut Vec<Action>) {
+    fn assigned(&mut self, assignment: Assignment, holds: bool, actions: &mut Vec<Action>) {
         let (job, epoch) = (assignment.job.id, assignment.job.epoch);
         if self.epochs.get(&job).is_some_and(|highest| *highest >= epoch) {
             return;
@@ -45,7 +45,7 @@ impl SimpleAgent {
         if let Some(older) = self.running.remove(&job) {
             actions.push(Action::Stop(Stop { job, epoch: older, why: StopCause::LeaseLost }));
         }
-        if self.running.len() >= self.offer.slots as usize {
+        if !holds || self.running.len() >= self.offer.slots as usize {
             return self.report(job, epoch, News::Returned);
         }
         self.running.insert(job, epoch);
@@ -92,12 +92,14 @@ impl AgentModel for SimpleAgent {
             .zip(desired.alone)
             .map(|(made, alone)| made.saturating_add(alone));
         self.alone_until = self.alone_until.max(until);
+        // Else somebody else may have by now what it brings.
+        let holds = desired.alone.is_none() || until.is_some_and(|until| until > now);
         self.received = desired.received;
         while self.reports.front().is_some_and(|report| report.number <= desired.acked) {
             self.reports.pop_front();
         }
         let mut actions = Vec::new();
-        desired.assign.into_iter().for_each(|assignment| self.assigned(assignment, &mut actions));
+        desired.assign.into_iter().for_each(|assignment| self.assigned(assignment, holds, &mut actions));
         let runs = |stop: &Stop| self.running.get(&stop.job) == Some(&stop.epoch);
         actions.extend(desired.stop.into_iter().filter(runs).map(Action::Stop));
         actions

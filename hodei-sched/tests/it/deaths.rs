@@ -1,32 +1,14 @@
 //! What becomes of a node when a part of it dies, or its store is slow.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hodei_agent::{Agent, AgentHandle, Context};
 use hodei_core::ErrorKind;
 use hodei_core::job::{JobKind, JobSpec, NewJob, State};
 use hodei_core::store::{MemoryStore, Store};
+use hodei_core::testkit::fault::{Faults, Faulty};
 use hodei_sched::Orchestrator;
-use hodei_sched::balance::{Balancer, LeastLoaded};
-use hodei_sched::machine::SchedulerConfig;
-use hodei_sched::machine::placement::{Candidates, WorkerId};
-
-/// Chooses as the default does, until it is told to panic.
-#[derive(Clone, Debug)]
-struct Fuse(Arc<AtomicBool>);
-
-impl Balancer for Fuse {
-    fn choose(&mut self, candidates: &mut Candidates<'_>) -> Option<WorkerId> {
-        assert!(!self.0.swap(false, Ordering::SeqCst), "a balancer of the application's own");
-        LeastLoaded.choose(candidates)
-    }
-
-    fn another(&self) -> Box<dyn Balancer> {
-        Box::new(self.clone())
-    }
-}
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Work {
@@ -46,10 +28,14 @@ fn job(seconds: u64) -> NewJob {
     NewJob::new(spec.build().expect("a valid spec"))
 }
 
-async fn node(store: &Arc<dyn Store>, fuse: &Arc<AtomicBool>, dispatchers: usize) -> Orchestrator {
-    let mut config = SchedulerConfig::default();
-    config.balancer = Box::new(Fuse(Arc::clone(fuse)));
-    let builder = Orchestrator::builder().shared_store(Arc::clone(store)).scheduler(config);
+/// A store, and what makes it panic at whoever asks it for work next.
+fn store() -> (Arc<dyn Store>, Faults) {
+    let faults = Faults::new();
+    (Arc::new(Faulty::new(MemoryStore::new(), faults.clone())), faults)
+}
+
+async fn node(store: &Arc<dyn Store>, dispatchers: usize) -> Orchestrator {
+    let builder = Orchestrator::builder().shared_store(Arc::clone(store));
     let builder = builder.heartbeat(Duration::from_millis(100), Duration::from_millis(400));
     builder.dispatchers(dispatchers).start().await.expect("the node starts")
 }
@@ -71,18 +57,18 @@ async fn reaches(node: &Orchestrator, job: hodei_core::JobId, state: State) {
 /// Such a node beat on for as long as its process lived, and nobody ever took its jobs back.
 #[tokio::test]
 async fn what_a_dead_dispatcher_held_is_taken_back_and_the_application_is_told() {
-    let store = Arc::new(MemoryStore::new()) as Arc<dyn Store>;
-    let fuse = Arc::new(AtomicBool::new(false));
-    let (dying, other) = (node(&store, &fuse, 1).await, node(&store, &Arc::default(), 1).await);
+    let (store, faults) = store();
+    let dying = node(&store, 1).await;
     let its_agent = agent(&dying, "first").await;
     let held = dying.submit(job(3_600)).await.expect("submitted");
     reaches(&dying, held, State::Running).await;
-    fuse.store(true, Ordering::SeqCst);
+    faults.panic();
     let next = dying.submit(job(0)).await.expect("submitted");
     let failed = tokio::time::timeout(Duration::from_secs(60), dying.store_failed()).await.expect("it tells");
     assert_eq!(failed.kind(), ErrorKind::Bug);
-    // Its agent hears nothing any more; that of the other node takes over.
+    // Its agent hears nothing any more; that of another node takes over.
     its_agent.kill().await;
+    let other = node(&store, 1).await;
     let agent = agent(&other, "second").await;
     reaches(&other, next, State::Succeeded).await;
     let again = async {
@@ -98,9 +84,8 @@ async fn what_a_dead_dispatcher_held_is_taken_back_and_the_application_is_told()
 
 #[tokio::test]
 async fn the_other_dispatchers_of_a_node_take_over_the_agents_of_a_dead_one() {
-    let store = Arc::new(MemoryStore::new()) as Arc<dyn Store>;
-    let fuse = Arc::new(AtomicBool::new(false));
-    let node = node(&store, &fuse, 2).await;
+    let (store, faults) = store();
+    let node = node(&store, 2).await;
     let mut agents = Vec::new();
     for name in ["a", "b", "c", "d"] {
         agents.push(agent(&node, name).await);
@@ -108,12 +93,12 @@ async fn the_other_dispatchers_of_a_node_take_over_the_agents_of_a_dead_one() {
     while node.workers().len() < 4 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    fuse.store(true, Ordering::SeqCst);
+    faults.panic();
     for _ in 0..40 {
         let id = node.submit(job(0)).await.expect("submitted");
         reaches(&node, id, State::Succeeded).await;
     }
-    assert!(!fuse.load(Ordering::SeqCst), "one has died");
+    assert_eq!(node.store_failed().await.kind(), ErrorKind::Bug, "one has died");
     for agent in agents {
         agent.shutdown().await;
     }

@@ -282,6 +282,9 @@ impl JobStore for Planted {
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
         let fired = self.inner.fire(term, tenant, schedule, at).await?;
+        if let Some(mut harm) = self.bug(Bug::FiredByClock) {
+            harm.fired_at.insert((tenant.clone(), schedule.clone()), self.clock.now());
+        }
         let again = self.bug(Bug::FireTwice).filter(|_| fired == Fired::Already);
         let known = again.and_then(|harm| harm.schedules.get(&(tenant.clone(), schedule.clone())).cloned());
         let Some(known) = known else { return Ok(fired) };
@@ -447,6 +450,17 @@ impl Policies for Planted {
     }
 
     async fn schedules(&self, scope: &Scope) -> Result<Vec<Schedule>> {
-        self.inner.schedules(scope).await
+        let mut schedules = self.inner.schedules(scope).await?;
+        if let Some(harm) = self.bug(Bug::FiredByClock) {
+            for schedule in &mut schedules {
+                let name = (schedule.tenant.clone(), schedule.name.clone());
+                schedule.last_fired = harm.fired_at.get(&name).copied().or(schedule.last_fired);
+            }
+        }
+        if self.bug(Bug::FireTwice).is_some() {
+            // Nor is it told that it has fired.
+            schedules.iter_mut().for_each(|schedule| schedule.last_fired = None);
+        }
+        Ok(schedules)
     }
 }
