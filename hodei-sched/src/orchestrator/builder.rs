@@ -97,6 +97,9 @@ impl OrchestratorBuilder {
 
     /// Sets the name under which the node holds leases; must differ from node to node. Default: one made up for this
     /// process.
+    ///
+    /// A node that starts under the name of an earlier one ends that one's life at once: what it held is taken back without
+    /// waiting for its time to live. So the earlier process and its agents should be gone by then.
     pub fn node(mut self, name: impl Into<String>) -> Self {
         self.node = Some(name.into());
         self

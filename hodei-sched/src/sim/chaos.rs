@@ -5,6 +5,7 @@ use std::time::Duration;
 use hodei_core::Timestamp;
 
 use super::agent::AgentModel;
+use super::host::Host;
 use super::network::Place;
 use super::options::Mode;
 use super::world::{Event, World};
@@ -82,6 +83,15 @@ impl<A: AgentModel> World<A> {
         self.crash(node);
         let wait = self.chance.millis(50, 12_000);
         self.after(wait, Event::Boot { node });
+        let hosts = self.hosts.iter().enumerate();
+        let within = |(_, host): &(usize, &Host<A>)| host.home == node && host.up.is_some();
+        let within: Vec<usize> = hosts.filter(within).map(|(agent, _)| agent).collect();
+        if self.options.named {
+            for agent in within {
+                self.agent_dies(agent);
+                self.after(wait, Event::AgentBoot { agent });
+            }
+        }
     }
 
     fn freeze(&mut self, node: usize, agent: usize) {

@@ -35,7 +35,7 @@ pub(super) struct Host<A> {
     /// Until when it stood still at the latest, whether or not it was healed: so long its own timers are late.
     pub(super) late: Timestamp,
     /// The node that it calls.
-    home: usize,
+    pub(super) home: usize,
 }
 
 /// An agent that is up.

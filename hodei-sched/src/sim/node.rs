@@ -73,19 +73,22 @@ impl Node {
     pub(super) fn new(n: usize, chance: &mut Random, faults: &Faults) -> Self {
         let wrong = faults.clocks && chance.chance(700);
         let off = if wrong { chance.below(600_000_000).cast_signed() - 300_000_000 } else { 0 };
-        let name = format!("node-{n}");
         Self {
             life: 0,
             up: None,
             frozen: Timestamp::EPOCH,
-            // A name made here has no character that names may not have.
-            owner: OwnerId::new(&name).unwrap_or_else(|_| OwnerId::from(hodei_core::Name::literal("node"))),
+            owner: named(&format!("node-{n}")),
             wall: Arc::new(ManualClock::default()),
             pace: Arc::new(ManualClock::default()),
             off,
             began: (Timestamp::EPOCH, Timestamp::EPOCH),
         }
     }
+}
+
+/// An owner; a name made here has no character that names may not have.
+fn named(name: &str) -> OwnerId {
+    OwnerId::new(name).unwrap_or_else(|_| OwnerId::from(hodei_core::Name::literal("node")))
 }
 
 impl<A: AgentModel> World<A> {
@@ -107,6 +110,9 @@ impl<A: AgentModel> World<A> {
         }
         node.life += 1;
         let life = node.life;
+        if !self.options.named {
+            node.owner = named(&format!("node-{n}.{life}"));
+        }
         node.began = (Timestamp::from_micros(self.now.as_micros() + node.off), self.now);
         self.set_clocks(n);
         self.tell(format_args!("node-{n}: starts, life {life}"));

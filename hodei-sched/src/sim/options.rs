@@ -158,6 +158,9 @@ pub struct Options {
     pub beat: Duration,
     /// After how long of silence it counts as dead.
     pub ttl: Duration,
+    /// Whether a node starts again under the name that it had. That ends its earlier life at once, so it stands for a node whose
+    /// agents are in its process: they die with it. Else each life has a name of its own, and the earlier one ends by time.
+    pub named: bool,
     /// Whether a subscriber listens to every change.
     pub listen: bool,
     /// The bug to plant in the models.
@@ -182,6 +185,7 @@ impl Options {
             scheduler: SchedulerConfig::default(),
             beat: Duration::from_secs(2),
             ttl: Duration::from_secs(6),
+            named: false,
             listen: false,
             bug: None,
             tail: 0,
@@ -193,7 +197,7 @@ impl Options {
     pub fn swarm(seed: u64) -> Self {
         let mut random = Random::of_seed(seed ^ 0x7377_6172_6d00);
         let mode = if seed.is_multiple_of(2) { Mode::Liveness } else { Mode::Safety };
-        Self {
+        let mut options = Self {
             nodes: 1 + random.place(3),
             agents: 1 + random.place(5),
             slots: 1 + u32::try_from(random.below(12)).unwrap_or(0),
@@ -203,7 +207,10 @@ impl Options {
             bound: Duration::from_secs(if mode == Mode::Liveness { 600 } else { 20 }),
             listen: random.chance(200),
             ..Self::calm(seed)
-        }
+        };
+        // Agents that go over to other nodes are not in the process of any.
+        options.named = !options.faults.roaming && random.chance(500);
+        options
     }
 
     /// Plants a bug, and switches on the faults without which it cannot show.
@@ -226,10 +233,17 @@ impl Options {
                 self.faults.slow_call = self.faults.slow_call.max(20);
             }
             Bug::SilentDrop => self.listen = true,
-            Bug::NoAgentFence | Bug::NoNodeFence => {
+            Bug::NoAgentFence => {
                 self.nodes = self.nodes.max(2);
                 self.agents = self.agents.max(2);
                 self.faults.partitions = true;
+            }
+            Bug::NoNodeFence => {
+                self.nodes = self.nodes.max(2);
+                self.agents = self.agents.max(2);
+                // Nodes are cut off from the store while their agents hear of them: what else goes wrong ends runs as well.
+                self.faults = Faults { partitions: true, ..Faults::none() };
+                self.trouble = self.trouble.max(Duration::from_secs(30));
             }
             _ => {}
         }
