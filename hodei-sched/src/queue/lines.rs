@@ -162,12 +162,6 @@ impl<T> Lines<T> {
         (line.len > 0).then(|| first(&self.blocks[line.head]))
     }
 
-    /// Has the first entry of a line brought near: it is needed when it is the line's turn again, which is soon.
-    #[inline]
-    pub(super) fn touch(&self, line: &Line) {
-        std::hint::black_box(self.first(line).map(|first| first.seat));
-    }
-
     /// The first entry of a line.
     #[inline]
     pub(super) fn first(&self, line: &Line) -> Option<&Entry<T>> {

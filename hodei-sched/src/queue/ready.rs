@@ -249,7 +249,6 @@ impl<T> ReadyQueue<T> {
         let (lane, level) = (LaneId(flow.lane), flow.level);
         let entry = self.lines.pop(&mut flow.line)?;
         let more = !flow.line.is_empty();
-        self.lines.touch(&flow.line);
         self.tree.served(number, 1, more);
         self.seats.leave(entry.seat);
         Some(Popped { item: entry.item, level, lane })
