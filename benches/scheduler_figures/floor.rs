@@ -15,6 +15,10 @@ fn nanos(since: Instant) -> u64 {
 }
 
 /// The times from waking a thread to its first step, in nanoseconds; it has slept a while each time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is waited for: the other thread is to have gone to sleep"
+)]
 pub(crate) fn wake_ups(n: usize) -> Vec<u64> {
     let start = Instant::now();
     // 0 while the thread sleeps, what the clock showed at its first step else.
