@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hodei_core::store::{Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope};
-use hodei_core::{Error, Fault, Name, Result, Tenant, Timestamp};
+use hodei_core::store::{Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule, Scope};
+use hodei_core::{Error, ErrorKind, Fault, Name, Result, Tenant, Timestamp};
 use sqlx::postgres::PgRow;
 
 use crate::ask;
@@ -22,7 +22,8 @@ const OP: &str = "store.policies";
 #[derive(Debug)]
 enum Setting {
     Queue(QueuePolicy),
-    Limit(Limit),
+    /// A key, and how many at most; nothing to remove the limit.
+    Limit(Tenant, Name, Option<u32>),
     Schedule(Schedule),
     NoSchedule(Tenant, Name),
 }
@@ -31,7 +32,7 @@ impl Setting {
     fn tenant(&self) -> &Tenant {
         match self {
             Self::Queue(policy) => &policy.tenant,
-            Self::Limit(limit) => &limit.tenant,
+            Self::Limit(tenant, ..) => tenant,
             Self::Schedule(schedule) => &schedule.tenant,
             Self::NoSchedule(tenant, _) => tenant,
         }
@@ -48,7 +49,7 @@ impl Verb for Setting {
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<bool> {
-        work.readied = matches!(self, Self::Queue(_) | Self::Limit(_));
+        work.readied = matches!(self, Self::Queue(_) | Self::Limit(..));
         work.rows += 1;
         let inner = Arc::clone(work.inner());
         inner.trip();
@@ -64,13 +65,19 @@ impl Verb for Setting {
             .bind(policy.queue.as_str().to_owned())
             .bind(policy.paused)
             .bind(i64::from(policy.weight)),
-            Self::Limit(limit) => ask::query(
+            Self::Limit(_, key, Some(max)) => ask::query(
                 "INSERT INTO hodei.usage (tenant, key, most) VALUES ($1, $2, $3)
                  ON CONFLICT (tenant, key) DO UPDATE SET most = excluded.most",
             )
             .bind(tenant)
-            .bind(limit.key.as_str().to_owned())
-            .bind(i64::from(limit.max)),
+            .bind(key.as_str().to_owned())
+            .bind(i64::from(*max)),
+            // The row stays: it counts what is leased.
+            Self::Limit(_, key, None) => ask::query(
+                "UPDATE hodei.usage SET most = NULL WHERE tenant = $1 AND key = $2 AND most IS NOT NULL",
+            )
+            .bind(tenant)
+            .bind(key.as_str().to_owned()),
             Self::Schedule(schedule) => ask::query(
                 "INSERT INTO hodei.schedule (tenant, name, rule, spec) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (tenant, name) DO UPDATE SET rule = excluded.rule, spec = excluded.spec",
@@ -145,8 +152,17 @@ impl Policies for PgStore {
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
-        self.inner().write("store.set_limit", Setting::Limit(limit)).await?;
+        let LimitOf::Key(tenant, key) = limit.of else {
+            return Err(Error::new(ErrorKind::Config, "store.set_limit").with("of", limit.of));
+        };
+        self.inner().write("store.set_limit", Setting::Limit(tenant, key, Some(limit.max))).await?;
         Ok(())
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        let LimitOf::Key(tenant, key) = of else { return Ok(false) };
+        let setting = Setting::Limit(tenant.clone(), key.clone(), None);
+        Ok(self.inner().write("store.remove_limit", setting).await?.0)
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
@@ -161,7 +177,7 @@ impl Policies for PgStore {
         rows.iter()
             .map(|row| {
                 let (tenant, key) = (tenant_at(row, 0)?, name_of(column::<&str>(row, 1)?)?);
-                let limit = Limit { tenant, key, max: number(row, 2)? };
+                let limit = Limit::key(tenant, key, number(row, 2)?);
                 Ok(LimitUse { limit, in_use: number(row, 3)? })
             })
             .collect()

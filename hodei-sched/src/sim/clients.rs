@@ -58,7 +58,7 @@ impl<A: AgentModel> World<A> {
                 let (tenant, name) = (schedule.tenant.clone(), schedule.name.clone());
                 self.firings.push(Firing { tenant, name, every: *every });
             }
-            Act::Queue(_) | Act::Limit(_) | Act::Cancel(_) | Act::Redrive(_) => {}
+            Act::Queue(_) | Act::Limit(_) | Act::NoLimit(_) | Act::Cancel(_) | Act::Redrive(_) => {}
         }
         self.acting += 1;
         let door = Arc::clone(&self.door);
@@ -82,6 +82,7 @@ async fn perform(door: &Door, act: &Act) -> Result<()> {
         Act::Redrive(jobs) => door.redrive(&Scope::All, jobs).await.map(drop),
         Act::Queue(policy) => door.set_queue(policy).await,
         Act::Limit(limit) => door.set_limit(limit).await,
+        Act::NoLimit(of) => door.remove_limit(&of).await.map(drop),
         Act::Schedule(schedule, _) => door.set_schedule(schedule).await,
     }
 }

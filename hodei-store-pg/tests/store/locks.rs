@@ -156,7 +156,7 @@ async fn a_claim_that_waited_past_the_end_of_its_owner_leases_nothing() {
     let database = database();
     let store = open(&database).await;
     let worker = owner(&store, "worker").await;
-    let limit = Limit { tenant: Tenant::default(), key: Name::literal("scarce"), max: 3 };
+    let limit = Limit::key(Tenant::default(), Name::literal("scarce"), 3);
     store.set_limit(limit).await.expect("set_limit");
     let limited = spec().limited_by("scarce").build().expect("a valid spec");
     submit(&store, vec![hodei_core::job::NewJob::new(limited)]).await;

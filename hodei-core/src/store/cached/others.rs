@@ -8,7 +8,9 @@ use super::store::CachedStore;
 use crate::error::Result;
 use crate::id::{Name, OwnerId, Tenant};
 use crate::job::Lease;
-use crate::store::{Beat, Coordination, Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope, Term};
+use crate::store::{
+    Beat, Coordination, Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule, Scope, Term,
+};
 use crate::time::Timestamp;
 
 #[async_trait]
@@ -52,6 +54,10 @@ impl<S: Policies> Policies for CachedStore<S> {
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.inner.set_limit(limit).await
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.inner.remove_limit(of).await
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {

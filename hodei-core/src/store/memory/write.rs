@@ -213,7 +213,7 @@ impl State {
             return;
         }
         let Some(lane) = self.ready.get(&pick.lane) else { return };
-        let room = self.room(&pick.lane.tenant, &lane.request).min(u64::from(pick.n));
+        let room = self.room(&pick.lane, &lane.request).min(u64::from(pick.n));
         let mut ids = Vec::new();
         for (level, _, id) in &lane.jobs {
             if level.0 < pick.floor || ids.len() as u64 >= room {

@@ -68,7 +68,7 @@ impl Fleet {
             let store = builder.connect().await.expect("the store opens");
             fleet.stores.push(Arc::new(RecordingStore::new(store, fleet.recorder.clone())));
         }
-        let limit = Limit { tenant: Tenant::default(), key: Name::literal("scarce"), max: LIMIT };
+        let limit = Limit::key(Tenant::default(), Name::literal("scarce"), LIMIT);
         fleet.stores[0].set_limit(limit).await.expect("the server is well");
         for (n, store) in fleet.stores.iter().enumerate() {
             let node = Node {
