@@ -205,6 +205,10 @@ fn job_samples() -> Vec<Sample> {
     ]
 }
 
+fn limit_again(bytes: &[u8]) -> Result<Vec<u8>> {
+    codec::limit_row(&codec::limit(bytes)?)
+}
+
 fn other_samples() -> Vec<Sample> {
     let tenant = Tenant::default;
     let counts = Counts::from_numbers([0, 1, 250, 251, 65_536, u64::MAX, 3]);
@@ -217,28 +221,21 @@ fn other_samples() -> Vec<Sample> {
         codec::changes_row(&[Change::of(&plain(), None), Change::of(&full(), None)]),
         codec::counts_row(&tenant(), &counts),
         codec::limit_row(&limit),
-        codec::limit_row(&Limit::queue(tenant(), Name::literal("night"), 8)),
-        codec::limit_row(&Limit::tenant(tenant(), 16)),
-        codec::limit_row(&Limit::all(32)),
         codec::queue_row(&queue),
         codec::encode(&owner, 32),
         codec::encode(&term, 64),
         codec::id_row(id(1)),
         codec::number_row(1),
     ];
-    let [change, changes, counts, limit, of_queue, of_tenant, of_all, queue, owner, term, text, number] =
+    let [change, changes, counts, limit, queue, owner, term, text, number] =
         rows.map(|row| row.expect("a small row"));
     let changes_again = |bytes: &[u8]| codec::changes_row(&codec::changes(bytes)?);
     let counts_again = |bytes: &[u8]| codec::counts(bytes).and_then(|(of, n)| codec::counts_row(&of, &n));
-    let limit_again = |bytes: &[u8]| codec::limit_row(&codec::limit(bytes)?);
     vec![
         Sample { name: "change", row: change, again: changes_again },
         Sample { name: "changes", row: changes, again: changes_again },
         Sample { name: "counts", row: counts, again: counts_again },
         Sample { name: "limit", row: limit, again: limit_again },
-        Sample { name: "limit-queue", row: of_queue, again: limit_again },
-        Sample { name: "limit-tenant", row: of_tenant, again: limit_again },
-        Sample { name: "limit-all", row: of_all, again: limit_again },
         Sample { name: "queue", row: queue, again: |bytes| codec::queue_row(&codec::queue(bytes)?) },
         Sample {
             name: "schedule",
@@ -292,11 +289,19 @@ fn fourth_samples() -> Vec<Sample> {
     let again = |bytes: &[u8]| {
         codec::checkpoint(bytes).and_then(|(fence, saved)| codec::checkpoint_row(fence, saved.as_deref()))
     };
+    let limit = |name, limit| {
+        let row = codec::limit_row(&limit).expect("a small row");
+        Sample { name, row, again: limit_again }
+    };
+    let tenant = Tenant::default;
     vec![
         edge("edge-turn", Requires::Turn),
         edge("edge-success-in-turn", Requires::SuccessInTurn),
         Sample { name: "checkpoint", row: saved, again },
         Sample { name: "checkpoint-opened", row: opened, again },
+        limit("limit-queue", Limit::queue(tenant(), Name::literal("night"), 8)),
+        limit("limit-tenant", Limit::tenant(tenant(), 16)),
+        limit("limit-all", Limit::all(32)),
     ]
 }
 

@@ -102,7 +102,7 @@ async fn a_job_that_is_opened_twice_in_one_commit_counts_once() {
     drop(store);
     let store = open(&env, &clock, ChangeLog::All);
     sound(&store).await;
-    let in_use = |limits: Vec<hodei_core::store::LimitUse>| limits[0].in_use;
+    let in_use = |limits: Vec<LimitUse>| limits[0].in_use;
     assert_eq!(in_use(store.limits(&Scope::All).await.unwrap()), 1);
     let node = owner(&store, "node").await;
     let duty = term(&store, "maintain", &node).await;
