@@ -16,7 +16,7 @@ const BEAT: Duration = Duration::from_secs(2);
 /// How often a node makes sure that it hears the others.
 const PROBE: Duration = Duration::from_secs(30);
 /// How long nodes have to come to rest: longer than anything that they remember of their start.
-const REST: Duration = Duration::from_secs(8);
+const REST: Duration = Duration::from_secs(14);
 /// How many kinds of statements are shown of a node.
 const SHOWN: usize = 12;
 

@@ -21,6 +21,7 @@ pub struct PgStoreBuilder {
     pub(crate) migrate: bool,
     pub(crate) pooled: bool,
     pub(crate) change_log: ChangeLog,
+    pub(crate) history: bool,
     pub(crate) max_jobs: u64,
     pub(crate) tenant_max_open: u64,
     pub(crate) tenant_max_lanes: u32,
@@ -35,6 +36,7 @@ impl fmt::Debug for PgStoreBuilder {
             .field("statement_timeout", &self.statement_timeout)
             .field("migrate", &self.migrate)
             .field("change_log", &self.change_log)
+            .field("history", &self.history)
             .finish_non_exhaustive()
     }
 }
@@ -51,6 +53,7 @@ impl PgStoreBuilder {
             migrate: true,
             pooled: false,
             change_log: ChangeLog::All,
+            history: true,
             max_jobs: u64::MAX,
             tenant_max_open: u64::MAX,
             tenant_max_lanes: 16_384,
@@ -110,6 +113,19 @@ impl PgStoreBuilder {
     /// Sets which changes are recorded; all unless set. Every node of a database should have the same setting.
     pub fn changes(mut self, changes: ChangeLog) -> Self {
         self.change_log = changes;
+        self
+    }
+
+    /// Sets whether ended jobs are kept, for as long as retention says; they are unless set. Without, a job that ends is
+    /// removed in the same transaction, and nothing is left of it but its changes, where those are recorded: it is not
+    /// found any more, also where it failed and might have been sent round again, its unique key is free at once, and the
+    /// end of a run that is told a second time is that of an unknown job. Whoever submits a job again after a lost reply
+    /// runs it twice where it had ended meanwhile.
+    ///
+    /// A parent stays until its last child has ended, and goes with the next pruning. Every node of a database should have
+    /// the same setting.
+    pub fn history(mut self, history: bool) -> Self {
+        self.history = history;
         self
     }
 

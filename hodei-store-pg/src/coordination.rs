@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hodei_core::job::{Epoch, Lease};
-use hodei_core::store::{Beat, Coordination, OWNER_TTL_MIN, Term};
+use hodei_core::store::{Beat, Coordination, OWNER_TTL_MIN, Round, Rounded, Term};
 use hodei_core::{Error, ErrorKind, Fault, Name, OwnerId, Result, Timestamp};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -34,6 +34,13 @@ const PATIENCE_MIN: Duration = Duration::from_secs(1);
 fn patience(ttl: Duration) -> Duration {
     (ttl / 3).max(PATIENCE_MIN)
 }
+
+/// What the rows of `hodei.round` say that are not of an owner: the term is kept, a new one was taken, there may be
+/// something to reap, and somebody leads.
+const KEPT: i64 = 0;
+const TAKEN: i64 = -1;
+const REAPABLE: i64 = -2;
+const LED: i64 = -3;
 
 type Args = sqlx::postgres::PgArguments;
 
@@ -83,6 +90,17 @@ where
     column(row, 0)
 }
 
+/// Takes in a row of what owners learn: that one of them is alive, and perhaps what it must stop.
+fn hear(beats: &mut [Beat], row: &PgRow) -> Result<()> {
+    let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
+    let Some(beat) = ord.checked_sub(1).and_then(|n| beats.get_mut(n)) else { return Ok(()) };
+    beat.alive = true;
+    if let (Some(id), Some(epoch)) = (column::<Option<Uuid>>(row, 1)?, column::<Option<i64>>(row, 2)?) {
+        beat.cancel.push((id_of(id), Epoch::from_number(epoch.cast_unsigned())));
+    }
+    Ok(())
+}
+
 fn owner_of(lease: &Lease) -> (String, i64) {
     (lease.owner.name().as_str().to_owned(), lease.incarnation.cast_signed())
 }
@@ -112,15 +130,42 @@ impl Coordination for PgStore {
             .bind(incarnations)
             .bind(life(ttl));
         for row in &self.inner().reserved("store.beat", patience(ttl), query).await? {
-            let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
-            let Some(beat) = ord.checked_sub(1).and_then(|n| beats.get_mut(n)) else { continue };
-            beat.alive = true;
-            if let (Some(id), Some(epoch)) = (column::<Option<Uuid>>(row, 1)?, column::<Option<i64>>(row, 2)?)
-            {
-                beat.cancel.push((id_of(id), Epoch::from_number(epoch.cast_unsigned())));
-            }
+            hear(&mut beats, row)?;
         }
         Ok(beats)
+    }
+
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        let Round { owners, ttl, duty, term } = round;
+        if owners.is_empty() && term.is_none() && self.inner().announcer.is_led(&duty, ttl) {
+            return Ok(Rounded { led: true, ..Rounded::default() });
+        }
+        let mut rounded = Rounded { beats: vec![Beat::default(); owners.len()], ..Rounded::default() };
+        let (names, incarnations): (Vec<String>, Vec<i64>) = owners.iter().map(owner_of).unzip();
+        let (holder, life_of_holder) = term.as_ref().map(|term| owner_of(&term.holder)).unzip();
+        let query = ask::query("SELECT ord, id, epoch FROM hodei.round($1, $2, $3, $4, $5, $6, $7)")
+            .bind(names)
+            .bind(incarnations)
+            .bind(life(ttl))
+            .bind(duty.as_str().to_owned())
+            .bind(term.as_ref().map(|term| term.number.cast_signed()))
+            .bind(holder)
+            .bind(life_of_holder);
+        for row in &self.inner().reserved("store.round", patience(ttl), query).await? {
+            // What is said of the duty comes as rows of numbers that no owner has.
+            match (column::<i64>(row, 0)?, column::<Option<i64>>(row, 2)?) {
+                (KEPT, _) => rounded.term.clone_from(&term),
+                (TAKEN, Some(number)) => {
+                    let holder = owners.first().cloned();
+                    let number = number.cast_unsigned();
+                    rounded.term = holder.map(|holder| Term { duty: duty.clone(), number, holder });
+                }
+                (REAPABLE, _) => rounded.reapable = true,
+                (LED, _) => rounded.led = true,
+                _ => hear(&mut rounded.beats, row)?,
+            }
+        }
+        Ok(rounded)
     }
 
     async fn retire(&self, owner: &Lease) -> Result<()> {

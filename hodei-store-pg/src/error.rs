@@ -10,6 +10,8 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 const RACE_AFTER: Duration = Duration::from_millis(5);
 /// What `hodei.lane_no` says where a tenant has as many lanes as it may.
 pub(crate) const CROWDED: &str = "HD002";
+/// What `hodei.pos` says in a transaction of another isolation than `READ COMMITTED`.
+const ISOLATED: &str = "HD003";
 
 /// No lock within its timeout.
 pub(crate) const NO_LOCK: &str = "55P03";
@@ -47,6 +49,8 @@ pub(crate) fn of(op: &'static str, stage: Stage, error: sqlx::Error) -> Error {
 fn kind_of(stage: Stage, error: &sqlx::Error) -> ErrorKind {
     let lost = if stage == Stage::Commit { ErrorKind::Indeterminate } else { ErrorKind::Unavailable };
     match error {
+        // While the history is first cut into parts, for moments: an id that is more than an hour ahead.
+        sqlx::Error::Database(error) if error.constraint() == Some("era") => ErrorKind::Locked,
         sqlx::Error::Database(error) => error.code().map_or(lost, |code| of_state(stage, &code)),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => ErrorKind::Unavailable,
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => lost,
@@ -75,7 +79,7 @@ pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
         // No schema; or a proxy that pools transactions and does not follow prepared statements.
         "42P01" | "3F000" | "42883" | "42703" | "42P05" | "26000" => ErrorKind::Config,
         "XX001" | "XX002" => ErrorKind::Corrupt,
-        "3D000" => ErrorKind::Config,
+        "3D000" | ISOLATED => ErrorKind::Config,
         _ => match code.get(..2) {
             Some("08") => lost,
             // Whether the server still knows what a transaction did is not known.

@@ -18,6 +18,7 @@ mod ask;
 mod audit;
 #[cfg(feature = "redis")]
 mod cache;
+mod checkpoint;
 mod codec;
 mod config;
 mod coordination;
@@ -48,6 +49,7 @@ struct Readme;
 pub use audit::{AuditReport, Checkpoint, Finding, PgAudit, PgAuditBuilder};
 #[cfg(feature = "redis")]
 pub use cache::{RedisTier, RedisTierBuilder, TokioTimer};
+pub use checkpoint::PgCheckpoints;
 pub use config::PgStoreBuilder;
 pub use schema::Migrated;
 pub use store::PgStore;

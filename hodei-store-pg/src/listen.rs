@@ -3,11 +3,14 @@
 //! Nothing depends on it but speed: who hears nothing looks by himself after a while. Announcements are sent after the
 //! commit and beside it, since a NOTIFY inside a transaction holds up the commits of all others.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use hodei_core::Name;
+use sqlx::Row;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
@@ -27,6 +30,8 @@ const PROBED: Duration = Duration::from_secs(30);
 const HEARD: Duration = Duration::from_secs(5);
 /// How often a node that hears nothing looks by itself: half to one and a half of this.
 const LOOKED: Duration = Duration::from_millis(500);
+/// How many duties are known at most by who leads them: anybody on the database can tell of some.
+const DUTIES: usize = 64;
 /// How often the log is read on while there is more of it, before whatever else came is heard.
 const LOOKS: u32 = 20;
 /// How long the end of the log is left alone at most while somebody holds it up: 160 ms.
@@ -46,10 +51,31 @@ pub(crate) struct Announcer {
     due: Notify,
     /// Somebody wants to be told what others commit.
     pub(crate) followed: Notify,
+    /// When who leads a duty was heard last.
+    led: Mutex<HashMap<String, Instant>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Announcer {
+    /// Says whether somebody who leads a duty was heard within a time.
+    pub(crate) fn is_led(&self, duty: &Name, within: Duration) -> bool {
+        let led = self.led.lock().unwrap_or_else(PoisonError::into_inner);
+        led.get(duty.as_str()).is_some_and(|heard| heard.elapsed() < within)
+    }
+
+    /// Notes that somebody leads a duty.
+    fn led(&self, duty: &str) {
+        let mut led = self.led.lock().unwrap_or_else(PoisonError::into_inner);
+        if led.len() < DUTIES || led.contains_key(duty) {
+            led.insert(duty.to_owned(), Instant::now());
+        }
+    }
+
+    /// Notes that nobody leads a duty any more.
+    fn left(&self, duty: &str) {
+        self.led.lock().unwrap_or_else(PoisonError::into_inner).remove(duty);
+    }
+
     /// Notes a commit, which is announced soon.
     pub(crate) fn committed(&self, readied: bool) {
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -91,7 +117,7 @@ async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
         if announcer.changed.swap(false, Ordering::AcqRel) {
             let what = if announcer.readied.swap(false, Ordering::AcqRel) { "ready" } else { "change" };
             // Who does not hear it looks by himself.
-            drop(notify(&inner, format!("{what} {}", inner.node)).await);
+            drop(notify(&inner, TELL, format!("{what} {}", inner.node)).await);
         }
         let commits = announcer.commits.load(Ordering::Relaxed);
         if commits - folded >= FOLDED {
@@ -110,21 +136,44 @@ async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
     }
 }
 
-async fn notify(inner: &Inner, payload: String) -> hodei_core::Result<()> {
+/// Sends a word to all nodes.
+const TELL: &str = "SELECT pg_notify($1, $2)";
+/// As [`TELL`], and says whether anything is there that was to be told of: whoever tells may die before he does. It asks for
+/// the first of each in its order: a row that is anywhere would be looked for past all that is dead.
+const PROBE: &str = "SELECT pg_notify($1, $2),
+    (SELECT true FROM hodei.ready ORDER BY lane, rank, eligible_at, id LIMIT 1) IS NOT NULL
+        OR (SELECT true FROM hodei.delayed WHERE eligible_at <= (SELECT hodei.now())
+            ORDER BY eligible_at, id LIMIT 1) IS NOT NULL,
+    (SELECT true FROM hodei.inbox WHERE refused IS NULL ORDER BY no LIMIT 1) IS NOT NULL";
+
+async fn notify(inner: &Inner, sql: &'static str, payload: String) -> hodei_core::Result<PgRow> {
     const OP: &str = "store.notify";
     let mut conn = inner.pools.aside.acquire(OP).await?;
     inner.trip();
     let sent = async {
-        let query = ask::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload);
-        query.execute(&mut *conn).await.map_err(failed(OP))
+        let query = ask::query(sql).bind(CHANNEL).bind(payload);
+        query.fetch_one(&mut *conn).await.map_err(failed(OP))
     };
     match inner.in_time(OP, sent).await {
-        Ok(_) => conn.clean().await.map_err(failed(OP)),
+        Ok(row) => conn.clean().await.map(|()| row).map_err(failed(OP)),
         Err(error) => {
             inner.pools.aside.forget();
             Err(error)
         }
     }
+}
+
+/// Sends a word to hear it, and sees to what nobody told of.
+async fn probe(inner: &Arc<Inner>) -> hodei_core::Result<()> {
+    let found = notify(inner, PROBE, format!("probe {}", inner.node)).await?;
+    if found.try_get(1).unwrap_or(true) {
+        inner.wakeups.ring();
+    }
+    if found.try_get(2).unwrap_or(true) {
+        // A failure is met again with the next probe.
+        drop(inner.drain_inbox().await);
+    }
+    Ok(())
 }
 
 /// Adds up what was counted, so that the counts stay cheap to read.
@@ -225,7 +274,6 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
                 match what {
                     "probe" if own => {
                         (ever, asked, next) = (true, None, Instant::now() + PROBED);
-                        drop(inner.drain_inbox().await);
                     }
                     // A failure is met again with the next probe.
                     "inbox" => drop(inner.drain_inbox().await),
@@ -234,6 +282,8 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
                         tail.follow(&inner).await;
                     }
                     "change" if !own => tail.follow(&inner).await,
+                    "led" => announcer.led(node),
+                    "left" => announcer.left(node),
                     _ => {}
                 }
             }
@@ -242,7 +292,7 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
             None if asked.is_some() => return false,
             None => {
                 asked = Some(Instant::now());
-                if notify(&inner, format!("probe {}", inner.node)).await.is_err() {
+                if probe(&inner).await.is_err() {
                     return ever;
                 }
             }
@@ -269,8 +319,8 @@ impl Tail {
         }
         for _ in 0..LOOKS {
             let Ok((changes, place, more)) = inner.foreign(self.place).await else {
-                // Pruned away, or the server is away: what was missed shows as a gap in the versions.
-                self.place = None;
+                // The place is kept: what follows it is told when the log can be read again.
+                self.again = Some(Instant::now() + LOOKED);
                 return;
             };
             let (began, still) = (self.place.is_some(), self.place == Some(place));

@@ -16,13 +16,14 @@ use hodei_core::store::{
 };
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
+use crate::checkpoint::PgCheckpoints;
 use crate::config::PgStoreBuilder;
 use crate::error::failed;
 use crate::inner::Inner;
 use crate::listen;
 use crate::pool::Pools;
 use crate::schema::{self, Migrated};
-use crate::verbs::{Cancel, Fire, Prune, Reap, Redrive, Submit};
+use crate::verbs::{Cancel, Fire, Need, Prune, Reap, Redrive, Submit, Tend};
 
 /// A store on PostgreSQL. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -53,6 +54,13 @@ impl PgStore {
     pub async fn close(&self) {
         listen::stop(&self.0);
         self.0.pools.close().await;
+    }
+
+    /// Returns the checkpoints of the jobs: how far their runs have come, fenced, in the same database. They go with their
+    /// jobs.
+    #[must_use]
+    pub fn checkpoints(&self) -> PgCheckpoints {
+        PgCheckpoints(Arc::clone(&self.0))
     }
 
     /// Returns how many round trips to the server were made since the store was opened.
@@ -138,8 +146,14 @@ impl JobStore for PgStore {
     }
 
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
+        let mut tended = false;
+        for need in Need::ALL {
+            let tend = Tend { need, term: term.clone(), retention };
+            tended |= self.0.write("store.prune", tend).await?.0;
+        }
         let verb = Prune { term: term.clone(), retention, limit };
-        Ok(self.0.write("store.prune", verb).await?.0)
+        let (pruned, _) = self.0.write("store.prune", verb).await?;
+        Ok(Pruned { more: pruned.more || (tended && !pruned.term_lost), ..pruned })
     }
 
     async fn get_many(&self, scope: &Scope, jobs: Vec<JobId>, _: Consistency) -> Result<Vec<Option<Job>>> {

@@ -44,6 +44,15 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "pg-plans",
+        shows: "no statement of the PostgreSQL store reads a large table whole with a million jobs in it",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-pg --all-features --test store -- plans:: --nocapture",
+        )
+        .env(&[("HODEI_PG_PLAN_JOBS", "1000000")])
+        .must_test()],
+    },
+    Stage {
         name: "tier-faults",
         shows: "a Redis that is killed, frozen, cut, flushed and poisoned changes no answer of the cache before it",
         steps: &[Step::new(

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hodei_agent::{Agent, Context, FileCheckpoints, Outcome};
-use hodei_core::checkpoint::{CHECKPOINT_MAX, CheckpointStore, MemoryCheckpoints};
+use hodei_core::checkpoint::{CheckpointStore, MemoryCheckpoints};
 use hodei_core::job::{Epoch, NewJob, Outcome as JobOutcome};
+use hodei_core::testkit::conformance::hold_checkpoints;
 use hodei_core::{ErrorKind, JobId, Tenant};
 
 use crate::node::{Node, Say, say};
@@ -19,42 +20,11 @@ fn somebody() -> (Tenant, JobId) {
     (Tenant::default(), NewJob::new(say("hello").build().unwrap()).id)
 }
 
-async fn the_port_is_held(store: &dyn CheckpointStore) {
-    let (tenant, job) = somebody();
-    let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
-    assert_eq!(store.open(&tenant, job, epoch(1)).await.unwrap(), None);
-    store.save(&tenant, job, epoch(1), bytes("half")).await.unwrap();
-    store.save(&tenant, job, epoch(1), bytes("most")).await.unwrap();
-    let other = Tenant::new("other").unwrap();
-    assert_eq!(store.open(&other, job, epoch(1)).await.unwrap(), None, "another tenant's");
-    assert_eq!(store.open(&tenant, job, epoch(3)).await.unwrap(), Some(bytes("most")));
-    for stale in [1, 2] {
-        let error = store.save(&tenant, job, epoch(stale), bytes("stale")).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::LeaseLost);
-        assert_eq!(store.open(&tenant, job, epoch(stale)).await.unwrap_err().kind(), ErrorKind::LeaseLost);
-    }
-    assert_eq!(
-        store.open(&tenant, job, epoch(3)).await.unwrap(),
-        Some(bytes("most")),
-        "nothing was written over"
-    );
-    let large = Bytes::from(vec![7; CHECKPOINT_MAX]);
-    store.save(&tenant, job, epoch(3), large.clone()).await.unwrap();
-    let larger = Bytes::from(vec![7; CHECKPOINT_MAX + 1]);
-    let error = store.save(&tenant, job, epoch(3), larger).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-    assert_eq!(store.open(&tenant, job, epoch(4)).await.unwrap(), Some(large));
-    store.save(&tenant, job, epoch(4), Bytes::new()).await.unwrap();
-    assert_eq!(store.open(&tenant, job, epoch(5)).await.unwrap(), Some(Bytes::new()), "empty is not nothing");
-    store.forget(vec![(tenant.clone(), job), somebody()]).await.unwrap();
-    assert_eq!(store.open(&tenant, job, epoch(6)).await.unwrap(), None);
-}
-
 #[tokio::test]
 async fn checkpoints_are_fenced() {
-    the_port_is_held(&MemoryCheckpoints::new()).await;
+    hold_checkpoints(&MemoryCheckpoints::new()).await;
     let directory = tempfile::tempdir().unwrap();
-    the_port_is_held(&FileCheckpoints::in_directory(directory.path()).unwrap()).await;
+    hold_checkpoints(&FileCheckpoints::in_directory(directory.path()).unwrap()).await;
 }
 
 #[tokio::test]

@@ -33,6 +33,53 @@ pub struct Beat {
     pub cancel: Vec<(JobId, Epoch)>,
 }
 
+/// What a node asks at each of its heartbeats.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// The owners that go on living; the first of them takes the duty.
+    pub owners: Vec<Lease>,
+    /// How long they live on, and how long the term lasts.
+    pub ttl: Duration,
+    /// The duty to be led.
+    pub duty: Name,
+    /// The term under which the caller leads it so far.
+    pub term: Option<Term>,
+}
+
+/// What a node learns at each of its heartbeats.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rounded {
+    /// What each owner learns, in the order in which they were asked for.
+    pub beats: Vec<Beat>,
+    /// The term under which the caller leads from now on; `None` where somebody else does.
+    pub term: Option<Term>,
+    /// Whether somebody is known to lead. A store that does not look says no, also of the caller.
+    pub led: bool,
+    /// Whether a [`reap`](super::JobStore::reap) may find something. A store that does not look says so of every term.
+    pub reapable: bool,
+}
+
+/// Makes a [`round`](Coordination::round) of the verbs that it stands for.
+///
+/// # Errors
+///
+/// Those of the verbs. What was done before the one that failed is done.
+pub async fn round_by_verbs<S: Coordination + ?Sized>(store: &S, round: Round) -> Result<Rounded> {
+    let Round { owners, ttl, duty, term } = round;
+    let first = owners.first().cloned();
+    let beats = store.beat(owners, ttl).await?;
+    let kept = match &term {
+        Some(term) => store.keep_term(term, ttl).await?,
+        None => false,
+    };
+    let term = match first {
+        _ if kept => term,
+        Some(first) => store.take_term(&duty, &first, ttl).await?,
+        None => None,
+    };
+    Ok(Rounded { beats, reapable: term.is_some(), term, led: false })
+}
+
 /// Owners and terms.
 #[async_trait]
 pub trait Coordination: Send + Sync + fmt::Debug {
@@ -85,6 +132,22 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     ///
     /// Only those of the store itself.
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool>;
+
+    /// Prolongs the lives of owners, and keeps a term or takes the duty, in one call.
+    ///
+    /// # Behavior
+    ///
+    /// As [`beat`](Self::beat), then [`keep_term`](Self::keep_term) where there is a term, then
+    /// [`take_term`](Self::take_term) for the first owner where none is kept. It need not be one transaction. After a
+    /// failure whatever was led before may still be, and every write under it says so. Without owners and a term it is
+    /// the question whether anybody leads.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        round_by_verbs(self, round).await
+    }
 
     /// Tells the time by which the store rules leases, eligibility and deadlines.
     ///

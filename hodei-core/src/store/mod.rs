@@ -32,7 +32,7 @@ mod wakeup;
 #[cfg_attr(docsrs, doc(cfg(feature = "cache")))]
 pub use cached::{CacheStats, CachedStore, CachedStoreBuilder, LatestReads};
 pub use change::{Change, ChangeLog, ChangePage};
-pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Term};
+pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Round, Rounded, Term, round_by_verbs};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
 pub use feed::{ChangeSink, Feed, Feeds};
 pub use lane::{Before, Lane, LaneHead, Lanes, Pick, Served};

@@ -314,6 +314,10 @@ impl<S: Coordination> Coordination for Faulty<S> {
         self.meet(self.inner.keep_term(term, ttl)).await
     }
 
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        self.meet(self.inner.round(round)).await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.meet(self.inner.now()).await
     }

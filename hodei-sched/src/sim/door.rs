@@ -322,6 +322,10 @@ impl Coordination for Door {
         self.meet("keep_term", self.store.keep_term(term, ttl)).await
     }
 
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        round_by_verbs(self, round).await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.meet("now", self.store.now()).await
     }

@@ -162,25 +162,23 @@ impl Inner {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let picks = picks_of(&self.names, &mut conn, &exchange.picks).await?;
         let ticket = self.teller.begin();
-        let log: i16 = match self.config.change_log {
-            ChangeLog::All => 0,
-            ChangeLog::TerminalOnly => 1,
-            ChangeLog::Off => 2,
-        };
-        let query =
-            ask::query("SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
-                .bind(exchange.owner.owner.name().as_str())
-                .bind(exchange.owner.incarnation.cast_signed())
-                .bind(self.node)
-                .bind(log)
-                .bind(&columns.ids)
-                .bind(&columns.epochs)
-                .bind(&columns.kinds)
-                .bind(&columns.rans)
-                .bind(&columns.ends)
-                .bind(&picks.lanes)
-                .bind(&picks.ranks)
-                .bind(&picks.numbers);
+        let log = recorded(self.config.change_log);
+        let query = ask::query(
+            "SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        )
+        .bind(exchange.owner.owner.name().as_str())
+        .bind(exchange.owner.incarnation.cast_signed())
+        .bind(self.node)
+        .bind(log)
+        .bind(&columns.ids)
+        .bind(&columns.epochs)
+        .bind(&columns.kinds)
+        .bind(&columns.rans)
+        .bind(&columns.ends)
+        .bind(&picks.lanes)
+        .bind(&picks.ranks)
+        .bind(&picks.numbers)
+        .bind(self.config.history);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
         let mut now = Timestamp::from_micros(0);
@@ -239,6 +237,15 @@ impl Half {
 /// The error of a call of which some was done: the caller asks for its leases, and sends its transitions again.
 fn unknown(error: Error) -> Error {
     Error::new(ErrorKind::Indeterminate, OP).source_error(error)
+}
+
+/// Which changes are recorded, as the server takes it.
+fn recorded(log: ChangeLog) -> i16 {
+    match log {
+        ChangeLog::All => 0,
+        ChangeLog::TerminalOnly => 1,
+        ChangeLog::Off => 2,
+    }
 }
 
 /// The lanes of the jobs that moved.

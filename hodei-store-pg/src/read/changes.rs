@@ -88,7 +88,7 @@ impl Inner {
                 horizon!(),
                 "SELECT c.pos, c.no, c.n, c.at, c.node, c.tenant, c.body, b.more FROM b LEFT JOIN LATERAL (
                      SELECT pos, no, n, at, node, tenant, body FROM hodei.change
-                     WHERE (pos, no) > ($1, $2) AND pos < (SELECT h FROM z) ORDER BY pos, no LIMIT $3
+                     WHERE pos >= $1 AND (pos, no) > ($1, $2) AND pos < (SELECT h FROM z) ORDER BY pos, no LIMIT $3
                  ) c ON true ORDER BY c.pos, c.no"
             ))
             .bind(after.pos)
@@ -222,7 +222,7 @@ impl Inner {
                      ORDER BY pos DESC, no DESC LIMIT 1
                  ) e ON true LEFT JOIN LATERAL (
                      SELECT pos, no, at, tenant, body FROM hodei.change
-                     WHERE (pos, no) >= (greatest($1, f.pos), CASE WHEN $1 > f.pos THEN $2
+                     WHERE pos >= greatest($1, f.pos) AND (pos, no) >= (greatest($1, f.pos), CASE WHEN $1 > f.pos THEN $2
                              WHEN $1 = f.pos THEN greatest($2, f.no) ELSE f.no END)
                          AND pos < (SELECT h FROM z) AND ($4::int4 IS NULL OR tenant = $4)
                      ORDER BY pos, no LIMIT $3

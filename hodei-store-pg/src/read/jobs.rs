@@ -48,8 +48,8 @@ impl Inner {
         let rows = reading!(self, OP, scope, conn => {
             self.trip();
             ask::query(
-                "SELECT d.id, d.settled, t.name FROM hodei.done d JOIN hodei.tenant t ON t.no = d.tenant
-                 WHERE d.id = ANY ($1) AND d.state = 4",
+                "SELECT d.id, d.settled, t.name FROM unnest($1::uuid[]) u (id) JOIN hodei.done d ON d.id = u.id
+                 JOIN hodei.tenant t ON t.no = d.tenant WHERE d.state = 4",
             )
             .bind(uuids(ids))
             .fetch_all(&mut *conn)

@@ -71,7 +71,8 @@ const CONTRADICTIONS: &[&str] = &[
          LEFT JOIN hodei.job j ON j.id = k.id AND j.tenant = k.tenant WHERE j.id IS NULL",
     "SELECT format('lease of %s has no owner', l.id) FROM hodei.leased l
          LEFT JOIN hodei.owner o ON o.no = l.holder WHERE o.no IS NULL",
-    "SELECT 'the changes are counted wrong' WHERE (SELECT coalesce(sum(n), 0) FROM hodei.change)
+    "SELECT 'the changes are counted wrong' WHERE (SELECT coalesce(sum(c.n), 0)
+             FROM hodei.change c JOIN hodei.change_floor f ON (c.pos, c.no) >= (f.pos, f.no))
          - (SELECT coalesce(sum(f.skip), 0) FROM hodei.change_floor f JOIN hodei.change c
              ON (c.pos, c.no) = (f.pos, f.no))
          <> (SELECT coalesce(sum(changes), 0) FROM hodei.total) + (SELECT coalesce(sum(changes), 0) FROM hodei.delta)",

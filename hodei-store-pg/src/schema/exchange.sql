@@ -71,10 +71,11 @@ $$;
 
 -- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
 -- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
--- nothing is claimed then. Rows of `what` 2 are claims, that of `what` 0 tells of the owner and the clock.
+-- nothing is claimed then. Without p_history ended jobs go, but for those that somebody waits for. Rows of `what` 2 are
+-- claims, that of `what` 0 tells of the owner and the clock.
 CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
-    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
+    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_history bool
 ) RETURNS SETOF hodei.exchanged
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -108,7 +109,8 @@ BEGIN
             ) u WHERE u.kind >= 4 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch
             RETURNING u.ord, u.kind, u.ran, u.final, l.id, l.moved_at, l.lane, l.tenant, l.running, l.lost,
                 l.generation, l.version, l.attempt, l.epoch, l.eligible_at, l.deadline, l.started_at, l.pipeline,
-                u.kind = 4 AND l.version IS NULL AND l.pipeline IS NULL AS plain
+                u.kind = 4 AND l.version IS NULL AND l.pipeline IS NULL AS plain,
+                p_history OR EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = l.id) AS stays
         ), i AS (
             INSERT INTO hodei.done (id, moved_at, tenant, state, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, settled)
@@ -116,6 +118,7 @@ BEGIN
                 nullif(coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, 1),
                 nullif(d.epoch, 1), d.eligible_at, d.deadline,
                 CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END, d.final FROM d
+            WHERE d.stays
         ), h AS MATERIALIZED (
             SELECT d.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,
                 array_agg(d.ord) FILTER (WHERE d.plain) AS ords, array_agg(d.lane) FILTER (WHERE d.plain) AS lanes,
@@ -132,8 +135,9 @@ BEGIN
                     NULL, NULL, NULL, NULL, NULL, d.pipeline, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
                     NULL)::hodei.exchanged) FILTER (WHERE NOT d.plain) AS others,
                 -count(*) FILTER (WHERE d.running IS NULL) AS scheduled, -count(d.running) AS running,
-                count(*) FILTER (WHERE d.kind = 4) AS succeeded, count(*) FILTER (WHERE d.kind = 5) AS failed,
-                count(*) FILTER (WHERE d.kind = 6) AS cancelled
+                count(*) FILTER (WHERE d.kind = 4 AND d.stays) AS succeeded,
+                count(*) FILTER (WHERE d.kind = 5 AND d.stays) AS failed,
+                count(*) FILTER (WHERE d.kind = 6 AND d.stays) AS cancelled
             FROM d GROUP BY d.tenant
         ), c AS (
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
@@ -172,6 +176,13 @@ BEGIN
         -- Asked for now, when nobody can add to them: whoever does has to hold the row that is gone.
         IF EXISTS (SELECT 1 FROM hodei.edge) THEN
             RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
+        END IF;
+        IF NOT p_history THEN
+            IF v_made = (SELECT count(*) FROM unnest(p_kind) k WHERE k >= 4) AND NOT EXISTS (SELECT 1 FROM hodei.edge) THEN
+                PERFORM hodei.wipe(ARRAY(SELECT u.id FROM unnest(p_id, p_kind) u (id, kind) WHERE u.kind >= 4));
+            ELSE
+                PERFORM hodei.forget(p_id);
+            END IF;
         END IF;
     END IF;
     IF 0 = ANY (p_kind) THEN

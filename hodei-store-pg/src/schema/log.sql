@@ -5,14 +5,6 @@ CREATE OR REPLACE FUNCTION hodei.now() RETURNS int8 LANGUAGE sql VOLATILE PARALL
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8
 $$;
 
--- What positions are more than the numbers of transactions: a database that was restored into another cluster has
--- positions from before that are higher than the numbers there.
-CREATE TABLE hodei.log_base (
-    one bool PRIMARY KEY DEFAULT true CHECK (one),
-    base int8 NOT NULL
-);
-INSERT INTO hodei.log_base (base) VALUES (0);
-
 -- Moves the positions to come behind all that are there. It does nothing but after a restore: what is committed stands
 -- below the next transaction else.
 CREATE OR REPLACE FUNCTION hodei.rebase() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -36,17 +28,21 @@ $$;
 
 -- Where the changes of this transaction stand in the log, asked for after it holds the rows that it moves. Not before
 -- any transaction that moved them, and not before its own: so the changes of a job are in the order of its versions, and
--- whatever stands before the oldest transaction under way is complete.
+-- whatever stands before the oldest transaction under way is complete. It has to see what is finished now.
 CREATE OR REPLACE FUNCTION hodei.pos() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'the transaction is not of read committed' USING ERRCODE = 'HD003';
+    END IF;
     RETURN greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1)
         + (SELECT base FROM hodei.log_base);
 END
 $$;
 
--- Up to where the log is complete: the oldest transaction under way that may still write to it. Those that are known to be
--- in another database of the server cannot, nor can those of the vacuum and of the connections that nodes keep for their
--- heartbeats.
+-- Up to where the log is complete: the oldest transaction under way that may have a place in it already. Whoever asks for
+-- one has locked tables of this schema before, and gets one behind all that had begun then: so a transaction that has locked
+-- none yet holds nobody up, nor do those that are known to be in another database, those of the vacuum, and those of the
+-- connections that nodes keep for their heartbeats. The locks are looked at once: what is gone by then counts.
 CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_snapshot pg_snapshot := pg_current_snapshot();
@@ -58,13 +54,19 @@ BEGIN
         RETURN v_base + v_top;
     END IF;
     RETURN (
+        WITH l AS MATERIALIZED (
+            SELECT pid, locktype, mode, transactionid, relation FROM pg_locks WHERE granted
+        ), w AS MATERIALIZED (
+            SELECT DISTINCT l.pid FROM l JOIN pg_class c ON c.oid = l.relation
+            WHERE l.locktype = 'relation' AND l.mode <> 'AccessShareLock' AND c.relnamespace = 'hodei'::regnamespace
+        )
         SELECT v_base + coalesce(min(x::text::int8), v_top) FROM pg_snapshot_xip(v_snapshot) x
         WHERE NOT EXISTS (
-            SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-            WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock'
-                AND l.transactionid = x::xid
+            SELECT 1 FROM l JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.transactionid = x::xid
                 AND (a.datid <> (SELECT oid FROM pg_database WHERE datname = current_database())
-                    OR a.application_name = 'hodei reserved' OR a.backend_type = 'autovacuum worker')
+                    OR a.application_name = 'hodei reserved' OR a.backend_type = 'autovacuum worker'
+                    OR NOT EXISTS (SELECT 1 FROM w WHERE w.pid = l.pid))
         )
     );
 END

@@ -4,10 +4,13 @@
 //! together one migrates and the others find it done. Locks of transactions are all it needs: it works through proxies
 //! that pool transactions.
 
+use std::time::Duration;
+
 use hodei_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Row};
 
+use super::indexes;
 use crate::ask;
 use crate::error::failed;
 
@@ -16,29 +19,54 @@ const OP: &str = "store.migrate";
 /// The lock of all migrations: an arbitrary number that nobody else uses.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7305239824715346289)";
 
+/// How long a step waits for a lock, with everybody else behind it, before it lets them pass: 100 ms. It tries again.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
+/// How often a step that others were in the way of is tried: for about a minute.
+const TRIES: u32 = 200;
+/// How long the others are let pass.
+const PASS: Duration = Duration::from_millis(200);
+
 /// One step of the schema.
 struct Step {
     name: &'static str,
+    /// What is done before, each in a transaction of its own: what takes its time and holds up nobody. It may be done
+    /// again.
+    before: &'static [&'static str],
     sql: &'static [&'static str],
 }
 
-/// Every step, in order; the first makes version 1. A step that was released is never changed.
-const STEPS: &[Step] = &[Step {
-    name: "tables, functions and walls",
-    sql: &[
-        include_str!("tables.sql"),
-        include_str!("log.sql"),
-        include_str!("names.sql"),
-        include_str!("places.sql"),
-        include_str!("counts.sql"),
-        include_str!("claim.sql"),
-        include_str!("owners.sql"),
-        include_str!("submit.sql"),
-        include_str!("exchange.sql"),
-        include_str!("retention.sql"),
-        include_str!("walls.sql"),
-    ],
-}];
+/// Every step, in order; the first makes version 1. A step that was released is never changed. A step with nothing in it
+/// brings the functions up to date.
+const STEPS: &[Step] = &[
+    Step {
+        name: "tables and walls",
+        before: &[],
+        sql: &[include_str!("tables.sql"), include_str!("walls.sql")],
+    },
+    Step {
+        name: "history in parts, checkpoints",
+        before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
+        sql: &[include_str!("history.sql")],
+    },
+];
+
+/// The functions, made anew with the last step: no table depends on them.
+const FUNCTIONS: &[&str] = &[
+    include_str!("log.sql"),
+    include_str!("names.sql"),
+    include_str!("places.sql"),
+    include_str!("counts.sql"),
+    include_str!("claim.sql"),
+    include_str!("owners.sql"),
+    include_str!("submit.sql"),
+    include_str!("exchange.sql"),
+    include_str!("parts.sql"),
+    include_str!("retention.sql"),
+    include_str!("doors.sql"),
+];
+
+/// The length of the first eras: that of an eighth of the default retention, which is a week.
+const ERA: i64 = 7 * 24 * 3_600 * 1_000_000 / 8;
 
 /// The version that this program knows.
 fn known() -> i32 {
@@ -61,8 +89,12 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
     let mut now = from;
     newer(now)?;
     while now < known() {
-        now = step(&mut connection, now).await?;
+        now = patiently(&mut connection, now).await?;
         newer(now)?;
+    }
+    indexes::heal(&mut connection, options).await?;
+    if from < now {
+        ahead(&mut connection).await?;
     }
     drop(connection.close().await);
     let number = |version: i32| u32::try_from(version).unwrap_or_default();
@@ -112,10 +144,49 @@ async fn version_in(connection: &mut PgConnection) -> Result<i32> {
         .map_err(failed(OP))
 }
 
+/// Takes the next step, again and again where somebody is in the way: nobody waits for it longer than it waits for them.
+async fn patiently(connection: &mut PgConnection, from: i32) -> Result<i32> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match step(connection, from).await {
+            Err(error) if error.kind() == ErrorKind::Locked && tries < TRIES => {
+                tokio::time::sleep(PASS).await
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Makes the first parts of the history. Where somebody is in the way whoever leads makes them later.
+async fn ahead(connection: &mut PgConnection) -> Result<()> {
+    loop {
+        let mut tx = connection.begin().await.map_err(failed(OP))?;
+        ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
+        ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
+        let made = ask::scalar("SELECT hodei.add_era(hodei.now(), $1)").bind(ERA).fetch_one(&mut *tx).await;
+        match made.map_err(failed(OP)) {
+            Ok(true) => tx.commit().await.map_err(failed(OP))?,
+            Ok(false) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Locked => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Takes the next step, unless somebody else has taken it meanwhile, and returns the version.
 async fn step(connection: &mut PgConnection, from: i32) -> Result<i32> {
+    let next = usize::try_from(from).ok().and_then(|taken| STEPS.get(taken));
+    for sql in next.map_or(&[][..], |next| next.before) {
+        let mut tx = connection.begin().await.map_err(failed(OP))?;
+        ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
+        ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
+        sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(failed(OP))?;
+        tx.commit().await.map_err(failed(OP))?;
+    }
     let mut tx = connection.begin().await.map_err(failed(OP))?;
     ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
+    ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
     sqlx::raw_sql(
         "CREATE SCHEMA IF NOT EXISTS hodei;
          CREATE TABLE IF NOT EXISTS hodei.schema_step (
@@ -132,7 +203,8 @@ async fn step(connection: &mut PgConnection, from: i32) -> Result<i32> {
         .map_err(failed(OP))?;
     let next = usize::try_from(found).ok().and_then(|taken| STEPS.get(taken));
     let Some(next) = next.filter(|_| found == from) else { return Ok(found) };
-    for sql in next.sql {
+    let functions = if found + 1 == known() { FUNCTIONS } else { &[] };
+    for sql in next.sql.iter().chain(functions) {
         sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(failed(OP))?;
     }
     ask::query("INSERT INTO hodei.schema_step (version, name) VALUES ($1, $2)")

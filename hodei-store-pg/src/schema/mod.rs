@@ -1,5 +1,6 @@
 //! The tables and functions, and how they are brought up to date.
 
+mod indexes;
 mod migrate;
 
 pub use migrate::Migrated;

@@ -42,15 +42,20 @@ BEGIN
 END
 $$;
 
+-- Ends a life and what it leads, and tells those that rest that somebody may lead instead.
 CREATE OR REPLACE FUNCTION hodei.retire(p_name text, p_incarnation int8) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now int8 := hodei.now();
+    v_duty text;
 BEGIN
     UPDATE hodei.owner SET expires_at = v_now
         WHERE name = p_name AND incarnation = p_incarnation AND expires_at > v_now;
-    UPDATE hodei.term SET expires_at = v_now
-        WHERE owner = p_name AND incarnation = p_incarnation AND expires_at > v_now;
+    FOR v_duty IN UPDATE hodei.term SET expires_at = v_now
+        WHERE owner = p_name AND incarnation = p_incarnation AND expires_at > v_now RETURNING duty
+    LOOP
+        PERFORM pg_notify('hodei', 'left ' || v_duty);
+    END LOOP;
 END
 $$;
 
@@ -96,5 +101,53 @@ BEGIN
     UPDATE hodei.term SET expires_at = v_now + p_ttl WHERE duty = p_duty AND number = p_number
         AND owner = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
     RETURN FOUND;
+END
+$$;
+
+-- All that a node asks at each heartbeat: prolongs lives, keeps the term or takes the duty for the first of them, and says
+-- whether whoever leads may have something to reap. Rows of `ord` 0 and -1 say that the term is kept, and the number of
+-- one that was taken; a row of -2 that there may be something to reap; one of -3 that somebody leads, be it the caller. Whoever
+-- leads tells all nodes, so that those that rest need not ask.
+CREATE OR REPLACE FUNCTION hodei.round(
+    p_name text[], p_incarnation int8[], p_ttl int8, p_duty text, p_number int8, p_holder text, p_life int8,
+    OUT ord int8, OUT id uuid, OUT epoch int8
+) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET jit = off AS $$
+DECLARE
+    v_now int8;
+    v_dead int4[];
+    v_long_dead bool;
+BEGIN
+    RETURN QUERY SELECT b.ord, b.id, b.epoch FROM hodei.beat(p_name, p_incarnation, p_ttl) b;
+    IF p_number IS NOT NULL AND hodei.keep_term(p_duty, p_number, p_holder, p_life, p_ttl) THEN
+        ord := 0;
+    ELSIF cardinality(p_name) > 0 THEN
+        ord := -1;
+        epoch := hodei.take_term(p_duty, p_name[1], p_incarnation[1], p_ttl);
+    END IF;
+    v_now := hodei.now();
+    IF ord IS NULL OR ord = -1 AND epoch IS NULL THEN
+        IF EXISTS (SELECT 1 FROM hodei.term WHERE duty = p_duty AND expires_at > v_now) THEN
+            ord := -3;
+            RETURN NEXT;
+        END IF;
+        RETURN;
+    END IF;
+    RETURN NEXT;
+    ord := -3;
+    epoch := NULL;
+    RETURN NEXT;
+    PERFORM pg_notify('hodei', 'led ' || p_duty);
+    -- Who is remembered as dead may still be given what he claimed in his last moment; who is dead for long is to be
+    -- forgotten.
+    SELECT array_agg(no), bool_or(expires_at <= v_now - 600000000) INTO v_dead, v_long_dead
+        FROM hodei.owner WHERE NOT cleared AND expires_at <= v_now;
+    IF v_long_dead OR v_dead IS NOT NULL AND EXISTS (SELECT 1 FROM hodei.leased WHERE holder = ANY (v_dead))
+        OR EXISTS (SELECT 1 FROM hodei.ready WHERE deadline <= v_now)
+        OR EXISTS (SELECT 1 FROM hodei.delayed WHERE deadline <= v_now)
+    THEN
+        ord := -2;
+        RETURN NEXT;
+    END IF;
 END
 $$;

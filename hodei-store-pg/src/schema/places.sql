@@ -9,7 +9,8 @@ DECLARE
     v_all hodei.placed[] := '{}';
     v_round int4 := 0;
 BEGIN
-    SELECT array_agg(j.id ORDER BY j.id) INTO v_left FROM hodei.job j WHERE j.id = ANY (p_ids);
+    SELECT array_agg(j.id ORDER BY j.id) INTO v_left FROM (SELECT DISTINCT unnest(p_ids) AS id) u
+        JOIN hodei.job j ON j.id = u.id;
     WHILE cardinality(v_left) > 0 LOOP
         -- A job that moves while it is looked for is found in a later round.
         v_round := v_round + 1;
@@ -35,9 +36,9 @@ BEGIN
             WHERE d.id = ANY (v_left) ORDER BY d.id FOR UPDATE OF d);
         v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, 1, 0, 0, 0, 0, 0, 0, false,
                 r.eligible_at, r.deadline, j.created_at, NULL, NULL)::hodei.placed
-            FROM hodei.job j JOIN hodei.ready r ON r.lane = j.lane AND r.rank = j.rank
-                AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
-            WHERE j.id = ANY (v_left) ORDER BY r.id FOR UPDATE OF r);
+            FROM unnest(v_left) u (id) JOIN hodei.job j ON j.id = u.id JOIN hodei.ready r ON r.lane = j.lane
+                AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
+            ORDER BY r.id FOR UPDATE OF r);
         v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, r.version, coalesce(r.epoch, 0),
                 coalesce(r.attempt, 0), 0, coalesce(r.lost, 0), coalesce(r.generation, 0), r.cause, false,
                 r.eligible_at, r.deadline, r.moved_at, r.started_at, r.settled)::hodei.placed
@@ -46,8 +47,8 @@ BEGIN
                 coalesce(d.epoch, 1), coalesce(d.attempt, 1), 0, coalesce(d.lost, 0), coalesce(d.generation, 0),
                 coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at),
                 d.deadline, d.moved_at, d.started_at, d.settled)::hodei.placed
-            FROM hodei.done d JOIN hodei.job j ON j.id = d.id
-            WHERE d.id = ANY (v_left) ORDER BY d.id FOR UPDATE OF d);
+            FROM unnest(v_left) u (id) JOIN hodei.done d ON d.id = u.id JOIN hodei.job j ON j.id = d.id
+            ORDER BY d.id FOR UPDATE OF d);
         v_all := v_all || v_got;
         IF cardinality(v_got) = cardinality(v_left) THEN
             EXIT;
@@ -72,7 +73,7 @@ LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin =
         coalesce(d.attempt, 1), 0, coalesce(d.lost, 0::int2), coalesce(d.generation, 0::int2),
         coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at), d.deadline,
         d.moved_at, d.started_at, d.settled
-        FROM hodei.done d JOIN hodei.job j ON j.id = d.id WHERE d.id = ANY (p_ids)
+        FROM (SELECT DISTINCT unnest(p_ids) AS id) u JOIN hodei.done d ON d.id = u.id JOIN hodei.job j ON j.id = d.id
     UNION ALL
     SELECT b.id, 0::int2, false, b.lane, b.rank, NULL, 1, 0::int8, 0, b.waits_for, 0::int2, 0::int2, 0::int2,
         false, b.eligible_at, b.deadline, j.created_at, NULL, NULL
@@ -86,9 +87,9 @@ LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin =
     UNION ALL
     SELECT r.id, 1::int2, false, r.lane, r.rank, NULL, 1, 0::int8, 0, 0, 0::int2, 0::int2, 0::int2, false,
         r.eligible_at, r.deadline, j.created_at, r.started_at, r.settled
-        FROM hodei.job j JOIN hodei.ready r ON r.lane = j.lane AND r.rank = j.rank
-            AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
-        WHERE j.id = ANY (p_ids)
+        FROM (SELECT DISTINCT unnest(p_ids) AS id) u JOIN hodei.job j ON j.id = u.id JOIN hodei.ready r
+            ON r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id
+            AND r.version IS NULL
     UNION ALL
     SELECT r.id, 1::int2, false, r.lane, r.rank, NULL, r.version, coalesce(r.epoch, 0),
         coalesce(r.attempt, 0), 0, coalesce(r.lost, 0::int2), coalesce(r.generation, 0::int2), r.cause, false,
@@ -116,14 +117,14 @@ BEGIN
         DELETE FROM hodei.delayed WHERE id = ANY (p_delayed);
     END IF;
     IF cardinality(p_fresh) > 0 THEN
-        DELETE FROM hodei.ready r USING hodei.job j WHERE j.id = ANY (p_fresh) AND r.lane = j.lane
+        DELETE FROM hodei.ready r USING unnest(p_fresh) u (id), hodei.job j WHERE j.id = u.id AND r.lane = j.lane
             AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL;
     END IF;
     IF cardinality(p_moved) > 0 THEN
         DELETE FROM hodei.ready WHERE id = ANY (p_moved) AND version IS NOT NULL;
     END IF;
     IF cardinality(p_done) > 0 THEN
-        DELETE FROM hodei.done WHERE id = ANY (p_done);
+        DELETE FROM hodei.done d USING unnest(p_done) u (id) WHERE d.id = u.id;
     END IF;
     IF 0 = ANY (p_state) THEN
         INSERT INTO hodei.blocked (id, eligible_at, lane, rank, waits_for, deadline, pipeline)

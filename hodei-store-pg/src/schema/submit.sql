@@ -22,11 +22,13 @@ DECLARE
 BEGIN
     IF p_key IS NULL AND cardinality(p_id) = 1 THEN
         v_new := '{}';
-        INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name, body)
+        -- An id that somebody else takes at this moment fails the call, which knows of it when it is made again: what
+        -- expects conflicts is logged twice.
+        IF NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = p_id[1]) THEN
+            INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
+                body)
             VALUES (p_id[1], p_fingerprint[1], v_now, greatest(p_run_at[1], v_now), p_tenant, p_lane[1], p_rank[1],
-                p_deadline[1], p_pipeline[1], p_name[1], p_body[1])
-            ON CONFLICT (id) DO NOTHING;
-        IF FOUND THEN
+                p_deadline[1], p_pipeline[1], p_name[1], p_body[1]);
             v_new := p_id;
             v_body := p_change;
             IF p_run_at[1] > v_now THEN
@@ -71,7 +73,10 @@ BEGIN
         END;
     ELSE
         -- An id speaks before a key. Keys are taken in one order, so that nobody waits in a circle.
-        v_known := ARRAY(SELECT j.id FROM hodei.job j WHERE j.id = ANY (p_id));
+        v_known := ARRAY(SELECT j.id FROM unnest(p_id) u (id) JOIN hodei.job j ON j.id = u.id);
+        -- The job of a key may have gone with its era.
+        DELETE FROM hodei.unique_key k USING unnest(p_key) u (key) WHERE k.tenant = p_tenant AND k.key = u.key
+            AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id);
         WITH k AS (
             INSERT INTO hodei.unique_key (tenant, key, id)
             SELECT p_tenant, u.key, u.id FROM unnest(p_key, p_id) u (key, id)
@@ -88,8 +93,9 @@ BEGIN
                 u.pipeline, u.name, u.body
             FROM unnest(p_id, p_fingerprint, p_lane, p_rank, p_pipeline, p_name, p_body, p_run_at, p_deadline, p_key)
                 u (id, fingerprint, lane, rank, pipeline, name, body, run_at, deadline, key)
-            WHERE u.key IS NULL OR u.id IN (SELECT unnest(v_keyed))
-            ON CONFLICT (id) DO NOTHING RETURNING id, eligible_at, lane, rank, deadline, pipeline
+            WHERE (u.key IS NULL OR u.id IN (SELECT unnest(v_keyed)))
+                AND NOT EXISTS (SELECT 1 FROM hodei.job o WHERE o.id = u.id)
+            RETURNING id, eligible_at, lane, rank, deadline, pipeline
         ), r AS (
             INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
             SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at <= v_now

@@ -234,6 +234,14 @@ CREATE TABLE hodei.change_floor (
 );
 INSERT INTO hodei.change_floor (pos, no, skip) VALUES (0, 0, 0);
 
+-- What positions are more than the numbers of transactions: a database that was restored into another cluster has
+-- positions from before that are higher than the numbers there.
+CREATE TABLE hodei.log_base (
+    one bool PRIMARY KEY DEFAULT true CHECK (one),
+    base int8 NOT NULL
+);
+INSERT INTO hodei.log_base (base) VALUES (0);
+
 -- How many jobs are in each state, and how many changes are kept: what was counted, and what every transaction since
 -- adds to it. Nobody waits for anybody to count.
 CREATE TABLE hodei.total (

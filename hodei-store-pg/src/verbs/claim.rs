@@ -177,8 +177,8 @@ pub(crate) async fn inputs_of(conn: &mut PgConnection, jobs: Vec<Arc<Job>>) -> R
     let mut found: HashMap<JobId, Input> = HashMap::new();
     if !parents.is_empty() {
         let rows = ask::query(
-            "SELECT j.id, j.name, d.state, d.settled FROM hodei.job j LEFT JOIN hodei.done d ON d.id = j.id
-             WHERE j.id = ANY ($1)",
+            "SELECT j.id, j.name, d.state, d.settled FROM unnest($1::uuid[]) u (id) JOIN hodei.job j ON j.id = u.id
+             LEFT JOIN hodei.done d ON d.id = j.id",
         )
         .bind(uuids(&parents))
         .fetch_all(conn)

@@ -8,6 +8,7 @@ mod inbox;
 mod prune;
 mod reap;
 mod submit;
+mod tend;
 mod terms;
 
 pub(crate) use cancel::{Cancel, Redrive};
@@ -17,3 +18,4 @@ pub(crate) use fire::Fire;
 pub(crate) use prune::Prune;
 pub(crate) use reap::Reap;
 pub(crate) use submit::Submit;
+pub(crate) use tend::{Need, Tend};

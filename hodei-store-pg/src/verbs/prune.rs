@@ -1,9 +1,12 @@
 //! Removing what retention no longer keeps.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use hodei_core::job::State;
 use hodei_core::store::{Pruned, Retention, Term};
 use hodei_core::{JobId, Result, Tenant};
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::terms::leads;
@@ -35,8 +38,7 @@ impl Verb for Prune {
         if !leads(work, &self.term).await? {
             return Ok(Pruned { term_lost: true, ..Pruned::default() });
         }
-        let (found, more_jobs) = self.outlived(work).await?;
-        let gone = remove(work, &found).await?;
+        let (gone, more_jobs) = self.prune_jobs(work).await?;
         let (changes, more_changes) = self.prune_changes(work).await?;
         forget_owners(work).await?;
         work.rows += gone.len() as u64 + u64::from(changes > 0);
@@ -55,55 +57,69 @@ impl Prune {
         i64::try_from(self.limit).unwrap_or(i64::MAX)
     }
 
-    /// Finds and locks ended jobs that are not kept, and says whether there are more.
-    async fn outlived(&self, work: &mut Work<'_>) -> Result<(Vec<Uuid>, bool)> {
-        let cut = |state| work.now.saturating_sub(self.retention.age(state)).as_micros();
-        let (jobs, failed_jobs) = (cut(State::Succeeded), cut(State::Failed));
-        let keys = work.now.saturating_sub(Retention::KEYS_MIN).as_micros();
+    /// The times until which what ended is kept no longer, and what failed.
+    fn cuts(&self, work: &Work<'_>) -> (i64, i64) {
+        let kept = work.inner().config.history;
+        let age = |state| if kept { self.retention.age(state) } else { Duration::ZERO };
+        let cut = |state| work.now.saturating_sub(age(state)).as_micros();
+        (cut(State::Succeeded), cut(State::Failed))
+    }
+
+    /// Takes leave of the jobs of an era that went whole, and removes others one by one; says whether there are more.
+    async fn prune_jobs(&self, work: &mut Work<'_>) -> Result<(Vec<(Tenant, JobId)>, bool)> {
+        work.inner().trip();
+        let swept = ask::query("SELECT id, tenant FROM hodei.sweep($1)")
+            .bind(self.most())
+            .fetch_all(&mut *work.conn)
+            .await
+            .map_err(failed(OP))?;
+        let mut gone = gone_of(&swept)?;
+        if gone.len() >= self.limit {
+            return Ok((gone, true));
+        }
+        let left = self.limit - gone.len();
+        let mut found = self.outlived(work, left.saturating_add(1)).await?;
+        // An era that is empty has to be dropped.
+        let more = found.len() > left || !swept.is_empty();
+        found.truncate(left);
+        if !found.is_empty() {
+            work.inner().trip();
+            let removed = ask::query("SELECT id, tenant FROM hodei.remove($1)")
+                .bind(&found)
+                .fetch_all(&mut *work.conn)
+                .await
+                .map_err(failed(OP))?;
+            gone.extend(gone_of(&removed)?);
+        }
+        Ok((gone, more))
+    }
+
+    /// Finds and locks ended jobs that are not kept: those that are too old, then those that are too many.
+    async fn outlived(&self, work: &mut Work<'_>, most: usize) -> Result<Vec<Uuid>> {
+        let (jobs, failed_jobs) = self.cuts(work);
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
         work.inner().trip();
         let mut found: Vec<Uuid> = ask::scalar("SELECT hodei.outlived($1, $2, $3)")
             .bind(jobs)
             .bind(failed_jobs)
-            .bind(self.most().saturating_add(1))
+            .bind(most)
             .fetch_all(&mut *work.conn)
             .await
             .map_err(failed(OP))?;
-        if self.retention.most < u64::MAX && found.len() <= self.limit {
+        let left = most - i64::try_from(found.len()).unwrap_or(most);
+        if self.retention.most < u64::MAX && left > 0 {
             work.inner().trip();
-            let surplus: Vec<Uuid> = ask::scalar(
-                "WITH c AS (
-                     SELECT tenant, 4 AS state, succeeded AS n FROM hodei.total
-                     UNION ALL SELECT tenant, 5, failed FROM hodei.total
-                     UNION ALL SELECT tenant, 6, cancelled FROM hodei.total
-                     UNION ALL SELECT tenant, 4, succeeded FROM hodei.delta
-                     UNION ALL SELECT tenant, 5, failed FROM hodei.delta
-                     UNION ALL SELECT tenant, 6, cancelled FROM hodei.delta
-                 ), s AS (
-                     SELECT c.tenant, c.state, sum(c.n)::int8 - $1 - (SELECT count(*) FROM hodei.done g
-                         WHERE g.id = ANY ($2) AND g.tenant = c.tenant AND g.state = c.state) AS surplus
-                     FROM c GROUP BY c.tenant, c.state
-                 )
-                 SELECT d.id FROM s CROSS JOIN LATERAL (
-                     SELECT d.id FROM hodei.done d
-                     WHERE d.tenant = s.tenant AND d.state = s.state AND d.moved_at <= $3 AND d.id <> ALL ($2)
-                         AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
-                             AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child))
-                         AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.child = d.id AND e.turn AND NOT e.told)
-                     ORDER BY d.moved_at, d.id LIMIT least(s.surplus, $4) FOR UPDATE OF d SKIP LOCKED
-                 ) d WHERE s.surplus > 0 LIMIT $4",
-            )
-            .bind(i64::try_from(self.retention.most).unwrap_or(i64::MAX))
-            .bind(&found)
-            .bind(keys)
-            .bind(self.most().saturating_add(1))
-            .fetch_all(&mut *work.conn)
-            .await
-            .map_err(failed(OP))?;
+            let surplus: Vec<Uuid> = ask::scalar("SELECT hodei.surplus($1, $2, $3, $4)")
+                .bind(i64::try_from(self.retention.most).unwrap_or(i64::MAX))
+                .bind(&found)
+                .bind(work.now.saturating_sub(Retention::KEYS_MIN).as_micros())
+                .bind(left)
+                .fetch_all(&mut *work.conn)
+                .await
+                .map_err(failed(OP))?;
             found.extend(surplus);
         }
-        let more = found.len() > self.limit;
-        found.truncate(self.limit);
-        Ok((found, more))
+        Ok(found)
     }
 
     /// Moves the floor of the change log up, and says whether it has to go further.
@@ -128,7 +144,7 @@ impl Prune {
         work.inner().trip();
         // A row of the log has a change at least.
         let rows = ask::query(
-            "SELECT pos, no, n FROM hodei.change WHERE (pos, no) >= ($1, $2) AND pos < (SELECT hodei.horizon())
+            "SELECT pos, no, n FROM hodei.change WHERE pos >= $1 AND (pos, no) >= ($1, $2) AND pos < (SELECT hodei.horizon())
              ORDER BY pos, no LIMIT $3",
         )
         .bind(pos)
@@ -150,10 +166,11 @@ impl Prune {
         }
         let removed = wanted - left;
         work.inner().trip();
+        // What lies in a volume goes with it.
         ask::query(
             "WITH f AS (UPDATE hodei.change_floor SET pos = $1, no = $2, skip = $3),
                  d AS (INSERT INTO hodei.delta (tenant, changes) SELECT 0, -$4::int4 WHERE $4 > 0)
-             DELETE FROM hodei.change WHERE (pos, no) < ($1, $2) OR ((pos, no) = ($1, $2) AND n <= $3)",
+             DELETE FROM hodei.change_rest WHERE (pos, no) < ($1, $2) OR ((pos, no) = ($1, $2) AND n <= $3)",
         )
         .bind(floor.0)
         .bind(floor.1)
@@ -166,60 +183,9 @@ impl Prune {
     }
 }
 
-/// Removes ended jobs that are locked, unless somebody waits for them after all, and all that points to them.
-async fn remove(work: &mut Work<'_>, found: &[Uuid]) -> Result<Vec<(Tenant, JobId)>> {
-    if found.is_empty() {
-        return Ok(Vec::new());
-    }
-    work.inner().trip();
-    let rows = ask::query(
-        "DELETE FROM hodei.done d USING hodei.tenant t
-         WHERE d.id = ANY ($1) AND t.no = d.tenant
-             AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
-                 AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child))
-         RETURNING d.id, t.name, d.tenant, d.state",
-    )
-    .bind(found)
-    .fetch_all(&mut *work.conn)
-    .await
-    .map_err(failed(OP))?;
-    let (mut gone, mut ids, mut tenants, mut states) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for row in &rows {
-        let id: Uuid = column(row, 0)?;
-        gone.push((Tenant::from(name_of(column::<&str>(row, 1)?)?), id_of(id)));
-        ids.push(id);
-        tenants.push(column::<i32>(row, 2)?);
-        states.push(column::<i16>(row, 3)?);
-    }
-    if ids.is_empty() {
-        return Ok(gone);
-    }
-    work.inner().trip();
-    ask::query(
-        "WITH e AS (DELETE FROM hodei.edge WHERE parent = ANY ($1)),
-             c AS (DELETE FROM hodei.edge WHERE child = ANY ($1) AND parent <> ALL ($1)),
-             k AS (DELETE FROM hodei.unique_key WHERE id = ANY ($1)),
-             -- A row that is held is about to name somebody else.
-             s AS (
-                 DELETE FROM hodei.sequence WHERE (tenant, key) IN (
-                     SELECT tenant, key FROM hodei.sequence WHERE last = ANY ($1) FOR UPDATE SKIP LOCKED
-                 )
-             ),
-             n AS (
-                 INSERT INTO hodei.delta (tenant, succeeded, failed, cancelled)
-                 SELECT u.tenant, -count(*) FILTER (WHERE u.state = 4), -count(*) FILTER (WHERE u.state = 5),
-                     -count(*) FILTER (WHERE u.state = 6)
-                 FROM unnest($2::int4[], $3::int2[]) u (tenant, state) GROUP BY u.tenant
-             )
-         DELETE FROM hodei.job WHERE id = ANY ($1)",
-    )
-    .bind(&ids)
-    .bind(tenants)
-    .bind(states)
-    .execute(&mut *work.conn)
-    .await
-    .map_err(failed(OP))?;
-    Ok(gone)
+fn gone_of(rows: &[PgRow]) -> Result<Vec<(Tenant, JobId)>> {
+    let gone = |row| Ok((Tenant::from(name_of(column::<&str>(row, 1)?)?), id_of(column(row, 0)?)));
+    rows.iter().map(gone).collect()
 }
 
 /// Removes the rows of owners that are long dead and hold nothing; incarnations come from one sequence, so none comes

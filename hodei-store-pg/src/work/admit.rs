@@ -85,6 +85,18 @@ impl Work<'_> {
         }
         if !keys.is_empty() {
             self.inner.trip();
+            // The job of a key may have gone with its era.
+            ask::query(
+                "DELETE FROM hodei.unique_key k USING unnest($1::text[], $2::text[]) u (tenant, key), hodei.tenant t
+                 WHERE t.name = u.tenant AND k.tenant = t.no AND k.key = u.key
+                     AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)",
+            )
+            .bind(&tenants)
+            .bind(&keys)
+            .execute(&mut *self.conn)
+            .await
+            .map_err(failed(OP))?;
+            self.inner.trip();
             let rows = ask::query(
                 "SELECT t.name, k.key, k.id FROM unnest($1::text[], $2::text[]) u (tenant, key)
                  JOIN hodei.tenant t ON t.name = u.tenant
@@ -126,7 +138,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.inner.trip();
-        let rows = ask::query("SELECT id, fingerprint, tenant FROM hodei.job WHERE id = ANY ($1)")
+        let rows = ask::query("SELECT j.id, j.fingerprint, j.tenant FROM unnest($1::uuid[]) u (id) JOIN hodei.job j ON j.id = u.id")
             .bind(uuids(&unknown))
             .fetch_all(&mut *self.conn)
             .await

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hodei_core::job::{Job, Requires, State};
+use hodei_core::job::{Job, Requires, State, rules};
 use hodei_core::store::Change;
 use hodei_core::{JobId, Result};
 use uuid::Uuid;
@@ -95,17 +95,70 @@ impl Work<'_> {
     /// Writes everything that changed, so that the statements that follow see it.
     pub(crate) async fn flush(&mut self) -> Result<()> {
         self.find_holders().await?;
+        self.find_early().await?;
         self.insert_jobs().await?;
         self.move_jobs().await?;
         self.write_edges().await?;
         self.write_sequences().await?;
         self.write_notes().await?;
+        self.forget_ended().await?;
         let now = self.now;
         for entry in self.entries.values_mut().filter(|entry| entry.changed) {
             entry.changed = false;
             let delayed = entry.job.state == State::Pending && entry.job.eligible_at > now;
             let fresh = entry.job.version == 1;
             entry.before = Some(super::transaction::Place { state: entry.job.state, delayed, fresh });
+        }
+        Ok(())
+    }
+
+    /// Says whether a job stays where it is put: one that has ended goes where no history is kept, unless somebody waits
+    /// for it or its turn has not come.
+    fn stays(&self, job: &Job) -> bool {
+        let waited_for = || self.children.get(&job.id).is_some_and(|children| !children.is_empty());
+        !job.state.is_terminal() || self.inner.config.history || waited_for() || self.early.contains(&job.id)
+    }
+
+    /// Finds the jobs that have ended before their turn: those behind them are still to be told of it when it comes.
+    async fn find_early(&mut self) -> Result<()> {
+        if self.inner.config.history {
+            return Ok(());
+        }
+        let ended: Vec<JobId> = self
+            .entries
+            .values()
+            .filter(|entry| entry.changed && entry.job.state.is_terminal())
+            .filter(|entry| rules::before_in_turn(&entry.job.parents).next().is_some())
+            .map(|entry| entry.job.id)
+            .collect();
+        for id in ended {
+            if !self.had_turn(id).await? {
+                self.early.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of jobs that do not stay.
+    async fn forget_ended(&mut self) -> Result<()> {
+        let gone: Vec<JobId> = self
+            .changed()
+            .into_iter()
+            .filter(|entry| !self.stays(&entry.job))
+            .map(|entry| entry.job.id)
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.inner.trip();
+        ask::query("SELECT hodei.forget($1)")
+            .bind(gone.iter().copied().map(uuid_of).collect::<Vec<_>>())
+            .execute(&mut *self.conn)
+            .await
+            .map_err(failed(OP))?;
+        for id in gone {
+            self.entries.remove(&id);
+            self.missing.insert(id);
         }
         Ok(())
     }
@@ -197,7 +250,7 @@ impl Work<'_> {
 
     async fn move_jobs(&mut self) -> Result<()> {
         let now = self.now;
-        let (mut taken, mut put) = (Taken::default(), Put::default());
+        let (mut taken, mut put, mut moved) = (Taken::default(), Put::default(), 0);
         for entry in self.changed() {
             let id = uuid_of(entry.job.id);
             if let Some(before) = entry.before {
@@ -210,12 +263,15 @@ impl Work<'_> {
                     State::Succeeded | State::Failed | State::Cancelled => taken.done.push(id),
                 }
             }
-            put.push(entry, entry.job.state == State::Pending && entry.job.eligible_at > now);
+            if self.stays(&entry.job) {
+                put.push(entry, entry.job.state == State::Pending && entry.job.eligible_at > now);
+            }
+            moved += 1;
         }
-        if put.id.is_empty() {
+        if moved == 0 {
             return Ok(());
         }
-        self.rows += put.id.len() as u64;
+        self.rows += moved;
         self.inner.trip();
         ask::query(
             "SELECT hodei.move($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
@@ -343,7 +399,7 @@ impl Work<'_> {
             let (before, after) = (entry.before.map(|place| place.state), entry.job.state);
             if before != Some(after) {
                 let moved = counts.entry(entry.lane.tenant_no).or_default();
-                moved[after as usize] += 1;
+                moved[after as usize] += i32::from(self.stays(&entry.job));
                 if let Some(before) = before {
                     moved[before as usize] -= 1;
                 }

@@ -56,6 +56,8 @@ pub(crate) struct Work<'c> {
     pub(super) sequences: BTreeMap<(Tenant, String), Option<JobId>>,
     /// The sequences whose last job is another one now, or that have none.
     pub(super) lined_up: BTreeSet<(Tenant, String)>,
+    /// Jobs that ended before their turn, where no history is kept.
+    pub(super) early: HashSet<JobId>,
     pub(super) changes: Vec<(i32, Change)>,
     /// What was committed in it, in the order of the log.
     pub(crate) segments: Vec<Segment>,
@@ -111,6 +113,7 @@ impl<'c> Work<'c> {
             new_edges: Vec::new(),
             sequences: BTreeMap::new(),
             lined_up: BTreeSet::new(),
+            early: HashSet::new(),
             changes: Vec::new(),
             segments: Vec::new(),
             readied: false,

@@ -10,11 +10,15 @@ use hodei_core::{Clock, ManualClock, Timestamp, store_conformance};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
 
+mod bare;
+
 /// Stores in databases of one server, on one clock, which is that of the database.
 struct Databases {
     server: &'static Postgres,
     clock: ManualClock,
     setup: Setup,
+    /// Whether ended jobs are kept.
+    history: bool,
     database: Option<Database>,
     store: Option<PgStore>,
 }
@@ -22,12 +26,14 @@ struct Databases {
 impl Databases {
     fn new() -> Self {
         let server = Postgres::shared().expect("PostgreSQL");
-        Self { server, clock: ManualClock::at(START), setup: Setup::default(), database: None, store: None }
+        let clock = ManualClock::at(START);
+        Self { server, clock, setup: Setup::default(), history: true, database: None, store: None }
     }
 
     async fn start(&mut self) -> Arc<dyn Store> {
         let database = self.database.as_ref().expect("it was opened");
-        let mut store = PgStore::builder(database.url()).connections(4).changes(self.setup.change_log);
+        let store = PgStore::builder(database.url()).connections(4).history(self.history);
+        let mut store = store.changes(self.setup.change_log);
         if let Some(jobs) = self.setup.max_jobs {
             store = store.max_jobs(jobs.into());
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hodei_core::store::JobStore;
-use hodei_core::store::{ChangeLog, SubmitOptions};
+use hodei_core::Name;
+use hodei_core::store::{ChangeLog, Coordination, JobStore, Round, SubmitOptions};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::Postgres;
 
@@ -11,6 +11,8 @@ use crate::env::{burn, job, jobs, owner};
 
 /// How many jobs are measured.
 const JOBS: usize = 20_000;
+/// How long an owner lives without a beat.
+const LIFE: Duration = Duration::from_secs(60);
 
 /// A server that writes nothing but what it is asked to: no vacuum and no checkpoint in between.
 fn server() -> Postgres {
@@ -24,10 +26,11 @@ fn wal(server: &Postgres) -> u64 {
 }
 
 /// The WAL of a job through its whole life, and the round trips of a hundred of them while they are run.
-async fn life(log: ChangeLog) -> (u64, f64) {
+async fn life(log: ChangeLog, history: bool) -> (u64, f64) {
     let server = server();
     let database = server.database().expect("a database");
-    let store = PgStore::builder(database.url()).changes(log).connect().await.expect("the store opens");
+    let store = PgStore::builder(database.url()).changes(log).history(history);
+    let store = store.connect().await.expect("the store opens");
     // The first of everything: prepared statements, the lane, the first pages.
     store.submit(jobs(1_000), SubmitOptions::each()).await.expect("submit");
     let owner = owner(&store, "node").await;
@@ -46,13 +49,15 @@ async fn life(log: ChangeLog) -> (u64, f64) {
 
 #[tokio::test]
 async fn a_whole_life_fits_its_budget_of_wal_and_round_trips() {
-    let (all, trips) = life(ChangeLog::All).await;
-    let (ends, _) = life(ChangeLog::TerminalOnly).await;
-    let (none, _) = life(ChangeLog::Off).await;
-    assert!(all <= 1_150, "{all} B of WAL a job with every change");
-    assert!(ends <= 1_130, "{ends} B of WAL a job with its end only");
-    assert!(none <= 1_100, "{none} B of WAL a job without changes");
-    assert!(all > ends && ends > none, "{all} {ends} {none}");
+    let (all, trips) = life(ChangeLog::All, true).await;
+    let (ends, _) = life(ChangeLog::TerminalOnly, true).await;
+    let (neither, _) = life(ChangeLog::Off, false).await;
+    let told = format!(
+        "WAL of a job: {all} B with history and every change, {ends} B with its end only, {neither} B with neither"
+    );
+    assert!(all <= 1_150 && ends <= 1_130 && neither <= 970, "{told}");
+    assert!(all > ends && ends > neither, "{told}");
+    println!("{told}");
     assert!(trips <= 1.0, "{trips} round trips per 100 jobs");
 }
 
@@ -78,6 +83,27 @@ async fn a_submission_and_an_exchange_are_one_round_trip_each() {
     quiet().await;
     let spent = store.round_trips() - before;
     assert!(spent <= 6, "{spent}: the lanes, a claim, an end beside a claim, announcements");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_one_round_trip_and_a_node_without_work_sends_nothing_between_two() {
+    let server = server();
+    let store = crate::env::open(&server.database().expect("a database")).await;
+    let owner = owner(&store, "node").await;
+    still(&store).await;
+    let mut term = None;
+    for _ in 0..5 {
+        let before = store.round_trips();
+        let round = Round { owners: vec![owner.clone()], ttl: LIFE, duty: Name::literal("maintain"), term };
+        let rounded = store.round(round).await.expect("the server is well");
+        assert_eq!((store.round_trips() - before, rounded.reapable), (1, false));
+        term = rounded.term;
+        assert!(term.is_some() && rounded.beats[0].alive);
+    }
+    let before = store.round_trips();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(store.round_trips(), before);
     store.close().await;
 }
 

@@ -194,6 +194,41 @@ async fn a_node_hears_of_work_while_the_end_of_the_log_is_held_up() {
 }
 
 #[tokio::test]
+async fn the_log_waits_for_nobody_who_has_nothing_to_do_with_it() {
+    let database = database();
+    let store = open(&database).await;
+    let mut other = stranger(&database, "CREATE TABLE theirs (id int); SELECT count(*) FROM hodei.job").await;
+    let ids = submit(&store, jobs(3)).await;
+    let told = async |scope: &Scope| {
+        let changes = store.changes(scope, None, 10).await.expect("changes").changes;
+        changes.iter().map(|change| change.job).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&Scope::All).await, ids, "a transaction of somebody else is open");
+    // It comes late, and behind what was told. What follows it is not complete until it ends.
+    let end = store.changes_end().await.expect("changes_end");
+    let late = job();
+    store.submit_in(&mut other, vec![late.clone()], SubmitOptions::each()).await.expect("submit_in");
+    let behind = submit(&store, vec![job()]).await;
+    assert!(!told(&Scope::All).await.contains(&behind[0]));
+    run(&mut other, "COMMIT").await;
+    assert_eq!(told(&Scope::All).await, [&ids[..], &[late.id], &behind[..]].concat());
+    let after = store.changes(&Scope::All, Some(end), 10).await.expect("changes").changes;
+    assert_eq!(after.iter().map(|change| change.job).collect::<Vec<_>>(), [late.id, behind[0]]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_does_not_see_what_is_finished_submits_nothing() {
+    let database = database();
+    let store = open(&database).await;
+    let mut host = PgConnection::connect(&database.url()).await.expect("a connection");
+    run(&mut host, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    let error =
+        store.submit_in(&mut host, vec![job()], SubmitOptions::each()).await.expect_err("it is refused");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    run(&mut host, "ROLLBACK").await;
+}
+
+#[tokio::test]
 async fn a_prune_reads_no_more_of_a_backlog_than_it_removes() {
     let database = database();
     let store = open(&database).await;
@@ -206,7 +241,7 @@ async fn a_prune_reads_no_more_of_a_backlog_than_it_removes() {
     let duty = Name::literal("upkeep");
     let term = store.take_term(&duty, &worker, TTL).await.expect("take_term").expect("nobody leads");
     let fetched = "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables
-         WHERE relid = 'hodei.done'::regclass";
+         WHERE relid = 'hodei.done_0'::regclass";
     let read = || async {
         // What a session counted is told when it is idle for a second.
         tokio::time::sleep(Duration::from_millis(1_500)).await;

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use hodei_core::job::Cause;
 use hodei_core::store::{Change, ChangeSink, Coordination, JobStore, Scope};
 
-use crate::env::{burn, claim, database, job, jobs, open, owner, submit};
+use crate::env::{burn, claim, database, job, jobs, open, owner, sql, submit};
 
 /// Longer than anything here takes, unless it never comes.
 const SOON: Duration = Duration::from_secs(10);
@@ -65,6 +65,28 @@ async fn a_sink_is_told_what_other_nodes_commit_each_once() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(ear.heard().len(), 121, "its own once");
     assert_eq!(ear.heard().last().map(|change| change.cause), Some(Cause::Submitted));
+}
+
+#[tokio::test]
+async fn a_sink_is_told_what_was_committed_while_the_log_could_not_be_read() {
+    let database = database();
+    let (here, there) = (open(&database).await, open(&database).await);
+    let ear = Arc::<Ear>::default();
+    let _feed = there.feed(Arc::<Ear>::clone(&ear));
+    submit(&here, vec![job()]).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = ear.heard().len();
+    let horizon = sql(&database, "SELECT pg_get_functiondef('hodei.horizon'::regproc)");
+    sql(
+        &database,
+        "CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE plpgsql STABLE AS
+         $$ BEGIN RAISE EXCEPTION 'not now'; END $$",
+    );
+    submit(&here, jobs(3)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(ear.heard().len(), begun, "nobody can read it");
+    sql(&database, &horizon);
+    ear.hears(begun + 3).await;
 }
 
 #[tokio::test]

@@ -9,31 +9,35 @@ use hodei_core::store::{
     Consistency, Coordination, JobStore, Move, Query, Retention, Scope, Served, SubmitOptions, Transition,
 };
 use hodei_core::{Name, Tenant};
+use hodei_test_servers::{Database, Postgres};
 
-use crate::env::{TTL, burn, claim, database, done, exchange, job, jobs, open, owner, sql, submit};
+use crate::env::{TTL, burn, claim, done, exchange, job, jobs, open, owner, submit};
 
 /// How many jobs there are of each kind.
 const MANY: usize = 20_000;
 
 /// The tables that grow with the jobs. Those of names, and those that transactions leave small, are read as the planner
 /// likes; that of leases is read whole after a death or a lost reply.
-const LARGE: &str = "'job', 'ready', 'delayed', 'blocked', 'done', 'edge', 'unique_key', 'change'";
+const LARGE: &str = "^((job|done|change)_([0-9]+|rest)|ready|delayed|blocked|edge|unique_key|checkpoint)$";
 
-async fn scans(database: &hodei_test_servers::Database) -> String {
+async fn scans(server: &Postgres, database: &Database) -> String {
     // What a session counted is told when it is idle for a second, or ends.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let sql_text = format!(
         "SELECT string_agg(relname || ' ' || seq_scan, ', ' ORDER BY relname) FROM pg_stat_user_tables
-         WHERE schemaname = 'hodei' AND relname IN ({LARGE})"
+         WHERE schemaname = 'hodei' AND relname ~ '{LARGE}'"
     );
-    sql(database, &sql_text)
+    server.sql(database.name(), &sql_text).expect("the server answers")
 }
 
 #[tokio::test]
 async fn no_verb_reads_a_large_table_whole() {
-    let database = database();
+    // What the server does by itself, to keep an index of blocks, would be counted too.
+    let server = Postgres::builder().setting("autovacuum", "off").start().expect("PostgreSQL");
+    let database = server.database().expect("a database");
+    let sql = |text: &str| server.sql(database.name(), text).expect("the server answers");
     // Of a table of one page the planner would read all, whatever indexes there are; here only what has none is read so.
-    sql(&database, &format!("ALTER DATABASE {} SET enable_seqscan = off", database.name()));
+    sql(&format!("ALTER DATABASE {} SET enable_seqscan = off", database.name()));
     let store = open(&database).await;
     let worker = owner(&store, "worker").await;
     for _ in 0..MANY / 1_000 {
@@ -45,13 +49,13 @@ async fn no_verb_reads_a_large_table_whole() {
         submit(&store, jobs(1_000)).await;
         submit(&store, jobs(1_000).into_iter().map(|job| job.run_at(later)).collect()).await;
     }
-    sql(&database, "ANALYZE");
-    let before = scans(&database).await;
+    sql("ANALYZE");
+    let before = scans(&server, &database).await;
     every_verb(&store).await;
-    assert_eq!(scans(&database).await, before);
+    assert_eq!(scans(&server, &database).await, before);
 }
 
-async fn every_verb(store: &hodei_store_pg::PgStore) {
+pub(crate) async fn every_verb(store: &hodei_store_pg::PgStore) {
     let worker = owner(store, "another").await;
     let new = vec![job().unique("key"), job().deadline(hodei_core::Timestamp::from_micros(0))];
     store.submit(new, SubmitOptions::each()).await.expect("submit");

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::id::{Name, OwnerId, Tenant};
 use crate::job::Lease;
 use crate::store::{
-    Beat, Coordination, Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule, Scope, Term,
+    Beat, Coordination, Limit, LimitOf, LimitUse, Policies, QueuePolicy, Round, Rounded, Schedule, Scope,
+    Term,
 };
 use crate::time::Timestamp;
 
@@ -34,6 +35,10 @@ impl<S: Coordination> Coordination for CachedStore<S> {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.inner.keep_term(term, ttl).await
+    }
+
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        self.inner.round(round).await
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::super::{Beat, Coordination, Shard, Term};
+use super::super::{Beat, Coordination, Round, Rounded, Shard, Term, round_by_verbs};
 use super::store::{Asked, ShardedStore};
 use crate::error::Result;
 use crate::id::{Name, OwnerId};
@@ -108,6 +108,10 @@ impl Coordination for ShardedStore {
             self.tell_others(|shard| shard.adopt_term(term, ttl)).await;
         }
         Ok(kept)
+    }
+
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        round_by_verbs(self, round).await
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -225,6 +225,9 @@ properties! { $
     }
     terms {
         one_leads_a_duty_at_a_time
+        a_round_beats_and_leads_as_its_verbs_do
+        a_round_says_what_owners_must_stop
+        a_round_of_the_leader_says_when_there_is_something_to_reap
         a_term_is_kept_while_it_lasts
         a_forged_term_is_not_kept
         the_store_tells_its_time

@@ -3,7 +3,7 @@
 use super::env::{Env, LIFE};
 use super::jobs::*;
 use crate::job::Lease;
-use crate::store::Term;
+use crate::store::{CancelReply, Round, Rounded, Term};
 
 async fn take(env: &Env, duty: &'static str, holder: &Lease) -> Option<Term> {
     env.store().take_term(&name(duty), holder, LIFE).await.expect("take_term")
@@ -68,4 +68,69 @@ pub(super) async fn who_retires_leads_no_more(env: &mut Env) {
     assert!(next.number > term.number);
     env.store().retire(&a).await.expect("retire again");
     assert!(keep(env, &next).await);
+}
+
+async fn round(env: &Env, owners: &[&Lease], term: Option<&Term>) -> Rounded {
+    let owners = owners.iter().copied().cloned().collect();
+    let round = Round { owners, ttl: LIFE, duty: name("maintain"), term: term.cloned() };
+    env.store().round(round).await.expect("round")
+}
+
+pub(super) async fn a_round_beats_and_leads_as_its_verbs_do(env: &mut Env) {
+    let (a, b) = (env.owner("a").await, env.owner("b").await);
+    let stranger = Lease { owner: b.owner.clone(), incarnation: b.incarnation + 1 };
+    let first = round(env, &[&a, &stranger], None).await;
+    assert_eq!(first.beats.iter().map(|beat| beat.alive).collect::<Vec<_>>(), [true, false]);
+    let term = first.term.expect("nobody leads");
+    assert_eq!((&term.duty, &term.holder), (&name("maintain"), &a));
+    assert_eq!(round(env, &[&b], None).await.term, None, "a leads");
+    let asked = round(env, &[], None).await;
+    assert_eq!(asked, Rounded { led: asked.led, ..Rounded::default() });
+    for _ in 0..3 {
+        env.advance(LIFE - SECOND).await;
+        assert_eq!(round(env, &[&a], Some(&term)).await.term.as_ref(), Some(&term));
+        assert!(round(env, &[&b], None).await.beats[0].alive);
+    }
+    env.advance(LIFE - SECOND).await;
+    assert!(keep(env, &term).await);
+    env.advance(SECOND).await;
+    // Its holder has died, the term has not.
+    let late = round(env, &[&a], Some(&term)).await;
+    assert_eq!((late.beats[0].alive, late.term.as_ref()), (false, Some(&term)));
+    env.advance(LIFE).await;
+    let c = env.owner("c").await;
+    let next = round(env, &[&c], Some(&term)).await.term.expect("its time was over");
+    assert!(next.number > term.number && next.holder == c);
+    assert_eq!(
+        round(env, &[&c], Some(&term)).await.term,
+        None,
+        "an old term is not kept, and the new one lasts"
+    );
+}
+
+pub(super) async fn a_round_says_what_owners_must_stop(env: &mut Env) {
+    let owner = env.worker().await;
+    let held = env.running(job()).await.job;
+    assert_eq!(env.cancel(&[held.id]).await, [CancelReply::Requested]);
+    assert_eq!(round(env, &[&owner], None).await.beats[0].cancel, [(held.id, held.epoch)]);
+}
+
+pub(super) async fn a_round_of_the_leader_says_when_there_is_something_to_reap(env: &mut Env) {
+    let (a, b) = (env.owner("a").await, env.owner("b").await);
+    let term = round(env, &[&a], None).await.term.expect("nobody leads");
+    let lost = env.add(job()).await;
+    env.take(&b, lost).await;
+    env.store().retire(&b).await.expect("retire");
+    assert!(round(env, &[&a], Some(&term)).await.reapable, "what b held is lost");
+    assert_eq!(env.reap(&term, 9).await.changes.len(), 1);
+    let at = env.ahead(SECOND);
+    env.add(job().deadline(at)).await;
+    env.advance(SECOND).await;
+    assert!(round(env, &[&a], Some(&term)).await.reapable, "a job is too late");
+    assert_eq!(env.reap(&term, 9).await.changes.len(), 1);
+    env.add(job().deadline(env.ahead(SECOND)).run_at(env.ahead(HOUR))).await;
+    env.advance(SECOND).await;
+    assert!(round(env, &[&a], Some(&term)).await.reapable, "one that is not due yet is too late as well");
+    let c = env.owner("c").await;
+    assert!(!round(env, &[&c], None).await.reapable, "who does not lead has nothing to reap");
 }

@@ -355,6 +355,10 @@ impl JobStore for Planted {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Coordination for Planted {
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        round_by_verbs(self, round).await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.inner.now().await
     }

@@ -9,7 +9,7 @@ use super::store::RecordingStore;
 use crate::error::Result;
 use crate::id::{Name, OwnerId};
 use crate::job::Lease;
-use crate::store::{Beat, Coordination, Term};
+use crate::store::{Beat, Coordination, Round, Rounded, Term, round_by_verbs};
 use crate::time::Timestamp;
 
 #[async_trait]
@@ -42,6 +42,11 @@ impl<S: Coordination> Coordination for RecordingStore<S> {
         let call = Call::KeepTerm { duty, term: number };
         let reply = |kept: &bool| Reply::Term { number: kept.then_some(number) };
         self.noted(call, self.inner.keep_term(term, ttl), reply).await
+    }
+
+    /// Noted as the verbs that it stands for, and made of them.
+    async fn round(&self, round: Round) -> Result<Rounded> {
+        round_by_verbs(self, round).await
     }
 
     /// Not noted: nothing is promised of a reading.

@@ -1,0 +1,20 @@
+-- Makes it known up to where the rows are that become the first part of the history, so that they need not be looked
+-- through while anybody waits: a bound an hour ahead, or a million transactions, which is proved while work goes on.
+DO $$
+DECLARE
+    t text;
+BEGIN
+    IF (SELECT relkind FROM pg_class WHERE oid = 'hodei.job'::regclass) <> 'r' THEN
+        RETURN;
+    END IF;
+    FOREACH t IN ARRAY ARRAY['job', 'done', 'change'] LOOP
+        CONTINUE WHEN EXISTS (SELECT 1 FROM pg_constraint
+            WHERE conrelid = format('hodei.%I', t)::regclass AND conname = 'era');
+        EXECUTE format('ALTER TABLE hodei.%I ADD CONSTRAINT era CHECK (%s) NOT VALID', t, CASE t
+            WHEN 'change' THEN format('pos < %s',
+                (SELECT base FROM hodei.log_base) + pg_snapshot_xmax(pg_current_snapshot())::text::int8 + 1048576)
+            ELSE format('id < %L', lpad(to_hex((extract(epoch FROM date_trunc('minute', now())) * 1000)::int8 + 3600000), 12, '0')
+                || repeat('0', 20)) END);
+    END LOOP;
+END
+$$;

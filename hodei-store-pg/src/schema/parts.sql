@@ -1,0 +1,237 @@
+-- Making the parts of the history ahead of time, and dropping them whole. Whoever calls these functions leads, bounds how
+-- long they may take, and calls them again: each does one thing, for all of which nobody waits longer than a moment.
+
+-- Notes a job that moved while its era was looked through.
+CREATE OR REPLACE FUNCTION hodei.outlives() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO hodei.outliving (id) VALUES (CASE TG_OP WHEN 'DELETE' THEN OLD.id ELSE NEW.id END)
+        ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
+-- Makes a part of a table, and moves to it what lies in the rest.
+CREATE OR REPLACE FUNCTION hodei.add_part(p_table text, p_no int4, p_column text, p_lo text, p_hi text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_part text := p_table || '_' || p_no;
+    v_rest text := p_table || '_rest';
+BEGIN
+    EXECUTE format('CREATE TABLE hodei.%I (LIKE hodei.%I INCLUDING DEFAULTS INCLUDING STORAGE)', v_part, v_rest);
+    IF p_table <> 'job' THEN
+        EXECUTE format('ALTER TABLE hodei.%I SET (autovacuum_vacuum_insert_scale_factor = 0.2)', v_part);
+    END IF;
+    EXECUTE format('WITH m AS (DELETE FROM hodei.%I WHERE %I >= %L AND %I < %L RETURNING *)
+        INSERT INTO hodei.%I SELECT * FROM m', v_rest, p_column, p_lo, p_column, p_hi, v_part);
+    EXECUTE format('ALTER TABLE hodei.%I ATTACH PARTITION hodei.%I FOR VALUES FROM (%L) TO (%L)', p_table, v_part, p_lo,
+        p_hi);
+END
+$$;
+
+-- Makes the next era, where the last ends too soon, and says whether it did.
+CREATE OR REPLACE FUNCTION hodei.add_era(p_now int8, p_width int8) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_from int8 := (SELECT max(ends_at) FROM hodei.era);
+    v_no int4;
+BEGIN
+    IF v_from >= p_now + p_width THEN
+        RETURN false;
+    END IF;
+    -- Where none was made in time, what comes until then lies in the rest.
+    v_from := greatest(v_from, p_now + 60000000) / 1000 * 1000;
+    INSERT INTO hodei.era (lo, hi, ends_at)
+        VALUES (hodei.id_at(v_from), hodei.id_at(v_from + p_width), v_from + p_width) RETURNING no INTO v_no;
+    PERFORM hodei.add_part(t, v_no, 'id', hodei.id_at(v_from)::text, hodei.id_at(v_from + p_width)::text)
+        FROM unnest(ARRAY['job', 'done']) t;
+    RETURN true;
+END
+$$;
+
+-- Makes the next volume of the log, where the last is soon full, and drops one of which nothing is kept. A volume is for
+-- about 64 MB, as the one in use fills.
+CREATE OR REPLACE FUNCTION hodei.turn_volumes() RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_top int8 := (SELECT base FROM hodei.log_base) + pg_snapshot_xmax(pg_current_snapshot())::text::int8;
+    v_last int8 := (SELECT max(hi) FROM hodei.volume);
+    v_width int8;
+    v_no int4;
+BEGIN
+    SELECT no INTO v_no FROM hodei.volume WHERE hi <= (SELECT pos FROM hodei.change_floor) ORDER BY hi LIMIT 1;
+    IF FOUND THEN
+        LOCK TABLE ONLY hodei.change IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('DROP TABLE hodei.%I', 'change_' || v_no);
+        DELETE FROM hodei.volume WHERE no = v_no;
+        RETURN true;
+    END IF;
+    SELECT (v_top - lo) * 67108864 / greatest(pg_total_relation_size(('hodei.change_' || no)::regclass), 8192) INTO v_width
+        FROM hodei.volume WHERE lo <= v_top - 1000 AND hi > v_top;
+    v_width := least(greatest(coalesce(v_width, 262144), 65536), 1048576);
+    IF v_last >= v_top + v_width THEN
+        RETURN false;
+    END IF;
+    v_last := greatest(v_last, v_top + 10000);
+    INSERT INTO hodei.volume (lo, hi) VALUES (v_last, v_last + v_width) RETURNING no INTO v_no;
+    PERFORM hodei.add_part('change', v_no, 'pos', v_last::text, (v_last + v_width)::text);
+    RETURN true;
+END
+$$;
+
+-- Looks on for what outlives an era.
+CREATE OR REPLACE FUNCTION hodei.look_through(p_era hodei.era, p_now int8, p_width int8) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
+DECLARE
+    v_lo uuid := coalesce(p_era.lo, hodei.id_at(0));
+    v_n int8;
+    v_last uuid;
+BEGIN
+    EXECUTE format('WITH j AS MATERIALIZED (SELECT id FROM hodei.%I WHERE id > $1 ORDER BY id LIMIT 10000), k AS (
+            INSERT INTO hodei.outliving (id) SELECT j.id FROM j LEFT JOIN hodei.%I d ON d.id = j.id
+            WHERE d.id IS NULL OR d.moved_at > CASE d.state WHEN 5 THEN $3 ELSE $2 END ON CONFLICT DO NOTHING)
+        SELECT count(*), (SELECT id FROM j ORDER BY id DESC LIMIT 1) FROM j', 'job_' || p_era.no, 'done_' || p_era.no)
+        INTO v_n, v_last USING p_era.seen, p_era.jobs_until, p_era.failed_until;
+    IF (SELECT count(*) FROM hodei.outliving) > 2000 OR (SELECT count(*) FROM (
+            (SELECT 1 FROM hodei.edge WHERE parent >= v_lo AND parent < p_era.hi LIMIT 5001)
+            UNION ALL (SELECT 1 FROM hodei.edge WHERE child >= v_lo AND child < p_era.hi LIMIT 5001)) e) > 5000 THEN
+        PERFORM hodei.leave_alone(p_era.no);
+        UPDATE hodei.era SET stage = 0, whole = false, again_at = p_now + p_width WHERE no = p_era.no;
+    ELSIF v_n < 10000 THEN
+        UPDATE hodei.era SET stage = 2 WHERE no = p_era.no;
+    ELSE
+        UPDATE hodei.era SET seen = v_last WHERE no = p_era.no;
+    END IF;
+END
+$$;
+
+-- Notes nothing any more of what moves in an era.
+CREATE OR REPLACE FUNCTION hodei.leave_alone(p_no int4) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    EXECUTE format('DROP TRIGGER outlives ON hodei.%I', 'job_' || p_no);
+    EXECUTE format('DROP TRIGGER outlives ON hodei.%I', 'done_' || p_no);
+    DELETE FROM hodei.outliving;
+END
+$$;
+
+-- Takes an era out of the history, with all that is in it but what outlives it, which becomes rest.
+CREATE OR REPLACE FUNCTION hodei.take_out(p_era hodei.era) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_job text := 'job_' || p_era.no;
+    v_done text := 'done_' || p_era.no;
+    v_stay uuid[];
+BEGIN
+    LOCK TABLE ONLY hodei.job, ONLY hodei.done IN ACCESS EXCLUSIVE MODE;
+    EXECUTE format('LOCK TABLE hodei.%I, hodei.%I IN ACCESS EXCLUSIVE MODE', v_job, v_done);
+    v_stay := ARRAY(
+        SELECT o.id FROM hodei.outliving o JOIN hodei.job j ON j.id = o.id LEFT JOIN hodei.done d ON d.id = o.id
+        WHERE d.id IS NULL
+            OR d.moved_at > CASE d.state WHEN 5 THEN p_era.failed_until ELSE p_era.jobs_until END
+        UNION
+        -- For whom somebody waits.
+        SELECT e.parent FROM hodei.edge e
+        WHERE e.parent >= coalesce(p_era.lo, hodei.id_at(0)) AND e.parent < p_era.hi
+            AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child)
+        UNION
+        -- Whose turn has not come.
+        SELECT e.child FROM hodei.edge e
+        WHERE e.child >= coalesce(p_era.lo, hodei.id_at(0)) AND e.child < p_era.hi AND e.turn AND NOT e.told);
+    PERFORM hodei.leave_alone(p_era.no);
+    EXECUTE format('ALTER TABLE hodei.job DETACH PARTITION hodei.%I', v_job);
+    EXECUTE format('ALTER TABLE hodei.done DETACH PARTITION hodei.%I', v_done);
+    EXECUTE format('INSERT INTO hodei.job SELECT * FROM hodei.%I WHERE id = ANY ($1)', v_job) USING v_stay;
+    EXECUTE format('WITH m AS (DELETE FROM hodei.%I WHERE id = ANY ($1) RETURNING *)
+        INSERT INTO hodei.done SELECT * FROM m', v_done) USING v_stay;
+    UPDATE hodei.era SET stage = 3, seen = hodei.id_at(0) WHERE no = p_era.no;
+END
+$$;
+
+-- Takes an era that is over a step further out of the history, and says whether it did. What ended until p_jobs is kept no
+-- longer, and what failed until p_failed; an era that too much outlives is looked at again after p_width.
+CREATE OR REPLACE FUNCTION hodei.tend(p_now int8, p_jobs int8, p_failed int8, p_width int8) RETURNS bool
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_era hodei.era;
+BEGIN
+    -- Where there is little, rows are removed to the minute; an era that grows beyond 16 MB goes as a whole.
+    UPDATE hodei.era SET whole = true WHERE stage = 0 AND NOT whole AND again_at IS NULL
+        AND pg_relation_size(('hodei.done_' || no)::regclass) > 16777216;
+    SELECT * INTO v_era FROM hodei.era WHERE stage > 0 ORDER BY stage DESC LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT * INTO v_era FROM hodei.era WHERE ends_at <= p_jobs AND coalesce(again_at, 0) <= p_now ORDER BY no LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        EXECUTE format('CREATE TRIGGER outlives AFTER INSERT OR DELETE ON hodei.%I FOR EACH ROW
+            EXECUTE FUNCTION hodei.outlives()', 'job_' || v_era.no);
+        EXECUTE format('CREATE TRIGGER outlives AFTER INSERT OR DELETE ON hodei.%I FOR EACH ROW
+            EXECUTE FUNCTION hodei.outlives()', 'done_' || v_era.no);
+        UPDATE hodei.era SET stage = 1, seen = hodei.id_at(0), jobs_until = p_jobs, failed_until = p_failed
+            WHERE no = v_era.no;
+    ELSIF v_era.stage = 1 THEN
+        PERFORM hodei.look_through(v_era, p_now, p_width);
+    ELSIF v_era.stage = 2 THEN
+        PERFORM hodei.take_out(v_era);
+    ELSIF v_era.stage = 3 THEN
+        -- Its jobs are taken leave of first.
+        RETURN false;
+    ELSE
+        EXECUTE format('DROP TABLE hodei.%I, hodei.%I', 'job_' || v_era.no, 'done_' || v_era.no);
+        DELETE FROM hodei.era WHERE no = v_era.no;
+    END IF;
+    RETURN true;
+END
+$$;
+
+-- Has sequences no last job that is gone. A row that is held is about to name somebody else.
+CREATE OR REPLACE FUNCTION hodei.leave_sequences(p_id uuid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    DELETE FROM hodei.sequence WHERE (tenant, key) IN (
+        SELECT tenant, key FROM hodei.sequence WHERE last = ANY (p_id) FOR UPDATE SKIP LOCKED
+    );
+END
+$$;
+
+-- Removes what leads to jobs, and counts them no more.
+CREATE OR REPLACE FUNCTION hodei.take_leave(p_id uuid[], p_tenant int4[], p_state int2[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    DELETE FROM hodei.edge WHERE parent = ANY (p_id);
+    DELETE FROM hodei.edge WHERE child = ANY (p_id);
+    DELETE FROM hodei.unique_key WHERE id = ANY (p_id);
+    PERFORM hodei.leave_sequences(p_id);
+    DELETE FROM hodei.checkpoint WHERE id = ANY (p_id);
+    INSERT INTO hodei.delta (tenant, succeeded, failed, cancelled)
+    SELECT u.tenant, -count(*) FILTER (WHERE u.state = 4), -count(*) FILTER (WHERE u.state = 5),
+        -count(*) FILTER (WHERE u.state = 6)
+    FROM unnest(p_tenant, p_state) u (tenant, state) GROUP BY u.tenant;
+END
+$$;
+
+-- Takes leave of the next jobs of an era that is out of the history.
+CREATE OR REPLACE FUNCTION hodei.sweep(p_n int8, OUT id uuid, OUT tenant text) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_era hodei.era;
+    v_id uuid[];
+    v_tenant int4[];
+    v_state int2[];
+BEGIN
+    SELECT * INTO v_era FROM hodei.era WHERE stage = 3 ORDER BY no LIMIT 1 FOR UPDATE;
+    IF NOT FOUND OR p_n <= 0 THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT array_agg(d.id ORDER BY d.id), array_agg(d.tenant ORDER BY d.id),
+            array_agg(d.state ORDER BY d.id)
+        FROM (SELECT id, tenant, state FROM hodei.%I WHERE id > $1 ORDER BY id LIMIT $2) d', 'done_' || v_era.no)
+        INTO v_id, v_tenant, v_state USING v_era.seen, p_n;
+    IF v_id IS NULL THEN
+        UPDATE hodei.era SET stage = 4 WHERE no = v_era.no;
+        RETURN;
+    END IF;
+    UPDATE hodei.era SET seen = v_id[cardinality(v_id)], stage = CASE WHEN cardinality(v_id) < p_n THEN 4 ELSE 3 END
+        WHERE no = v_era.no;
+    PERFORM hodei.take_leave(v_id, v_tenant, v_state);
+    RETURN QUERY SELECT u.id, t.name FROM unnest(v_id, v_tenant) u (id, tenant) JOIN hodei.tenant t ON t.no = u.tenant;
+END
+$$;

@@ -1,0 +1,91 @@
+//! Keeping the parts of the history: made ahead of time, dropped whole.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hodei_core::job::State;
+use hodei_core::store::{Retention, Term};
+use hodei_core::{ErrorKind, Result};
+
+use super::terms::leads;
+use crate::ask;
+use crate::error::failed;
+use crate::work::{Verb, Work};
+
+const OP: &str = "store.prune";
+
+/// How many eras an age has: as much longer than asked is kept what goes with its era.
+const ERAS: u32 = 8;
+/// The longest era: 30 days.
+const ERA_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// How long anybody waits for a change of the parts at most: 100 ms for its locks and 100 ms more for what is done.
+const BRIEFLY: &str =
+    "SELECT set_config('lock_timeout', '100ms', true), set_config('statement_timeout', '200ms', true)";
+
+/// What the parts of the history need. Each is seen to by itself, so that one that fails for long holds up no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Eras ahead of time.
+    Eras,
+    /// Volumes of the log ahead of time, and none of which nothing is kept.
+    Volumes,
+    /// The next step of an era out of the history.
+    Endings,
+}
+
+impl Need {
+    pub(crate) const ALL: [Self; 3] = [Self::Eras, Self::Volumes, Self::Endings];
+}
+
+/// Does the next thing of a kind, and replies whether there may be more. Where somebody is in the way, or the role may not
+/// make tables, nothing is done.
+#[derive(Debug)]
+pub(crate) struct Tend {
+    pub(crate) need: Need,
+    pub(crate) term: Term,
+    pub(crate) retention: Retention,
+}
+
+#[async_trait]
+impl Verb for Tend {
+    type Reply = bool;
+
+    async fn run(&mut self, work: &mut Work<'_>) -> Result<bool> {
+        if !leads(work, &self.term).await? {
+            return Ok(false);
+        }
+        let age = |state| self.retention.age(state);
+        let width = (age(State::Succeeded) / ERAS).min(ERA_MAX);
+        let kept = |state| if work.inner().config.history { age(state) } else { Duration::ZERO };
+        let cut = |state| work.now.saturating_sub(kept(state)).as_micros();
+        let (jobs, failed_jobs) = (cut(State::Succeeded), cut(State::Failed));
+        work.inner().trip();
+        ask::query(BRIEFLY).execute(&mut *work.conn).await.map_err(failed(OP))?;
+        work.inner().trip();
+        let now = work.now.as_micros();
+        let width = i64::try_from(width.as_micros()).unwrap_or(i64::MAX);
+        let query = match self.need {
+            Need::Eras => ask::scalar("SELECT hodei.add_era($1, $2)").bind(now).bind(width),
+            Need::Volumes => ask::scalar("SELECT hodei.turn_volumes()"),
+            Need::Endings => ask::scalar("SELECT hodei.tend($1, $2, $3, $4)")
+                .bind(now)
+                .bind(jobs)
+                .bind(failed_jobs)
+                .bind(width),
+        };
+        let tended = query.fetch_one(&mut *work.conn).await.map_err(failed(OP));
+        match tended {
+            // The transaction has failed, and is rolled back where it would be committed.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Locked | ErrorKind::Timeout | ErrorKind::PermissionDenied
+                ) =>
+            {
+                Ok(false)
+            }
+            tended => tended,
+        }
+    }
+}
