@@ -24,18 +24,18 @@ async fn at_once<R>(what: &str, call: impl Future<Output = R>) -> R {
 }
 
 /// A transaction of somebody else, which stays open.
-async fn stranger(database: &Database, held: &str) -> PgConnection {
+pub(crate) async fn stranger(database: &Database, held: &str) -> PgConnection {
     let mut conn = PgConnection::connect(&database.url()).await.expect("a connection");
     run(&mut conn, &format!("BEGIN; {held}")).await;
     conn
 }
 
-async fn run(conn: &mut PgConnection, sql: &str) {
+pub(crate) async fn run(conn: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.expect("the server answers");
 }
 
 /// Waits until somebody waits for a lock.
-async fn somebody_waits(database: &Database) {
+pub(crate) async fn somebody_waits(database: &Database) {
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
     while sql(database, waiting) == "0" {
         tokio::time::sleep(Duration::from_millis(5)).await;

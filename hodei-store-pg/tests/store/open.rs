@@ -23,8 +23,8 @@ async fn many_that_open_an_empty_database_at_once_make_one_schema() {
 async fn a_migration_says_what_it_did_and_does_it_once() {
     let database = database();
     let config = PgStore::builder(database.url());
-    assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 0, to: 2 });
-    assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 2, to: 2 });
+    assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 0, to: 3 });
+    assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 3, to: 3 });
 }
 
 #[tokio::test]
