@@ -42,9 +42,12 @@ DECLARE
     v_plain bool;
     v_n int4;
     v_meta hodei.exchanged;
-    v_wide bool;
+    v_wide bool := false;
 BEGIN
-    v_wide := hodei.lock_wide('{}', p_lane) = 2;
+    LOCK TABLE hodei.wide IN ROW SHARE MODE;
+    IF EXISTS (SELECT 1 FROM hodei.wide) THEN
+        v_wide := hodei.lock_wide('{}', p_lane) = 2;
+    END IF;
     SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM hodei.lane l, unnest(l.limits) x
         WHERE l.no = ANY (p_lane) AND l.limits IS NOT NULL;
     IF v_limits IS NOT NULL THEN

@@ -91,7 +91,10 @@ DECLARE
     v_wide int2 := 0;
 BEGIN
     IF cardinality(p_id) + cardinality(p_lane) > 0 THEN
-        v_wide := hodei.lock_wide(p_id, p_lane);
+        LOCK TABLE hodei.wide IN ROW SHARE MODE;
+        IF EXISTS (SELECT 1 FROM hodei.wide) THEN
+            v_wide := hodei.lock_wide(p_id, p_lane);
+        END IF;
     END IF;
     IF cardinality(p_id) + cardinality(p_lane) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
         -- All limits at once and in one order, so that nobody waits in a circle. Before the clock is read, also for

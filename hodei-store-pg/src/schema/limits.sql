@@ -1,14 +1,10 @@
 -- The limits of tenants, of queues and of all.
 
--- Locks the rows of the limits that jobs and lanes count against, in one order. Returns 2 where there are such, 1 where there
--- are only others, and 0 where there are none: then it has cost a look.
+-- Locks the rows of the limits that jobs and lanes count against, in one order. Returns 2 where there are such, and 1 where
+-- there are only others. Called where there are any, by whoever has locked their table.
 CREATE OR REPLACE FUNCTION hodei.lock_wide(p_id uuid[], p_lane int4[]) RETURNS int2
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
-    LOCK TABLE hodei.wide IN ROW SHARE MODE;
-    IF NOT EXISTS (SELECT 1 FROM hodei.wide) THEN
-        RETURN 0;
-    END IF;
     PERFORM 1 FROM (
         SELECT DISTINCT v.tenant, v.queue FROM (
             SELECT d.lane AS no FROM hodei.leased d WHERE d.id = ANY (p_id) UNION SELECT unnest(p_lane)

@@ -108,7 +108,8 @@ CREATE OR REPLACE FUNCTION hodei.move(
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     IF cardinality(p_leased) > 0 THEN
-        IF hodei.lock_wide(p_leased, '{}') = 2 THEN
+        LOCK TABLE hodei.wide IN ROW SHARE MODE;
+        IF EXISTS (SELECT 1 FROM hodei.wide) AND hodei.lock_wide(p_leased, '{}') = 2 THEN
             -- What is leased and does not stay so.
             UPDATE hodei.wide s SET in_use = s.in_use - x.n FROM (
                 SELECT v.tenant, v.queue, sum(y.n) AS n FROM (
