@@ -15,13 +15,16 @@ use crate::table::Tab;
 /// How a row is read.
 type Read<R> = fn(&[u8]) -> Result<R>;
 
+/// Whose a row is; nothing for everybody's.
+type Of<R> = fn(&R) -> Option<&Tenant>;
+
 /// Reads the rows of a scope from a table whose keys begin with the tenant, but for tenants that nobody sees.
 fn all<R>(
     rows: &mut Snapshot<'_>,
     op: &'static str,
     tab: Tab,
     scope: &Scope,
-    (read, of): (Read<R>, fn(&R) -> Option<&Tenant>),
+    (read, of): (Read<R>, Of<R>),
 ) -> Result<Vec<R>> {
     let slots = rows.view.slots.clone();
     slots.readable(op, slot_of(scope))?;
