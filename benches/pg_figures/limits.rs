@@ -32,7 +32,7 @@ fn spread(n: usize, tenants: usize, limited: bool) -> Vec<NewJob> {
 /// Gives each tenant a limit.
 async fn limit(store: &Arc<dyn Store>, tenants: usize) -> Result<(), String> {
     let set = |n| {
-        let limit = Limit { tenant: tenant(n), key: Name::literal(KEY), max: MOST };
+        let limit = Limit::key(tenant(n), Name::literal(KEY), MOST);
         let store = Arc::clone(store);
         async move { Policies::set_limit(&*store, limit).await }
     };

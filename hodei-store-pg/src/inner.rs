@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hodei_core::store::{Change, Scope, StoreStats, WakeupSignal};
@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     /// Which process wrote a change.
     pub(crate) node: i64,
     pub(crate) counted: Counted,
+    /// Whether the last exchange has seen limits wider than a key: ends of leases then wake those who wait.
+    pub(crate) limited: AtomicBool,
 }
 
 impl Drop for Inner {
@@ -108,6 +110,7 @@ impl Inner {
             wakeups: WakeupSignal::new(),
             node: RandomState::new().hash_one(std::process::id()).cast_signed(),
             counted: Counted::default(),
+            limited: AtomicBool::new(false),
         }
     }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hodei_core::store::{Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope};
+use hodei_core::store::{Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule, Scope};
 use hodei_core::{Error, Fault, Name, Result, Tenant, Timestamp};
-use sqlx::postgres::PgRow;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 
 use crate::ask;
 use crate::codec::{damaged, name_of, spec_bytes, spec_of};
@@ -22,18 +24,20 @@ const OP: &str = "store.policies";
 #[derive(Debug)]
 enum Setting {
     Queue(QueuePolicy),
-    Limit(Limit),
+    /// How many at most; nothing to remove the limit.
+    Limit(LimitOf, Option<u32>),
     Schedule(Schedule),
     NoSchedule(Tenant, Name),
 }
 
 impl Setting {
-    fn tenant(&self) -> &Tenant {
+    /// Whose it is; nothing for everybody's.
+    fn tenant(&self) -> Option<&Tenant> {
         match self {
-            Self::Queue(policy) => &policy.tenant,
-            Self::Limit(limit) => &limit.tenant,
-            Self::Schedule(schedule) => &schedule.tenant,
-            Self::NoSchedule(tenant, _) => tenant,
+            Self::Queue(policy) => Some(&policy.tenant),
+            Self::Limit(of, _) => of.tenant(),
+            Self::Schedule(schedule) => Some(&schedule.tenant),
+            Self::NoSchedule(tenant, _) => Some(tenant),
         }
     }
 }
@@ -43,18 +47,25 @@ impl Verb for Setting {
     type Reply = bool;
 
     async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
-        inner.names.make_tenant(conn, self.tenant()).await?;
+        if let Some(tenant) = self.tenant() {
+            inner.names.make_tenant(conn, tenant).await?;
+        }
         Ok(())
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<bool> {
-        work.readied = matches!(self, Self::Queue(_) | Self::Limit(_));
+        work.readied = matches!(self, Self::Queue(_) | Self::Limit(..));
         work.rows += 1;
         let inner = Arc::clone(work.inner());
         inner.trip();
-        // It was made before, and committed.
-        let tenant = inner.names.find_tenant(&mut *work.conn, self.tenant()).await?;
-        let tenant = tenant.ok_or_else(|| damaged("a tenant without a row"))?;
+        let tenant = match self.tenant() {
+            // It was made before, and committed.
+            Some(tenant) => {
+                let no = inner.names.find_tenant(&mut *work.conn, tenant).await?;
+                no.ok_or_else(|| damaged("a tenant without a row"))?
+            }
+            None => ALL,
+        };
         let query = match self {
             Self::Queue(policy) => ask::query(
                 "INSERT INTO hodei.queue (tenant, queue, paused, weight) VALUES ($1, $2, $3, $4)
@@ -64,13 +75,7 @@ impl Verb for Setting {
             .bind(policy.queue.as_str().to_owned())
             .bind(policy.paused)
             .bind(i64::from(policy.weight)),
-            Self::Limit(limit) => ask::query(
-                "INSERT INTO hodei.usage (tenant, key, most) VALUES ($1, $2, $3)
-                 ON CONFLICT (tenant, key) DO UPDATE SET most = excluded.most",
-            )
-            .bind(tenant)
-            .bind(limit.key.as_str().to_owned())
-            .bind(i64::from(limit.max)),
+            Self::Limit(of, max) => limit(tenant, of, *max),
             Self::Schedule(schedule) => ask::query(
                 "INSERT INTO hodei.schedule (tenant, name, rule, spec) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (tenant, name) DO UPDATE SET rule = excluded.rule, spec = excluded.spec",
@@ -87,6 +92,38 @@ impl Verb for Setting {
         };
         let done = query.execute(&mut *work.conn).await.map_err(failed(OP))?;
         Ok(done.rows_affected() > 0)
+    }
+}
+
+/// The number that stands for all tenants in the rows of limits.
+const ALL: i32 = 0;
+
+/// The statement that sets a limit or removes it.
+fn limit(tenant: i32, of: &LimitOf, max: Option<u32>) -> Query<'static, Postgres, PgArguments> {
+    let queue = match of {
+        LimitOf::All | LimitOf::Tenant(_) => String::new(),
+        LimitOf::Queue(_, queue) => queue.as_str().to_owned(),
+        LimitOf::Key(_, key) => {
+            let query = match max {
+                Some(_) => ask::query(
+                    "INSERT INTO hodei.usage (tenant, key, most) VALUES ($1, $2, $3)
+                     ON CONFLICT (tenant, key) DO UPDATE SET most = excluded.most",
+                ),
+                // The row stays: it counts what is leased.
+                None => ask::query(
+                    "UPDATE hodei.usage SET most = $3 WHERE tenant = $1 AND key = $2 AND most IS NOT NULL",
+                ),
+            };
+            return query.bind(tenant).bind(key.as_str().to_owned()).bind(max.map(i64::from));
+        }
+    };
+    match max {
+        Some(max) => {
+            ask::query("SELECT hodei.set_wide($1, $2, $3)").bind(tenant).bind(queue).bind(i64::from(max))
+        }
+        None => {
+            ask::query("DELETE FROM hodei.wide WHERE tenant = $1 AND queue = $2").bind(tenant).bind(queue)
+        }
     }
 }
 
@@ -117,6 +154,17 @@ fn number(row: &PgRow, n: usize) -> Result<u32> {
     Ok(u32::try_from(column::<i64>(row, n)?).unwrap_or_default())
 }
 
+fn limit_use(row: &PgRow) -> Result<LimitUse> {
+    let at = |n| column::<Option<&str>>(row, n)?.map(name_of).transpose();
+    let of = match (at(0)?.map(Tenant::from), at(1)?, at(2)?) {
+        (None, ..) => LimitOf::All,
+        (Some(tenant), Some(queue), _) => LimitOf::Queue(tenant, queue),
+        (Some(tenant), None, Some(key)) => LimitOf::Key(tenant, key),
+        (Some(tenant), None, None) => LimitOf::Tenant(tenant),
+    };
+    Ok(LimitUse { limit: Limit { of, max: number(row, 3)? }, in_use: number(row, 4)? })
+}
+
 #[async_trait]
 impl Policies for PgStore {
     async fn set_queue(&self, policy: QueuePolicy) -> Result<()> {
@@ -145,26 +193,30 @@ impl Policies for PgStore {
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
-        self.inner().write("store.set_limit", Setting::Limit(limit)).await?;
+        self.inner().write("store.set_limit", Setting::Limit(limit.of, Some(limit.max))).await?;
         Ok(())
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        Ok(self.inner().write("store.remove_limit", Setting::Limit(of.clone(), None)).await?.0)
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         let rows = self
             .inner()
             .listed(
-                "SELECT t.name, u.key, u.most, u.in_use FROM hodei.usage u JOIN hodei.tenant t ON t.no = u.tenant
-                 WHERE u.most IS NOT NULL AND ($1::text IS NULL OR t.name = $1) ORDER BY 1, 2",
+                "SELECT t.name, NULL, u.key, u.most, u.in_use
+                     FROM hodei.usage u JOIN hodei.tenant t ON t.no = u.tenant
+                     WHERE u.most IS NOT NULL AND ($1::text IS NULL OR t.name = $1)
+                 UNION ALL SELECT t.name, nullif(w.queue, ''), NULL, w.most, w.in_use
+                     FROM hodei.wide w LEFT JOIN hodei.tenant t ON t.no = w.tenant
+                     WHERE $1::text IS NULL OR w.tenant = 0 OR t.name = $1",
                 scope,
             )
             .await?;
-        rows.iter()
-            .map(|row| {
-                let (tenant, key) = (tenant_at(row, 0)?, name_of(column::<&str>(row, 1)?)?);
-                let limit = Limit { tenant, key, max: number(row, 2)? };
-                Ok(LimitUse { limit, in_use: number(row, 3)? })
-            })
-            .collect()
+        let mut uses = rows.iter().map(limit_use).collect::<Result<Vec<_>>>()?;
+        uses.sort_unstable_by(|a, b| a.limit.of.cmp(&b.limit.of));
+        Ok(uses)
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

@@ -94,7 +94,7 @@ fn committed<R>((replies, changes): (Vec<R>, Vec<hodei_core::store::Change>)) ->
 #[async_trait]
 impl JobStore for PgStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, exclusive: false, spans_tenants: true }
+        Capabilities { durable: true, exclusive: false, spans_tenants: true, limits_all: true }
     }
 
     fn stats(&self) -> StoreStats {

@@ -3,6 +3,7 @@
 //! Numbers are big-endian, signed ones with the sign turned over; a text ends with a NUL, which none may hold.
 
 use hodei_core::job::State;
+use hodei_core::store::LimitOf;
 use hodei_core::{JobId, PipelineId, Slot, Tenant, Timestamp};
 
 fn text(key: &mut Vec<u8>, text: &str) {
@@ -82,6 +83,18 @@ pub(crate) fn tenant_prefix(tenant: &Tenant) -> Vec<u8> {
     let mut key = Vec::with_capacity(tenant.as_str().len() + 17);
     text(&mut key, tenant.as_str());
     key
+}
+
+/// (tenant, key) of the limit of a key; the NUL of a queue, and the lack of a text, tell the others from it.
+pub(crate) fn limit(of: &LimitOf) -> Vec<u8> {
+    match of {
+        LimitOf::All => vec![0],
+        LimitOf::Tenant(tenant) => tenant_prefix(tenant),
+        LimitOf::Queue(tenant, queue) => {
+            [&tenant_prefix(tenant)[..], &[0], queue.as_str().as_bytes()].concat()
+        }
+        LimitOf::Key(tenant, key) => tenant_text(tenant, key.as_str()),
+    }
 }
 
 /// (parent, child)

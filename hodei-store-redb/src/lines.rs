@@ -88,7 +88,7 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
     for (tab, read) in policies {
         rows.scan(tab, Span::ALL, |_, row| {
             let row = read(row)?;
-            if !slots.hides(|| row.slot()) {
+            if !row.slot().is_some_and(|slot| slots.hides(|| slot)) {
                 lines.row(&row)?;
             }
             Ok(true)

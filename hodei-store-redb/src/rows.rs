@@ -330,8 +330,9 @@ pub(crate) trait Rows {
         self.read(Tab::Queues, &key::tenant_text(&lane.tenant, lane.queue.as_str()), codec::queue)
     }
 
-    /// Reads a limit; nothing when nobody set it.
+    /// Reads the limit of a key; nothing when nobody set it.
     fn limit(&mut self, (tenant, text): &LimitKey) -> Result<Option<Limit>> {
+        // The key is that of [`key::limit`].
         self.read(Tab::Limits, &key::tenant_text(tenant, text), codec::limit)
     }
 

@@ -11,9 +11,9 @@ use futures_util::stream;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency,
-    Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Limit, LimitUse, Page,
-    Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats,
-    SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Limit, LimitOf,
+    LimitUse, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope,
+    Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Result, Tenant, Timestamp};
 use tokio::sync::oneshot;
@@ -190,7 +190,7 @@ impl RedbStore {
 #[async_trait]
 impl JobStore for RedbStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, exclusive: true, spans_tenants: true }
+        Capabilities { durable: true, exclusive: true, spans_tenants: true, limits_all: true }
     }
 
     fn stats(&self) -> StoreStats {
@@ -382,6 +382,11 @@ impl Policies for RedbStore {
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.write("store.set_limit", 1, move |work| txn::set_limit(work, &limit)).await
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        let of = of.clone();
+        self.write("store.remove_limit", 1, move |work| txn::remove_limit(work, &of)).await
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {

@@ -49,7 +49,7 @@ tables! {
     Changes = "changes",
     /// tenant → how many jobs are in each state.
     Counts = "counts",
-    /// (tenant, key) → limit.
+    /// (tenant, key) → limit; beside them (tenant), (tenant, NUL, queue) and (): those of a tenant, a queue, and all.
     Limits = "limits",
     /// (tenant, queue) → policy.
     Queues = "queues",

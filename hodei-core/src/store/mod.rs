@@ -40,7 +40,7 @@ pub use lane::{Before, Lane, LaneHead, Lanes, Pick, Served};
 #[cfg_attr(docsrs, doc(cfg(feature = "lines")))]
 pub use lines::{LINE_MAX, LINES_VERSION, LineCounts, LineReader, LineRow, LineWriter};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
-pub use policy::{Fired, Limit, LimitUse, Policies, QueuePolicy, Schedule};
+pub use policy::{Fired, Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule};
 pub use port::{
     CancelReply, Capabilities, Committed, Consistency, JobStore, Pruned, Reaped, Redriven, Refusal,
     Retention, Store, StoreStats, SubmitOptions, Submitted,

@@ -10,6 +10,7 @@ use super::query::Scope;
 use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
 use crate::job::{JobSpec, NewJob};
+use crate::text::Texts;
 use crate::time::Timestamp;
 
 /// How a tenant's queue is served.
@@ -25,15 +26,103 @@ pub struct QueuePolicy {
     pub weight: u32,
 }
 
-/// How many of a tenant's jobs that name a key may be leased at once.
+/// Which jobs a limit is about.
+///
+/// The order is from the widest to the narrowest, then by tenant and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitOf {
+    /// Those of the whole store. Requires [`Capabilities::limits_all`](super::Capabilities::limits_all).
+    All,
+    /// Those of a tenant.
+    Tenant(Tenant),
+    /// Those of a tenant's queue.
+    Queue(Tenant, Name),
+    /// Those of a tenant that name this key among their limits.
+    Key(Tenant, Name),
+}
+
+impl LimitOf {
+    /// Returns the limits that jobs of a tenant's queue count against which name these keys, the widest first, whether or
+    /// not anybody set them.
+    pub fn of_jobs<'a>(
+        tenant: &'a Tenant,
+        queue: &'a Name,
+        keys: &'a Texts,
+    ) -> impl Iterator<Item = Self> + 'a {
+        let wide = [Self::All, Self::Tenant(tenant.clone()), Self::Queue(tenant.clone(), queue.clone())];
+        let keys = keys.iter().filter_map(|key| Name::new(key).ok());
+        wide.into_iter().chain(keys.map(|key| Self::Key(tenant.clone(), key)))
+    }
+
+    /// Says whether a job counts against it while it is leased.
+    #[must_use]
+    pub fn counts(&self, tenant: &Tenant, spec: &JobSpec) -> bool {
+        let names = |key: &Name| spec.limit_keys().iter().any(|named| named == key.as_str());
+        match self {
+            Self::All => true,
+            Self::Tenant(of) => of == tenant,
+            Self::Queue(of, queue) => of == tenant && queue == spec.queue(),
+            Self::Key(of, key) => of == tenant && names(key),
+        }
+    }
+
+    /// Returns whose jobs it is about; nothing for those of all tenants.
+    #[must_use]
+    pub const fn tenant(&self) -> Option<&Tenant> {
+        match self {
+            Self::All => None,
+            Self::Tenant(tenant) | Self::Queue(tenant, _) | Self::Key(tenant, _) => Some(tenant),
+        }
+    }
+}
+
+impl fmt::Display for LimitOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("the whole store"),
+            Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
+            Self::Queue(tenant, queue) => write!(f, "queue {queue} of {tenant}"),
+            Self::Key(tenant, key) => write!(f, "key {key} of {tenant}"),
+        }
+    }
+}
+
+/// How many jobs may be leased at once.
+///
+/// A job counts against every limit that is about it, of all four kinds at once, so the one with the least room decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Whose limit.
-    pub tenant: Tenant,
-    /// The key that jobs name.
-    pub key: Name,
+    /// Which jobs.
+    pub of: LimitOf,
     /// How many at most; nothing runs at 0.
     pub max: u32,
+}
+
+impl Limit {
+    /// So many jobs of the whole store.
+    #[must_use]
+    pub const fn all(max: u32) -> Self {
+        Self { of: LimitOf::All, max }
+    }
+
+    /// So many jobs of a tenant.
+    #[must_use]
+    pub const fn tenant(tenant: Tenant, max: u32) -> Self {
+        Self { of: LimitOf::Tenant(tenant), max }
+    }
+
+    /// So many jobs of a tenant's queue.
+    #[must_use]
+    pub const fn queue(tenant: Tenant, queue: Name, max: u32) -> Self {
+        Self { of: LimitOf::Queue(tenant, queue), max }
+    }
+
+    /// So many jobs of a tenant that name a key.
+    #[must_use]
+    pub const fn key(tenant: Tenant, key: Name, max: u32) -> Self {
+        Self { of: LimitOf::Key(tenant, key), max }
+    }
 }
 
 /// A limit and how much of it is used. Exact: it changes in the transactions that claim, settle and reap.
@@ -110,14 +199,27 @@ pub trait Policies: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn queues(&self, scope: &Scope) -> Result<Vec<QueuePolicy>>;
 
-    /// Sets a limit, from the next claim on. What is leased already stays leased.
+    /// Sets a limit, from the next claim on.
+    ///
+    /// # Behavior
+    ///
+    /// What is leased already counts, and stays leased where that is more than the limit lets through.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: one of the whole store, where [`Capabilities::limits_all`](super::Capabilities::limits_all) says that the
+    /// store cannot hold it.
+    async fn set_limit(&self, limit: Limit) -> Result<()>;
+
+    /// Removes a limit, from the next claim on; `false` when there was none.
     ///
     /// # Errors
     ///
     /// Only those of the store itself.
-    async fn set_limit(&self, limit: Limit) -> Result<()>;
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool>;
 
-    /// Lists the limits that somebody set with their use, by tenant and key.
+    /// Lists the limits that somebody set with their use, in the order of [`LimitOf`]. Those of a tenant begin with that of
+    /// the whole store, against which its jobs count too, together with those of all others.
     ///
     /// # Errors
     ///

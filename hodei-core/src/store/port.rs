@@ -208,6 +208,8 @@ pub struct Capabilities {
     /// tenant (another is `Invalid`, `jobs: several_tenants`), the change log is in the order of the commits tenant by
     /// tenant, and the bound of the store and that of the changes kept hold for each of its shards.
     pub spans_tenants: bool,
+    /// Whether it holds a limit of the whole store, [`LimitOf::All`](super::LimitOf::All).
+    pub limits_all: bool,
 }
 
 /// What a store has done since it was opened. Budgets are held by counting, not by timing.

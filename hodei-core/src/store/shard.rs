@@ -10,7 +10,7 @@ use super::policy::{Limit, QueuePolicy, Schedule};
 use super::port::Store;
 use super::query::Cursor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{JobId, Name, Slot};
+use crate::id::{JobId, Name, Slot, Tenant};
 use crate::job::{Job, Lease};
 use crate::time::Timestamp;
 
@@ -193,14 +193,14 @@ pub enum SlotRow {
 }
 
 impl SlotRow {
-    /// Returns the slot that the row belongs to.
+    /// Returns the slot that the row belongs to; none for the limit of a whole store, which stays where it is.
     #[must_use]
-    pub fn slot(&self) -> Slot {
+    pub fn slot(&self) -> Option<Slot> {
         match self {
-            Self::Job { job, .. } => job.id.slot(),
-            Self::Queue(row) => row.tenant.slot(),
-            Self::Limit(row) => row.tenant.slot(),
-            Self::Schedule(row) => row.tenant.slot(),
+            Self::Job { job, .. } => Some(job.id.slot()),
+            Self::Queue(row) => Some(row.tenant.slot()),
+            Self::Limit(row) => row.of.tenant().map(Tenant::slot),
+            Self::Schedule(row) => Some(row.tenant.slot()),
         }
     }
 }

@@ -352,6 +352,10 @@ impl<S: Policies> Policies for Faulty<S> {
         self.meet(self.inner.set_limit(limit)).await
     }
 
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.meet(self.inner.remove_limit(of)).await
+    }
+
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.meet(self.inner.limits(scope)).await
     }

@@ -12,8 +12,8 @@ use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     Applied, Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed,
     Consistency, Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Feeds, Fired, JobStore, Lanes,
-    Limit, LimitUse, MemoryStore, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention,
-    Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Limit, LimitOf, LimitUse, MemoryStore, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven,
+    Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 
@@ -224,6 +224,10 @@ impl Policies for Scripted {
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.inner.set_limit(limit).await
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.inner.remove_limit(of).await
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {

@@ -377,6 +377,10 @@ impl Policies for Mangled {
         self.after(()).await
     }
 
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.inner.remove_limit(of).await
+    }
+
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.inner.limits(&self.scope(scope)).await
     }

@@ -96,7 +96,7 @@ async fn play() -> Script {
     let id = OwnerId::new("node").expect("a name");
     store.register(&id, TTL).await.expect("an answer");
     let owner = store.register(&id, TTL).await.expect("an answer");
-    let limit = Limit { tenant: acme.clone(), key: Name::literal("disk"), max: 1 };
+    let limit = Limit::key(acme.clone(), Name::literal("disk"), 1);
     store.set_limit(limit).await.expect("an answer");
 
     let (retried, second, keyed) =

@@ -176,7 +176,7 @@ impl World {
 
     async fn limit(&self, dice: &Dice) {
         let max = 1 + u32::try_from(dice.below(3)).expect("a small number");
-        let limit = Limit { tenant: tenant(dice.below(2)), key: Name::literal("disk"), max };
+        let limit = Limit::key(tenant(dice.below(2)), Name::literal("disk"), max);
         let _ = self.store.set_limit(limit).await;
     }
 

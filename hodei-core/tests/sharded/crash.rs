@@ -197,7 +197,7 @@ async fn giving_up_survives_the_failure_of_every_call() {
         let resumed = next.resume_moves().await.expect("it is taken up");
         assert!(given_up.is_err() || resumed == 0);
         assert_eq!(story.seen(&next).await.expect("somewhere"), before);
-        let limit = Limit { tenant: story.tenant.clone(), key: name("k"), max: 1 };
+        let limit = Limit::key(story.tenant.clone(), name("k"), 1);
         next.set_limit(limit).await.expect("wherever it is, it is open");
         next.move_slot(slot, 1).await.expect("and may move");
         story.end(&next, &shards).await;

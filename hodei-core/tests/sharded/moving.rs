@@ -64,7 +64,14 @@ fn step(claimed: &Claimed, step: Move) -> Transition {
 async fn policies(store: &ShardedStore, tenant: &Tenant) {
     let policy = QueuePolicy { tenant: tenant.clone(), queue: name("default"), paused: false, weight: 7 };
     store.set_queue(policy).await.expect("set_queue");
-    store.set_limit(Limit { tenant: tenant.clone(), key: name("k"), max: 1 }).await.expect("set_limit");
+    let limits = [
+        Limit::tenant(tenant.clone(), 40),
+        Limit::queue(tenant.clone(), name("default"), 30),
+        Limit::key(tenant.clone(), name("k"), 1),
+    ];
+    for limit in limits {
+        store.set_limit(limit).await.expect("set_limit");
+    }
     let spec = job(tenant).spec;
     let schedule =
         Schedule { tenant: tenant.clone(), name: name("s"), rule: "@daily".into(), spec, last_fired: None };
@@ -261,7 +268,7 @@ async fn refuses_writes(store: &ShardedStore, story: &Story) {
     refused(store.fire(&story.term, &tenant, &name("s"), Timestamp::MAX).await.map(drop));
     let policy = QueuePolicy { tenant: tenant.clone(), queue: name("q"), paused: true, weight: 1 };
     refused(store.set_queue(policy).await);
-    refused(store.set_limit(Limit { tenant: tenant.clone(), key: name("k"), max: 9 }).await);
+    refused(store.set_limit(Limit::key(tenant.clone(), name("k"), 9)).await);
     refused(store.remove_schedule(&tenant, &name("s")).await.map(drop));
     let spec = job(&tenant).spec;
     let schedule =

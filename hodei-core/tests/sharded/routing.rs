@@ -164,6 +164,22 @@ async fn a_store_that_was_in_use_alone_can_be_the_home_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn a_limit_of_all_is_for_one_shard_alone() {
+    let shards = Shards::new(2);
+    let alone = ShardedStore::open(vec![Arc::clone(&shards.stores[0]) as Arc<dyn Shard>]).await.expect("one");
+    assert!(alone.capabilities().limits_all);
+    alone.set_limit(Limit::all(3)).await.expect("one shard sees everything");
+    assert_eq!(alone.limits(&Scope::All).await.expect("limits")[0].limit, Limit::all(3));
+    let error = shards.try_open().await.expect_err("nobody could hold it");
+    assert_eq!((error.kind(), error.context("holds")), (ErrorKind::Config, Some("a limit of all")));
+    assert!(alone.remove_limit(&LimitOf::All).await.expect("remove_limit"));
+    let both = shards.open().await;
+    assert!(!both.capabilities().limits_all);
+    let error = both.set_limit(Limit::all(3)).await.expect_err("nobody could hold it");
+    assert_eq!((error.kind(), error.context("shards")), (ErrorKind::Config, Some("2")));
+}
+
+#[tokio::test]
 async fn a_store_that_holds_jobs_already_is_no_further_shard() {
     let shards = Shards::new(2);
     let stray = job(&tenant_in(0, 2, 0));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hodei_core::gateway::Offer;
 use hodei_core::job::{Job, Runs, State};
-use hodei_core::store::Before;
+use hodei_core::store::{Before, LimitOf};
 use hodei_core::{JobId, Name, Timestamp};
 
 use crate::machine::Why;
@@ -28,8 +28,8 @@ pub enum Explanation {
     Paused,
     /// This node does not serve its queue.
     NotServed,
-    /// The limit of this key is used up.
-    LimitReached(Name),
+    /// This limit is used up; where several are, the widest.
+    LimitReached(LimitOf),
     /// No worker is connected.
     NoWorker,
     /// No connected worker runs such work.
@@ -107,7 +107,7 @@ impl fmt::Display for Explanation {
             Self::NotBefore(at) => write!(f, "its time comes at {at}"),
             Self::Paused => f.write_str("its queue is paused"),
             Self::NotServed => f.write_str("this node does not serve its queue"),
-            Self::LimitReached(key) => write!(f, "the limit of {key} is used up"),
+            Self::LimitReached(of) => write!(f, "the limit of {of} is used up"),
             Self::NoWorker => f.write_str("no worker is connected"),
             Self::NobodyRuns(runs) => write!(f, "no connected worker runs {runs}"),
             Self::Unsatisfiable { resource, needs, most } => {

@@ -414,9 +414,9 @@ impl Orchestrator {
                 return Ok(Explanation::Paused);
             }
             for limit in limits {
-                let counts = job.spec.limit_keys().iter().any(|key| key == limit.limit.key.as_str());
+                let counts = limit.limit.of.counts(&job.tenant, &job.spec);
                 if counts && limit.in_use >= limit.limit.max {
-                    return Ok(Explanation::LimitReached(limit.limit.key));
+                    return Ok(Explanation::LimitReached(limit.limit.of));
                 }
             }
         }

@@ -57,7 +57,7 @@ impl<A: AgentModel> World<A> {
                 }
             }
             Act::Schedule(job) => self.watch.scheduled(job),
-            Act::Queue(_) | Act::Limit(_) | Act::Cancel(_) | Act::Redrive(_) => {}
+            Act::Queue(_) | Act::Limit(_) | Act::NoLimit(_) | Act::Cancel(_) | Act::Redrive(_) => {}
         }
         self.acting += 1;
         let door = Arc::clone(&self.door);
@@ -81,6 +81,7 @@ async fn perform(door: &Arc<Door>, act: &Act) -> Result<()> {
         Act::Redrive(jobs) => door.redrive(&Scope::All, jobs).await.map(drop),
         Act::Queue(policy) => door.set_queue(policy).await,
         Act::Limit(limit) => door.set_limit(limit).await,
+        Act::NoLimit(of) => door.remove_limit(&of).await.map(drop),
         Act::Schedule(job) => {
             let store = Arc::<Door>::clone(door) as Arc<dyn Store>;
             Schedules::new(store, Codecs::new(), Bell::default()).set(job).await

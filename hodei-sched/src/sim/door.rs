@@ -346,6 +346,10 @@ impl Policies for Door {
         self.meet("set_limit", self.store.set_limit(limit)).await
     }
 
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.meet("remove_limit", self.store.remove_limit(of)).await
+    }
+
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.meet("limits", self.store.limits(scope)).await
     }

@@ -9,7 +9,7 @@ use hodei_core::job::{
     Backoff, Failure, FailureClass, Finish, JobSpec, JobSpecBuilder, NewJob, Output, Parent, Priority,
     Requires, Resources, RetryPolicy,
 };
-use hodei_core::store::{Limit, QueuePolicy, SubmitOptions};
+use hodei_core::store::{Limit, LimitOf, QueuePolicy, SubmitOptions};
 use hodei_core::{JobId, Name, Result, Tenant};
 
 use super::random::Random;
@@ -133,6 +133,9 @@ impl MixedLoad {
         for tenant in self.tenants.iter().filter(|_| limited) {
             acts.extend(self.keys.iter().map(|key| Act::Limit(limit(tenant, key, random))));
         }
+        if limited && random.chance(500) {
+            acts.push(self.wide_limit(random));
+        }
         if random.chance(400) {
             let rule = rule(random);
             let job = CronJob::new("nightly", rule, Arc::clone(&self.fired)).tenant(self.tenants[0].clone());
@@ -201,6 +204,9 @@ impl MixedLoad {
 
     fn policy(&self, random: &mut Random) -> Act {
         let tenant = self.tenants[random.place(self.tenants.len())].clone();
+        if random.chance(300) {
+            return self.wide_limit(random);
+        }
         if random.chance(500) {
             let key = &self.keys[random.place(self.keys.len())];
             return Act::Limit(limit(&tenant, key, random));
@@ -208,6 +214,20 @@ impl MixedLoad {
         let queue = self.queues[random.place(self.queues.len())].clone();
         let weight = 1 + u32::try_from(random.below(4)).unwrap_or(0);
         Act::Queue(QueuePolicy { tenant, queue, paused: random.chance(300), weight })
+    }
+
+    /// Sets or removes a limit of a queue, of a tenant or of all.
+    fn wide_limit(&self, random: &mut Random) -> Act {
+        let tenant = self.tenants[random.place(self.tenants.len())].clone();
+        let of = match random.below(4) {
+            0 => LimitOf::All,
+            1 => LimitOf::Tenant(tenant),
+            _ => LimitOf::Queue(tenant, self.queues[random.place(self.queues.len())].clone()),
+        };
+        if random.chance(300) {
+            return Act::NoLimit(of);
+        }
+        Act::Limit(Limit { of, max: u32::try_from(random.below(9)).unwrap_or(0) })
     }
 
     fn recent(&self, random: &mut Random) -> Vec<JobId> {
@@ -279,8 +299,11 @@ impl Workload for MixedLoad {
     }
 
     fn relent(&mut self, _: &mut Scene<'_>) -> Vec<Act> {
-        let mut acts = Vec::new();
+        let mut acts = vec![Act::NoLimit(LimitOf::All)];
         for tenant in &self.tenants {
+            acts.push(Act::NoLimit(LimitOf::Tenant(tenant.clone())));
+            let free = |queue: &Name| Act::NoLimit(LimitOf::Queue(tenant.clone(), queue.clone()));
+            acts.extend(self.queues.iter().map(free));
             let open = |queue: &Name| QueuePolicy {
                 tenant: tenant.clone(),
                 queue: queue.clone(),
@@ -288,7 +311,7 @@ impl Workload for MixedLoad {
                 weight: 1,
             };
             acts.extend(self.queues.iter().map(|queue| Act::Queue(open(queue))));
-            let wide = |key: &Name| Limit { tenant: tenant.clone(), key: key.clone(), max: 4 };
+            let wide = |key: &Name| Limit::key(tenant.clone(), key.clone(), 4);
             acts.extend(self.keys.iter().map(|key| Act::Limit(wide(key))));
         }
         acts
@@ -314,7 +337,7 @@ fn rule(random: &mut Random) -> CronRule {
 
 fn limit(tenant: &Tenant, key: &Name, random: &mut Random) -> Limit {
     let max = u32::try_from(random.below(5)).unwrap_or(0);
-    Limit { tenant: tenant.clone(), key: key.clone(), max }
+    Limit::key(tenant.clone(), key.clone(), max)
 }
 
 fn spec(n: u64, queues: &[Name], keys: &[Name], random: &mut Random) -> Result<JobSpec> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hodei_core::gateway::{Assignment, News};
 use hodei_core::job::{Finish, JobSpec, NewJob, Output};
-use hodei_core::store::{Change, Limit, QueuePolicy, SubmitOptions};
+use hodei_core::store::{Change, Limit, LimitOf, QueuePolicy, SubmitOptions};
 use hodei_core::{JobId, Tenant, Timestamp};
 
 use super::random::Random;
@@ -71,6 +71,8 @@ pub enum Act {
     Queue(QueuePolicy),
     /// Set a limit.
     Limit(Limit),
+    /// Removes a limit.
+    NoLimit(LimitOf),
     /// Set a schedule, which the leading node fires. The ids of what it fires are minted by the store and differ from run to
     /// run: for traces that do not, its spec must wait exactly before retries.
     Schedule(CronJob),

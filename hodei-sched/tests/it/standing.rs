@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_agent::{Agent, AgentHandle, Context, Outcome};
-use hodei_core::Name;
 use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, Resources, State};
-use hodei_core::store::{Before, SubmitOptions};
+use hodei_core::store::{Before, Limit, LimitOf, SubmitOptions};
+use hodei_core::{Name, Tenant};
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
 use hodei_sched::{Explanation, Orchestrator};
@@ -74,6 +74,32 @@ async fn a_job_that_waits_is_told_for_what_and_a_snapshot_shows_who_is_busy() {
     assert_eq!(loads, [(1, 1)]);
     doors.add_permits(3);
     assert_eq!(hodei.wait(waits).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_widest_limit_that_is_used_up_is_named() {
+    let doors = Arc::new(Semaphore::new(0));
+    let hodei = Orchestrator::builder().start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let (store, tenant) = (hodei.shared_store(), Tenant::default);
+    let first = hodei.submit(job(32)).await.expect("submitted");
+    reaches(&hodei, first, State::Running).await;
+    let queue = LimitOf::Queue(tenant(), Name::literal("default"));
+    store.set_limit(Limit { of: queue.clone(), max: 1 }).await.expect("set");
+    let waits = hodei.submit(job(32)).await.expect("submitted");
+    let narrowing = [queue, LimitOf::Tenant(tenant()), LimitOf::All];
+    for of in narrowing {
+        store.set_limit(Limit { of: of.clone(), max: 1 }).await.expect("set");
+        let why = hodei.explain(waits).await.expect("an explanation");
+        assert_eq!(why, Explanation::LimitReached(of.clone()));
+        assert_eq!(why.to_string(), format!("the limit of {of} is used up"));
+    }
+    doors.add_permits(2);
+    reaches(&hodei, first, State::Succeeded).await;
+    // What comes free wakes the node.
+    reaches(&hodei, waits, State::Succeeded).await;
     agent.shutdown().await;
     hodei.shutdown().await;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hodei_core::job::{Cause, Epoch, Outcome, Output, State};
 use hodei_core::map::JobSet;
@@ -89,7 +90,8 @@ impl Inner {
         Detached::new(async move {
             let asked: u64 = exchange.picks.iter().map(|pick| u64::from(pick.n)).sum();
             let much = exchange.transitions.len() >= MUCH && asked >= MUCH as u64;
-            if much && inner.config.connections > 1 && inner.names.are_free(&exchange.picks) {
+            let free = || !inner.limited.load(Ordering::Relaxed) && inner.names.are_free(&exchange.picks);
+            if much && inner.config.connections > 1 && free() {
                 return inner.side_by_side(exchange, columns).await;
             }
             inner.short_way(exchange, columns).await.map(Half::told)
@@ -181,7 +183,7 @@ impl Inner {
         .bind(self.config.history);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
-        let mut now = Timestamp::from_micros(0);
+        let (mut now, mut wide) = (Timestamp::from_micros(0), 0);
         for row in rows {
             match column::<i16>(&row, at::WHAT)? {
                 what::MOVED | what::SUCCEEDED => moves.push(row),
@@ -190,6 +192,7 @@ impl Inner {
                     done.owner_lost = column::<i16>(&row, at::STATE)? == 0;
                     done.next_due = column::<Option<i64>>(&row, at::ELIGIBLE_AT)?.map(Timestamp::from_micros);
                     now = Timestamp::from_micros(column(&row, at::MOVED_AT)?);
+                    wide = column::<Option<i16>>(&row, at::LOST)?.unwrap_or(0);
                 }
             }
         }
@@ -198,7 +201,9 @@ impl Inner {
         for row in &moves {
             settled.take(&lanes, row)?;
         }
-        let readied = settled.readied;
+        self.limited.store(wide > 0, Ordering::Relaxed);
+        // A full limit that has room again lets somebody else through.
+        let readied = settled.readied || (settled.ended && wide == 2);
         let mut segments = settled.segments;
         done.applied = settled.applied;
         let (jobs, of_claims) = claimed(&picks, &claims, &exchange.owner, now)?;
@@ -268,13 +273,23 @@ struct Settled<'a> {
     ords: Vec<i32>,
     /// Whether anything can be claimed now that could not be before.
     readied: bool,
+    /// Whether a lease has ended.
+    ended: bool,
 }
 
 impl<'a> Settled<'a> {
     /// What the server says nothing of is `NotFound`.
     fn of(transitions: &'a [Transition], now: Timestamp) -> Self {
         let applied = vec![Applied::NotFound; transitions.len()];
-        Self { transitions, now, applied, segments: Vec::new(), ords: Vec::new(), readied: false }
+        Self {
+            transitions,
+            now,
+            applied,
+            segments: Vec::new(),
+            ords: Vec::new(),
+            readied: false,
+            ended: false,
+        }
     }
 
     /// Takes a row of the server, which tells of one that was made, or of many that are alike. A row that does not say
@@ -309,6 +324,7 @@ impl<'a> Settled<'a> {
         if let Some(applied) = usize::try_from(ord - 1).ok().and_then(|n| self.applied.get_mut(n)) {
             *applied = Applied::Done;
         }
+        self.ended |= change.to.is_terminal();
         self.readied |= (!lane.limits.is_empty() && change.to.is_terminal()) || change.to == State::Pending;
         let last = self.segments.last_mut().ok_or_else(|| damaged("a change without a place"))?;
         // In the order of the transitions, as the log has them.

@@ -57,6 +57,9 @@ const CONTRADICTIONS: &[&str] = &[
     "SELECT format('limit %s of tenant %s is not used as its row says', u.key, u.tenant) FROM hodei.usage u
          WHERE u.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
              WHERE u.no = ANY (l.limits))",
+    "SELECT format('the limit of tenant %s and queue %s is not used as its row says', w.tenant, w.queue)
+         FROM hodei.wide w WHERE w.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
+             WHERE w.tenant IN (0, l.tenant) AND w.queue IN ('', l.queue))",
     "SELECT format('job %s waits for the wrong parents', b.id) FROM hodei.blocked b
          WHERE b.waits_for <> (SELECT count(*) FROM hodei.edge e WHERE e.child = b.id AND NOT e.told)
              OR EXISTS (SELECT 1 FROM hodei.edge e JOIN hodei.done d ON d.id = e.parent

@@ -42,14 +42,19 @@ DECLARE
     v_plain bool;
     v_n int4;
     v_meta hodei.exchanged;
+    v_wide bool := false;
 BEGIN
+    LOCK TABLE hodei.wide IN ROW SHARE MODE;
+    IF EXISTS (SELECT 1 FROM hodei.wide) THEN
+        v_wide := hodei.lock_wide('{}', p_lane) = 2;
+    END IF;
     SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM hodei.lane l, unnest(l.limits) x
         WHERE l.no = ANY (p_lane) AND l.limits IS NOT NULL;
     IF v_limits IS NOT NULL THEN
         PERFORM 1 FROM hodei.usage WHERE no = ANY (v_limits) ORDER BY no FOR NO KEY UPDATE;
     END IF;
     -- Without limits, and each lane once, one look finds them all.
-    v_simple := v_limits IS NULL AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
+    v_simple := v_limits IS NULL AND NOT v_wide AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
     FOR v_tenant IN SELECT l.tenant FROM hodei.lane l WHERE l.no = ANY (p_lane) GROUP BY l.tenant LOOP
         v_tids := '{}';
         v_body := '';
@@ -86,7 +91,7 @@ BEGIN
                     ) y WHERE y.bad = 0 OR y.rn = 1 ORDER BY y.ord);
             END IF;
         ELSE
-            FOR v_lane IN SELECT u.ord::int4, u.lane, u.rank, u.n, l.limits
+            FOR v_lane IN SELECT u.ord::int4, u.lane, u.rank, u.n, l.limits, l.queue
                 FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
                 JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
                 WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
@@ -95,6 +100,10 @@ BEGIN
                 IF v_lane.limits IS NOT NULL THEN
                     SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
                         WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
+                END IF;
+                IF v_wide THEN
+                    SELECT least(v_room, min(greatest(w.most - w.in_use, 0))) INTO v_room FROM hodei.wide w
+                        WHERE w.tenant IN (0, v_tenant) AND w.queue IN ('', v_lane.queue);
                 END IF;
                 CONTINUE WHEN v_room <= 0;
                 v_again := CASE WHEN v_lane.lane = ANY (v_seen) THEN v_tids END;
@@ -123,6 +132,10 @@ BEGIN
                 v_plain := v_plain AND v_one.plain;
                 IF v_lane.limits IS NOT NULL THEN
                     UPDATE hodei.usage SET in_use = in_use + v_one.n WHERE no = ANY (v_lane.limits);
+                END IF;
+                IF v_wide THEN
+                    UPDATE hodei.wide SET in_use = in_use + v_one.n
+                        WHERE tenant IN (0, v_tenant) AND queue IN ('', v_lane.queue);
                 END IF;
             END LOOP;
         END IF;
@@ -174,6 +187,7 @@ CREATE OR REPLACE FUNCTION hodei.lanes(
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_due int8;
+    v_wide bool := EXISTS (SELECT 1 FROM hodei.wide);
 BEGIN
     PERFORM hodei.promote(hodei.now());
     SELECT min(d.eligible_at) INTO v_due FROM hodei.delayed d;
@@ -188,7 +202,7 @@ BEGIN
         SELECT w.no, greatest(32, least(4096, 100000 / count(*) OVER ())) AS most FROM w WHERE w.no IS NOT NULL
     )
     SELECT l.no, n.name, l.queue, l.class, l.request, h.rank,
-        least(room.free, (SELECT count(*) FROM (SELECT 1 FROM hodei.ready r
+        least(room.free, wide.free, (SELECT count(*) FROM (SELECT 1 FROM hodei.ready r
             WHERE r.lane = l.no AND r.rank = h.rank LIMIT s.most) x)),
         h.eligible_at, coalesce(q.weight, 1), v_due
     FROM s JOIN hodei.lane l ON l.no = s.no
@@ -202,8 +216,12 @@ BEGIN
         SELECT min(greatest(u.most - u.in_use, 0)) AS free FROM hodei.usage u
         WHERE l.limits IS NOT NULL AND u.no = ANY (l.limits) AND u.most IS NOT NULL
     ) room ON true
+    LEFT JOIN LATERAL (
+        SELECT min(greatest(u.most - u.in_use, 0)) AS free FROM hodei.wide u
+        WHERE v_wide AND u.tenant IN (0, l.tenant) AND u.queue IN ('', l.queue)
+    ) wide ON true
     WHERE (p_queues IS NULL OR l.queue = ANY (p_queues)) AND NOT coalesce(q.paused, false)
-        AND coalesce(room.free, 1) > 0;
+        AND coalesce(room.free, 1) > 0 AND coalesce(wide.free, 1) > 0;
     IF NOT FOUND THEN
         next_due := v_due;
         RETURN NEXT;

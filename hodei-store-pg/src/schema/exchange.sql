@@ -88,7 +88,14 @@ DECLARE
     v_made int8 := 0;
     v_n int8;
     v_ends record;
+    v_wide int2 := 0;
 BEGIN
+    IF cardinality(p_id) + cardinality(p_lane) > 0 THEN
+        LOCK TABLE hodei.wide IN ROW SHARE MODE;
+        IF EXISTS (SELECT 1 FROM hodei.wide) THEN
+            v_wide := hodei.lock_wide(p_id, p_lane);
+        END IF;
+    END IF;
     IF cardinality(p_id) + cardinality(p_lane) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
         -- All limits at once and in one order, so that nobody waits in a circle. Before the clock is read, also for
         -- claims alone: between the look at the owner and its leases nobody is waited for.
@@ -160,6 +167,12 @@ BEGIN
                 SELECT y AS no, count(*) AS n FROM d JOIN hodei.lane n ON n.no = d.lane, unnest(n.limits) y
                 WHERE v_limits IS NOT NULL GROUP BY y
             ) x WHERE s.no = x.no
+        ), g AS (
+            UPDATE hodei.wide s SET in_use = s.in_use - x.n FROM (
+                SELECT v.tenant, v.queue, count(*) AS n
+                FROM d JOIN hodei.lane n ON n.no = d.lane, LATERAL hodei.wide_of(n.tenant, n.queue) v
+                WHERE v_wide = 2 GROUP BY v.tenant, v.queue
+            ) x WHERE s.tenant = x.tenant AND s.queue = x.queue
         )
         SELECT h.pos, h.no, h.n, h.ords, h.lanes, h.others FROM h
         LOOP
@@ -223,6 +236,7 @@ BEGIN
     v_meta.what := 0;
     v_meta.state := CASE WHEN v_holder IS NULL THEN 0 ELSE 1 END;
     v_meta.moved_at := v_now;
+    v_meta.lost := v_wide;
     SELECT min(eligible_at) INTO v_meta.eligible_at FROM hodei.delayed;
     RETURN NEXT v_meta;
 END

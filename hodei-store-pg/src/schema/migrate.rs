@@ -48,12 +48,14 @@ const STEPS: &[Step] = &[
         before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
         sql: &[include_str!("history.sql")],
     },
+    Step { name: "limits of tenants, of queues and of all", before: &[], sql: &[include_str!("wide.sql")] },
 ];
 
 /// The functions, made anew with the last step: no table depends on them.
 const FUNCTIONS: &[&str] = &[
     include_str!("log.sql"),
     include_str!("names.sql"),
+    include_str!("limits.sql"),
     include_str!("places.sql"),
     include_str!("counts.sql"),
     include_str!("claim.sql"),

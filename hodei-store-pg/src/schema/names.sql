@@ -28,6 +28,12 @@ BEGIN
 END
 $$;
 
+-- The limits wider than a key that jobs of a queue count against, set or not.
+CREATE OR REPLACE FUNCTION hodei.wide_of(p_tenant int4, p_queue text) RETURNS TABLE (tenant int4, queue text)
+LANGUAGE sql IMMUTABLE AS $$
+    VALUES (0, ''), (p_tenant, ''), (p_tenant, p_queue)
+$$;
+
 -- The number of a lane, which is made where there is none, unless its tenant has p_most already; many at once may make
 -- some more.
 CREATE OR REPLACE FUNCTION hodei.lane_no(

@@ -108,6 +108,17 @@ CREATE OR REPLACE FUNCTION hodei.move(
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     IF cardinality(p_leased) > 0 THEN
+        LOCK TABLE hodei.wide IN ROW SHARE MODE;
+        IF EXISTS (SELECT 1 FROM hodei.wide) AND hodei.lock_wide(p_leased, '{}') = 2 THEN
+            -- What is leased and does not stay so.
+            UPDATE hodei.wide s SET in_use = s.in_use - x.n FROM (
+                SELECT v.tenant, v.queue, sum(y.n) AS n FROM (
+                    SELECT d.lane, 1 AS n FROM hodei.leased d WHERE d.id = ANY (p_leased)
+                    UNION ALL SELECT u.lane, -1 FROM unnest(p_lane, p_state) u (lane, state) WHERE u.state IN (2, 3)
+                ) y JOIN hodei.lane l ON l.no = y.lane, LATERAL hodei.wide_of(l.tenant, l.queue) v
+                GROUP BY v.tenant, v.queue
+            ) x WHERE s.tenant = x.tenant AND s.queue = x.queue AND x.n <> 0;
+        END IF;
         DELETE FROM hodei.leased WHERE id = ANY (p_leased);
     END IF;
     IF cardinality(p_blocked) > 0 THEN

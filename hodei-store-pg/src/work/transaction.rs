@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use hodei_core::job::{Job, Requires, State};
@@ -151,7 +152,8 @@ impl<'c> Work<'c> {
         entry.changed |= change.is_some() || job.cancel_requested != asked || job.waits_for != waits_for;
         if job.lease.is_none() {
             // What comes free lets somebody else through.
-            self.readied |= entry.holder.is_some() && !entry.lane.limits.is_empty();
+            let limited = !entry.lane.limits.is_empty() || self.inner.limited.load(Ordering::Relaxed);
+            self.readied |= entry.holder.is_some() && limited;
             entry.holder = None;
         } else if job.lease != lease {
             entry.holder = None;

@@ -34,7 +34,7 @@ async fn ended_jobs_leave_nothing_but_their_changes() {
     let database = database();
     let store = bare(&database).await;
     let worker = owner(&store, "worker").await;
-    let limit = Limit { tenant: Tenant::default(), key: Name::literal("key"), max: 3 };
+    let limit = Limit::key(Tenant::default(), Name::literal("key"), 3);
     store.set_limit(limit).await.expect("set_limit");
     let limited = || NewJob::new(spec().limited_by("key").build().expect("a valid spec"));
     let keyed = limited().unique("k");

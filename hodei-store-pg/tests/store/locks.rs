@@ -24,18 +24,18 @@ async fn at_once<R>(what: &str, call: impl Future<Output = R>) -> R {
 }
 
 /// A transaction of somebody else, which stays open.
-async fn stranger(database: &Database, held: &str) -> PgConnection {
+pub(crate) async fn stranger(database: &Database, held: &str) -> PgConnection {
     let mut conn = PgConnection::connect(&database.url()).await.expect("a connection");
     run(&mut conn, &format!("BEGIN; {held}")).await;
     conn
 }
 
-async fn run(conn: &mut PgConnection, sql: &str) {
+pub(crate) async fn run(conn: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.expect("the server answers");
 }
 
 /// Waits until somebody waits for a lock.
-async fn somebody_waits(database: &Database) {
+pub(crate) async fn somebody_waits(database: &Database) {
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
     while sql(database, waiting) == "0" {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -156,7 +156,7 @@ async fn a_claim_that_waited_past_the_end_of_its_owner_leases_nothing() {
     let database = database();
     let store = open(&database).await;
     let worker = owner(&store, "worker").await;
-    let limit = Limit { tenant: Tenant::default(), key: Name::literal("scarce"), max: 3 };
+    let limit = Limit::key(Tenant::default(), Name::literal("scarce"), 3);
     store.set_limit(limit).await.expect("set_limit");
     let limited = spec().limited_by("scarce").build().expect("a valid spec");
     submit(&store, vec![hodei_core::job::NewJob::new(limited)]).await;

@@ -14,4 +14,5 @@ mod plan;
 mod plans;
 mod submit;
 mod walls;
+mod wide;
 mod within;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::job::{NewJob, Parent, Requires};
-use hodei_core::store::{Coordination, JobStore, Move, Round, SubmitOptions, Transition};
+use hodei_core::store::{Coordination, JobStore, Limit, Move, Policies, Round, SubmitOptions, Transition};
 use hodei_core::{Name, Tenant};
 use hodei_test_servers::{Database, Postgres};
 
@@ -83,6 +83,7 @@ async fn rarer_verbs(store: &hodei_store_pg::PgStore) -> String {
     let (first, second) = (owner(store, "first").await, owner(store, "second").await);
     let limited = || NewJob::new(spec().limited_by("key").build().expect("a valid spec"));
     store.submit(vec![limited()], SubmitOptions::each()).await.expect("submit");
+    store.set_limit(Limit::tenant(Tenant::default(), 1_000_000)).await.expect("set_limit");
     let held = claim(store, &first, 100).await;
     let handed = Move::Started { lease: Some(second.clone()) };
     let (id, epoch) = (held[0].job.id, held[0].job.epoch);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hodei_core::job::State;
-use hodei_core::store::{Counts, Limit, QueuePolicy, Schedule};
+use hodei_core::store::{Counts, Limit, LimitOf, QueuePolicy, Schedule};
 use hodei_core::{Result, Tenant, Timestamp};
 
 use super::envelope::{decode, encode};
@@ -22,15 +22,36 @@ pub(crate) fn counts(bytes: &[u8]) -> Result<(Tenant, Counts)> {
     Ok((tenant(row.tenant)?, Counts::from_numbers(row.counts)))
 }
 
+/// What the name of a queue begins with where a limit may have a key instead: no name holds it.
+const QUEUE: char = '\0';
+
 /// Writes a limit.
 pub(crate) fn limit_row(limit: &Limit) -> Result<Vec<u8>> {
-    encode(&LimitRow { tenant: limit.tenant.as_str(), key: limit.key.as_str(), max: limit.max }, 64)
+    let marked;
+    let (tenant, key) = match &limit.of {
+        LimitOf::All => ("", ""),
+        LimitOf::Tenant(tenant) => (tenant.as_str(), ""),
+        LimitOf::Queue(tenant, queue) => {
+            marked = format!("{QUEUE}{queue}");
+            (tenant.as_str(), marked.as_str())
+        }
+        LimitOf::Key(tenant, key) => (tenant.as_str(), key.as_str()),
+    };
+    encode(&LimitRow { tenant, key, max: limit.max }, 64)
 }
 
 /// Reads a limit.
 pub(crate) fn limit(bytes: &[u8]) -> Result<Limit> {
     let row: LimitRow<'_> = decode(bytes)?;
-    Ok(Limit { tenant: tenant(row.tenant)?, key: name(row.key)?, max: row.max })
+    let of = match (row.tenant, row.key) {
+        ("", "") => LimitOf::All,
+        (of, "") => LimitOf::Tenant(tenant(of)?),
+        (of, key) => match key.strip_prefix(QUEUE) {
+            Some(queue) => LimitOf::Queue(tenant(of)?, name(queue)?),
+            None => LimitOf::Key(tenant(of)?, name(key)?),
+        },
+    };
+    Ok(Limit { of, max: row.max })
 }
 
 /// Writes how a queue is served.

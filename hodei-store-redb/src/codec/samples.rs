@@ -205,10 +205,14 @@ fn job_samples() -> Vec<Sample> {
     ]
 }
 
+fn limit_again(bytes: &[u8]) -> Result<Vec<u8>> {
+    codec::limit_row(&codec::limit(bytes)?)
+}
+
 fn other_samples() -> Vec<Sample> {
     let tenant = Tenant::default;
     let counts = Counts::from_numbers([0, 1, 250, 251, 65_536, u64::MAX, 3]);
-    let limit = Limit { tenant: tenant(), key: Name::literal("db"), max: 4 };
+    let limit = Limit::key(tenant(), Name::literal("db"), 4);
     let queue = QueuePolicy { tenant: tenant(), queue: Name::literal("night"), paused: true, weight: 5 };
     let term = TermRow { number: 3, owner: "node-1", incarnation: 7, expires_at: i64::MIN };
     let owner = OwnerRow { incarnation: 7, expires_at: NOW.as_micros() };
@@ -231,7 +235,7 @@ fn other_samples() -> Vec<Sample> {
         Sample { name: "change", row: change, again: changes_again },
         Sample { name: "changes", row: changes, again: changes_again },
         Sample { name: "counts", row: counts, again: counts_again },
-        Sample { name: "limit", row: limit, again: |bytes| codec::limit_row(&codec::limit(bytes)?) },
+        Sample { name: "limit", row: limit, again: limit_again },
         Sample { name: "queue", row: queue, again: |bytes| codec::queue_row(&codec::queue(bytes)?) },
         Sample {
             name: "schedule",
@@ -285,11 +289,19 @@ fn fourth_samples() -> Vec<Sample> {
     let again = |bytes: &[u8]| {
         codec::checkpoint(bytes).and_then(|(fence, saved)| codec::checkpoint_row(fence, saved.as_deref()))
     };
+    let limit = |name, limit| {
+        let row = codec::limit_row(&limit).expect("a small row");
+        Sample { name, row, again: limit_again }
+    };
+    let tenant = Tenant::default;
     vec![
         edge("edge-turn", Requires::Turn),
         edge("edge-success-in-turn", Requires::SuccessInTurn),
         Sample { name: "checkpoint", row: saved, again },
         Sample { name: "checkpoint-opened", row: opened, again },
+        limit("limit-queue", Limit::queue(tenant(), Name::literal("night"), 8)),
+        limit("limit-tenant", Limit::tenant(tenant(), 16)),
+        limit("limit-all", Limit::all(32)),
     ]
 }
 

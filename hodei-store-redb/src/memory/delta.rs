@@ -13,6 +13,7 @@ use super::index::{LimitKey, limits_of};
 use super::lane::{Place, Waiting};
 use super::slots::Moving;
 use super::standing::{Standing, place_of};
+use super::wide::WideDelta;
 use crate::codec::Head;
 use crate::recent::Spare;
 
@@ -53,6 +54,8 @@ pub(crate) struct Delta {
     pub(crate) forgotten: Vec<JobId>,
     /// Uses of limits.
     pub(crate) in_use: HashMap<LimitKey, i64, IdState>,
+    /// Limits that are wider than a key.
+    pub(crate) wide: WideDelta,
     /// How many changes were recorded.
     pub(crate) changes: u64,
     /// The new first change that is kept.

@@ -13,6 +13,7 @@ use super::delta::{Delta, Step};
 use super::lane::{LaneState, Place, Waiting};
 use super::slots::Slots;
 use super::standing::{Standing, place_of};
+use super::wide::Wide;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
 use crate::key;
@@ -28,7 +29,7 @@ pub(super) type Lists = BTreeMap<State, BTreeSet<(Timestamp, JobId)>>;
 /// How many delayed jobs come into their lanes in one go. Whoever asks for lanes is told that more are due, and asks again.
 const PROMOTE_MAX: usize = 10_000;
 
-/// Returns the limits that jobs with these keys count against.
+/// Returns the limits of keys that jobs with these count against.
 pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = LimitKey> {
     keys.iter().map(|key| (tenant.clone(), key.into()))
 }
@@ -57,6 +58,8 @@ pub(crate) struct Index {
     pub(crate) cancels: BTreeMap<Lease, BTreeMap<JobId, Epoch>>,
     /// How many leased jobs count against a limit, set or not; never zero.
     pub(crate) in_use: HashMap<LimitKey, u64, IdState>,
+    /// The limits that are wider than a key.
+    pub(crate) wide: Wide,
     /// How many open jobs each row of [`Tab::Open`] still names; never zero.
     pub(crate) batches: BTreeMap<u64, u32>,
     /// The number of the next such row.
@@ -75,7 +78,7 @@ pub(crate) struct Index {
     pub(crate) highest: Option<JobId>,
 }
 
-fn add(number: u64, change: i64) -> u64 {
+pub(super) fn add(number: u64, change: i64) -> u64 {
     number.saturating_add_signed(change)
 }
 
@@ -200,6 +203,7 @@ impl Index {
                 self.in_use.insert(key.clone(), uses);
             }
         }
+        self.wide.apply(&delta.wide);
         if delta.forget_idle {
             self.lanes.retain(|_, lane| !lane.is_idle());
         }
@@ -360,6 +364,7 @@ impl Index {
             index.slots.set(slot, codec::slot(row)?);
             Ok(true)
         })?;
+        index.wide = Wide::read(rows, &index.slots, None)?;
         index.read_open(rows, now, 0, None)?;
         // A file that was not opened since this is counted says nothing of it.
         let moved = rows.read(Tab::Meta, META_MOVED, codec::number)?;

@@ -8,9 +8,11 @@ mod read;
 mod shown;
 mod slots;
 mod standing;
+mod wide;
 
 pub(crate) use delta::{BATCH, Delta, Step};
 pub(crate) use index::{Index, LimitKey, limits_of};
 pub(crate) use lane::{LaneState, Place, Waiting};
 pub(crate) use slots::{Moving, Phase, Slots, conflict};
 pub(crate) use standing::Standing;
+pub(crate) use wide::wide_limits_of;

@@ -129,6 +129,7 @@ impl Index {
             for of in limits_of(&job.tenant, &head.limit_keys) {
                 *self.in_use.entry(of).or_default() += 1;
             }
+            self.wide.count(head);
         }
         self.step_lease(None, head);
         let Some((place, waiting)) = place_of(head) else { return Ok(()) };

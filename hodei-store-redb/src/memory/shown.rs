@@ -6,6 +6,7 @@ use hodei_core::{Result, Slot};
 use super::delta::Delta;
 use super::index::Index;
 use super::slots::{Phase, Slots};
+use super::wide::Wide;
 use crate::rows::Rows;
 
 impl Index {
@@ -35,6 +36,7 @@ impl Index {
         self.due.retain(|(_, id), _| id.slot() != slot);
         self.deadlines.retain(|(_, id)| id.slot() != slot);
         self.in_use.retain(|(tenant, _), _| tenant.slot() != slot);
+        self.wide.hide(slot);
         self.leases.retain(|_, held| {
             held.retain(|id| id.slot() != slot);
             !held.is_empty()
@@ -50,6 +52,7 @@ impl Index {
         let mut part = Self::default();
         for (slot, moving) in &delta.slots {
             if moving.phase == Phase::Open && before.hides(|| *slot) {
+                part.wide.join(Wide::read(rows, before, Some(*slot))?);
                 let from = before.get(*slot).from;
                 part.read_open(rows, delta.now, from, Some(*slot))?;
             }
@@ -65,6 +68,7 @@ impl Index {
         self.due.append(&mut part.due);
         self.deadlines.append(&mut part.deadlines);
         self.in_use.extend(part.in_use);
+        self.wide.join(part.wide);
         for (lease, held) in part.leases {
             self.leases.entry(lease).or_default().extend(held);
         }

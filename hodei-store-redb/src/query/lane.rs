@@ -26,6 +26,7 @@ pub(crate) fn lanes(rows: &mut Snapshot<'_>, inner: &Inner, served: &Served) -> 
         let full = lanes.filter(|(lane, _)| served.covers(&lane.queue) && index.serves(lane));
         let first = |(lane, of): (&Lane, &crate::memory::LaneState)| {
             let (level, eligible_at, depth) = of.head()?;
+            let depth = depth.min(index.wide_room(lane));
             Some(First { lane: lane.clone(), request: Arc::clone(&of.request), level, eligible_at, depth })
         };
         (full.filter_map(first).collect::<Vec<_>>(), committed.index.next_due(&Delta::default()))

@@ -1,6 +1,6 @@
 //! What operators set.
 
-use hodei_core::store::{Limit, LimitUse, QueuePolicy, Schedule, Scope};
+use hodei_core::store::{Limit, LimitOf, LimitUse, QueuePolicy, Schedule, Scope};
 use hodei_core::{Result, Tenant};
 
 use super::list::slot_of;
@@ -15,13 +15,16 @@ use crate::table::Tab;
 /// How a row is read.
 type Read<R> = fn(&[u8]) -> Result<R>;
 
+/// Whose a row is; nothing for everybody's.
+type Of<R> = fn(&R) -> Option<&Tenant>;
+
 /// Reads the rows of a scope from a table whose keys begin with the tenant, but for tenants that nobody sees.
 fn all<R>(
     rows: &mut Snapshot<'_>,
     op: &'static str,
     tab: Tab,
     scope: &Scope,
-    (read, of): (Read<R>, fn(&R) -> &Tenant),
+    (read, of): (Read<R>, Of<R>),
 ) -> Result<Vec<R>> {
     let slots = rows.view.slots.clone();
     slots.readable(op, slot_of(scope))?;
@@ -31,7 +34,8 @@ fn all<R>(
     };
     let mut all = Vec::new();
     rows.scan_prefix(tab, &prefix, |_, row| {
-        all.extend(Some(read(row)?).filter(|row| !slots.hides(|| of(row).slot())));
+        let hidden = |of: &Tenant| slots.hides(|| of.slot());
+        all.extend(Some(read(row)?).filter(|row| !of(row).is_some_and(hidden)));
         Ok(true)
     })?;
     Ok(all)
@@ -39,15 +43,25 @@ fn all<R>(
 
 /// Lists the queues that somebody set.
 pub(crate) fn queues(rows: &mut Snapshot<'_>, scope: &Scope) -> Result<Vec<QueuePolicy>> {
-    all(rows, "store.queues", Tab::Queues, scope, (codec::queue, |row| &row.tenant))
+    all(rows, "store.queues", Tab::Queues, scope, (codec::queue, |row| Some(&row.tenant)))
 }
 
 /// Lists the limits that somebody set, with their use.
 pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> Result<Vec<LimitUse>> {
-    let limits = all(rows, "store.limits", Tab::Limits, scope, (codec::limit, |row| &row.tenant))?;
+    let mut limits =
+        all(rows, "store.limits", Tab::Limits, scope, (codec::limit, |row: &Limit| row.of.tenant()))?;
+    if matches!(scope, Scope::Tenant(_)) {
+        limits.extend(rows.read(Tab::Limits, &key::limit(&LimitOf::All), codec::limit)?);
+    }
+    limits.sort_unstable_by(|a, b| a.of.cmp(&b.of));
     let index = &lock(&inner.committed).index;
     let with_use = |limit: Limit| {
-        let used = index.in_use.get(&(limit.tenant.clone(), limit.key.as_str().into())).copied().unwrap_or(0);
+        let used = match &limit.of {
+            LimitOf::Key(tenant, key) => {
+                index.in_use.get(&(tenant.clone(), key.as_str().into())).copied().unwrap_or(0)
+            }
+            wide => index.wide_use(wide),
+        };
         LimitUse { limit, in_use: u32::try_from(used).unwrap_or(u32::MAX) }
     };
     Ok(limits.into_iter().map(with_use).collect())
@@ -55,5 +69,5 @@ pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> R
 
 /// Lists the schedules.
 pub(crate) fn schedules(rows: &mut Snapshot<'_>, scope: &Scope) -> Result<Vec<Schedule>> {
-    all(rows, "store.schedules", Tab::Schedules, scope, (codec::schedule, |row| &row.tenant))
+    all(rows, "store.schedules", Tab::Schedules, scope, (codec::schedule, |row| Some(&row.tenant)))
 }

@@ -181,15 +181,15 @@ fn edges(rows: &mut Snapshot<'_>, job: &Job) -> Result<Vec<(JobId, bool)>> {
 fn policies(rows: &mut Snapshot<'_>, slot: Slot) -> Result<Vec<SlotRow>> {
     let mut found = Vec::new();
     rows.scan(Tab::Queues, crate::rows::Span::ALL, |_, row| {
-        found.extend(Some(SlotRow::Queue(codec::queue(row)?)).filter(|row| row.slot() == slot));
+        found.extend(Some(SlotRow::Queue(codec::queue(row)?)).filter(|row| row.slot() == Some(slot)));
         Ok(true)
     })?;
     rows.scan(Tab::Limits, crate::rows::Span::ALL, |_, row| {
-        found.extend(Some(SlotRow::Limit(codec::limit(row)?)).filter(|row| row.slot() == slot));
+        found.extend(Some(SlotRow::Limit(codec::limit(row)?)).filter(|row| row.slot() == Some(slot)));
         Ok(true)
     })?;
     rows.scan(Tab::Schedules, crate::rows::Span::ALL, |_, row| {
-        found.extend(Some(SlotRow::Schedule(codec::schedule(row)?)).filter(|row| row.slot() == slot));
+        found.extend(Some(SlotRow::Schedule(codec::schedule(row)?)).filter(|row| row.slot() == Some(slot)));
         Ok(true)
     })?;
     Ok(found)

@@ -13,7 +13,7 @@ use super::submit::{Room, had_turn, sequence_key};
 use super::work::Work;
 use crate::codec::{self, Fixed, Head};
 use crate::error::corrupt;
-use crate::memory::{Index, Place, Standing, Step, Waiting, limits_of};
+use crate::memory::{Index, Place, Standing, Step, Waiting};
 use crate::rows::Rows;
 use crate::sync::lock;
 use crate::table::Tab;
@@ -80,14 +80,7 @@ fn room(work: &mut Work<'_, '_>, pick: &Pick) -> Result<u64> {
     {
         return Ok(0);
     }
-    let Some(keys) = work.limit_keys(&pick.lane) else { return Ok(0) };
-    let mut room = u64::MAX;
-    for of in limits_of(&pick.lane.tenant, &keys) {
-        if let Some(limit) = work.limit(&of)? {
-            room = room.min(u64::from(limit.max).saturating_sub(work.uses(&of)));
-        }
-    }
-    Ok(room)
+    work.room(&pick.lane)
 }
 
 /// How many jobs one claim passes over at most that cannot be claimed now: they are past their deadline, and gone when they

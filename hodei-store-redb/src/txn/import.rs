@@ -19,8 +19,7 @@ pub(crate) fn bring_row(work: &mut Work<'_, '_>, row: &SlotRow) -> Result<Option
             put_new(work, Tab::Queues, &key, &codec::queue_row(policy)?, "queue")
         }
         SlotRow::Limit(limit) => {
-            let key = key::tenant_text(&limit.tenant, limit.key.as_str());
-            put_new(work, Tab::Limits, &key, &codec::limit_row(limit)?, "key")
+            put_new(work, Tab::Limits, &key::limit(&limit.of), &codec::limit_row(limit)?, "limit")
         }
         SlotRow::Schedule(schedule) => {
             let key = key::tenant_text(&schedule.tenant, schedule.name.as_str());

@@ -5,6 +5,7 @@ mod checkpoint;
 mod coordinate;
 mod exchange;
 mod import;
+mod limit;
 mod maintain;
 mod policy;
 mod shard;
@@ -19,8 +20,9 @@ pub(crate) use checkpoint::{
 pub(crate) use coordinate::{beat, expire_all, keep_term, register, retire, take_term};
 pub(crate) use exchange::{cancel, exchange, redrive};
 pub(crate) use import::{bring_row, check_edges};
+pub(crate) use limit::{remove_limit, set_limit};
 pub(crate) use maintain::{fire, prune, reap};
-pub(crate) use policy::{remove_schedule, set_limit, set_queue, set_schedule};
+pub(crate) use policy::{remove_schedule, set_queue, set_schedule};
 pub(crate) use shard::{adopt_owner, adopt_term, put_note};
 pub(crate) use slot::{clear_slot, close_slot, import_slot, open_slot, seal_slot};
 pub(crate) use submit::{Room, submit};

@@ -2,7 +2,7 @@
 
 use std::iter::once;
 
-use hodei_core::store::{Limit, QueuePolicy, Schedule};
+use hodei_core::store::{QueuePolicy, Schedule};
 use hodei_core::{Error, Fault, Name, Result, Tenant};
 
 use super::work::Work;
@@ -20,14 +20,6 @@ pub(crate) fn set_queue(work: &mut Work<'_, '_>, policy: &QueuePolicy) -> Result
     work.delta.ring = true;
     let key = key::tenant_text(&policy.tenant, policy.queue.as_str());
     work.put(Tab::Queues, &key, &codec::queue_row(policy)?)
-}
-
-/// Sets a limit.
-pub(crate) fn set_limit(work: &mut Work<'_, '_>, limit: &Limit) -> Result<()> {
-    work.slots.writable("store.set_limit", once(limit.tenant.slot()))?;
-    work.delta.ring = true;
-    let key = key::tenant_text(&limit.tenant, limit.key.as_str());
-    work.put(Tab::Limits, &key, &codec::limit_row(limit)?)
 }
 
 /// Sets a schedule; what it fired last stays known.

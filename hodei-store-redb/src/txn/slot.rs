@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hodei_core::job::Job;
-use hodei_core::store::{Counts, SlotRow};
+use hodei_core::store::{Counts, LimitOf, SlotRow};
 use hodei_core::{Error, ErrorKind, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
 use super::maintain::{forget, shed};
@@ -52,6 +52,9 @@ impl Work<'_, '_> {
     fn policies_of(&mut self, tab: Tab, slot: Slot, most: usize) -> Result<Vec<Vec<u8>>> {
         let mut keys = Vec::new();
         self.scan(tab, Span::ALL, |key, _| {
+            if key == key::limit(&LimitOf::All) {
+                return Ok(true);
+            }
             let tenant = key::tenant_of(key).ok_or_else(|| corrupt("store.slot", "a bad tenant"))?;
             if tenant.slot() == slot {
                 keys.push(key.to_vec());
@@ -218,7 +221,7 @@ pub(crate) fn import_slot(
     const OP: &str = "store.import_slot";
     let elsewhere = |row: &SlotRow| match row {
         SlotRow::Job { job, .. } => job.tenant.slot() != slot || job.id.slot() != slot,
-        SlotRow::Queue(_) | SlotRow::Limit(_) | SlotRow::Schedule(_) => row.slot() != slot,
+        SlotRow::Queue(_) | SlotRow::Limit(_) | SlotRow::Schedule(_) => row.slot() != Some(slot),
     };
     if rows.iter().any(elsewhere) {
         return Err(Error::invalid(OP, vec![Fault::new("rows", "wrong_slot")]));
@@ -245,8 +248,7 @@ pub(crate) fn import_slot(
                 work.put(Tab::Queues, &key, &codec::queue_row(policy)?)?;
             }
             SlotRow::Limit(limit) => {
-                let key = key::tenant_text(&limit.tenant, limit.key.as_str());
-                work.put(Tab::Limits, &key, &codec::limit_row(limit)?)?;
+                work.put(Tab::Limits, &key::limit(&limit.of), &codec::limit_row(limit)?)?;
             }
             SlotRow::Schedule(schedule) => {
                 let key = key::tenant_text(&schedule.tenant, schedule.name.as_str());

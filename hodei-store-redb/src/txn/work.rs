@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use hodei_core::job::{Requires, State, rules};
 use hodei_core::map::JobMap;
 use hodei_core::store::{Change, ChangeLog, Counts, Lane};
-use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -17,7 +16,7 @@ use crate::codec::{self, Fixed, Head, Names};
 use crate::error::{corrupt, failed};
 use crate::inner::Committed;
 use crate::key;
-use crate::memory::{BATCH, Delta, Index, LimitKey, Slots, Standing, Step};
+use crate::memory::{BATCH, Delta, Index, Slots, Standing, Step};
 use crate::recent::Recent;
 use crate::rows::{self, Rows, Span};
 use crate::stats::Tally;
@@ -61,6 +60,8 @@ pub(crate) struct Work<'a, 'txn> {
     highest: Option<JobId>,
     /// The number of the first row of [`Tab::Open`] that it may write.
     first_batch: u64,
+    /// Whether there is a limit that is wider than a key, or was when the transaction began.
+    pub(super) has_wide: bool,
     /// The lane that was last found to be known.
     known_lane: Option<Lane>,
     /// Whether it has the room of the steps that nobody needs any more.
@@ -148,9 +149,9 @@ const CHANGES_PER_ROW: usize = 32;
 impl<'a, 'txn> Work<'a, 'txn> {
     /// Begins.
     pub(crate) fn new(txn: &'txn WriteTransaction, context: &'a Context<'a>) -> Self {
-        let (next_change, first_batch, slots) = {
+        let (next_change, first_batch, has_wide, slots) = {
             let index = &lock(context.committed).index;
-            (index.next_change, index.next_batch, index.slots.clone())
+            (index.next_change, index.next_batch, !index.wide.is_empty(), index.slots.clone())
         };
         Self {
             txn,
@@ -158,6 +159,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             context,
             next_change,
             first_batch,
+            has_wide,
             known_lane: None,
             has_spare: false,
             log: Vec::new(),
@@ -439,6 +441,9 @@ impl<'a, 'txn> Work<'a, 'txn> {
         for (_, step) in moved.iter().filter(|(_, step)| step.head.job.state == State::Pending) {
             self.know_lane(&step.head)?;
         }
+        if self.has_wide {
+            moved.iter().for_each(|(_, step)| self.count_wide(step));
+        }
         self.delta.take(moved.into_iter().map(|(_, step)| step));
         Ok(())
     }
@@ -565,12 +570,6 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(())
     }
 
-    /// Returns the keys of the limits that hold a lane back; nothing when there is no such lane.
-    pub(super) fn limit_keys(&self, lane: &Lane) -> Option<Texts> {
-        let new = self.delta.new_lanes.get(lane).map(|request| request.limit_keys.clone());
-        new.or_else(|| self.look(|index| index.lanes.get(lane).map(|lane| lane.request.limit_keys.clone())))
-    }
-
     /// Returns how many jobs of a tenant are in a state, as this transaction has left it.
     pub(super) fn count_of(&self, tenant: &Tenant, state: State) -> u64 {
         let change = self.delta.counts.get(tenant).map_or(0, |delta| delta[state as usize]);
@@ -584,11 +583,5 @@ impl<'a, 'txn> Work<'a, 'txn> {
             Some(delta) => index.counts_with(tenant, delta).open(),
             None => index.counts.get(tenant).map_or(0, Counts::open),
         })
-    }
-
-    /// Returns how many leased jobs count against a limit, those of this transaction included.
-    pub(super) fn uses(&self, of: &LimitKey) -> u64 {
-        let committed = self.look(|index| index.in_use.get(of).copied().unwrap_or(0));
-        committed.saturating_add_signed(self.delta.uses(of))
     }
 }

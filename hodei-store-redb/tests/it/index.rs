@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hodei_core::job::{Failure, FailureClass, Finish, Lease, NewJob, Output, Parent, Priority, Requires};
 use hodei_core::store::{
-    Consistency, Coordination, JobStore, Limit, Move, Policies, Retention, Scope, Store, SubmitOptions, Term,
+    Consistency, Coordination, JobStore, Limit, LimitOf, Move, Policies, Retention, Scope, Store,
+    SubmitOptions, Term,
 };
 use hodei_core::{Clock, JobId, Name, Tenant};
 use hodei_store_redb::RedbStore;
@@ -25,7 +26,8 @@ enum Step {
     Report { which: Index, how: u8 },
     Cancel(Index),
     Redrive(Index),
-    Limit(u32),
+    Limit { of: u8, max: u32 },
+    NoLimit(u8),
     Wait(u8),
     Reap,
     Prune,
@@ -49,13 +51,23 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (any::<Index>(), 0..7_u8).prop_map(|(which, how)| Step::Report { which, how }),
         2 => any::<Index>().prop_map(Step::Cancel),
         2 => any::<Index>().prop_map(Step::Redrive),
-        1 => (0..4_u32).prop_map(Step::Limit),
+        2 => (0..4_u8, 0..4_u32).prop_map(|(of, max)| Step::Limit { of, max }),
+        1 => (0..4_u8).prop_map(Step::NoLimit),
         2 => (1..30_u8).prop_map(Step::Wait),
         2 => Just(Step::Reap),
         1 => Just(Step::Prune),
         1 => Just(Step::Retire),
         1 => Just(Step::Reopen),
     ]
+}
+
+fn limit_of(which: u8) -> LimitOf {
+    match which {
+        0 => LimitOf::All,
+        1 => LimitOf::Tenant(Tenant::default()),
+        2 => LimitOf::Queue(Tenant::default(), Name::literal("default")),
+        _ => LimitOf::Key(Tenant::default(), Name::literal("db")),
+    }
 }
 
 /// A store and what a random life knows of it.
@@ -148,9 +160,11 @@ impl Life {
             Step::Redrive(which) => {
                 store.redrive(&Scope::All, self.pick(which)).await.expect(sound);
             }
-            Step::Limit(max) => {
-                let limit = Limit { tenant: Tenant::default(), key: Name::literal("db"), max: *max };
-                store.set_limit(limit).await.expect(sound);
+            Step::Limit { of, max } => {
+                store.set_limit(Limit { of: limit_of(*of), max: *max }).await.expect(sound);
+            }
+            Step::NoLimit(of) => {
+                store.remove_limit(&limit_of(*of)).await.expect(sound);
             }
             Step::Wait(secs) => self.env.clock.advance(Duration::from_secs(u64::from(*secs))),
             Step::Reap => drop(store.reap(&self.term, 2, 3).await.expect(sound)),

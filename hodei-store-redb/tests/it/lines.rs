@@ -137,7 +137,7 @@ async fn what_is_refused_leaves_nothing_behind() {
         (twice, "4", "id", "duplicate"),
         (key, "3", "unique", "duplicate"),
         (of(&[lines[0], queue, queue]), "3", "queue", "duplicate"),
-        (of(&[lines[0], limit, limit]), "3", "key", "duplicate"),
+        (of(&[lines[0], limit, limit]), "3", "limit", "duplicate"),
         (of(&lines[..3]), "3", "line", "cut_off"),
     ];
     for (text, line, field, code) in cases {

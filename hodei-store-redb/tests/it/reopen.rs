@@ -24,7 +24,7 @@ fn later(env: &Env, by: Duration) -> Timestamp {
 async fn set_policies(store: &dyn Store) {
     let queue = QueuePolicy { tenant: tenant("b"), queue: Name::literal(NIGHT), paused: false, weight: 3 };
     store.set_queue(queue).await.expect("the store is sound");
-    let limit = Limit { tenant: Tenant::default(), key: Name::literal("db"), max: 2 };
+    let limit = Limit::key(Tenant::default(), Name::literal("db"), 2);
     store.set_limit(limit).await.expect("the store is sound");
     let schedule = Schedule {
         tenant: tenant("b"),

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use futures_util::future::{BoxFuture, join_all};
 use hodei_core::job::{Finish, Lease, NewJob, Output, Parent, Priority, Requires, State};
 use hodei_core::store::{
-    Applied, ChangeLog, Claimed, Exchange, JobStore, Limit, Move, Pick, Policies, Retention, Scope, Served,
-    SubmitOptions, Transition,
+    Applied, ChangeLog, Claimed, Exchange, JobStore, Lane, Limit, LimitOf, LimitUse, Move, Pick, Policies,
+    Retention, Scope, Served, SubmitOptions, Transition,
 };
 use hodei_core::{Clock, JobId, Name, Tenant};
 use hodei_store_redb::RedbStore;
@@ -48,12 +48,45 @@ macro_rules! at_the_gate {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_set_between_claims_of_one_commit_counts_them() {
+    let (env, clock) = (Env::new(), GateClock::new());
+    let store = open(&env, &clock, ChangeLog::All);
+    let all: Vec<NewJob> = (0..6).map(|_| job_of(&Tenant::default(), spec())).collect();
+    let NewJob { tenant, spec, .. } = &all[0];
+    let lane = Lane { tenant: tenant.clone(), queue: spec.queue().clone(), class: spec.class() };
+    store.submit(all, SubmitOptions::each()).await.unwrap();
+    let node = owner(&store, "node").await;
+    let pick = |n| Pick { lane: lane.clone(), floor: Priority::MIN, n };
+    let claims = |n| Exchange { owner: node.clone(), transitions: Vec::new(), picks: vec![pick(n)] };
+    let queue = LimitOf::Queue(Tenant::default(), lane.queue.clone());
+    let limit = |max| Limit { of: queue.clone(), max };
+    let (first, (set, second, removed, again, third)) = at_the_gate!(
+        clock,
+        store.exchange(claims(2)),
+        store.set_limit(limit(3)),
+        store.exchange(claims(9)),
+        store.remove_limit(&queue),
+        store.set_limit(limit(4)),
+        store.exchange(claims(9)),
+    );
+    set.await.unwrap();
+    again.await.unwrap();
+    assert!(removed.await.unwrap());
+    let claimed =
+        [first.unwrap(), second.await.unwrap(), third.await.unwrap()].map(|done| done.claimed.len());
+    assert_eq!(claimed, [2, 1, 1]);
+    let used = LimitUse { limit: limit(4), in_use: 4 };
+    assert_eq!(store.limits(&Scope::All).await.unwrap(), [used]);
+    sound(&store).await;
+}
+
+#[tokio::test]
 async fn a_job_that_is_opened_twice_in_one_commit_counts_once() {
     let (env, clock) = (Env::new(), GateClock::new());
     let store = open(&env, &clock, ChangeLog::All);
     let new = job_of(&Tenant::default(), spec().limited_by("db"));
     let id = new.id;
-    let limit = Limit { tenant: Tenant::default(), key: Name::literal("db"), max: 1 };
+    let limit = Limit::key(Tenant::default(), Name::literal("db"), 1);
     store.set_limit(limit).await.unwrap();
     let all = Scope::All;
     let (_, (cancelled, redriven)) = at_the_gate!(
@@ -69,7 +102,7 @@ async fn a_job_that_is_opened_twice_in_one_commit_counts_once() {
     drop(store);
     let store = open(&env, &clock, ChangeLog::All);
     sound(&store).await;
-    let in_use = |limits: Vec<hodei_core::store::LimitUse>| limits[0].in_use;
+    let in_use = |limits: Vec<LimitUse>| limits[0].in_use;
     assert_eq!(in_use(store.limits(&Scope::All).await.unwrap()), 1);
     let node = owner(&store, "node").await;
     let duty = term(&store, "maintain", &node).await;

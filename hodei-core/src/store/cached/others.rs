@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::id::{Name, OwnerId, Tenant};
 use crate::job::Lease;
 use crate::store::{
-    Beat, Coordination, Limit, LimitUse, Policies, QueuePolicy, Round, Rounded, Schedule, Scope, Term,
+    Beat, Coordination, Limit, LimitOf, LimitUse, Policies, QueuePolicy, Round, Rounded, Schedule, Scope,
+    Term,
 };
 use crate::time::Timestamp;
 
@@ -58,6 +59,10 @@ impl<S: Policies> Policies for CachedStore<S> {
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.inner.set_limit(limit).await
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.inner.remove_limit(of).await
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {

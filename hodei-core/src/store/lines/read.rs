@@ -70,7 +70,10 @@ impl<R: BufRead> LineReader<R> {
         let kind: Kind<'_> = self.parse()?;
         let row = match kind.line {
             QueueLine::LINE => SlotRow::Queue(self.parse::<QueueLine<'_>>()?.into_policy()),
-            LimitLine::LINE => SlotRow::Limit(self.parse::<LimitLine<'_>>()?.into_limit()),
+            LimitLine::LINE => {
+                let limit = self.parse::<LimitLine<'_>>()?.into_limit();
+                SlotRow::Limit(limit.ok_or_else(|| self.refuse(Fault::new("limit", "of_nothing")))?)
+            }
             ScheduleLine::LINE => {
                 let line: ScheduleLine<'_> = self.parse()?;
                 SlotRow::Schedule(line.into_schedule().map_err(|error| self.at(&error))?)

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::super::policy::{Limit, QueuePolicy, Schedule};
+use super::super::policy::{Limit, LimitOf, QueuePolicy, Schedule};
 use crate::checkpoint::Checkpoint;
 use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{
@@ -108,8 +108,12 @@ impl QueueLine<'_> {
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitLine<'a> {
     line: &'a str,
-    tenant: Tenant,
-    key: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<Tenant>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    queue: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<Name>,
     max: u32,
 }
 
@@ -117,12 +121,26 @@ impl LimitLine<'_> {
     pub(super) const LINE: &'static str = "limit";
 
     pub(super) fn of(limit: &Limit) -> Self {
-        let Limit { tenant, key, max } = limit.clone();
-        Self { line: Self::LINE, tenant, key, max }
+        let Limit { of, max } = limit.clone();
+        let (tenant, queue, key) = match of {
+            LimitOf::All => (None, None, None),
+            LimitOf::Tenant(tenant) => (Some(tenant), None, None),
+            LimitOf::Queue(tenant, queue) => (Some(tenant), Some(queue), None),
+            LimitOf::Key(tenant, key) => (Some(tenant), None, Some(key)),
+        };
+        Self { line: Self::LINE, tenant, queue, key, max }
     }
 
-    pub(super) fn into_limit(self) -> Limit {
-        Limit { tenant: self.tenant, key: self.key, max: self.max }
+    /// Returns the limit; nothing where the line does not say which jobs it is about.
+    pub(super) fn into_limit(self) -> Option<Limit> {
+        let of = match (self.tenant, self.queue, self.key) {
+            (None, None, None) => LimitOf::All,
+            (Some(tenant), None, None) => LimitOf::Tenant(tenant),
+            (Some(tenant), Some(queue), None) => LimitOf::Queue(tenant, queue),
+            (Some(tenant), None, Some(key)) => LimitOf::Key(tenant, key),
+            (None, ..) | (Some(_), Some(_), Some(_)) => return None,
+        };
+        Some(Limit { of, max: self.max })
     }
 }
 

@@ -78,7 +78,7 @@ fn rows() -> Vec<SlotRow> {
     let spec = Arc::new(handler());
     let rows = [
         SlotRow::Queue(QueuePolicy { tenant: tenant(), queue: name("night"), paused: true, weight: 5 }),
-        SlotRow::Limit(Limit { tenant: tenant(), key: name("db"), max: 4 }),
+        SlotRow::Limit(Limit::key(tenant(), name("db"), 4)),
         SlotRow::Schedule(Schedule {
             tenant: tenant(),
             name: name("nightly"),
@@ -149,6 +149,19 @@ fn a_text_that_is_cut_off_anywhere_is_not_taken_for_whole() {
     }
 }
 
+#[test]
+fn limits_of_every_kind_are_written_and_read() {
+    let (tenant, name) = (Tenant::default, name("night"));
+    let limits = [
+        Limit::all(100),
+        Limit::tenant(tenant(), 50),
+        Limit::queue(tenant(), name.clone(), 10),
+        Limit::key(tenant(), name, 4),
+    ];
+    let rows = limits.map(SlotRow::Limit);
+    assert_eq!(read(&text(&rows)).unwrap().0, rows);
+}
+
 /// Changes the text of a line, and returns what is said of it: line, field, code.
 fn refused(line: usize, from: &str, to: &str) -> (String, String, &'static str) {
     let whole = text(&rows());
@@ -175,7 +188,8 @@ fn a_bad_line_is_named_with_its_field() {
         (2, "\"weight\":5", "\"weight\":-5", "weight", "bad_value"),
         (2, "\"line\":\"queue\"", "\"line\":\"queues\"", "line", "unknown"),
         (3, "\"max\":4", "\"max\":4,\"min\":3", "min", "bad_value"),
-        (3, "\"key\":\"db\",", "", "line", "bad_value"),
+        (3, "\"tenant\":\"default\",", "", "limit", "of_nothing"),
+        (3, "\"key\":\"db\",", "\"key\":\"db\",\"queue\":\"q\",", "limit", "of_nothing"),
         (4, "AP8B", "AP8", "spec.payload.handler.args", "bad_value"),
         (5, "\"version\":1,", "\"version\":0,", "version", "zero"),
         (5, "\"state\":\"Pending\"", "\"state\":\"Done\"", "state", "bad_value"),

@@ -27,7 +27,7 @@ impl State {
             else {
                 continue;
             };
-            let depth = self.room(&lane.tenant, &ready.request).min(*depth);
+            let depth = self.room(lane, &ready.request).min(*depth);
             if depth > 0 {
                 heads.push(LaneHead {
                     lane: lane.clone(),

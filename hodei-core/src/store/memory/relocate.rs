@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 
-use super::super::{Cursor, Relocate, SlotBatch, SlotRow, slot_closed};
+use super::super::{Cursor, Limit, LimitOf, Relocate, SlotBatch, SlotRow, slot_closed};
 use super::read::{cursor_of, key_of};
 use super::state::{Key, State, sequence_of};
 use super::store::MemoryStore;
@@ -39,6 +39,7 @@ type Edges = Vec<(JobId, bool)>;
 #[derive(Debug, Default, PartialEq)]
 struct Staged {
     jobs: HashMap<JobId, (Box<Job>, Edges, bool)>,
+    limits: BTreeMap<LimitOf, u32>,
     policies: BTreeMap<(u8, Tenant, Name), SlotRow>,
 }
 
@@ -137,17 +138,14 @@ impl State {
 
     fn policies_of_slot(&self, slot: Slot) -> Vec<SlotRow> {
         let queues = self.queues.values().cloned().map(SlotRow::Queue);
-        let limits = self.limits.iter().filter_map(|((tenant, key), row)| {
-            let limit = super::super::Limit { tenant: tenant.clone(), key: key.clone(), max: row.max? };
-            Some(SlotRow::Limit(limit))
-        });
+        let limits = self.limits.iter().map(|(of, max)| SlotRow::Limit(Limit { of: of.clone(), max }));
         let schedules = self.schedules.values().cloned().map(SlotRow::Schedule);
-        queues.chain(limits).chain(schedules).filter(|row| row.slot() == slot).collect()
+        queues.chain(limits).chain(schedules).filter(|row| row.slot() == Some(slot)).collect()
     }
 
     fn import_slot(&mut self, slot: Slot, number: u64, rows: Vec<SlotRow>) -> Result<()> {
         const OP: &str = "store.import_slot";
-        if rows.iter().any(|row| row.slot() != slot) {
+        if rows.iter().any(|row| row.slot() != Some(slot)) {
             return Err(Error::invalid(OP, vec![Fault::new("rows", "wrong_slot")]));
         }
         let (kept, max) = (self.jobs.len(), self.max_jobs);
@@ -170,11 +168,9 @@ impl State {
                 SlotRow::Queue(ref policy) => {
                     staged.policies.insert((0, policy.tenant.clone(), policy.queue.clone()), row);
                 }
-                SlotRow::Limit(ref limit) => {
-                    staged.policies.insert((1, limit.tenant.clone(), limit.key.clone()), row);
-                }
+                SlotRow::Limit(Limit { of, max }) => drop(staged.limits.insert(of, max)),
                 SlotRow::Schedule(ref schedule) => {
-                    staged.policies.insert((2, schedule.tenant.clone(), schedule.name.clone()), row);
+                    staged.policies.insert((1, schedule.tenant.clone(), schedule.name.clone()), row);
                 }
             }
         }
@@ -204,7 +200,7 @@ impl State {
             self.remove(id);
         }
         self.queues.retain(|(tenant, _), _| tenant.slot() != slot);
-        self.limits.retain(|(tenant, _), _| tenant.slot() != slot);
+        self.limits.retain(|of| of.tenant().is_none_or(|tenant| tenant.slot() != slot));
         self.schedules.retain(|(tenant, _), _| tenant.slot() != slot);
     }
 
@@ -223,18 +219,18 @@ impl State {
     }
 
     fn install(&mut self, staged: Staged, now: Timestamp) {
+        for (of, max) in staged.limits {
+            self.set_limit(of, Some(max));
+        }
         for row in staged.policies.into_values() {
             match row {
                 SlotRow::Queue(row) => {
                     self.queues.insert((row.tenant.clone(), row.queue.clone()), row);
                 }
-                SlotRow::Limit(row) => {
-                    self.limits.entry((row.tenant, row.key)).or_default().max = Some(row.max);
-                }
                 SlotRow::Schedule(row) => {
                     self.schedules.insert((row.tenant.clone(), row.name.clone()), row);
                 }
-                SlotRow::Job { .. } => {}
+                SlotRow::Job { .. } | SlotRow::Limit(_) => {}
             }
         }
         for (id, (job, edges, last)) in staged.jobs {

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::{Change, ChangeLog, Counts, Lane, Note, QueuePolicy, Schedule, StoreStats, Term};
+use super::super::{Change, ChangeLog, Counts, Lane, LimitOf, Note, QueuePolicy, Schedule, StoreStats, Term};
+use super::limits::Limits;
 use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Job, JobSpec, Lease, Priority, Request, State as JobState, rules};
@@ -35,13 +36,6 @@ pub(super) struct OwnerRow {
 pub(super) struct TermRow {
     pub(super) term: Term,
     pub(super) expires_at: Timestamp,
-}
-
-/// A limit's row. The use is counted whether or not somebody set a limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LimitRow {
-    pub(super) max: Option<u32>,
-    pub(super) in_use: u32,
 }
 
 /// The place of a job in a list: created at, id.
@@ -86,7 +80,7 @@ pub(super) struct State {
     pub(super) sequences: HashMap<(Tenant, Arc<str>), JobId>,
     pub(super) counts: Counts,
 
-    pub(super) limits: BTreeMap<(Tenant, Name), LimitRow>,
+    pub(super) limits: Limits,
     pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
     pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
     pub(super) owners: HashMap<OwnerId, OwnerRow>,
@@ -240,7 +234,7 @@ impl State {
                 Some(held) => held.insert(job.id),
                 None => self.leases.entry(lease.clone()).or_default().insert(job.id),
             };
-            self.use_limits(job, 1);
+            self.limits.begin(job);
         }
         if at.state != JobState::Pending {
             return;
@@ -266,7 +260,8 @@ impl State {
             {
                 self.leases.remove(lease);
             }
-            self.use_limits(job, -1);
+            // A full limit that has room again lets a lane through.
+            self.readied |= self.limits.end(job);
         }
         if at.state != JobState::Pending {
             return;
@@ -309,22 +304,6 @@ impl State {
         }
     }
 
-    fn use_limits(&mut self, job: &Job, by: i32) {
-        if job.spec.limit_keys().is_empty() {
-            return;
-        }
-        for key in job.spec.limit_keys().iter().filter_map(|key| Name::new(key).ok()) {
-            let key = (job.tenant.clone(), key);
-            let row = self.limits.entry(key.clone()).or_default();
-            row.in_use = row.in_use.saturating_add_signed(by);
-            if *row == LimitRow::default() {
-                self.limits.remove(&key);
-            }
-            // A full limit that has room again lets a lane through.
-            self.readied |= by < 0;
-        }
-    }
-
     /// Changes a list of a job's tenant.
     fn list(&mut self, job: &Job, state: JobState, change: impl Fn(&mut BTreeSet<Key>, Key) -> bool) {
         let key = (job.created_at, job.id);
@@ -344,13 +323,32 @@ impl State {
         self.counts_of(tenant).open()
     }
 
+    /// How many leased jobs count against a limit that somebody set.
+    pub(super) fn in_use(&self, of: &LimitOf) -> u64 {
+        let leased = |counts: Counts| counts.of(JobState::Scheduled) + counts.of(JobState::Running);
+        match of {
+            LimitOf::All => leased(self.counts),
+            LimitOf::Tenant(tenant) => leased(self.counts_of(tenant)),
+            LimitOf::Queue(..) | LimitOf::Key(..) => self.limits.in_use(of),
+        }
+    }
+
     /// How many more jobs of a lane the limits let through.
-    pub(super) fn room(&self, tenant: &Tenant, request: &Request) -> u64 {
-        let free = |key: &str| {
-            let row = self.limits.get(&(tenant.clone(), Name::new(key).ok()?))?;
-            row.max.map(|max| u64::from(max.saturating_sub(row.in_use)))
-        };
-        request.limit_keys.iter().filter_map(free).min().unwrap_or(u64::MAX)
+    pub(super) fn room(&self, lane: &Lane, request: &Request) -> u64 {
+        if self.limits.is_empty() {
+            return u64::MAX;
+        }
+        let free = |of| Some(u64::from(self.limits.max(&of)?).saturating_sub(self.in_use(&of)));
+        let limits = LimitOf::of_jobs(&lane.tenant, &lane.queue, &request.limit_keys);
+        limits.filter_map(free).min().unwrap_or(u64::MAX)
+    }
+
+    /// Sets a limit, or removes it; says whether there was one.
+    pub(super) fn set_limit(&mut self, of: LimitOf, max: Option<u32>) -> bool {
+        self.readied = true;
+        let Self { limits, leases, jobs, .. } = self;
+        let held = leases.values().flatten().filter_map(|id| jobs.get(id));
+        limits.set(of, max, held)
     }
 
     pub(super) fn paused(&self, lane: &Lane) -> bool {

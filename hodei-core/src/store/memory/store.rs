@@ -169,7 +169,7 @@ impl MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, exclusive: true, spans_tenants: true }
+        Capabilities { durable: false, exclusive: true, spans_tenants: true, limits_all: true }
     }
 
     fn stats(&self) -> StoreStats {
@@ -362,20 +362,27 @@ impl Policies for MemoryStore {
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.write(|state, _| {
-            state.slots.writable("store.set_limit", std::iter::once(limit.tenant.slot()))?;
-            state.readied = true;
-            state.limits.entry((limit.tenant, limit.key)).or_default().max = Some(limit.max);
+            state.slots.writable("store.set_limit", limit.of.tenant().map(Tenant::slot).into_iter())?;
+            state.set_limit(limit.of, Some(limit.max));
             Ok(())
+        })
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.write(|state, _| {
+            state.slots.writable("store.remove_limit", of.tenant().map(Tenant::slot).into_iter())?;
+            Ok(state.set_limit(of.clone(), None))
         })
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.read(|state, _| {
             state.slots.readable("store.limits", slot_of(scope))?;
-            let rows = state.limits.iter().filter(|((tenant, _), _)| scope.covers(tenant));
-            let shown = rows.filter_map(|((tenant, key), row)| {
-                let limit = Limit { tenant: tenant.clone(), key: key.clone(), max: row.max? };
-                Some(LimitUse { limit, in_use: row.in_use })
+            let covered = |of: &LimitOf| of.tenant().is_none_or(|tenant| scope.covers(tenant));
+            let rows = state.limits.iter().filter(|(of, _)| covered(of));
+            let shown = rows.map(|(of, max)| LimitUse {
+                limit: Limit { of: of.clone(), max },
+                in_use: u32::try_from(state.in_use(of)).unwrap_or(u32::MAX),
             });
             Ok(shown.collect())
         })

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::super::Lane;
+use super::super::{Lane, LimitOf};
 use super::state::State;
 use crate::job::{Job, State as JobState, rules};
 use crate::time::Timestamp;
@@ -35,11 +35,9 @@ impl State {
         compare("deadlines", self.deadlines == fresh.deadlines);
         compare("unique", self.unique == fresh.unique);
         compare("counts", self.counts == fresh.counts);
-        let used = |state: &Self| {
-            let limits = state.limits.iter().filter(|(_, row)| row.in_use > 0);
-            limits.map(|(key, row)| (key.clone(), row.in_use)).collect::<Vec<_>>()
-        };
-        compare("limits", used(self) == used(&fresh));
+        let leased = || self.jobs.values().filter(|job| job.state.is_leased());
+        let used = |of: &LimitOf| leased().filter(|job| of.counts(&job.tenant, &job.spec)).count() as u64;
+        compare("limits", self.limits.iter().all(|(of, _)| self.in_use(of) == used(of)));
         wrong
     }
 

@@ -214,7 +214,7 @@ impl State {
             return;
         }
         let Some(lane) = self.ready.get(&pick.lane) else { return };
-        let room = self.room(&pick.lane.tenant, &lane.request).min(u64::from(pick.n));
+        let room = self.room(&pick.lane, &lane.request).min(u64::from(pick.n));
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         let (before, mut after) = (claimed.len(), Bound::Unbounded);
         // Once, unless some are passed over: then others come in their place.

@@ -114,6 +114,8 @@ impl JobStore for ShardedStore {
             durable: all().all(|of| of.durable),
             exclusive: all().all(|of| of.exclusive),
             spans_tenants: false,
+            // No shard sees what the others have leased.
+            limits_all: self.shards().len() == 1 && all().all(|of| of.limits_all),
         }
     }
 

@@ -20,6 +20,8 @@
 //!   the vector of the shards' cursors. When slots have moved since, each shard is read again from where its last job
 //!   was listed.
 //! - **Bounds of a store are bounds of each shard**: the jobs kept and the changes kept.
+//! - **Limits are of a tenant, a queue or a key.** One of the whole store no shard could hold: it is refused as `Config`
+//!   where there are several, and so is the opening of several whose home has one.
 //!
 //! # When a shard fails
 //!

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::super::*;
 use super::store::{Asked, ShardedStore, slot_of};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Name, Slot, Tenant};
 
 impl ShardedStore {
@@ -22,13 +22,13 @@ impl ShardedStore {
         }
     }
 
-    /// Lists rows of a scope, by tenant and name.
-    async fn rows<'a, T: Send>(
+    /// Lists rows of a scope, in the order of their keys.
+    async fn rows<'a, T: Send, K: Ord>(
         &'a self,
         op: &'static str,
         scope: &'a Scope,
         list: impl Fn(&'a dyn Shard) -> Asked<'a, Vec<T>> + Sync,
-        key: impl Fn(&T) -> (Tenant, Name),
+        key: impl Fn(&T) -> K,
     ) -> Result<Vec<T>> {
         if let Some(slot) = slot_of(scope) {
             return self.read_slot(slot, list).await;
@@ -52,11 +52,24 @@ impl Policies for ShardedStore {
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
-        self.write_slot(limit.tenant.slot(), |shard| shard.set_limit(limit)).await
+        match limit.of.tenant() {
+            Some(tenant) => self.write_slot(tenant.slot(), |shard| shard.set_limit(limit)).await,
+            None if self.shards().len() == 1 => self.ask_one(0, self.shards()[0].set_limit(limit)).await,
+            // No shard sees what the others have leased.
+            None => Err(Error::new(ErrorKind::Config, "store.set_limit").with("shards", self.shards().len())),
+        }
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        match of.tenant() {
+            Some(tenant) => self.write_slot(tenant.slot(), |shard| shard.remove_limit(of)).await,
+            None if self.shards().len() == 1 => self.ask_one(0, self.shards()[0].remove_limit(of)).await,
+            None => Ok(false),
+        }
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
-        let key = |row: &LimitUse| (row.limit.tenant.clone(), row.limit.key.clone());
+        let key = |row: &LimitUse| row.limit.of.clone();
         self.rows("store.limits", scope, |shard| shard.limits(scope), key).await
     }
 

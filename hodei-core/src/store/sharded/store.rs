@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use event_listener::Event;
 
-use super::super::{Feed, Scope, Shard, is_slot_closed, slot_closed, together};
+use super::super::{Feed, LimitOf, Scope, Shard, is_slot_closed, slot_closed, together};
 use super::feed::Relay;
 use super::map::{SHARDS_MAX, ShardMap};
 use crate::error::{Error, ErrorKind, Fault, Result};
@@ -108,6 +108,10 @@ impl ShardedStore {
                     .with("shard", n)
                     .with("holds", "jobs or settings"));
             }
+        }
+        if count > 1 && home.limits(&Scope::All).await?.iter().any(|row| row.limit.of == LimitOf::All) {
+            // Nobody could hold it over several shards.
+            return Err(Error::new(ErrorKind::Config, OP).with("shard", 0).with("holds", "a limit of all"));
         }
         let map = first_map(&**home, count).await?;
         if count < map.shards {

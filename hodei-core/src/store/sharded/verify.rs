@@ -42,8 +42,8 @@ impl ShardedStore {
             query = query.after(next);
         }
         let queues = self.ask_one(n, shard.queues(&Scope::All)).await?.into_iter().map(|row| row.tenant);
-        let limits =
-            self.ask_one(n, shard.limits(&Scope::All)).await?.into_iter().map(|row| row.limit.tenant);
+        let limits = self.ask_one(n, shard.limits(&Scope::All)).await?.into_iter();
+        let limits = limits.filter_map(|row| row.limit.of.tenant().cloned());
         let schedules =
             self.ask_one(n, shard.schedules(&Scope::All)).await?.into_iter().map(|row| row.tenant);
         let tenants = queues.chain(limits).chain(schedules).filter(|tenant| map.shard_of(tenant.slot()) != n);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::env::Env;
 use crate::error::Result;
-use crate::id::{JobId, Name, Tenant};
+use crate::id::{JobId, Tenant};
 use crate::job::{Epoch, Job, JobSummary, State, next};
 use crate::store::{Change, ChangeLog, Consistency, Counts, Cursor, Query, Scope};
 
@@ -62,15 +62,11 @@ impl Env {
     }
 
     async fn audit_limits(&self, jobs: &[Job]) {
-        let mut used: HashMap<(Tenant, Name), u32> = HashMap::new();
-        for job in jobs.iter().filter(|job| job.state.is_leased()) {
-            for key in job.spec.limit_keys().iter() {
-                *used.entry((job.tenant.clone(), Name::new(key).expect("a key is a name"))).or_default() += 1;
-            }
-        }
+        let leased = || jobs.iter().filter(|job| job.state.is_leased());
         for told in self.store().limits(&Scope::All).await.expect("limits") {
-            let key = (told.limit.tenant.clone(), told.limit.key.clone());
-            assert_eq!(told.in_use, used.get(&key).copied().unwrap_or(0), "the use of {key:?}");
+            let of = told.limit.of;
+            let used = leased().filter(|job| of.counts(&job.tenant, &job.spec)).count();
+            assert_eq!(told.in_use as usize, used, "the use of {of}");
         }
     }
 

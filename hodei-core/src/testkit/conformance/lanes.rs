@@ -134,11 +134,11 @@ pub(super) async fn limits_cut_the_depth_and_hide_the_lane(env: &mut Env) {
     let ids = env.add_all((0..4).map(|_| job_of(spec().limited_by("k"))).collect()).await;
     let depths = async |env: &Env| env.lanes().await.heads.iter().map(|head| head.depth).collect::<Vec<_>>();
     for (max, expected) in [(9, vec![4]), (2, vec![2]), (0, vec![])] {
-        let limit = Limit { tenant: Tenant::default(), key: name("k"), max };
+        let limit = Limit::key(Tenant::default(), name("k"), max);
         env.store().set_limit(limit).await.expect("set_limit");
         assert_eq!(depths(env).await, expected, "at {max}");
     }
-    let limit = Limit { tenant: Tenant::default(), key: name("k"), max: 2 };
+    let limit = Limit::key(Tenant::default(), name("k"), 2);
     env.store().set_limit(limit).await.expect("set_limit");
     let held = env.hold(ids[0]).await;
     assert_eq!(depths(env).await, [1]);

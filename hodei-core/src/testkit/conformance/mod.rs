@@ -47,6 +47,7 @@ mod submit;
 mod tenants;
 mod terms;
 mod wakeups;
+mod wide_limits;
 
 pub use checkpoints::hold_checkpoints;
 pub use env::{Env, Run};

@@ -28,18 +28,29 @@ pub(super) async fn a_queue_without_weight_is_invalid(env: &mut Env) {
     assert_eq!(env.store().queues(&Scope::All).await.expect("queues"), []);
 }
 
-pub(super) async fn limits_are_listed_by_tenant_and_key(env: &mut Env) {
-    let limit = |tenant, key, max| Limit { tenant, key: name(key), max };
-    let all = [limit(acme(), "b", 1), limit(Tenant::default(), "a", 2), limit(Tenant::default(), "c", 0)];
+pub(super) async fn limits_are_listed_from_the_widest_to_the_narrowest(env: &mut Env) {
+    let own = Tenant::default;
+    let all = [
+        Limit::tenant(acme(), 9),
+        Limit::tenant(own(), 8),
+        Limit::queue(own(), name("default"), 7),
+        Limit::queue(own(), name("z"), 6),
+        Limit::key(acme(), name("b"), 1),
+        Limit::key(own(), name("a"), 2),
+        Limit::key(own(), name("c"), 0),
+        Limit::key(own(), name("default"), 5),
+    ];
     for limit in all.iter().rev() {
         env.store().set_limit(limit.clone()).await.expect("set_limit");
     }
     env.running(job_of(spec().limited_by("a").limited_by("unset"))).await;
+    let uses = [0, 1, 1, 0, 0, 1, 0, 0];
     let used = |limit: &Limit, in_use| LimitUse { limit: limit.clone(), in_use };
-    let expected = [used(&all[0], 0), used(&all[1], 1), used(&all[2], 0)];
+    let expected: Vec<_> = all.iter().zip(uses).map(|(limit, in_use)| used(limit, in_use)).collect();
     assert_eq!(env.store().limits(&Scope::All).await.expect("limits"), expected);
-    assert_eq!(env.store().limits(&own()).await.expect("limits"), expected[1..]);
-    let raised = Limit { max: u32::MAX, ..all[1].clone() };
+    let expected: Vec<_> = expected.into_iter().filter(|row| row.limit.of.tenant() == Some(&own())).collect();
+    assert_eq!(env.store().limits(&super::jobs::own()).await.expect("limits"), expected);
+    let raised = Limit { max: u32::MAX, ..all[5].clone() };
     env.store().set_limit(raised.clone()).await.expect("set_limit");
-    assert_eq!(env.store().limits(&own()).await.expect("limits")[0], used(&raised, 1));
+    assert_eq!(env.store().limits(&super::jobs::own()).await.expect("limits")[3], used(&raised, 1));
 }

@@ -120,6 +120,18 @@ properties! { $
         every_end_of_a_lease_frees_its_limit
         a_reap_frees_limits
     }
+    wide_limits {
+        a_limit_of_a_queue_holds_over_its_lanes
+        a_limit_of_a_tenant_holds_over_its_queues
+        a_limit_of_all_holds_over_tenants
+        the_least_room_of_all_limits_decides
+        what_was_leased_before_a_limit_was_set_counts
+        a_limit_that_was_removed_lets_work_through
+        every_end_of_a_lease_frees_every_limit
+        wide_limits_cut_the_depth
+        racing_owners_never_exceed_a_limit
+        wide_limits_come_back
+    }
     fencing {
         a_repeated_move_is_told_and_changes_nothing
         a_job_may_end_without_a_start
@@ -283,11 +295,12 @@ properties! { $
         a_request_to_cancel_wakes_the_owner
         a_policy_that_lets_work_through_wakes
         a_limit_that_is_free_again_wakes
+        every_limit_with_room_again_wakes
     }
     policies {
         queues_are_listed_by_tenant_and_name
         a_queue_without_weight_is_invalid
-        limits_are_listed_by_tenant_and_key
+        limits_are_listed_from_the_widest_to_the_narrowest
     }
     tenants {
         anothers_job_is_neither_read_nor_listed

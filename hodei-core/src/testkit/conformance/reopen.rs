@@ -71,7 +71,7 @@ pub(super) async fn policies_come_back(env: &mut Env) {
     let tenant = Tenant::default;
     let queue = QueuePolicy { tenant: tenant(), queue: name("default"), paused: true, weight: 3 };
     env.store().set_queue(queue.clone()).await.expect("set_queue");
-    let limit = Limit { tenant: tenant(), key: name("key"), max: 5 };
+    let limit = Limit::key(tenant(), name("key"), 5);
     env.store().set_limit(limit).await.expect("set_limit");
     let held = env.running(job_of(spec().queue("r").limited_by("key"))).await;
     let spec = Arc::new(spec().build().expect("valid"));

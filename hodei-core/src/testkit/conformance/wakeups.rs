@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::env::Env;
 use super::jobs::*;
 use crate::id::Tenant;
-use crate::store::{Limit, QueuePolicy, Wakeup, Wakeups};
+use crate::store::{Limit, LimitOf, QueuePolicy, Wakeup, Wakeups};
 
 /// Takes the wake-ups that have come.
 async fn drain(wakeups: &mut Wakeups) {
@@ -93,7 +93,7 @@ pub(super) async fn a_request_to_cancel_wakes_the_owner(env: &mut Env) {
 pub(super) async fn a_policy_that_lets_work_through_wakes(env: &mut Env) {
     let tenant = Tenant::default;
     let pause = |paused| QueuePolicy { tenant: tenant(), queue: name("default"), paused, weight: 1 };
-    let limit = |max| Limit { tenant: tenant(), key: name("k"), max };
+    let limit = |max| Limit::key(tenant(), name("k"), max);
     env.store().set_queue(pause(true)).await.expect("set_queue");
     env.store().set_limit(limit(0)).await.expect("set_limit");
     env.add_all(vec![job(), job_of(spec().queue("other").limited_by("k"))]).await;
@@ -107,7 +107,7 @@ pub(super) async fn a_policy_that_lets_work_through_wakes(env: &mut Env) {
 }
 
 pub(super) async fn a_limit_that_is_free_again_wakes(env: &mut Env) {
-    let limit = Limit { tenant: Tenant::default(), key: name("k"), max: 1 };
+    let limit = Limit::key(Tenant::default(), name("k"), 1);
     env.store().set_limit(limit).await.expect("set_limit");
     let all = env.add_all(vec![job_of(spec().limited_by("k")), job_of(spec().limited_by("k"))]).await;
     let held = env.hold(all[0]).await;
@@ -116,4 +116,24 @@ pub(super) async fn a_limit_that_is_free_again_wakes(env: &mut Env) {
     env.tell(&held, succeeded()).await;
     woken(&mut wakeups).await;
     env.hold(all[1]).await;
+}
+
+pub(super) async fn every_limit_with_room_again_wakes(env: &mut Env) {
+    let own = Tenant::default;
+    let queue = LimitOf::Queue(own(), name("default"));
+    for about in [LimitOf::Tenant(own()), queue, LimitOf::Key(own(), name("k"))] {
+        env.store().set_limit(Limit { of: about.clone(), max: 1 }).await.expect("set_limit");
+        let all = env.add_all((0..3).map(|_| job_of(spec().limited_by("k"))).collect()).await;
+        let held = env.hold(all[0]).await;
+        let mut wakeups = env.store().wakeups();
+        drain(&mut wakeups).await;
+        env.tell(&held, succeeded()).await;
+        woken(&mut wakeups).await;
+        let next = env.hold(all[1]).await;
+        drain(&mut wakeups).await;
+        env.store().remove_limit(&about).await.expect("remove_limit");
+        woken(&mut wakeups).await;
+        let last = env.hold(all[2]).await;
+        env.report(vec![of(&next, succeeded()), of(&last, succeeded())]).await;
+    }
 }

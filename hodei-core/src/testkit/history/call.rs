@@ -9,8 +9,8 @@ use super::facts::{Facts, Seen};
 use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Cause, Epoch, Lease, Priority, RequestClass};
 use crate::store::{
-    Applied, CancelReply, Change, Fired, Lane, Limit, LimitUse, Move, Pick, Redriven, Scope, Submitted, Term,
-    Transition,
+    Applied, CancelReply, Change, Fired, Lane, Limit, LimitOf, LimitUse, Move, Pick, Redriven, Scope,
+    Submitted, Term, Transition,
 };
 use crate::time::Timestamp;
 
@@ -67,7 +67,9 @@ pub enum Call {
     /// [`Policies::queues`](crate::store::Policies::queues).
     Queues { scope: Option<Tenant> },
     /// [`Policies::set_limit`](crate::store::Policies::set_limit).
-    SetLimit { tenant: Tenant, key: Name, max: u32 },
+    SetLimit { of: LimitOf, max: u32 },
+    /// [`Policies::remove_limit`](crate::store::Policies::remove_limit).
+    RemoveLimit { of: LimitOf },
     /// [`Policies::limits`](crate::store::Policies::limits).
     Limits { scope: Option<Tenant> },
     /// [`Policies::set_schedule`](crate::store::Policies::set_schedule).
@@ -252,8 +254,8 @@ impl From<&Pick> for Want {
 
 impl From<&LimitUse> for LimitSeen {
     fn from(used: &LimitUse) -> Self {
-        let Limit { tenant, key, max } = used.limit.clone();
-        Self { tenant, key, max, in_use: used.in_use }
+        let Limit { of, max } = used.limit.clone();
+        Self { of, max, in_use: used.in_use }
     }
 }
 

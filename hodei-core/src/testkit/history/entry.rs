@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::call::{Call, Reply};
 use super::facts::{Facts, Seen};
-use crate::id::{JobId, Name, Tenant};
+use crate::id::{JobId, Name};
 use crate::job::{Epoch, Lease};
-use crate::store::Change;
+use crate::store::{Change, LimitOf};
 
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,10 +101,8 @@ pub enum Entry {
 /// A limit as a read showed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitSeen {
-    /// Whose limit.
-    pub tenant: Tenant,
-    /// The key that jobs name.
-    pub key: Name,
+    /// Which jobs it is about.
+    pub of: LimitOf,
     /// How many at most.
     pub max: u32,
     /// How many counted against it.

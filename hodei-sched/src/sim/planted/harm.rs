@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hodei_core::job::NewJob;
 use hodei_core::map::JobMap;
-use hodei_core::store::{Schedule, SubmitOptions, Term};
+use hodei_core::store::{LimitOf, Schedule, SubmitOptions, Term};
 use hodei_core::{JobId, Name, Tenant, Timestamp};
 
 use super::super::bug::Bug;
@@ -25,9 +25,9 @@ pub(super) struct Harm {
     pub(super) disguise: Disguise,
     pub(super) unwritten: Vec<Unwritten>,
     /// What callers were told of limits.
-    pub(super) limits: BTreeMap<(Tenant, Name), u32>,
+    pub(super) limits: BTreeMap<LimitOf, u32>,
     /// How much of each limit has leaked.
-    pub(super) leaked: BTreeMap<(Tenant, Name), u32>,
+    pub(super) leaked: BTreeMap<LimitOf, u32>,
     pub(super) terms: BTreeMap<Name, Term>,
     pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
     /// When each schedule fired last.

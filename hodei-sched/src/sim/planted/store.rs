@@ -168,13 +168,11 @@ impl Planted {
         let Some(mut harm) = self.bug(Bug::LimitLeakOnReap) else { return };
         for change in changes.iter().filter(|change| change.from.is_some_and(State::is_leased)) {
             let Some(job) = self.job(change.job) else { continue };
-            for key in job.spec.limit_keys().iter().filter_map(|key| Name::new(key).ok()) {
-                let name = (change.tenant.clone(), key);
-                let Some(told) = harm.limits.get(&name).copied() else { continue };
-                let leaked = harm.leaked.entry(name.clone()).or_default();
+            for of in LimitOf::of_jobs(&job.tenant, job.spec.queue(), job.spec.limit_keys()) {
+                let Some(told) = harm.limits.get(&of).copied() else { continue };
+                let leaked = harm.leaked.entry(of.clone()).or_default();
                 *leaked += 1;
-                let (tenant, key) = name;
-                let limit = Limit { tenant, key, max: told.saturating_sub(*leaked) };
+                let limit = Limit { of, max: told.saturating_sub(*leaked) };
                 // The store in memory refuses no limit.
                 let _ = at_once(self.inner.set_limit(limit));
             }
@@ -421,22 +419,28 @@ impl Policies for Planted {
 
     async fn set_limit(&self, mut limit: Limit) -> Result<()> {
         if let Some(mut harm) = self.harm() {
-            let name = (limit.tenant.clone(), limit.key.clone());
-            harm.limits.insert(name.clone(), limit.max);
-            let leaked = harm.leaked.get(&name).copied().unwrap_or(0);
+            harm.limits.insert(limit.of.clone(), limit.max);
+            let leaked = harm.leaked.get(&limit.of).copied().unwrap_or(0);
             let ignored = harm.bug == Bug::LimitIgnored;
             limit.max = if ignored { u32::MAX } else { limit.max.saturating_sub(leaked) };
         }
         self.inner.set_limit(limit).await
     }
 
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        if let Some(mut harm) = self.harm() {
+            harm.limits.remove(of);
+        }
+        self.inner.remove_limit(of).await
+    }
+
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         let mut limits = self.inner.limits(scope).await?;
         if let Some(harm) = self.harm() {
             for used in &mut limits {
-                let name = (used.limit.tenant.clone(), used.limit.key.clone());
-                used.limit.max = harm.limits.get(&name).copied().unwrap_or(used.limit.max);
-                used.in_use += harm.leaked.get(&name).copied().unwrap_or(0);
+                let of = &used.limit.of;
+                used.in_use += harm.leaked.get(of).copied().unwrap_or(0);
+                used.limit.max = harm.limits.get(of).copied().unwrap_or(used.limit.max);
             }
         }
         Ok(limits)

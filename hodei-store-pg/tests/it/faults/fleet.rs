@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hodei_core::job::{Epoch, Finish, Lease, NewJob, Output, Priority};
 use hodei_core::store::{
-    Applied, Claimed, Coordination, Exchange, JobStore, Limit, Move, Pick, Policies, Scope, Served,
+    Applied, Claimed, Coordination, Exchange, JobStore, Limit, LimitOf, Move, Pick, Policies, Scope, Served,
     SubmitOptions, Submitted, Term, Transition,
 };
 use hodei_core::testkit::history::{Bounds, Recorder, RecordingStore, Report, Run, check_within};
@@ -68,7 +68,7 @@ impl Fleet {
             let store = builder.connect().await.expect("the store opens");
             fleet.stores.push(Arc::new(RecordingStore::new(store, fleet.recorder.clone())));
         }
-        let limit = Limit { tenant: Tenant::default(), key: Name::literal("scarce"), max: LIMIT };
+        let limit = Limit::key(Tenant::default(), Name::literal("scarce"), LIMIT);
         fleet.stores[0].set_limit(limit).await.expect("the server is well");
         for (n, store) in fleet.stores.iter().enumerate() {
             let node = Node {
@@ -185,6 +185,9 @@ impl Node {
         let mut n = 0_u64;
         while !self.shared.closing.load(Ordering::SeqCst) {
             n += 1;
+            if n.is_multiple_of(16) {
+                self.limits(n / 16).await;
+            }
             let jobs: Vec<NewJob> = (0..=n % 3).map(|m| self.job(n, m)).collect();
             let done = self.again(|| self.store.submit(jobs.clone(), SubmitOptions::each())).await;
             for (job, reply) in jobs.iter().zip(done.replies) {
@@ -195,6 +198,18 @@ impl Node {
             }
             self.shared.acknowledged.fetch_add(jobs.len() as u64, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    }
+
+    /// Sets a limit of a queue, of a tenant or of all, and removes it the next time.
+    async fn limits(&self, n: u64) {
+        let own = Tenant::default;
+        let kinds = [LimitOf::All, LimitOf::Tenant(own()), LimitOf::Queue(own(), Name::literal("default"))];
+        let of = &kinds[usize::try_from(n / 2 % 3).expect("few")];
+        if n.is_multiple_of(2) {
+            self.again(|| self.store.set_limit(Limit { of: of.clone(), max: 3 * LIMIT })).await;
+        } else {
+            self.again(|| self.store.remove_limit(of)).await;
         }
     }
 

@@ -64,8 +64,14 @@ proptest! {
     ) {
         let (tenant, name) = (Tenant::from(of.0), of.1);
         let (max, weight, paused) = numbers;
-        let limit = Limit { tenant: tenant.clone(), key: name.clone(), max };
-        prop_assert_eq!(codec::limit(&codec::limit_row(&limit).unwrap()).unwrap(), limit);
+        for limit in [
+            Limit::all(max),
+            Limit::tenant(tenant.clone(), max),
+            Limit::queue(tenant.clone(), name.clone(), max),
+            Limit::key(tenant.clone(), name.clone(), max),
+        ] {
+            prop_assert_eq!(codec::limit(&codec::limit_row(&limit).unwrap()).unwrap(), limit);
+        }
         let queue = QueuePolicy { tenant: tenant.clone(), queue: name.clone(), paused, weight };
         prop_assert_eq!(codec::queue(&codec::queue_row(&queue).unwrap()).unwrap(), queue);
         let schedule = Schedule { tenant, name, rule: Arc::from(rule), spec: Arc::new(spec), last_fired };

@@ -154,7 +154,7 @@ impl Worker {
             12 | 13 => {
                 let max = 1 + u32::try_from(self.numbers.below(4)).expect("few");
                 let key = Name::literal("db");
-                store.set_limit(Limit { tenant: Tenant::default(), key, max }).await?;
+                store.set_limit(Limit::key(Tenant::default(), key, max)).await?;
             }
             14 | 15 => {
                 let spec = Arc::new(spec().queue("night").build()?);

@@ -98,7 +98,7 @@ pub(crate) async fn seen(store: &dyn Store) -> Result<Seen> {
     let mut queues = store.queues(&Scope::All).await?;
     queues.sort_by(|a, b| (&a.tenant, &a.queue).cmp(&(&b.tenant, &b.queue)));
     let mut limits = store.limits(&Scope::All).await?;
-    limits.sort_by(|a, b| (&a.limit.tenant, &a.limit.key).cmp(&(&b.limit.tenant, &b.limit.key)));
+    limits.sort_by(|a, b| a.limit.of.cmp(&b.limit.of));
     let mut schedules = store.schedules(&Scope::All).await?;
     schedules.sort_by(|a, b| (&a.tenant, &a.name).cmp(&(&b.tenant, &b.name)));
     Ok(Seen { jobs, counts: store.counts(&Scope::All).await?, queues, limits, schedules })

@@ -10,8 +10,8 @@ use super::reference::Model;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Epoch, Finish, JobSpec, Lease, NewJob, Parent, Requires, Resources, State};
 use crate::store::{
-    Exchange, Lane, Limit, Move, Pick, Query, QueuePolicy, Retention, Schedule, Scope, SubmitOptions, Term,
-    Transition,
+    Exchange, Lane, Limit, LimitOf, Move, Pick, Query, QueuePolicy, Retention, Schedule, Scope,
+    SubmitOptions, Term, Transition,
 };
 use crate::time::Timestamp;
 
@@ -293,6 +293,15 @@ impl Generator {
         Timestamp::from_micros(model.now.as_micros() / 60_000_000 * 60_000_000)
     }
 
+    fn limit_of(&mut self, tenant: Tenant) -> LimitOf {
+        match self.random.below(10) {
+            0 => LimitOf::All,
+            1 => LimitOf::Tenant(tenant),
+            2..4 => LimitOf::Queue(tenant, Name::literal(self.random.one_of(&QUEUES))),
+            _ => LimitOf::Key(tenant, Name::literal(self.random.one_of(&KEYS))),
+        }
+    }
+
     fn policy(&mut self) -> Op {
         let tenant = self.tenant();
         match self.random.below(8) {
@@ -301,9 +310,11 @@ impl Generator {
                 Op::SetQueue(QueuePolicy { tenant, queue, paused, weight: self.random.one_of(&[1, 5]) })
             }
             2..5 => {
-                let (key, max) =
-                    (Name::literal(self.random.one_of(&KEYS)), self.random.one_of(&[0, 1, 2, 5, 5]));
-                Op::SetLimit(Limit { tenant, key, max })
+                let of = self.limit_of(tenant);
+                if self.random.chance(20) {
+                    return Op::RemoveLimit(of);
+                }
+                Op::SetLimit(Limit { of, max: self.random.one_of(&[0, 1, 2, 5, 5]) })
             }
             5..7 => {
                 let (name, spec) = (self.schedule_name(), Arc::new(self.spec()));

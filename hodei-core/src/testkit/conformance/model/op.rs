@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Lease, NewJob};
-use crate::store::{Exchange, Limit, Query, QueuePolicy, Retention, Schedule, Scope, SubmitOptions, Term};
+use crate::store::{
+    Exchange, Limit, LimitOf, Query, QueuePolicy, Retention, Schedule, Scope, SubmitOptions, Term,
+};
 use crate::time::Timestamp;
 
 /// One operation.
@@ -25,6 +27,7 @@ pub(super) enum Op {
     Prune(Term, Retention, usize),
     SetQueue(QueuePolicy),
     SetLimit(Limit),
+    RemoveLimit(LimitOf),
     SetSchedule(Schedule),
     RemoveSchedule(Tenant, Name),
     List(Scope, Query),

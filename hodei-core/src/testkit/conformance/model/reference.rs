@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Fingerprint, Job, JobSummary, Lease, NewJob, Output, Requires, State, rules};
 use crate::store::{
-    Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, Lanes, Move,
-    Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope, SubmitOptions, Submitted, Term, Transition,
+    Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, Lanes,
+    LimitOf, Move, Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope, SubmitOptions, Submitted,
+    Term, Transition,
 };
 use crate::time::Timestamp;
 
@@ -26,7 +27,7 @@ pub(super) struct Model {
     pub(super) owners: BTreeMap<OwnerId, (u64, Timestamp)>,
     pub(super) terms: BTreeMap<Name, (Term, Timestamp)>,
     pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
-    pub(super) limits: BTreeMap<(Tenant, Name), u32>,
+    pub(super) limits: BTreeMap<LimitOf, u32>,
     pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
     /// What the operation under way has changed.
     pub(super) changes: Vec<Change>,
@@ -228,18 +229,14 @@ impl Model {
 
     /// How many more jobs that ask for the same the limits let through.
     fn room(&self, job: &Job) -> u64 {
-        let free = |key: &str| {
-            let key = Name::new(key).expect("a key is a name");
-            let max = *self.limits.get(&(job.tenant.clone(), key.clone()))?;
-            Some(u64::from(max).saturating_sub(self.in_use(&job.tenant, &key)))
-        };
-        job.spec.limit_keys().iter().filter_map(free).min().unwrap_or(u64::MAX)
+        let about = self.limits.iter().filter(|(of, _)| of.counts(&job.tenant, &job.spec));
+        let free = |(of, max): (&LimitOf, &u32)| u64::from(*max).saturating_sub(self.in_use(of));
+        about.map(free).min().unwrap_or(u64::MAX)
     }
 
-    pub(super) fn in_use(&self, tenant: &Tenant, key: &Name) -> u64 {
-        let names = |job: &&Job| job.spec.limit_keys().iter().any(|named| named == key.as_str());
-        let leased = self.jobs.values().filter(|job| job.state.is_leased() && job.tenant == *tenant);
-        leased.filter(names).count() as u64
+    pub(super) fn in_use(&self, of: &LimitOf) -> u64 {
+        let leased = self.jobs.values().filter(|job| job.state.is_leased());
+        leased.filter(|job| of.counts(&job.tenant, &job.spec)).count() as u64
     }
 
     fn paused(&self, lane: &Lane) -> bool {

@@ -13,7 +13,8 @@ use crate::error::ErrorKind;
 use crate::id::{JobId, Tenant};
 use crate::job::{Cause, Lease, NewJob};
 use crate::store::{
-    Change, Consistency, Cursor, Exchange, Fired, Limit, LimitUse, Query, Reaped, Retention, Scope, Term,
+    Change, Consistency, Cursor, Exchange, Fired, Limit, LimitOf, LimitUse, Query, Reaped, Retention, Scope,
+    Term,
 };
 
 /// How many operations make a history.
@@ -189,8 +190,17 @@ impl Pair {
                 self.model.queues.insert((policy.tenant.clone(), policy.queue.clone()), policy);
             }
             Op::SetLimit(limit) => {
+                if limit.of == LimitOf::All && !store.capabilities().limits_all {
+                    let error = store.set_limit(limit).await.expect_err("nobody could hold it");
+                    assert_eq!(error.kind(), ErrorKind::Config);
+                    return;
+                }
                 store.set_limit(limit.clone()).await.expect("set_limit");
-                self.model.limits.insert((limit.tenant, limit.key), limit.max);
+                self.model.limits.insert(limit.of, limit.max);
+            }
+            Op::RemoveLimit(of) => {
+                let removed = store.remove_limit(&of).await.expect("remove_limit");
+                assert_eq!(removed, self.model.limits.remove(&of).is_some());
             }
             Op::SetSchedule(mut schedule) => {
                 store.set_schedule(schedule.clone()).await.expect("set_schedule");
@@ -354,9 +364,9 @@ impl Pair {
         assert_eq!(store.queues(&Scope::All).await.expect("queues"), queues);
         let schedules: Vec<_> = model.schedules.values().cloned().collect();
         assert_eq!(store.schedules(&Scope::All).await.expect("schedules"), schedules);
-        let limits = model.limits.iter().map(|((tenant, key), max)| LimitUse {
-            limit: Limit { tenant: tenant.clone(), key: key.clone(), max: *max },
-            in_use: u32::try_from(model.in_use(tenant, key)).expect("few"),
+        let limits = model.limits.iter().map(|(of, max)| LimitUse {
+            limit: Limit { of: of.clone(), max: *max },
+            in_use: u32::try_from(model.in_use(of)).expect("few"),
         });
         let limits: Vec<_> = limits.collect();
         assert_eq!(store.limits(&Scope::All).await.expect("limits"), limits);

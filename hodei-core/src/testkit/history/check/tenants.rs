@@ -46,7 +46,9 @@ fn shown<'r>(book: &Book<'r>, call: &'r Call, reply: &'r Reply) -> Vec<(Option<J
             shown.extend(changes.iter().map(|change| (Some(change.job), &change.tenant)));
         }
         (_, Reply::Tenants { tenants }) => shown.extend(tenants.iter().map(|tenant| (None, tenant))),
-        (_, Reply::Limits { limits }) => shown.extend(limits.iter().map(|limit| (None, &limit.tenant))),
+        (_, Reply::Limits { limits }) => {
+            shown.extend(limits.iter().filter_map(|limit| Some((None, limit.of.tenant()?))));
+        }
         (Call::Outputs { jobs, .. }, Reply::Outputs { known }) => {
             shown.extend(jobs.iter().zip(known).filter_map(|(job, known)| admitted(job, *known)));
         }

@@ -7,7 +7,7 @@ use super::super::entry::LimitSeen;
 use super::store::RecordingStore;
 use crate::error::Result;
 use crate::id::{Name, Tenant};
-use crate::store::{Limit, LimitUse, Policies, QueuePolicy, Schedule, Scope};
+use crate::store::{Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule, Scope};
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -30,8 +30,13 @@ impl<S: Policies> Policies for RecordingStore<S> {
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
-        let call = Call::SetLimit { tenant: limit.tenant.clone(), key: limit.key.clone(), max: limit.max };
+        let call = Call::SetLimit { of: limit.of.clone(), max: limit.max };
         self.noted(call, self.inner.set_limit(limit), |()| Reply::Done).await
+    }
+
+    async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        let call = Call::RemoveLimit { of: of.clone() };
+        self.noted(call, self.inner.remove_limit(of), |_| Reply::Done).await
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {

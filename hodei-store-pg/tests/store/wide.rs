@@ -1,0 +1,69 @@
+//! Limits of queues, of tenants and of all, set while nodes claim and settle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hodei_core::store::{JobStore, Limit, LimitOf, Policies, SubmitOptions};
+use hodei_core::{Name, Tenant};
+
+use crate::env::{burn, database, jobs, open, owner, sql};
+use crate::locks::{run, somebody_waits, stranger};
+
+/// The limits whose rows do not say how much is leased, as of one moment.
+const WRONG: &str =
+    "SELECT string_agg(format('%s/%s says %s', w.tenant, w.queue, w.in_use), ', ') FROM hodei.wide w
+     WHERE w.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
+         WHERE w.tenant IN (0, l.tenant) AND w.queue IN ('', l.queue))";
+
+fn kinds() -> [LimitOf; 3] {
+    let own = Tenant::default;
+    [LimitOf::All, LimitOf::Tenant(own()), LimitOf::Queue(own(), Name::literal("default"))]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_claimed_and_settled_while_a_limit_is_set_is_counted() {
+    let database = database();
+    let (store, over) = (open(&database).await, Arc::new(AtomicBool::new(false)));
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c"] {
+        let (node, over) = (open(&database).await, Arc::clone(&over));
+        nodes.push(tokio::spawn(async move {
+            let worker = owner(&node, name).await;
+            while !over.load(Ordering::Relaxed) {
+                node.submit(jobs(8), SubmitOptions::each()).await.expect("submit");
+                burn(&node, &worker, 8).await;
+            }
+        }));
+    }
+    for _ in 0..20 {
+        for of in kinds() {
+            store.set_limit(Limit { of: of.clone(), max: 10_000 }).await.expect("set_limit");
+            assert_eq!(sql(&database, WRONG), "", "{of}");
+        }
+        assert_eq!(sql(&database, WRONG), "");
+        for of in kinds() {
+            assert!(store.remove_limit(&of).await.expect("remove_limit"));
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    for node in nodes {
+        node.await.expect("no panic");
+    }
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_limit_waits_for_whoever_claims() {
+    let database = database();
+    let store = open(&database).await;
+    let mut host = stranger(&database, "SELECT hodei.lock_wide('{}', '{}')").await;
+    let setting = {
+        let store = store.clone();
+        tokio::spawn(async move { store.set_limit(Limit::all(1)).await })
+    };
+    somebody_waits(&database).await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.wide"), "0");
+    run(&mut host, "COMMIT").await;
+    setting.await.expect("no panic").expect("set_limit");
+    assert_eq!(sql(&database, "SELECT most FROM hodei.wide"), "1");
+}
