@@ -48,6 +48,8 @@ pub(crate) enum Message {
     Cancelled(Vec<(JobId, Epoch)>),
     /// Until when a lease of ours holds, as a heartbeat told; nothing when it was given up. And whether it may rest.
     Beaten(Lease, Option<Timestamp>, bool),
+    /// Another dispatcher of the node has died.
+    Bereaved,
     /// What holds from now on.
     Policy(Box<Policy>),
     /// Why a job that is ready has no worker yet.
@@ -325,6 +327,10 @@ impl Driver {
             Message::Beaten(lease, until, may_rest) => {
                 self.machine.let_rest(may_rest);
                 Input::Beaten(lease, until)
+            }
+            Message::Bereaved => {
+                self.machine.bereave(self.shared.pace.now());
+                Input::Tick
             }
             Message::Policy(policy) => Input::Policy(policy),
             Message::Why(job, reply) => {

@@ -229,11 +229,11 @@ const HURRY: u32 = 8;
 
 /// Beats for the dispatchers that live, and tells them what came of it; a failed beat is repeated at the next one.
 ///
-/// A driver that has died is beaten for no more: what it held would be stuck for as long as the process lives. Its life is
-/// ended instead.
+/// A driver that has died is beaten for no more: what it held would be stuck for as long as the process lives. Its life ends
+/// by time, as its agents expect, who run on alone until then.
 async fn keep_beating(mut dispatchers: Vec<Dispatcher>, every: Duration, tell: watch::Sender<Lead>) {
     let mut lead = tell.borrow().clone();
-    let mut wait = every;
+    let (mut wait, mut died) = (every, false);
     loop {
         tokio::time::sleep(wait).await;
         let drivers: Vec<_> = dispatchers.iter().map(|(_, driver)| driver.upgrade()).collect();
@@ -246,13 +246,17 @@ async fn keep_beating(mut dispatchers: Vec<Dispatcher>, every: Duration, tell: w
             if let Some(driver) = driver.filter(|driver| !driver.is_closed()) {
                 ways.push(driver);
                 living.push((shared, way));
-            } else if shared.died.load(Ordering::Acquire) {
-                let lease = shared.lease.borrow().clone();
-                // One that cannot be retired expires.
-                let _ = shared.store.retire(&lease).await;
+            } else {
+                died |= shared.died.load(Ordering::Acquire);
             }
         }
         dispatchers = living;
+        if std::mem::take(&mut died) {
+            for driver in &ways {
+                // One that is behind with its messages hears of it at the next beat.
+                died |= driver.try_send(Message::Bereaved).is_err();
+            }
+        }
         let shared: Vec<_> = dispatchers.iter().map(|(shared, _)| Arc::clone(shared)).collect();
         let all = beat(&shared, &mut lead).await;
         // Nobody leads: one that rested has to begin a life for that.
@@ -291,7 +295,8 @@ async fn keep_leading(dispatchers: &[Dispatcher], mut duties: Duties, mut lead: 
             duties.unfinished = prune(shared, &duties).await.unwrap_or(false);
             duties.keep_pace(shared).await;
         }
-        if duties.term.is_some() && !duties.behind && !duties.unfinished {
+        let in_time = !duties.unfinished || duties.rounds.is_multiple_of(PRUNE_EVERY);
+        if duties.term.is_some() && !duties.behind && in_time {
             sweep_for(shared, &mut sweep, duties.config.beat).await;
         }
     }

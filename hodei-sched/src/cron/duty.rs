@@ -110,6 +110,9 @@ impl Duty {
 
     /// Looks what is due, if this node leads.
     async fn look(&mut self) -> Result<Due> {
+        if self.is_led_by_another().await? {
+            return Ok(Due::NEVER);
+        }
         let rows = self.shared.store.schedules(&Scope::All).await?;
         if rows.is_empty() {
             // Nobody needs a leader, and a term costs a write each time that it is kept.
@@ -133,15 +136,20 @@ impl Duty {
         Ok(Due { fires, term: Some(term), wait })
     }
 
-    /// Keeps the term, or takes it when nobody leads.
-    async fn lead(&mut self) -> Result<Option<Term>> {
+    /// Keeps the term where there is one; says whether somebody else is known to lead.
+    async fn is_led_by_another(&mut self) -> Result<bool> {
         let (duty, ttl) = (Name::literal(DUTY), self.shared.ttl);
-        let round = Round { owners: Vec::new(), ttl, duty: duty.clone(), term: self.term.clone() };
+        let round = Round { owners: Vec::new(), ttl, duty, term: self.term.clone() };
         let rounded = self.shared.store.round(round).await?;
         self.term = rounded.term;
-        if self.term.is_none() && !rounded.led {
+        Ok(self.term.is_none() && rounded.led)
+    }
+
+    /// Returns the term that was kept, or takes the duty when nobody leads.
+    async fn lead(&mut self) -> Result<Option<Term>> {
+        if self.term.is_none() {
             let lease = self.shared.lease.borrow().clone();
-            self.term = self.shared.store.take_term(&duty, &lease, ttl).await?;
+            self.term = self.shared.store.take_term(&Name::literal(DUTY), &lease, self.shared.ttl).await?;
         }
         Ok(self.term.clone())
     }

@@ -84,9 +84,9 @@ impl Scheduler {
                 .assigned
                 .get_mut(&report.job)
                 .filter(|assigned| assigned.job.epoch == report.epoch)
-                // The lease of what was borrowed moves to us with this.
+                // The lease of what was borrowed moves to us with this: to the one that we have when it is told.
                 .map(|_| Move::Started {
-                    lease: self.borrowed.remove(&report.job).map(|_| self.owner.clone()),
+                    lease: self.borrowed.contains_key(&report.job).then(|| self.owner.clone()),
                 })
         } else {
             session.release(report.job, report.epoch, &mut self.fleet).and_then(|assigned| {
@@ -98,10 +98,12 @@ impl Scheduler {
                 if assigned.preempted { told.map(preempt::ended) } else { told }
             })
         };
-        if !started {
-            self.borrowed.remove(&report.job);
-        }
-        let Some(step) = step else { return };
+        let Some(step) = step else {
+            if !started {
+                self.borrowed.remove(&report.job);
+            }
+            return;
+        };
         if !started {
             self.gangs.remove(&report.job);
         }

@@ -39,8 +39,13 @@ impl Scheduler {
         if !self.could_rest() {
             self.busy_at = now;
         } else if self.rest_at().is_some_and(|at| at <= now) {
-            self.lose_owner();
-            self.rests = true;
+            if self.lent.is_empty() {
+                self.lose_owner();
+                self.rests = true;
+            } else {
+                // What was lent is ours by the store's book until it has started: is there any of it left?
+                (self.leases_unknown, self.busy_at) = (true, now);
+            }
         }
     }
 
@@ -71,14 +76,17 @@ impl Scheduler {
     fn could_rest(&self) -> bool {
         let sure = !self.leases_unknown && self.doubt.is_none() && self.failures == 0;
         let no_work = self.heads.is_empty() && self.next_due.is_none() && self.store != Store::Exchange;
-        let no_loan = self.lent.is_empty() && self.borrowed.is_empty() && !self.awaits_loan;
+        let no_loan = self.borrowed.is_empty() && !self.awaits_loan;
         self.may_rest && sure && no_work && no_loan && self.arrived.is_empty() && self.is_idle()
     }
 
     /// Whether it has to live to do what is to be done: then it rests no more.
     pub(super) fn must_live(&self) -> bool {
         let tells = !self.outgoing.is_empty() || !self.buffer.is_empty() || !self.arrived.is_empty();
-        tells || self.leases_unknown || (!self.heads.is_empty() && self.wants_work())
+        tells
+            || !self.borrowed.is_empty()
+            || self.leases_unknown
+            || (!self.heads.is_empty() && self.wants_work())
     }
 }
 

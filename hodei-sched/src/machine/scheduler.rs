@@ -219,6 +219,8 @@ pub struct Scheduler {
     pub(super) borrowed: JobMap<Epoch>,
     /// Whether another dispatcher was asked for jobs and has not answered.
     pub(super) awaits_loan: bool,
+    /// When what was lent goes back, because another dispatcher has died.
+    pub(super) bereaved_at: Option<Timestamp>,
     /// Not before when another dispatcher is asked again.
     pub(super) ask_again_at: Timestamp,
     pub(super) lanes_stale: bool,
@@ -274,6 +276,7 @@ impl Scheduler {
             lent: JobMap::default(),
             borrowed: JobMap::default(),
             awaits_loan: false,
+            bereaved_at: None,
             ask_again_at: now,
             lanes_stale: true,
             leases_unknown: false,
@@ -320,6 +323,7 @@ impl Scheduler {
         }
         self.buffer.advance(now);
         self.fence(now);
+        self.reclaim(now);
         self.expire_sessions(now);
         self.expire_waiters(now);
     }
@@ -377,7 +381,10 @@ impl Scheduler {
             }
         };
         at = self.buffer.next_due().map_or(at, |due| due.min(at));
-        at = [self.fence_at(), self.rest_at()].into_iter().flatten().fold(at, Timestamp::min);
+        at = [self.fence_at(), self.rest_at(), self.bereaved_at]
+            .into_iter()
+            .flatten()
+            .fold(at, Timestamp::min);
         for session in self.sessions.values() {
             let patience =
                 if session.waiter.is_some() { self.config.next_sync } else { self.config.session_ttl };

@@ -3,10 +3,11 @@
 //! A claimed job that waits here can run at another dispatcher, under the same lease and epoch: its first report moves
 //! the lease. Until then the store says that we hold it, so we remember that we do not.
 
-use hodei_core::Timestamp;
-use hodei_core::store::Claimed;
+use hodei_core::job::Epoch;
+use hodei_core::store::{Claimed, Move, Transition};
+use hodei_core::{JobId, Timestamp};
 
-use super::scheduler::{Scheduler, Store};
+use super::scheduler::{Outgoing, Scheduler, Store};
 
 /// So many lent jobs are remembered before the store is asked which of them are still ours by its book.
 const LENT_MAX: usize = 4_096;
@@ -60,8 +61,34 @@ impl Scheduler {
     /// Takes back what could not be lent.
     pub(crate) fn unlend(&mut self, jobs: Vec<Claimed>, now: Timestamp) {
         for claimed in jobs {
-            self.lent.remove(&claimed.job.id);
+            if self.lent.remove(&claimed.job.id).is_none() {
+                // It was borrowed itself.
+                self.borrowed.insert(claimed.job.id, claimed.job.epoch);
+            }
             self.claimed(claimed, now);
+        }
+    }
+
+    /// Notes that another dispatcher has died, who may have had what was lent. When nobody waits for its agents any more, that
+    /// goes back to the store, unless it has started elsewhere.
+    pub(crate) fn bereave(&mut self, now: Timestamp) {
+        let at = now.saturating_add(self.config.session_ttl);
+        self.bereaved_at = self.bereaved_at.max(Some(at));
+        // It answers nothing any more.
+        self.awaits_loan = false;
+    }
+
+    /// Gives back what was lent, where the time has come.
+    pub(super) fn reclaim(&mut self, now: Timestamp) {
+        if self.bereaved_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.bereaved_at = None;
+        let mut lent: Vec<(JobId, Epoch)> = std::mem::take(&mut self.lent).into_iter().collect();
+        lent.sort_unstable();
+        for (job, epoch) in lent {
+            let transition = Transition { job, epoch, step: Move::Returned };
+            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
         }
     }
 

@@ -361,6 +361,18 @@ impl Scheduler {
         self.ended_lately /= 2;
         let n = self.outgoing.len().min(self.config.batch_max);
         self.sent = self.outgoing.drain(..n).collect();
+        for outgoing in &mut self.sent {
+            let Transition { job, step, .. } = &mut outgoing.transition;
+            match step {
+                Move::Started { lease: Some(lease) } => {
+                    // It was borrowed, and we may have begun another life since it started.
+                    lease.clone_from(&self.owner);
+                    self.borrowed.remove(job);
+                }
+                Move::Started { .. } => {}
+                _ => drop(self.borrowed.remove(job)),
+            }
+        }
         let transitions = self.sent.iter().map(|outgoing| outgoing.transition.clone()).collect();
         Some(Exchange { owner: self.owner.clone(), transitions, picks })
     }

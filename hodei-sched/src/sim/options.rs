@@ -244,6 +244,7 @@ impl Options {
                 // Nodes are cut off from the store while their agents hear of them: what else goes wrong ends runs as well.
                 self.faults = Faults { partitions: true, ..Faults::none() };
                 self.trouble = self.trouble.max(Duration::from_secs(30));
+                (self.beat, self.ttl) = (Duration::from_secs(1), Duration::from_secs(3));
             }
             _ => {}
         }

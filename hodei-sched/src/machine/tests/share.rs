@@ -116,3 +116,36 @@ fn what_nobody_can_use_goes_back() {
     borrower.tell(Input::Tick);
     assert!(!ids.is_empty() && ids.iter().all(|id| borrower.job(*id).state == State::Pending));
 }
+
+#[test]
+fn what_starts_while_its_borrower_begins_a_new_life_moves_to_that() {
+    let Pair { mut borrower, mut idle, job, .. } = pair();
+    let before = borrower.owner.clone();
+    borrower.hold = true;
+    borrower.tell(Input::Beaten(before.clone(), None));
+    idle.report(job, News::Started);
+    borrower.sync(&mut idle);
+    borrower.let_go();
+    assert_ne!(borrower.owner, before, "it had to register anew");
+    assert_eq!(borrower.job(job).lease, Some(borrower.owner.clone()), "nobody reaps what runs here");
+    idle.report(job, success());
+    borrower.settle(&mut idle);
+    assert_eq!(borrower.job(job).state, State::Succeeded);
+}
+
+#[test]
+fn what_was_lent_to_one_who_died_goes_back_when_nobody_waits_for_its_agents() {
+    let Pair { mut lender, mut busy, borrower, job, .. } = pair();
+    drop(borrower);
+    let epoch = lender.job(job).epoch;
+    lender.machine.bereave(lender.clock_now());
+    for _ in 0..5 {
+        lender.pass(Duration::from_secs(1));
+        lender.settle(&mut busy);
+        assert_eq!((lender.job(job).state, lender.job(job).epoch), (State::Scheduled, epoch), "it may run");
+    }
+    lender.pass(Duration::from_secs(1));
+    lender.settle(&mut busy);
+    let after = lender.job(job);
+    assert!(after.state == State::Pending || after.epoch > epoch, "{after:?}");
+}
