@@ -76,6 +76,18 @@ BEGIN
 END
 $$;
 
+-- Removes what is before a place in the log from the first volume, where that ends far ahead: it would lie there for long.
+CREATE OR REPLACE FUNCTION hodei.thin_out(p_pos int8) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
+DECLARE
+    v_no int4 := (SELECT no FROM hodei.volume WHERE lo IS NULL AND hi - p_pos > 1048576);
+BEGIN
+    IF v_no IS NOT NULL THEN
+        EXECUTE format('DELETE FROM hodei.%I WHERE pos < $1', 'change_' || v_no) USING p_pos;
+    END IF;
+END
+$$;
+
 -- Looks on for what outlives an era.
 CREATE OR REPLACE FUNCTION hodei.look_through(p_era hodei.era, p_now int8, p_width int8) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$

@@ -284,6 +284,24 @@ async fn the_log_goes_on_from_volume_to_volume() {
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
 }
 
+/// The first volume of a migrated database may last for days.
+#[tokio::test]
+async fn a_volume_that_ends_far_ahead_is_pruned_row_by_row() {
+    let database = database();
+    let store = open(&database).await;
+    let term = lead(&store).await;
+    for _ in 0..4 {
+        submit(&store, jobs(1)).await;
+    }
+    let one = Retention { changes: 1, ..Retention::default() };
+    prune_all(&store, &term, one).await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.change_0"), "4", "they go with it");
+    sql(&database, "UPDATE hodei.volume SET hi = hi + 100000000 WHERE lo IS NULL");
+    submit(&store, jobs(2)).await;
+    prune_all(&store, &term, one).await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.change_0"), "1");
+}
+
 #[tokio::test]
 async fn a_surplus_goes_from_the_oldest_on() {
     let database = database();
