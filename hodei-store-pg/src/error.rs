@@ -49,7 +49,7 @@ pub(crate) fn of(op: &'static str, stage: Stage, error: sqlx::Error) -> Error {
 fn kind_of(stage: Stage, error: &sqlx::Error) -> ErrorKind {
     let lost = if stage == Stage::Commit { ErrorKind::Indeterminate } else { ErrorKind::Unavailable };
     match error {
-        // While the history is first cut into parts, for moments: an id that is more than an hour ahead.
+        // While the history is first cut into parts, for moments: an id that is hours ahead.
         sqlx::Error::Database(error) if error.constraint() == Some("era") => ErrorKind::Locked,
         sqlx::Error::Database(error) => error.code().map_or(lost, |code| of_state(stage, &code)),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => ErrorKind::Unavailable,

@@ -45,6 +45,9 @@ impl PgStore {
     /// Each is fenced by its epoch, as in an exchange: with [`Applied::LeaseLost`] somebody else runs the job by now,
     /// and the caller should roll back what this run has done. As [`PgStore::submit_in`] in all else.
     ///
+    /// Until the caller commits it holds the rows of all limits that the jobs count against, and whoever claims or ends
+    /// under one of them waits for it: settle last, and commit at once.
+    ///
     /// # Errors
     ///
     /// As those of an exchange.

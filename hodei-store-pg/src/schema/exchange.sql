@@ -89,6 +89,7 @@ DECLARE
     v_n int8;
     v_ends record;
     v_wide int2 := 0;
+    v_ended uuid[] := '{}';
 BEGIN
     IF cardinality(p_id) + cardinality(p_lane) > 0 THEN
         LOCK TABLE hodei.wide IN ROW SHARE MODE;
@@ -144,7 +145,8 @@ BEGIN
                 -count(*) FILTER (WHERE d.running IS NULL) AS scheduled, -count(d.running) AS running,
                 count(*) FILTER (WHERE d.kind = 4 AND d.stays) AS succeeded,
                 count(*) FILTER (WHERE d.kind = 5 AND d.stays) AS failed,
-                count(*) FILTER (WHERE d.kind = 6 AND d.stays) AS cancelled
+                count(*) FILTER (WHERE d.kind = 6 AND d.stays) AS cancelled,
+                CASE WHEN NOT p_history THEN array_agg(d.id) END AS ended
             FROM d GROUP BY d.tenant
         ), c AS (
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
@@ -174,9 +176,10 @@ BEGIN
                 WHERE v_wide = 2 GROUP BY v.tenant, v.queue
             ) x WHERE s.tenant = x.tenant AND s.queue = x.queue
         )
-        SELECT h.pos, h.no, h.n, h.ords, h.lanes, h.others FROM h
+        SELECT h.pos, h.no, h.n, h.ords, h.lanes, h.others, h.ended FROM h
         LOOP
             v_made := v_made + v_ends.n;
+            v_ended := v_ended || v_ends.ended;
             v_meta.what := 4;
             v_meta.pos := v_ends.pos;
             v_meta.no := v_ends.no;
@@ -192,9 +195,10 @@ BEGIN
         END IF;
         IF NOT p_history THEN
             IF v_made = (SELECT count(*) FROM unnest(p_kind) k WHERE k >= 4) AND NOT EXISTS (SELECT 1 FROM hodei.edge) THEN
-                PERFORM hodei.wipe(ARRAY(SELECT u.id FROM unnest(p_id, p_kind) u (id, kind) WHERE u.kind >= 4));
-            ELSE
-                PERFORM hodei.forget(p_id);
+                PERFORM hodei.wipe(v_ended);
+            ELSIF v_made > 0 THEN
+                -- What somebody else ended may have been submitted again.
+                PERFORM hodei.forget(v_ended);
             END IF;
         END IF;
     END IF;
@@ -240,4 +244,15 @@ BEGIN
     SELECT min(eligible_at) INTO v_meta.eligible_at FROM hodei.delayed;
     RETURN NEXT v_meta;
 END
+$$;
+
+-- As nodes of before call it, while they run beside those of now.
+CREATE OR REPLACE FUNCTION hodei.exchange(
+    p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
+    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
+) RETURNS SETOF hodei.exchanged LANGUAGE sql VOLATILE
+SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+    SELECT * FROM hodei.exchange(p_owner, p_incarnation, p_node, p_log, p_id, p_epoch, p_kind, p_ran, p_end, p_lane, p_rank,
+        p_n, true)
 $$;

@@ -63,6 +63,11 @@ DECLARE
 BEGIN
     -- All at once, before anything is done.
     LOCK TABLE hodei.job, hodei.done, hodei.change IN ACCESS EXCLUSIVE MODE;
+    -- Whoever gave up has dropped the bounds, and they are to be proved again.
+    IF obj_description('hodei.job'::regclass, 'pg_class') IS DISTINCT FROM 'its bounds were proved' THEN
+        RAISE EXCEPTION 'the bounds were dropped' USING ERRCODE = '55P03';
+    END IF;
+    COMMENT ON TABLE hodei.job IS NULL;
     FOREACH t IN ARRAY ARRAY['job', 'done', 'change'] LOOP
         FOR r IN SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
             WHERE i.indrelid = format('hodei.%I', t)::regclass LOOP
@@ -98,6 +103,7 @@ BEGIN
         IF hi IS NULL THEN
             EXECUTE format('DROP TABLE hodei.%I', t || '_rest');
             EXECUTE format('ALTER TABLE hodei.%I RENAME TO %I', t || '_0', t || '_rest');
+            EXECUTE format('ALTER TABLE hodei.%I DROP CONSTRAINT IF EXISTS era', t || '_rest');
             EXECUTE format('ALTER TABLE hodei.%I ATTACH PARTITION hodei.%I DEFAULT', t, t || '_rest');
         ELSE
             EXECUTE format('ALTER TABLE hodei.%I ATTACH PARTITION hodei.%I FOR VALUES FROM (MINVALUE) TO (%L)',

@@ -19,9 +19,15 @@ $$;
 CREATE OR REPLACE FUNCTION hodei.set_wide(p_tenant int4, p_queue text, p_most int8) RETURNS void
 LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
 BEGIN
-    IF NOT EXISTS (SELECT 1 FROM hodei.wide WHERE tenant = p_tenant AND queue = p_queue) THEN
-        LOCK TABLE hodei.wide IN EXCLUSIVE MODE;
+    IF EXISTS (SELECT 1 FROM hodei.wide WHERE tenant = p_tenant AND queue = p_queue) THEN
+        UPDATE hodei.wide SET most = p_most WHERE tenant = p_tenant AND queue = p_queue;
+        IF FOUND THEN
+            RETURN;
+        END IF;
     END IF;
+    -- Everybody else waits behind who waits here: not for long, and the caller tries again.
+    PERFORM set_config('lock_timeout', '50ms', true);
+    LOCK TABLE hodei.wide IN EXCLUSIVE MODE;
     INSERT INTO hodei.wide (tenant, queue, most, in_use)
     SELECT p_tenant, p_queue, p_most, count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
     WHERE p_tenant IN (0, l.tenant) AND p_queue IN ('', l.queue)

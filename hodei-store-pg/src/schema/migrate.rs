@@ -23,6 +23,9 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(7305239824715346289)";
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 /// How often a step that others were in the way of is tried: for about a minute.
 const TRIES: u32 = 200;
+/// How long making the first parts of the history may take while others wait: 500 ms. Longer would mean that a large
+/// rest is looked through.
+const AHEAD_TIMEOUT: &str = "SET LOCAL statement_timeout = '500ms'";
 /// How long the others are let pass.
 const PASS: Duration = Duration::from_millis(200);
 
@@ -33,6 +36,8 @@ struct Step {
     /// again.
     before: &'static [&'static str],
     sql: &'static [&'static str],
+    /// What takes back what was done before, where the step is given up.
+    given_up: &'static [&'static str],
 }
 
 /// Every step, in order; the first makes version 1. A step that was released is never changed. A step with nothing in it
@@ -42,13 +47,20 @@ const STEPS: &[Step] = &[
         name: "tables and walls",
         before: &[],
         sql: &[include_str!("tables.sql"), include_str!("walls.sql")],
+        given_up: &[],
     },
     Step {
         name: "history in parts, checkpoints",
         before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
         sql: &[include_str!("history.sql")],
+        given_up: &[include_str!("history_given_up.sql")],
     },
-    Step { name: "limits of tenants, of queues and of all", before: &[], sql: &[include_str!("wide.sql")] },
+    Step {
+        name: "limits of tenants, of queues and of all",
+        before: &[],
+        sql: &[include_str!("wide.sql")],
+        given_up: &[],
+    },
 ];
 
 /// The functions, made anew with the last step: no table depends on them.
@@ -155,22 +167,50 @@ async fn patiently(connection: &mut PgConnection, from: i32) -> Result<i32> {
             Err(error) if error.kind() == ErrorKind::Locked && tries < TRIES => {
                 tokio::time::sleep(PASS).await
             }
-            done => return done,
+            Err(error) => {
+                give_up(connection, from).await;
+                return Err(error);
+            }
+            taken => return taken,
         }
     }
 }
 
-/// Makes the first parts of the history. Where somebody is in the way whoever leads makes them later.
+/// Takes back what was done before a step that is given up, as well as it can be: the error of the step is what counts.
+async fn give_up(connection: &mut PgConnection, from: i32) {
+    let step = usize::try_from(from).ok().and_then(|taken| STEPS.get(taken));
+    for sql in step.map_or(&[][..], |step| step.given_up) {
+        for _ in 0..TRIES {
+            match alone(connection, sql).await {
+                Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(PASS).await,
+                _ => break,
+            }
+        }
+    }
+}
+
+/// Runs a script in a transaction of its own, with the lock of all migrations.
+async fn alone(connection: &mut PgConnection, sql: &'static str) -> Result<()> {
+    let mut tx = connection.begin().await.map_err(failed(OP))?;
+    ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
+    ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
+    sqlx::raw_sql(sql).execute(&mut *tx).await.map_err(failed(OP))?;
+    tx.commit().await.map_err(failed(OP))
+}
+
+/// Makes the first parts of the history. Where somebody is in the way, or it would take too long, whoever leads makes
+/// them later.
 async fn ahead(connection: &mut PgConnection) -> Result<()> {
     loop {
         let mut tx = connection.begin().await.map_err(failed(OP))?;
         ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
         ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
+        ask::query(AHEAD_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
         let made = ask::scalar("SELECT hodei.add_era(hodei.now(), $1)").bind(ERA).fetch_one(&mut *tx).await;
         match made.map_err(failed(OP)) {
             Ok(true) => tx.commit().await.map_err(failed(OP))?,
             Ok(false) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::Locked => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::Timeout) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
@@ -180,11 +220,7 @@ async fn ahead(connection: &mut PgConnection) -> Result<()> {
 async fn step(connection: &mut PgConnection, from: i32) -> Result<i32> {
     let next = usize::try_from(from).ok().and_then(|taken| STEPS.get(taken));
     for sql in next.map_or(&[][..], |next| next.before) {
-        let mut tx = connection.begin().await.map_err(failed(OP))?;
-        ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
-        ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
-        sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(failed(OP))?;
-        tx.commit().await.map_err(failed(OP))?;
+        alone(connection, sql).await?;
     }
     let mut tx = connection.begin().await.map_err(failed(OP))?;
     ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;

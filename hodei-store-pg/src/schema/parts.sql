@@ -76,6 +76,18 @@ BEGIN
 END
 $$;
 
+-- Removes what is before a place in the log from the first volume, where that ends far ahead: it would lie there for long.
+CREATE OR REPLACE FUNCTION hodei.thin_out(p_pos int8) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
+DECLARE
+    v_no int4 := (SELECT no FROM hodei.volume WHERE lo IS NULL AND hi - p_pos > 1048576);
+BEGIN
+    IF v_no IS NOT NULL THEN
+        EXECUTE format('DELETE FROM hodei.%I WHERE pos < $1', 'change_' || v_no) USING p_pos;
+    END IF;
+END
+$$;
+
 -- Looks on for what outlives an era.
 CREATE OR REPLACE FUNCTION hodei.look_through(p_era hodei.era, p_now int8, p_width int8) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
@@ -186,20 +198,22 @@ CREATE OR REPLACE FUNCTION hodei.leave_sequences(p_id uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     DELETE FROM hodei.sequence WHERE (tenant, key) IN (
-        SELECT tenant, key FROM hodei.sequence WHERE last = ANY (p_id) FOR UPDATE SKIP LOCKED
+        SELECT s.tenant, s.key FROM hodei.sequence s WHERE s.last = ANY (p_id)
+            AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = s.last) FOR UPDATE OF s SKIP LOCKED
     );
 END
 $$;
 
--- Removes what leads to jobs, and counts them no more.
+-- Removes what leads to jobs, and counts them no more. What leads to an id that was submitted again since stays: each
+-- statement sees a submission whole or not at all.
 CREATE OR REPLACE FUNCTION hodei.take_leave(p_id uuid[], p_tenant int4[], p_state int2[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
-    DELETE FROM hodei.edge WHERE parent = ANY (p_id);
-    DELETE FROM hodei.edge WHERE child = ANY (p_id);
-    DELETE FROM hodei.unique_key WHERE id = ANY (p_id);
+    DELETE FROM hodei.edge e WHERE e.parent = ANY (p_id) AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.parent);
+    DELETE FROM hodei.edge e WHERE e.child = ANY (p_id) AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.child);
+    DELETE FROM hodei.unique_key k WHERE k.id = ANY (p_id) AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id);
     PERFORM hodei.leave_sequences(p_id);
-    DELETE FROM hodei.checkpoint WHERE id = ANY (p_id);
+    DELETE FROM hodei.checkpoint c WHERE c.id = ANY (p_id) AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = c.id);
     INSERT INTO hodei.delta (tenant, succeeded, failed, cancelled)
     SELECT u.tenant, -count(*) FILTER (WHERE u.state = 4), -count(*) FILTER (WHERE u.state = 5),
         -count(*) FILTER (WHERE u.state = 6)

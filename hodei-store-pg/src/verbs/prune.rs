@@ -166,9 +166,9 @@ impl Prune {
         }
         let removed = wanted - left;
         work.inner().trip();
-        // What lies in a volume goes with it.
+        // What lies in a volume goes with it, but from the first of a migrated database, which ends far ahead.
         ask::query(
-            "WITH f AS (UPDATE hodei.change_floor SET pos = $1, no = $2, skip = $3),
+            "WITH f AS (UPDATE hodei.change_floor SET pos = $1, no = $2, skip = $3 RETURNING hodei.thin_out($1)),
                  d AS (INSERT INTO hodei.delta (tenant, changes) SELECT 0, -$4::int4 WHERE $4 > 0)
              DELETE FROM hodei.change_rest WHERE (pos, no) < ($1, $2) OR ((pos, no) = ($1, $2) AND n <= $3)",
         )

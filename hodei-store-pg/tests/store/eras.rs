@@ -117,6 +117,27 @@ async fn an_era_goes_whole_and_what_outlives_it_stays() {
     assert_eq!(last.len(), 22);
 }
 
+/// An id is free once its era is out of the history, before the jobs of the era are taken leave of.
+#[tokio::test]
+async fn what_was_submitted_again_keeps_what_leads_to_it() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let ended = submit(&store, jobs(3)).await;
+    assert_eq!(burn(&store, &worker, 10).await, 3);
+    make_old(&database);
+    tend_to(&database, "3");
+    let parent = submit(&store, vec![job()]).await[0];
+    let again = job().id(ended[1]).after([Parent { id: parent, requires: Requires::Success }]);
+    submit(&store, vec![again]).await;
+    let term = lead(&store).await;
+    assert_eq!(prune_all(&store, &term, Retention::default()).await.len(), 3);
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.edge"), "1");
+    assert_eq!(store.counts(&Scope::All).await.expect("counts").total(), 2);
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+    assert_eq!(burn(&store, &worker, 10).await, 2, "the child runs after its parent");
+}
+
 #[tokio::test]
 async fn what_moves_while_an_era_is_looked_through_stays() {
     let database = database();
@@ -263,6 +284,24 @@ async fn the_log_goes_on_from_volume_to_volume() {
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
 }
 
+/// The first volume of a migrated database may last for days.
+#[tokio::test]
+async fn a_volume_that_ends_far_ahead_is_pruned_row_by_row() {
+    let database = database();
+    let store = open(&database).await;
+    let term = lead(&store).await;
+    for _ in 0..4 {
+        submit(&store, jobs(1)).await;
+    }
+    let one = Retention { changes: 1, ..Retention::default() };
+    prune_all(&store, &term, one).await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.change_0"), "4", "they go with it");
+    sql(&database, "UPDATE hodei.volume SET hi = hi + 100000000 WHERE lo IS NULL");
+    submit(&store, jobs(2)).await;
+    prune_all(&store, &term, one).await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.change_0"), "1");
+}
+
 #[tokio::test]
 async fn a_surplus_goes_from_the_oldest_on() {
     let database = database();
@@ -321,16 +360,22 @@ async fn pruning_by_eras_writes_next_to_nothing() {
     store.close().await;
 }
 
-#[tokio::test]
-async fn the_schema_of_before_becomes_the_first_part_while_work_goes_on() {
-    let database = database();
+/// Makes the schema of before, with a tenant.
+fn make_first_schema(database: &Database) {
     let old = [
         "CREATE SCHEMA hodei; CREATE TABLE hodei.schema_step (version int4 PRIMARY KEY, name text NOT NULL,
              taken_at timestamptz NOT NULL DEFAULT now()); INSERT INTO hodei.schema_step VALUES (1, 'tables')",
         include_str!("../../src/schema/tables.sql"),
         include_str!("../../src/schema/walls.sql"),
     ];
-    sql(&database, &old.join(";\n"));
+    sql(database, &old.join(";\n"));
+    sql(database, "INSERT INTO hodei.tenant (name) VALUES ('default')");
+}
+
+#[tokio::test]
+async fn the_schema_of_before_becomes_the_first_part_while_work_goes_on() {
+    let database = database();
+    make_first_schema(&database);
     let store_of_jobs = |n: usize, tail: &str| {
         format!(
             "INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, name, body)
@@ -338,7 +383,6 @@ async fn the_schema_of_before_becomes_the_first_part_while_work_goes_on() {
              FROM generate_series(1, {n}) g {tail}"
         )
     };
-    sql(&database, "INSERT INTO hodei.tenant (name) VALUES ('default')");
     // Ids of all times lie before the bound but for those that are ahead of it.
     sql(&database, &store_of_jobs(20_000, ""));
     sql(
@@ -377,6 +421,40 @@ async fn the_schema_of_before_becomes_the_first_part_while_work_goes_on() {
     assert_eq!(submit(&store, vec![job()]).await.len(), 1);
     assert_eq!(store.counts(&Scope::All).await.expect("counts").of(State::Succeeded).to_string(), kept);
     writer.close().await.expect("close");
+}
+
+const BOUNDS: &str = "SELECT count(*) FROM pg_constraint WHERE conname = 'era'";
+
+/// A node that dies half-way leaves bounds that new rows have to keep, and the next one finds them passed.
+#[tokio::test]
+async fn a_migration_that_was_broken_off_is_finished_by_the_next() {
+    let database = database();
+    make_first_schema(&database);
+    sql(
+        &database,
+        "ALTER TABLE hodei.job ADD CONSTRAINT era CHECK (id < '01000000000000000000000000000000') NOT VALID;
+         ALTER TABLE hodei.change ADD CONSTRAINT era CHECK (pos < 1) NOT VALID",
+    );
+    let store = open(&database).await;
+    assert_eq!(sql(&database, BOUNDS), "0");
+    let ahead = "SELECT count(*) FROM hodei.era WHERE no = 0 AND ends_at > hodei.now() + 18000000000";
+    assert_eq!(sql(&database, ahead), "1");
+    assert_eq!(submit(&store, vec![job()]).await.len(), 1);
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.job_0"), "1");
+}
+
+#[tokio::test]
+async fn a_migration_that_is_given_up_leaves_no_bounds() {
+    let database = database();
+    make_first_schema(&database);
+    sql(&database, "CREATE TABLE hodei.era (of_somebody_else int)");
+    let config = PgStore::builder(database.url());
+    PgStore::migrate(&config).await.expect_err("the table is there");
+    assert_eq!(sql(&database, BOUNDS), "0");
+    sql(&database, "DROP TABLE hodei.era");
+    let done = PgStore::migrate(&config).await.expect("migrate");
+    assert_eq!((done.from, done.to), (1, 3));
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.era WHERE no = 0"), "1");
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hodei_core::store::{JobStore, Limit, LimitOf, Policies, SubmitOptions};
-use hodei_core::{Name, Tenant};
+use hodei_core::{ErrorKind, Name, Tenant};
 
-use crate::env::{burn, database, jobs, open, owner, sql};
+use crate::env::{burn, claim, database, jobs, open, owner, sql, submit};
 use crate::locks::{run, somebody_waits, stranger};
 
 /// The limits whose rows do not say how much is leased, as of one moment.
@@ -50,6 +51,38 @@ async fn what_is_claimed_and_settled_while_a_limit_is_set_is_counted() {
         node.await.expect("no panic");
     }
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
+/// Nodes of before know nothing of such limits, and run on until the last of them is replaced.
+#[tokio::test]
+async fn what_a_node_of_before_ends_counts_no_more() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    store.set_limit(Limit::all(10)).await.expect("set_limit");
+    submit(&store, jobs(3)).await;
+    assert_eq!(claim(&store, &worker, 2).await.len(), 2);
+    let ended = sql(
+        &database,
+        "SELECT count(*) FROM (SELECT array_agg(id) AS ids FROM hodei.leased) l, hodei.exchange('worker', 1, 7,
+             0::int2, l.ids, '{1,1}', '{4,4}', '{0,0}', '{NULL,NULL}', '{}', '{}', '{}') e WHERE e.what = 4",
+    );
+    assert_eq!(ended, "1", "of one tenant");
+    assert_eq!(sql(&database, "SELECT in_use FROM hodei.wide"), "0");
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.done"), "2");
+}
+
+/// Whoever waits to make a limit stops everybody: he lets them pass, and tries again.
+#[tokio::test]
+async fn a_limit_that_is_not_to_be_made_stops_nobody_for_long() {
+    let database = database();
+    let store = open(&database).await;
+    let host = stranger(&database, "SELECT hodei.lock_wide('{}', '{}')").await;
+    let began = std::time::Instant::now();
+    let refused = store.set_limit(Limit::all(1)).await.expect_err("a host is in the way");
+    assert_eq!(refused.kind(), ErrorKind::Locked);
+    assert!(began.elapsed() < Duration::from_secs(6), "it took {:?}", began.elapsed());
+    drop(host);
 }
 
 #[tokio::test]

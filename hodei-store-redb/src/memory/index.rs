@@ -359,13 +359,18 @@ impl Index {
         index.highest = rows.at_or_before(Tab::Born, &[u8::MAX; 16], |key, _| {
             key::last_id(key).ok_or_else(|| corrupt("index.read", "a short key"))
         })?;
+        let mut slots_from = 0;
         rows.scan(Tab::Slots, Span::ALL, |key, row| {
             let slot = key::slot_of(key).ok_or_else(|| corrupt("index.read", "a bad slot"))?;
-            index.slots.set(slot, codec::slot(row)?);
+            let moving = codec::slot(row)?;
+            slots_from = moving.from.max(slots_from);
+            index.slots.set(slot, moving);
             Ok(true)
         })?;
         index.wide = Wide::read(rows, &index.slots, None)?;
         index.read_open(rows, now, 0, None)?;
+        // What comes of a slot is looked for from where it began, also where all that was named before has ended.
+        index.next_batch = index.next_batch.max(slots_from);
         // A file that was not opened since this is counted says nothing of it.
         let moved = rows.read(Tab::Meta, META_MOVED, codec::number)?;
         index.check_counts(moved)?;

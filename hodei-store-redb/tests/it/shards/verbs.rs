@@ -2,7 +2,7 @@
 
 use hodei_core::job::State;
 use hodei_core::store::*;
-use hodei_core::{ErrorKind, JobId, Result, Slot};
+use hodei_core::{ErrorKind, JobId, Name, Result, Slot};
 use hodei_store_redb::RedbStore;
 
 use super::world::{seen, tenant_in};
@@ -105,6 +105,38 @@ async fn a_slot_is_cleared_in_steps_and_nobody_else_is_touched() {
         assert_eq!(report(&store, &node, of, done()).await, Applied::Done);
     }
     well(&store).await;
+}
+
+/// All that the file has of its own ends between the first rows of a slot and the others, and nothing says any more how
+/// far its rows had come.
+#[tokio::test]
+async fn a_slot_that_comes_in_two_lives_of_a_file_is_seen() {
+    let (from, to, tenant) = (Env::new(), Env::new(), tenant_in(0, 2, 0));
+    let source = from.open();
+    let limit = Limit::key(tenant.clone(), Name::literal("key"), 9);
+    source.set_limit(limit).await.expect("set_limit");
+    submit(&source, (0..3).map(|_| job_of(&tenant, spec())).collect()).await;
+    source.seal_slot(tenant.slot(), 1).await.expect("seal");
+    let rows = source.export_slot(tenant.slot(), 1, None, 1_000).await.expect("export").rows;
+    let (jobs, settings): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| matches!(row, SlotRow::Job { .. }));
+    assert_eq!((jobs.len(), settings.len()), (3, 1));
+    let target = to.open();
+    let node = owner(&target, "node").await;
+    for _ in 0..5 {
+        submit(&target, vec![job_of(&tenant_in(1, 2, 0), spec())]).await;
+        for of in claim(&target, &node, 1).await {
+            assert_eq!(report(&target, &node, (of.job.id, of.job.epoch), done()).await, Applied::Done);
+        }
+    }
+    target.import_slot(tenant.slot(), 1, settings).await.expect("import");
+    drop(target);
+    let target = to.open();
+    target.import_slot(tenant.slot(), 1, jobs).await.expect("import");
+    target.open_slot(tenant.slot(), 1).await.expect("open");
+    well(&target).await;
+    let node = owner(&target, "node").await;
+    assert_eq!(claim(&target, &node, 9).await.len(), 3);
 }
 
 /// Rows of a move that was given up are gone before those of the next one come.
