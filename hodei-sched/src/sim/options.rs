@@ -223,6 +223,13 @@ impl Options {
                 self.faults.outages = true;
                 self.mode = Mode::Liveness;
             }
+            Bug::NoFence | Bug::StateOnlySettle => {
+                // What is told late meets the next run.
+                self.nodes = self.nodes.max(2);
+                self.agents = self.agents.max(2);
+                self.faults.late = self.faults.late.max(30);
+                self.faults.slow_call = self.faults.slow_call.max(20);
+            }
             Bug::LeaseByNodeClock | Bug::CronByNodeClock => self.faults.clocks = true,
             Bug::FireTwice => self.faults.lose_reply = self.faults.lose_reply.max(20),
             Bug::AckBeforeDurable | Bug::SpawnOutsideSettle => self.faults.outages = true,
