@@ -18,6 +18,20 @@ const REST: Duration = Duration::from_secs(14);
 /// How many kinds of statements are shown of a node.
 const SHOWN: usize = 12;
 
+/// What the statement begins with by which a node makes sure that it hears the others, unlike one that only tells.
+const PROBES: &str = "SELECT pg_notify($1, $2),%";
+/// How often it does so at most.
+const PROBE: Duration = Duration::from_secs(30);
+
+/// What a node has sent.
+struct Sent {
+    /// How many statements, the probes left aside.
+    statements: f64,
+    probes: f64,
+    /// The most frequent ones, and how often each was sent.
+    kinds: Vec<String>,
+}
+
 /// A node as the server knows it: by a role of its own.
 struct Known {
     role: &'static str,
@@ -35,18 +49,21 @@ impl Known {
         Ok(Self { role, node })
     }
 
-    /// How many statements it has sent since they were counted, beside making sure that it hears the others, and which.
-    fn sent(&self, server: &Postgres) -> Result<(f64, Vec<String>), String> {
+    /// What it has sent since that was counted.
+    fn sent(&self, server: &Postgres) -> Result<Sent, String> {
         let role = self.role;
         let of = format!("FROM pg_stat_statements WHERE userid = '{role}'::regrole");
-        let sql = format!("SELECT coalesce(sum(calls), 0) {of} AND query NOT LIKE 'SELECT pg_notify%'");
-        let calls = server.sql("postgres", &sql).map_err(|error| error.to_string())?;
-        let sql = format!(
+        let asked = |sql: String| server.sql("postgres", &sql).map_err(|error| error.to_string());
+        let count = |which: &str| {
+            let calls =
+                asked(format!("SELECT coalesce(sum(calls), 0) {of} AND query {which} LIKE '{PROBES}'"))?;
+            calls.parse().map_err(|_| format!("`{calls}` is no count"))
+        };
+        let kinds = asked(format!(
             "SELECT calls || ' x ' || left(regexp_replace(query, '\\s+', ' ', 'g'), 90) {of} ORDER BY calls DESC LIMIT {SHOWN}"
-        );
-        let kinds = server.sql("postgres", &sql).map_err(|error| error.to_string())?;
-        let calls = calls.parse().map_err(|_| format!("`{calls}` is no count"))?;
-        Ok((calls, kinds.lines().map(str::to_owned).collect()))
+        ))?;
+        let kinds = kinds.lines().map(str::to_owned).collect();
+        Ok(Sent { statements: count("NOT")?, probes: count("")?, kinds })
     }
 }
 
@@ -71,13 +88,19 @@ pub(crate) async fn figures(sizes: Sizes, report: &mut Report) -> Result<(), Str
         "statements that nodes without work send beside a probe in 30 s, over {} heartbeats",
         sizes.beats
     ));
-    let [(calls, _), (idle_calls, _)] = &sent;
-    report.judge("the node that leads, in a heartbeat", calls / beats, Unit::Plain, Goal::AtMost(1.0));
-    report.judge("the other node", *idle_calls, Unit::Plain, Goal::AtMost(0.0));
-    report.show("  in a heartbeat", idle_calls / beats, Unit::Plain);
-    for ((_, kinds), whose) in sent.iter().zip(["of the node that leads", "of the other node"]) {
-        say(&format!("  {whose}"));
-        kinds.iter().for_each(|kind| say(&format!("    {kind}")));
+    let [leader, other] = &sent;
+    report.judge(
+        "the node that leads, in a heartbeat",
+        leader.statements / beats,
+        Unit::Plain,
+        Goal::AtMost(1.0),
+    );
+    report.judge("the other node", other.statements, Unit::Plain, Goal::AtMost(0.0));
+    // One more than fit evenly may fall into the time.
+    let most = (counted.as_secs_f64() / PROBE.as_secs_f64()).ceil();
+    for (sent, whose) in sent.iter().zip(["of the node that leads", "of the other node"]) {
+        report.judge(&format!("  probes {whose}"), sent.probes, Unit::Plain, Goal::AtMost(most));
+        sent.kinds.iter().for_each(|kind| say(&format!("    {kind}")));
     }
     Ok(())
 }

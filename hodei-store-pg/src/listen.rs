@@ -270,23 +270,10 @@ async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer
         match note {
             Some(Ok(Some(note))) => {
                 let (what, node) = note.payload().split_once(' ').unwrap_or_default();
-                let own = node.parse() == Ok(inner.node);
-                match what {
-                    "probe" if own => {
-                        (ever, asked, next) = (true, None, Instant::now() + PROBED);
-                    }
-                    // A failure is met again with the next probe.
-                    "inbox" => drop(inner.drain_inbox().await),
-                    "ready" if !own => {
-                        inner.wakeups.ring();
-                        tail.follow(&inner).await;
-                    }
-                    "change" if !own => tail.follow(&inner).await,
-                    "led" => announcer.led(node, false),
-                    "fires" => announcer.led(node, true),
-                    "left" => announcer.left(node),
-                    _ => {}
+                if what == "probe" && node.parse() == Ok(inner.node) {
+                    (ever, asked, next) = (true, None, Instant::now() + PROBED);
                 }
+                tail.take(&inner, announcer, what, node).await;
             }
             Some(_) => return ever,
             // A probe that was not heard.
@@ -312,6 +299,24 @@ struct Tail {
 }
 
 impl Tail {
+    /// Takes in a word, and of whom or what it is.
+    async fn take(&mut self, inner: &Arc<Inner>, announcer: &Announcer, what: &str, of: &str) {
+        let own = of.parse() == Ok(inner.node);
+        match what {
+            // A failure is met again with the next probe.
+            "inbox" => drop(inner.drain_inbox().await),
+            "ready" if !own => {
+                inner.wakeups.ring();
+                self.follow(inner).await;
+            }
+            "change" if !own => self.follow(inner).await,
+            "led" => announcer.led(of, false),
+            "fires" => announcer.led(of, true),
+            "left" => announcer.left(of),
+            _ => {}
+        }
+    }
+
     async fn follow(&mut self, inner: &Arc<Inner>) {
         self.again = None;
         if !inner.teller.is_heard() {

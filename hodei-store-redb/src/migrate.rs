@@ -2,9 +2,10 @@
 //!
 //! Schema 1 had a row of each job in ten indexes. Schema 2 keeps those of open jobs in memory, and writes of a job what it
 //! was born with and what moves. Schema 3 has tables for slots that move and for notes beside those of schema 2, schema 4
-//! one for sequences and one for checkpoints, and schema 5 counts the jobs that wait again. The first transaction raises the number of the schema, so that a program that
-//! knows only schema 1 refuses the file from then on; each notes the last job that it has rewritten, so that a migration
-//! that is interrupted goes on; the last one removes the tables that nobody needs any more.
+//! one for sequences and one for checkpoints, and schema 5 counts the jobs that wait again. The first transaction raises
+//! the number of the schema, so that a program that knows only schema 1 refuses the file from then on; each notes the last
+//! job that it has rewritten, so that a migration that is interrupted goes on; the last one removes the tables that nobody
+//! needs any more.
 
 use hodei_core::{JobId, Result};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};

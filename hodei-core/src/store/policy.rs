@@ -50,9 +50,14 @@ impl LimitOf {
         queue: &'a Name,
         keys: &'a Texts,
     ) -> impl Iterator<Item = Self> + 'a {
-        let wide = [Self::All, Self::Tenant(tenant.clone()), Self::Queue(tenant.clone(), queue.clone())];
         let keys = keys.iter().filter_map(|key| Name::new(key).ok());
-        wide.into_iter().chain(keys.map(|key| Self::Key(tenant.clone(), key)))
+        Self::wide(tenant, queue).into_iter().chain(keys.map(|key| Self::Key(tenant.clone(), key)))
+    }
+
+    /// Returns those of them that are wider than a key.
+    #[must_use]
+    pub fn wide(tenant: &Tenant, queue: &Name) -> [Self; 3] {
+        [Self::All, Self::Tenant(tenant.clone()), Self::Queue(tenant.clone(), queue.clone())]
     }
 
     /// Says whether a job counts against it while it is leased.

@@ -16,8 +16,6 @@ use hodei_core::store::{
     CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, Fault, JobId, Name, PipelineId, Result};
-#[cfg(feature = "cron")]
-use tokio::sync::watch;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -26,8 +24,6 @@ use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::{Policy, Snapshot, Why};
-#[cfg(feature = "cron")]
-use crate::maintain::Lead;
 
 /// So many jobs are counted at most that come before one that is explained.
 const BEFORE_MAX: u64 = 10_000;
@@ -128,7 +124,7 @@ impl Orchestrator {
     pub(super) async fn serve_schedules(
         &self,
         jobs: Vec<crate::cron::CronJob>,
-        beats: watch::Receiver<Lead>,
+        beats: tokio::sync::watch::Receiver<crate::maintain::Lead>,
     ) -> Result<()> {
         for job in jobs {
             self.schedules().set(job).await?;

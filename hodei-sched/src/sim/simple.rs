@@ -11,9 +11,9 @@ use hodei_core::{JobId, Name, Timestamp};
 
 use super::agent::{Action, AgentModel};
 
-/// The least that an agent must do: run each epoch once, stop what it is told to stop, and say what ended until that
-/// is durable, end what it runs when it hears nothing of its node for too long, and begin nothing that came too late. It tells of every start at once and
-/// forgets no epoch.
+/// The least that an agent must do: run each epoch once, stop what it is told to stop, say what ended until that is
+/// durable, end what it runs when it hears nothing of its node for too long, and begin nothing that came too late. It
+/// tells of every start at once and forgets no epoch.
 #[derive(Debug)]
 pub struct SimpleAgent {
     worker: Name,

@@ -15,7 +15,8 @@ BEGIN
 END
 $$;
 
--- Sets such a limit. What is leased is counted when its row is made.
+-- Sets such a limit. What is leased is counted when its row is made. It is looked for first: who had changed nothing with a
+-- lock in his hands would wait for others like him in a circle.
 CREATE OR REPLACE FUNCTION hodei.set_wide(p_tenant int4, p_queue text, p_most int8) RETURNS void
 LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
 BEGIN

@@ -50,16 +50,10 @@ const STEPS: &[Step] = &[
         given_up: &[],
     },
     Step {
-        name: "history in parts, checkpoints",
+        name: "history in parts, checkpoints, wide limits",
         before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
-        sql: &[include_str!("history.sql")],
+        sql: &[include_str!("history.sql"), include_str!("wide.sql")],
         given_up: &[include_str!("history_given_up.sql")],
-    },
-    Step {
-        name: "limits of tenants, of queues and of all",
-        before: &[],
-        sql: &[include_str!("wide.sql")],
-        given_up: &[],
     },
 ];
 

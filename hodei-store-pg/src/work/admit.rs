@@ -138,11 +138,9 @@ impl Work<'_> {
             return Ok(());
         }
         self.inner.trip();
-        let rows = ask::query("SELECT j.id, j.fingerprint, j.tenant FROM unnest($1::uuid[]) u (id) JOIN hodei.job j ON j.id = u.id")
-            .bind(uuids(&unknown))
-            .fetch_all(&mut *self.conn)
-            .await
-            .map_err(failed(OP))?;
+        let sql = "SELECT j.id, j.fingerprint, j.tenant FROM unnest($1::uuid[]) u (id) JOIN hodei.job j ON j.id = u.id";
+        let rows =
+            ask::query(sql).bind(uuids(&unknown)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
         for row in &rows {
             let fingerprint = Fingerprint::from_bytes(*column::<Uuid>(row, 1)?.as_bytes());
             stored.fingerprints.insert(id_of(column(row, 0)?), (fingerprint, column(row, 2)?));

@@ -15,4 +15,4 @@ pub(crate) use index::{Index, LimitKey, limits_of};
 pub(crate) use lane::{LaneState, Place, Waiting};
 pub(crate) use slots::{Moving, Phase, Slots, conflict};
 pub(crate) use standing::Standing;
-pub(crate) use wide::wide_limits_of;
+pub(crate) use wide::wide_room;

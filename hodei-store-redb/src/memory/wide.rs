@@ -34,9 +34,15 @@ pub(crate) struct WideDelta {
     pub(crate) queues: HashMap<Queue, i64, IdState>,
 }
 
-/// Returns the wide limits that the jobs of a lane count against.
-pub(crate) fn wide_limits_of(tenant: &Tenant, queue: &Name) -> [LimitOf; 3] {
-    [LimitOf::All, LimitOf::Tenant(tenant.clone()), LimitOf::Queue(tenant.clone(), queue.clone())]
+/// Returns how many more jobs of a lane its wide limits let through, given how much each that somebody set does, and how much
+/// of it is used; `u64::MAX` where nobody set one.
+pub(crate) fn wide_room(
+    lane: &Lane,
+    max: impl Fn(&LimitOf) -> Option<u32>,
+    used: impl Fn(&LimitOf) -> u64,
+) -> u64 {
+    let free = |of| Some(u64::from(max(&of)?).saturating_sub(used(&of)));
+    LimitOf::wide(&lane.tenant, &lane.queue).into_iter().filter_map(free).min().unwrap_or(u64::MAX)
 }
 
 impl Wide {
@@ -135,8 +141,6 @@ impl Index {
         if self.wide.is_empty() {
             return u64::MAX;
         }
-        let free = |of| Some(u64::from(self.wide.max(&of)?).saturating_sub(self.wide_use(&of)));
-        let limits = wide_limits_of(&lane.tenant, &lane.queue).into_iter();
-        limits.filter_map(free).min().unwrap_or(u64::MAX)
+        wide_room(lane, |of| self.wide.max(of), |of| self.wide_use(of))
     }
 }

@@ -10,7 +10,7 @@ use hodei_core::{JobId, Result, Tenant};
 use super::work::Work;
 use crate::codec;
 use crate::key;
-use crate::memory::{Index, LimitKey, Step, limits_of, wide_limits_of};
+use crate::memory::{Index, LimitKey, Step, limits_of, wide_room};
 use crate::rows::Rows;
 use crate::table::Tab;
 
@@ -72,9 +72,7 @@ impl Work<'_, '_> {
         if !self.has_wide {
             return u64::MAX;
         }
-        let free = |of| Some(u64::from(self.wide_max(&of)?).saturating_sub(self.wide_use(&of)));
-        let limits = wide_limits_of(&lane.tenant, &lane.queue).into_iter();
-        limits.filter_map(free).min().unwrap_or(u64::MAX)
+        wide_room(lane, |of| self.wide_max(of), |of| self.wide_use(of))
     }
 
     /// Returns how much a wide limit lets through, as this transaction has left it.
@@ -130,7 +128,7 @@ impl Work<'_, '_> {
         if change == 0 {
             return;
         }
-        let limits = wide_limits_of(&head.job.tenant, &head.queue);
+        let limits = LimitOf::wide(&head.job.tenant, &head.queue);
         if self.is_counted(&limits[2]) {
             let uses = &mut self.delta.wide.queues;
             *uses.entry((head.job.tenant.clone(), head.queue.clone())).or_default() += change;
