@@ -6,9 +6,13 @@
 #[cfg(hodei_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(hodei_loom)]
+use loom::thread;
+#[cfg(hodei_loom)]
 pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
 #[cfg(hodei_shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(hodei_shuttle)]
+use shuttle::thread;
 #[cfg(hodei_shuttle)]
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
 #[cfg(not(any(hodei_loom, hodei_shuttle)))]
@@ -17,7 +21,8 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering,
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 
 use std::ops::Deref;
-use std::sync::{PoisonError, TryLockError};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 /// Locks; what a panicking thread left behind is valid at every point of this crate.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -26,20 +31,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How often [`pause`] relaxes the processor.
 const PAUSE: u32 = 64;
-
-/// Locks a mutex that is held for moments only, by threads that want it again and again. Who finds it taken keeps away from it
-/// for a while, so that the other gets through many holds of it without passing its cache line to and fro.
-#[inline]
-pub(crate) fn lock_often<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    match mutex.try_lock() {
-        Ok(guard) => guard,
-        Err(TryLockError::Poisoned(left)) => left.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            pause();
-            lock(mutex)
-        }
-    }
-}
 
 /// How many rounds somebody gives way: to loom every further one is as the first.
 pub(crate) const fn rounds(wanted: u32) -> u32 {
@@ -50,6 +41,46 @@ pub(crate) const fn rounds(wanted: u32) -> u32 {
 #[cold]
 pub(crate) fn pause() {
     (0..PAUSE).for_each(|_| std::hint::spin_loop());
+}
+
+/// Where threads sleep that look for something again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Doze {
+    gate: Mutex<()>,
+    roused: std::sync::Condvar,
+}
+
+impl Doze {
+    /// Looks until there is something: whenever somebody is roused, and after `nap` at the latest.
+    #[cfg(not(any(hodei_loom, hodei_shuttle)))]
+    pub(crate) fn until<R>(&self, nap: Duration, mut look: impl FnMut() -> Option<R>) -> R {
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            gate = self.roused.wait_timeout(gate, nap).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// In the models only the time limit wakes: who relies on more than that is found out.
+    #[cfg(any(hodei_loom, hodei_shuttle))]
+    pub(crate) fn until<R>(&self, _: Duration, mut look: impl FnMut() -> Option<R>) -> R {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Lets one that sleeps look.
+    #[cold]
+    pub(crate) fn rouse(&self) {
+        // Not between a look that finds nothing and the sleep.
+        drop(self.gate.lock());
+        self.roused.notify_one();
+    }
 }
 
 /// A value alone on its cache lines: two of 64 bytes, which processors fetch in pairs.

@@ -1,0 +1,129 @@
+//! Whose turn it is: a lock that is given back with a plain store.
+//!
+//! A mutex is taken and given back with a read-modify-write each, and each waits until everything written before has left the
+//! processor: half of what it costs to publish a single event. Here only the taking is one. What it pays is in
+//! `benches/compare/bus`, in the cells of single events.
+//!
+//! The price: whoever gives back may not see somebody who begins to wait in that very moment. So those who wait look again
+//! after [`NAP`] at the latest, and a missed wake-up costs no more than that.
+#![expect(
+    unsafe_code,
+    reason = "the value is lent to whoever has the turn; `benches/compare/bus` shows what it pays"
+)]
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crate::sync::{AtomicBool, AtomicUsize, Doze, Ordering, pause, rounds};
+
+/// How often somebody who finds the turn taken keeps away from it for some microseconds before it sleeps.
+const SPINS: u32 = rounds(8);
+/// The longest that somebody sleeps without looking.
+const NAP: Duration = Duration::from_micros(200);
+
+/// A value for one thread at a time, which holds it for moments only.
+pub(crate) struct Turn<T> {
+    taken: AtomicBool,
+    /// How many sleep until it is given back.
+    waiting: AtomicUsize,
+    doze: Doze,
+    value: UnsafeCell<T>,
+    /// Tells loom of each turn.
+    #[cfg(hodei_loom)]
+    witness: loom::cell::UnsafeCell<()>,
+}
+
+// SAFETY: the value is reached through a `Taken` only, of which there is one at a time: see `Turn::try_take`.
+unsafe impl<T: Send> Sync for Turn<T> {}
+
+/// The turn, until it is dropped.
+pub(crate) struct Taken<'a, T> {
+    of: &'a Turn<T>,
+    /// As of a `&mut T`: it may be sent or shared where that may.
+    _lent: std::marker::PhantomData<&'a mut T>,
+}
+
+impl<T> Turn<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            taken: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            doze: Doze::default(),
+            value: UnsafeCell::new(value),
+            #[cfg(hodei_loom)]
+            witness: loom::cell::UnsafeCell::new(()),
+        }
+    }
+
+    /// Takes the turn; waits while somebody else has it.
+    #[inline]
+    pub(crate) fn take(&self) -> Taken<'_, T> {
+        self.try_take().unwrap_or_else(|| self.wait())
+    }
+
+    #[inline]
+    fn try_take(&self) -> Option<Taken<'_, T>> {
+        // Acquire: pairs with the Release of whoever gave it back. Of all who swap, one finds it free.
+        if self.taken.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        Some(Taken { of: self, _lent: std::marker::PhantomData })
+    }
+
+    /// Waits for the turn. First at a distance, so that whoever has it gets through many turns without passing the cache line
+    /// to and fro; then asleep, as it may be held by a thread that is not running.
+    #[cold]
+    fn wait(&self) -> Taken<'_, T> {
+        for _ in 0..SPINS {
+            pause();
+            if let Some(taken) = self.try_take() {
+                return taken;
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let taken = self.doze.until(NAP, || self.try_take());
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        taken
+    }
+}
+
+impl<T> Deref for Taken<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        #[cfg(hodei_loom)]
+        self.of.witness.with(|_| ());
+        // SAFETY: there is one `Taken` of a turn at a time, and it is borrowed.
+        unsafe { &*self.of.value.get() }
+    }
+}
+
+impl<T> DerefMut for Taken<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        #[cfg(hodei_loom)]
+        self.of.witness.with_mut(|_| ());
+        // SAFETY: there is one `Taken` of a turn at a time, and it is borrowed for this alone.
+        unsafe { &mut *self.of.value.get() }
+    }
+}
+
+impl<T> Drop for Taken<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: whoever takes it next sees what was done here.
+        self.of.taken.store(false, Ordering::Release);
+        if self.of.waiting.load(Ordering::Relaxed) != 0 {
+            self.of.doze.rouse();
+        }
+    }
+}
+
+impl<T> fmt::Debug for Turn<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
