@@ -6,15 +6,15 @@
 #[cfg(hodei_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(hodei_loom)]
-use loom::thread;
-#[cfg(hodei_loom)]
 pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
+#[cfg(hodei_loom)]
+use loom::thread;
 #[cfg(hodei_shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(hodei_shuttle)]
-use shuttle::thread;
-#[cfg(hodei_shuttle)]
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+#[cfg(hodei_shuttle)]
+use shuttle::thread;
 #[cfg(not(any(hodei_loom, hodei_shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(any(hodei_loom, hodei_shuttle)))]
@@ -22,25 +22,29 @@ pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 
 use std::ops::Deref;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Locks; what a panicking thread left behind is valid at every point of this crate.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How often [`pause`] relaxes the processor.
-const PAUSE: u32 = 64;
-
 /// How many rounds somebody gives way: to loom every further one is as the first.
 pub(crate) const fn rounds(wanted: u32) -> u32 {
     if cfg!(hodei_loom) { 1 } else { wanted }
 }
 
-/// Relaxes the processor for some microseconds, so that others get ahead.
+/// How long a [`pause`] takes: some hundred times what a publisher needs for an event.
+const PAUSE: Duration = Duration::from_micros(3);
+
+/// Relaxes the processor for some microseconds, so that others get ahead. By the clock: what a spin takes differs by ten times
+/// between processors.
 #[cold]
 pub(crate) fn pause() {
-    (0..PAUSE).for_each(|_| std::hint::spin_loop());
+    let since = Instant::now();
+    while !cfg!(any(hodei_loom, hodei_shuttle)) && since.elapsed() < PAUSE {
+        (0..8).for_each(|_| std::hint::spin_loop());
+    }
 }
 
 /// Where threads sleep that look for something again and again.

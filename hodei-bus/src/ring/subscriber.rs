@@ -16,6 +16,8 @@ use crate::sys::Reader;
 const BUSY: u64 = 8;
 /// How often one that was busy gives way to other tasks and looks again before it sleeps.
 const PATIENCE: u32 = rounds(8);
+/// Fewer events than this at a look say that it is close behind busy publishers.
+const FEW: usize = 128;
 /// From how many events on it need not pause before it looks again: others that had their turn have paused for it.
 const MANY: u64 = 256;
 
@@ -53,6 +55,8 @@ pub struct Subscriber<T: Send + Sync> {
     empty_at: u64,
     /// How often it still looks again before it sleeps.
     patience: u32,
+    /// How many events it found last.
+    found: usize,
 }
 
 /// It reads up to here, and is told something.
@@ -105,6 +109,7 @@ impl<T: Send + Sync> Subscriber<T> {
             asleep: false,
             empty_at: pos,
             patience: 0,
+            found: 0,
         }
     }
 
@@ -171,6 +176,7 @@ impl<T: Send + Sync> Subscriber<T> {
     pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Missed>> {
         // Who always finds events lets other tasks run as well.
         let turn = ready!(poll_proceed(context));
+        self.keep_away();
         let mut look = self.look();
         if matches!(look, Look::Empty) && self.waits_awake() {
             look = self.look();
@@ -192,7 +198,11 @@ impl<T: Send + Sync> Subscriber<T> {
         }
         match look {
             Look::Empty => Poll::Pending,
-            Look::Ready => Poll::Ready(Ok(())),
+            Look::Ready => {
+                // The end of a page says nothing of how far publishers are.
+                self.found = if self.reader.is_complete() { FEW } else { self.available() };
+                Poll::Ready(Ok(()))
+            }
             Look::Missed(missed) => Poll::Ready(Err(missed)),
         }
     }
@@ -217,6 +227,14 @@ impl<T: Send + Sync> Subscriber<T> {
             pause();
         }
         true
+    }
+
+    /// Keeps at a distance from busy publishers. Who follows on their heels finds one or two events at each look, and takes
+    /// the cache lines from them that they write to: both get slower together, and stay so.
+    fn keep_away(&mut self) {
+        if self.found < FEW && self.pos - self.empty_at >= BUSY {
+            pause();
+        }
     }
 
     #[inline]

@@ -13,6 +13,7 @@
 
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ unsafe impl<T: Send> Sync for Turn<T> {}
 pub(crate) struct Taken<'a, T> {
     of: &'a Turn<T>,
     /// As of a `&mut T`: it may be sent or shared where that may.
-    _lent: std::marker::PhantomData<&'a mut T>,
+    _lent: PhantomData<&'a mut T>,
 }
 
 impl<T> Turn<T> {
@@ -69,7 +70,7 @@ impl<T> Turn<T> {
         if self.taken.swap(true, Ordering::Acquire) {
             return None;
         }
-        Some(Taken { of: self, _lent: std::marker::PhantomData })
+        Some(Taken { of: self, _lent: PhantomData })
     }
 
     /// Waits for the turn. First at a distance, so that whoever has it gets through many turns without passing the cache line
@@ -125,5 +126,71 @@ impl<T> Drop for Taken<'_, T> {
 impl<T> fmt::Debug for Turn<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Turn").field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(hodei_loom, hodei_shuttle))))]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_turn_is_one_threads_alone() {
+        const EACH: u64 = 20_000;
+        let turn = Turn::new((0_u64, 0_u64));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let mut sums = turn.take();
+                        sums.0 += 1;
+                        std::hint::black_box(&mut *sums);
+                        sums.1 += 1;
+                        assert_eq!(sums.0, sums.1);
+                    }
+                });
+            }
+        });
+        assert_eq!(*turn.take(), (4 * EACH, 4 * EACH));
+    }
+
+    /// Who has it is not running for long: those who wait are asleep, and are woken one after the other.
+    #[test]
+    fn who_sleeps_for_a_turn_gets_it() {
+        let turn = Turn::new(0_u64);
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            let mut first = turn.take();
+            for _ in 0..3 {
+                let (turn, tell) = (&turn, tell.clone());
+                scope.spawn(move || {
+                    *turn.take() += 1;
+                    tell.send(()).unwrap();
+                });
+            }
+            while turn.waiting.load(Ordering::Relaxed) < 3 {
+                thread::yield_now();
+            }
+            assert!(told.try_recv().is_err());
+            *first += 10;
+            drop(first);
+            (0..3).for_each(|_| told.recv().unwrap());
+        });
+        assert_eq!(*turn.take(), 13);
+        assert_eq!(turn.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_panics_gives_its_turn_back() {
+        let turn = Turn::new(1);
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut taken = turn.take();
+            *taken += 1;
+            panic!("with its turn");
+        }));
+        assert!(panics.is_err());
+        assert_eq!(*turn.take(), 2);
     }
 }
