@@ -47,28 +47,60 @@ pub(crate) fn pause() {
     }
 }
 
-/// Where threads sleep that look for something again and again.
+/// Where threads sleep that look for something again and again. They are woken without a fence: who begins to sleep in the very
+/// moment that something comes may not be seen, and finds it after its nap.
+#[cfg(not(any(hodei_loom, hodei_shuttle)))]
 #[derive(Debug, Default)]
 pub(crate) struct Doze {
+    sleeping: AtomicUsize,
     gate: Mutex<()>,
     roused: std::sync::Condvar,
 }
 
+#[cfg(not(any(hodei_loom, hodei_shuttle)))]
 impl Doze {
-    /// Looks until there is something: whenever somebody is roused, and after `nap` at the latest.
-    #[cfg(not(any(hodei_loom, hodei_shuttle)))]
+    /// Looks until there is something: whenever it is roused, and after each `nap` at the latest.
     pub(crate) fn until<R>(&self, nap: Duration, mut look: impl FnMut() -> Option<R>) -> R {
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gate = lock(&self.gate);
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
         loop {
             if let Some(found) = look() {
+                self.sleeping.fetch_sub(1, Ordering::Relaxed);
                 return found;
             }
             gate = self.roused.wait_timeout(gate, nap).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// In the models only the time limit wakes: who relies on more than that is found out.
-    #[cfg(any(hodei_loom, hodei_shuttle))]
+    /// Lets one look that is seen to sleep.
+    #[inline]
+    pub(crate) fn rouse(&self) {
+        if self.sleeping.load(Ordering::Relaxed) != 0 {
+            self.rouse_one();
+        }
+    }
+
+    #[cold]
+    fn rouse_one(&self) {
+        // Not between a look that finds nothing and the sleep.
+        drop(lock(&self.gate));
+        self.roused.notify_one();
+    }
+
+    /// Returns how many sleep.
+    #[cfg(test)]
+    pub(crate) fn sleeping(&self) -> usize {
+        self.sleeping.load(Ordering::Relaxed)
+    }
+}
+
+/// In the models naps alone end a sleep: who relies on more than that is found out.
+#[cfg(any(hodei_loom, hodei_shuttle))]
+#[derive(Debug, Default)]
+pub(crate) struct Doze;
+
+#[cfg(any(hodei_loom, hodei_shuttle))]
+impl Doze {
     pub(crate) fn until<R>(&self, _: Duration, mut look: impl FnMut() -> Option<R>) -> R {
         loop {
             if let Some(found) = look() {
@@ -78,13 +110,7 @@ impl Doze {
         }
     }
 
-    /// Lets one that sleeps look.
-    #[cold]
-    pub(crate) fn rouse(&self) {
-        // Not between a look that finds nothing and the sleep.
-        drop(self.gate.lock());
-        self.roused.notify_one();
-    }
+    pub(crate) fn rouse(&self) {}
 }
 
 /// A value alone on its cache lines: two of 64 bytes, which processors fetch in pairs.

@@ -17,7 +17,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::sync::{AtomicBool, AtomicUsize, Doze, Ordering, pause, rounds};
+use crate::sync::{AtomicBool, Doze, Ordering, pause, rounds};
 
 /// How often somebody who finds the turn taken keeps away from it for some microseconds before it sleeps.
 const SPINS: u32 = rounds(8);
@@ -27,8 +27,7 @@ const NAP: Duration = Duration::from_micros(200);
 /// A value for one thread at a time, which holds it for moments only.
 pub(crate) struct Turn<T> {
     taken: AtomicBool,
-    /// How many sleep until it is given back.
-    waiting: AtomicUsize,
+    /// Those who sleep until it is given back.
     doze: Doze,
     value: UnsafeCell<T>,
     /// Tells loom of each turn.
@@ -50,7 +49,6 @@ impl<T> Turn<T> {
     pub(crate) fn new(value: T) -> Self {
         Self {
             taken: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
             doze: Doze::default(),
             value: UnsafeCell::new(value),
             #[cfg(hodei_loom)]
@@ -83,10 +81,7 @@ impl<T> Turn<T> {
                 return taken;
             }
         }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let taken = self.doze.until(NAP, || self.try_take());
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        taken
+        self.doze.until(NAP, || self.try_take())
     }
 }
 
@@ -117,9 +112,7 @@ impl<T> Drop for Taken<'_, T> {
     fn drop(&mut self) {
         // Release: whoever takes it next sees what was done here.
         self.of.taken.store(false, Ordering::Release);
-        if self.of.waiting.load(Ordering::Relaxed) != 0 {
-            self.of.doze.rouse();
-        }
+        self.of.doze.rouse();
     }
 }
 
@@ -170,7 +163,7 @@ mod tests {
                     tell.send(()).unwrap();
                 });
             }
-            while turn.waiting.load(Ordering::Relaxed) < 3 {
+            while turn.doze.sleeping() < 3 {
                 thread::yield_now();
             }
             assert!(told.try_recv().is_err());
@@ -179,7 +172,7 @@ mod tests {
             (0..3).for_each(|_| told.recv().unwrap());
         });
         assert_eq!(*turn.take(), 13);
-        assert_eq!(turn.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(turn.doze.sleeping(), 0);
     }
 
     #[test]
