@@ -4,17 +4,19 @@
 //! `ring/model.rs`.
 
 #[cfg(hodei_loom)]
+use loom::sync::Condvar;
+#[cfg(hodei_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(hodei_loom)]
 pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
-#[cfg(hodei_loom)]
-use loom::thread;
+#[cfg(hodei_shuttle)]
+use shuttle::sync::Condvar;
 #[cfg(hodei_shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(hodei_shuttle)]
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
-#[cfg(hodei_shuttle)]
-use shuttle::thread;
+#[cfg(not(any(hodei_loom, hodei_shuttle)))]
+use std::sync::Condvar;
 #[cfg(not(any(hodei_loom, hodei_shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(any(hodei_loom, hodei_shuttle)))]
@@ -22,6 +24,8 @@ pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 
 use std::ops::Deref;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize as Unmodelled;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 /// Locks; what a panicking thread left behind is valid at every point of this crate.
@@ -49,23 +53,22 @@ pub(crate) fn pause() {
 
 /// Where threads sleep that look for something again and again. They are woken without a fence: who begins to sleep in the very
 /// moment that something comes may not be seen, and finds it after its nap.
-#[cfg(not(any(hodei_loom, hodei_shuttle)))]
 #[derive(Debug, Default)]
 pub(crate) struct Doze {
-    sleeping: AtomicUsize,
+    /// Not of the models, where everybody sees it at once: naps never end there, so nobody may be overlooked.
+    sleeping: Unmodelled,
     gate: Mutex<()>,
-    roused: std::sync::Condvar,
+    roused: Condvar,
 }
 
-#[cfg(not(any(hodei_loom, hodei_shuttle)))]
 impl Doze {
     /// Looks until there is something: whenever it is roused, and after each `nap` at the latest.
     pub(crate) fn until<R>(&self, nap: Duration, mut look: impl FnMut() -> Option<R>) -> R {
         let mut gate = lock(&self.gate);
-        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        self.sleeping.fetch_add(1, SeqCst);
         loop {
             if let Some(found) = look() {
-                self.sleeping.fetch_sub(1, Ordering::Relaxed);
+                self.sleeping.fetch_sub(1, SeqCst);
                 return found;
             }
             gate = self.roused.wait_timeout(gate, nap).unwrap_or_else(PoisonError::into_inner).0;
@@ -75,7 +78,7 @@ impl Doze {
     /// Lets one look that is seen to sleep.
     #[inline]
     pub(crate) fn rouse(&self) {
-        if self.sleeping.load(Ordering::Relaxed) != 0 {
+        if self.sleeping.load(Relaxed) != 0 {
             self.rouse_one();
         }
     }
@@ -88,29 +91,10 @@ impl Doze {
     }
 
     /// Returns how many sleep.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(hodei_loom, hodei_shuttle))))]
     pub(crate) fn sleeping(&self) -> usize {
-        self.sleeping.load(Ordering::Relaxed)
+        self.sleeping.load(SeqCst)
     }
-}
-
-/// In the models naps alone end a sleep: who relies on more than that is found out.
-#[cfg(any(hodei_loom, hodei_shuttle))]
-#[derive(Debug, Default)]
-pub(crate) struct Doze;
-
-#[cfg(any(hodei_loom, hodei_shuttle))]
-impl Doze {
-    pub(crate) fn until<R>(&self, _: Duration, mut look: impl FnMut() -> Option<R>) -> R {
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            thread::yield_now();
-        }
-    }
-
-    pub(crate) fn rouse(&self) {}
 }
 
 /// A value alone on its cache lines: two of 64 bytes, which processors fetch in pairs.

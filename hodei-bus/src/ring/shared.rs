@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hodei_core::bus::{Overflow, SubscriptionStats};
 
-use super::totals::Totals;
+use super::totals::{BUDGETED, Totals};
 use super::waiting::{AT_ONCE, Blocker, Ticket, Waiting};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Padded, lock};
 use crate::sys::{Reader, Shelved, Taken, Turn, Writer};
@@ -18,9 +18,6 @@ const PAGE_MIN: usize = 8;
 const SPARES: usize = 4;
 /// How many gaps are remembered apart; older ones are told together.
 const GAPS: usize = 64;
-
-/// After how many events a publisher that always finds room takes from the budget of its task: a power of two.
-const TURN: u64 = 256;
 
 /// The state of a ring.
 #[derive(Debug)]
@@ -329,7 +326,7 @@ impl<T> Shared<T> {
     /// then. Only before something is published, so that who is dropped meanwhile has published nothing.
     #[inline]
     pub(crate) fn gives_way(&self) -> bool {
-        self.totals.published(self.head.load(Ordering::Relaxed)).is_multiple_of(TURN)
+        self.totals.published(self.head.load(Ordering::Relaxed)).is_multiple_of(BUDGETED)
     }
 
     /// Brings the head up to the writer.

@@ -55,7 +55,7 @@ pub struct Subscriber<T: Send + Sync> {
     empty_at: u64,
     /// How often it still looks again before it sleeps.
     patience: u32,
-    /// How many events it found last.
+    /// How many events its last look found; [`FEW`] stands for more as well.
     found: usize,
 }
 
@@ -109,7 +109,7 @@ impl<T: Send + Sync> Subscriber<T> {
             asleep: false,
             empty_at: pos,
             patience: 0,
-            found: 0,
+            found: FEW,
         }
     }
 
@@ -198,11 +198,7 @@ impl<T: Send + Sync> Subscriber<T> {
         }
         match look {
             Look::Empty => Poll::Pending,
-            Look::Ready => {
-                // The end of a page says nothing of how far publishers are.
-                self.found = if self.reader.is_complete() { FEW } else { self.available() };
-                Poll::Ready(Ok(()))
-            }
+            Look::Ready => Poll::Ready(Ok(())),
             Look::Missed(missed) => Poll::Ready(Err(missed)),
         }
     }
@@ -229,11 +225,12 @@ impl<T: Send + Sync> Subscriber<T> {
         true
     }
 
-    /// Keeps at a distance from busy publishers. Who follows on their heels finds one or two events at each look, and takes
-    /// the cache lines from them that they write to: both get slower together, and stay so.
-    fn keep_away(&mut self) {
-        if self.found < FEW && self.pos - self.empty_at >= BUSY {
+    /// Keeps at a distance from busy publishers before it looks again. Who follows on their heels finds one or two events at each
+    /// look, and takes the cache lines from them that they write to: both get slower together, and stay so.
+    pub(crate) fn keep_away(&mut self) {
+        if self.available() == 0 && self.found < FEW && self.pos - self.empty_at >= BUSY {
             pause();
+            self.found = FEW;
         }
     }
 
@@ -306,6 +303,8 @@ impl<T: Send + Sync> Subscriber<T> {
                 continue;
             }
             if self.available() > 0 {
+                // The end of a page says nothing of how far publishers are.
+                self.found = if self.reader.is_complete() { FEW } else { self.available() };
                 return Look::Ready;
             }
             if self.reader.is_complete() {

@@ -5,6 +5,9 @@ use crate::sync::{AtomicU64, Ordering, Padded};
 /// How many counters readers share; two that share one may pass its cache line to and fro.
 const STRIPES: usize = 8;
 
+/// After how many events a publisher that always finds room takes from the budget of its task: a power of two.
+pub(crate) const BUDGETED: u64 = 256;
+
 /// The sums over all subscribers, also those that are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {

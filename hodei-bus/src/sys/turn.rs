@@ -64,10 +64,8 @@ impl<T> Turn<T> {
 
     #[inline]
     fn try_take(&self) -> Option<Taken<'_, T>> {
-        // Acquire: pairs with the Release of whoever gave it back. Of all who swap, one finds it free.
-        if self.taken.swap(true, Ordering::Acquire) {
-            return None;
-        }
+        // Acquire: pairs with the Release of whoever gave it back. Of all who try, one finds it free.
+        self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
         Some(Taken { of: self, _lent: PhantomData })
     }
 
