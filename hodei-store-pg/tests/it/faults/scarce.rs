@@ -11,6 +11,7 @@ use hodei_core::testkit::history::{Recorder, RecordingStore, check};
 use hodei_core::testkit::typical_job;
 use hodei_store_pg::{PgStore, PgStoreBuilder};
 use hodei_test_servers::{Database, Postgres};
+use sqlx::{Connection, PgConnection};
 
 use super::fleet::{Fleet, PATIENCE, Store, TTL};
 
@@ -113,15 +114,17 @@ async fn callers_without_a_connection_are_told_so_and_no_owner_dies_of_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_a_free_connection_is_unavailable_and_then_not() {
-    let postgres = Arc::new(Postgres::builder().setting("max_connections", "12").start().unwrap());
+    let postgres = Postgres::builder().setting("max_connections", "12").start().unwrap();
     let database = postgres.database().unwrap();
-    let sleeping = |_| {
-        let postgres = Arc::clone(&postgres);
-        tokio::task::spawn_blocking(move || postgres.sql("postgres", "SELECT pg_sleep(2)").is_ok())
-    };
     let fleet = Fleet::start([PgStore::builder(database.url()).connections(2)]).await;
-    let hogs: Vec<_> = (0..12).map(sleeping).collect();
+    fleet.progress(5).await;
+    let (mut hogs, end) = (Vec::new(), Instant::now() + PATIENCE);
     let error = loop {
+        assert!(Instant::now() < end, "{} more connections fill no server of 12", hogs.len());
+        // Whatever is free or was freed since, until the server refuses.
+        while let Ok(hog) = PgConnection::connect(&database.url()).await {
+            hogs.push(hog);
+        }
         match PgStore::builder(database.url()).connect().await {
             Ok(store) => store.close().await,
             Err(error) => break error,
@@ -129,10 +132,17 @@ async fn a_server_without_a_free_connection_is_unavailable_and_then_not() {
     };
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     fleet.progress(5).await;
-    for hog in hogs {
-        hog.await.unwrap();
+    drop(hogs);
+    // The server learns of each end in its own time.
+    loop {
+        match PgStore::builder(database.url()).connect().await {
+            Ok(store) => break store.close().await,
+            Err(error) => {
+                assert!(error.kind() == ErrorKind::Unavailable && Instant::now() < end, "{error:?}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    PgStore::builder(database.url()).connect().await.unwrap().close().await;
     println!("a full server: {}", fleet.finish().await);
 }
 
