@@ -67,38 +67,40 @@ impl Lists {
     }
 }
 
-/// Subscribers by the kinds that they name.
+/// Subscribers by the kinds that they name. Small while nobody names any: there is one of these for each queue of each tenant.
 #[derive(Debug, Default)]
 struct Kinds {
     /// Those that name none.
     all: Vec<Slot>,
-    each: [Vec<Slot>; EventKind::COUNT],
+    each: Option<Box<[Vec<Slot>; EventKind::COUNT]>>,
 }
 
 impl Kinds {
-    /// Every list that a filter is entered in.
-    fn lists(&mut self, filter: &EventFilter) -> impl Iterator<Item = &mut Vec<Slot>> {
-        let kinds = filter.kinds();
-        let each = self.each.iter_mut().enumerate();
-        let named = each.filter(move |(kind, _)| kinds.is_some_and(|kinds| kinds & 1 << kind != 0));
-        kinds.is_none().then_some(&mut self.all).into_iter().chain(named.map(|(_, list)| list))
+    /// Calls with every list that a filter is entered in.
+    fn lists(&mut self, filter: &EventFilter, mut call: impl FnMut(&mut Vec<Slot>)) {
+        let Some(kinds) = filter.kinds() else { return call(&mut self.all) };
+        let each = self.each.get_or_insert_default().iter_mut().enumerate();
+        each.filter(|(kind, _)| kinds & 1 << kind != 0).for_each(|(_, list)| call(list));
     }
 
     fn enter(&mut self, filter: &EventFilter, slot: Slot) {
-        self.lists(filter).for_each(|list| list.push(slot));
+        self.lists(filter, |list| list.push(slot));
     }
 
     fn leave(&mut self, filter: &EventFilter, slot: Slot) {
-        self.lists(filter).for_each(|list| list.retain(|known| *known != slot));
+        self.lists(filter, |list| list.retain(|known| *known != slot));
+        if self.each.as_ref().is_some_and(|each| each.iter().all(Vec::is_empty)) {
+            self.each = None;
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.each.iter().all(Vec::is_empty)
+        self.all.is_empty() && self.each.is_none()
     }
 
     fn offer(&self, keys: &Keys<'_>, mut call: impl FnMut(&[Slot])) {
         call(&self.all);
-        call(&self.each[keys.kind as usize]);
+        self.each.iter().for_each(|each| call(&each[keys.kind as usize]));
     }
 }
 
