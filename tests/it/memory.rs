@@ -36,7 +36,7 @@ async fn node(file: &Path, mib: u64) -> (Orchestrator, AgentHandle) {
 }
 
 /// Waits until a job is as is wanted.
-async fn comes_to(hodei: &Orchestrator, job: JobId, wanted: impl Fn(&Job) -> bool) -> Job {
+async fn comes_to(hodei: &Orchestrator, job: JobId, wanted: fn(&Job) -> bool) -> Job {
     let came = async {
         loop {
             let job = hodei.get(job).await.expect("the job is there");
