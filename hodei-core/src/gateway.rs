@@ -96,6 +96,9 @@ pub struct Assignment {
     pub inputs: Arc<[Input]>,
     /// The other workers on which room was set aside for it; those of a gang only.
     pub beside: Option<Arc<[Peer]>>,
+    /// How much memory was set aside for it, in bytes: what it asks for, or more where runs of it or of its kind ran out of
+    /// that; 0 where it asks for none.
+    pub memory: u64,
 }
 
 /// A worker on which room was set aside for a job that runs on another one.

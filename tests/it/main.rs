@@ -6,6 +6,7 @@ mod house;
 mod kill_nine;
 mod lessons;
 mod manifests;
+mod memory;
 mod program;
 mod resting;
 mod run;

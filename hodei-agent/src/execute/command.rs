@@ -22,8 +22,8 @@ use tokio::sync::{Mutex, OnceCell, watch};
 use super::executor::{Executor, Run, RunFuture};
 use super::handler::failed;
 use super::process::{
-    CommandPlan, Control, EndedBy, Escapees, Finished, INHERITED_BY_DEFAULT, OutputSink, Processes, Stop,
-    Stream as Pipe, environment,
+    CommandPlan, Control, EndedBy, Escapees, Finished, INHERITED_BY_DEFAULT, MemoryWatch, OutputSink,
+    Processes, Stop, Stream as Pipe, environment,
 };
 use crate::log::LogWriter;
 use crate::sys::{Exit as SysExit, Privileges};
@@ -37,6 +37,7 @@ pub struct ProcessExecutor {
     grace: Duration,
     privileges: Privileges,
     escapees: Escapees,
+    hold_to_memory: bool,
     masker: Arc<dyn SecretMasker>,
     processes: OnceCell<Processes>,
 }
@@ -58,6 +59,7 @@ impl ProcessExecutor {
             grace: Duration::from_secs(5),
             privileges: Privileges::Fixed,
             escapees: Escapees::Always,
+            hold_to_memory: false,
             masker: Arc::new(NoMask),
             processes: OnceCell::new(),
         }
@@ -84,6 +86,18 @@ impl ProcessExecutor {
     #[must_use]
     pub fn trusting(mut self) -> Self {
         self.escapees = Escapees::OnSuspicion;
+        self
+    }
+
+    /// Kills commands that have more memory than was set aside for them, as all processes of their session together have it
+    /// resident. Default: they are measured, so that later jobs can be given more, and not held to it.
+    ///
+    /// It is looked ten times a second, so what grows faster has more for a moment, and what was over before the first look is
+    /// not killed. A command that asks for no memory is not held to any. The run ends with
+    /// [`FailureClass::OutOfMemory`], as one does that the kernel kills for want of memory.
+    #[must_use]
+    pub fn hold_to_memory(mut self) -> Self {
+        self.hold_to_memory = true;
         self
     }
 
@@ -140,7 +154,7 @@ impl ProcessExecutor {
                 let mut remarks = run.log(Stream::System);
                 remarks.write(&remark(&finished));
                 writers.push(remarks);
-                judge(&run, &spec, command, &files, &finished)
+                Finish { memory: finished.memory, ..judge(&run, &spec, command, &files, &finished) }
             }
             Err(message) => Finish::failed(Failure::new(FailureClass::Spawn, message)),
         };
@@ -168,6 +182,8 @@ impl ProcessExecutor {
             grace: self.grace,
             privileges: self.privileges,
             escapees: self.escapees,
+            memory: (run.memory() > 0)
+                .then(|| MemoryWatch { set_aside: run.memory(), hold: self.hold_to_memory }),
         };
         let (stop, stopped) = watch::channel(Stop::Run);
         let ended = processes.run(plan, Control { stop: stopped, output });
@@ -221,6 +237,9 @@ fn variables(run: &Run, command: &Command, files: &Files) -> BTreeMap<OsString, 
         ("HODEI_INPUTS".to_owned(), shown(&files.inputs)),
         ("HODEI_OUTPUT".to_owned(), shown(&files.output)),
     ]);
+    if run.memory() > 0 {
+        hodei.insert("HODEI_MEMORY".to_owned(), run.memory().to_string());
+    }
     if !run.beside().is_empty() {
         let beside: Vec<&str> = run.beside().iter().map(|peer| peer.worker.as_str()).collect();
         hodei.insert("HODEI_BESIDE".to_owned(), beside.join(","));
@@ -241,7 +260,7 @@ fn remark(finished: &Finished) -> Bytes {
         usage.user, usage.system, finished.stdout_bytes, finished.stderr_bytes
     );
     // Writing to a String cannot fail.
-    if let Some(bytes) = usage.max_resident_bytes {
+    if let Some(bytes) = finished.memory {
         let _ = write!(text, ", {bytes} bytes resident");
     }
     if finished.leaked {
@@ -268,6 +287,14 @@ fn judge(run: &Run, spec: &JobSpec, command: &Command, files: &Files, finished: 
         EndedBy::Timeout => {
             let message = format!("it took longer than {:?}", spec.timeout().unwrap_or_default());
             return Finish::failed(Failure::new(FailureClass::Timeout, message).exit(exit));
+        }
+        EndedBy::Memory => {
+            let message = format!("it had {} bytes, more than was set aside", finished.memory.unwrap_or(0));
+            return Finish::failed(Failure::new(FailureClass::OutOfMemory, message).exit(exit));
+        }
+        EndedBy::Itself if finished.starved => {
+            let message = "the kernel killed it, since there was no memory left";
+            return Finish::failed(Failure::new(FailureClass::OutOfMemory, message).exit(exit));
         }
         EndedBy::Itself | EndedBy::Stop => {}
     }

@@ -67,6 +67,13 @@ impl<S> Context<S> {
         self.run.beside()
     }
 
+    /// Returns how much memory was set aside for this run, in bytes: what the job asks for, or more where runs of it or of its
+    /// kind ran out of that; 0 where it asks for none. Commands find it in `HODEI_MEMORY`.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.run.memory()
+    }
+
     /// Reads what a direct parent gave back, by the parent's name.
     ///
     /// # Errors

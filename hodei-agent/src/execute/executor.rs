@@ -56,6 +56,7 @@ struct Inner {
     job: Arc<Job>,
     inputs: Arc<[Input]>,
     beside: Option<Arc<[Peer]>>,
+    memory: u64,
     home: Arc<Home>,
     /// 0: go on; else 1 + the cause's number.
     cause: AtomicU8,
@@ -117,6 +118,7 @@ impl Run {
             job: assignment.job,
             inputs: assignment.inputs,
             beside: assignment.beside,
+            memory: assignment.memory,
             home,
             cause: AtomicU8::new(0),
             told: Notify::new(),
@@ -160,6 +162,12 @@ impl Run {
     #[must_use]
     pub fn beside(&self) -> &[Peer] {
         self.stop.0.beside.as_deref().unwrap_or_default()
+    }
+
+    /// Returns how much memory was set aside for the run, in bytes; 0 where the job asks for none.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.stop.0.memory
     }
 
     /// Says how the run ends without having begun, when the conditions of its step do not hold.

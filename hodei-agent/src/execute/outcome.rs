@@ -34,6 +34,13 @@ impl Outcome {
         Self::Failed(Failure::new(FailureClass::Fatal, message.to_string()))
     }
 
+    /// It needs more memory than was set aside for it ([`Context::memory`](crate::Context::memory)). Its policy says whether it
+    /// is retried, and the next run has more, where a worker has it.
+    #[must_use]
+    pub fn out_of_memory(message: impl Display) -> Self {
+        Self::Failed(Failure::new(FailureClass::OutOfMemory, message.to_string()))
+    }
+
     pub(super) fn news(self) -> News {
         let finish = match self {
             Self::Snooze(wait) => return News::Snoozed(wait),

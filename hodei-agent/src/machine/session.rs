@@ -302,7 +302,7 @@ mod tests {
         new.id = JobId::from_parts(ticket, Tenant::default().slot(), 0);
         let (mut job, _) = rules::admit(new, Timestamp::EPOCH);
         job.epoch = Epoch::from_number(epoch);
-        Assignment { job: Arc::new(job), inputs: Arc::from([]), beside: None }
+        Assignment { job: Arc::new(job), inputs: Arc::from([]), beside: None, memory: 0 }
     }
 
     fn assign(machine: &mut Machine, number: u64, ticket: u64, epoch: u64) -> usize {

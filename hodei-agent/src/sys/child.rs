@@ -88,6 +88,11 @@ impl Child {
         }
     }
 
+    /// The process id, which is the id of its group and of its session too.
+    pub(crate) fn id(&self) -> i32 {
+        self.leader.pid.as_raw_nonzero().get()
+    }
+
     /// Sends a signal to every process of the group. A group without living members is no error.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! * `pidfd` — waits for a child in a runtime, and takes the resources used along when it reaps it.
 //!
 //! Everything above them is safe: `spawner` (the one thread every child descends from), `child` (a child not yet
-//! reaped), `sweep` (finding by its mark what left the process group).
+//! reaped), `sweep` (finding by its mark what left the process group), `memory` (what processes have).
 //!
 //! ```text
 //!   async caller ── Command ──▶ hodei-spawner thread ── clone(VM|VFORK|PIDFD) ──▶ child ── execve
@@ -36,6 +36,7 @@ mod child;
 mod clone;
 mod command;
 mod error;
+mod memory;
 mod pidfd;
 mod spawner;
 mod sweep;
@@ -43,6 +44,7 @@ mod sweep;
 pub(crate) use child::{Child, Exit, Reaped, Usage};
 pub(crate) use command::{Command, Privileges};
 pub(crate) use error::{SetupStep, SpawnError};
+pub(crate) use memory::{KernelKills, Resident, resident, shares};
 pub(crate) use rustix::process::Signal;
 pub(crate) use spawner::{Running, Spawner};
 pub(crate) use sweep::{JOB_VARIABLE, Jobs, MARK_VARIABLE, Swept, sweep};

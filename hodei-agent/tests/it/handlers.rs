@@ -8,7 +8,8 @@ use hodei_agent::{Agent, AgentHandle, Context, Json, Outcome};
 use hodei_core::Name;
 use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{
-    Encoding, FailureClass, JobSpec, JobSpecBuilder, NewJob, Outcome as JobOutcome, Payload, Stream,
+    Encoding, FailureClass, JobSpec, JobSpecBuilder, NewJob, Outcome as JobOutcome, Payload, Resources,
+    Stream,
 };
 use tokio::time::Instant;
 
@@ -20,6 +21,7 @@ async fn obey(context: Context<()>, job: Say) -> Outcome {
         "panic" => panic!("as I was told"),
         "fail" => Outcome::failed("no"),
         "give up" => Outcome::fatal("never"),
+        "need more" => Outcome::out_of_memory(format!("{} bytes are not enough", context.memory())),
         "cancel" => Outcome::Cancel,
         "snooze" => Outcome::Snooze(Duration::from_secs(7)),
         "too much" => Outcome::Done(vec![b'x'; 64 * 1024 + 1].into()),
@@ -57,6 +59,8 @@ async fn each_end_of_a_handler_is_reported_as_what_it_is() {
     for (spec, class, message) in [
         (say("fail"), F::Error, "no"),
         (say("give up"), F::Fatal, "never"),
+        (say("need more"), F::OutOfMemory, "0 bytes are not enough"),
+        (say("need more").resources(Resources::none().memory(7)), F::OutOfMemory, "7 bytes are not enough"),
         (say("panic"), F::Panic, "the handler panicked: as I was told"),
         (say("hang").timeout(Duration::from_millis(20)), F::Timeout, "it took longer than 20ms"),
         (say("too much"), F::BadOutput, "the output has 65537 bytes, at most 65536 are kept"),

@@ -254,7 +254,8 @@ fn assignment(spec: JobSpecBuilder, inputs: Vec<Input>) -> Assignment {
     let (mut job, _) = rules::admit(NewJob::new(spec), Timestamp::EPOCH);
     let lease = Lease { owner: OwnerId::new("node").expect("a name"), incarnation: 1 };
     rules::claim(&mut job, lease, Timestamp::EPOCH).expect("it is due");
-    Assignment { job: job.into(), inputs: inputs.into(), beside: None }
+    let memory = job.spec.resources().memory;
+    Assignment { job: job.into(), inputs: inputs.into(), beside: None, memory }
 }
 
 /// The key of a log of a job that [`Node::assign`] assigned.

@@ -15,6 +15,10 @@ pub const OUTPUT_INLINE_MAX: usize = 64 * 1024;
 /// The longest message of a failure, in bytes; longer ones are cut.
 pub const FAILURE_MESSAGE_MAX: usize = 4 * 1024;
 
+/// What stands before and behind the memory that a run had, in the message of its failure.
+const HAVING: &str = "with ";
+const BYTES: &str = " bytes of memory: ";
+
 /// What a failure was, as far as retry policies tell failures apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
@@ -45,11 +49,14 @@ pub enum FailureClass {
     Fatal = 11,
     /// The place to work in was full or could not be made.
     Workspace = 12,
+    /// The run needed more memory than was set aside for it, or than the machine had: somebody who knows said so, the kernel,
+    /// the agent or the handler. A job that asks for memory asks for more of it in its next run.
+    OutOfMemory = 13,
 }
 
 impl FailureClass {
     /// Every class, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Error,
         Self::Panic,
         Self::Timeout,
@@ -63,6 +70,7 @@ impl FailureClass {
         Self::LostTooOften,
         Self::Fatal,
         Self::Workspace,
+        Self::OutOfMemory,
     ];
 
     /// Says whether a policy that does not mention the class retries it.
@@ -77,6 +85,7 @@ impl FailureClass {
                 | Self::Signal
                 | Self::Spawn
                 | Self::Workspace
+                | Self::OutOfMemory
         )
     }
 
@@ -125,6 +134,22 @@ impl Failure {
             message.truncate(message.floor_char_boundary(FAILURE_MESSAGE_MAX));
         }
         Self { class, message: message.into(), exit: None }
+    }
+
+    /// Says in front of the message how much memory the run had, in bytes; read again by [`Failure::memory`].
+    #[must_use]
+    pub fn having(self, memory: u64) -> Self {
+        let exit = self.exit;
+        let failure = Self::new(self.class, format!("{HAVING}{memory}{BYTES}{}", self.message));
+        Self { exit, ..failure }
+    }
+
+    /// Returns how much memory the run had that ran out of it, in bytes, where its message says so: that is how whoever runs
+    /// the job next knows.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        let said = self.message.strip_prefix(HAVING).filter(|_| self.class == FailureClass::OutOfMemory)?;
+        said.split_once(BYTES)?.0.parse().ok()
     }
 
     /// Adds how the process ended.
@@ -256,11 +281,13 @@ pub struct Finish {
     pub spawn: Vec<NewJob>,
     /// How long the run took, as whoever ran it measured; tells when it began where its start was not told before.
     pub ran: Duration,
+    /// The most memory that the run was seen to have at once, in bytes, where that was measured. No store keeps it.
+    pub memory: Option<u64>,
 }
 
 impl Finish {
     fn of(outcome: Outcome, output: Output) -> Self {
-        Self { outcome, output, manifest: None, spawn: Vec::new(), ran: Duration::ZERO }
+        Self { outcome, output, manifest: None, spawn: Vec::new(), ran: Duration::ZERO, memory: None }
     }
 
     /// A run that ended well, with an output.
@@ -290,6 +317,21 @@ mod tests {
     fn long_messages_are_cut_on_a_character() {
         let failure = Failure::new(FailureClass::Error, "ñ".repeat(FAILURE_MESSAGE_MAX));
         assert_eq!(failure.message.len(), FAILURE_MESSAGE_MAX);
+    }
+
+    #[test]
+    fn what_a_run_had_comes_back_from_the_message_of_its_failure() {
+        let out = |message: String| Failure::new(FailureClass::OutOfMemory, message).exit(Exit::Signal(9));
+        let told = out("killed".to_owned()).having(1 << 30);
+        assert_eq!(told.to_string(), "with 1073741824 bytes of memory: killed");
+        assert_eq!((told.memory(), told.exit), (Some(1 << 30), Some(Exit::Signal(9))));
+        // Whoever writes it himself is overruled.
+        assert_eq!(told.having(7).memory(), Some(7));
+        assert_eq!(out("ñ".repeat(FAILURE_MESSAGE_MAX)).having(u64::MAX).memory(), Some(u64::MAX));
+        for none in [out("with bytes of memory: ".to_owned()), out("with x bytes of memory: ".to_owned())] {
+            assert_eq!(none.memory(), None);
+        }
+        assert_eq!(Failure::new(FailureClass::Error, "no").having(1).memory(), None, "another class");
     }
 
     #[test]

@@ -93,8 +93,9 @@ impl Scheduler {
                 if succeeded(&report.news) {
                     self.learned.ended(&assigned.job.spec, now.saturating_since(assigned.since));
                 }
+                self.memory.ended(&assigned.job.spec, assigned.memory, &report.news);
                 let told = (assigned.stop != Some(StopCause::LeaseLost))
-                    .then(|| verdict(&assigned.job, report.news));
+                    .then(|| verdict(&assigned.job, assigned.memory, report.news));
                 if assigned.preempted { told.map(preempt::ended) } else { told }
             })
         };

@@ -1,6 +1,6 @@
 //! What the machine knows of itself: why a job waits, and how everything stands.
 
-use hodei_core::job::{Job, State};
+use hodei_core::job::{Job, Request, State};
 use hodei_core::{Name, Timestamp};
 
 use super::placement::{Selector, WorkerId};
@@ -35,6 +35,17 @@ pub enum Why {
         /// How many could run it.
         there: u32,
     },
+    /// It asks for more memory than its spec says, since runs of it or of its kind ran out of that; it waits for this.
+    Grown {
+        /// What its spec asks for, in bytes.
+        asked: u64,
+        /// What it should have, in bytes.
+        wants: u64,
+        /// What it asks for now, in bytes; less than it should have where no worker has as much.
+        asks: u64,
+        /// What it waits for.
+        why: Box<Self>,
+    },
     /// This worker has room, and is kept for more urgent work that needs more.
     Kept(Name),
     /// This worker has room: it is just about to be claimed, or others come before it.
@@ -45,6 +56,7 @@ impl Why {
     /// How far the job is from running: of several reasons the nearest counts.
     pub(crate) fn nearness(&self) -> u64 {
         match self {
+            Self::Grown { why, .. } => why.nearness(),
             Self::Soon(_) => 0,
             Self::Kept(_) => 1,
             Self::Lacks { needs, free, .. } => 2 + (needs - free).saturating_mul(1_000) / needs.max(&1),
@@ -110,6 +122,14 @@ impl Scheduler {
     /// Looks at each connected worker once.
     #[must_use]
     pub fn why(&self, job: &Job, now: Timestamp) -> Option<Why> {
+        let Some(grown) = self.grown(job) else { return self.why_asking(job, &job.spec.request(), now) };
+        let (asked, asks) = (job.spec.resources().memory, grown.request.resources.memory);
+        let why = Box::new(self.why_asking(job, &grown.request, now)?);
+        Some(Why::Grown { asked, wants: grown.wants, asks, why })
+    }
+
+    /// As [`Scheduler::why`], of a job that asks for this.
+    fn why_asking(&self, job: &Job, request: &Request, now: Timestamp) -> Option<Why> {
         let spec = &job.spec;
         if job.state != State::Pending && self.buffer.class_of(job.id).is_none() {
             // It is where it runs, or somewhere else.
@@ -121,7 +141,6 @@ impl Scheduler {
         }
         let rule = self.rules.get(spec.queue()).map(|number| self.fleet.rule(*number));
         let require = rule.map_or(&[][..], |rule| &rule.require);
-        let request = spec.request();
         let mut able_workers: Vec<(u64, &Name, WorkerId)> = Vec::new();
         let number = self.rules.get(spec.queue()).copied().unwrap_or(0);
         let mut apart: Option<&Name> = None;

@@ -33,8 +33,9 @@ impl Scheduler {
 
     /// Gives the node up when its life may have ended, and lets it rest when it has held nothing for long.
     pub(super) fn fence(&mut self, now: Timestamp) {
-        if self.fence_at().is_some_and(|at| at <= now) {
+        if let Some(at) = self.fence_at().filter(|at| *at <= now) {
             self.lose_owner();
+            self.register_at = at.saturating_add(self.config.fence_margin);
         }
         if !self.could_rest() {
             self.busy_at = now;
@@ -52,6 +53,13 @@ impl Scheduler {
     /// When the node gives itself up or goes to rest, unless something comes first.
     pub(super) fn fence_at(&self) -> Option<Timestamp> {
         self.alive_until.filter(|_| !self.owner_lost)
+    }
+
+    /// Whether its life has ended and it begins another one, when the time has come: one that gave itself up lets its agents
+    /// end what they run, for as long as the store still holds the old life to last. One that the store gave up need not wait:
+    /// others may take its jobs already.
+    pub(super) fn must_register(&self) -> bool {
+        self.owner_lost && !self.rests
     }
 
     /// When it goes to rest, as things stand.

@@ -12,6 +12,7 @@ use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
 use super::buffer::Buffer;
 use super::learned::Learned;
+use super::memory::Memory;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
 use super::rates::{Rate, Rates};
@@ -43,6 +44,10 @@ pub struct SchedulerConfig {
     /// After how long without work a node that leads nothing lets its life end, so that it sends no heartbeats; the next job
     /// begins another one: 10 s.
     pub rest_after: Duration,
+    /// How long a node that gave itself up, because it heard of no heartbeat, waits before it begins another life, which ends
+    /// the old one for the store at once: an eighth of its time to live, which the builder sets. Its agents have ended by then
+    /// what they ran, and nobody takes that before.
+    pub fence_margin: Duration,
     /// The first wait after a failed exchange, or of a transition that a part of the store did not take; doubled up
     /// to 64 times: 50 ms.
     pub retry_wait: Duration,
@@ -64,6 +69,15 @@ pub struct SchedulerConfig {
     /// Whether work that runs is stopped, with its agent's grace, where more urgent work finds no room: when it is at
     /// least so many levels above. Never, unless it is set.
     pub preempt: Option<u8>,
+    /// How many times the memory that it asks for a job is given at most where that was not enough: 16. 1 gives nobody more.
+    ///
+    /// A job whose last run ended with [`FailureClass::OutOfMemory`](hodei_core::job::FailureClass::OutOfMemory) asks for twice
+    /// what that run had, and a job of a kind (a queue and a name) of which a run needed more begins with what was needed:
+    /// with twice as much as it asks for, four times, and so on, but no more than a connected worker has that could run it.
+    /// What the last run had is told by its failure, which the store keeps; what a kind needed this node remembers of the last
+    /// 64 runs, and forgets when it ends. A job that asks for no memory is given none. How often a job may fail is for its
+    /// retry policy to say.
+    pub memory_growth: u32,
 }
 
 /// What may be changed while the node runs.
@@ -108,12 +122,14 @@ impl Default for SchedulerConfig {
             poll_interval: Duration::from_secs(1),
             idle_poll: Duration::from_secs(300),
             rest_after: Duration::from_secs(10),
+            fence_margin: Duration::from_millis(750),
             retry_wait: Duration::from_millis(50),
             lost_max: 3,
             ageing: Some(Ageing { every: Duration::from_secs(60), ceiling: Priority::MAX }),
             balancer: Box::new(LeastLoaded),
             backfill: true,
             preempt: None,
+            memory_growth: 16,
         }
     }
 }
@@ -230,6 +246,8 @@ pub struct Scheduler {
     pub(super) owner_lost: bool,
     /// Until when the node's life is known to last; nothing while no heartbeat has told.
     pub(super) alive_until: Option<Timestamp>,
+    /// Not before when another life begins.
+    pub(super) register_at: Timestamp,
     /// Whether it may rest, whether it does, and when it was seen last that it could not.
     pub(super) may_rest: bool,
     pub(super) rests: bool,
@@ -246,6 +264,8 @@ pub struct Scheduler {
     pub(super) ended_lately: u32,
     /// How long runs take.
     pub(super) learned: Learned,
+    /// How much memory they need.
+    pub(super) memory: Memory,
     /// Whose turn it is among the tenants of a level.
     pub(super) turns: Turns,
     pub(super) effects: VecDeque<Effect>,
@@ -283,6 +303,7 @@ impl Scheduler {
             doubt: None,
             owner_lost: false,
             alive_until: None,
+            register_at: now,
             may_rest: false,
             rests: false,
             busy_at: now,
@@ -295,6 +316,7 @@ impl Scheduler {
             draining: false,
             ended_lately: 0,
             learned: Learned::default(),
+            memory: Memory::default(),
             turns: Turns::default(),
             effects: VecDeque::new(),
         }
@@ -371,6 +393,8 @@ impl Scheduler {
         let mut at = match self.store {
             // The answer will come by itself.
             Store::Lanes | Store::Exchange | Store::Leases | Store::Register => Timestamp::MAX,
+            Store::Idle if self.must_register() && self.failures > 0 => self.register_at.max(self.retry_at),
+            Store::Idle if self.must_register() => self.register_at,
             Store::Idle if self.failures > 0 => self.retry_at,
             Store::Idle => {
                 let ask = self.last_ask.saturating_add(self.patience());

@@ -22,6 +22,8 @@ pub(super) struct Assigned {
     /// What was set aside for it, and since when.
     pub(super) class: ClassId,
     pub(super) since: Timestamp,
+    /// The memory of it, in bytes.
+    pub(super) memory: u64,
     /// Whether a reply has named the job: from then on the agent may run it, whether or not it says so.
     pub(super) told: bool,
     /// What the agent was told to stop it for.
@@ -124,9 +126,11 @@ impl Session {
             self.release(job.id, older, fleet);
         }
         self.unsent.push(job.id);
+        let memory = fleet.memory(class);
+        let (told, preempted) = (false, false);
         self.assigned.insert(
             job.id,
-            Assigned { job, inputs, class, since, told: false, stop: None, preempted: false, gang: None },
+            Assigned { job, inputs, class, since, memory, told, stop: None, preempted, gang: None },
         );
     }
 
@@ -282,7 +286,8 @@ impl Session {
                 assigned.told = true;
                 let inputs = Arc::clone(&assigned.inputs);
                 let beside = assigned.gang.as_ref().map(|gang| Arc::clone(&gang.beside));
-                assign.push(Assignment { job: Arc::clone(&assigned.job), inputs, beside });
+                let (job, memory) = (Arc::clone(&assigned.job), assigned.memory);
+                assign.push(Assignment { job, inputs, beside, memory });
             }
         }
         let stop = std::mem::take(&mut self.stops);

@@ -52,7 +52,10 @@ impl Scheduler {
         self.rates_due = None;
         for head in heads {
             let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
-            let class = self.fleet.class_of(head.lane.class, rule, || Arc::clone(&head.request));
+            let class = match self.grown_lane(&head.lane.queue, head.lane.class, &head.request) {
+                Some(grown) => self.fleet.class(&grown, rule),
+                None => self.fleet.class_of(head.lane.class, rule, || Arc::clone(&head.request)),
+            };
             // Counted, so that it keeps its number as long as the head is here.
             self.fleet.count(class);
             let weight = weights.entry(head.lane.tenant.clone()).or_insert(1);
@@ -181,9 +184,13 @@ impl Scheduler {
         if self.draining || told.is_some_and(|told| claimed.job.epoch <= *told) {
             self.give_back(&claimed.job);
         } else {
+            let grown = self.grown_claim(&claimed.job);
             let spec = &claimed.job.spec;
             let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
-            let class = self.fleet.class_of(spec.class(), rule, || Arc::new(spec.request()));
+            let class = match grown {
+                Some(grown) => self.fleet.class(&grown.request, rule),
+                None => self.fleet.class_of(spec.class(), rule, || Arc::new(spec.request())),
+            };
             self.fleet.count(class);
             let (born, since) = (spec.priority(), claimed.job.eligible_at);
             let level = picks::risen(born, since, self.config.ageing, now);
@@ -306,7 +313,10 @@ impl Scheduler {
             self.rates_due = self.rates_due.filter(|due| *due > now);
         }
         self.rests &= !self.must_live();
-        let (store, effect) = if self.owner_lost && !self.rests {
+        if self.must_register() && now < self.register_at {
+            return;
+        }
+        let (store, effect) = if self.must_register() {
             (Store::Register, Effect::Register)
         } else if self.leases_unknown {
             (Store::Leases, Effect::AskLeases)
@@ -444,10 +454,14 @@ impl Scheduler {
         for (class, n, level) in self.buffer.waiting() {
             waiting += n - room.take(class, level, n);
         }
-        for same in self.arrived.chunk_by(|a, b| a.job.spec.class() == b.job.spec.class()) {
+        let asked = |claimed: &Claimed| {
+            let grown = self.grown(&claimed.job);
+            grown.map_or_else(|| claimed.job.spec.class(), |grown| grown.request.class())
+        };
+        for same in self.arrived.chunk_by(|a, b| asked(a) == asked(b)) {
             let (spec, n) = (&same[0].job.spec, u32::try_from(same.len()).unwrap_or(u32::MAX));
             let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
-            let class = self.fleet.known_class(spec.class(), rule);
+            let class = self.fleet.known_class(asked(&same[0]), rule);
             let taken = class.map_or(0, |class| room.take(class, spec.priority(), n));
             waiting = waiting.saturating_add(n - taken);
             arrived.extend(class);

@@ -1,24 +1,28 @@
 //! What a report means for the job: the policy of retries.
 
 use hodei_core::gateway::News;
-use hodei_core::job::{Finish, Job, Outcome};
+use hodei_core::job::{FailureClass, Finish, Job, Outcome};
 use hodei_core::store::Move;
 
-/// Turns the news of a run into the transition to make.
-pub(super) fn verdict(job: &Job, news: News) -> Move {
+/// Turns the news of a run into the transition to make; so much memory had been set aside for it.
+pub(super) fn verdict(job: &Job, memory: u64, news: News) -> Move {
     match news {
         News::Started => Move::Started { lease: None },
         News::Snoozed(wait) => Move::Snoozed { wait },
         News::Returned => Move::Returned,
-        News::Ended(finish) => ended(job, finish),
+        News::Ended(finish) => ended(job, memory, finish),
     }
 }
 
 /// A failure with attempts left is retried, whatever the agent thinks of it.
-fn ended(job: &Job, finish: Box<Finish>) -> Move {
-    let Outcome::Failed(failure) = &finish.outcome else {
+fn ended(job: &Job, memory: u64, mut finish: Box<Finish>) -> Move {
+    let Outcome::Failed(failure) = &mut finish.outcome else {
         return Move::Finished(finish);
     };
+    if failure.class == FailureClass::OutOfMemory && memory > 0 {
+        // Whoever places the next run reads it there.
+        *failure = failure.clone().having(memory);
+    }
     // The claim found the attempts made before; this run was one more.
     let attempt = job.attempt + 1;
     match job.spec.retry().next_wait(attempt, failure.class, jitter_bits(job)) {

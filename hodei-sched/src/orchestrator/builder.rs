@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use hodei_core::bus::EventBus;
 use hodei_core::codec::Codecs;
-use hodei_core::store::{MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
+use hodei_core::store::{Limit, MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
 use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, SystemClock, Tenant};
 use tokio::sync::{mpsc, watch};
 
 use super::handle::Orchestrator;
 use crate::driver::{Driver, Message, Pace, Shared, life};
 use crate::herald::Herald;
-use crate::machine::{Input, Scheduler, SchedulerConfig};
+use crate::machine::{Input, Policy, Scheduler, SchedulerConfig};
 use crate::maintain::{self, Duties, Lead, Maintenance};
 use crate::queue::seats;
 use crate::settled::Waiters;
@@ -37,6 +37,8 @@ pub struct OrchestratorBuilder {
     beat: Duration,
     retention: Retention,
     machine: SchedulerConfig,
+    policy: Policy,
+    limits: Vec<Limit>,
     codecs: Codecs,
     #[cfg(feature = "cron")]
     cron: Vec<crate::cron::CronJob>,
@@ -55,6 +57,8 @@ impl Default for OrchestratorBuilder {
             beat: Duration::from_secs(2),
             retention: Retention::default(),
             machine: SchedulerConfig::default(),
+            policy: Policy::default(),
+            limits: Vec::new(),
             codecs: Codecs::new(),
             #[cfg(feature = "cron")]
             cron: Vec::new(),
@@ -143,6 +147,20 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Sets where jobs run and how fast they begin from the first decision on, as [`Orchestrator::set_policy`] does later.
+    /// Default: anywhere, as fast as they can.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets a limit when the node starts, before it claims anything, as [`Orchestrator::set_limit`] does. Default: none; those
+    /// that the store keeps hold all the same.
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limits.push(limit);
+        self
+    }
+
     /// Sets a schedule when the node starts, as [`Schedules::set`](crate::cron::Schedules::set) does. Default: none; those
     /// that the store keeps fire all the same.
     #[cfg(feature = "cron")]
@@ -178,6 +196,9 @@ impl OrchestratorBuilder {
         let feed = Arc::new(store.feed(Arc::<Herald>::clone(&herald)));
         let pace: Arc<dyn Clock> = Arc::new(Pace::from(&*self.clock));
         let failure = Arc::new(watch::Sender::new(None));
+        for limit in self.limits {
+            store.set_limit(limit).await?;
+        }
         let (mut dispatchers, mut lives) = (Vec::with_capacity(self.dispatchers), Vec::new());
         for number in 0..self.dispatchers {
             // The first one has the name of the node.
@@ -213,12 +234,14 @@ impl OrchestratorBuilder {
             // Nobody to share with.
             seats = vec![None];
         }
+        let policy = self.policy.part(u32::try_from(self.dispatchers).unwrap_or(u32::MAX));
         let (mut senders, mut drivers) = (Vec::new(), Vec::new());
         for ((shared, seat), until) in dispatchers.iter().zip(seats).zip(lives) {
             let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);
             let lease = shared.lease.borrow().clone();
             let mut machine = Scheduler::new(config.clone(), lease.clone(), pace.now());
             machine.handle(Input::Beaten(lease, Some(until)), pace.now());
+            machine.handle(Input::Policy(Box::new(policy.clone())), pace.now());
             drivers.push(tokio::spawn(Driver::new(Arc::clone(shared), machine, messages, seat).run()));
             senders.push(sender);
         }
@@ -236,7 +259,8 @@ impl OrchestratorBuilder {
     /// The scheduler's figures. Agents call often enough to hear of a beat in time, however short the node's life is.
     fn scheduler_config(&self) -> SchedulerConfig {
         let hears = life(self.ttl).saturating_sub(self.beat) * 2 / 3;
-        SchedulerConfig { next_sync: self.machine.next_sync.min(hears), ..self.machine.clone() }
+        let next_sync = self.machine.next_sync.min(hears);
+        SchedulerConfig { next_sync, fence_margin: self.ttl - life(self.ttl), ..self.machine.clone() }
     }
 
     fn check(&self) -> Result<(OwnerId, Served)> {

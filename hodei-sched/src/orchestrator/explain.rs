@@ -70,6 +70,17 @@ pub enum Explanation {
         /// How many could run it.
         there: u32,
     },
+    /// It asks for more memory than its spec says, since runs of it or of its kind ran out of that; it waits for this.
+    Grown {
+        /// What its spec asks for, in bytes.
+        asked: u64,
+        /// What it should have, in bytes.
+        wants: u64,
+        /// What it asks for now, in bytes; less than it should have where no worker has as much.
+        asks: u64,
+        /// What it waits for.
+        why: Box<Self>,
+    },
     /// This worker has room, and is kept for more urgent work that needs more.
     Kept(Name),
     /// This worker has room; so many ready jobs come before it.
@@ -89,6 +100,9 @@ impl Explanation {
             }
             Why::Apart(worker) => Self::KeptApart(worker),
             Why::TooFew { needs, there } => Self::TooFewWorkers { needs, there },
+            Why::Grown { asked, wants, asks, why } => {
+                Self::Grown { asked, wants, asks, why: Box::new(Self::of(*why, before)) }
+            }
             Why::Kept(worker) => Self::Kept(worker),
             Why::Soon(worker) => Self::Soon(worker, before),
         }
@@ -127,6 +141,13 @@ impl fmt::Display for Explanation {
             }
             Self::TooFewWorkers { needs, there } => {
                 write!(f, "it needs {needs} workers at once, and {there} could run it")
+            }
+            Self::Grown { asked, wants, asks, why } => {
+                write!(f, "with {asked} bytes of memory such runs ran out of it: it asks for {asks}")?;
+                if asks < wants {
+                    write!(f, ", and no worker has the {wants} that it should have")?;
+                }
+                write!(f, "; {why}")
             }
             Self::Kept(worker) => write!(f, "{worker} has room and is kept for more urgent work"),
             Self::Soon(worker, before) => {

@@ -23,7 +23,7 @@ use super::builder::OrchestratorBuilder;
 use super::explain::{Explanation, explain};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
-use crate::machine::{Policy, Snapshot, Why};
+use crate::machine::{Snapshot, Why};
 
 /// So many jobs are counted at most that come before one that is explained.
 const BEFORE_MAX: u64 = 10_000;
@@ -103,12 +103,17 @@ impl Orchestrator {
     }
 
     /// Tells every driver; how many are still there.
-    async fn tell(&self, message: impl Fn() -> Message) -> usize {
+    pub(super) async fn tell(&self, message: impl Fn() -> Message) -> usize {
         let mut told = 0;
         for driver in &self.inner.drivers {
             told += usize::from(driver.send(message()).await.is_ok());
         }
         told
+    }
+
+    /// How many dispatchers there are.
+    pub(super) fn dispatchers(&self) -> u32 {
+        u32::try_from(self.inner.drivers.len()).unwrap_or(u32::MAX)
     }
 
     /// The workers that are connected now, of all dispatchers.
@@ -475,24 +480,6 @@ impl Orchestrator {
         Ok(Explanation::of(why, before))
     }
 
-    /// Changes where jobs run and how fast they begin, from the next decision on. What is not said holds no more.
-    ///
-    /// # Errors
-    ///
-    /// `Unavailable` when the node has stopped.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped call may have changed it.
-    pub async fn set_policy(&self, policy: Policy) -> Result<()> {
-        let dispatchers = u32::try_from(self.inner.drivers.len()).unwrap_or(u32::MAX);
-        let part = policy.part(dispatchers);
-        match self.tell(|| Message::Policy(Box::new(part.clone()))).await {
-            0 => Err(stopped("orchestrator.set_policy")),
-            _ => Ok(()),
-        }
-    }
-
     /// Says how the node stands: its workers, and what waits for them.
     ///
     /// # Errors
@@ -597,6 +584,6 @@ impl Orchestrator {
     }
 }
 
-fn stopped(op: &'static str) -> Error {
+pub(super) fn stopped(op: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, op).with("why", "the node has stopped")
 }

@@ -6,6 +6,7 @@ mod explain;
 mod gateway;
 mod handle;
 mod pipelines;
+mod policies;
 
 pub use builder::OrchestratorBuilder;
 pub use dead_letters::DeadLetters;

@@ -23,7 +23,7 @@ use super::world::{Caller, Event, World};
 use crate::cron::Duty;
 use crate::driver::{Shared, ask, life};
 use crate::herald::Herald;
-use crate::machine::{Effect, Input, Scheduler, Ticket};
+use crate::machine::{Effect, Input, Scheduler, SchedulerConfig, Ticket};
 use crate::maintain::{Duties, Heard, Lead, Maintenance, beat};
 use crate::settled::Waiters;
 
@@ -319,8 +319,10 @@ impl<A: AgentModel> World<A> {
         let now = self.nodes[n].pace.now();
         self.tell(format_args!("node-{n}: is up as {}", lease.incarnation));
         let cron = Duty::of(Arc::clone(&shared));
+        let fence_margin = self.options.ttl - crate::driver::life(self.options.ttl);
+        let config = SchedulerConfig { fence_margin, ..self.options.scheduler.clone() };
         let live = Live {
-            machine: Scheduler::new(self.options.scheduler.clone(), lease.clone(), now),
+            machine: Scheduler::new(config, lease.clone(), now),
             shared,
             inbox: Vec::new(),
             called: false,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hodei_agent::{Agent, AgentHandle, Context, Outcome};
 use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, Resources, State};
-use hodei_core::store::{Before, Limit, LimitOf, SubmitOptions};
+use hodei_core::store::{Before, Limit, LimitOf, QueuePolicy, Scope, SubmitOptions};
 use hodei_core::{Name, Tenant};
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
@@ -190,5 +190,81 @@ async fn dispatchers_beside_each_other_run_every_job_once() {
     for agent in agents {
         agent.shutdown().await;
     }
+    hodei.shutdown().await;
+}
+
+/// So soon a node begins what may run again: long before it would have asked its store by itself.
+const SOON: Duration = Duration::from_secs(20);
+
+async fn runs_soon(hodei: &Orchestrator, job: hodei_core::JobId) {
+    let running = reaches(hodei, job, State::Running);
+    tokio::time::timeout(SOON, running).await.expect("nobody woke the node");
+}
+
+#[tokio::test]
+async fn limits_of_every_kind_are_set_shown_and_removed_while_the_node_runs() {
+    let doors = Arc::new(Semaphore::new(0));
+    let first = Limit::tenant(Tenant::default(), 0);
+    let hodei = Orchestrator::builder().limit(first.clone()).start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let (tenant, queue, key) = (Tenant::default, || Name::literal("default"), || Name::literal("key"));
+    let spec = JobSpec::of(&Work {}).expect("arguments").limited_by("key").build().expect("a valid spec");
+    let job = hodei.submit(NewJob::new(spec.clone())).await.expect("submitted");
+    let why = hodei.explain(job).await.expect("an explanation");
+    assert_eq!(why, Explanation::LimitReached(first.of.clone()), "set before anything was claimed");
+    let limits = [Limit::all(1), Limit::queue(tenant(), queue(), 1), Limit::key(tenant(), key(), 1)];
+    for limit in limits.clone() {
+        hodei.set_limit(limit).await.expect("set");
+    }
+    assert!(hodei.remove_limit(&first.of).await.expect("removed"));
+    assert!(!hodei.remove_limit(&first.of).await.expect("removed"), "once");
+    runs_soon(&hodei, job).await;
+    let shown = hodei.limits(&Scope::All).await.expect("they are listed");
+    assert_eq!(shown.iter().map(|shown| shown.limit.clone()).collect::<Vec<_>>(), limits);
+    assert!(shown.iter().all(|shown| shown.in_use == 1));
+    let waits = hodei.submit(NewJob::new(spec)).await.expect("submitted");
+    let why = hodei.explain(waits).await.expect("an explanation");
+    assert_eq!(why, Explanation::LimitReached(LimitOf::All));
+    doors.add_permits(2);
+    assert_eq!(hodei.wait(waits).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_and_resumed_and_keeps_its_weight() {
+    let doors = Arc::new(Semaphore::new(1));
+    let hodei = Orchestrator::builder().start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let (tenant, queue) = (Tenant::default(), Name::literal("default"));
+    let policy = QueuePolicy { tenant: tenant.clone(), queue: queue.clone(), paused: false, weight: 3 };
+    hodei.set_queue(policy.clone()).await.expect("set");
+    hodei.pause_queue(&tenant, &queue).await.expect("paused");
+    let paused = QueuePolicy { paused: true, ..policy.clone() };
+    assert_eq!(hodei.queues(&Scope::All).await.expect("they are listed"), [paused]);
+    let job = hodei.submit(job(32)).await.expect("submitted");
+    assert_eq!(hodei.explain(job).await.expect("an explanation"), Explanation::Paused);
+    hodei.resume_queue(&tenant, &queue).await.expect("resumed");
+    assert_eq!(hodei.queues(&Scope::All).await.expect("they are listed"), [policy]);
+    let ends = tokio::time::timeout(SOON, hodei.wait(job)).await.expect("nobody woke the node");
+    assert_eq!(ends.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_the_builder_was_given_holds_from_the_first_decision_on() {
+    let doors = Arc::new(Semaphore::new(1));
+    let selector = Selector::is("zone", "moon");
+    let rule = Rule::anywhere().require(selector.clone());
+    let policy = Policy::default().rule(Name::literal("default"), rule);
+    let hodei = Orchestrator::builder().dispatchers(2).policy(policy).start().await.expect("the node starts");
+    let job = hodei.submit(job(32)).await.expect("submitted");
+    let agent = agent(&hodei, &doors).await;
+    let why = hodei.explain(job).await.expect("an explanation");
+    assert_eq!(why, Explanation::RuledOut(Name::literal("worker"), selector));
+    hodei.set_policy(Policy::default()).await.expect("the policy is set");
+    assert_eq!(hodei.wait(job).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
     hodei.shutdown().await;
 }

@@ -36,6 +36,8 @@ pub(crate) enum EndedBy {
     Timeout,
     /// It was stopped.
     Stop,
+    /// It had more memory than was set aside for it.
+    Memory,
 }
 
 /// What to send to the group.

@@ -16,6 +16,7 @@
 mod drain;
 mod environment;
 mod ladder;
+mod memory;
 mod plan;
 mod run;
 mod supervise;
@@ -26,5 +27,6 @@ mod tests;
 pub(crate) use drain::{OutputSink, Stream};
 pub(crate) use environment::{INHERITED_BY_DEFAULT, environment};
 pub(crate) use ladder::{EndedBy, Stop};
+pub(crate) use memory::MemoryWatch;
 pub(crate) use plan::{CommandPlan, Control, Escapees, Finished, RunError};
 pub(crate) use run::Processes;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsString, io, path::PathBuf, sync::Arc, ti
 
 use tokio::sync::watch;
 
-use super::{EndedBy, OutputSink, Stop};
+use super::{EndedBy, MemoryWatch, OutputSink, Stop};
 use crate::sys::{Exit, Privileges, SpawnError, Usage};
 
 /// A process to run, with its limits.
@@ -26,6 +26,8 @@ pub(crate) struct CommandPlan {
     pub(crate) privileges: Privileges,
     /// When to look for processes that left the group.
     pub(crate) escapees: Escapees,
+    /// What is watched of its memory.
+    pub(crate) memory: Option<MemoryWatch>,
 }
 
 /// When to look for processes that left the group, at the end of a run.
@@ -70,6 +72,10 @@ pub(crate) struct Finished {
     pub(crate) contained: bool,
     /// What it used.
     pub(crate) usage: Usage,
+    /// The most memory that it was seen to have at once, in bytes; nothing where nobody could tell.
+    pub(crate) memory: Option<u64>,
+    /// Whether the kernel killed it because there was no memory left, as far as that can be told.
+    pub(crate) starved: bool,
     /// From before the process was created until it was reaped.
     pub(crate) duration: Duration,
     /// Bytes of standard output delivered.

@@ -7,10 +7,13 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     CommandPlan, Control, EndedBy, Escapees, Finished, RunError, Stream,
     drain::drain,
+    memory::{Memory, Seen},
     supervise::supervise,
     sweeper::{Outcome, Sweeper},
 };
-use crate::sys::{Child, Command, JOB_VARIABLE, MARK_VARIABLE, Reaped, Running, Spawner, Swept};
+use crate::sys::{
+    Child, Command, Exit, JOB_VARIABLE, KernelKills, MARK_VARIABLE, Reaped, Running, Spawner, Swept,
+};
 
 /// Runs processes for one agent.
 ///
@@ -21,6 +24,7 @@ pub(crate) struct Processes {
     mark: Arc<str>,
     spawner: Spawner,
     sweeper: Arc<Sweeper>,
+    memory: Arc<Memory>,
 }
 
 /// The process is over; its output may not be.
@@ -39,9 +43,14 @@ impl Processes {
     ///
     /// When the system has no thread or no `/dev/null` to give.
     pub(crate) fn start(mark: impl Into<Arc<str>>) -> io::Result<Self> {
+        Self::counting(mark, KernelKills::find())
+    }
+
+    /// As [`Processes::start`], where the kernel counts there what it kills.
+    pub(super) fn counting(mark: impl Into<Arc<str>>, kills: KernelKills) -> io::Result<Self> {
         let mark = mark.into();
         let sweeper = Arc::new(Sweeper::new(Arc::clone(&mark)));
-        Ok(Self { mark, spawner: Spawner::start()?, sweeper })
+        Ok(Self { mark, spawner: Spawner::start()?, sweeper, memory: Arc::new(Memory::new(kills)) })
     }
 
     /// Kills every process that carries the mark: what an earlier agent that was killed has left. To be called
@@ -65,12 +74,13 @@ impl Processes {
     /// Dropping the future kills the group; the spawner reaps it. Escapees are left to the next sweep.
     pub(crate) async fn run(&self, plan: CommandPlan, control: Control) -> Result<Finished, RunError> {
         let started = Instant::now();
+        let mut seen = self.memory.begin();
         let Running { child, stdout, stderr } = self.spawner.spawn(self.command(&plan)).await?;
         let (dead, died) = watch::channel(None);
         let sink = control.output.as_ref();
         let (over, stdout, stderr) = tokio::join!(
             async {
-                let over = self.see_through(child, &plan, control.stop).await;
+                let over = self.see_through(child, &plan, control.stop, &mut seen).await;
                 // Nobody listens when both streams have ended already.
                 let _ = dead.send(Some(Instant::now()));
                 over
@@ -85,13 +95,18 @@ impl Processes {
             None if leaked => self.sweep(&plan.job).await,
             None => Outcome { killed: 0, clean: true },
         };
+        let used = over.reaped.usage;
+        let peak = seen.peak.max(used.max_resident_bytes.unwrap_or(0));
+        let killed = over.ended_by == EndedBy::Itself && is_killed(over.reaped.exit);
         Ok(Finished {
+            memory: (peak > 0).then_some(peak),
+            starved: killed && self.memory.was_starved(&seen),
             exit: over.reaped.exit,
             ended_by: over.ended_by,
             leaked,
             escapees: swept.killed,
             contained: swept.clean,
-            usage: over.reaped.usage,
+            usage: used,
             duration: over.at.duration_since(started),
             stdout_bytes: stdout.bytes,
             stderr_bytes: stderr.bytes,
@@ -105,14 +120,38 @@ impl Processes {
         child: Child,
         plan: &CommandPlan,
         stop: watch::Receiver<super::Stop>,
+        seen: &mut Seen,
     ) -> io::Result<Over> {
-        let ended_by = supervise(&child, plan.timeout, plan.grace, stop).await?;
+        let ended_by = self.supervise(&child, plan, stop, seen).await?;
         child.signal_group(crate::sys::Signal::KILL)?;
         let swept = match plan.escapees {
             Escapees::OnSuspicion if ended_by == EndedBy::Itself => None,
             Escapees::Always | Escapees::OnSuspicion => Some(self.sweep(&plan.job).await),
         };
         Ok(Over { reaped: child.reap()?, ended_by, swept, at: Instant::now() })
+    }
+
+    /// Waits for the process, and kills it where it has more memory than it may.
+    async fn supervise(
+        &self,
+        child: &Child,
+        plan: &CommandPlan,
+        stop: watch::Receiver<super::Stop>,
+        seen: &mut Seen,
+    ) -> io::Result<EndedBy> {
+        let supervised = supervise(child, plan.timeout, plan.grace, stop);
+        let Some(watch) = plan.memory else { return supervised.await };
+        tokio::pin!(supervised);
+        tokio::select! {
+            biased;
+            ended_by = &mut supervised => return ended_by,
+            () = self.memory.watch(child.id(), watch, seen) => {}
+        }
+        child.signal_group(crate::sys::Signal::KILL)?;
+        match supervised.await? {
+            EndedBy::Itself => Ok(EndedBy::Memory),
+            before => Ok(before),
+        }
     }
 
     /// A sweep that fails does not change how the job ended; it means that nothing is known to be clean.
@@ -130,5 +169,14 @@ impl Processes {
             cwd: plan.cwd.clone(),
             privileges: plan.privileges,
         }
+    }
+}
+
+/// Whether a process was killed, or is a shell that says so of the one that it ran.
+fn is_killed(exit: Exit) -> bool {
+    const KILL: i32 = 9;
+    match exit {
+        Exit::Signal { number, .. } => number == KILL,
+        Exit::Code(code) => code == 128 + KILL,
     }
 }

@@ -45,6 +45,7 @@ fn finish(outcome: Outcome) -> Move {
         manifest: Some(manifest()),
         spawn,
         ran: Duration::ZERO,
+        memory: None,
     }))
 }
 

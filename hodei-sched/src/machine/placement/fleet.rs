@@ -374,6 +374,29 @@ impl Fleet {
         })
     }
 
+    /// How much memory a job of a class is given, in bytes.
+    pub(crate) fn memory(&self, class: ClassId) -> u64 {
+        self.classes[class.0 as usize].as_ref().map_or(0, |class| class.request.resources.memory)
+    }
+
+    /// The most memory that could be asked for beside the rest of a request, so that a worker could run it, were it idle; of a
+    /// gang, enough of them. Nothing where none could run it as it is.
+    pub(crate) fn most_memory(&self, request: &Request, rule: u32) -> Option<u64> {
+        let need = Need::of(&request.resources, &self.names);
+        let mut lacking = request.resources.worker_count() as usize;
+        for (memory, workers) in
+            self.shapes.memories(&request.runs, &need, &self.rules[rule as usize].require)
+        {
+            let takes_work = |worker: &u32| !self.workers[*worker as usize].draining;
+            let there = workers.ones().filter(takes_work).take(lacking).count();
+            lacking -= there;
+            if lacking == 0 {
+                return Some(memory);
+            }
+        }
+        None
+    }
+
     /// Whether a job of a class would find room on a worker if jobs of other classes were gone.
     pub(crate) fn would_fit(&self, worker: WorkerId, class: ClassId, gone: &[ClassId]) -> bool {
         let there = &self.workers[worker.0 as usize];

@@ -119,6 +119,18 @@ impl Shapes {
         workers
     }
 
+    /// As [`Shapes::able`], with the memory that the workers have, those with the most first.
+    pub(super) fn memories(&self, runs: &Runs, need: &Need, selectors: &[Selector]) -> Vec<(u64, &Bits)> {
+        let fits = |shape: &u32| self.fits(*shape, runs, need, selectors);
+        let shapes = self.runs.get(runs).into_iter().flat_map(Bits::ones).filter(fits);
+        let mut memories: Vec<(u64, &Bits)> = shapes
+            .map(|shape| &self.shapes[shape as usize])
+            .map(|Shape { key: (.., capacity), workers, .. }| (capacity.memory, workers))
+            .collect();
+        memories.sort_unstable_by_key(|(memory, _)| std::cmp::Reverse(*memory));
+        memories
+    }
+
     /// The workers to which all selectors apply.
     pub(super) fn selected(&self, selectors: &[Selector]) -> Bits {
         let mut shapes = self.all.clone();

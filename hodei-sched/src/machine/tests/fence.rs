@@ -53,6 +53,14 @@ fn a_node_that_hears_of_no_beat_ends_what_it_runs_before_others_may_take_it() {
     assert!(world.machine.poll_timeout() <= world.clock_now().saturating_add(SECOND), "it wakes in time");
     world.pass(SECOND);
     assert_eq!(stops(&mut world, &mut agent), [(job, StopCause::LeaseLost)]);
+    assert_eq!(world.owner.incarnation, 1, "its agents have time to end what they run");
+    world.sync(&mut agent);
+    // It registered at once: the store ended the old life, and what ran was begun elsewhere before its agents had heard.
+    let margin = Duration::from_millis(750);
+    world.pass(margin - Duration::from_micros(1));
+    assert_eq!(world.owner.incarnation, 1, "nobody may take what it ran before they have");
+    assert_eq!(world.machine.poll_timeout(), world.clock_now().saturating_add(Duration::from_micros(1)));
+    world.pass(Duration::from_micros(1));
     assert_eq!(world.owner.incarnation, 2, "it begins anew");
 }
 

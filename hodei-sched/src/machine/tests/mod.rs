@@ -7,6 +7,7 @@ mod fence;
 mod found;
 mod gang;
 mod loss;
+mod memory;
 mod order;
 mod policy;
 mod recovery;

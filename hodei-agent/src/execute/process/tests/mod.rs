@@ -2,5 +2,6 @@
 
 mod given;
 mod kept;
+mod memory;
 mod stopped;
 mod support;

@@ -20,7 +20,7 @@ use crate::{
     execute::process::{
         CommandPlan, Control, Escapees, Finished, OutputSink, Processes, RunError, Stop, Stream,
     },
-    sys::Privileges,
+    sys::{KernelKills, Privileges},
 };
 
 /// How long a test waits for what must happen.
@@ -63,6 +63,13 @@ impl Env {
         // Relaxed: only uniqueness matters.
         let mark = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Self { processes: Processes::start(mark.as_str()).unwrap(), mark }
+    }
+
+    /// As [`Env::new`], where the kernel counts in a file of the test what it kills.
+    pub(super) fn counting(file: &Path) -> Self {
+        let new = Self::new();
+        let kills = KernelKills::counted_in(file);
+        Self { processes: Processes::counting(new.mark.as_str(), kills).unwrap(), ..new }
     }
 
     pub(super) fn start(&self, plan: CommandPlan) -> Going {
@@ -128,6 +135,7 @@ pub(super) fn plan<const N: usize>(argv: [&str; N]) -> CommandPlan {
         grace: Duration::from_secs(5),
         privileges: Privileges::Fixed,
         escapees: Escapees::Always,
+        memory: None,
     }
 }
 
