@@ -7,9 +7,11 @@
 mod agents;
 mod backfill;
 mod buffer;
+mod deal;
 mod explain;
 mod fence;
 mod learned;
+mod look;
 mod picks;
 pub mod placement;
 mod preempt;
