@@ -72,14 +72,18 @@ impl Scheduler {
         looks.then(|| self.last_ask.saturating_add(LOOK))
     }
 
-    /// Whether what waits here is not handed out yet, because it may not come first any more. Asks the store, where it can be
-    /// asked.
-    pub(super) fn looks_first(&mut self, now: Timestamp) -> bool {
+    /// Has what waits here wait for a look, where one is due.
+    pub(super) fn note_look(&mut self, now: Timestamp) {
         let is_due = self.look_at().is_some_and(|at| at <= now) && now >= self.look.again;
         if is_due && self.look.since.is_none() && self.failures == 0 {
             self.look.since = Some(now);
             self.look.until = Some(now.saturating_add(PATIENCE));
         }
+    }
+
+    /// Whether what waits here is not handed out yet, because it may not come first any more. Asks the store, where it can be
+    /// asked.
+    pub(super) fn looks_first(&mut self, now: Timestamp) -> bool {
         if self.look.since.is_some() {
             self.ask_store(now);
         }

@@ -362,6 +362,7 @@ impl Scheduler {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
         }
+        self.note_look(now);
         if !self.arrived.is_empty() {
             // The store works on the next batch while this one is handed out.
             self.ask_store(now);
