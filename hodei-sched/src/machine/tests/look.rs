@@ -100,7 +100,7 @@ fn looks_that_take_long_leave_most_of_the_time_to_the_work() {
         world.tell(Input::Woken);
         world.pass(MILLIS(1));
         if !world.held.is_empty() {
-            let asked = *asked_at.get_or_insert(world.clock.now());
+            let asked = *asked_at.get_or_insert_with(|| world.clock.now());
             if world.clock.now().saturating_since(asked) >= MILLIS(60) {
                 let call = world.take_call();
                 let answer = world.perform(call);
