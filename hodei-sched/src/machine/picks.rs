@@ -69,9 +69,9 @@ impl Decision<'_> {
     /// Decides how many to claim of each lane.
     ///
     /// The tenants of a level share what is free by their weights, and the queues of a tenant what it gets; a tenant weighs as
-    /// the heaviest of its queues. What a level leaves goes to the next one. The first lane that finds no room although slots are free has one job claimed
-    /// all the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
-    /// So is one for which what runs makes room.
+    /// the heaviest of its queues. What a level leaves goes to the next one. The first lane that finds no room although slots
+    /// are free has one job claimed all the same: a worker is kept for it from then on, or smaller jobs would have all room
+    /// before it for ever. So is one for which what runs makes room.
     pub(super) fn take(
         mut self,
         heads: &[Head],
