@@ -22,7 +22,8 @@ pub struct QueuePolicy {
     pub queue: Name,
     /// Whether nothing is claimed from it.
     pub paused: bool,
-    /// How it weighs against others; at least 1.
+    /// How it weighs against the tenant's other queues; at least 1. The tenant weighs against others as the heaviest of its
+    /// queues that have work. Weights count among jobs of a level.
     pub weight: u32,
 }
 

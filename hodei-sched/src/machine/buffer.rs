@@ -18,6 +18,8 @@ const IDLE_LANES_MAX: usize = 256;
 pub(super) struct Waiting {
     pub(super) claimed: Claimed,
     pub(super) class: ClassId,
+    /// The level at which it came.
+    level: Priority,
     /// Jobs of a group had better run on the same worker.
     key: u64,
 }
@@ -58,6 +60,8 @@ impl Group {
 #[derive(Debug)]
 struct Grouped {
     share: ShareId,
+    /// Of whose jobs it was opened for: it weighs as that.
+    queue: Name,
     key: u64,
     lanes: BTreeMap<u32, LaneId>,
 }
@@ -65,21 +69,34 @@ struct Grouped {
 #[derive(Debug)]
 struct Tenancy {
     share: ShareId,
-    weight: u32,
     groups: BTreeMap<Group, Grouped>,
 }
 
-/// Claimed jobs in the order in which they are to be assigned: by level, then tenants in turn by weight, then their
-/// pipelines and queues in turn, then as they were claimed.
+/// How a tenant's queues weigh against each other. The tenant weighs as the heaviest of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Weights {
+    tenant: u32,
+    /// Those that do not weigh one.
+    queues: BTreeMap<Name, u32>,
+}
+
+impl Weights {
+    fn of(&self, queue: &Name) -> u32 {
+        self.queues.get(queue).copied().unwrap_or(1)
+    }
+}
+
+/// Claimed jobs in the order in which they are to be assigned: by level, then tenants in turn by weight, then their queues and
+/// pipelines in turn, a pipeline with the weight of its queue, then as they were claimed.
 #[derive(Debug)]
 pub(super) struct Buffer {
     queue: ReadyQueue<Waiting>,
     places: JobMap<Handle>,
     tenants: BTreeMap<Tenant, Tenancy>,
-    weights: BTreeMap<Tenant, u32>,
+    weights: BTreeMap<Tenant, Weights>,
     lanes: usize,
-    /// How many wait of each class, and the highest level of any that came.
-    waiting: BTreeMap<u32, (u32, Priority)>,
+    /// How many wait of each class that came at each level.
+    waiting: BTreeMap<(u32, Priority), u32>,
     /// Room for the classes that are held back, while they are gone through.
     held: Vec<(ClassId, Priority)>,
     /// Where the last one went: the next one is mostly of the same kind.
@@ -112,11 +129,9 @@ impl Buffer {
         }
         let (lane, key) = self.lane(&claimed.job, class);
         let job = claimed.job.id;
-        let handle = self.queue.push(Waiting { claimed, class, key }, lane, level, now);
+        let handle = self.queue.push(Waiting { claimed, class, level, key }, lane, level, now);
         self.places.insert(job, handle);
-        let (n, highest) = self.waiting.entry(class.0).or_insert((0, level));
-        *n += 1;
-        *highest = (*highest).max(level);
+        *self.waiting.entry((class.0, level)).or_insert(0) += 1;
         true
     }
 
@@ -135,7 +150,7 @@ impl Buffer {
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.queue.pop()?.item;
         self.places.remove(&waiting.claimed.job.id);
-        self.uncount(waiting.class);
+        self.uncount(waiting.class, waiting.level);
         Some(waiting)
     }
 
@@ -158,14 +173,14 @@ impl Buffer {
     pub(super) fn remove(&mut self, job: JobId) -> Option<Waiting> {
         let handle = self.places.remove(&job)?;
         let waiting = self.queue.remove(handle)?;
-        self.uncount(waiting.class);
+        self.uncount(waiting.class, waiting.level);
         Some(waiting)
     }
 
     /// Takes the jobs of the classes out that `keep` does not want.
     pub(super) fn shed(&mut self, keep: impl Fn(ClassId) -> bool) -> Vec<Waiting> {
-        let unwanted: Vec<u32> =
-            self.waiting.keys().copied().filter(|class| !keep(ClassId(*class))).collect();
+        let classes = self.waiting.keys().map(|(class, _)| *class);
+        let unwanted: Vec<u32> = classes.filter(|class| !keep(ClassId(*class))).collect();
         if unwanted.is_empty() {
             return Vec::new();
         }
@@ -183,20 +198,31 @@ impl Buffer {
             found.into_iter().filter_map(|handle| self.queue.remove(handle)).collect();
         for waiting in &taken {
             self.places.remove(&waiting.claimed.job.id);
-            self.uncount(waiting.class);
+            self.uncount(waiting.class, waiting.level);
         }
         taken.sort_unstable_by_key(|waiting| waiting.claimed.job.id);
         taken
     }
 
-    /// Goes through the classes of which any wait: how many, and the highest level of any that came.
+    /// Goes through the classes of which any wait, and the levels at which these came: how many there are of each.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (ClassId, u32, Priority)> {
-        self.waiting.iter().map(|(class, (n, level))| (ClassId(*class), *n, *level))
+        self.waiting.iter().map(|((class, level), n)| (ClassId(*class), *n, *level))
+    }
+
+    /// How many jobs wait that came at a level or above it.
+    pub(super) fn at_least(&self, level: Priority) -> u64 {
+        self.waiting().filter(|(_, _, at)| *at >= level).map(|(_, n, _)| u64::from(n)).sum()
+    }
+
+    /// How many jobs of a class wait that came below a level.
+    pub(super) fn below(&self, class: ClassId, level: Priority) -> u64 {
+        let below = self.waiting.range((class.0, Priority::MIN)..(class.0, level));
+        below.map(|(_, n)| u64::from(*n)).sum()
     }
 
     /// Whether any job of a class waits.
     pub(super) fn waits(&self, class: ClassId) -> bool {
-        self.waiting.contains_key(&class.0)
+        self.waiting.range((class.0, Priority::MIN)..=(class.0, Priority::MAX)).next().is_some()
     }
 
     /// Says whether a job is there under this epoch.
@@ -217,16 +243,29 @@ impl Buffer {
         there.map(|waiting| waiting.class)
     }
 
-    /// Sets how a tenant weighs against others.
-    pub(super) fn weigh(&mut self, tenant: &Tenant, weight: u32) {
-        if weight == 1 {
-            self.weights.remove(tenant);
-        } else if self.weights.get(tenant) != Some(&weight) {
-            self.weights.insert(tenant.clone(), weight);
+    /// Sets how the queues of a tenant that have work weigh against each other, and the tenant as the heaviest of them
+    /// against others.
+    pub(super) fn weigh(&mut self, tenant: &Tenant, queues: &BTreeMap<&Name, u32>) {
+        let heaviest = queues.values().copied().max().unwrap_or(1).max(1);
+        let before = self.weights.get(tenant);
+        let told = |(queue, weight): (&&Name, &u32)| before.map_or(1, |before| before.of(queue)) == *weight;
+        if before.map_or(1, |before| before.tenant) == heaviest && queues.iter().all(told) {
+            return;
         }
-        if let Some(tenancy) = self.tenants.get_mut(tenant).filter(|tenancy| tenancy.weight != weight) {
-            tenancy.weight = weight;
-            self.queue.reweigh(tenancy.share, weight);
+        let weights = self.weights.entry(tenant.clone()).or_default();
+        weights.tenant = heaviest;
+        for (queue, weight) in queues {
+            weights.queues.insert((*queue).clone(), *weight);
+        }
+        weights.queues.retain(|_, weight| *weight != 1);
+        if let Some(tenancy) = self.tenants.get(tenant) {
+            self.queue.reweigh(tenancy.share, heaviest);
+            for grouped in tenancy.groups.values() {
+                self.queue.reweigh(grouped.share, weights.of(&grouped.queue));
+            }
+        }
+        if heaviest == 1 && weights.queues.is_empty() {
+            self.weights.remove(tenant);
         }
     }
 
@@ -247,12 +286,14 @@ impl Buffer {
         self.queue.is_empty()
     }
 
-    fn uncount(&mut self, class: ClassId) {
-        if let Some((n, _)) = self.waiting.get_mut(&class.0) {
+    fn uncount(&mut self, class: ClassId, level: Priority) {
+        if let Some(n) = self.waiting.get_mut(&(class.0, level)) {
             *n -= 1;
             if *n == 0 {
-                self.waiting.remove(&class.0);
-                self.queue.let_go(class);
+                self.waiting.remove(&(class.0, level));
+                if !self.waits(class) {
+                    self.queue.let_go(class);
+                }
             }
         }
     }
@@ -271,14 +312,15 @@ impl Buffer {
             self.sweep();
         }
         let queue = &mut self.queue;
-        let weight = self.weights.get(&job.tenant).copied().unwrap_or(1);
+        let weights = self.weights.get(&job.tenant);
         let tenancy = self.tenants.entry(job.tenant.clone()).or_insert_with(|| Tenancy {
-            share: queue.open_share(None, weight),
-            weight,
+            share: queue.open_share(None, weights.map_or(1, |weights| weights.tenant)),
             groups: BTreeMap::new(),
         });
         let grouped = tenancy.groups.entry(group.clone()).or_insert_with(|| Grouped {
-            share: queue.open_share(Some(tenancy.share), 1),
+            share: queue
+                .open_share(Some(tenancy.share), weights.map_or(1, |weights| weights.of(job.spec.queue()))),
+            queue: job.spec.queue().clone(),
             key: group.key(&job.tenant),
             lanes: BTreeMap::new(),
         });

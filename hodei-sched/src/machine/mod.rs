@@ -7,10 +7,12 @@
 mod agents;
 mod backfill;
 mod buffer;
+mod deal;
 mod explain;
 mod fence;
 mod kinds;
 mod learned;
+mod look;
 mod memory;
 mod picks;
 pub mod placement;

@@ -1,14 +1,14 @@
 //! What to claim: only what can start soon, most urgent first.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
 
+use hodei_core::Timestamp;
 use hodei_core::job::Priority;
-use hodei_core::store::{LaneHead, Pick};
-use hodei_core::{Tenant, Timestamp};
+use hodei_core::store::LaneHead;
 
+use super::deal::Deal;
 use super::placement::{Fleet, Room};
-use super::turns::Turns;
+use super::turns::Turn;
 use crate::queue::{Ageing, ClassId};
 
 /// A lane with ready work, as the machine sees it.
@@ -20,6 +20,8 @@ pub(super) struct Head {
     pub(super) level: Priority,
     /// How many jobs its rates let through now.
     pub(super) allowed: u32,
+    /// Whose turn it is, when the lanes were put in order last.
+    pub(super) turn: Turn,
 }
 
 /// The level that a job has risen to by waiting since a time.
@@ -32,12 +34,15 @@ pub(super) fn risen(born: Priority, since: Timestamp, ageing: Option<Ageing>, no
     Priority::new(level).unwrap_or(born)
 }
 
-/// Orders lanes: by level, then the tenant first that was served the least for its weight, then the longest waiting first.
-pub(super) fn order(heads: &mut [Head], turns: &Turns) {
-    heads.sort_by_cached_key(|head| {
-        let lane = &head.head.lane;
-        let start = turns.start(head.level, &lane.tenant);
-        (Reverse(head.level), start, lane.tenant.clone(), head.head.eligible_at)
+/// Orders lanes: by level, then the tenant first that was served the least for its weight, then the queue of it of which the
+/// same is true, then the longest waiting first.
+pub(super) fn order(heads: &mut [Head]) {
+    let place = |head: &Head| (Reverse(head.level), head.turn.tenant);
+    heads.sort_by(|a, b| {
+        let (of, than) = (&a.head.lane, &b.head.lane);
+        let tenants = place(a).cmp(&place(b)).then_with(|| of.tenant.cmp(&than.tenant));
+        let queues = || a.turn.queue.cmp(&b.turn.queue).then_with(|| of.queue.cmp(&than.queue));
+        tenants.then_with(queues).then_with(|| a.head.eligible_at.cmp(&b.head.eligible_at))
     });
 }
 
@@ -61,48 +66,43 @@ pub(super) struct Decision<'f> {
 }
 
 impl Decision<'_> {
-    /// Decides what to claim.
+    /// Decides how many to claim of each lane.
     ///
-    /// The tenants of a level share what is free by their weights; a tenant's weight is the highest of its lanes'. What
-    /// a level leaves goes to the next one. The first lane that finds no room although slots are free has one job claimed
-    /// all the same: a worker is kept for it from then on, or smaller jobs would have all room before it for ever.
-    /// So is one for which what runs makes room.
+    /// The tenants of a level share what is free by their weights, and the queues of a tenant what it gets; a tenant weighs as
+    /// the heaviest of its queues. What a level leaves goes to the next one. The first lane that finds no room although slots
+    /// are free has one job claimed all the same: a worker is kept for it from then on, or smaller jobs would have all room
+    /// before it for ever. So is one for which what runs makes room.
     pub(super) fn take(
         mut self,
         heads: &[Head],
         waits: impl Fn(ClassId) -> bool,
         makes_room: impl Fn(Priority) -> bool,
-    ) -> Vec<Pick> {
-        let mut picks = Vec::new();
+    ) -> Vec<u32> {
+        let mut wanted = vec![0; heads.len()];
         // The first lane that got nothing, and the first that got nothing although slots were free.
-        let (mut waiting, mut refused): (Option<&Head>, Option<&Head>) = (None, None);
+        let (mut waiting, mut refused): (Option<usize>, Option<usize>) = (None, None);
         for level in levels(heads) {
-            let heads = &heads[level];
-            let (got, lacked) = self.level(heads);
-            for (n, head) in heads.iter().enumerate() {
-                if got[n] > 0 {
-                    picks.push(pick(head, got[n]));
-                } else if self.fleet.is_able(head.class) && head.allowed > 0 && !waits(head.class) {
-                    waiting = waiting.or(Some(head));
+            let start = level.start;
+            let (got, lacked) = self.level(&heads[level]);
+            for (n, got) in got.into_iter().enumerate() {
+                let (at, head) = (start + n, &heads[start + n]);
+                wanted[at] = got;
+                if got == 0 && self.fleet.is_able(head.class) && head.allowed > 0 && !waits(head.class) {
+                    waiting = waiting.or(Some(at));
                     if self.keep && refused.is_none() && lacked[n] && self.room.keep(head.class, head.level) {
-                        refused = Some(head);
+                        refused = Some(at);
                     }
                 }
             }
         }
-        if let Some(head) = refused.or_else(|| waiting.filter(|head| makes_room(head.head.level))) {
-            picks.push(pick(head, 1));
+        if let Some(at) = refused.or_else(|| waiting.filter(|at| makes_room(heads[*at].head.level))) {
+            wanted[at] = 1;
         }
-        picks
+        wanted
     }
 
     /// How many to claim from each lane of a level, and whether it found no room for any although slots were free.
     fn level(&mut self, heads: &[Head]) -> (Vec<u32>, Vec<bool>) {
-        let mut weights: HashMap<&Tenant, u32> = HashMap::new();
-        for Head { head, .. } in heads {
-            let weight = weights.entry(&head.lane.tenant).or_default();
-            *weight = (*weight).max(head.weight).max(1);
-        }
         let want = |head: &Head| {
             let depth = u32::try_from(head.head.depth).unwrap_or(u32::MAX);
             if self.fleet.is_able(head.class) { depth.min(head.allowed) } else { 0 }
@@ -110,35 +110,22 @@ impl Decision<'_> {
         let mut want: Vec<u32> = heads.iter().map(want).collect();
         let mut got = vec![0_u32; heads.len()];
         let mut lacked = vec![false; heads.len()];
-        loop {
-            let active = heads.iter().zip(&want).filter(|(_, want)| **want > 0);
-            let active: HashSet<&Tenant> = active.map(|(head, _)| &head.head.lane.tenant).collect();
-            if active.is_empty() {
-                return (got, lacked);
-            }
-            let total = active.iter().fold(0_u32, |sum, tenant| sum.saturating_add(weights[*tenant]));
-            // What is free is shared out; what a tenant cannot use is shared out again in the next round.
-            let quantum = (self.room.slots().saturating_add(self.ahead) / total).max(1);
-            // However many lanes a tenant has, they draw from the one share of the tenant.
-            let mut shares: HashMap<&Tenant, u32> = HashMap::new();
+        let mut deal = Deal::among(heads);
+        // What is free is dealt out; what somebody cannot use is dealt out again in the next round.
+        while deal.round(self.room.slots().saturating_add(self.ahead), &want) {
             for (n, head) in heads.iter().enumerate() {
-                let tenant = &head.head.lane.tenant;
-                let share = shares.entry(tenant).or_insert_with(|| quantum.saturating_mul(weights[tenant]));
-                let wanted = want[n].min(*share);
+                let wanted = want[n].min(deal.left(n));
                 let slots = self.room.slots();
                 let now = if wanted == 0 { 0 } else { self.room.take(head.class, head.level, wanted) };
                 lacked[n] |= wanted > 0 && now == 0 && slots > 0;
                 let extra = (wanted - now).min(self.ahead);
                 self.ahead -= extra;
-                *share -= now + extra;
+                deal.draw(n, now + extra);
                 got[n] += now + extra;
                 // A lane that finds no room now finds none later.
                 want[n] = if now + extra < wanted { 0 } else { want[n] - wanted };
             }
         }
+        (got, lacked)
     }
-}
-
-fn pick(head: &Head, n: u32) -> Pick {
-    Pick { lane: head.head.lane.clone(), floor: head.head.level, n }
 }

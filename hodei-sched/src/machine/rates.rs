@@ -18,8 +18,12 @@ pub enum RateOf {
 
 /// A token bucket: it holds up to `burst` tokens, gains `tokens` in each `per`, and each claimed job takes `cost`.
 ///
-/// Exact for the node; each node on a store has a bucket of its own. Where a node has several dispatchers, each of them has
-/// an equal part of the tokens and of the burst, at least one job's. What is claimed counts, so a retry counts again.
+/// Each node on a store has a bucket of its own, in memory: where there are several, each lets as much through, and one that
+/// starts begins with a full bucket. Where a node has several dispatchers, each of them has an equal part of the tokens and
+/// of the burst, at least one job's.
+///
+/// What is claimed counts, so a retry counts again, and so does a claim of which the answer was lost, when it is found. Until
+/// then its tokens may be spent once more: by at most one claim for each answer that was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rate {

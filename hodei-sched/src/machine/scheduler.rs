@@ -12,6 +12,7 @@ use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
 use super::buffer::Buffer;
 use super::learned::Learned;
+use super::look::Look;
 use super::memory::Memory;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
@@ -30,6 +31,10 @@ pub type Ticket = u64;
 pub struct SchedulerConfig {
     /// How many jobs are claimed beyond what is free now, at most: 4,096. How many really are follows how fast jobs
     /// end.
+    ///
+    /// A job that becomes ready is not overtaken by less urgent ones that were claimed before, but for those that begin within
+    /// the next 100 ms: so often the store is looked at, and what was claimed waits for its answer, up to 100 ms and up to a
+    /// ninth of the time.
     pub prefetch_max: u32,
     /// How many transitions go into one exchange at most: 4,096.
     pub batch_max: usize,
@@ -53,9 +58,10 @@ pub struct SchedulerConfig {
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
-    /// When jobs that wait rise: by a level after each minute. A store shows of each lane only its most urgent jobs, so behind
-    /// a stream of more urgent ones of the same tenant, queue and request a job does not rise before it is claimed: give
-    /// what must not starve a queue of its own.
+    /// When jobs that wait rise: by a level after each minute. That bounds how long a job waits behind more urgent ones of
+    /// other lanes, and not of its own: a store shows of each lane only its most urgent jobs, so behind a stream of more urgent
+    /// ones of the same tenant, queue and request a job does not rise before it is claimed. Give what must not starve a queue
+    /// of its own.
     pub ageing: Option<Ageing>,
     /// Which of the workers that have room gets a job: the one with the most free slots.
     pub balancer: Box<dyn Balancer>,
@@ -266,8 +272,9 @@ pub struct Scheduler {
     pub(super) learned: Learned,
     /// How much memory they need.
     pub(super) memory: Memory,
-    /// Whose turn it is among the tenants of a level.
+    /// Whose turn it is among the tenants of a level and among their queues.
     pub(super) turns: Turns,
+    pub(super) look: Look,
     pub(super) effects: VecDeque<Effect>,
 }
 
@@ -318,6 +325,7 @@ impl Scheduler {
             learned: Learned::default(),
             memory: Memory::default(),
             turns: Turns::default(),
+            look: Look::new(now),
             effects: VecDeque::new(),
         }
     }
@@ -376,12 +384,15 @@ impl Scheduler {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
         }
+        self.note_look(now);
         if !self.arrived.is_empty() {
             // The store works on the next batch while this one is handed out.
             self.ask_store(now);
             self.take_in(now);
         }
-        self.assign(now);
+        if !self.looks_first(now) {
+            self.assign(now);
+        }
         self.reply();
         self.ask_store(now);
         self.effects.pop_front()
@@ -400,12 +411,12 @@ impl Scheduler {
                 let ask = self.last_ask.saturating_add(self.patience());
                 let again = self.later.keys().next().copied();
                 let doubt = self.doubt.map(|(at, _)| at);
-                let due = [self.next_due, self.rates_due, again, doubt];
+                let due = [self.next_due, self.rates_due, again, doubt, self.look_at()];
                 due.into_iter().flatten().fold(ask, Timestamp::min)
             }
         };
         at = self.buffer.next_due().map_or(at, |due| due.min(at));
-        at = [self.fence_at(), self.rest_at(), self.bereaved_at]
+        at = [self.fence_at(), self.rest_at(), self.bereaved_at, self.look.until()]
             .into_iter()
             .flatten()
             .fold(at, Timestamp::min);

@@ -5,29 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
-use hodei_core::job::{Job, Lease, Priority};
+use hodei_core::job::{Job, Lease};
 use hodei_core::map::JobSet;
 use hodei_core::store::{
     Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition,
 };
-use hodei_core::{Error, Tenant, Timestamp};
+use hodei_core::{Error, Name, Tenant, Timestamp};
 
+use super::look::LOOK;
 use super::picks::{self, Decision, Head};
 use super::placement::Room;
 use super::rates;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
 use super::session::Session;
+use super::turns::Turn;
 
 /// A claim whose answer was lost may still be made after the first question for it was answered: a store can be slow to
 /// carry out what its client has given up. So what is held is asked for again after this time, and after twice as long
 /// each time, up to the last wait: for about a minute in all.
 const DOUBT_FIRST: Duration = Duration::from_secs(1);
 const DOUBT_LAST: Duration = Duration::from_secs(32);
-
-/// How often the store is asked at most for what is more urgent than all that waits here, and so much of it is claimed at least,
-/// where there is so much.
-const LOOK: Duration = Duration::from_millis(100);
-const URGENT_MIN: u64 = 16;
 
 impl Scheduler {
     pub(super) fn lanes(&mut self, lanes: Result<Lanes, Error>, now: Timestamp) {
@@ -37,8 +34,8 @@ impl Scheduler {
                 self.failures = 0;
                 self.take_heads(lanes.heads, now);
                 self.note_due(lanes.next_due, now);
-                self.turns.line_up(&self.heads);
-                picks::order(&mut self.heads, &self.turns);
+                self.turns.line_up(&mut self.heads);
+                picks::order(&mut self.heads);
             }
             Err(_) => self.failed(now),
         }
@@ -48,7 +45,6 @@ impl Scheduler {
     fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
         // Let go when the new ones are counted: what both have in common keeps its classes.
         let before = std::mem::take(&mut self.heads);
-        let mut weights: BTreeMap<Tenant, u32> = BTreeMap::new();
         self.rates_due = None;
         for head in heads {
             let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
@@ -58,8 +54,6 @@ impl Scheduler {
             };
             // Counted, so that it keeps its number as long as the head is here.
             self.fleet.count(class);
-            let weight = weights.entry(head.lane.tenant.clone()).or_insert(1);
-            *weight = (*weight).max(head.weight);
             let level = picks::risen(head.level, head.eligible_at, self.config.ageing, now);
             let mut allowed = u32::MAX;
             if !self.rates.is_empty() {
@@ -68,10 +62,14 @@ impl Scheduler {
                 let due = self.rates.ready_at(&head).filter(|_| allowed == 0);
                 self.rates_due = [self.rates_due, due].into_iter().flatten().min();
             }
-            self.heads.push(Head { head, class, level, allowed });
+            self.heads.push(Head { head, class, level, allowed, turn: Turn::default() });
         }
         before.iter().for_each(|head| self.fleet.discount(head.class));
-        weights.iter().for_each(|(tenant, weight)| self.buffer.weigh(tenant, *weight));
+        let mut weights: BTreeMap<&Tenant, BTreeMap<&Name, u32>> = BTreeMap::new();
+        for Head { head, .. } in &self.heads {
+            weights.entry(&head.lane.tenant).or_default().insert(&head.lane.queue, head.weight);
+        }
+        weights.iter().for_each(|(tenant, queues)| self.buffer.weigh(tenant, queues));
     }
 
     pub(super) fn drop_heads(&mut self) {
@@ -95,6 +93,7 @@ impl Scheduler {
     }
 
     fn failed(&mut self, now: Timestamp) {
+        self.look.is_over(now);
         self.retry_at = self.after_failures(self.failures, now);
         self.failures += 1;
         self.lanes_stale = true;
@@ -128,6 +127,7 @@ impl Scheduler {
             return self.failed(now);
         };
         self.failures = 0;
+        self.look.has_claimed(now);
         for (outgoing, applied) in sent.into_iter().zip(exchanged.applied) {
             if applied == Applied::Unavailable {
                 self.defer(outgoing, now);
@@ -147,21 +147,11 @@ impl Scheduler {
         }
         // There may be more behind what was claimed.
         self.lanes_stale |= claimed > 0 && self.heads.is_empty();
-        if !self.rates.is_empty() {
-            for claimed in &exchanged.claimed {
-                let (job, spec) = (&claimed.job, &claimed.job.spec);
-                let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
-                self.rates.charge(under, 1, now);
-            }
-        }
+        exchanged.claimed.iter().for_each(|claimed| self.charge(&claimed.job, now));
         self.arrived = exchanged.claimed;
         if !exchanged.reclaimed.is_empty() {
             self.take_in(now);
-            for claimed in exchanged.reclaimed {
-                if !self.knows(&claimed.job) {
-                    self.claimed(claimed, now);
-                }
-            }
+            self.found(exchanged.reclaimed, now);
         }
         if self.arrived.is_empty() {
             self.forget_unwanted();
@@ -228,13 +218,27 @@ impl Scheduler {
             let ours: JobSet = leases.iter().map(|claimed| claimed.job.id).collect();
             self.lent.retain(|job, _| ours.contains(job));
         }
-        for claimed in leases {
+        self.found(leases, now);
+        self.forget_unwanted();
+        self.shed();
+    }
+
+    /// Takes in what is held already, but for what is known: the answer to its claim was lost.
+    fn found(&mut self, held: Vec<Claimed>, now: Timestamp) {
+        for claimed in held {
             if !self.knows(&claimed.job) {
+                self.charge(&claimed.job, now);
                 self.claimed(claimed, now);
             }
         }
-        self.forget_unwanted();
-        self.shed();
+    }
+
+    /// Has the rates of a job know that it was claimed.
+    fn charge(&mut self, job: &Job, now: Timestamp) {
+        if !self.rates.is_empty() {
+            let under = rates::of_job(&job.tenant, job.spec.queue(), job.spec.limit_keys().iter());
+            self.rates.charge(under, 1, now);
+        }
     }
 
     /// Nothing is on its way any more that was cancelled meanwhile.
@@ -323,11 +327,13 @@ impl Scheduler {
         } else if self.lanes_stale && (self.wants_work() || (looks && !self.draining)) {
             self.lanes_stale = false;
             self.last_ask = now;
+            self.look.asks();
             (Store::Lanes, Effect::AskLanes)
         } else {
             match self.exchange(now) {
                 Some(exchange) => (Store::Exchange, Effect::Exchange(Box::new(exchange))),
                 None => {
+                    self.look.is_over(now);
                     // Nothing is left of what had failed.
                     self.failures = 0;
                     return;
@@ -353,16 +359,15 @@ impl Scheduler {
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.
-    fn ahead(&self) -> u32 {
+    pub(super) fn ahead(&self) -> u32 {
         self.ended_lately.saturating_mul(2).min(self.config.prefetch_max)
     }
 
     fn exchange(&mut self, now: Timestamp) -> Option<Exchange> {
-        let picks = match (self.heads.is_empty(), self.wants_work()) {
-            (true, _) => Vec::new(),
-            (false, true) => self.picks(now),
-            (false, false) => self.urgent(now),
-        };
+        let picks = if self.heads.is_empty() { Vec::new() } else { self.picks(now) };
+        if picks.is_empty() {
+            self.look.is_over(now);
+        }
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
@@ -393,19 +398,10 @@ impl Scheduler {
             return;
         }
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
-        let (fleet, turns) = (&mut self.fleet, &mut self.turns);
-        let mut weights: HashMap<&Tenant, u32> = HashMap::new();
-        for Head { head, .. } in &self.heads {
-            let weight = weights.entry(&head.lane.tenant).or_default();
-            *weight = head.weight.max(*weight);
-        }
-        for Head { head, level, class, .. } in &self.heads {
-            if let Some(n) = picked.get(&head.lane) {
-                let tenant = &head.lane.tenant;
-                let workers = n.saturating_mul(fleet.gang_size(*class));
-                turns.served(*level, tenant, weights.get(tenant).copied().unwrap_or(1), workers);
-            }
-        }
+        let fleet = &mut self.fleet;
+        self.turns.serve(&mut self.heads, |Head { head, class, .. }| {
+            picked.get(&head.lane).map_or(0, |n| n.saturating_mul(fleet.gang_size(*class)))
+        });
         self.heads.retain_mut(|Head { head, class, allowed, .. }| {
             let n = picked.get(&head.lane).copied().unwrap_or(0);
             head.depth = head.depth.saturating_sub(u64::from(n));
@@ -419,35 +415,24 @@ impl Scheduler {
             }
             stays
         });
-        picks::order(&mut self.heads, &self.turns);
-    }
-
-    /// Picks what is more urgent than what waits here for all slots that will come free: it comes first when they do. What
-    /// waits stays claimed, and comes behind it.
-    fn urgent(&self, now: Timestamp) -> Vec<Pick> {
-        let most = (u64::from(self.ahead()) + self.fleet.open_slots()).max(URGENT_MIN);
-        let mut waiting: Vec<(Priority, u64)> =
-            self.buffer.waiting().map(|(_, n, level)| (level, u64::from(n))).collect();
-        let lowest = waiting.iter().map(|(level, _)| *level).min();
-        if self.draining || lowest.is_none() || !self.arrived.is_empty() {
-            return Vec::new();
-        }
-        let mut picks = Vec::new();
-        for Head { head, class, level, allowed } in &self.heads {
-            let before: u64 = waiting.iter().filter(|(of, _)| of >= level).map(|(_, n)| n).sum();
-            let wanted = head.depth.min(u64::from(*allowed)).min(most.saturating_sub(before));
-            if wanted == 0 || lowest >= Some(*level) || !self.fleet.is_able(*class) {
-                continue;
-            }
-            waiting.push((*level, wanted));
-            let n = u32::try_from(wanted).unwrap_or(u32::MAX);
-            picks.push(Pick { lane: head.lane.clone(), floor: head.level, n });
-        }
-        self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
-        picks
+        picks::order(&mut self.heads);
     }
 
     fn picks(&self, now: Timestamp) -> Vec<Pick> {
+        let mut wanted = if self.wants_work() { self.decide() } else { vec![0; self.heads.len()] };
+        self.add_urgent(&mut wanted);
+        let wanted = self.heads.iter().zip(wanted).filter(|(_, n)| *n > 0);
+        let pick =
+            |(Head { head, .. }, n): (&Head, u32)| Pick { lane: head.lane.clone(), floor: head.level, n };
+        let mut picks: Vec<Pick> = wanted.map(pick).collect();
+        if !self.rates.is_empty() {
+            self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
+        }
+        picks
+    }
+
+    /// How many of each lane to claim for the room that there is.
+    fn decide(&self) -> Vec<u32> {
         let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
         let mut arrived = Vec::new();
@@ -469,10 +454,6 @@ impl Scheduler {
         let ahead = self.ahead().saturating_sub(waiting);
         let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
         let waits = |class| self.buffer.waits(class) || arrived.contains(&class);
-        let mut picks = decision.take(&self.heads, waits, |level| self.could_preempt(level));
-        if !self.rates.is_empty() {
-            self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
-        }
-        picks
+        decision.take(&self.heads, waits, |level| self.could_preempt(level))
     }
 }

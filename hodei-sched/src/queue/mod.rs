@@ -5,8 +5,9 @@
 //! - [`ReadyQueue`] is what a dispatcher decides from: strict levels, fair shares, ageing, delays, removal.
 //! - [`Seat`] joins the dispatchers of a process: one that has nothing to do is handed a batch by another.
 //!
-//! The order is exact within a dispatcher. Between dispatchers it is so up to the batches: a job may be overtaken by
-//! as many jobs of a lower level as the other dispatchers hold at that moment.
+//! The order of a queue is exact. Between queues of several dispatchers it is so up to the batches: a job may be overtaken by
+//! as many jobs of a lower level as the other dispatchers hold at that moment. What a dispatcher claims from a store it looks
+//! up every 100 ms at most ([`SchedulerConfig::prefetch_max`](crate::machine::SchedulerConfig::prefetch_max)).
 
 mod crowd;
 mod delays;

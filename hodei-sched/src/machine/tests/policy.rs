@@ -7,7 +7,7 @@ use hodei_core::job::{Finish, Resources, Runs, State};
 use hodei_core::text::TextMap;
 use hodei_core::{JobId, Name, Tenant, Timestamp};
 
-use super::world::{Agent, World, command};
+use super::world::{Agent, World, command, unavailable};
 use crate::machine::placement::{Rule, Selector};
 use crate::machine::{Input, Policy, Rate, RateOf, SchedulerConfig, Why};
 use crate::queue::Ageing;
@@ -199,6 +199,26 @@ fn a_rate_holds_over_all_lanes_that_share_it() {
     }
     world.settle(&mut agent);
     assert_eq!(agent.jobs().len(), 10);
+}
+
+#[test]
+fn a_claim_whose_reply_was_lost_takes_its_token() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 8));
+    let rate = RateOf::Queue(Tenant::default(), Name::literal("default"));
+    set(&mut world, Policy::default().rate(Rate::new(rate, 3, Duration::from_secs(3_600))));
+    world.sync(&mut agent);
+    world.hold = true;
+    world.submit(command(), 10);
+    let claim = world.claim_call();
+    drop(world.perform(claim));
+    world.tell(Input::Exchanged(Err(unavailable())));
+    world.let_go();
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(1));
+        world.hear(&mut agent);
+        world.settle(&mut agent);
+    }
+    assert_eq!(agent.jobs().len(), 3);
 }
 
 #[test]
