@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hodei_core::job::State;
 use hodei_core::map::IdState;
-use hodei_core::store::Counts;
+use hodei_core::store::{Counts, QueueCounts};
 use hodei_core::{Name, Tenant};
 
 use super::index::{Index, add};
@@ -38,11 +38,13 @@ impl QueueDelta {
 
 impl Index {
     /// Returns the counts of the queues that a transaction changes, as it leaves them.
-    pub(crate) fn queues_with<'d>(
-        &'d self,
-        delta: &'d QueueDelta,
-    ) -> impl Iterator<Item = (&'d Tenant, &'d Name, Counts)> + 'd {
-        delta.rows.iter().map(|(tenant, queue, moved)| (tenant, queue, self.queue_with(tenant, queue, moved)))
+    pub(crate) fn queues_with(&self, delta: &QueueDelta) -> Vec<QueueCounts> {
+        let row = |(tenant, queue, moved): &(Tenant, Name, Moved)| QueueCounts {
+            counts: self.queue_with(tenant, queue, moved),
+            tenant: tenant.clone(),
+            queue: queue.clone(),
+        };
+        delta.rows.iter().map(row).collect()
     }
 
     /// Takes over what a committed transaction changed of the counts of queues.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use hodei_core::job::{Requires, State, rules};
 use hodei_core::map::JobMap;
-use hodei_core::store::{Change, ChangeLog, Counts, Lane};
+use hodei_core::store::{Change, ChangeLog, Counts, Lane, QueueCounts};
 use hodei_core::{Clock, JobId, Name, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -467,17 +467,13 @@ impl<'a, 'txn> Work<'a, 'txn> {
             // What is recorded is all that is told.
             self.delta.committed.extend(log);
         }
-        let counts = |index: &Index| -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
-            let row = |(tenant, queue, counts): (&Tenant, &Name, Counts)| {
-                let row = (counts.total() > 0).then(|| codec::counts_row(tenant, queue, &counts)).transpose();
-                Ok((key::tenant_text(tenant, queue.as_str()), row?))
-            };
-            index.queues_with(&self.delta.queues).map(row).collect()
-        };
-        for (key, row) in self.look(counts)? {
-            match row {
-                Some(row) => self.put(Tab::Counts, &key, &row)?,
-                None => drop(self.remove(Tab::Counts, &key)?),
+        for QueueCounts { tenant, queue, counts } in self.look(|index| index.queues_with(&self.delta.queues))
+        {
+            let key = key::tenant_text(&tenant, queue.as_str());
+            if counts.total() == 0 {
+                self.remove(Tab::Counts, &key)?;
+            } else {
+                self.put(Tab::Counts, &key, &codec::counts_row(&tenant, &queue, &counts)?)?;
             }
         }
         if self.delta.moved_rows != 0 {
