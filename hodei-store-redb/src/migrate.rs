@@ -259,7 +259,7 @@ mod tests {
             }
             drop(db);
             let store = RedbStore::open(&path).unwrap();
-            let wrong = hodei_core::store::JobStore::verify_indexes(&store).await.unwrap();
+            let wrong = JobStore::verify_indexes(&store).await.unwrap();
             assert_eq!(wrong, Vec::<String>::new(), "after {steps} steps");
         }
     }
