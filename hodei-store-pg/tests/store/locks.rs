@@ -41,10 +41,13 @@ pub(crate) async fn somebody_waits(database: &Database) {
 
 /// Waits until somebody waits for a lock in this database, or until nobody does.
 async fn until(database: &Database, somebody: bool) {
-    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    let waiting = "SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
          WHERE NOT l.granted AND a.datname = current_database()";
+    let mut conn = PgConnection::connect(&database.url()).await.expect("a connection");
     let waits = async {
-        while (sql(database, waiting) != "0") != somebody {
+        while sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut conn).await.expect("the server answers")
+            != somebody
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
