@@ -442,7 +442,7 @@ async fn the_schema_of_before_becomes_the_first_part_while_work_goes_on() {
     let store = open(&database).await;
     assert_eq!(submit(&store, vec![job()]).await.len(), 1);
     assert_eq!(store.counts(&Scope::All).await.expect("counts").of(State::Succeeded).to_string(), kept);
-    let of_old = QueueQuery::new().queue(hodei_core::Name::literal("old"));
+    let of_old = QueueQuery::new().queue(Name::literal("old"));
     let counted = store.queue_counts(&Scope::All, of_old).await.expect("queue_counts");
     assert_eq!(counted[0].counts.of(State::Succeeded).to_string(), kept, "what has no queue was given one");
     writer.close().await.expect("close");
