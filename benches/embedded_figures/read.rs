@@ -7,9 +7,9 @@ use futures_util::StreamExt as _;
 use hodei_benches::hodei::{fill, holds};
 use hodei_benches::load::per_second;
 use hodei_benches::report::{Goal, Report, Unit};
-use hodei_core::JobId;
 use hodei_core::job::State;
-use hodei_core::store::{Consistency, JobStore, Query, Scope};
+use hodei_core::store::{Consistency, JobStore, Query, QueueQuery, Scope};
+use hodei_core::{JobId, Tenant};
 use hodei_store_redb::RedbStore;
 
 use crate::{Sizes, sys, typical};
@@ -61,6 +61,7 @@ pub(crate) async fn figures(
     report.group("read: from the file, whose pages are in the store's cache as far as they fit");
     gets(sizes, &files, report).await?;
     pages(sizes, &files, report).await?;
+    counters(sizes, &files, report).await?;
     let kept = kept(files);
     stream(sizes, kept.last().ok_or("no file")?, report).await?;
     Ok(kept)
@@ -147,6 +148,33 @@ async fn pages(sizes: Sizes, files: &[Filled], report: &mut Report) -> Result<()
             Unit::Times,
             Goal::AtMost(2.0),
         );
+    }
+    Ok(())
+}
+
+/// Reads the counts of one queue, however many jobs it has.
+async fn counters(sizes: Sizes, files: &[Filled], report: &mut Report) -> Result<(), String> {
+    let scope = Scope::Tenant(Tenant::default());
+    let query = QueueQuery::new().queue(typical(0..1)[0].spec.queue().clone()).limit(1);
+    let mut times = Vec::with_capacity(files.len());
+    for Filled { jobs, store, .. } in files {
+        let read = best(sizes, async || {
+            for _ in 0..sizes.reads {
+                let counted = store.queue_counts(&scope, query.clone()).await.expect("the store reads");
+                let pending = counted.first().map_or(0, |of| of.counts.of(State::Pending));
+                if pending != *jobs as u64 {
+                    return Err(format!("{pending} jobs are counted"));
+                }
+            }
+            Ok(())
+        });
+        let micros = read.await?.as_secs_f64() * 1e6 / sizes.reads as f64;
+        report.show(&format!("counts of a queue of {jobs}"), micros, Unit::Micros);
+        times.push(micros);
+    }
+    if let (Some(small), Some(large)) = (times.first(), times.last()) {
+        let what = "counts of a queue of the large file / of the small one";
+        report.judge(what, large / small, Unit::Times, Goal::AtMost(2.0));
     }
     Ok(())
 }

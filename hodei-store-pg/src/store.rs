@@ -11,8 +11,9 @@ use futures_util::future::BoxFuture;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts,
-    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven,
-    Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, QueueCounts, QueueQuery,
+    Reaped, Redriven, Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term,
+    Wakeups,
 };
 use hodei_core::{JobId, Name, Result, Tenant, Timestamp};
 
@@ -174,6 +175,10 @@ impl JobStore for PgStore {
 
     async fn counts(&self, scope: &Scope) -> Result<Counts> {
         self.0.counts(scope).await
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        self.0.queue_counts(scope, &query).await
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {

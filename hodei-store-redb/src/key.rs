@@ -4,7 +4,7 @@
 
 use hodei_core::job::State;
 use hodei_core::store::LimitOf;
-use hodei_core::{JobId, PipelineId, Slot, Tenant, Timestamp};
+use hodei_core::{JobId, Name, PipelineId, Slot, Tenant, Timestamp};
 
 fn text(key: &mut Vec<u8>, text: &str) {
     key.extend_from_slice(text.as_bytes());
@@ -142,9 +142,9 @@ pub(crate) fn slot_of(key: &[u8]) -> Option<Slot> {
     Slot::new(u16::from_be_bytes(key.try_into().ok()?))
 }
 
-/// (slot, tenant)
-pub(crate) fn apart(of: Slot, tenant: &Tenant) -> Vec<u8> {
-    [&slot(of)[..], &tenant_prefix(tenant)].concat()
+/// (slot, tenant, queue)
+pub(crate) fn apart(of: Slot, tenant: &Tenant, queue: &Name) -> Vec<u8> {
+    [&slot(of)[..], &tenant_text(tenant, queue.as_str())].concat()
 }
 
 /// Returns the first key behind everything that begins with a prefix; nothing when there is none.

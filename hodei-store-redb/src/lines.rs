@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufWriter, Write};
 use std::sync::{Arc, Mutex};
 
-use hodei_core::job::State;
 use hodei_core::store::{ChangeLog, Counts, LineCounts, LineReader, LineRow, LineWriter, Scope, SlotRow};
 use hodei_core::{Error, ErrorKind, JobId, Result};
 use redb::Database;
@@ -112,8 +111,7 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
     // A job whose rows are lost would not be missed otherwise.
     let mut counted = Counts::default();
     rows.scan(Tab::Counts, Span::ALL, |_, row| {
-        let (_, of) = codec::counts(row)?;
-        counted = Counts::from_numbers(State::ALL.map(|state| counted.of(state) + of.of(state)));
+        counted = counted.plus(codec::counts(row)?.counts);
         Ok(true)
     })?;
     if lines.counts().jobs != counted {

@@ -2,11 +2,14 @@
 //!
 //! Schema 1 had a row of each job in ten indexes. Schema 2 keeps those of open jobs in memory, and writes of a job what it
 //! was born with and what moves. Schema 3 has tables for slots that move and for notes beside those of schema 2, schema 4
-//! one for sequences and one for checkpoints, and schema 5 counts the jobs that wait again. The first transaction raises
-//! the number of the schema, so that a program that knows only schema 1 refuses the file from then on; each notes the last
-//! job that it has rewritten, so that a migration that is interrupted goes on; the last one removes the tables that nobody
-//! needs any more.
+//! one for sequences and one for checkpoints, schema 5 counts the jobs that wait again, and schema 6 counts by queue what
+//! those before counted by tenant. The first transaction raises the number of the schema, so that a program that knows only
+//! schema 1 refuses the file from then on; each notes the last job that it has rewritten, so that a migration that is
+//! interrupted goes on; the last one counts the jobs of each queue and removes the tables that nobody needs any more.
 
+use std::collections::BTreeSet;
+
+use hodei_core::store::QueueTally;
 use hodei_core::{JobId, Result};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
@@ -127,7 +130,47 @@ fn put(table: &mut Table<'_, &[u8], &[u8]>, tab: Tab, key: &[u8], row: &[u8]) ->
     Ok(())
 }
 
-/// Removes the tables that nobody needs any more, and makes those that are new.
+/// Counts the jobs of each queue anew, those that are out of sight apart.
+fn count(txn: &WriteTransaction) -> Result<()> {
+    let open = |tab: Tab| txn.open_table(tab.definition()).map_err(failed(OP));
+    let (mut seen, mut apart) = (QueueTally::default(), QueueTally::default());
+    {
+        let (born, heads, mut slots) = (open(Tab::Born)?, open(Tab::Heads)?, BTreeSet::new());
+        for row in open(Tab::Slots)?.iter().map_err(failed(OP))? {
+            let (key, row) = row.map_err(failed(OP))?;
+            let moving = codec::slot(codec::unseal(Tab::Slots, key.value(), row.value())?)?;
+            slots.extend(key::slot_of(key.value()).filter(|_| moving.phase.hides()));
+        }
+        let mut names = codec::Names::default();
+        for row in born.iter().map_err(failed(OP))? {
+            let (key, row) = row.map_err(failed(OP))?;
+            let (key, id) =
+                (key.value(), key::last_id(key.value()).ok_or_else(|| corrupt(OP, "a short key"))?);
+            let job = match heads.get(key).map_err(failed(OP))? {
+                Some(head) => codec::shown(id, codec::unseal(Tab::Heads, key, head.value())?, &mut names),
+                None => codec::newborn_shown(id, codec::unseal(Tab::Born, key, row.value())?, &mut names),
+            };
+            let job = job?.summary;
+            let tally = if slots.contains(&id.slot()) { &mut apart } else { &mut seen };
+            tally.moved(&job.tenant, &job.queue, None, Some(job.state));
+        }
+    }
+    for tab in [Tab::Counts, Tab::Apart] {
+        txn.delete_table(tab.definition()).map_err(failed(OP))?;
+    }
+    let (mut counts, mut of_slots) = (open(Tab::Counts)?, open(Tab::Apart)?);
+    for (tenant, queue, of) in seen.iter() {
+        let key = key::tenant_text(tenant, queue.as_str());
+        put(&mut counts, Tab::Counts, &key, &codec::counts_row(tenant, queue, of)?)?;
+    }
+    for (tenant, queue, of) in apart.iter() {
+        let key = key::apart(tenant.slot(), tenant, queue);
+        put(&mut of_slots, Tab::Apart, &key, &codec::counts_row(tenant, queue, of)?)?;
+    }
+    Ok(())
+}
+
+/// Removes the tables that nobody needs any more, makes those that are new, and counts what is there.
 fn finish(txn: &WriteTransaction) -> Result<()> {
     for table in GONE {
         let gone: Definition = TableDefinition::new(table);
@@ -136,6 +179,7 @@ fn finish(txn: &WriteTransaction) -> Result<()> {
     for tab in Tab::ALL {
         txn.open_table(tab.definition()).map_err(failed(OP))?;
     }
+    count(txn)?;
     let mut meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
     put(&mut meta, Tab::Meta, META_SCHEMA, &codec::number_row(SCHEMA)?)?;
     meta.remove(META_MIGRATED).map_err(failed(OP))?;
@@ -144,8 +188,64 @@ fn finish(txn: &WriteTransaction) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use hodei_core::Tenant;
+    use hodei_core::job::{JobSpec, NewJob};
+    use hodei_core::store::{JobStore, QueueQuery, Relocate, Scope, SubmitOptions};
+
     use super::*;
     use crate::RedbStore;
+
+    /// Makes a file one of schema 5 again, but for what it counted.
+    fn of_schema_5(path: &std::path::Path) {
+        let db = Database::open(path).unwrap();
+        let txn = db.begin_write().unwrap();
+        for tab in [Tab::Counts, Tab::Apart] {
+            txn.delete_table(tab.definition()).unwrap();
+        }
+        let mut meta = txn.open_table(Tab::Meta.definition()).unwrap();
+        put(&mut meta, Tab::Meta, META_SCHEMA, &codec::number_row(5).unwrap()).unwrap();
+        drop(meta);
+        txn.commit().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_schema_5_counted_by_tenant_is_counted_by_queue() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("jobs.redb"), folder.path().join("other.redb"));
+        let tenants = ["a", "b"].map(|name| Tenant::new(name).unwrap());
+        let slot = tenants[1].slot();
+        let all = QueueQuery::new();
+        let (whole, rows) = {
+            let store = RedbStore::open(&path).unwrap();
+            for (tenant, queue) in [(0, "x"), (0, "y"), (0, "y"), (1, "x"), (1, "z")] {
+                let spec = JobSpec::command(["true"]).queue(queue).build().unwrap();
+                let job = NewJob::of(tenants[tenant].clone(), spec);
+                let id = job.id;
+                store.submit(vec![job], SubmitOptions::each()).await.unwrap();
+                if queue == "z" {
+                    store.request_cancel(&Scope::All, vec![id]).await.unwrap();
+                }
+            }
+            store.seal_slot(slot, 1).await.unwrap();
+            let rows = store.export_slot(slot, 1, None, 10).await.unwrap().rows;
+            (store.queue_counts(&Scope::All, all.clone()).await.unwrap(), rows)
+        };
+        assert_eq!(whole.len(), 4);
+        of_schema_5(&path);
+        let store = RedbStore::open(&path).unwrap();
+        assert_eq!(store.queue_counts(&Scope::All, all.clone()).await.unwrap(), whole);
+        assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
+        {
+            let arriving = RedbStore::open(&other).unwrap();
+            arriving.import_slot(slot, 1, rows).await.unwrap();
+        }
+        of_schema_5(&other);
+        let arriving = RedbStore::open(&other).unwrap();
+        assert_eq!(arriving.queue_counts(&Scope::All, all.clone()).await.unwrap(), [], "out of sight");
+        arriving.open_slot(slot, 1).await.unwrap();
+        assert_eq!(arriving.queue_counts(&Scope::All, all).await.unwrap(), whole[2..]);
+        assert_eq!(arriving.verify_indexes().await.unwrap(), Vec::<String>::new());
+    }
 
     #[tokio::test]
     async fn a_migration_that_was_interrupted_anywhere_goes_on() {
@@ -159,7 +259,7 @@ mod tests {
             }
             drop(db);
             let store = RedbStore::open(&path).unwrap();
-            let wrong = hodei_core::store::JobStore::verify_indexes(&store).await.unwrap();
+            let wrong = JobStore::verify_indexes(&store).await.unwrap();
             assert_eq!(wrong, Vec::<String>::new(), "after {steps} steps");
         }
     }

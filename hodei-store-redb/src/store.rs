@@ -12,8 +12,8 @@ use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency,
     Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Limit, LimitOf,
-    LimitUse, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven, Retention, Schedule, Scope,
-    Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    LimitUse, Page, Policies, Pruned, Query, QueueCounts, QueuePolicy, QueueQuery, Reaped, Redriven,
+    Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Result, Tenant, Timestamp};
 use tokio::sync::oneshot;
@@ -311,6 +311,14 @@ impl JobStore for RedbStore {
         self.look(|index| {
             index.slots.readable("store.counts", query::slot_of(scope))?;
             Ok(index.counts_of(scope))
+        })
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        query.check()?;
+        self.look(|index| {
+            index.slots.readable("store.queue_counts", query::slot_of(scope))?;
+            Ok(index.queues.page(scope, &query))
         })
     }
 

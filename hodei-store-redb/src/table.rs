@@ -47,7 +47,7 @@ tables! {
     Children = "children",
     /// sequence number of the first → changes, a few to a row.
     Changes = "changes",
-    /// tenant → how many jobs are in each state.
+    /// (tenant, queue) → how many jobs are in each state; none for a queue without jobs.
     Counts = "counts",
     /// (tenant, key) → limit; beside them (tenant), (tenant, NUL, queue) and (): those of a tenant, a queue, and all.
     Limits = "limits",
@@ -63,7 +63,7 @@ tables! {
     Checkpoints = "checkpoints",
     /// slot → how far its last move has come; none for a slot that never moved.
     Slots = "slots",
-    /// (slot, tenant) → how many jobs of a tenant are in each state whose slot is arriving; of one that is going away, which
+    /// (slot, tenant, queue) → how many jobs are in each state whose slot is arriving; of one that is going away, which
     /// tenants still have rows.
     Apart = "apart",
     /// name → what whoever stands above the store keeps in it, and how often it was written.
@@ -86,7 +86,7 @@ impl Tab {
 }
 
 /// The version of the schema, in [`Tab::Meta`] under [`META_SCHEMA`]. A file with a higher one is not touched.
-pub(crate) const SCHEMA: u64 = 5;
+pub(crate) const SCHEMA: u64 = 6;
 /// Where the version of the schema is.
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 /// Where the last incarnation that was given out is.

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts, Cursor,
-    Exchange, Exchanged, Feed, Fired, JobStore, Lanes, MemoryStore, Page, Pruned, Query, Reaped, Redriven,
-    Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Exchange, Exchanged, Feed, Fired, JobStore, Lanes, MemoryStore, Page, Pruned, Query, QueueCounts,
+    QueueQuery, Reaped, Redriven, Retention, Scope, Served, StoreStats, SubmitOptions, Submitted,
+    SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, Result, Tenant, Timestamp};
 
@@ -116,6 +117,10 @@ impl JobStore for Odd {
 
     async fn counts(&self, scope: &Scope) -> Result<Counts> {
         self.store.counts(scope).await
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        self.store.queue_counts(scope, query).await
     }
 
     async fn changes_end(&self) -> Result<Cursor> {

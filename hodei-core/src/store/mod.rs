@@ -21,6 +21,7 @@ mod memory;
 mod policy;
 mod port;
 mod query;
+mod queue_counts;
 mod shard;
 mod sharded;
 #[cfg(feature = "cache")]
@@ -46,6 +47,7 @@ pub use port::{
     Retention, Store, StoreStats, SubmitOptions, Submitted,
 };
 pub use query::{Counts, Cursor, Order, Page, Query, Scope, SummaryStream};
+pub use queue_counts::{QueueCounts, QueueQuery, QueueTally};
 pub use shard::{Note, Relocate, SLOT_RETRY, Shard, SlotBatch, SlotRow, is_slot_closed, slot_closed};
 pub use sharded::ShardedStore;
 #[cfg(feature = "cache")]

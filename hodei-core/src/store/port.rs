@@ -14,6 +14,7 @@ use super::feed::{ChangeSink, Feed};
 use super::lane::{Before, Lane, Lanes, Served};
 use super::policy::{Fired, Policies};
 use super::query::{Counts, Cursor, Page, Query, Scope, SummaryStream};
+use super::queue_counts::{QueueCounts, QueueQuery};
 use super::wakeup::Wakeups;
 use crate::error::Result;
 use crate::id::{JobId, Name, Tenant};
@@ -416,6 +417,22 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     ///
     /// Only those of the store itself.
     async fn counts(&self, scope: &Scope) -> Result<Counts>;
+
+    /// Returns how many jobs of each queue are in each state, in the order of tenant and queue, a page at a time.
+    ///
+    /// # Behavior
+    ///
+    /// As exact as [`JobStore::counts`], which are their sums. A queue that has no job at all has no row. A page of
+    /// fewer than the limit is the last.
+    ///
+    /// # Performance
+    ///
+    /// No job is looked at: what one queue of a tenant costs, or a page, does not grow with the jobs.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a limit of 0 or above [`Query::LIMIT_MAX`].
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>>;
 
     /// Reads recorded changes in the order of their commits, at most `limit`; without a cursor from the oldest kept.
     ///

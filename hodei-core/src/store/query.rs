@@ -212,6 +212,12 @@ impl Counts {
         State::ALL.into_iter().filter(|state| !state.is_terminal()).map(|state| self.of(state)).sum()
     }
 
+    /// Adds up what two counted.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(State::ALL.map(|state| self.of(state).saturating_add(other.of(state))))
+    }
+
     /// Counts a job that moved; nothing before its submission, nothing after its pruning.
     pub fn moved(&mut self, from: Option<State>, to: Option<State>) {
         if let Some(from) = from {

@@ -292,6 +292,10 @@ impl<S: JobStore> JobStore for Faulty<S> {
         self.meet(self.inner.counts(scope)).await
     }
 
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        self.meet(self.inner.queue_counts(scope, query)).await
+    }
+
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
         self.meet(self.inner.changes(scope, after, limit)).await
     }

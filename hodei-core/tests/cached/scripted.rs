@@ -12,8 +12,9 @@ use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     Applied, Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed,
     Consistency, Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Feeds, Fired, JobStore, Lanes,
-    Limit, LimitOf, LimitUse, MemoryStore, Page, Policies, Pruned, Query, QueuePolicy, Reaped, Redriven,
-    Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Limit, LimitOf, LimitUse, MemoryStore, Page, Policies, Pruned, Query, QueueCounts, QueuePolicy,
+    QueueQuery, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted,
+    SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 
@@ -158,6 +159,10 @@ impl JobStore for Scripted {
 
     async fn counts(&self, scope: &Scope) -> Result<Counts> {
         self.inner.counts(scope).await
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        self.inner.queue_counts(scope, query).await
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {

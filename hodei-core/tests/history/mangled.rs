@@ -46,6 +46,8 @@ pub(crate) enum Bug {
     LogReorders,
     /// It counts one job less than there are.
     CountsLess,
+    /// It counts one queue less than there are.
+    QueueCountsLess,
     /// It gives every owner its first life again.
     ReusesLives,
     /// It lets two leaders hold one term.
@@ -293,6 +295,14 @@ impl JobStore for Mangled {
             counts.moved(Some(hodei_core::job::State::Succeeded), None);
         }
         Ok(counts)
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        let mut counted = self.inner.queue_counts(&self.scope(scope), query).await?;
+        if self.has(Bug::QueueCountsLess) {
+            counted.pop();
+        }
+        Ok(counted)
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {

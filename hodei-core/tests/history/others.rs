@@ -1,7 +1,7 @@
 //! Histories of what others wrote down: a change log, and the ids that a process acknowledged before it was killed.
 
 use hodei_core::job::{Cause, NewJob, State};
-use hodei_core::store::{Change, JobStore, MemoryStore, Scope, SubmitOptions};
+use hodei_core::store::{Change, JobStore, MemoryStore, QueueQuery, Scope, SubmitOptions};
 use hodei_core::testkit::history::{History, Invariant, Recorder, RecordingStore, Survey, check};
 use hodei_core::testkit::typical_job;
 
@@ -17,6 +17,7 @@ fn stored(jobs: &[NewJob]) -> Survey {
             changes: store.changes(&Scope::All, None, 1_000).await.expect("an answer").changes,
             jobs: Some(rows.expect("an answer").into_iter().flatten().collect()),
             counts: Some(store.counts(&Scope::All).await.expect("an answer")),
+            queues: Some(store.queue_counts(&Scope::All, QueueQuery::new()).await.expect("an answer")),
             limits: Vec::new(),
         }
     })
@@ -44,7 +45,7 @@ fn an_acknowledged_id_that_the_log_lacks_is_lost() {
         jobs.iter().for_each(|job| history.acknowledged(job.id));
         let survey = stored(&jobs[..1]);
         let kept = survey.jobs.clone().filter(|_| rows);
-        history.surveyed(Survey { jobs: kept, counts: None, ..survey });
+        history.surveyed(Survey { jobs: kept, counts: None, queues: None, ..survey });
         let report = check(&history);
         assert!(report.violations.iter().all(|v| v.invariant == Invariant::NoLostAck), "{report}");
         assert_eq!(report.violations[0].job, Some(jobs[1].id), "{report}");

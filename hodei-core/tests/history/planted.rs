@@ -315,6 +315,15 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
             }
         });
     }),
+    (Invariant::TenantIsolation, "the queue of another tenant is counted", |script| {
+        script.replies(|reply| {
+            if let Reply::QueueCounts { counted } = reply {
+                counted
+                    .iter_mut()
+                    .for_each(|of| of.tenant = hodei_core::Tenant::new("umbrella").expect("a name"));
+            }
+        });
+    }),
     (Invariant::RecoveryIdempotent, "a job is another after the store was opened again", |script| {
         let last = script.entries.iter_mut().rev().find_map(|entry| match entry {
             Entry::Held { seen } => Some(seen),
@@ -330,6 +339,13 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
         for entry in &mut script.entries {
             if let Entry::SurveyEnded { counts: Some(counts), .. } = entry {
                 counts[0] += 1;
+            }
+        }
+    }),
+    (Invariant::Conservation, "a queue is counted as another", |script| {
+        for entry in &mut script.entries {
+            if let Entry::SurveyEnded { queues: Some(queues), .. } = entry {
+                queues.iter_mut().for_each(|of| of.queue = hodei_core::Name::literal("elsewhere"));
             }
         }
     }),

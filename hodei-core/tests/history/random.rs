@@ -73,6 +73,7 @@ fn each_bug_of_a_store_is_found() {
         (Bug::LogRepeats, Invariant::LegalPath),
         (Bug::LogReorders, Invariant::LegalPath),
         (Bug::CountsLess, Invariant::Conservation),
+        (Bug::QueueCountsLess, Invariant::Conservation),
         (Bug::ReusesLives, Invariant::EpochMonotone),
         (Bug::SharesTerms, Invariant::EpochMonotone),
         (Bug::FiresTwice, Invariant::OneJobPerFire),

@@ -193,6 +193,7 @@ async fn maintains(stage: &Stage, acme: &Tenant, ids: &[JobId]) {
     let foreign = Scope::Tenant(Tenant::new("umbrella").expect("a name"));
     store.request_cancel(&foreign, vec![ids[1]]).await.expect("an answer");
     store.counts(&foreign).await.expect("an answer");
+    store.queue_counts(&scope, QueueQuery::new()).await.expect("an answer");
     let subscriber = Name::literal("subscriber");
     let page = store.changes(&Scope::All, None, 1_000).await.expect("an answer");
     for change in page.changes.iter().filter(|change| change.job == ids[0]) {

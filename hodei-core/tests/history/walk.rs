@@ -187,6 +187,7 @@ impl World {
         let _ = self.store.get_many(&scope, jobs, Consistency::Latest).await;
         let _ = self.store.query(&scope, Query::new().limit(5)).await;
         let _ = self.store.counts(&scope).await;
+        let _ = self.store.queue_counts(&scope, QueueQuery::new()).await;
     }
 
     /// Submits a batch until it is acknowledged, and now and then once more.

@@ -6,22 +6,29 @@ use std::time::Duration;
 
 use hodei_core::gateway::Offer;
 use hodei_core::job::State;
-use hodei_core::store::{Change, ChangeSink, Feed, LaneHead, Scope, Served, Store};
-use hodei_core::{Result, Timestamp};
+use hodei_core::store::{
+    Change, ChangeSink, Counts, Feed, LaneHead, Query, QueueQuery, Scope, Served, Store,
+};
+use hodei_core::{Name, Result, Timestamp};
 
 use super::policy::{Autoscaler, Decision, Load};
 use super::target::ScaleTarget;
 
-/// Counts the jobs of a scope that end. What retention removes later has ended all the same.
+/// Counts the jobs of a scope and of queues that end. What retention removes later has ended all the same.
 #[derive(Debug)]
 struct Ends {
     scope: Scope,
+    served: Served,
     count: AtomicU64,
 }
 
 impl ChangeSink for Ends {
     fn committed(&self, changes: &[Change]) {
-        let ended = |change: &&Change| change.to.is_terminal() && self.scope.covers(&change.tenant);
+        // Of what another node did the log does not say in which queue.
+        let is_served = |change: &Change| change.queue.as_ref().is_none_or(|queue| self.served.covers(queue));
+        let ended = |change: &&Change| {
+            change.to.is_terminal() && self.scope.covers(&change.tenant) && is_served(change)
+        };
         let ended = changes.iter().filter(ended).count() as u64;
         // A count that nobody orders anything by.
         self.count.fetch_add(ended, Ordering::Relaxed);
@@ -32,8 +39,8 @@ impl ChangeSink for Ends {
 ///
 /// Jobs that are delayed, blocked, held back by a limit or in a paused queue are no load. Of each lane the jobs of its highest
 /// level are counted; those below come into sight when these are gone, and count by how long they wait. What runs and what has
-/// ended is counted over all queues: give queues that are scaled apart a store or a tenant apart. What a node's
-/// [`Rate`](crate::machine::Rate) holds back counts: the store knows nothing of it.
+/// ended is counted in the queues that are served, but that ends which another node commits to a store that is shared count
+/// in all of them. What a node's [`Rate`](crate::machine::Rate) holds back counts: the store knows nothing of it.
 #[derive(Debug)]
 pub struct LoadReader<'s> {
     store: &'s dyn Store,
@@ -48,14 +55,14 @@ impl<'s> LoadReader<'s> {
     /// Reads the load of all queues of a scope. What has ended is counted from now on.
     #[must_use]
     pub fn new(store: &'s dyn Store, scope: Scope) -> Self {
-        let ends = Arc::new(Ends { scope: scope.clone(), count: AtomicU64::new(0) });
-        let feed = store.feed(Arc::<Ends>::clone(&ends));
+        let (ends, feed) = counting(store, &scope, Served::default());
         Self { store, scope, served: Served::default(), offer: None, ends, _feed: feed }
     }
 
-    /// Counts only what waits in these queues.
+    /// Counts only what waits, runs and ends in these queues. What has ended is counted from now on.
     #[must_use]
     pub fn served(mut self, served: Served) -> Self {
+        (self.ends, self._feed) = counting(self.store, &self.scope, served.clone());
         self.served = served;
         self
     }
@@ -75,6 +82,30 @@ impl<'s> LoadReader<'s> {
         self.scope.covers(&head.lane.tenant) && self.offer.as_ref().is_none_or(could)
     }
 
+    /// Counts what is leased in the queues that are served.
+    async fn running(&self) -> Result<u64> {
+        let leased = |counts: Counts| counts.of(State::Scheduled) + counts.of(State::Running);
+        let Some(queues) = &self.served.queues else {
+            return Ok(leased(self.store.counts(&self.scope).await?));
+        };
+        let mut queues: Vec<&Name> = queues.iter().collect();
+        queues.sort_unstable();
+        queues.dedup();
+        let mut running = 0;
+        for queue in queues {
+            let mut query = QueueQuery::new().queue(queue.clone()).limit(Query::LIMIT_MAX);
+            loop {
+                let page = self.store.queue_counts(&self.scope, query.clone()).await?;
+                running += page.iter().map(|of| leased(of.counts)).sum::<u64>();
+                match page.last() {
+                    Some(last) if page.len() == Query::LIMIT_MAX => query = query.after(last),
+                    _ => break,
+                }
+            }
+        }
+        Ok(running)
+    }
+
     /// Reads it, by the clock of the store.
     ///
     /// # Errors
@@ -86,7 +117,7 @@ impl<'s> LoadReader<'s> {
     /// Cancel safe: it only reads.
     pub async fn read(&self) -> Result<Load> {
         let lanes = self.store.lanes(&self.served).await?;
-        let counts = self.store.counts(&self.scope).await?;
+        let running = self.running().await?;
         let now = self.store.now().await?;
         let (mut queued, mut since) = (0, now);
         for head in lanes.heads.iter().filter(|head| self.counts(head)) {
@@ -94,9 +125,15 @@ impl<'s> LoadReader<'s> {
             since = since.min(head.eligible_at);
         }
         let oldest = if queued > 0 { now.saturating_since(since) } else { Duration::ZERO };
-        let running = counts.of(State::Scheduled) + counts.of(State::Running);
         Ok(Load { at: now, queued, running, oldest, ended: self.ends.count.load(Ordering::Relaxed) })
     }
+}
+
+/// Begins to count what ends.
+fn counting(store: &dyn Store, scope: &Scope, served: Served) -> (Arc<Ends>, Feed) {
+    let ends = Arc::new(Ends { scope: scope.clone(), served, count: AtomicU64::new(0) });
+    let feed = store.feed(Arc::<Ends>::clone(&ends));
+    (ends, feed)
 }
 
 /// Scales a target with the load that is read until the future is dropped, with a look at every interval; tells each decision

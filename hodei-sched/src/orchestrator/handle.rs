@@ -13,7 +13,7 @@ use hodei_core::log::LogStore;
 use hodei_core::map::JobMap;
 use hodei_core::pipeline::{Pipeline, PipelineProgress};
 use hodei_core::store::{
-    CancelReply, Consistency, Counts, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
+    CancelReply, Consistency, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, Fault, JobId, Name, PipelineId, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -371,15 +371,6 @@ impl Orchestrator {
     /// As [`JobStore::query`](hodei_core::store::JobStore::query).
     pub async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
         self.store().query(scope, query).await
-    }
-
-    /// Returns how many jobs are in each state.
-    ///
-    /// # Errors
-    ///
-    /// What the store says.
-    pub async fn counts(&self) -> Result<Counts> {
-        self.store().counts(&Scope::All).await
     }
 
     /// Subscribes to what happens in the store, by whomever, and to the workers of this node; without a bus nothing

@@ -1,6 +1,7 @@
 //! What an application holds: the builder, the handle, and the node's end of the link to agents.
 
 mod builder;
+mod counts;
 mod dead_letters;
 mod explain;
 mod gateway;

@@ -274,6 +274,10 @@ impl JobStore for Door {
         self.meet("counts", self.store.counts(scope)).await
     }
 
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        self.meet("queue_counts", self.store.queue_counts(scope, query)).await
+    }
+
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
         self.meet("changes", self.store.changes(scope, after, limit)).await
     }

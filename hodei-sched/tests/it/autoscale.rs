@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Encoding, JobSpec, JobSpecBuilder, NewJob, Payload, Resources, Runs};
-use hodei_core::store::{Coordination, JobStore, MemoryStore, Retention, Scope, Served, SubmitOptions};
+use hodei_core::job::{Encoding, JobSpec, JobSpecBuilder, NewJob, Payload, Priority, Resources, Runs};
+use hodei_core::store::{
+    Coordination, Exchange, JobStore, MemoryStore, Pick, Retention, Scope, Served, SubmitOptions,
+};
 use hodei_core::text::TextMap;
 use hodei_core::{ErrorKind, ManualClock, Name, OwnerId, Timestamp};
 use hodei_sched::autoscale::{
@@ -160,6 +162,29 @@ async fn what_no_agent_could_run_is_no_load() {
     let all = LoadReader::new(&store, Scope::All);
     assert_eq!(all.read().await.unwrap().queued, 3);
     assert_eq!(all.offer(offer).read().await.unwrap().queued, 1);
+}
+
+#[tokio::test]
+async fn queues_that_are_scaled_apart_have_loads_apart() {
+    let store = MemoryStore::new();
+    let (fast, slow) = (Name::literal("fast"), Name::literal("slow"));
+    let served = |queue: &Name| Served { queues: Some(vec![queue.clone()]) };
+    let reader = |queue| LoadReader::new(&store, Scope::All).served(served(queue));
+    let (of_fast, of_slow) = (reader(&fast), reader(&slow));
+    let job = |queue: &'static str| NewJob::new(JobSpec::command(["true"]).queue(queue).build().unwrap());
+    store.submit(vec![job("fast"), job("fast"), job("slow")], SubmitOptions::each()).await.unwrap();
+    let owner = store.register(&OwnerId::new("node").unwrap(), Duration::from_secs(60)).await.unwrap();
+    let lanes = store.lanes(&served(&fast)).await.unwrap();
+    let picks = lanes.heads.into_iter().map(|head| Pick { lane: head.lane, floor: Priority::MIN, n: 2 });
+    let exchange = Exchange { owner, transitions: Vec::new(), picks: picks.collect() };
+    let held = store.exchange(exchange).await.unwrap().claimed;
+    let load = async |reader: &LoadReader<'_>| {
+        let load = reader.read().await.unwrap();
+        (load.queued, load.running, load.ended)
+    };
+    assert_eq!((load(&of_fast).await, load(&of_slow).await), ((0, 2, 0), (1, 0, 0)));
+    store.request_cancel(&Scope::All, vec![held[0].job.id]).await.unwrap();
+    assert_eq!((load(&of_fast).await, load(&of_slow).await), ((0, 1, 1), (1, 0, 0)));
 }
 
 /// A target that only remembers.

@@ -54,6 +54,29 @@ const CONTRADICTIONS: &[&str] = &[
              coalesce(t.f, 0), coalesce(t.c, 0))
          <> (coalesce(c.b, 0), coalesce(c.p, 0), coalesce(c.s, 0), coalesce(c.r, 0), coalesce(c.ok, 0),
              coalesce(c.f, 0), coalesce(c.c, 0))",
+    "WITH told AS (
+         SELECT tenant, queue, blocked, pending, scheduled, running, succeeded, failed, cancelled FROM hodei.total
+         UNION ALL
+         SELECT d.tenant, coalesce(l.queue, ''), d.blocked, d.pending, d.scheduled, d.running, d.succeeded, d.failed,
+             d.cancelled FROM hodei.delta d LEFT JOIN hodei.lane l ON l.no = d.lane
+     ), real AS (
+         SELECT lane, 1 AS state FROM hodei.ready UNION ALL SELECT lane, 1 FROM hodei.delayed
+         UNION ALL SELECT lane, 0 FROM hodei.blocked
+         UNION ALL SELECT lane, CASE WHEN running THEN 3 ELSE 2 END FROM hodei.leased
+         UNION ALL SELECT j.lane, d.state FROM hodei.done d JOIN hodei.job j ON j.id = d.id
+     ), x AS (
+         SELECT l.tenant, l.queue, count(*) FILTER (WHERE state = 0) b, count(*) FILTER (WHERE state = 1) p,
+             count(*) FILTER (WHERE state = 2) s, count(*) FILTER (WHERE state = 3) r,
+             count(*) FILTER (WHERE state = 4) ok, count(*) FILTER (WHERE state = 5) f,
+             count(*) FILTER (WHERE state = 6) c FROM real JOIN hodei.lane l ON l.no = real.lane GROUP BY l.tenant, l.queue
+         UNION ALL
+         SELECT tenant, queue, -coalesce(blocked, 0), -coalesce(pending, 0), -coalesce(scheduled, 0), -coalesce(running, 0),
+             -coalesce(succeeded, 0), -coalesce(failed, 0), -coalesce(cancelled, 0) FROM told
+     )
+     SELECT format('the counts of queue %s of tenant %s are wrong', queue, tenant) FROM x GROUP BY tenant, queue
+     HAVING (sum(b), sum(p), sum(s), sum(r), sum(ok), sum(f), sum(c)) <> (0, 0, 0, 0, 0, 0, 0)",
+    "SELECT format('a queue without jobs is counted in tenant %s', tenant) FROM hodei.total
+     WHERE (blocked, pending, scheduled, running, succeeded, failed, cancelled, changes) = (0, 0, 0, 0, 0, 0, 0, 0)",
     "SELECT format('limit %s of tenant %s is not used as its row says', u.key, u.tenant) FROM hodei.usage u
          WHERE u.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
              WHERE u.no = ANY (l.limits))",

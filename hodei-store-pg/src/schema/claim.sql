@@ -158,8 +158,6 @@ BEGIN
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
                 VALUES (v_meta.pos, v_meta.no, p_now, p_node, v_tenant, v_n, v_body);
         END IF;
-        INSERT INTO hodei.delta (tenant, pending, scheduled, changes)
-            VALUES (v_tenant, -v_n, v_n, CASE WHEN p_record THEN v_n END);
         RETURN QUERY
         WITH d AS (
             DELETE FROM hodei.ready r WHERE r.ctid = ANY (v_tids) RETURNING r.*
@@ -170,6 +168,9 @@ BEGIN
                 CASE WHEN d.version IS NOT NULL THEN coalesce(d.epoch, 0) + 1 END,
                 CASE WHEN d.version IS NOT NULL THEN d.eligible_at END, d.deadline, d.started_at, d.pipeline,
                 d.settled FROM d
+        ), c AS (
+            INSERT INTO hodei.delta (tenant, lane, pending, scheduled, changes)
+            SELECT v_tenant, d.lane, -count(*), count(*), CASE WHEN p_record THEN count(*) END FROM d GROUP BY d.lane
         )
         SELECT 2::int2, NULL::int4, d.id, d.lane, d.rank, 2::int2, d.version + 1, d.epoch + 1, d.attempt, d.lost,
             d.generation, d.eligible_at, d.deadline, NULL::int8, d.started_at, j.created_at, d.pipeline, d.settled,

@@ -59,8 +59,8 @@ BEGIN
         INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
         SELECT h.pos, h.no, p_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log = 0
     ), o AS (
-        INSERT INTO hodei.delta (tenant, blocked, pending, changes)
-        SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
+        INSERT INTO hodei.delta (tenant, lane, blocked, pending, changes)
+        SELECT t.tenant, t.lane, -count(*), count(*), CASE WHEN p_log = 0 THEN count(*) END FROM t GROUP BY t.tenant, t.lane
     )
     SELECT 1::int2, 0, t.id, t.lane, NULL::int2, 0::int2, 2, 0::int8, 0, 1::int2, 1::int2, NULL::int8, NULL::int8,
         p_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no,
@@ -142,10 +142,6 @@ BEGIN
                     coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, d.kind, hodei.cause_of(d.kind),
                     NULL, NULL, NULL, NULL, NULL, d.pipeline, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
                     NULL)::hodei.exchanged) FILTER (WHERE NOT d.plain) AS others,
-                -count(*) FILTER (WHERE d.running IS NULL) AS scheduled, -count(d.running) AS running,
-                count(*) FILTER (WHERE d.kind = 4 AND d.stays) AS succeeded,
-                count(*) FILTER (WHERE d.kind = 5 AND d.stays) AS failed,
-                count(*) FILTER (WHERE d.kind = 6 AND d.stays) AS cancelled,
                 CASE WHEN NOT p_history THEN array_agg(d.id) END AS ended
             FROM d GROUP BY d.tenant
         ), c AS (
@@ -161,9 +157,12 @@ BEGIN
                 ) y) END
             FROM h WHERE p_log <= 1
         ), e AS (
-            INSERT INTO hodei.delta (tenant, scheduled, running, succeeded, failed, cancelled, changes)
-            SELECT h.tenant, nullif(h.scheduled, 0), nullif(h.running, 0), nullif(h.succeeded, 0),
-                nullif(h.failed, 0), nullif(h.cancelled, 0), CASE WHEN p_log <= 1 THEN h.n END FROM h
+            INSERT INTO hodei.delta (tenant, lane, scheduled, running, succeeded, failed, cancelled, changes)
+            SELECT d.tenant, d.lane, nullif(-count(*) FILTER (WHERE d.running IS NULL), 0), nullif(-count(d.running), 0),
+                nullif(count(*) FILTER (WHERE d.kind = 4 AND d.stays), 0),
+                nullif(count(*) FILTER (WHERE d.kind = 5 AND d.stays), 0),
+                nullif(count(*) FILTER (WHERE d.kind = 6 AND d.stays), 0), CASE WHEN p_log <= 1 THEN count(*) END
+            FROM d GROUP BY d.tenant, d.lane
         ), f AS (
             UPDATE hodei.usage s SET in_use = s.in_use - x.n FROM (
                 SELECT y AS no, count(*) AS n FROM d JOIN hodei.lane n ON n.no = d.lane, unnest(n.limits) y
@@ -220,8 +219,9 @@ BEGIN
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
             SELECT h.pos, h.no, v_now, p_node, h.tenant, h.n, h.body FROM h WHERE p_log = 0
         ), e AS (
-            INSERT INTO hodei.delta (tenant, scheduled, running, changes)
-            SELECT h.tenant, -h.n, h.n, CASE WHEN p_log = 0 THEN h.n END FROM h
+            INSERT INTO hodei.delta (tenant, lane, scheduled, running, changes)
+            SELECT t.tenant, t.lane, -count(*), count(*), CASE WHEN p_log = 0 THEN count(*) END FROM t
+            GROUP BY t.tenant, t.lane
         )
         SELECT 1::int2, t.ord::int4, t.id, t.lane, NULL::int2, 2::int2, t.version, t.epoch, t.attempt, 3::int2, 5::int2,
             NULL::int8, NULL::int8, v_now, NULL::int8, NULL::int8, t.pipeline, NULL::bytea, NULL::text, NULL::uuid,

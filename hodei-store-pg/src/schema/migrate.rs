@@ -50,9 +50,9 @@ const STEPS: &[Step] = &[
         given_up: &[],
     },
     Step {
-        name: "history in parts, checkpoints, wide limits",
+        name: "history in parts, checkpoints, wide limits, counts by queue",
         before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
-        sql: &[include_str!("history.sql"), include_str!("wide.sql")],
+        sql: &[include_str!("history.sql"), include_str!("wide.sql"), include_str!("queues.sql")],
         given_up: &[include_str!("history_given_up.sql")],
     },
 ];
@@ -104,6 +104,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
     if from < now {
         ahead(&mut connection).await?;
     }
+    attribute(&mut connection).await?;
     drop(connection.close().await);
     let number = |version: i32| u32::try_from(version).unwrap_or_default();
     Ok(Migrated { from: number(from), to: number(now) })
@@ -190,6 +191,12 @@ async fn alone(connection: &mut PgConnection, sql: &'static str) -> Result<()> {
     ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
     sqlx::raw_sql(sql).execute(&mut *tx).await.map_err(failed(OP))?;
     tx.commit().await.map_err(failed(OP))
+}
+
+/// Finds the queues of what was counted without them: all of it before there were counts by queue, and what transactions
+/// counted that were under way when these came.
+async fn attribute(connection: &mut PgConnection) -> Result<()> {
+    ask::query("SELECT hodei.attribute()").execute(connection).await.map_err(failed(OP)).map(drop)
 }
 
 /// Makes the first parts of the history. Where somebody is in the way, or it would take too long, whoever leads makes

@@ -206,7 +206,7 @@ $$;
 
 -- Removes what leads to jobs, and counts them no more. What leads to an id that was submitted again since stays: each
 -- statement sees a submission whole or not at all.
-CREATE OR REPLACE FUNCTION hodei.take_leave(p_id uuid[], p_tenant int4[], p_state int2[]) RETURNS void
+CREATE OR REPLACE FUNCTION hodei.take_leave(p_id uuid[], p_tenant int4[], p_state int2[], p_lane int4[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     DELETE FROM hodei.edge e WHERE e.parent = ANY (p_id) AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.parent);
@@ -214,10 +214,10 @@ BEGIN
     DELETE FROM hodei.unique_key k WHERE k.id = ANY (p_id) AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id);
     PERFORM hodei.leave_sequences(p_id);
     DELETE FROM hodei.checkpoint c WHERE c.id = ANY (p_id) AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = c.id);
-    INSERT INTO hodei.delta (tenant, succeeded, failed, cancelled)
-    SELECT u.tenant, -count(*) FILTER (WHERE u.state = 4), -count(*) FILTER (WHERE u.state = 5),
+    INSERT INTO hodei.delta (tenant, lane, succeeded, failed, cancelled)
+    SELECT u.tenant, u.lane, -count(*) FILTER (WHERE u.state = 4), -count(*) FILTER (WHERE u.state = 5),
         -count(*) FILTER (WHERE u.state = 6)
-    FROM unnest(p_tenant, p_state) u (tenant, state) GROUP BY u.tenant;
+    FROM unnest(p_tenant, p_state, p_lane) u (tenant, state, lane) GROUP BY u.tenant, u.lane;
 END
 $$;
 
@@ -230,22 +230,24 @@ DECLARE
     v_id uuid[];
     v_tenant int4[];
     v_state int2[];
+    v_lane int4[];
 BEGIN
     SELECT * INTO v_era FROM hodei.era WHERE stage = 3 ORDER BY no LIMIT 1 FOR UPDATE;
     IF NOT FOUND OR p_n <= 0 THEN
         RETURN;
     END IF;
     EXECUTE format('SELECT array_agg(d.id ORDER BY d.id), array_agg(d.tenant ORDER BY d.id),
-            array_agg(d.state ORDER BY d.id)
-        FROM (SELECT id, tenant, state FROM hodei.%I WHERE id > $1 ORDER BY id LIMIT $2) d', 'done_' || v_era.no)
-        INTO v_id, v_tenant, v_state USING v_era.seen, p_n;
+            array_agg(d.state ORDER BY d.id), array_agg(j.lane ORDER BY d.id)
+        FROM (SELECT id, tenant, state FROM hodei.%I WHERE id > $1 ORDER BY id LIMIT $2) d LEFT JOIN hodei.%I j ON j.id = d.id',
+        'done_' || v_era.no, 'job_' || v_era.no)
+        INTO v_id, v_tenant, v_state, v_lane USING v_era.seen, p_n;
     IF v_id IS NULL THEN
         UPDATE hodei.era SET stage = 4 WHERE no = v_era.no;
         RETURN;
     END IF;
     UPDATE hodei.era SET seen = v_id[cardinality(v_id)], stage = CASE WHEN cardinality(v_id) < p_n THEN 4 ELSE 3 END
         WHERE no = v_era.no;
-    PERFORM hodei.take_leave(v_id, v_tenant, v_state);
+    PERFORM hodei.take_leave(v_id, v_tenant, v_state, v_lane);
     RETURN QUERY SELECT u.id, t.name FROM unnest(v_id, v_tenant) u (id, tenant) JOIN hodei.tenant t ON t.no = u.tenant;
 END
 $$;

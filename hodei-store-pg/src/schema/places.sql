@@ -97,7 +97,7 @@ LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin =
         FROM hodei.ready r WHERE r.id = ANY (p_ids) AND r.version IS NOT NULL
 $$;
 
--- Takes jobs from where they are, and puts them where they are now. Written by whoever holds their rows.
+-- Takes jobs from where they are, puts them where they are now, and counts that. Called by whoever holds their rows.
 CREATE OR REPLACE FUNCTION hodei.move(
     p_leased uuid[], p_blocked uuid[], p_delayed uuid[], p_fresh uuid[], p_moved uuid[], p_done uuid[],
     p_id uuid[], p_state int2[], p_delay bool[], p_tenant int4[], p_lane int4[], p_rank int2[], p_holder int4[],
@@ -106,6 +106,9 @@ CREATE OR REPLACE FUNCTION hodei.move(
     p_started_at int8[], p_pipeline uuid[], p_settled bytea[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_from int4[];
+    v_was int4[];
 BEGIN
     IF cardinality(p_leased) > 0 THEN
         LOCK TABLE hodei.wide IN ROW SHARE MODE;
@@ -119,24 +122,51 @@ BEGIN
                 GROUP BY v.tenant, v.queue
             ) x WHERE s.tenant = x.tenant AND s.queue = x.queue AND x.n <> 0;
         END IF;
-        DELETE FROM hodei.leased WHERE id = ANY (p_leased);
+        WITH d AS (DELETE FROM hodei.leased WHERE id = ANY (p_leased) RETURNING lane, CASE WHEN running THEN 3 ELSE 2 END AS was)
+        SELECT array_agg(d.lane), array_agg(d.was) INTO v_from, v_was FROM d;
     END IF;
     IF cardinality(p_blocked) > 0 THEN
-        DELETE FROM hodei.blocked WHERE id = ANY (p_blocked);
+        WITH d AS (DELETE FROM hodei.blocked WHERE id = ANY (p_blocked) RETURNING lane)
+        SELECT v_from || array_agg(d.lane), v_was || array_agg(0) INTO v_from, v_was FROM d;
     END IF;
     IF cardinality(p_delayed) > 0 THEN
-        DELETE FROM hodei.delayed WHERE id = ANY (p_delayed);
+        WITH d AS (DELETE FROM hodei.delayed WHERE id = ANY (p_delayed) RETURNING lane)
+        SELECT v_from || array_agg(d.lane), v_was || array_agg(1) INTO v_from, v_was FROM d;
     END IF;
     IF cardinality(p_fresh) > 0 THEN
-        DELETE FROM hodei.ready r USING unnest(p_fresh) u (id), hodei.job j WHERE j.id = u.id AND r.lane = j.lane
-            AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL;
+        WITH d AS (
+            DELETE FROM hodei.ready r USING unnest(p_fresh) u (id), hodei.job j WHERE j.id = u.id AND r.lane = j.lane
+                AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
+            RETURNING r.lane
+        )
+        SELECT v_from || array_agg(d.lane), v_was || array_agg(1) INTO v_from, v_was FROM d;
     END IF;
     IF cardinality(p_moved) > 0 THEN
-        DELETE FROM hodei.ready WHERE id = ANY (p_moved) AND version IS NOT NULL;
+        WITH d AS (DELETE FROM hodei.ready WHERE id = ANY (p_moved) AND version IS NOT NULL RETURNING lane)
+        SELECT v_from || array_agg(d.lane), v_was || array_agg(1) INTO v_from, v_was FROM d;
     END IF;
     IF cardinality(p_done) > 0 THEN
-        DELETE FROM hodei.done d USING unnest(p_done) u (id) WHERE d.id = u.id;
+        WITH d AS (
+            DELETE FROM hodei.done d USING unnest(p_done) u (id), hodei.job j WHERE d.id = u.id AND j.id = u.id
+            RETURNING j.lane, d.state
+        )
+        SELECT v_from || array_agg(d.lane), v_was || array_agg(d.state::int4) INTO v_from, v_was FROM d;
     END IF;
+    INSERT INTO hodei.delta (tenant, lane, blocked, pending, scheduled, running, succeeded, failed, cancelled)
+    SELECT l.tenant, y.lane, nullif(y.b, 0), nullif(y.p, 0), nullif(y.s, 0), nullif(y.r, 0), nullif(y.ok, 0),
+        nullif(y.bad, 0), nullif(y.c, 0)
+    FROM (
+        SELECT x.lane, sum(x.n) FILTER (WHERE x.state = 0) AS b, sum(x.n) FILTER (WHERE x.state = 1) AS p,
+            sum(x.n) FILTER (WHERE x.state = 2) AS s, sum(x.n) FILTER (WHERE x.state = 3) AS r,
+            sum(x.n) FILTER (WHERE x.state = 4) AS ok, sum(x.n) FILTER (WHERE x.state = 5) AS bad,
+            sum(x.n) FILTER (WHERE x.state = 6) AS c
+        FROM (
+            SELECT u.lane, u.state, -1 AS n FROM unnest(v_from, v_was) u (lane, state)
+            UNION ALL SELECT u.lane, u.state, 1 FROM unnest(p_lane, p_state) u (lane, state)
+        ) x GROUP BY x.lane
+    ) y JOIN hodei.lane l ON l.no = y.lane
+    WHERE coalesce(nullif(y.b, 0), nullif(y.p, 0), nullif(y.s, 0), nullif(y.r, 0), nullif(y.ok, 0), nullif(y.bad, 0),
+        nullif(y.c, 0)) IS NOT NULL;
     IF 0 = ANY (p_state) THEN
         INSERT INTO hodei.blocked (id, eligible_at, lane, rank, waits_for, deadline, pipeline)
         SELECT u.id, u.eligible_at, u.lane, u.rank, u.waits_for, u.deadline, u.pipeline
@@ -188,18 +218,17 @@ BEGIN
 END
 $$;
 
--- Writes what a transaction changed: the rows of the log, what it adds to the counts, and what it takes of limits.
+-- Writes what a transaction changed: the rows of the log, how many changes they have, and what it takes of limits.
 -- Returns where each row of the log stands, also of those in which nothing is recorded and which are not written.
 CREATE OR REPLACE FUNCTION hodei.note(
-    p_node int8, p_at int8, p_change_tenant int4[], p_change_n int4[], p_change_body bytea[],
-    p_count_tenant int4[], p_blocked int4[], p_pending int4[], p_scheduled int4[], p_running int4[],
-    p_succeeded int4[], p_failed int4[], p_cancelled int4[], p_usage int4[], p_used int8[],
-    OUT pos int8, OUT no int8
+    p_node int8, p_at int8, p_change_tenant int4[], p_change_n int4[], p_change_body bytea[], p_usage int4[],
+    p_used int8[], OUT pos int8, OUT no int8
 ) RETURNS SETOF record LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     v_pos int8;
     v_nos int8[];
+    v_n int8 := (SELECT sum(n) FROM unnest(p_change_n) n);
 BEGIN
     IF cardinality(p_usage) > 0 THEN
         PERFORM 1 FROM hodei.usage WHERE no = ANY (p_usage) ORDER BY no FOR NO KEY UPDATE;
@@ -214,15 +243,19 @@ BEGIN
         FROM unnest(v_nos, p_change_tenant, p_change_n, p_change_body) u (no, tenant, n, body)
         WHERE u.n > 0;
     END IF;
-    IF cardinality(p_count_tenant) > 0 THEN
-        INSERT INTO hodei.delta (tenant, blocked, pending, scheduled, running, succeeded, failed, cancelled,
-            changes)
-        SELECT u.tenant, nullif(u.b, 0), nullif(u.p, 0), nullif(u.s, 0), nullif(u.r, 0), nullif(u.ok, 0),
-            nullif(u.bad, 0), nullif(u.c, 0),
-            CASE WHEN u.ord = 1 THEN nullif((SELECT sum(n) FROM unnest(p_change_n) n), 0)::int4 END
-        FROM unnest(p_count_tenant, p_blocked, p_pending, p_scheduled, p_running, p_succeeded, p_failed,
-            p_cancelled) WITH ORDINALITY u (tenant, b, p, s, r, ok, bad, c, ord);
+    IF v_n > 0 THEN
+        INSERT INTO hodei.delta (tenant, changes) VALUES (p_change_tenant[1], v_n);
     END IF;
     RETURN QUERY SELECT v_pos, x FROM unnest(v_nos) WITH ORDINALITY u (x, ord) ORDER BY ord;
 END
+$$;
+
+-- As nodes of before call it, while they run beside those of now. What they count is counted where they move it.
+CREATE OR REPLACE FUNCTION hodei.note(
+    p_node int8, p_at int8, p_change_tenant int4[], p_change_n int4[], p_change_body bytea[],
+    p_count_tenant int4[], p_blocked int4[], p_pending int4[], p_scheduled int4[], p_running int4[],
+    p_succeeded int4[], p_failed int4[], p_cancelled int4[], p_usage int4[], p_used int8[],
+    OUT pos int8, OUT no int8
+) RETURNS SETOF record LANGUAGE sql VOLATILE AS $$
+    SELECT n.pos, n.no FROM hodei.note(p_node, p_at, p_change_tenant, p_change_n, p_change_body, p_usage, p_used) n
 $$;

@@ -91,19 +91,21 @@ DECLARE
     v_id uuid[];
     v_tenant int4[];
     v_state int2[];
+    v_lane int4[];
 BEGIN
     WITH r AS (
-        DELETE FROM hodei.done d USING unnest(p_id) u (id)
-        WHERE d.id = u.id AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
+        DELETE FROM hodei.done d USING unnest(p_id) u (id), hodei.job j
+        WHERE d.id = u.id AND j.id = u.id AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
             AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child))
-        RETURNING d.id, d.tenant, d.state
+        RETURNING d.id, d.tenant, d.state, j.lane
     )
-    SELECT array_agg(r.id), array_agg(r.tenant), array_agg(r.state) INTO v_id, v_tenant, v_state FROM r;
+    SELECT array_agg(r.id), array_agg(r.tenant), array_agg(r.state), array_agg(r.lane)
+        INTO v_id, v_tenant, v_state, v_lane FROM r;
     IF v_id IS NULL THEN
         RETURN;
     END IF;
     DELETE FROM hodei.job j USING unnest(v_id) u (id) WHERE j.id = u.id;
-    PERFORM hodei.take_leave(v_id, v_tenant, v_state);
+    PERFORM hodei.take_leave(v_id, v_tenant, v_state, v_lane);
     RETURN QUERY SELECT u.id, t.name FROM unnest(v_id, v_tenant) u (id, tenant) JOIN hodei.tenant t ON t.no = u.tenant;
 END
 $$;

@@ -17,6 +17,7 @@ DECLARE
     v_keyed uuid[];
     v_known uuid[];
     v_new uuid[];
+    v_lane int4[] := p_lane;
     v_body bytea;
     v_told int8;
 BEGIN
@@ -105,7 +106,8 @@ BEGIN
         )
         -- From nowhere to pending, submitted.
         SELECT coalesce(array_agg(j.id), '{}'), CASE WHEN p_record THEN
-            string_agg(hodei.change_bytes(j.id, 1, 0, 0, 65536, j.pipeline), ''::bytea) END INTO v_new, v_body FROM j;
+            string_agg(hodei.change_bytes(j.id, 1, 0, 0, 65536, j.pipeline), ''::bytea) END, array_agg(j.lane)
+            INTO v_new, v_body, v_lane FROM j;
     END IF;
     IF v_keyed IS NOT NULL AND EXISTS (SELECT 1 FROM unnest(v_keyed) k WHERE k NOT IN (SELECT unnest(v_new))) THEN
         RAISE EXCEPTION 'an id was taken meanwhile' USING ERRCODE = '40001';
@@ -118,8 +120,13 @@ BEGIN
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
                 VALUES (pos, no, v_now, p_node, p_tenant, cardinality(v_new), v_body);
         END IF;
-        INSERT INTO hodei.delta (tenant, pending, changes)
-            VALUES (p_tenant, cardinality(v_new), CASE WHEN p_record THEN cardinality(v_new) END);
+        IF cardinality(v_new) = 1 THEN
+            INSERT INTO hodei.delta (tenant, lane, pending, changes)
+                VALUES (p_tenant, v_lane[1], 1, CASE WHEN p_record THEN 1 END);
+        ELSE
+            INSERT INTO hodei.delta (tenant, lane, pending, changes)
+            SELECT p_tenant, l, count(*), CASE WHEN p_record THEN count(*) END FROM unnest(v_lane) l GROUP BY l;
+        END IF;
     END IF;
     ord := 0;
     RETURN NEXT;

@@ -343,7 +343,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Writes the changes, what they add to the counts, and what they take of limits.
+    /// Writes the changes, and what comes free of limits. Jobs are counted where they are moved.
     async fn write_notes(&mut self) -> Result<()> {
         let runs = runs(std::mem::take(&mut self.changes));
         let (mut tenants, mut sizes, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
@@ -354,61 +354,38 @@ impl Work<'_> {
             sizes.push(i32::try_from(kept.len()).unwrap_or(i32::MAX));
             bodies.push(changes_bytes(kept));
         }
-        let (mut counts, used) = self.counted();
-        // The changes are counted with the jobs of their tenant.
-        for (tenant, _) in &runs {
-            counts.entry(*tenant).or_default();
-        }
-        if runs.is_empty() && counts.is_empty() && used.is_empty() {
+        let used = self.freed();
+        if runs.is_empty() && used.is_empty() {
             return Ok(());
         }
-        let of = |state: State| -> Vec<i32> { counts.values().map(|moved| moved[state as usize]).collect() };
         self.inner.trip();
-        let rows = ask::query(
-            "SELECT pos, no FROM hodei.note($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        )
-        .bind(self.node)
-        .bind(self.now.as_micros())
-        .bind(tenants)
-        .bind(sizes)
-        .bind(bodies)
-        .bind(counts.keys().copied().collect::<Vec<i32>>())
-        .bind(of(State::Blocked))
-        .bind(of(State::Pending))
-        .bind(of(State::Scheduled))
-        .bind(of(State::Running))
-        .bind(of(State::Succeeded))
-        .bind(of(State::Failed))
-        .bind(of(State::Cancelled))
-        .bind(used.keys().copied().collect::<Vec<i32>>())
-        .bind(used.values().copied().collect::<Vec<i64>>())
-        .fetch_all(&mut *self.conn)
-        .await
-        .map_err(failed(OP))?;
+        let rows = ask::query("SELECT pos, no FROM hodei.note($1, $2, $3, $4, $5, $6, $7)")
+            .bind(self.node)
+            .bind(self.now.as_micros())
+            .bind(tenants)
+            .bind(sizes)
+            .bind(bodies)
+            .bind(used.keys().copied().collect::<Vec<i32>>())
+            .bind(used.values().copied().collect::<Vec<i64>>())
+            .fetch_all(&mut *self.conn)
+            .await
+            .map_err(failed(OP))?;
         for ((_, changes), row) in runs.into_iter().zip(&rows) {
             self.segments.push(Segment { at: (column(row, 0)?, column(row, 1)?), changes });
         }
         Ok(())
     }
 
-    /// How many jobs of each tenant came into and left each state, and what came free of limits.
-    fn counted(&self) -> (BTreeMap<i32, [i32; 7]>, BTreeMap<i32, i64>) {
-        let mut counts: BTreeMap<i32, [i32; 7]> = BTreeMap::new();
+    /// What came free of limits, less than nothing.
+    fn freed(&self) -> BTreeMap<i32, i64> {
         let mut used: BTreeMap<i32, i64> = BTreeMap::new();
         for entry in self.changed() {
-            let (before, after) = (entry.before.map(|place| place.state), entry.job.state);
-            if before != Some(after) {
-                let moved = counts.entry(entry.lane.tenant_no).or_default();
-                moved[after as usize] += i32::from(self.stays(&entry.job));
-                if let Some(before) = before {
-                    moved[before as usize] -= 1;
-                }
-            }
-            if before.is_some_and(State::is_leased) && !after.is_leased() {
+            let was_leased = entry.before.is_some_and(|place| place.state.is_leased());
+            if was_leased && !entry.job.state.is_leased() {
                 entry.lane.limits.iter().for_each(|no| *used.entry(*no).or_default() -= 1);
             }
         }
-        (counts, used)
+        used
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hodei_core::job::{Failure, FailureClass, Finish, NewJob, Output, Parent, Priority, Requires, State};
 use hodei_core::store::{
-    Consistency, Coordination, JobStore, Move, Redriven, Retention, Scope, SubmitOptions, Submitted, Term,
-    Transition,
+    Consistency, Coordination, JobStore, Move, QueueQuery, Redriven, Retention, Scope, SubmitOptions,
+    Submitted, Term, Transition,
 };
 use hodei_core::{JobId, Name, Tenant, Timestamp};
 use hodei_store_pg::PgStore;
@@ -412,6 +412,7 @@ async fn the_schema_of_before_becomes_the_first_part_while_work_goes_on() {
          DELETE FROM hodei.job WHERE id > '01a00000-0000-0000-0000-000000000000';
          INSERT INTO hodei.done (id, moved_at, tenant, state) SELECT id, 1, 1, 4 FROM hodei.job;
          INSERT INTO hodei.total (tenant, succeeded) SELECT 1, count(*) FROM hodei.job;
+         INSERT INTO hodei.lane (tenant, queue, class, request) VALUES (1, 'old', 1, '');
          INSERT INTO hodei.change (pos, at, node, tenant, n, body) VALUES (1, 1, 1, 1, 1, '\\x00')",
     );
     let kept = sql(&database, "SELECT count(*) FROM hodei.job");
@@ -441,6 +442,9 @@ async fn the_schema_of_before_becomes_the_first_part_while_work_goes_on() {
     let store = open(&database).await;
     assert_eq!(submit(&store, vec![job()]).await.len(), 1);
     assert_eq!(store.counts(&Scope::All).await.expect("counts").of(State::Succeeded).to_string(), kept);
+    let of_old = QueueQuery::new().queue(Name::literal("old"));
+    let counted = store.queue_counts(&Scope::All, of_old).await.expect("queue_counts");
+    assert_eq!(counted[0].counts.of(State::Succeeded).to_string(), kept, "what has no queue was given one");
     writer.close().await.expect("close");
 }
 

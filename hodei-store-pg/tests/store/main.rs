@@ -3,6 +3,7 @@
 mod bare;
 mod budget;
 mod checkpoints;
+mod counts;
 mod env;
 mod eras;
 mod indexes;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use hodei_core::job::{Finish, State};
 use hodei_core::store::{
-    Consistency, Coordination, JobStore, Move, Query, Retention, Scope, Served, SubmitOptions, Transition,
+    Consistency, Coordination, JobStore, Move, Query, QueueQuery, Retention, Scope, Served, SubmitOptions,
+    Transition,
 };
 use hodei_core::{Name, Tenant};
 use hodei_test_servers::{Database, Postgres};
@@ -82,6 +83,10 @@ pub(crate) async fn every_verb(store: &hodei_store_pg::PgStore) {
     store.outputs(&Scope::All, ids).await.expect("outputs");
     for scope in [Scope::All, Scope::Tenant(Tenant::default())] {
         store.counts(&scope).await.expect("counts");
+        let of_queue = QueueQuery::new().queue(Name::literal("default"));
+        for query in [QueueQuery::new(), of_queue] {
+            store.queue_counts(&scope, query).await.expect("queue_counts");
+        }
         store.changes(&scope, None, 100).await.expect("changes");
         store.query(&scope, Query::new()).await.expect("query");
         store

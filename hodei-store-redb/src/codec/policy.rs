@@ -3,23 +3,28 @@
 use std::sync::Arc;
 
 use hodei_core::job::State;
-use hodei_core::store::{Counts, Limit, LimitOf, QueuePolicy, Schedule};
-use hodei_core::{Result, Tenant, Timestamp};
+use hodei_core::store::{Counts, Limit, LimitOf, QueueCounts, QueuePolicy, Schedule};
+use hodei_core::{Name, Result, Tenant, Timestamp};
 
 use super::envelope::{decode, encode};
 use super::row::{CountsRow, LimitRow, QueueRow, ScheduleRow};
 use super::spec::{spec, spec_row};
 use super::value::{name, tenant, time};
 
-/// Writes how many of a tenant's jobs are in each state.
-pub(crate) fn counts_row(tenant: &Tenant, counts: &Counts) -> Result<Vec<u8>> {
-    encode(&CountsRow { tenant: tenant.as_str(), counts: State::ALL.map(|state| counts.of(state)) }, 64)
+/// Writes how many jobs of a queue are in each state.
+pub(crate) fn counts_row(tenant: &Tenant, queue: &Name, counts: &Counts) -> Result<Vec<u8>> {
+    let counts = State::ALL.map(|state| counts.of(state));
+    encode(&CountsRow { tenant: tenant.as_str(), queue: queue.as_str(), counts }, 64)
 }
 
-/// Reads how many of a tenant's jobs are in each state.
-pub(crate) fn counts(bytes: &[u8]) -> Result<(Tenant, Counts)> {
+/// Reads how many jobs of a queue are in each state.
+pub(crate) fn counts(bytes: &[u8]) -> Result<QueueCounts> {
     let row: CountsRow<'_> = decode(bytes)?;
-    Ok((tenant(row.tenant)?, Counts::from_numbers(row.counts)))
+    Ok(QueueCounts {
+        tenant: tenant(row.tenant)?,
+        queue: name(row.queue)?,
+        counts: Counts::from_numbers(row.counts),
+    })
 }
 
 /// What the name of a queue begins with where a limit may have a key instead: no name holds it.

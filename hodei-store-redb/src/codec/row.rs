@@ -186,6 +186,7 @@ pub(super) struct ChangesRow<'a> {
 #[derive(Encode, BorrowDecode)]
 pub(super) struct CountsRow<'a> {
     pub(super) tenant: &'a str,
+    pub(super) queue: &'a str,
     pub(super) counts: [u64; 7],
 }
 

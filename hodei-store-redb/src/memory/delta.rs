@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use hodei_core::job::{Request, State};
 use hodei_core::map::{IdState, JobSet};
-use hodei_core::store::{Change, Lane};
+use hodei_core::store::{Change, Lane, QueueCounts};
 use hodei_core::text::Texts;
-use hodei_core::{JobId, Slot, Tenant, Timestamp};
+use hodei_core::{JobId, Name, Slot, Tenant, Timestamp};
 
 use super::index::{LimitKey, limits_of};
 use super::lane::{Place, Waiting};
+use super::queues::{Moved, QueueDelta};
 use super::slots::Moving;
 use super::standing::{Standing, place_of};
 use super::wide::WideDelta;
@@ -43,7 +44,9 @@ pub(crate) struct Delta {
     /// Room for more of them.
     pub(crate) spare: Spare,
     /// Jobs that came into or left a state.
-    pub(crate) counts: HashMap<Tenant, [i64; State::ALL.len()], IdState>,
+    pub(crate) counts: HashMap<Tenant, Moved, IdState>,
+    /// The same by queue.
+    pub(crate) queues: QueueDelta,
     /// Lanes that are new, with what their jobs ask.
     pub(crate) new_lanes: HashMap<Lane, Arc<Request>, IdState>,
     /// Whether lanes in which nothing waits are to be forgotten.
@@ -121,19 +124,30 @@ impl Delta {
     }
 
     /// Notes that a job came into, moved between or left states.
-    pub(crate) fn moved(&mut self, tenant: &Tenant, from: Option<State>, to: Option<State>) {
+    pub(crate) fn moved(&mut self, tenant: &Tenant, queue: &Name, from: Option<State>, to: Option<State>) {
         if from == to {
             return;
         }
         if !self.counts.contains_key(tenant) {
-            self.counts.insert(tenant.clone(), [0; State::ALL.len()]);
+            self.counts.insert(tenant.clone(), Moved::default());
         }
-        if let Some(counts) = self.counts.get_mut(tenant) {
+        let of_tenant = self.counts.get_mut(tenant);
+        for counts in of_tenant.into_iter().chain([self.queues.of(tenant, queue)]) {
             if let Some(from) = from {
                 counts[from as usize] -= 1;
             }
             if let Some(to) = to {
                 counts[to as usize] += 1;
+            }
+        }
+    }
+
+    /// Notes that all jobs of a queue come into sight, or go out of it.
+    pub(crate) fn shown(&mut self, of: &QueueCounts, sign: i64) {
+        let of_tenant = self.counts.entry(of.tenant.clone()).or_default();
+        for counts in [of_tenant, self.queues.of(&of.tenant, &of.queue)] {
+            for (state, change) in State::ALL.into_iter().zip(counts) {
+                *change += sign * i64::try_from(of.counts.of(state)).unwrap_or(i64::MAX);
             }
         }
     }

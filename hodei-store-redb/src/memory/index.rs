@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hodei_core::job::{Epoch, Lease, Priority, State};
 use hodei_core::map::{IdState, JobSet};
-use hodei_core::store::{Counts, Lane, Scope};
+use hodei_core::store::{Counts, Lane, QueueCounts, QueueTally, Scope};
 use hodei_core::text::Texts;
 use hodei_core::{JobId, Result, Tenant, Timestamp};
 
@@ -39,6 +39,8 @@ pub(crate) fn limits_of(tenant: &Tenant, keys: &Texts) -> impl Iterator<Item = L
 pub(crate) struct Index {
     /// By tenant.
     pub(crate) counts: BTreeMap<Tenant, Counts>,
+    /// By tenant and queue.
+    pub(crate) queues: QueueTally,
     /// How many jobs of all tenants are in each state.
     pub(crate) all: [u64; State::ALL.len()],
     /// Pending jobs that are not as they were born: each has a row of what moves.
@@ -189,6 +191,7 @@ impl Index {
                 self.counts.insert(tenant.clone(), counts);
             }
         }
+        self.apply_queues(&delta.queues);
         for (lane, request) in &delta.new_lanes {
             self.know(lane, request);
         }
@@ -348,9 +351,11 @@ impl Index {
     pub(crate) fn read(rows: &mut impl Rows, now: Timestamp) -> Result<Self> {
         let mut index = Self::default();
         rows.scan(Tab::Counts, Span::ALL, |_, row| {
-            let (tenant, counts) = codec::counts(row)?;
+            let QueueCounts { tenant, queue, counts } = codec::counts(row)?;
             index.all.iter_mut().zip(State::ALL).for_each(|(all, state)| *all += counts.of(state));
-            index.counts.insert(tenant, counts);
+            index.queues.set(&tenant, &queue, counts);
+            let of_tenant = index.counts.entry(tenant).or_default();
+            *of_tenant = of_tenant.plus(counts);
             Ok(true)
         })?;
         index.floor = rows.read(Tab::Meta, META_FLOOR, codec::number)?.unwrap_or(1);

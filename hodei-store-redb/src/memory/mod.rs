@@ -4,6 +4,7 @@
 mod delta;
 mod index;
 mod lane;
+mod queues;
 mod read;
 mod shown;
 mod slots;

@@ -137,9 +137,9 @@ pub(crate) fn page(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope, query:
         return Err(Error::invalid("store.query", vec![fault]));
     }
     let after = query.after.as_ref().map(place_of).transpose()?;
-    let open = open_places(rows, inner, scope, query, after)?;
+    let (tenants, open) = open_places(rows, inner, scope, query, after)?;
     rows.view.slots.readable("store.query", slot_of(scope))?;
-    let mut list = Merged::open(rows, scope, query, open, after)?;
+    let mut list = Merged::open(rows, query, &tenants, open, after)?;
     let mut page = Page { jobs: Vec::new(), next: None };
     let (mut last, mut examined): (Option<Place>, usize) = (None, 0);
     loop {
@@ -225,8 +225,8 @@ impl<'p> Merged<'p> {
     /// Opens the narrowest ranges that have every job of the query, after a place.
     fn open(
         rows: &mut Snapshot<'_>,
-        scope: &Scope,
         query: &Query,
+        tenants: &[(Tenant, Counts)],
         open: Vec<Listed>,
         after: Option<Place>,
     ) -> Result<Self> {
@@ -242,9 +242,9 @@ impl<'p> Merged<'p> {
             ranges.push(Box::new(steps.filter(seen)));
         } else {
             let wanted = |state: &State| state.is_terminal() && query.state.is_none_or(|only| only == *state);
-            for (tenant, counts) in tenants(rows, scope)? {
+            for (tenant, counts) in tenants {
                 for state in State::ALL.into_iter().filter(wanted).filter(|state| counts.of(*state) > 0) {
-                    let prefix = key::state_prefix(&tenant, state);
+                    let prefix = key::state_prefix(tenant, state);
                     ranges.push(range(rows, Tab::Ended, &prefix, query.order, after, Some(state))?);
                 }
             }
@@ -277,29 +277,32 @@ impl Iterator for Merged<'_> {
     }
 }
 
-/// Returns the first places of open jobs after a place, as many as a page may look at; from here on the rows are those of
-/// the same commit.
+/// The tenants of a scope with their counts, and places of open jobs.
+type Open = (Vec<(Tenant, Counts)>, Vec<Listed>);
+
+/// Returns the tenants of a scope and the first places of their open jobs after a place, as many as a page may look at; from
+/// here on the rows are those of the same commit.
 fn open_places(
     rows: &mut Snapshot<'_>,
     inner: &Inner,
     scope: &Scope,
     query: &Query,
     after: Option<Place>,
-) -> Result<Vec<Listed>> {
+) -> Result<Open> {
     let committed = lock(&inner.committed);
     rows.view = Arc::clone(&committed.view);
     if query.pipeline.is_some() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let index = &committed.index;
     let after = after.and_then(|after| key::last_time(&after).zip(key::last_id(&after)));
-    let tenants: Vec<&Tenant> = match scope {
-        Scope::Tenant(tenant) => vec![tenant],
-        Scope::All => index.counts.keys().collect(),
+    let tenants: Vec<(Tenant, Counts)> = match scope {
+        Scope::Tenant(tenant) => vec![(tenant.clone(), index.counts_of(scope))],
+        Scope::All => index.counts.iter().map(|(tenant, counts)| (tenant.clone(), *counts)).collect(),
     };
     let wanted = |state: &State| !state.is_terminal() && query.state.is_none_or(|only| only == *state);
     let mut lists: Vec<Places<'_>> = Vec::new();
-    for tenant in tenants {
+    for (tenant, _) in &tenants {
         for state in State::ALL.into_iter().filter(wanted) {
             let Some(list) = index.list(tenant, state) else { continue };
             let place = move |(at, id): &(Timestamp, JobId)| Ok((key::at(*at, *id), Some(state)));
@@ -311,22 +314,8 @@ fn open_places(
         }
     }
     let most = if is_filtered(query) { EXAMINED_MAX } else { query.limit };
-    Merged::of(lists, query.order)?.take(most.saturating_add(1)).collect()
-}
-
-/// Returns the tenants of a scope and how many jobs they have in each state, as of the snapshot.
-fn tenants(rows: &mut Snapshot<'_>, scope: &Scope) -> Result<Vec<(Tenant, Counts)>> {
-    let mut tenants = Vec::new();
-    match scope {
-        Scope::Tenant(tenant) => {
-            tenants.extend(rows.read(Tab::Counts, &key::tenant_prefix(tenant), codec::counts)?);
-        }
-        Scope::All => rows.scan_prefix(Tab::Counts, &[], |_, row| {
-            tenants.push(codec::counts(row)?);
-            Ok(true)
-        })?,
-    }
-    Ok(tenants)
+    let places: Result<Vec<Listed>> = Merged::of(lists, query.order)?.take(most.saturating_add(1)).collect();
+    places.map(|places| (tenants, places))
 }
 
 /// Opens what of an index begins with a prefix and comes after a place.

@@ -200,7 +200,7 @@ fn claim_one(
     let Some(change) = rules::claim(&mut step.head.job, exchange.owner.clone(), work.now) else {
         return Ok(Took::Nothing);
     };
-    work.note(change, &mut done.changes);
+    work.note(change, &step.head.queue, &mut done.changes);
     let job = step.head.with(fixed, end);
     work.keep_step(step);
     done.claimed.push(Claimed { job: Arc::new(job), inputs });

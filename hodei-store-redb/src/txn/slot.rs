@@ -1,10 +1,8 @@
 //! Slots that leave and come. Each of these verbs has a transaction of its own.
 
-use std::collections::BTreeMap;
-
 use hodei_core::job::Job;
-use hodei_core::store::{Counts, LimitOf, SlotRow};
-use hodei_core::{Error, ErrorKind, Fault, JobId, Result, Slot, Tenant, Timestamp};
+use hodei_core::store::{Counts, LimitOf, QueueCounts, QueueTally, SlotRow};
+use hodei_core::{Error, ErrorKind, Fault, JobId, Name, Result, Slot, Tenant, Timestamp};
 
 use super::maintain::{forget, shed};
 use super::submit::sequence_key;
@@ -25,27 +23,19 @@ impl Work<'_, '_> {
         self.put(Tab::Slots, &key::slot(slot), &codec::slot_row(&moving)?)
     }
 
-    /// Returns how many jobs each tenant has in a slot that is out of sight.
-    fn apart(&mut self, slot: Slot) -> Result<BTreeMap<Tenant, Counts>> {
-        let mut apart = BTreeMap::new();
+    /// Returns how many jobs each queue has in a slot that is out of sight.
+    fn apart(&mut self, slot: Slot) -> Result<QueueTally> {
+        let mut apart = QueueTally::default();
         self.scan_prefix(Tab::Apart, &key::slot(slot), |_, row| {
-            let (tenant, counts) = codec::counts(row)?;
-            apart.insert(tenant, counts);
+            let QueueCounts { tenant, queue, counts } = codec::counts(row)?;
+            apart.set(&tenant, &queue, counts);
             Ok(true)
         })?;
         Ok(apart)
     }
 
-    fn put_apart(&mut self, slot: Slot, tenant: &Tenant, counts: &Counts) -> Result<()> {
-        self.put(Tab::Apart, &key::apart(slot, tenant), &codec::counts_row(tenant, counts)?)
-    }
-
-    /// Notes that the counts of a tenant come into sight, or go out of it.
-    fn count_all(&mut self, tenant: &Tenant, counts: &Counts, sign: i64) {
-        let of = self.delta.counts.entry(tenant.clone()).or_default();
-        for (state, change) in hodei_core::job::State::ALL.into_iter().zip(of) {
-            *change += sign * i64::try_from(counts.of(state)).unwrap_or(i64::MAX);
-        }
+    fn put_apart(&mut self, slot: Slot, tenant: &Tenant, queue: &Name, counts: &Counts) -> Result<()> {
+        self.put(Tab::Apart, &key::apart(slot, tenant, queue), &codec::counts_row(tenant, queue, counts)?)
     }
 
     /// Returns the first keys of a table of settings that are of a slot, at most so many.
@@ -123,13 +113,9 @@ pub(crate) fn close_slot(work: &mut Work<'_, '_>, slot: Slot, number: u64) -> Re
     match moving.phase {
         Phase::Open => Err(conflict(OP, slot)),
         Phase::Leaving => {
-            let of_slot = |index: &Index| -> Vec<(Tenant, Counts)> {
-                let here = index.counts.iter().filter(|(tenant, _)| tenant.slot() == slot);
-                here.map(|(tenant, counts)| (tenant.clone(), *counts)).collect()
-            };
-            for (tenant, counts) in work.look(of_slot) {
-                work.put_apart(slot, &tenant, &counts)?;
-                work.count_all(&tenant, &counts, -1);
+            for of in work.look(|index| index.queues.of_slot(slot)) {
+                work.put_apart(slot, &of.tenant, &of.queue, &of.counts)?;
+                work.delta.shown(&of, -1);
             }
             work.put_slot(slot, Moving::to(number, Phase::Closing))
         }
@@ -194,7 +180,7 @@ fn clear_open(work: &mut Work<'_, '_>, slot: Slot, from: u64, left: &mut usize) 
 
 /// Removes what has ended, tenant by tenant, and says whether that was all.
 fn clear_ended(work: &mut Work<'_, '_>, slot: Slot, left: &mut usize) -> Result<bool> {
-    for tenant in work.apart(slot)?.into_keys() {
+    for QueueCounts { tenant, queue, .. } in work.apart(slot)?.of_slot(slot) {
         for id in work.first_ids(Tab::Ended, &key::tenant_prefix(&tenant), *left)? {
             let missing = || corrupt("store.close_slot", "a list of a job that is not there").with("job", id);
             let head = work.unseen(id)?.ok_or_else(missing)?;
@@ -205,7 +191,7 @@ fn clear_ended(work: &mut Work<'_, '_>, slot: Slot, left: &mut usize) -> Result<
         if *left == 0 {
             return Ok(false);
         }
-        work.remove(Tab::Apart, &key::apart(slot, &tenant))?;
+        work.remove(Tab::Apart, &key::apart(slot, &tenant, &queue))?;
     }
     Ok(true)
 }
@@ -256,12 +242,12 @@ pub(crate) fn import_slot(
             }
         }
     }
-    let come: u64 = apart.values().map(Counts::total).sum();
+    let come: u64 = apart.iter().map(|(_, _, counts)| counts.total()).sum();
     if work.look(Index::total).saturating_add(come) > max_jobs {
         return Err(Error::new(ErrorKind::Full, OP).with("max_jobs", max_jobs));
     }
-    for (tenant, counts) in &apart {
-        work.put_apart(slot, tenant, counts)?;
+    for (tenant, queue, counts) in apart.iter() {
+        work.put_apart(slot, tenant, queue, counts)?;
     }
     Ok(true)
 }
@@ -271,12 +257,11 @@ fn bring(
     work: &mut Work<'_, '_>,
     job: &Job,
     (edges, last): (&[(JobId, bool)], bool),
-    apart: &mut BTreeMap<Tenant, Counts>,
+    apart: &mut QueueTally,
 ) -> Result<()> {
     let id = job.id;
-    let counts = apart.entry(job.tenant.clone()).or_default();
     if let Some(before) = work.unseen(id)? {
-        counts.moved(Some(before.job.state), None);
+        apart.moved(&before.job.tenant, &before.queue, Some(before.job.state), None);
         // Its children may have come before it, and keep their edges.
         let children = work.ids(Tab::Children, id.as_bytes())?;
         let kept: Result<Vec<_>> =
@@ -287,7 +272,7 @@ fn bring(
             work.put(Tab::Children, &key::child(id, child), &row)?;
         }
     }
-    counts.moved(None, Some(job.state));
+    apart.moved(&job.tenant, job.spec.queue(), None, Some(job.state));
     work.store_whole(job, edges, last)
 }
 
@@ -349,9 +334,9 @@ pub(crate) fn open_slot(work: &mut Work<'_, '_>, slot: Slot, number: u64) -> Res
         Phase::Open if moving.number == number => return Ok(()),
         Phase::Open | Phase::Leaving => {}
         Phase::Arriving => {
-            for (tenant, counts) in work.apart(slot)? {
-                work.count_all(&tenant, &counts, 1);
-                work.remove(Tab::Apart, &key::apart(slot, &tenant))?;
+            for of in work.apart(slot)?.of_slot(slot) {
+                work.delta.shown(&of, 1);
+                work.remove(Tab::Apart, &key::apart(slot, &of.tenant, &of.queue))?;
             }
         }
     }

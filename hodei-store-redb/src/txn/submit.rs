@@ -189,13 +189,13 @@ fn admit(
     if let Some(pipeline) = job.pipeline {
         work.put(Tab::Pipelines, &key::pipeline(pipeline, job.created_at, id), &[])?;
     }
-    work.note(change, changes);
     let mut head = Head::of(job, batch);
+    work.note(change, &head.queue, changes);
     for parent in parents.iter() {
         let ended = meet_parent(work, parent, id)?;
         let told =
             ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
-        told.into_iter().for_each(|change| work.note(change, changes));
+        told.into_iter().for_each(|change| work.note(change, &head.queue, changes));
     }
     work.keep(None, head);
     Ok(())

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hodei_core::job::State;
-use hodei_core::store::Counts;
-use hodei_core::{JobId, Result, Tenant};
+use hodei_core::store::QueueTally;
+use hodei_core::{JobId, Result};
 
 use super::submit::had_turn;
 use super::work::Work;
@@ -116,13 +116,13 @@ fn expected(work: &mut Work<'_, '_>, wrong: &mut Vec<String>) -> Result<BTreeMap
     }
     let mut ended = Vec::new();
     let mut expected: BTreeMap<Tab, Rowset> = BTreeMap::new();
-    let mut counts: BTreeMap<Tenant, Counts> = BTreeMap::new();
+    let mut counts = QueueTally::default();
     for id in ids {
         let head = work.head(id)?.ok_or_else(|| corrupt("store.verify", "a job that went away"))?;
         if head.has_end {
             ended.push(id);
         }
-        counts.entry(head.job.tenant.clone()).or_default().moved(None, Some(head.job.state));
+        counts.moved(&head.job.tenant, &head.queue, None, Some(head.job.state));
         let mut row =
             |tab: Tab, key: Vec<u8>, row: Vec<u8>| expected.entry(tab).or_default().insert(key, row);
         of_head(&head, &mut row);
@@ -131,9 +131,10 @@ fn expected(work: &mut Work<'_, '_>, wrong: &mut Vec<String>) -> Result<BTreeMap
     if ended != seen(work, Tab::Ends)? {
         wrong.push("the ends are not those of the jobs that have one".to_owned());
     }
-    for (tenant, counts) in counts {
-        let row = codec::counts_row(&tenant, &counts)?;
-        expected.entry(Tab::Counts).or_default().insert(key::tenant_prefix(&tenant), row);
+    for (tenant, queue, counts) in counts.iter() {
+        let row = codec::counts_row(tenant, queue, counts)?;
+        let key = key::tenant_text(tenant, queue.as_str());
+        expected.entry(Tab::Counts).or_default().insert(key, row);
     }
     Ok(expected)
 }

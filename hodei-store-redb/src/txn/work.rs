@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use hodei_core::job::{Requires, State, rules};
 use hodei_core::map::JobMap;
-use hodei_core::store::{Change, ChangeLog, Counts, Lane};
-use hodei_core::{Clock, JobId, Result, Tenant, Timestamp};
+use hodei_core::store::{Change, ChangeLog, Counts, Lane, QueueCounts};
+use hodei_core::{Clock, JobId, Name, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::append::Appends;
@@ -265,10 +265,12 @@ impl<'a, 'txn> Work<'a, 'txn> {
         Ok(there)
     }
 
-    /// Notes a change: it will be recorded, told and counted.
-    pub(super) fn note(&mut self, change: Change, changes: &mut Vec<Change>) {
+    /// Notes a change of a job of a queue: it will be recorded, told and counted. Most changes are made of a record whose
+    /// spec was not read, so they do not know the queue themselves.
+    pub(super) fn note(&mut self, change: Change, queue: &Name, changes: &mut Vec<Change>) {
+        let change = Change { queue: Some(queue.clone()), ..change };
         self.noted += 1;
-        self.delta.moved(&change.tenant, change.from, Some(change.to));
+        self.delta.moved(&change.tenant, queue, change.from, Some(change.to));
         if self.context.changes.records(&change) {
             self.log.push(change.clone());
             self.next_change += 1;
@@ -369,7 +371,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
     pub(super) fn go(&mut self, step: Box<Step>, change: Change, changes: &mut Vec<Change>) -> Result<()> {
         let (job, has_children) = (&step.head.job, step.head.has_children);
         let told = (job.state.is_terminal() && has_children).then_some((job.id, job.state));
-        self.note(change, changes);
+        self.note(change, &step.head.queue, changes);
         self.keep_step(step);
         told.map_or(Ok(()), |settled| self.cascade(settled, changes))
     }
@@ -409,8 +411,8 @@ impl<'a, 'txn> Work<'a, 'txn> {
                 if head.job.state.is_terminal() && head.has_children {
                     to_tell.push_back((child, head.job.state));
                 }
+                change.into_iter().for_each(|change| self.note(change, &head.queue, changes));
                 self.keep(Some(was), head);
-                change.into_iter().for_each(|change| self.note(change, changes));
             }
         }
         Ok(())
@@ -465,16 +467,13 @@ impl<'a, 'txn> Work<'a, 'txn> {
             // What is recorded is all that is told.
             self.delta.committed.extend(log);
         }
-        let counts = |index: &Index| -> Vec<(Tenant, Counts)> {
-            let with = |(tenant, delta): (&Tenant, _)| (tenant.clone(), index.counts_with(tenant, delta));
-            self.delta.counts.iter().map(with).collect()
-        };
-        for (tenant, counts) in self.look(counts) {
-            let key = key::tenant_prefix(&tenant);
+        for QueueCounts { tenant, queue, counts } in self.look(|index| index.queues_with(&self.delta.queues))
+        {
+            let key = key::tenant_text(&tenant, queue.as_str());
             if counts.total() == 0 {
                 self.remove(Tab::Counts, &key)?;
             } else {
-                self.put(Tab::Counts, &key, &codec::counts_row(&tenant, &counts)?)?;
+                self.put(Tab::Counts, &key, &codec::counts_row(&tenant, &queue, &counts)?)?;
             }
         }
         if self.delta.moved_rows != 0 {

@@ -84,12 +84,12 @@ fn a_database_of_another_program_is_corrupt_and_stays_as_it_is() {
 fn a_file_of_a_newer_version_is_told_and_not_touched() {
     let env = Env::new();
     let path = env.path();
-    meta_file(&path, &number_row(6));
+    meta_file(&path, &number_row(7));
     let before = fs::read(&path).unwrap();
     for verify in [Verify::AfterCrash, Verify::Always] {
         let error = env.builder().verify(verify).open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SchemaTooNew);
-        assert_eq!((error.context("schema"), error.context("known")), (Some("6"), Some("5")));
+        assert_eq!((error.context("schema"), error.context("known")), (Some("7"), Some("6")));
         assert!(fs::read(&path).unwrap() == before, "not one byte is another");
     }
 }

@@ -11,8 +11,9 @@ use crate::id::{JobId, Name, Tenant};
 use crate::job::{Job, Lease, NewJob, Output};
 use crate::store::{
     Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts,
-    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven,
-    Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, QueueCounts, QueueQuery,
+    Reaped, Redriven, Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term,
+    Wakeups,
 };
 use crate::time::Timestamp;
 
@@ -107,6 +108,10 @@ impl<S: JobStore> JobStore for CachedStore<S> {
 
     async fn counts(&self, scope: &Scope) -> Result<Counts> {
         self.inner.counts(scope).await
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        self.inner.queue_counts(scope, query).await
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {

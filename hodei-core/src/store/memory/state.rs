@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::{Change, ChangeLog, Counts, Lane, LimitOf, Note, QueuePolicy, Schedule, StoreStats, Term};
+use super::super::{
+    Change, ChangeLog, Counts, Lane, LimitOf, Note, QueuePolicy, QueueTally, Schedule, StoreStats, Term,
+};
 use super::limits::Limits;
 use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
@@ -79,6 +81,7 @@ pub(super) struct State {
     /// The last job of each sequence, as long as it is kept.
     pub(super) sequences: HashMap<(Tenant, Arc<str>), JobId>,
     pub(super) counts: Counts,
+    pub(super) queue_counts: QueueTally,
 
     pub(super) limits: Limits,
     pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
@@ -107,7 +110,7 @@ impl State {
         self.stats.rows_written += 1;
         self.born(&job);
         self.place(&job, &Placed::of(&job), now);
-        self.counts.moved(None, Some(job.state));
+        self.count(&job, None, Some(job.state));
         self.jobs.insert(job.id, Arc::new(job));
         if let Some(change) = change {
             self.note(change);
@@ -142,7 +145,7 @@ impl State {
             self.stats.rows_written += 1;
             self.unplace(job, &before);
             self.place(job, &after, now);
-            self.counts.moved(Some(before.state), Some(after.state));
+            self.count(job, Some(before.state), Some(after.state));
         }
         if let Some(change) = change {
             self.note(change);
@@ -162,7 +165,7 @@ impl State {
         let job = self.jobs.remove(&id)?;
         let placed = Placed::of(&job);
         self.unplace(&job, &placed);
-        self.counts.moved(Some(placed.state), None);
+        self.count(&job, Some(placed.state), None);
         if let Some(pipeline) = job.pipeline {
             self.pipelines.remove(&(pipeline, job.created_at, id));
         }
@@ -311,6 +314,12 @@ impl State {
             Some(lists) => change(&mut lists.0[state as usize], key),
             None => change(&mut self.lists.entry(job.tenant.clone()).or_default().0[state as usize], key),
         };
+    }
+
+    /// Counts a job that moved.
+    fn count(&mut self, job: &Job, from: Option<JobState>, to: Option<JobState>) {
+        self.counts.moved(from, to);
+        self.queue_counts.moved(&job.tenant, job.spec.queue(), from, to);
     }
 
     /// How many jobs of a tenant are in each state.

@@ -286,6 +286,14 @@ impl JobStore for MemoryStore {
         })
     }
 
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        query.check()?;
+        self.read(|state, _| {
+            state.slots.readable("store.queue_counts", slot_of(scope))?;
+            Ok(state.queue_counts.page(scope, &query))
+        })
+    }
+
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
         self.read(|state, _| state.changes_after(scope, after.as_ref(), limit))
     }

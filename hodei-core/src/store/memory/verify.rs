@@ -35,6 +35,7 @@ impl State {
         compare("deadlines", self.deadlines == fresh.deadlines);
         compare("unique", self.unique == fresh.unique);
         compare("counts", self.counts == fresh.counts);
+        compare("queue_counts", self.queue_counts == fresh.queue_counts);
         let leased = || self.jobs.values().filter(|job| job.state.is_leased());
         let used = |of: &LimitOf| leased().filter(|job| of.counts(&job.tenant, &job.spec)).count() as u64;
         compare("limits", self.limits.iter().all(|(of, _)| self.in_use(of) == used(of)));

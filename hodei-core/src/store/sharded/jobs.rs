@@ -218,8 +218,21 @@ impl JobStore for ShardedStore {
             return self.read_slot(slot, |shard| shard.counts(scope)).await;
         }
         let counts = self.read_all("store.counts", |shard| shard.counts(scope)).await?;
-        let of = |state| counts.iter().map(|counts| counts.of(state)).sum();
-        Ok(Counts::from_numbers(crate::job::State::ALL.map(of)))
+        Ok(counts.into_iter().fold(Counts::default(), Counts::plus))
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        query.check()?;
+        if let Some(slot) = slot_of(scope) {
+            return self.read_slot(slot, |shard| shard.queue_counts(scope, query.clone())).await;
+        }
+        // A tenant is in one shard: what each has of the page is a part of it.
+        let parts =
+            self.read_all("store.queue_counts", |shard| shard.queue_counts(scope, query.clone())).await?;
+        let mut page = parts.concat();
+        page.sort_unstable_by(|a, b| (&a.tenant, &a.queue).cmp(&(&b.tenant, &b.queue)));
+        page.truncate(query.limit);
+        Ok(page)
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {

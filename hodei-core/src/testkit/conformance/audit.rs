@@ -5,12 +5,25 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::env::Env;
 use crate::error::Result;
-use crate::id::{JobId, Tenant};
+use crate::id::{JobId, Name, Tenant};
 use crate::job::{Epoch, Job, JobSummary, State, next};
-use crate::store::{Change, ChangeLog, Consistency, Counts, Cursor, Query, Scope};
+use crate::store::{Change, ChangeLog, Consistency, Counts, Cursor, Query, QueueCounts, QueueQuery, Scope};
 
 /// How many pages a list of the suite has at most: without an end, a list is wrong.
 const PAGES_MAX: usize = 10_000;
+
+/// How many queues a page of their counts has at most.
+const QUEUES_PER_PAGE: usize = 3;
+
+/// Counts the jobs of each queue that has any, in the order of tenant and queue.
+pub(super) fn recounted<'j>(jobs: impl IntoIterator<Item = &'j Job>) -> Vec<QueueCounts> {
+    let mut counts: BTreeMap<(Tenant, Name), Counts> = BTreeMap::new();
+    for job in jobs {
+        let of = counts.entry((job.tenant.clone(), job.spec.queue().clone())).or_default();
+        of.moved(None, Some(job.state));
+    }
+    counts.into_iter().map(|((tenant, queue), counts)| QueueCounts { tenant, queue, counts }).collect()
+}
 
 impl Env {
     /// Compares everything that the store tells of itself.
@@ -55,9 +68,27 @@ impl Env {
             by_tenant.entry(job.tenant.clone()).or_default().moved(None, Some(job.state));
         }
         assert_eq!(self.store().counts(&Scope::All).await.expect("counts"), all, "the counts of all");
+        assert_eq!(self.queues_counted(&Scope::All).await, recounted(jobs), "the counts of queues");
         for (tenant, counts) in by_tenant {
             let told = self.store().counts(&Scope::Tenant(tenant.clone())).await.expect("counts");
             assert_eq!(told, counts, "the counts of {tenant}");
+        }
+    }
+
+    /// Reads the counts of every queue of a scope, by pages.
+    pub(super) async fn queues_counted(&self, scope: &Scope) -> Vec<QueueCounts> {
+        let mut counted: Vec<QueueCounts> = Vec::new();
+        loop {
+            let mut query = QueueQuery::new().limit(QUEUES_PER_PAGE);
+            if let Some(last) = counted.last() {
+                query = query.after(last);
+            }
+            let page = self.store().queue_counts(scope, query).await.expect("queue_counts");
+            let is_last = page.len() < QUEUES_PER_PAGE;
+            counted.extend(page);
+            if is_last {
+                return counted;
+            }
         }
     }
 
@@ -73,6 +104,14 @@ impl Env {
     async fn audit_changes(&self, jobs: &[Job]) {
         let log = self.change_log(&Scope::All).await;
         let mut heard = self.ear.heard();
+        let queues: HashMap<JobId, &Name> = jobs.iter().map(|job| (job.id, job.spec.queue())).collect();
+        for change in &heard {
+            let (told, queue) = (change.queue.as_ref(), queues.get(&change.job));
+            assert!(
+                told.is_none() || queue.is_none_or(|queue| told == Some(*queue)),
+                "the queue of {change:?}"
+            );
+        }
         heard.retain(|change| self.seen.change_log.records(change));
         let gone = heard.len().checked_sub(log.len()).expect("the sinks are told all that is recorded");
         assert!(gone == 0 || self.seen.pruned, "the sinks are told nothing else");

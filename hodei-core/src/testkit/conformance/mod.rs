@@ -36,6 +36,7 @@ mod policies;
 mod properties;
 mod prune;
 mod query;
+mod queue_counts;
 mod reads;
 mod reap;
 mod redrive;

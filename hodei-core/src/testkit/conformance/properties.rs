@@ -268,6 +268,15 @@ properties! { $
         counts_follow_every_move
         what_a_store_has_done_only_grows
     }
+    queue_counts {
+        counts_of_a_queue_follow_every_move
+        a_queue_without_jobs_is_not_counted
+        queues_are_counted_by_pages_in_order
+        one_name_is_counted_over_tenants
+        a_bad_limit_of_queues_is_invalid
+        counts_of_queues_agree_with_a_recount_after_many_moves
+        counts_of_queues_come_back
+    }
     changes {
         every_transition_is_recorded_in_order
         pages_of_any_size_make_up_the_log

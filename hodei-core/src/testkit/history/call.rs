@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::LimitSeen;
+use super::entry::{LimitSeen, QueueSeen};
 use super::facts::{Facts, Seen};
+use super::log::numbers;
 use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Cause, Epoch, Lease, Priority, RequestClass};
 use crate::store::{
-    Applied, CancelReply, Change, Fired, Lane, Limit, LimitOf, LimitUse, Move, Pick, Redriven, Scope,
-    Submitted, Term, Transition,
+    Applied, CancelReply, Change, Fired, Lane, Limit, LimitOf, LimitUse, Move, Pick, QueueCounts, Redriven,
+    Scope, Submitted, Term, Transition,
 };
 use crate::time::Timestamp;
 
@@ -46,6 +47,8 @@ pub enum Call {
     Outputs { scope: Option<Tenant>, jobs: Vec<JobId> },
     /// [`JobStore::counts`](crate::store::JobStore::counts).
     Counts { scope: Option<Tenant> },
+    /// [`JobStore::queue_counts`](crate::store::JobStore::queue_counts), of the queues of that name.
+    QueueCounts { scope: Option<Tenant>, queue: Option<Name> },
     /// [`JobStore::changes`](crate::store::JobStore::changes).
     Changes { scope: Option<Tenant> },
     /// [`JobStore::changes_end`](crate::store::JobStore::changes_end).
@@ -106,6 +109,7 @@ impl Call {
             | Self::Query { scope }
             | Self::Outputs { scope, .. }
             | Self::Counts { scope }
+            | Self::QueueCounts { scope, .. }
             | Self::Changes { scope }
             | Self::Queues { scope }
             | Self::Limits { scope }
@@ -162,6 +166,8 @@ pub enum Reply {
     Outputs { known: Vec<bool> },
     /// To a question for counts.
     Counts { counts: Vec<u64> },
+    /// To a question for the counts of queues: those of a page.
+    QueueCounts { counted: Vec<QueueSeen> },
     /// To a read of the change log.
     Changes { changes: Vec<Change> },
     /// To a registration.
@@ -256,6 +262,13 @@ impl From<&LimitUse> for LimitSeen {
     fn from(used: &LimitUse) -> Self {
         let Limit { of, max } = used.limit.clone();
         Self { of, max, in_use: used.in_use }
+    }
+}
+
+impl From<&QueueCounts> for QueueSeen {
+    fn from(of: &QueueCounts) -> Self {
+        let QueueCounts { tenant, queue, counts } = of.clone();
+        Self { tenant, queue, counts: numbers(counts) }
     }
 }
 

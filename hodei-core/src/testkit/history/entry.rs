@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::call::{Call, Reply};
 use super::facts::{Facts, Seen};
-use crate::id::{JobId, Name};
+use crate::id::{JobId, Name, Tenant};
 use crate::job::{Epoch, Lease};
 use crate::store::{Change, LimitOf};
 
@@ -93,6 +93,9 @@ pub enum Entry {
         held: Option<u64>,
         /// How many jobs the store counts in each state, in the order of their numbers.
         counts: Option<Vec<u64>>,
+        /// How many jobs of each queue it counts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queues: Option<Vec<QueueSeen>>,
         /// What the store says of its limits.
         limits: Vec<LimitSeen>,
     },
@@ -107,4 +110,15 @@ pub struct LimitSeen {
     pub max: u32,
     /// How many counted against it.
     pub in_use: u32,
+}
+
+/// The counts of a queue as a read showed them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSeen {
+    /// Whose queue.
+    pub tenant: Tenant,
+    /// Which one.
+    pub queue: Name,
+    /// How many of its jobs were in each state, in the order of their numbers.
+    pub counts: Vec<u64>,
 }

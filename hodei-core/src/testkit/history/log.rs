@@ -1,10 +1,10 @@
 //! A history, and what of it others may write.
 
-use super::entry::{Entry, LimitSeen};
+use super::entry::{Entry, LimitSeen, QueueSeen};
 use super::facts::{Facts, Seen};
 use crate::id::JobId;
 use crate::job::{Job, NewJob};
-use crate::store::{Change, Counts, LimitUse};
+use crate::store::{Change, Counts, LimitUse, QueueCounts};
 
 /// What happened, in the order in which it was noted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Survey {
     pub jobs: Option<Vec<Job>>,
     /// How many jobs the store counts in each state.
     pub counts: Option<Counts>,
+    /// How many jobs of each queue the store counts; nothing where that was not read.
+    pub queues: Option<Vec<QueueCounts>>,
     /// The limits that are set, and their use.
     pub limits: Vec<LimitUse>,
 }
@@ -99,6 +101,7 @@ impl Survey {
         entries.push(Entry::SurveyEnded {
             held: jobs.map(|jobs| jobs.len() as u64),
             counts: self.counts.map(numbers),
+            queues: self.queues.map(|queues| queues.iter().map(QueueSeen::from).collect()),
             limits: self.limits.iter().map(LimitSeen::from).collect(),
         });
         entries

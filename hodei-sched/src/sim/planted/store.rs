@@ -325,6 +325,10 @@ impl JobStore for Planted {
         self.inner.counts(scope).await
     }
 
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        self.inner.queue_counts(scope, query).await
+    }
+
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {
         let mut page = self.inner.changes(scope, after, limit).await?;
         if let Some(harm) = self.harm() {

@@ -4,16 +4,26 @@
 use crate::codec::samples::samples;
 
 /// A name and a row in hex per line: those of schema 2, and what schemas 3 and 4 have beside them.
-const ROWS: &str = concat!(
+const BEFORE: &str = concat!(
     include_str!("../../../tests/golden/rows-schema-2.txt"),
     include_str!("../../../tests/golden/rows-schema-3.txt"),
     include_str!("../../../tests/golden/rows-schema-4.txt")
 );
+/// What schema 6 has in the place of some of them.
+const SIXTH: &str = include_str!("../../../tests/golden/rows-schema-6.txt");
+/// Kinds that schema 6 writes otherwise: what they say is counted anew when a file is migrated.
+const COUNTED: [&str; 1] = ["counts"];
 /// The same of schema 1, whose checksums did not cover the key.
 const FIRST: &str = include_str!("../../../tests/golden/rows-schema-1.txt");
 /// Kinds that schema 2 writes otherwise, or not at all: files that have them are migrated.
-const MIGRATED: [&str; 8] =
-    ["head", "head-full", "spec", "spec-full", "spec-handler", "lane", "lane-handler", "place"];
+const MIGRATED: [&str; 9] =
+    ["head", "head-full", "spec", "spec-full", "spec-handler", "lane", "lane-handler", "place", "counts"];
+
+/// The rows as they are written now.
+fn rows() -> String {
+    let stays = |line: &&str| !COUNTED.iter().any(|kind| line.split(' ').next() == Some(kind));
+    BEFORE.lines().filter(stays).chain(SIXTH.lines()).map(|line| format!("{line}\n")).collect()
+}
 
 fn hex(row: &[u8]) -> String {
     row.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -31,17 +41,18 @@ fn lines(text: &str) -> Vec<(&str, Vec<u8>)> {
 #[test]
 fn rows_are_written_as_ever() {
     let written: String = samples().iter().map(|of| format!("{} {}\n", of.name, hex(&of.row))).collect();
-    assert!(written == ROWS, "the format of rows is another; it would be:\n{written}");
+    assert!(written == rows(), "the format of rows is another; it would be:\n{written}");
 }
 
 #[test]
 fn rows_of_released_versions_are_read_whole() {
     let samples = samples();
-    assert_eq!(lines(ROWS).len(), samples.len());
+    let rows = rows();
+    assert_eq!(lines(&rows).len(), samples.len());
     let first = lines(FIRST);
     assert!(MIGRATED.iter().all(|name| first.iter().any(|(other, _)| other == name)));
     let first = first.into_iter().filter(|(name, _)| !MIGRATED.contains(name));
-    for (name, row) in first.chain(lines(ROWS)) {
+    for (name, row) in first.chain(lines(&rows)) {
         let sample = samples.iter().find(|sample| sample.name == name).expect("a kind that there is");
         assert_eq!(sample.again(&row).unwrap(), sample.row, "{name} is read, and written again");
     }

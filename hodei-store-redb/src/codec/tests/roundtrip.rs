@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hodei_core::Tenant;
-use hodei_core::store::{Counts, Limit, QueuePolicy, Schedule};
+use hodei_core::store::{Counts, Limit, QueueCounts, QueuePolicy, Schedule};
 use proptest::option::of;
 use proptest::prelude::*;
 
@@ -81,15 +81,16 @@ proptest! {
     #[test]
     fn small_rows_come_back(
         tenant in name(),
+        queue in name(),
         numbers in any::<[u64; 7]>(),
         of in any::<(u64, u64, i64)>(),
         id in any::<[u8; 16]>(),
         state in state(),
     ) {
         let (tenant, counts) = (Tenant::from(tenant), Counts::from_numbers(numbers));
-        let back = codec::counts(&codec::counts_row(&tenant, &counts).unwrap()).unwrap();
-        prop_assert_eq!(back.1.of(state), numbers[state as usize]);
-        prop_assert_eq!(back, (tenant.clone(), counts));
+        let back = codec::counts(&codec::counts_row(&tenant, &queue, &counts).unwrap()).unwrap();
+        prop_assert_eq!(back.counts.of(state), numbers[state as usize]);
+        prop_assert_eq!(back, QueueCounts { tenant: tenant.clone(), queue, counts });
         prop_assert_eq!(codec::number(&codec::number_row(of.0).unwrap()).unwrap(), of.0);
         let id = hodei_core::JobId::from_bytes(id);
         prop_assert_eq!(codec::id(&codec::id_row(id).unwrap()).unwrap(), id);

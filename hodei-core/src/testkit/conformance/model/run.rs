@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::audit::recounted;
 use super::super::env::Env;
 use super::super::fixture::Fixture;
 use super::super::jobs::acme;
@@ -344,6 +345,8 @@ impl Pair {
             assert_eq!(output.as_ref(), job.and_then(|job| job.output()));
         }
         assert_eq!(store.counts(scope).await.expect("counts"), self.model.counts(scope));
+        let of_scope = self.model.jobs.values().filter(|job| scope.covers(&job.tenant));
+        assert_eq!(self.env.queues_counted(scope).await, recounted(of_scope));
         self.list(scope, Query::new().limit(Query::LIMIT_MAX)).await;
     }
 

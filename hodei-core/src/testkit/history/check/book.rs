@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::super::call::{Call, Reply};
-use super::super::entry::{Entry, LimitSeen};
+use super::super::entry::{Entry, LimitSeen, QueueSeen};
 use super::super::facts::{Facts, Seen};
 use super::super::report::Figures;
 use crate::id::{JobId, Tenant};
@@ -115,6 +115,7 @@ pub(super) struct SurveyBook<'h> {
     /// Every job that was held; nothing where only the log was read.
     pub(super) held: Option<Vec<&'h Seen>>,
     pub(super) counts: Option<&'h [u64]>,
+    pub(super) queues: Option<&'h [QueueSeen]>,
     pub(super) limits: &'h [LimitSeen],
     /// Whether no call that moves jobs was under way.
     pub(super) quiet: bool,
@@ -294,11 +295,12 @@ impl<'h> Book<'h> {
                 }
                 Entry::Logged { change } => reading.changes.push(change),
                 Entry::Held { seen: job } => seen.push(job),
-                Entry::SurveyEnded { held, counts, limits } => {
+                Entry::SurveyEnded { held, counts, queues, limits } => {
                     let mut survey = std::mem::take(&mut reading);
                     survey.ended = at;
                     survey.held = held.map(|_| std::mem::take(&mut seen));
                     survey.counts = counts.as_deref();
+                    survey.queues = queues.as_deref();
                     survey.limits = limits;
                     while let Some(span) = self.spans.get(begun).filter(|span| span.at < at) {
                         begun += 1;

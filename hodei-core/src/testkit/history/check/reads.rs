@@ -201,5 +201,9 @@ fn recoveries(book: &Book<'_>, report: &mut Report) {
             let text = format!("the counts {:?} became {:?}", before.counts, after.counts);
             report.add(Invariant::RecoveryIdempotent, None, text);
         }
+        if before.queues.is_some() && after.queues.is_some() && before.queues != after.queues {
+            let text = format!("the counts of queues {:?} became {:?}", before.queues, after.queues);
+            report.add(Invariant::RecoveryIdempotent, None, text);
+        }
     }
 }

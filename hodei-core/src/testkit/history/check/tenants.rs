@@ -49,6 +49,7 @@ fn shown<'r>(book: &Book<'r>, call: &'r Call, reply: &'r Reply) -> Vec<(Option<J
         (_, Reply::Limits { limits }) => {
             shown.extend(limits.iter().filter_map(|limit| Some((None, limit.of.tenant()?))));
         }
+        (_, Reply::QueueCounts { counted }) => shown.extend(counted.iter().map(|of| (None, &of.tenant))),
         (Call::Outputs { jobs, .. }, Reply::Outputs { known }) => {
             shown.extend(jobs.iter().zip(known).filter_map(|(job, known)| admitted(job, *known)));
         }
@@ -92,6 +93,7 @@ fn name(call: &Call) -> &'static str {
         Call::GetMany { .. } => "get_many",
         Call::Query { .. } => "query",
         Call::Outputs { .. } => "outputs",
+        Call::QueueCounts { .. } => "queue_counts",
         Call::Changes { .. } => "changes",
         Call::Queues { .. } => "queues",
         Call::Limits { .. } => "limits",

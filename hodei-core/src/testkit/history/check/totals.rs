@@ -1,15 +1,18 @@
 //! I20: what is counted is what is there, and what is there is what the log says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::report::{Invariant, Report};
 use super::book::{Book, SurveyBook};
-use crate::id::JobId;
+use crate::id::{JobId, Name, Tenant};
 use crate::job::State;
 use crate::store::Change;
 
 pub(super) fn check(book: &Book<'_>, report: &mut Report) {
-    book.surveys.iter().filter(|survey| survey.quiet).for_each(|survey| counted(survey, report));
+    for survey in book.surveys.iter().filter(|survey| survey.quiet) {
+        counted(survey, report);
+        queues_counted(book, survey, report);
+    }
     if let (Some(log), Some(last)) = (book.log(), book.last().filter(|last| last.quiet)) {
         held_as_logged(book, log, last, report);
     }
@@ -25,6 +28,35 @@ fn counted(survey: &SurveyBook<'_>, report: &mut Report) {
             let text = format!("{counted:?} jobs are counted as {}, {there} are there", state.name());
             report.add(Invariant::Conservation, None, text);
         }
+    }
+}
+
+/// The counts of the queues of a tenant are those of its jobs, where the queues of all of them are known.
+fn queues_counted(book: &Book<'_>, survey: &SurveyBook<'_>, report: &mut Report) {
+    let (Some(held), Some(queues)) = (&survey.held, survey.queues) else { return };
+    let mut expected: BTreeMap<(&Tenant, &Name), [u64; State::ALL.len()]> = BTreeMap::new();
+    let mut unknown: BTreeSet<&Tenant> = BTreeSet::new();
+    for seen in held {
+        match book.facts(seen.job) {
+            Some(facts) => {
+                expected.entry((&seen.tenant, &facts.queue)).or_default()[seen.state as usize] += 1;
+            }
+            None => drop(unknown.insert(&seen.tenant)),
+        }
+    }
+    let mut wrong = |tenant: &Tenant, queue: &Name, counted: &[u64], there: &[u64]| {
+        let text = format!("queue {queue} of {tenant} is counted as {counted:?}, there are {there:?}");
+        report.add(Invariant::Conservation, None, text);
+    };
+    for of in queues.iter().filter(|of| !unknown.contains(&of.tenant)) {
+        let there = expected.remove(&(&of.tenant, &of.queue)).unwrap_or_default();
+        // A queue without jobs has no row.
+        if of.counts != there || there.iter().all(|n| *n == 0) {
+            wrong(&of.tenant, &of.queue, &of.counts, &there);
+        }
+    }
+    for ((tenant, queue), there) in expected.iter().filter(|((tenant, _), _)| !unknown.contains(tenant)) {
+        wrong(tenant, queue, &[], there);
     }
 }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_core::Stream;
 
 use super::super::call::{Call, Reply, Step, Want, duty_of, tenant_of};
+use super::super::entry::QueueSeen;
 use super::super::facts::{Facts, Seen};
 use super::super::log::numbers;
 use super::super::recorder::Recorder;
@@ -17,8 +18,9 @@ use crate::id::{JobId, Name, Tenant};
 use crate::job::{Job, JobSummary, Lease, NewJob, Output};
 use crate::store::{
     Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency, Counts,
-    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, Reaped, Redriven,
-    Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
+    Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Page, Pruned, Query, QueueCounts, QueueQuery,
+    Reaped, Redriven, Retention, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term,
+    Wakeups,
 };
 use crate::time::Timestamp;
 
@@ -167,6 +169,14 @@ impl<S: JobStore> JobStore for RecordingStore<S> {
         let call = Call::Counts { scope: tenant_of(scope) };
         let reply = |counts: &Counts| Reply::Counts { counts: numbers(*counts) };
         self.noted(call, self.inner.counts(scope), reply).await
+    }
+
+    async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
+        let call = Call::QueueCounts { scope: tenant_of(scope), queue: query.queue.clone() };
+        let reply = |counted: &Vec<QueueCounts>| Reply::QueueCounts {
+            counted: counted.iter().map(QueueSeen::from).collect(),
+        };
+        self.noted(call, self.inner.queue_counts(scope, query), reply).await
     }
 
     async fn changes(&self, scope: &Scope, after: Option<Cursor>, limit: usize) -> Result<ChangePage> {

@@ -7,7 +7,7 @@ use super::super::log::Survey;
 use super::super::recorder::Recorder;
 use crate::error::Result;
 use crate::id::JobId;
-use crate::store::{Consistency, Scope, Store};
+use crate::store::{Consistency, QueueCounts, QueueQuery, Scope, Store};
 
 /// How many rows one read of a survey asks for.
 const PAGE: usize = 1_000;
@@ -86,9 +86,27 @@ impl<S: Store> RecordingStore<S> {
         }
         survey.jobs = Some(self.held(&survey).await?);
         survey.counts = Some(self.inner.counts(&Scope::All).await?);
+        survey.queues = Some(self.queues_counted().await?);
         survey.limits = self.inner.limits(&Scope::All).await?;
         self.recorder.surveyed(survey);
         Ok(())
+    }
+
+    /// Reads the counts of every queue, by pages.
+    async fn queues_counted(&self) -> Result<Vec<QueueCounts>> {
+        let mut counted: Vec<QueueCounts> = Vec::new();
+        loop {
+            let mut query = QueueQuery::new().limit(PAGE);
+            if let Some(last) = counted.last() {
+                query = query.after(last);
+            }
+            let page = self.inner.queue_counts(&Scope::All, query).await?;
+            let is_last = page.len() < PAGE;
+            counted.extend(page);
+            if is_last {
+                return Ok(counted);
+            }
+        }
     }
 
     /// Reads every job that the log or a list names, in the order of the ids.
