@@ -46,6 +46,7 @@ mod settle;
 mod submit;
 mod tenants;
 mod terms;
+mod unique;
 mod wakeups;
 mod wide_limits;
 
