@@ -183,7 +183,9 @@ impl Bus {
     ///
     /// Cancel safe: when dropped, the event was not published.
     pub async fn publish_one(&self, event: Event) -> Result<()> {
-        self.0.ring.shared().totals.give_way().await;
+        if self.0.ring.shared().gives_way() {
+            consume_budget().await;
+        }
         let mut event = Some(event);
         let attempt = || match self.0.offer_one(&mut event) {
             Some(Short::Wait(slow)) => Err(slow),
@@ -492,7 +494,10 @@ impl EventBus for Bus {
     ///
     /// O(1), and no publisher waits for it.
     fn stats(&self) -> BusStats {
-        let sums = self.0.ring.shared().totals.sums();
+        let sums = {
+            let ring = self.0.ring.shared();
+            ring.totals.sums(ring.head())
+        };
         BusStats {
             published: sums.published,
             delivered: sums.taken + self.0.taken.load(Ordering::Relaxed),

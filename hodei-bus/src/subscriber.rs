@@ -73,6 +73,7 @@ impl Reader {
     }
 
     fn poll(&mut self, context: &mut Context<'_>, into: &mut Vec<Delivery>, max: usize) -> Poll<usize> {
+        self.of.keep_away();
         loop {
             let taken = self.take(into, max);
             if taken > 0 || self.over {

@@ -14,8 +14,8 @@ use crate::mailbox::Mailbox;
 pub(crate) type Slot = usize;
 
 /// Subscribers with mailboxes, each listed under the narrowest thing that its filter names: jobs, a pipeline, a queue, a
-/// tenant, kinds, in this order; queues and kinds within the tenant when there is one. It is listed under each of several
-/// jobs or kinds: an event has one of either.
+/// tenant, kinds, in this order; queues within the tenant when there is one, and kinds within either. It is listed under each
+/// of several jobs or kinds: an event has one of either.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     boxes: Vec<Option<Topic>>,
@@ -31,33 +31,76 @@ pub(crate) struct Topics {
 /// Subscribers of one tenant's events, or of everybody's.
 #[derive(Debug, Default)]
 struct Lists {
-    all: Vec<Slot>,
-    kinds: [Vec<Slot>; EventKind::COUNT],
-    queues: HashMap<Name, Vec<Slot>>,
+    /// Those that name no queue.
+    any: Kinds,
+    queues: HashMap<Name, Kinds>,
     /// How many stand here.
     members: usize,
 }
 
 impl Lists {
-    /// Calls with every list that a filter is entered in.
-    fn enter(&mut self, filter: &EventFilter, mut call: impl FnMut(&mut Vec<Slot>)) {
+    fn enter(&mut self, filter: &EventFilter, slot: Slot) {
+        self.members += 1;
         match filter.narrowest() {
-            Narrowest::Queue(queue) => call(self.queues.entry(queue.clone()).or_default()),
-            _ => match filter.kinds() {
-                Some(kinds) => {
-                    let lists = self.kinds.iter_mut().enumerate();
-                    lists.filter(|(kind, _)| kinds & 1 << kind != 0).for_each(|(_, list)| call(list));
-                }
-                None => call(&mut self.all),
-            },
+            Narrowest::Queue(queue) => self.queues.entry(queue.clone()).or_default().enter(filter, slot),
+            _ => self.any.enter(filter, slot),
+        }
+    }
+
+    /// Takes a subscriber off, and the lists of its queue away when it was the last.
+    fn leave(&mut self, filter: &EventFilter, slot: Slot) {
+        self.members -= 1;
+        let Narrowest::Queue(queue) = filter.narrowest() else { return self.any.leave(filter, slot) };
+        let Some(kinds) = self.queues.get_mut(queue) else { return };
+        kinds.leave(filter, slot);
+        if kinds.is_empty() {
+            self.queues.remove(queue);
         }
     }
 
     /// Calls with every list of subscribers that an event with these keys may pass.
     fn offer(&self, keys: &Keys<'_>, mut call: impl FnMut(&[Slot])) {
+        self.any.offer(keys, &mut call);
+        if let Some(queue) = keys.queue.filter(|_| !self.queues.is_empty()) {
+            self.queues.get(queue).into_iter().for_each(|kinds| kinds.offer(keys, &mut call));
+        }
+    }
+}
+
+/// Subscribers by the kinds that they name. Small while nobody names any: there is one of these for each queue of each tenant.
+#[derive(Debug, Default)]
+struct Kinds {
+    /// Those that name none.
+    all: Vec<Slot>,
+    each: Option<Box<[Vec<Slot>; EventKind::COUNT]>>,
+}
+
+impl Kinds {
+    /// Calls with every list that a filter is entered in.
+    fn lists(&mut self, filter: &EventFilter, mut call: impl FnMut(&mut Vec<Slot>)) {
+        let Some(kinds) = filter.kinds() else { return call(&mut self.all) };
+        let each = self.each.get_or_insert_default().iter_mut().enumerate();
+        each.filter(|(kind, _)| kinds & 1 << kind != 0).for_each(|(_, list)| call(list));
+    }
+
+    fn enter(&mut self, filter: &EventFilter, slot: Slot) {
+        self.lists(filter, |list| list.push(slot));
+    }
+
+    fn leave(&mut self, filter: &EventFilter, slot: Slot) {
+        self.lists(filter, |list| list.retain(|known| *known != slot));
+        if self.each.as_ref().is_some_and(|each| each.iter().all(Vec::is_empty)) {
+            self.each = None;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.each.is_none()
+    }
+
+    fn offer(&self, keys: &Keys<'_>, mut call: impl FnMut(&[Slot])) {
         call(&self.all);
-        call(&self.kinds[keys.kind as usize]);
-        keys.queue.into_iter().for_each(|queue| call(listed(&self.queues, queue)));
+        self.each.iter().for_each(|each| call(&each[keys.kind as usize]));
     }
 }
 
@@ -84,8 +127,7 @@ impl Topics {
                     Some(tenant) => self.tenants.entry(tenant.clone()).or_default(),
                     None => &mut self.everyone,
                 };
-                lists.members += 1;
-                lists.enter(&filter, |list| list.push(slot));
+                lists.enter(&filter, slot);
             }
         }
         let topic = Some(Topic { filter, mailbox, planned: 0 });
@@ -111,21 +153,10 @@ impl Topics {
 
     /// Takes a subscriber off the lists of its tenant, or of everybody, and empty lists away.
     fn leave(&mut self, filter: &EventFilter, slot: Slot) {
-        let tenant = filter.tenant_named();
-        let lists = match tenant {
-            Some(tenant) => self.tenants.get_mut(tenant),
-            None => Some(&mut self.everyone),
-        };
-        let Some(lists) = lists else { return };
-        lists.members -= 1;
-        if let Narrowest::Queue(queue) = filter.narrowest() {
-            strike(&mut lists.queues, queue, slot);
-        } else {
-            lists.enter(filter, |list| list.retain(|known| *known != slot));
-        }
-        if let Some(tenant) = tenant
-            && lists.members == 0
-        {
+        let Some(tenant) = filter.tenant_named() else { return self.everyone.leave(filter, slot) };
+        let Some(lists) = self.tenants.get_mut(tenant) else { return };
+        lists.leave(filter, slot);
+        if lists.members == 0 {
             self.tenants.remove(tenant);
         }
     }
@@ -149,7 +180,7 @@ impl Topics {
     ///
     /// # Performance
     ///
-    /// O(subscribers listed under the event's own job and pipeline, and under its queue and kind, be it with its tenant or
+    /// O(subscribers listed under the event's own job and pipeline, and under its kind, be it with its tenant and its queue or
     /// without).
     pub(crate) fn wanting(&self, keys: &Keys<'_>, mut call: impl FnMut(Slot)) {
         let mut offer = |list: &[Slot]| {
@@ -186,5 +217,53 @@ fn strike<K: Hash + Eq>(lists: &mut HashMap<K, Vec<Slot>>, key: &K, slot: Slot) 
     list.retain(|known| *known != slot);
     if list.is_empty() {
         lists.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::bus::Overflow;
+
+    use super::*;
+
+    /// Subscribers of other tenants, queues and kinds are not even looked at.
+    #[test]
+    fn who_is_not_concerned_is_not_looked_at() {
+        let (mut topics, mailbox) = (Topics::default(), Mailbox::new(Overflow::DropOldest, 1));
+        let tenants = ["t1", "t2"].map(|name| Tenant::new(name).unwrap());
+        let queues = [Name::literal("q1"), Name::literal("q2")];
+        let kinds = [EventKind::Pending, EventKind::Failed];
+        for (tenant, queue) in
+            tenants.iter().flat_map(|tenant| queues.iter().map(move |queue| (tenant, queue)))
+        {
+            for kind in kinds {
+                let filters = [
+                    EventFilter::all(),
+                    EventFilter::all().queue(queue.clone()),
+                    EventFilter::all().tenant(tenant.clone()),
+                    EventFilter::all().tenant(tenant.clone()).queue(queue.clone()),
+                ];
+                for filter in filters {
+                    topics.insert(filter.kind(kind), Arc::clone(&mailbox));
+                }
+            }
+        }
+        let keys = Keys {
+            kind: EventKind::Failed,
+            tenant: Some(&tenants[0]),
+            queue: Some(&queues[0]),
+            pipeline: None,
+            job: None,
+        };
+        let (mut looked, mut wanted) = (0, 0);
+        topics.everyone.offer(&keys, |list| looked += list.len());
+        topics.tenants[&tenants[0]].offer(&keys, |list| looked += list.len());
+        topics.wanting(&keys, |_| wanted += 1);
+        // Four name the kind alone, two its queue beside it, two its tenant, and one both.
+        assert_eq!((looked, wanted), (9, 9));
+        (0..topics.boxes.len()).for_each(|slot| drop(topics.remove(slot)));
+        assert!(
+            topics.tenants.is_empty() && topics.everyone.queues.is_empty() && topics.everyone.any.is_empty()
+        );
     }
 }

@@ -14,10 +14,15 @@
 //! | `waiting` | publishers that sleep until there is room |
 //! | `totals` | what the ring has done |
 //! | `../sys/page` | the slots |
+//! | `../sys/turn` | the lock of the publishers |
 //!
 //! A subscriber falls asleep under the lock of the publishers, so whoever publishes next sees it. A publisher that sleeps and
 //! the reader that wakes it meet as in Dekker's algorithm: each writes, passes a sequentially consistent fence, and reads what
 //! the other has written; so at least one of them sees the other.
+//!
+//! A single event costs its publisher one read-modify-write, that of the lock, and stores. What costs more is a reader close
+//! behind: each of its looks takes the cache lines away that the publisher writes to, and both fall into step at the pace of
+//! the memory. So a reader that finds only few events, of many, keeps away for some microseconds before it looks again.
 //!
 //! To wake a thread costs as much as hundreds of events. So a subscriber that was busy gives way to other tasks some times
 //! before it sleeps, and a publisher that was woken for one place lets its reader make more of them before it goes on.

@@ -9,7 +9,7 @@ use hodei_core::bus::{Overflow, SubscribeOptions};
 
 use super::shared::How;
 use super::{Missed, Ring, Subscriber};
-use crate::sys::REUSED;
+use crate::sys::{REUSED, Turn};
 
 #[cfg(hodei_loom)]
 use loom::{sync::Condvar, sync::Mutex, thread};
@@ -84,6 +84,21 @@ fn publish(ring: &Ring<u64>, event: u64) {
     while publishing.as_mut().poll(&mut context).is_pending() {
         signal.wait();
     }
+}
+
+/// Three threads, more than one of which may have to wait: each has it alone, and gets it without being woken.
+#[test]
+fn a_turn_is_one_threads_alone() {
+    check(|| {
+        let turn = crate::sync::Arc::new(Turn::new(0));
+        let others = [(); 2].map(|()| {
+            let turn = crate::sync::Arc::clone(&turn);
+            thread::spawn(move || *turn.take() += 1)
+        });
+        *turn.take() += 1;
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(*turn.take(), 3);
+    });
 }
 
 #[test]

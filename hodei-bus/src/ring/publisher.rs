@@ -87,7 +87,14 @@ impl<T: Send + Sync> Ring<T> {
         // Into the future at once: a copy less than an `async fn` makes.
         let mut event = Some(event);
         async move {
-            self.publish_taken(&mut event).await;
+            let ring = self.shared();
+            if ring.gives_way() {
+                consume_budget().await;
+            }
+            // Here already: to step into another future costs as much as to publish.
+            if ring.offer_one(&mut event).is_some() {
+                self.publish_taken(&mut event).await;
+            }
             event.map_or(Ok(()), |event| Err(Full(event)))
         }
     }
@@ -103,6 +110,9 @@ impl<T: Send + Sync> Ring<T> {
     /// Cancel safe: when dropped, the event was not published.
     pub async fn publish_timeout(&self, event: T, wait: Duration) -> Result<(), Full<T>> {
         let mut event = Some(event);
+        if self.shared().gives_way() {
+            consume_budget().await;
+        }
         // Whether it was published in time is seen by whether it is still here.
         let _ = tokio::time::timeout(wait, self.publish_taken(&mut event)).await;
         event.map_or(Ok(()), |event| Err(Full(event)))
@@ -111,7 +121,6 @@ impl<T: Send + Sync> Ring<T> {
     /// Takes the event out when it is published; leaves it there when somebody makes publishers fail.
     async fn publish_taken(&self, event: &mut Option<T>) {
         let ring = self.shared();
-        ring.totals.give_way().await;
         let attempt = || match ring.offer_one(event) {
             Some(Short::Wait(blocker)) => Err(blocker),
             Some(Short::Fail | Short::Ask) | None => Ok(()),

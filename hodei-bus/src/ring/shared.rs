@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use hodei_core::bus::{Overflow, SubscriptionStats};
 
-use super::totals::Totals;
+use super::totals::{BUDGETED, Totals};
 use super::waiting::{AT_ONCE, Blocker, Ticket, Waiting};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Padded, lock, lock_often};
-use crate::sys::{Reader, Shelved, Writer};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Padded, lock};
+use crate::sys::{Reader, Shelved, Taken, Turn, Writer};
 
 /// The most events of a page, and the fewest.
 const PAGE_MAX: usize = 256;
@@ -24,8 +24,8 @@ const GAPS: usize = 64;
 pub(crate) struct Shared<T> {
     /// How many events have been published. Written under the lock of `line`, after the events.
     head: Padded<AtomicU64>,
-    /// Whoever publishes stands here. A mutex, held for a batch: it makes the order.
-    line: Padded<Mutex<Line<T>>>,
+    /// Whoever publishes stands here. A lock, held for a batch: it makes the order.
+    line: Padded<Turn<Line<T>>>,
     /// Where readers find the pages: page n at n modulo their number. Held for the copy of a pointer.
     shelf: Box<[Mutex<Option<Shelved<T>>>]>,
     /// Publishers that wait for room.
@@ -223,7 +223,7 @@ impl<T> Shared<T> {
         };
         Self {
             head: Padded(AtomicU64::new(0)),
-            line: Padded(Mutex::new(line)),
+            line: Padded(Turn::new(line)),
             shelf,
             room: Waiting::default(),
             closed: AtomicBool::new(false),
@@ -251,7 +251,7 @@ impl<T> Shared<T> {
     /// No event will come any more; whoever sleeps learns it.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.wake(lock(&self.line));
+        self.wake(self.line.take());
     }
 
     /// Publishes as many of `wanted` events as there is room for, from an iterator that is made when that is known. An
@@ -262,7 +262,7 @@ impl<T> Shared<T> {
         how: How,
         events: impl FnOnce(usize) -> I,
     ) -> Offered<Arc<Member>> {
-        let mut line = lock_often(&self.line);
+        let mut line = self.line.take();
         let room = loop {
             let room = count(line.room(wanted as u64, how));
             if room == wanted || room > 0 && how != How::Whole {
@@ -277,7 +277,7 @@ impl<T> Shared<T> {
         if line.members.is_empty() {
             // Nobody reads: the events need not be stored.
             let dropped = events(room).take(room).map(drop).count();
-            self.totals.published(dropped as u64);
+            self.totals.unheard(dropped as u64);
             return Offered::taken(dropped);
         }
         // Before the lock in the order of drops: after an unwinding iterator it takes the lock once more.
@@ -294,7 +294,7 @@ impl<T> Shared<T> {
     /// Publishes one event if there is room for it, and takes it out; else says why not.
     #[inline]
     pub(crate) fn offer_one(&self, event: &mut Option<T>) -> Option<Short<Arc<Member>>> {
-        let mut line = lock_often(&self.line);
+        let mut line = self.line.take();
         while line.limit <= line.head {
             line.measure();
             if line.limit <= line.head
@@ -304,7 +304,7 @@ impl<T> Shared<T> {
             }
         }
         if line.members.is_empty() {
-            self.totals.published(1);
+            self.totals.unheard(1);
             drop(line);
             *event = None;
             return None;
@@ -322,11 +322,17 @@ impl<T> Shared<T> {
         None
     }
 
+    /// Says whether a publisher that always finds room is to take from the budget of its task, so that other tasks run now and
+    /// then. Only before something is published, so that who is dropped meanwhile has published nothing.
+    #[inline]
+    pub(crate) fn gives_way(&self) -> bool {
+        self.totals.published(self.head.load(Ordering::Relaxed)).is_multiple_of(BUDGETED)
+    }
+
     /// Brings the head up to the writer.
     #[inline]
     fn advance(&self, line: &mut Line<T>) {
         let head = line.writer.head();
-        self.totals.published(head - line.head);
         line.head = head;
         // Release: whoever sees it sees the events and the page before it.
         self.head.store(head, Ordering::Release);
@@ -334,7 +340,7 @@ impl<T> Shared<T> {
 
     /// Tells every subscriber that so many events were missed here, before they could be published.
     pub(crate) fn gap(&self, missed: u64) {
-        let mut line = lock(&self.line);
+        let mut line = self.line.take();
         let total = self.gaps.load(Ordering::Relaxed) + missed;
         let at = line.head;
         match line.gaps.back_mut() {
@@ -357,12 +363,12 @@ impl<T> Shared<T> {
 
     /// Returns the first gap behind those that made up a sum.
     pub(crate) fn gap_behind(&self, known: u64) -> Option<Gap> {
-        lock(&self.line).gaps.iter().find(|gap| gap.total > known).copied()
+        self.line.take().gaps.iter().find(|gap| gap.total > known).copied()
     }
 
     /// Puts a subscriber down to be woken, or its newer waker. It must look once more before it sleeps.
     pub(crate) fn sleep(&self, ticket: Ticket, waker: &Waker) {
-        let mut line = lock(&self.line);
+        let mut line = self.line.take();
         let place = line.sleepers.iter().position(|(known, _)| *known == ticket);
         let old = match place.map(|place| &mut line.sleepers[place].1) {
             Some(known) if known.will_wake(waker) => None,
@@ -379,12 +385,12 @@ impl<T> Shared<T> {
 
     /// Wakes whoever sleeps.
     fn rouse(&self) {
-        self.wake(lock(&self.line));
+        self.wake(self.line.take());
     }
 
     /// Takes a sleeper off, if it is still there.
     pub(crate) fn stay_awake(&self, ticket: Ticket) {
-        let mut line = lock(&self.line);
+        let mut line = self.line.take();
         let place = line.sleepers.iter().position(|(known, _)| *known == ticket);
         let waker = place.map(|place| line.sleepers.swap_remove(place));
         drop(line);
@@ -393,7 +399,7 @@ impl<T> Shared<T> {
 
     /// Wakes whoever sleeps. No waker is called under the lock.
     #[cold]
-    fn wake<'a>(&'a self, mut line: MutexGuard<'a, Line<T>>) {
+    fn wake<'a>(&'a self, mut line: Taken<'a, Line<T>>) {
         let mut woken: [Option<Waker>; AT_ONCE] = [const { None }; AT_ONCE];
         // Who falls asleep meanwhile has seen what was published.
         let mut left = line.sleepers.len();
@@ -408,7 +414,7 @@ impl<T> Shared<T> {
             if left == 0 {
                 return;
             }
-            line = lock(&self.line);
+            line = self.line.take();
         }
     }
 
@@ -469,7 +475,7 @@ impl<T> Shared<T> {
 
     /// Subscribes from the next event on.
     pub(crate) fn join(&self, overflow: Overflow, capacity: usize) -> Joined<T> {
-        let mut line = lock(&self.line);
+        let mut line = self.line.take();
         line.tickets += 1;
         let start = line.head;
         let member = Arc::new(Member {
@@ -491,7 +497,7 @@ impl<T> Shared<T> {
     /// Lets publishers forget a subscriber.
     pub(crate) fn part(&self, member: &Arc<Member>) {
         {
-            let mut line = lock(&self.line);
+            let mut line = self.line.take();
             if let Some(place) = line.members.iter().position(|known| Arc::ptr_eq(known, member)) {
                 line.members.swap_remove(place);
                 self.totals.parted();
@@ -504,14 +510,14 @@ impl<T> Shared<T> {
     /// Returns up to where every subscriber has read.
     #[cfg(feature = "nats")]
     pub(crate) fn taken(&self) -> u64 {
-        let line = lock(&self.line);
+        let line = self.line.take();
         let cursors = line.members.iter().map(|member| member.cursor.load(Ordering::Acquire));
         cursors.min().unwrap_or(u64::MAX)
     }
 
     /// Returns what is known of every subscriber.
     pub(crate) fn members(&self) -> Vec<(Arc<Member>, SubscriptionStats)> {
-        let members = lock(&self.line).members.clone();
+        let members = self.line.take().members.clone();
         let head = self.head();
         members.into_iter().map(|member| (Arc::clone(&member), member.stats(head))).collect()
     }

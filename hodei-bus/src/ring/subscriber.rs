@@ -16,6 +16,8 @@ use crate::sys::Reader;
 const BUSY: u64 = 8;
 /// How often one that was busy gives way to other tasks and looks again before it sleeps.
 const PATIENCE: u32 = rounds(8);
+/// Fewer events than this at a look say that it is close behind busy publishers.
+const FEW: usize = 128;
 /// From how many events on it need not pause before it looks again: others that had their turn have paused for it.
 const MANY: u64 = 256;
 
@@ -53,6 +55,8 @@ pub struct Subscriber<T: Send + Sync> {
     empty_at: u64,
     /// How often it still looks again before it sleeps.
     patience: u32,
+    /// How many events its last look found; [`FEW`] stands for more as well.
+    found: usize,
 }
 
 /// It reads up to here, and is told something.
@@ -105,6 +109,7 @@ impl<T: Send + Sync> Subscriber<T> {
             asleep: false,
             empty_at: pos,
             patience: 0,
+            found: FEW,
         }
     }
 
@@ -171,6 +176,7 @@ impl<T: Send + Sync> Subscriber<T> {
     pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Missed>> {
         // Who always finds events lets other tasks run as well.
         let turn = ready!(poll_proceed(context));
+        self.keep_away();
         let mut look = self.look();
         if matches!(look, Look::Empty) && self.waits_awake() {
             look = self.look();
@@ -217,6 +223,15 @@ impl<T: Send + Sync> Subscriber<T> {
             pause();
         }
         true
+    }
+
+    /// Keeps at a distance from busy publishers before it looks again. Who follows on their heels finds one or two events at each
+    /// look, and takes the cache lines from them that they write to: both get slower together, and stay so.
+    pub(crate) fn keep_away(&mut self) {
+        if self.available() == 0 && self.found < FEW && self.pos - self.empty_at >= BUSY {
+            pause();
+            self.found = FEW;
+        }
     }
 
     #[inline]
@@ -288,6 +303,8 @@ impl<T: Send + Sync> Subscriber<T> {
                 continue;
             }
             if self.available() > 0 {
+                // The end of a page says nothing of how far publishers are.
+                self.found = if self.reader.is_complete() { FEW } else { self.available() };
                 return Look::Ready;
             }
             if self.reader.is_complete() {

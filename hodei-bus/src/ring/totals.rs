@@ -1,20 +1,18 @@
 //! What a ring has done, counted where it costs its publishers and readers nothing.
 
-use tokio::task::coop::consume_budget;
-
 use crate::sync::{AtomicU64, Ordering, Padded};
 
 /// How many counters readers share; two that share one may pass its cache line to and fro.
 const STRIPES: usize = 8;
 
 /// After how many events a publisher that always finds room takes from the budget of its task: a power of two.
-const TURN: u64 = 256;
+pub(crate) const BUDGETED: u64 = 256;
 
 /// The sums over all subscribers, also those that are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    /// Events published, be they stored or not. Written under the lock of the publishers.
-    published: Padded<AtomicU64>,
+    /// Events published when nobody was there to read them. They were not stored, and the head of the ring is short of them.
+    unheard: AtomicU64,
     /// Events taken, told by each reader in steps.
     taken: [Padded<AtomicU64>; STRIPES],
     missed: AtomicU64,
@@ -31,20 +29,16 @@ pub(crate) struct Sums {
 }
 
 impl Totals {
-    /// Counts events. Only under the lock of the publishers: nobody else writes meanwhile.
-    #[inline]
-    pub(crate) fn published(&self, events: u64) {
-        let published = self.published.load(Ordering::Relaxed);
-        self.published.store(published + events, Ordering::Relaxed);
+    /// Counts events that nobody reads. Only under the lock of the publishers: nobody else writes meanwhile.
+    pub(crate) fn unheard(&self, events: u64) {
+        let unheard = self.unheard.load(Ordering::Relaxed);
+        self.unheard.store(unheard + events, Ordering::Relaxed);
     }
 
-    /// Lets other tasks run now and then: who always finds room never waits. Only before something is published, so that who
-    /// is dropped meanwhile has published nothing.
+    /// How many events have been published, be they stored or not.
     #[inline]
-    pub(crate) async fn give_way(&self) {
-        if self.published.load(Ordering::Relaxed).is_multiple_of(TURN) {
-            consume_budget().await;
-        }
+    pub(crate) fn published(&self, head: u64) -> u64 {
+        head + self.unheard.load(Ordering::Relaxed)
     }
 
     /// Counts events that the reader of a ticket has taken.
@@ -65,9 +59,9 @@ impl Totals {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn sums(&self) -> Sums {
+    pub(crate) fn sums(&self, head: u64) -> Sums {
         Sums {
-            published: self.published.load(Ordering::Relaxed),
+            published: self.published(head),
             taken: self.taken.iter().map(|stripe| stripe.load(Ordering::Relaxed)).sum(),
             missed: self.missed.load(Ordering::Relaxed),
             subscribers: self.subscribers.load(Ordering::Relaxed),

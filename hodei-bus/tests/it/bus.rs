@@ -253,6 +253,23 @@ fn a_dropped_subscriber_is_gone() {
     bus.try_publish(&events(0..100)).unwrap();
 }
 
+/// What was published counts whether or not somebody was there to hear it.
+#[tokio::test]
+async fn what_is_published_is_counted_once_however_many_hear_it() {
+    let bus = Bus::new();
+    bus.try_publish(&events(0..3)).unwrap();
+    bus.publish_one(event(1, 3)).await.unwrap();
+    assert_eq!((bus.stats().published, bus.stats().delivered), (4, 0));
+    let subscribers = ways().map(|way| subscribe_to(&bus, &way, Overflow::Block));
+    bus.publish_one(event(1, 4)).await.unwrap();
+    bus.try_publish(&events(5..7)).unwrap();
+    for mut subscriber in subscribers {
+        assert_eq!(shown(subscriber.try_recv(10)), [4, 5, 6]);
+    }
+    bus.publish_one(event(1, 7)).await.unwrap();
+    assert_eq!((bus.stats().published, bus.stats().delivered), (8, 6));
+}
+
 #[tokio::test]
 async fn a_subscriber_of_a_bus_that_is_gone_learns_it() {
     let bus = Bus::new();
