@@ -267,6 +267,14 @@ macro_rules! uuid_id {
                 self.0.as_bytes()
             }
 
+            /// Returns when it was minted, to the millisecond. Of many that are minted together the later ones say a
+            /// little more.
+            #[must_use]
+            pub fn minted_at(self) -> Timestamp {
+                let (high, _) = self.0.as_u64_pair();
+                Timestamp::from_micros((high >> 16).cast_signed().saturating_mul(1_000))
+            }
+
             /// Returns the slot of the tenant.
             #[must_use]
             pub fn slot(self) -> Slot {

@@ -39,7 +39,7 @@ tables! {
     Ended = "ended",
     /// (pipeline, created_at, id): the steps of a pipeline.
     Pipelines = "pipelines",
-    /// (tenant, unique key) → id.
+    /// (tenant, unique key) → the job that holds it.
     Unique = "unique",
     /// (tenant, sequence) → the last job of it, as long as that is kept.
     Sequences = "sequences",

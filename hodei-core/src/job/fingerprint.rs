@@ -9,6 +9,7 @@ use super::new::NewJob;
 use super::payload::{Encoding, Payload};
 use super::retry::{Backoff, RetryPolicy, RetryRule};
 use super::spec::SpecParts;
+use super::unique::UniqueParts;
 use crate::time::micros;
 
 /// How many bytes most submissions have at most.
@@ -61,6 +62,19 @@ impl Fingerprint {
         hash.optional(parts.retry.as_deref(), Hash::retry);
         hash.text(parts.labels.texts().packed());
         hash.text(parts.limit_keys.packed());
+        hash.finish()
+    }
+
+    /// Hashes what a key tells jobs apart by.
+    pub(super) fn of_unique(parts: &UniqueParts<'_>) -> Self {
+        let mut hash = Hash::new(b"hodei unique 1");
+        hash.optional(parts.kind, Hash::text);
+        hash.optional(parts.payload, Hash::payload);
+        hash.optional(parts.queue, Hash::text);
+        hash.optional(parts.period.as_ref(), |hash, (length, number)| {
+            hash.time(*length);
+            hash.time(*number);
+        });
         hash.finish()
     }
 

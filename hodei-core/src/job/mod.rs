@@ -16,10 +16,11 @@ mod secret;
 mod spec;
 mod spec_builder;
 mod state;
+mod unique;
 mod validate;
 
 pub use fingerprint::Fingerprint;
-pub use new::{NewJob, Parent, Requires, UNIQUE_KEY_MAX};
+pub use new::{NewJob, Parent, Requires};
 pub use outcome::{
     ArtifactEntry, BlobRef, Exit, FAILURE_MESSAGE_MAX, Failure, FailureClass, Finish, LogEnd, Manifest,
     OUTPUT_INLINE_MAX, Outcome, Output, Stream,
@@ -31,3 +32,4 @@ pub use retry::{Backoff, RetryPolicy, RetryRule};
 pub use secret::Secret;
 pub use spec::{JobSpec, JobSpecBuilder, Priority, SpecLimits, SpecParts};
 pub use state::{Cause, State, Transitions, next};
+pub use unique::{UNIQUE_KEY_MAX, Unique};

@@ -7,12 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::fingerprint::Fingerprint;
 use super::spec::JobSpec;
 use super::state::{Cause, State};
+use super::unique::{UNIQUE_KEY_MAX, Unique};
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, PipelineId, Slot, Tenant};
 use crate::time::{SystemClock, Timestamp};
-
-/// The longest unique key, in bytes.
-pub const UNIQUE_KEY_MAX: usize = 256;
 
 /// What a job needs of a parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -132,7 +130,7 @@ pub struct NewJob {
     pub run_at: Option<Timestamp>,
     /// When it must have been claimed; later it fails.
     pub deadline: Option<Timestamp>,
-    /// At most one job of the tenant has this key, for as long as the job is kept.
+    /// At most one job of the tenant has this key, for as long as the job is kept, or has not ended: [`Unique`].
     pub unique: Option<Arc<str>>,
     /// The jobs that must settle first; in the store already, or earlier in the same batch.
     pub parents: Arc<[Parent]>,
@@ -209,10 +207,11 @@ impl NewJob {
         self
     }
 
-    /// Sets a key that at most one job of the tenant has.
+    /// Makes it unique: by a key alone, which may be a text, or by more ([`Unique`]). The key is made of the spec and the id
+    /// that it has now.
     #[must_use]
-    pub fn unique(mut self, key: impl Into<Arc<str>>) -> Self {
-        self.unique = Some(key.into());
+    pub fn unique(mut self, by: impl Into<Unique>) -> Self {
+        self.unique = Some(by.into().key_of(&self));
         self
     }
 
@@ -252,7 +251,7 @@ impl NewJob {
             faults.push(Fault::new("id", "wrong_slot"));
         }
         if let Some(key) = &self.unique {
-            if key.is_empty() {
+            if Unique::name_of(key).is_empty() {
                 faults.push(Fault::new("unique", "empty"));
             } else if key.contains('\0') {
                 faults.push(Fault::new("unique", "nul"));

@@ -10,6 +10,7 @@ use super::new::Parent;
 use super::outcome::{Manifest, Outcome, Output};
 use super::spec::{JobSpec, Priority};
 use super::state::{Cause, State};
+use super::unique::Unique;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::time::Timestamp;
 
@@ -82,7 +83,7 @@ pub struct Job {
     pub pipeline: Option<PipelineId>,
     /// The jobs that had to settle first.
     pub parents: Arc<[Parent]>,
-    /// The key that no other job of the tenant has.
+    /// The key that no other job of the tenant has while this one [holds](Job::held_key) it.
     pub unique: Option<Arc<str>>,
     /// The fingerprint of its submission.
     pub fingerprint: Fingerprint,
@@ -122,6 +123,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// Returns the unique key that it holds: one that is free since its end is no more its own.
+    #[must_use]
+    pub fn held_key(&self) -> Option<&Arc<str>> {
+        self.unique.as_ref().filter(|key| !self.state.is_terminal() || !Unique::is_while_open(key))
+    }
+
     /// Goes through the parents that its submission named: without the one that only comes before it in its sequence.
     pub fn asked_parents(&self) -> impl Iterator<Item = Parent> + '_ {
         self.parents

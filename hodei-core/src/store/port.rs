@@ -121,6 +121,8 @@ pub enum Redriven {
     Succeeded,
     /// Others of its sequence that were submitted after it have not ended.
     OutOfTurn,
+    /// It failed or was cancelled, which freed its unique key, and another job has that by now: the job of this id.
+    KeyTaken(JobId),
     /// There is no such job in scope.
     NotFound,
 }
@@ -245,8 +247,9 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// # Behavior
     ///
     /// One reply per job, in order. Parents may stand earlier in the same batch; one that was refused there is no
-    /// parent. A job with the id of a stored one, or else with its unique key, is `Existing` when their fingerprints
-    /// are equal, else `Conflict`; jobs earlier in the batch count as stored. A job is told at once of the parents
+    /// parent. A job with the id of a stored one, or else with the unique key that one holds
+    /// ([`Job::held_key`](crate::job::Job::held_key)), is `Existing` when their fingerprints
+    /// are equal, else `Conflict`; jobs earlier in the batch count as stored, and as open. A job is told at once of the parents
     /// that have settled already.
     ///
     /// A job of a sequence ([`JobSpec::sequence`](crate::job::JobSpec::sequence)) has its turn behind the one of its tenant
@@ -333,6 +336,11 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     async fn leases_of(&self, owner: &Lease) -> Result<Vec<Claimed>>;
 
     /// Sends failed and cancelled jobs round again: the dead letter's way back.
+    ///
+    /// # Behavior
+    ///
+    /// One reply per job, in order; what an earlier one took is taken. A job takes the unique key again that its end freed,
+    /// or stays as it is when another one holds that.
     ///
     /// # Errors
     ///

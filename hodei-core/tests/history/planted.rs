@@ -57,6 +57,11 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
         let (job, key) = (script.second, script.facts(script.keyed).unique);
         script.submitted(job, |facts| facts.unique = key.clone());
     }),
+    (Invariant::IdempotentSubmit, "two jobs that have not ended have one key", |script| {
+        for job in [script.retried, script.second] {
+            script.submitted(job, |facts| facts.unique = Some("open:key".into()));
+        }
+    }),
     (Invariant::NoPhantom, "a refused job is there", |script| {
         let job = script.foreign;
         script.answers(|answer| {

@@ -227,7 +227,8 @@ impl World {
         let ticket = (u64::try_from(now.as_micros()).expect("after 1970") / 1_000) << 12;
         job.id = JobId::from_parts(ticket | dice.below(4096), tenant.slot(), dice.below(1 << 50));
         if dice.one_in(6) {
-            job = job.unique(format!("key-{}", dice.below(8)));
+            let number = dice.below(8);
+            job = job.unique(format!("{}key-{number}", if number < 4 { "open:" } else { "" }));
         }
         if dice.one_in(8) {
             job = job.run_at(now.saturating_add(Duration::from_millis(dice.below(300))));

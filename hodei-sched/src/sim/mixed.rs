@@ -180,7 +180,8 @@ impl MixedLoad {
             job.deadline = Some(scene.now.saturating_add(scene.random.millis(50, 9_000)));
         }
         if scene.random.chance(self.shape.unique) {
-            job.unique = Some(format!("key-{}", scene.random.below(200)).into());
+            let number = scene.random.below(200);
+            job.unique = Some(format!("{}key-{number}", if number < 100 { "open:" } else { "" }).into());
         }
         job
     }

@@ -93,6 +93,8 @@ const CONTRADICTIONS: &[&str] = &[
     "SELECT format('the edge from %s to %s has no end', e.parent, e.child) FROM hodei.edge e
          WHERE NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.parent)
              OR NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = e.child)",
+    "SELECT format('key %s is held by a job that has ended', k.key) FROM hodei.unique_key k
+     JOIN hodei.done d ON d.id = k.id WHERE k.key LIKE 'open:%'",
     "SELECT format('key %s has no job', k.key) FROM hodei.unique_key k
          LEFT JOIN hodei.job j ON j.id = k.id AND j.tenant = k.tenant WHERE j.id IS NULL",
     "SELECT format('lease of %s has no owner', l.id) FROM hodei.leased l

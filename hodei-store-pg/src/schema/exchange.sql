@@ -192,6 +192,11 @@ BEGIN
         IF EXISTS (SELECT 1 FROM hodei.edge) THEN
             RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
         END IF;
+        -- A key that goes with the end of its job is free for whoever comes next. There is an index of such keys alone.
+        IF (SELECT k.id FROM hodei.unique_key k WHERE k.key LIKE 'open:%' ORDER BY k.id LIMIT 1) IS NOT NULL THEN
+            DELETE FROM hodei.unique_key k WHERE k.id = ANY (p_id) AND k.key LIKE 'open:%'
+                AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id);
+        END IF;
         IF NOT p_history THEN
             IF v_made = (SELECT count(*) FROM unnest(p_kind) k WHERE k >= 4) AND NOT EXISTS (SELECT 1 FROM hodei.edge) THEN
                 PERFORM hodei.wipe(v_ended);

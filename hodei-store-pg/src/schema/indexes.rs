@@ -41,6 +41,7 @@ const INDEXES: &[Index] = &[
     index("done_moved", "done", "USING brin (moved_at) WITH (pages_per_range = 32, autosummarize = on)"),
     index("done_bad", "done", "(state, tenant, moved_at, id) WHERE state IN (5, 6)"),
     index("edge_child", "edge", "(child)"),
+    index("unique_key_open", "unique_key", "(id) WHERE key LIKE 'open:%'"),
     index("delta_tenant", "delta", "(tenant)"),
     index("inbox_new", "inbox", "(no) WHERE refused IS NULL"),
     index("inbox_refused", "inbox", "(refused_at) WHERE refused_at IS NOT NULL"),

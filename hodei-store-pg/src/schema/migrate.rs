@@ -52,7 +52,12 @@ const STEPS: &[Step] = &[
     Step {
         name: "history in parts, checkpoints, wide limits, counts by queue",
         before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
-        sql: &[include_str!("history.sql"), include_str!("wide.sql"), include_str!("queues.sql")],
+        sql: &[
+            include_str!("history.sql"),
+            include_str!("wide.sql"),
+            include_str!("queues.sql"),
+            include_str!("keys.sql"),
+        ],
         given_up: &[include_str!("history_given_up.sql")],
     },
 ];

@@ -1,12 +1,14 @@
 //! Asking for ends, and sending round again.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use hodei_core::job::{State, rules};
+use hodei_core::job::{Job, State, rules};
 use hodei_core::store::{CancelReply, Redriven, Scope};
 use hodei_core::{JobId, Result, Tenant};
 
 use crate::inner::walled;
-use crate::work::{Verb, Work};
+use crate::work::{Keys, Verb, Work};
 
 /// Asks for the end of jobs.
 #[derive(Debug)]
@@ -67,20 +69,36 @@ impl Verb for Redrive {
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Redriven>> {
         let lasts = work.hold_sequences_of(&self.jobs).await?;
         work.load(&[&self.jobs[..], &lasts].concat()).await?;
+        // What their ends freed; other keys are held as ever.
+        let freed = self.jobs.iter().filter_map(|id| work.job(*id)).filter_map(freed_key);
+        let mut keys = work.key_holders(freed.collect()).await?;
         let mut replies = Vec::with_capacity(self.jobs.len());
         for id in &self.jobs {
-            replies.push(redrive_one(&self.scope, *id, work).await?);
+            replies.push(redrive_one(&self.scope, *id, &mut keys, work).await?);
         }
         Ok(replies)
     }
 }
 
-async fn redrive_one(scope: &Scope, id: JobId, work: &mut Work<'_>) -> Result<Redriven> {
+/// The key that the end of a job freed.
+fn freed_key(job: &Job) -> Option<(Tenant, Arc<str>)> {
+    let key = job.unique.as_ref().filter(|_| job.held_key().is_none())?;
+    Some((job.tenant.clone(), Arc::clone(key)))
+}
+
+async fn redrive_one(scope: &Scope, id: JobId, keys: &mut Keys, work: &mut Work<'_>) -> Result<Redriven> {
     let Some(job) = work.job(id).filter(|job| scope.covers(&job.tenant)) else {
         return Ok(Redriven::NotFound);
     };
     if matches!(job.state, State::Failed | State::Cancelled) && !work.goes_last(id).await? {
         return Ok(Redriven::OutOfTurn);
+    }
+    let key = work.job(id).filter(|job| job.state != State::Succeeded).and_then(freed_key);
+    if let Some(key) = key {
+        if let Some(holder) = keys.get(&key) {
+            return Ok(Redriven::KeyTaken(*holder));
+        }
+        keys.insert(key, id);
     }
     let now = work.now;
     let reply = work.update(id, |job| match rules::redrive(job, now) {

@@ -8,9 +8,9 @@ use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use uuid::Uuid;
 
+use super::keys::Keys;
 use super::transaction::{Entry, NewEdge, Work};
 use crate::ask;
-use crate::codec::damaged;
 use crate::error::failed;
 use crate::names::{LaneRow, column};
 use crate::record::{id_of, uuids};
@@ -24,7 +24,7 @@ const BOUNDS_LOCK: &str = "SELECT pg_advisory_xact_lock(7305239824715346290)";
 #[derive(Debug, Default)]
 struct Stored {
     fingerprints: HashMap<JobId, (Fingerprint, i32)>,
-    keys: HashMap<(Tenant, Arc<str>), JobId>,
+    keys: Keys,
     open: HashMap<Tenant, u64>,
     total: u64,
 }
@@ -76,46 +76,11 @@ impl Work<'_> {
         let mut stored = Stored::default();
         let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
         self.read_fingerprints(&ids, &mut stored).await?;
-        let (mut tenants, mut keys) = (Vec::new(), Vec::new());
-        for job in jobs {
-            if let Some(key) = job.unique.as_deref().filter(|key| !key.contains('\0')) {
-                tenants.push(job.tenant.as_str());
-                keys.push(key);
-            }
-        }
-        if !keys.is_empty() {
-            self.inner.trip();
-            // The job of a key may have gone with its era.
-            ask::query(
-                "DELETE FROM hodei.unique_key k USING unnest($1::text[], $2::text[]) u (tenant, key), hodei.tenant t
-                 WHERE t.name = u.tenant AND k.tenant = t.no AND k.key = u.key
-                     AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)",
-            )
-            .bind(&tenants)
-            .bind(&keys)
-            .execute(&mut *self.conn)
-            .await
-            .map_err(failed(OP))?;
-            self.inner.trip();
-            let rows = ask::query(
-                "SELECT t.name, k.key, k.id FROM unnest($1::text[], $2::text[]) u (tenant, key)
-                 JOIN hodei.tenant t ON t.name = u.tenant
-                 JOIN hodei.unique_key k ON k.tenant = t.no AND k.key = u.key",
-            )
-            .bind(&tenants)
-            .bind(&keys)
-            .fetch_all(&mut *self.conn)
-            .await
-            .map_err(failed(OP))?;
-            let mut holders = Vec::new();
-            for row in &rows {
-                let tenant = Tenant::new(column::<&str>(row, 0)?).map_err(|_| damaged("a bad name"))?;
-                let id = id_of(column::<Uuid>(row, 2)?);
-                stored.keys.insert((tenant, Arc::from(column::<&str>(row, 1)?)), id);
-                holders.push(id);
-            }
-            self.read_fingerprints(&holders, &mut stored).await?;
-        }
+        let named =
+            jobs.iter().filter_map(|job| Some((job.tenant.clone(), Arc::clone(job.unique.as_ref()?))));
+        stored.keys = self.key_holders(named.collect()).await?;
+        let holders: Vec<JobId> = stored.keys.values().copied().collect();
+        self.read_fingerprints(&holders, &mut stored).await?;
         let lasts = self.hold_sequences(jobs.iter()).await?;
         let mut parents: Vec<JobId> = jobs.iter().flat_map(|job| job.parents.iter().map(|p| p.id)).collect();
         parents.extend(lasts);

@@ -97,6 +97,7 @@ impl Work<'_> {
         self.find_holders().await?;
         self.find_early().await?;
         self.insert_jobs().await?;
+        self.write_keys().await?;
         self.move_jobs().await?;
         self.write_edges().await?;
         self.write_sequences().await?;
@@ -163,7 +164,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn changed(&self) -> Vec<&Entry> {
+    pub(super) fn changed(&self) -> Vec<&Entry> {
         let mut changed: Vec<&Entry> = self.entries.values().filter(|entry| entry.changed).collect();
         changed.sort_unstable_by_key(|entry| entry.job.id);
         changed
@@ -219,32 +220,10 @@ impl Work<'_> {
         .bind(new.iter().map(|entry| entry.job.pipeline.map(|id| uuid(id.as_bytes()))).collect::<Vec<_>>())
         .bind(new.iter().map(|entry| entry.job.spec.name().as_str().to_owned()).collect::<Vec<_>>())
         .bind(new.iter().map(|entry| body_bytes(entry.job.unique.as_deref(), &entry.job.parents, &entry.job.spec)).collect::<Vec<_>>());
-        let mut keys: Vec<(i32, String, Uuid)> = new
-            .iter()
-            .filter_map(|entry| {
-                let key = entry.job.unique.as_deref()?;
-                Some((entry.lane.tenant_no, key.to_owned(), uuid_of(entry.job.id)))
-            })
-            .collect();
         let rows = new.len() as u64;
         self.inner.trip();
         query.execute(&mut *self.conn).await.map_err(failed(OP))?;
         self.rows += rows;
-        if !keys.is_empty() {
-            // In one order, so that two batches with the same keys wait for each other and not in a circle.
-            keys.sort_unstable();
-            self.inner.trip();
-            ask::query(
-                "INSERT INTO hodei.unique_key (tenant, key, id)
-                 SELECT * FROM unnest($1::int4[], $2::text[], $3::uuid[])",
-            )
-            .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
-            .bind(keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>())
-            .bind(keys.iter().map(|key| key.2).collect::<Vec<_>>())
-            .execute(&mut *self.conn)
-            .await
-            .map_err(failed(OP))?;
-        }
         Ok(())
     }
 

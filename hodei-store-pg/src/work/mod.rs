@@ -3,9 +3,11 @@
 mod admit;
 mod cascade;
 mod flush;
+mod keys;
 mod load;
 mod transaction;
 mod turn;
 
 pub(crate) use flush::rank_of;
+pub(crate) use keys::Keys;
 pub(crate) use transaction::{Verb, Work};

@@ -1,11 +1,27 @@
 //! The rows. A field is only ever added with a new schema number in the first byte.
 
 use bincode::{BorrowDecode, Decode, Encode};
+use hodei_core::Result;
+
+use crate::error::corrupt;
 
 /// Sixteen bytes of an id or a fingerprint.
 pub(super) type Id = [u8; 16];
 /// Seconds and nanoseconds.
 pub(super) type Wait = (u64, u32);
+
+/// Other jobs may wait for it.
+pub(super) const CHILDREN: u8 = 1;
+/// Its unique key is free once it has ended.
+pub(super) const OPEN_KEY: u8 = 2;
+
+/// Whether it is said of a job that others may wait for it, and that its key is free once it has ended.
+pub(super) fn marks(marks: u8) -> Result<(bool, bool)> {
+    if marks > CHILDREN | OPEN_KEY {
+        return Err(corrupt("row.decode", "unknown marks"));
+    }
+    Ok((marks & CHILDREN != 0, marks & OPEN_KEY != 0))
+}
 
 /// What moves of a job, of schema 2.
 #[derive(Encode, BorrowDecode)]
@@ -33,7 +49,8 @@ pub(super) struct HeadRow<'a> {
     pub(super) started_at: Option<i64>,
     pub(super) lease: Option<(&'a str, u64)>,
     pub(super) batch: u64,
-    pub(super) has_children: bool,
+    /// [`CHILDREN`], [`OPEN_KEY`] or both.
+    pub(super) marks: u8,
     pub(super) has_end: bool,
 }
 

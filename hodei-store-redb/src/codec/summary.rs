@@ -8,7 +8,7 @@ use hodei_core::job::{Cause, Epoch, JobSummary, State};
 use hodei_core::{Error, JobId, Name, PipelineId, Result, Tenant, Timestamp};
 
 use super::envelope::SECOND;
-use super::row::Id;
+use super::row::{Id, marks};
 use super::value::{Names, cause, name, priority, state, time};
 use crate::error::corrupt;
 
@@ -41,7 +41,7 @@ pub(crate) fn shown(id: JobId, bytes: &[u8], names: &mut Names) -> Result<Shown>
     summary.started_at = row.option(Walk::time)?;
     row.option(|row| row.bytes().and_then(|_| row.wide()))?;
     row.wide()?;
-    let (has_children, _has_end) = (row.flag()?, row.flag()?);
+    let ((has_children, _open_key), _has_end) = (marks(row.byte()?)?, row.flag()?);
     row.end()?;
     let newborn = summary.state == State::Pending && summary.version == 1 && !has_children;
     Ok(Shown { summary, newborn })

@@ -250,9 +250,19 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
             done.replies.push(Redriven::OutOfTurn);
             continue;
         }
+        let key = if ended_badly { work.key_of(&head)? } else { None };
+        if let Some(key) = &key
+            && let Some(holder) = work.read(Tab::Unique, key, codec::id)?
+        {
+            done.replies.push(Redriven::KeyTaken(holder));
+            continue;
+        }
         let reply = match rules::redrive(&mut head.job, work.now) {
             Some(change) => {
                 head.batch = work.open(*id);
+                if let Some(key) = &key {
+                    work.put(Tab::Unique, key, &codec::id_row(*id)?)?;
+                }
                 if let Some(key) = &sequence {
                     // Whoever comes next has its turn behind it.
                     work.put(Tab::Sequences, key, &codec::id_row(*id)?)?;

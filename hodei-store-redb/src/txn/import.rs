@@ -56,7 +56,7 @@ fn bring_job(
     if is_there(work, Tab::Born, job.id.as_bytes())? {
         return Ok(Some(Fault::new("id", "duplicate")));
     }
-    if let Some(text) = &job.unique
+    if let Some(text) = job.held_key()
         && is_there(work, Tab::Unique, &key::tenant_text(&job.tenant, text))?
     {
         return Ok(Some(Fault::new("unique", "duplicate")));

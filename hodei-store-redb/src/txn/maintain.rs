@@ -261,7 +261,7 @@ pub(super) fn forget(work: &mut Work<'_, '_>, head: &Head) -> Result<usize> {
     for parent in fixed.parents.iter() {
         work.remove(Tab::Children, &key::child(parent.id, job.id))?;
     }
-    if let Some(text) = &fixed.unique {
+    if let Some(text) = fixed.unique.as_ref().filter(|_| head.holds_key()) {
         work.remove(Tab::Unique, &key::tenant_text(&job.tenant, text))?;
     }
     if let Some(key) = sequence_key(&job.tenant, &fixed.spec)

@@ -11,6 +11,7 @@ mod policy;
 mod shard;
 mod slot;
 mod submit;
+mod unique;
 mod verify;
 mod work;
 

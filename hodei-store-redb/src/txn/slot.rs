@@ -295,7 +295,7 @@ impl Work<'_, '_> {
         self.append(Tab::Born, id.as_bytes(), |into| codec::born_row(job, &spec, batch, into))?;
         self.delta.highest = self.delta.highest.max(Some(id));
         self.rise(id);
-        if let Some(text) = &job.unique {
+        if let Some(text) = job.held_key() {
             self.put(Tab::Unique, &key::tenant_text(&job.tenant, text), &codec::id_row(id)?)?;
         }
         if let Some(key) = sequence_key(&job.tenant, &job.spec).filter(|_| last) {

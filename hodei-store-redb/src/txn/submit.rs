@@ -197,6 +197,7 @@ fn admit(
             ended.and_then(|state| rules::parent_settled(&mut head.job, parent.requires, state, work.now));
         told.into_iter().for_each(|change| work.note(change, &head.queue, changes));
     }
+    work.free_key(&head)?;
     work.keep(None, head);
     Ok(())
 }

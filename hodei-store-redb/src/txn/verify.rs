@@ -157,7 +157,7 @@ fn of_spec(
 ) -> Result<()> {
     let job = &head.job;
     let fixed = work.fixed(job.id)?;
-    if let Some(text) = &fixed.unique {
+    if let Some(text) = fixed.unique.as_ref().filter(|_| head.holds_key()) {
         row(Tab::Unique, key::tenant_text(&job.tenant, text), codec::id_row(job.id)?);
     }
     if let Some(key) = fixed.spec.sequence().map(|sequence| key::tenant_text(&job.tenant, sequence)) {

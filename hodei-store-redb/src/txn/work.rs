@@ -371,6 +371,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
     pub(super) fn go(&mut self, step: Box<Step>, change: Change, changes: &mut Vec<Change>) -> Result<()> {
         let (job, has_children) = (&step.head.job, step.head.has_children);
         let told = (job.state.is_terminal() && has_children).then_some((job.id, job.state));
+        self.free_key(&step.head)?;
         self.note(change, &step.head.queue, changes);
         self.keep_step(step);
         told.map_or(Ok(()), |settled| self.cascade(settled, changes))
@@ -411,6 +412,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
                 if head.job.state.is_terminal() && head.has_children {
                     to_tell.push_back((child, head.job.state));
                 }
+                self.free_key(&head)?;
                 change.into_iter().for_each(|change| self.note(change, &head.queue, changes));
                 self.keep(Some(was), head);
             }

@@ -146,6 +146,9 @@ impl State {
             self.unplace(job, &before);
             self.place(job, &after, now);
             self.count(job, Some(before.state), Some(after.state));
+            if before.state.is_terminal() != after.state.is_terminal() {
+                self.turn_key(job);
+            }
         }
         if let Some(change) = change {
             self.note(change);
@@ -169,7 +172,7 @@ impl State {
         if let Some(pipeline) = job.pipeline {
             self.pipelines.remove(&(pipeline, job.created_at, id));
         }
-        if let Some(key) = &job.unique {
+        if let Some(key) = job.held_key() {
             self.unique.remove(&(job.tenant.clone(), Arc::clone(key)));
         }
         if let Some(key) =
@@ -217,17 +220,35 @@ impl State {
         }
     }
 
-    /// Enters what never changes.
+    /// Enters what does not change as long as the job is open.
     fn born(&mut self, job: &Job) {
         if let Some(pipeline) = job.pipeline {
             self.pipelines.insert((pipeline, job.created_at, job.id));
         }
-        if let Some(key) = &job.unique {
+        if let Some(key) = job.held_key() {
             self.unique.insert((job.tenant.clone(), Arc::clone(key)), job.id);
         }
         for parent in job.parents.iter() {
             self.edges.insert((parent.id, job.id), false);
         }
+    }
+
+    /// Frees the key of a job that has ended, if it goes with the end; gives it back to one that goes round again.
+    fn turn_key(&mut self, job: &Job) {
+        if let Some(key) = &job.unique {
+            let key = (job.tenant.clone(), Arc::clone(key));
+            match job.held_key() {
+                Some(_) => drop(self.unique.insert(key, job.id)),
+                None => drop(self.unique.remove(&key)),
+            }
+        }
+    }
+
+    /// Returns the other job that holds the key of a job.
+    pub(super) fn key_taken(&self, id: JobId) -> Option<JobId> {
+        let job = self.jobs.get(&id)?;
+        let key = (job.tenant.clone(), Arc::clone(job.unique.as_ref()?));
+        self.unique.get(&key).copied().filter(|holder| *holder != id)
     }
 
     fn place(&mut self, job: &Job, at: &Placed, now: Timestamp) {

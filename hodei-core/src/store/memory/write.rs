@@ -306,8 +306,10 @@ impl State {
         }
         let sequence = self.jobs.get(&id).and_then(|job| sequence_of(&job.tenant, &job.spec));
         let free = sequence.as_ref().is_none_or(|key| self.is_free(key, id));
-        let reply = self.update(id, now, |job| match job.state {
-            JobState::Failed | JobState::Cancelled if !free => (Redriven::OutOfTurn, None),
+        let taken = self.key_taken(id);
+        let reply = self.update(id, now, |job| match (job.state, taken) {
+            (JobState::Failed | JobState::Cancelled, _) if !free => (Redriven::OutOfTurn, None),
+            (JobState::Failed | JobState::Cancelled, Some(holder)) => (Redriven::KeyTaken(holder), None),
             _ => match rules::redrive(job, now) {
                 Some(change) => (Redriven::Done, Some(change)),
                 None if job.state == JobState::Succeeded => (Redriven::Succeeded, None),

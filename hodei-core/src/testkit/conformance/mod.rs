@@ -47,6 +47,7 @@ mod settle;
 mod submit;
 mod tenants;
 mod terms;
+mod unique;
 mod wakeups;
 mod wide_limits;
 

@@ -84,6 +84,20 @@ properties! { $
         a_run_and_a_schedule_submit_past_the_bounds
         one_of_many_racing_submissions_is_new
     }
+    unique {
+        a_key_while_open_is_held_until_the_end
+        every_end_frees_a_key
+        a_job_that_ends_as_it_comes_frees_its_key
+        who_goes_back_to_its_lane_keeps_its_key
+        a_taken_key_holds_up_no_other_job_of_a_batch
+        a_period_has_one_job_of_each_kind_and_arguments
+        a_job_goes_round_again_when_nobody_has_its_key
+        what_a_run_spawns_may_have_the_key_of_the_run
+        of_two_runs_that_spawn_one_key_the_first_does
+        a_job_that_is_pruned_takes_no_key_of_another
+        keys_are_held_by_the_same_after_reopening
+        one_of_many_that_race_for_a_key_gets_it
+    }
     lanes {
         an_empty_store_has_no_lanes
         a_head_tells_level_depth_and_age

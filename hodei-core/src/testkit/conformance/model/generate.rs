@@ -138,7 +138,7 @@ impl Generator {
             new = new.deadline(model.now.saturating_add(self.step()));
         }
         if self.random.chance(15) {
-            new = new.unique(self.random.one_of(&["u1", "u2", "u3", "u4", ""]));
+            new = new.unique(self.random.one_of(&["u1", "u2", "u3", "u4", "open:u", "open:u", "open:v", ""]));
         }
         if self.random.chance(20) {
             let ticket = self.random.one_of(&[1, 2]);

@@ -130,7 +130,7 @@ impl Model {
         }
         let earlier = taken.iter().map(|job| (job.id, &job.tenant, job.unique.as_deref(), job.fingerprint()));
         let stored = self.jobs.values();
-        let stored = stored.map(|job| (job.id, &job.tenant, job.unique.as_deref(), job.fingerprint));
+        let stored = stored.map(|job| (job.id, &job.tenant, held(job), job.fingerprint));
         let all: Vec<(JobId, &Tenant, Option<&str>, Fingerprint)> = earlier.chain(stored).collect();
         let by_key = |key: &str| all.iter().find(|job| job.1 == &new.tenant && job.2 == Some(key));
         let by_id = all.iter().find(|job| job.0 == new.id);
@@ -284,7 +284,13 @@ impl Model {
             Some(job) if job.state == State::Succeeded => Redriven::Succeeded,
             Some(job) if !job.state.is_terminal() => Redriven::NotTerminal,
             Some(_) if self.sequence(*id).is_some_and(|key| self.is_used(&key)) => Redriven::OutOfTurn,
-            Some(_) => {
+            Some(job) => {
+                let same = |other: &&Job| {
+                    other.id != job.id && other.tenant == job.tenant && held(other) == job.unique.as_deref()
+                };
+                if let Some(holder) = self.jobs.values().filter(|_| job.unique.is_some()).find(same) {
+                    return Redriven::KeyTaken(holder.id);
+                }
                 self.shift(*id, |job| ((), rules::redrive(job, now)));
                 self.line_up(*id);
                 Redriven::Done
@@ -317,4 +323,9 @@ impl Model {
             crate::store::Order::NewestFirst => found.rev().collect(),
         }
     }
+}
+
+/// The key that nobody else can have: one that begins with `open:` only until the job has ended.
+fn held(job: &Job) -> Option<&str> {
+    job.unique.as_deref().filter(|key| !key.starts_with("open:") || !job.state.is_terminal())
 }

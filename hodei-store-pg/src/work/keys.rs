@@ -1,0 +1,118 @@
+//! Unique keys: who holds them, and whom they pass to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use hodei_core::job::Unique;
+use hodei_core::{JobId, Result, Tenant};
+use uuid::Uuid;
+
+use super::transaction::{Entry, Work};
+use crate::ask;
+use crate::codec::damaged;
+use crate::error::failed;
+use crate::names::column;
+use crate::record::{id_of, uuid_of};
+
+/// Who holds which key.
+pub(crate) type Keys = HashMap<(Tenant, Arc<str>), JobId>;
+
+impl Work<'_> {
+    /// Returns who holds keys, as the transaction has left it so far.
+    pub(crate) async fn key_holders(&mut self, mut keys: Vec<(Tenant, Arc<str>)>) -> Result<Keys> {
+        // No stored text has a zero byte.
+        keys.retain(|(_, key)| !key.contains('\0'));
+        if keys.is_empty() {
+            return Ok(Keys::new());
+        }
+        let mut holders = self.stored_holders(&keys).await?;
+        holders.retain(|_, id| self.job(*id).is_none_or(|job| job.held_key().is_some()));
+        let asked: HashSet<(Tenant, Arc<str>)> = keys.into_iter().collect();
+        let held = self.entries.values().filter_map(|entry| {
+            let held = (entry.job.tenant.clone(), Arc::clone(entry.job.held_key()?));
+            asked.contains(&held).then_some((held, entry.job.id))
+        });
+        holders.extend(held);
+        Ok(holders)
+    }
+
+    async fn stored_holders(&mut self, keys: &[(Tenant, Arc<str>)]) -> Result<Keys> {
+        const OP: &str = "store.keys";
+        let (tenants, texts): (Vec<&str>, Vec<&str>) =
+            keys.iter().map(|(tenant, key)| (tenant.as_str(), &**key)).unzip();
+        self.inner.trip();
+        // The job of a key may have gone with its era.
+        ask::query(
+            "DELETE FROM hodei.unique_key k USING unnest($1::text[], $2::text[]) u (tenant, key), hodei.tenant t
+             WHERE t.name = u.tenant AND k.tenant = t.no AND k.key = u.key
+                 AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)",
+        )
+        .bind(&tenants)
+        .bind(&texts)
+        .execute(&mut *self.conn)
+        .await
+        .map_err(failed(OP))?;
+        self.inner.trip();
+        let rows = ask::query(
+            "SELECT t.name, k.key, k.id FROM unnest($1::text[], $2::text[]) u (tenant, key)
+             JOIN hodei.tenant t ON t.name = u.tenant
+             JOIN hodei.unique_key k ON k.tenant = t.no AND k.key = u.key",
+        )
+        .bind(&tenants)
+        .bind(&texts)
+        .fetch_all(&mut *self.conn)
+        .await
+        .map_err(failed(OP))?;
+        let holder = |row| {
+            let tenant = Tenant::new(column::<&str>(row, 0)?).map_err(|_| damaged("a bad name"))?;
+            Ok(((tenant, Arc::from(column::<&str>(row, 1)?)), id_of(column::<Uuid>(row, 2)?)))
+        };
+        rows.iter().map(holder).collect()
+    }
+
+    /// Frees the keys that go with the ends of their jobs, and then takes those of jobs that are new or go round again.
+    pub(super) async fn write_keys(&mut self) -> Result<()> {
+        const OP: &str = "store.write";
+        let (mut freed, mut taken) = (Vec::new(), Vec::new());
+        for entry in self.changed() {
+            let Some(key) = entry.job.unique.as_deref() else { continue };
+            match (held_before(entry, key), entry.job.held_key().is_some()) {
+                (true, false) => freed.push(uuid_of(entry.job.id)),
+                (false, true) => {
+                    taken.push((entry.lane.tenant_no, key.to_owned(), uuid_of(entry.job.id)));
+                }
+                (true, true) | (false, false) => {}
+            }
+        }
+        if !freed.is_empty() {
+            self.inner.trip();
+            ask::query("DELETE FROM hodei.unique_key WHERE id = ANY ($1) AND key LIKE 'open:%'")
+                .bind(freed)
+                .execute(&mut *self.conn)
+                .await
+                .map_err(failed(OP))?;
+        }
+        if taken.is_empty() {
+            return Ok(());
+        }
+        // In one order, so that two batches with the same keys wait for each other and not in a circle.
+        taken.sort_unstable();
+        self.inner.trip();
+        ask::query(
+            "INSERT INTO hodei.unique_key (tenant, key, id)
+             SELECT * FROM unnest($1::int4[], $2::text[], $3::uuid[])",
+        )
+        .bind(taken.iter().map(|key| key.0).collect::<Vec<_>>())
+        .bind(taken.iter().map(|key| key.1.as_str()).collect::<Vec<_>>())
+        .bind(taken.iter().map(|key| key.2).collect::<Vec<_>>())
+        .execute(&mut *self.conn)
+        .await
+        .map(drop)
+        .map_err(failed(OP))
+    }
+}
+
+/// Whether a job held its key when it was read.
+fn held_before(entry: &Entry, key: &str) -> bool {
+    entry.before.is_some_and(|place| !place.state.is_terminal() || !Unique::is_while_open(key))
+}
