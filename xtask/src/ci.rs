@@ -7,7 +7,7 @@ use crate::stage::{Stage, Step};
 /// How long an example may run once it is built.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the tests may print nothing, once they are built: the slowest of them takes two minutes on two cores.
+/// How long tests and benchmarks may print nothing, once they are built: the slowest of them takes two minutes on two cores.
 const SILENCE: Duration = Duration::from_secs(600);
 
 /// Every stage of `cargo xtask ci`, in the order in which they run.
@@ -46,7 +46,10 @@ pub(crate) const STAGES: &[Stage] = &[
     Stage {
         name: "bench-smoke",
         shows: "every benchmark runs once",
-        steps: &[Step::new("cargo bench --package hodei-benches --benches --locked -- --test")],
+        steps: &[
+            Step::new("cargo bench --package hodei-benches --benches --locked --no-run"),
+            Step::new("cargo bench --package hodei-benches --benches --locked -- --test").silence(SILENCE),
+        ],
     },
     Stage {
         name: "examples",

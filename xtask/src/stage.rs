@@ -187,7 +187,10 @@ fn pass_on_output(child: &mut Child) -> mpsc::Receiver<String> {
 
 /// The processes that a process started, and those that they started, where Linux tells them.
 fn descendants(pid: u32) -> Vec<String> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    // Any of its threads may have started some.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let children = children.collect::<Vec<String>>().join(" ");
     let children = children.split_whitespace().filter_map(|child| child.parse().ok());
     children.flat_map(|child: u32| [vec![child.to_string()], descendants(child)].concat()).collect()
 }
