@@ -49,7 +49,8 @@ async fn a_server_without_syncs_is_refused_and_so_is_one_whose_standbys_are_pass
     let server = Postgres::start().expect("PostgreSQL");
     let database = server.database().expect("a database");
     assert_eq!(opened(&database).await, Ok(true));
-    set(&database, "synchronous_commit = local");
+    let local = format!("ALTER DATABASE {} SET synchronous_commit = local", database.name());
+    server.sql("postgres", &local).expect("a setting");
     server.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'away'").expect("a setting");
     server.sql("postgres", "SELECT pg_reload_conf()").expect("a setting");
     while server.sql("postgres", "SHOW synchronous_standby_names").expect("a setting") != "away" {
