@@ -95,7 +95,7 @@ struct Worker<S> {
     settled: S,
 }
 
-impl<S: Fn(JobId)> Worker<S> {
+impl<S: Fn(JobId) + Sync> Worker<S> {
     /// Works until it is over, in life after life.
     async fn works(&self, over: &AtomicBool) {
         while !over.load(Ordering::SeqCst) {
@@ -209,18 +209,15 @@ fn lines(child: &mut Child) -> mpsc::Receiver<String> {
     lines
 }
 
+/// Something that grows with what was said.
+type Count = fn(&Said) -> usize;
+
 /// From when on a life is counted: from its beginning, or from the first time that it says something.
-const SINCE: [Option<fn(&Said) -> usize>; 4] =
+const SINCE: [Option<Count>; 4] =
     [None, Some(|said| said.opened), Some(|said| said.stored.len()), Some(|said| said.done.len())];
 
 /// Lets a process live and kills it after a while.
-fn kill_after(
-    database: &Database,
-    name: &str,
-    since: Option<fn(&Said) -> usize>,
-    wait: Duration,
-    said: &mut Said,
-) {
+fn kill_after(database: &Database, name: &str, since: Option<Count>, wait: Duration, said: &mut Said) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "it_does_what_its_environment_says", "--nocapture", "--test-threads=1"]);
     command.env(URL, database.url()).env(NAME, name).stdin(Stdio::null()).stdout(Stdio::piped());
