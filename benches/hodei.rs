@@ -46,6 +46,17 @@ pub fn numbered(numbers: std::ops::Range<usize>) -> Vec<NewJob> {
     numbers.map(|n| NewJob::new(spec(n))).collect()
 }
 
+/// As [`numbered`], and each counts against the limit of a key.
+///
+/// # Panics
+///
+/// Never: the specs are valid.
+#[must_use]
+pub fn numbered_under(key: &str, numbers: std::ops::Range<usize>) -> Vec<NewJob> {
+    let spec = |n| JobSpec::of(&Numbered(n)).map(|spec| spec.limited_by(key)).and_then(JobSpecBuilder::build);
+    numbers.map(|n| NewJob::new(spec(n).expect("a valid spec"))).collect()
+}
+
 /// What a drain took.
 #[derive(Clone, Copy, Debug)]
 pub struct Drained {

@@ -1,8 +1,9 @@
 //! Statements, by whose text the server knows them again.
 //!
 //! Each is prepared once per connection and kept there under a name. A proxy that gives every transaction another
-//! connection would look for the name where it is not: so once a store behind one was opened, the process prepares
-//! statements anew each time, without a name and inside of a transaction.
+//! connection would look for the name where it is not, or find another statement under it: so once a store behind one was
+//! opened, or a server did not know a name, the process prepares statements anew each time, without a name and inside of a
+//! transaction.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +18,8 @@ pub(crate) fn without_names() {
     UNNAMED.store(true, Ordering::Release);
 }
 
-fn named() -> bool {
+/// Whether statements have names.
+pub(crate) fn named() -> bool {
     !UNNAMED.load(Ordering::Acquire)
 }
 

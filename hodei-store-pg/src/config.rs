@@ -8,6 +8,18 @@ use hodei_core::{Error, ErrorKind, Fault, Result};
 
 use crate::store::PgStore;
 
+/// What is asked of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commits {
+    /// It keeps what it acknowledges; one that may not is refused.
+    Kept,
+    /// It may lose the last ones.
+    MayBeLost,
+    /// It is taken for one that keeps them, whatever it says.
+    #[cfg(feature = "testkit")]
+    TakenForKept,
+}
+
 /// How a store is opened: a database, and limits that each have a default.
 #[derive(Clone)]
 #[must_use = "a builder opens nothing until `connect`"]
@@ -20,6 +32,7 @@ pub struct PgStoreBuilder {
     pub(crate) idle_timeout: Duration,
     pub(crate) migrate: bool,
     pub(crate) pooled: bool,
+    pub(crate) commits: Commits,
     pub(crate) change_log: ChangeLog,
     pub(crate) history: bool,
     pub(crate) max_jobs: u64,
@@ -52,6 +65,7 @@ impl PgStoreBuilder {
             idle_timeout: Duration::from_secs(600),
             migrate: true,
             pooled: false,
+            commits: Commits::Kept,
             change_log: ChangeLog::All,
             history: true,
             max_jobs: u64::MAX,
@@ -100,13 +114,24 @@ impl PgStoreBuilder {
     }
 
     /// Sets whether a proxy stands before the server that gives each transaction another connection, as PgBouncer does
-    /// with `pool_mode = transaction`; none unless set. Then every statement is prepared anew, inside of a transaction, in
-    /// all stores of the process: some more round trips each. Nodes do not hear of each other through such a proxy and look
-    /// by themselves, every half second or so.
+    /// with `pool_mode = transaction`. Unless set, two connections are compared when the store is opened. Behind such a
+    /// proxy every statement is prepared anew, inside of a transaction, in all stores of the process: some more round trips
+    /// each. Nodes do not hear of each other through it and look by themselves: every half second or so while they find
+    /// something, else less and less often, down to every five seconds.
     ///
-    /// A proxy that follows prepared statements needs this not, nor does one that pools sessions.
+    /// A proxy that pools sessions is none, as far as this goes.
     pub fn pooled(mut self, pooled: bool) -> Self {
         self.pooled = pooled;
+        self
+    }
+
+    /// Sets whether the server may lose commits that it has acknowledged, when it crashes or loses its power; it may not
+    /// unless set, and a server or a role with `fsync = off` or `synchronous_commit = off` is refused then, as is
+    /// `synchronous_commit = local` where standbys are named that must have a commit. With it, such a server is taken, and
+    /// the store is not [`durable`](hodei_core::store::Capabilities::durable): jobs that were acknowledged may be gone, and
+    /// what had ended may run again.
+    pub fn may_lose_commits(mut self, may: bool) -> Self {
+        self.commits = if may { Commits::MayBeLost } else { Commits::Kept };
         self
     }
 
@@ -156,8 +181,9 @@ impl PgStoreBuilder {
     ///
     /// # Errors
     ///
-    /// `Config` for a url that is none and for a limit of zero, `SchemaTooNew` for a database of a newer version,
-    /// `Unavailable` where the server does not answer, `PermissionDenied` and `Unauthenticated` where it refuses.
+    /// `Config` for a url that is none, for a limit of zero, and for a server that may lose commits; `SchemaTooNew` for a
+    /// database of a newer version, `Unavailable` where the server does not answer or is a standby, `PermissionDenied` and
+    /// `Unauthenticated` where it refuses.
     pub async fn connect(self) -> Result<PgStore> {
         if self.connections == 0 {
             let fault = Fault::new("connections", "zero");

@@ -16,6 +16,10 @@ const ISOLATED: &str = "HD003";
 /// No lock within its timeout.
 pub(crate) const NO_LOCK: &str = "55P03";
 
+/// A statement that the server knows by no name, or by a name that is taken: so it is behind a proxy that pools
+/// transactions, where the name was given on another connection. Nothing of it was done.
+pub(crate) const NAMELESS: [&str; 2] = ["26000", "42P05"];
+
 /// How far a verb had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -30,11 +34,25 @@ pub(crate) fn failed(op: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |error| of(op, Stage::Before, error)
 }
 
+/// As [`failed`], where a connection was being made: a certificate that is not believed is no fault that passes.
+pub(crate) fn unconnected(op: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |error| match error {
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            of(op, Stage::Before, sqlx::Error::Tls(Box::new(error)))
+        }
+        error => of(op, Stage::Before, error),
+    }
+}
+
 /// Turns an error of the database into one of Hodei.
 pub(crate) fn of(op: &'static str, stage: Stage, error: sqlx::Error) -> Error {
     let kind = kind_of(stage, &error);
     let made = Error::new(kind, op);
     let made = match error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned())) {
+        Some(code) if NAMELESS.contains(&code.as_str()) => {
+            crate::ask::without_names();
+            made.with("sqlstate", code)
+        }
         Some(code) => made.with("sqlstate", code),
         None => made,
     };
@@ -67,6 +85,8 @@ pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
         // Serialization failure, deadlock, no lock within its timeout; an id or a key that somebody else took meanwhile,
         // of whom the next try knows.
         "40001" | "40P01" | NO_LOCK | "23505" => ErrorKind::Locked,
+        // As if another had the name: the next try does without.
+        code if NAMELESS.contains(&code) => ErrorKind::Locked,
         // The statement was cancelled: by its timeout, or by somebody.
         "57014" => ErrorKind::Timeout,
         // Shutting down, crashed, starting up, too many connections.
@@ -76,8 +96,8 @@ pub(crate) fn of_state(stage: Stage, code: &str) -> ErrorKind {
         "57P03" | "53300" => ErrorKind::Unavailable,
         "53100" | "53200" | "53000" | CROWDED => ErrorKind::Full,
         "42501" | "25006" => ErrorKind::PermissionDenied,
-        // No schema; or a proxy that pools transactions and does not follow prepared statements.
-        "42P01" | "3F000" | "42883" | "42703" | "42P05" | "26000" => ErrorKind::Config,
+        // No schema.
+        "42P01" | "3F000" | "42883" | "42703" => ErrorKind::Config,
         "XX001" | "XX002" => ErrorKind::Corrupt,
         "3D000" | ISOLATED => ErrorKind::Config,
         _ => match code.get(..2) {

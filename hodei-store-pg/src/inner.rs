@@ -12,7 +12,7 @@ use hodei_core::{Error, ErrorKind, Result, Tenant};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
-use crate::config::PgStoreBuilder;
+use crate::config::{Commits, PgStoreBuilder};
 use crate::error::{Stage, failed, of};
 use crate::fast::Groups;
 use crate::listen::Announcer;
@@ -43,9 +43,8 @@ macro_rules! reading {
                     Ok(()) => break Ok::<_, hodei_core::Error>(reply),
                     Err(error) => break Err($crate::error::failed($op)(error)),
                 },
-                Err(error) if $conn.reused && error.kind() == hodei_core::ErrorKind::Unavailable => {
-                    $inner.pools.verbs.forget();
-                }
+                // On a new connection.
+                Err(error) if $conn.is_to_blame(&error) => $inner.pools.verbs.forget(),
                 Err(error) => break Err(error),
             }
         }
@@ -134,12 +133,17 @@ impl Inner {
         self.counted.trips.load(Ordering::Relaxed)
     }
 
+    /// Whether what is acknowledged stands.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.config.commits != Commits::MayBeLost
+    }
+
     pub(crate) fn stats(&self) -> StoreStats {
         let commits = self.counted.commits.load(Ordering::Relaxed);
         StoreStats {
             commits,
-            // The server acknowledges no commit that is not synced.
-            syncs: commits,
+            // A server that keeps commits acknowledges none that is not synced.
+            syncs: if self.is_durable() { commits } else { 0 },
             rows_written: self.counted.written.load(Ordering::Relaxed),
             rows_read: self.counted.read.load(Ordering::Relaxed),
             bytes_written: 0,
@@ -294,9 +298,7 @@ impl Inner {
             });
             match begun.await {
                 Ok(()) => return Ok(conn),
-                Err(error) if conn.reused && error.kind() == ErrorKind::Unavailable => {
-                    self.pools.verbs.forget()
-                }
+                Err(error) if conn.is_to_blame(&error) => self.pools.verbs.forget(),
                 Err(error) => return Err(error),
             }
         }

@@ -9,8 +9,7 @@
 //! ```
 //!
 //! Statements are checked by the server as they are prepared, once per connection, and not by the compiler: a build of
-//! this crate, or of what embeds it, needs no database, no recorded answers of one, and no environment variable. Every
-//! statement is run by a test.
+//! this crate, or of what embeds it, needs no database, no recorded answers of one, and no environment variable.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -33,6 +32,7 @@ mod pool;
 mod read;
 mod record;
 mod schema;
+mod server;
 mod store;
 mod tell;
 #[cfg(feature = "testkit")]

@@ -28,8 +28,10 @@ const COALESCED: Duration = Duration::from_millis(5);
 const PROBED: Duration = Duration::from_secs(30);
 /// How long a probe may take until it is heard.
 const HEARD: Duration = Duration::from_secs(5);
-/// How often a node that hears nothing looks by itself: half to one and a half of this.
+/// How often a node that hears nothing looks by itself while it finds something: half to one and a half of this.
 const LOOKED: Duration = Duration::from_millis(500);
+/// How often it does where it has found nothing for long: 5 s, as exactly.
+const LOOKED_MAX: Duration = Duration::from_secs(5);
 /// How many duties are known at most by who leads them: anybody on the database can tell of some.
 const DUTIES: usize = 64;
 /// How often the log is read on while there is more of it, before whatever else came is heard.
@@ -163,17 +165,18 @@ async fn notify(inner: &Inner, sql: &'static str, payload: String) -> hodei_core
     }
 }
 
-/// Sends a word to hear it, and sees to what nobody told of.
-async fn probe(inner: &Arc<Inner>) -> hodei_core::Result<()> {
+/// Sends a word to hear it, and sees to what nobody told of; says whether there was anything.
+async fn probe(inner: &Arc<Inner>) -> hodei_core::Result<bool> {
     let found = notify(inner, PROBE, format!("probe {}", inner.node)).await?;
-    if found.try_get(1).unwrap_or(true) {
+    let (work, requests) = (found.try_get(1).unwrap_or(true), found.try_get(2).unwrap_or(true));
+    if work {
         inner.wakeups.ring();
     }
-    if found.try_get(2).unwrap_or(true) {
+    if requests {
         // A failure is met again with the next probe.
         drop(inner.drain_inbox().await);
     }
-    Ok(())
+    Ok(work || requests)
 }
 
 /// Adds up what was counted, so that the counts stay cheap to read.
@@ -191,7 +194,7 @@ async fn fold(inner: &Inner) -> hodei_core::Result<()> {
 /// not belong to the role of the store.
 async fn sweep(inner: &Inner) -> hodei_core::Result<()> {
     const OP: &str = "store.sweep";
-    if inner.config.pooled {
+    if !ask::named() {
         // It is not possible inside of a transaction.
         return Ok(());
     }
@@ -208,16 +211,16 @@ async fn sweep(inner: &Inner) -> hodei_core::Result<()> {
 /// Listens, and listens anew where that ends.
 async fn listen(inner: Weak<Inner>, options: PgConnectOptions, announcer: Arc<Announcer>) {
     let mut tail = Tail { inner, place: None, again: None, pause: COALESCED };
+    let mut pause = LOOKED;
     loop {
         let heard = hear(&mut tail, &options, &announcer).await;
         // Deaf: the server is away, or a proxy stands before it that gives each transaction another connection.
         let again = Instant::now() + if heard { Duration::ZERO } else { PROBED };
         loop {
             let Some(inner) = tail.inner.upgrade() else { return };
-            inner.wakeups.ring();
-            drop(inner.drain_inbox().await);
-            tail.follow(&inner).await;
-            let pause = LOOKED / 2 + inner.random(LOOKED);
+            let found = tail.look(&inner).await;
+            pause = if found || heard { LOOKED } else { LOOKED_MAX.min(2 * pause) };
+            let pause = pause / 2 + inner.random(pause);
             drop(inner);
             tokio::time::sleep(pause).await;
             if Instant::now() >= again {
@@ -229,7 +232,7 @@ async fn listen(inner: Weak<Inner>, options: PgConnectOptions, announcer: Arc<An
 
 /// Listens until that ends, and says whether anything was ever heard.
 async fn hear(tail: &mut Tail, options: &PgConnectOptions, announcer: &Announcer) -> bool {
-    if tail.inner.upgrade().is_some_and(|inner| inner.config.pooled) {
+    if tail.inner.upgrade().is_some_and(|inner| inner.pools.are_lent()) {
         // What is heard would come to whoever has the connection by then.
         return false;
     }
@@ -315,6 +318,18 @@ impl Tail {
             "left" => announcer.left(of),
             _ => {}
         }
+    }
+
+    /// Looks for what it may not have heard of, and says whether there was anything, as there may be where the server does
+    /// not say.
+    async fn look(&mut self, inner: &Arc<Inner>) -> bool {
+        let before = self.place;
+        let found = probe(inner).await.unwrap_or_else(|_| {
+            inner.wakeups.ring();
+            true
+        });
+        self.follow(inner).await;
+        found || self.place != before
     }
 
     async fn follow(&mut self, inner: &Arc<Inner>) {

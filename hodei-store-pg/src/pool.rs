@@ -16,8 +16,11 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::PgStoreBuilder;
-use crate::error::{RETRY_AFTER, failed};
+use crate::config::{Commits, PgStoreBuilder};
+use crate::error::{NAMELESS, RETRY_AFTER, failed, unconnected};
+use crate::{ask, server};
+
+const OPEN: &str = "store.open";
 
 /// How many statements a connection keeps prepared.
 const STATEMENTS: usize = 256;
@@ -38,6 +41,8 @@ pub(crate) struct Pools {
     /// What sweeps up after the claims, for as long as that takes.
     pub(crate) sweeping: Pool,
     options: PgConnectOptions,
+    /// Whether a proxy gives each transaction another connection.
+    lent: bool,
 }
 
 impl Pools {
@@ -54,11 +59,17 @@ impl Pools {
         let reserved = Pool::new(quiet.clone(), config, 1);
         let aside = Pool::new(quiet.clone(), config, 1);
         let sweeping = Pool::new(quiet, config, 1);
-        if config.pooled {
-            crate::ask::without_names();
+        let lent = config.pooled || lends(&verbs, &reserved).await?;
+        if lent {
+            ask::without_names();
         }
-        verbs.acquire("store.open").await?.clean().await.map_err(failed("store.open"))?;
-        Ok(Self { verbs, reserved, aside, sweeping, options })
+        verbs.acquire(OPEN).await?.clean().await.map_err(failed(OPEN))?;
+        Ok(Self { verbs, reserved, aside, sweeping, options, lent })
+    }
+
+    /// Whether a proxy stands before the server that gives each transaction another connection, as far as is known.
+    pub(crate) fn are_lent(&self) -> bool {
+        self.lent
     }
 
     /// Returns how to connect beside the pools.
@@ -75,6 +86,23 @@ impl Pools {
     }
 }
 
+/// Whether the connections of two pools are lent for a transaction each.
+async fn lends(one: &Pool, other: &Pool) -> Result<bool> {
+    let (mut one, mut other) = (one.acquire(OPEN).await?, other.acquire(OPEN).await?);
+    for conn in [&mut one, &mut other] {
+        // As where another store of the process is behind such a proxy.
+        if std::mem::take(&mut conn.begun) {
+            sqlx::raw_sql("COMMIT").execute(&mut **conn).await.map_err(failed(OPEN))?;
+        }
+    }
+    let lent = tokio::time::timeout(one.pool.0.acquire_timeout, server::lends(&mut one, &mut other)).await;
+    let late = |_| Error::new(ErrorKind::Unavailable, OPEN).with("timeout", "open").retry_after(RETRY_AFTER);
+    let lent = lent.map_err(late)?.map_err(failed(OPEN))?;
+    one.clean().await.map_err(failed(OPEN))?;
+    other.clean().await.map_err(failed(OPEN))?;
+    Ok(lent)
+}
+
 /// Some connections.
 #[derive(Clone)]
 pub(crate) struct Pool(Arc<Shared>);
@@ -86,7 +114,7 @@ struct Shared {
     acquire_timeout: Duration,
     connect_timeout: Duration,
     idle_timeout: Duration,
-    pooled: bool,
+    commits: Commits,
     /// How a transaction is begun.
     begin: String,
 }
@@ -94,6 +122,7 @@ struct Shared {
 struct Idle {
     connection: PgConnection,
     since: Instant,
+    named: bool,
 }
 
 impl fmt::Debug for Pool {
@@ -130,7 +159,7 @@ impl Pool {
             acquire_timeout: config.acquire_timeout,
             connect_timeout: config.connect_timeout,
             idle_timeout: config.idle_timeout,
-            pooled: config.pooled,
+            commits: config.commits,
             begin: begin_of(config.statement_timeout),
         }))
     }
@@ -150,18 +179,20 @@ impl Pool {
             Ok(permit) => permit.map_err(|_| gone("closed"))?,
             Err(_) => return Err(gone("all in use")),
         };
+        let named = ask::named();
         let last = {
             let mut idle = shared.idle();
-            idle.retain(|idle| idle.since.elapsed() < shared.idle_timeout);
+            // One that knows statements by name would go on calling them so.
+            idle.retain(|idle| idle.since.elapsed() < shared.idle_timeout && idle.named == named);
             idle.pop()
         };
         let (connection, reused) = match last {
             Some(idle) => (idle.connection, true),
             None => (self.connect(op).await?, false),
         };
-        let mut conn =
-            Conn { connection: Some(connection), pool: self.clone(), reused, begun: false, _permit: permit };
-        if shared.pooled {
+        let connection = Some(connection);
+        let mut conn = Conn { connection, pool: self.clone(), reused, named, begun: false, _permit: permit };
+        if !named {
             if !conn.begin().await && conn.reused {
                 // The server has let go of it, or the way there is gone.
                 self.forget();
@@ -176,9 +207,14 @@ impl Pool {
     }
 
     async fn connect(&self, op: &'static str) -> Result<PgConnection> {
-        let connecting = PgConnection::connect_with(&self.0.options);
+        let connecting = async {
+            let mut connection =
+                PgConnection::connect_with(&self.0.options).await.map_err(unconnected(op))?;
+            server::keeps_commits(&mut connection, op, self.0.commits).await?;
+            Ok(connection)
+        };
         match tokio::time::timeout(self.0.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(failed(op)),
+            Ok(connected) => connected,
             Err(_) => Err(Error::new(ErrorKind::Unavailable, op)
                 .with("connection", "not made in time")
                 .retry_after(RETRY_AFTER)),
@@ -206,6 +242,8 @@ pub(crate) struct Conn {
     pool: Pool,
     /// Whether somebody used it before: then the server may have let go of it meanwhile.
     pub(crate) reused: bool,
+    /// Whether statements had names when it was taken.
+    named: bool,
     /// Whether it is in a transaction that has to be committed before it is given back: behind a proxy.
     pub(crate) begun: bool,
     _permit: OwnedSemaphorePermit,
@@ -218,6 +256,13 @@ impl fmt::Debug for Conn {
 }
 
 impl Conn {
+    /// Whether another connection would not have failed so: the server has let go of this one, or it called a statement by
+    /// a name that nobody knows.
+    pub(crate) fn is_to_blame(&self, error: &Error) -> bool {
+        let nameless = || error.context("sqlstate").is_some_and(|code| NAMELESS.contains(&code));
+        (self.reused && error.kind() == ErrorKind::Unavailable) || (self.named && nameless())
+    }
+
     /// Begins a transaction, behind a proxy, and says whether that was done in time.
     async fn begin(&mut self) -> bool {
         let shared = Arc::clone(&self.pool.0);
@@ -251,7 +296,7 @@ impl Conn {
         if let Some(connection) = self.connection.take()
             && !self.pool.0.permits.is_closed()
         {
-            self.pool.0.idle().push(Idle { connection, since: Instant::now() });
+            self.pool.0.idle().push(Idle { connection, since: Instant::now(), named: self.named });
         }
         Ok(())
     }

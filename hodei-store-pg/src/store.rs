@@ -95,7 +95,8 @@ fn committed<R>((replies, changes): (Vec<R>, Vec<hodei_core::store::Change>)) ->
 #[async_trait]
 impl JobStore for PgStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, exclusive: false, spans_tenants: true, limits_all: true }
+        let durable = self.0.is_durable();
+        Capabilities { durable, exclusive: false, spans_tenants: true, limits_all: true }
     }
 
     fn stats(&self) -> StoreStats {

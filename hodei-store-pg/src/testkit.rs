@@ -1,13 +1,23 @@
-//! A clock that stands still until it is moved.
+//! A clock that stands still until it is moved, and servers without a disk.
 
 use std::time::Duration;
 
 use hodei_core::{Result, Timestamp};
 
+use crate::config::{Commits, PgStoreBuilder};
 use crate::error::failed;
 use crate::store::PgStore;
 
 const OP: &str = "testkit.clock";
+
+impl PgStoreBuilder {
+    /// Takes the server for one that keeps what it acknowledges, whatever its settings say: a test that kills processes and
+    /// cuts no power need not wait for a disk.
+    pub fn take_for_durable(mut self) -> Self {
+        self.commits = Commits::TakenForKept;
+        self
+    }
+}
 
 impl PgStore {
     /// Stops the clock of the database, for all who use it, at a time; from then on it is moved by

@@ -33,13 +33,14 @@ pub(crate) const PROOFS: &[Stage] = &[
             "cargo test --release --locked --package hodei-store-pg --all-features --test it -- faults:: --nocapture",
         )
         .env(&[
-            ("HODEI_PG_RESTARTS", "200"),
+            ("HODEI_PG_RESTARTS", "300"),
             ("HODEI_PG_TERMINATIONS", "2000"),
             ("HODEI_PG_CUTS", "2000"),
             ("HODEI_PG_RACE", "20000"),
             ("HODEI_PG_BOUNCES", "50"),
             ("HODEI_PG_FREEZES", "100"),
-            ("HODEI_PG_NODE_KILLS", "1000"),
+            ("HODEI_PG_NODE_KILLS", "100"),
+            ("HODEI_PG_WORK_KILLS", "1000"),
         ])
         .must_test()],
     },

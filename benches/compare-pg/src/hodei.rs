@@ -1,13 +1,14 @@
-//! The load on Hodei: the scheduler, the agent and the store on PostgreSQL, with their defaults. Rows are kept, and every
-//! transition is fenced.
+//! The load on Hodei: the scheduler, the agent and the store on PostgreSQL, with their defaults. Rows are kept unless said
+//! otherwise, every transition is fenced, and where every change is recorded every job counts against a limit too.
 
 use std::sync::Arc;
 
 use hodei_agent::{Agent, AgentHandle, Context};
-use hodei_benches::hodei::{Numbered, numbered};
+use hodei_benches::hodei::{Numbered, numbered, numbered_under};
 use hodei_benches::load::Marks;
 use hodei_core::job::{NewJob, State};
-use hodei_core::store::{ChangeLog, JobStore as _, Scope, SubmitOptions};
+use hodei_core::store::{ChangeLog, JobStore as _, Limit, Policies as _, Scope, SubmitOptions};
+use hodei_core::{Name, Tenant};
 use hodei_sched::Orchestrator;
 use hodei_store_pg::PgStore;
 
@@ -16,12 +17,18 @@ use crate::peer::{Peer, Result};
 /// How many jobs run at once.
 const SLOTS: u32 = 1_024;
 
-/// Every transition is recorded.
+/// The key that all jobs count against, and how many of it may be leased at once: more than ever are.
+const KEY: &str = "all";
+const LIMIT: u32 = 1_000_000;
+
+/// Every transition is recorded, and every job is counted against a limit.
 pub(crate) const ALL: u8 = 0;
 /// Submissions and ends are recorded.
 pub(crate) const ENDS: u8 = 1;
 /// Nothing is recorded.
 pub(crate) const NOTHING: u8 = 2;
+/// Nothing is recorded, and what has ended is not kept.
+pub(crate) const BARE: u8 = 3;
 
 /// The engine, which records so much.
 #[derive(Clone)]
@@ -32,6 +39,10 @@ pub(crate) struct Hodei<const RECORDED: u8> {
 impl<const RECORDED: u8> Hodei<RECORDED> {
     async fn count(&self, state: State) -> Result<usize> {
         Ok(usize::try_from(self.store.counts(&Scope::All).await?.of(state))?)
+    }
+
+    fn jobs(numbers: std::ops::Range<usize>) -> Vec<NewJob> {
+        if RECORDED == ALL { numbered_under(KEY, numbers) } else { numbered(numbers) }
     }
 
     async fn take(&self, jobs: Vec<NewJob>) -> Result<()> {
@@ -54,15 +65,19 @@ impl<const RECORDED: u8> Peer for Hodei<RECORDED> {
             ENDS => ChangeLog::TerminalOnly,
             _ => ChangeLog::Off,
         };
-        Ok(Self { store: PgStore::builder(url).changes(recorded).connect().await? })
+        let store = PgStore::builder(url).changes(recorded).history(RECORDED != BARE).connect().await?;
+        if RECORDED == ALL {
+            store.set_limit(Limit::key(Tenant::default(), Name::literal(KEY), LIMIT)).await?;
+        }
+        Ok(Self { store })
     }
 
     async fn submit(&self, n: usize) -> Result<()> {
-        self.take(numbered(n..n + 1)).await
+        self.take(Self::jobs(n..n + 1)).await
     }
 
     async fn submit_many(&self, jobs: std::ops::Range<usize>) -> Result<()> {
-        self.take(numbered(jobs)).await
+        self.take(Self::jobs(jobs)).await
     }
 
     async fn start(&self, marks: Arc<Marks>) -> Result<Self::Workers> {
@@ -71,7 +86,11 @@ impl<const RECORDED: u8> Peer for Hodei<RECORDED> {
         Ok((node, agent))
     }
 
-    async fn settled(&self, _: usize) -> Result<usize> {
+    async fn settled(&self, n: usize) -> Result<usize> {
+        if RECORDED == BARE {
+            let open = self.store.counts(&Scope::All).await?.open();
+            return Ok(n.saturating_sub(usize::try_from(open)?));
+        }
         self.count(State::Succeeded).await
     }
 

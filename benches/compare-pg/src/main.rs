@@ -79,6 +79,8 @@ struct Bests {
     /// Hodei that records ends only, and nothing: of them only the drain is measured.
     hodei_ends: Best,
     hodei_nothing: Best,
+    /// Hodei that records nothing and keeps nothing that has ended, as other engines do.
+    hodei_bare: Best,
     graphile: Best,
     /// With the larger local queue, of which only the drain is measured.
     graphile_large: Best,
@@ -145,6 +147,7 @@ async fn measure(server: &Postgres, load: Load, best: Bests) -> Result<Bests> {
         hodei_nothing: best
             .hodei_nothing
             .or(drained::<hodei::Hodei<{ hodei::NOTHING }>>(server, load).await?),
+        hodei_bare: best.hodei_bare.or(drained::<hodei::Hodei<{ hodei::BARE }>>(server, load).await?),
         ..best
     })
 }
@@ -186,6 +189,8 @@ fn tell(mut report: Report, load: Load, best: Bests) -> Report {
     report.judge("Hodei, every change recorded", all, Unit::Plain, Goal::AtMost(1_200.0));
     report.judge("Hodei, ends recorded", ends, Unit::Plain, Goal::AtMost(1_000.0));
     report.show("Hodei, nothing recorded", nothing, Unit::Plain);
+    let bare = best.hodei_bare.drained.wal;
+    report.judge("Hodei, nothing recorded and nothing kept", bare, Unit::Plain, Goal::AtMost(700.0));
     for (name, best) in peers {
         report.show(name, best.drained.wal, Unit::Plain);
     }
@@ -197,9 +202,14 @@ fn drains(report: &mut Report, best: &Bests, peers: &[(&str, Best)]) {
     let Bests { raw, hodei, graphile, graphile_large, river, apalis, awa, .. } = best;
     report.group("Drain of preloaded no-op jobs, jobs a second");
     report.show("raw claims of 500 and updates, 4 connections, one table", raw.drain, Unit::PerSecond);
-    report.show("Hodei, rows kept, every change recorded", hodei.drained.rate, Unit::PerSecond);
+    report.show(
+        "Hodei, rows kept, every change recorded, under a limit",
+        hodei.drained.rate,
+        Unit::PerSecond,
+    );
     report.show("Hodei, rows kept, ends recorded", best.hodei_ends.drained.rate, Unit::PerSecond);
     report.show("Hodei, rows kept, nothing recorded", best.hodei_nothing.drained.rate, Unit::PerSecond);
+    report.show("Hodei, nothing recorded, nothing kept", best.hodei_bare.drained.rate, Unit::PerSecond);
     for (name, best) in peers {
         report.show(name, best.drained.rate, Unit::PerSecond);
     }
@@ -221,6 +231,9 @@ fn drains(report: &mut Report, best: &Bests, peers: &[(&str, Best)]) {
             Goal::AtLeast(goal),
         );
     }
+    let bare = best.hodei_bare.drained.rate / fastest;
+    let what = "Hodei, nothing recorded, nothing kept / the faster graphile_worker";
+    report.judge(what, bare, Unit::Times, Goal::AtLeast(1.7));
 }
 
 fn submissions(report: &mut Report, load: Load, best: &Bests, peers: &[(&str, Best)]) {

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -302,5 +302,62 @@ async fn a_tier_that_keeps_failing_is_left_alone_and_tried_again() {
         node.clear();
         all(&node, &[id]).await;
         assert_eq!((visits(), node.cache_stats().tier_shut), (6, true), "{fault:?}: one visit tries");
+    }
+}
+
+/// A tier of which every visit takes a while, and a timer that notes how long it is asked to wait.
+#[derive(Debug)]
+struct Slowly {
+    tier: MemoryTier,
+    clock: Arc<ManualClock>,
+    takes: Duration,
+    given: Mutex<Vec<Duration>>,
+}
+
+impl Timer for Slowly {
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.given.lock().unwrap().push(time);
+        Box::pin(std::future::pending())
+    }
+}
+
+#[async_trait]
+impl CacheTier for Slowly {
+    async fn get_many(&self, keys: &[JobId]) -> Result<Vec<Option<Bytes>>> {
+        self.clock.advance(self.takes);
+        self.tier.get_many(keys).await
+    }
+
+    async fn put_many(&self, rows: Vec<TierRow>) -> Result<()> {
+        self.clock.advance(self.takes);
+        self.tier.put_many(rows).await
+    }
+
+    async fn remove_many(&self, keys: &[JobId]) -> Result<()> {
+        self.clock.advance(self.takes);
+        self.tier.remove_many(keys).await
+    }
+}
+
+#[tokio::test]
+async fn the_visits_of_a_read_share_one_budget() {
+    for (takes, given) in [(0, vec![50, 50, 50]), (20, vec![50, 30, 10]), (30, vec![50, 20]), (50, vec![50])]
+    {
+        let world = World::new();
+        let id = succeed(&world.store, job()).await;
+        // A row that is not believed: the read asks, removes it, and writes another.
+        all(&world.node_with(Fault::Never, [8; 32]).0, &[id]).await;
+        let (tier, clock) = (world.tier.clone(), Arc::clone(&world.clock));
+        let takes = Duration::from_millis(takes);
+        let slowly = Arc::new(Slowly { tier, clock, takes, given: Mutex::default() });
+        let timer = Arc::<Slowly>::clone(&slowly);
+        let cache = CachedStore::builder(Scripted::foreign(world.store.clone()))
+            .clock(Arc::<ManualClock>::clone(&world.clock))
+            .tier(Arc::<Slowly>::clone(&slowly), KEY, timer, TierOptions::default())
+            .build();
+        assert!(all(&cache, &[id]).await[0].is_some());
+        let given: Vec<_> = given.into_iter().map(Duration::from_millis).collect();
+        assert_eq!(*slowly.given.lock().unwrap(), given, "{takes:?}");
+        assert_eq!(cache.cache_stats().tier_skipped, 3 - given.len() as u64, "what is left out is counted");
     }
 }

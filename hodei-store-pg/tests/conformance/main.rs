@@ -42,7 +42,7 @@ impl Databases {
 
     async fn start(&mut self) -> Arc<dyn Store> {
         let database = self.database.as_ref().expect("it was opened");
-        let store = PgStore::builder(database.url()).connections(4).history(self.history);
+        let store = PgStore::builder(database.url()).connections(4).history(self.history).take_for_durable();
         // Many properties share one server: what is slow under load is not broken.
         let store = store.statement_timeout(Duration::from_secs(120));
         let mut store = store.changes(self.setup.change_log);

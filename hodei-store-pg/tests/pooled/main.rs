@@ -47,8 +47,9 @@ async fn every_transaction_may_have_another_connection() {
     // Fewer connections than the stores have.
     let settings = [("default_pool_size", "3")];
     let proxy = PgBouncer::start_with(&server, Pooling::Transaction, &settings).expect("PgBouncer");
-    let open = || PgStore::builder(proxy.url(&database)).connections(4).pooled(true).connect();
-    let (here, there) = (open().await.expect("it opens"), open().await.expect("it opens"));
+    let builder = || PgStore::builder(proxy.url(&database)).connections(4);
+    let here = builder().pooled(true).connect().await.expect("it opens");
+    let there = builder().connect().await.expect("it opens, and sees by itself");
     let mut wakeups = there.wakeups();
     for batch in 0..8 {
         here.submit(jobs(50 + batch), SubmitOptions::each()).await.expect("submit");
@@ -65,6 +66,26 @@ async fn every_transaction_may_have_another_connection() {
     assert_eq!(here.verify_indexes().await.expect("verify"), Vec::<String>::new());
     here.close().await;
     there.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_finds_nothing_looks_less_and_less_often() {
+    let server = Postgres::start().expect("PostgreSQL");
+    let database = server.database().expect("a database");
+    let proxy = PgBouncer::start(&server, Pooling::Transaction).expect("PgBouncer");
+    let open = || PgStore::builder(proxy.url(&database)).connect();
+    let (idle, busy) = (open().await.expect("it opens"), open().await.expect("it opens"));
+    let mut wakeups = idle.wakeups();
+    let before = idle.round_trips();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let looks = idle.round_trips() - before;
+    // After half a second and more, then twice that, and so on; every half second they would be sixteen.
+    assert!((2..=6).contains(&looks), "{looks}");
+    busy.submit(jobs(1), SubmitOptions::each()).await.expect("submit");
+    let woken = tokio::time::timeout(Duration::from_secs(10), wakeups.next()).await;
+    woken.expect("it looks again within five seconds and a half of that");
+    idle.close().await;
+    busy.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

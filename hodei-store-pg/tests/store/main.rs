@@ -13,7 +13,10 @@ mod nodes;
 mod open;
 mod plan;
 mod plans;
+mod promises;
 mod submit;
+#[cfg(feature = "tls")]
+mod tls;
 mod walls;
 mod wide;
 mod within;

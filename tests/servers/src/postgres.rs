@@ -267,5 +267,6 @@ fn told(program: &str, output: Output) -> Result<Output, StartError> {
 fn is_ready(data: &Path, pid: i32) -> bool {
     let text = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let mut lines = text.lines();
-    lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|status| status.trim() == "ready")
+    lines.next() == Some(&pid.to_string())
+        && lines.nth(6).is_some_and(|status| matches!(status.trim(), "ready" | "standby"))
 }

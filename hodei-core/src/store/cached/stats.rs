@@ -36,7 +36,7 @@ pub struct CacheStats {
     pub tier_rejected: u64,
     /// Visits to it that failed or took too long.
     pub tier_failures: u64,
-    /// Visits that were left out because of that.
+    /// Visits that were left out because of that, or because the time of their call was spent.
     pub tier_skipped: u64,
     /// Whether it is being left alone.
     pub tier_shut: bool,

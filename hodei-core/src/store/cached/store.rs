@@ -9,7 +9,7 @@ use super::stats::{CacheStats, count};
 use crate::error::Result;
 use crate::id::{JobId, Tenant};
 use crate::job::{Job, Output, State};
-use crate::store::tiered::{CacheTier, Tier, TierOptions, Timer};
+use crate::store::tiered::{Allowance, CacheTier, Tier, TierOptions, Timer};
 use crate::store::{Change, ChangeSink, Consistency, Feed, JobStore, Pruned, Scope};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -281,8 +281,9 @@ impl<S: JobStore> CachedStore<S> {
             }
         }
         self.noted(replies.len(), missing.len());
+        let mut allowance = Allowance::of(self.tier.as_ref(), &*self.clock);
         if !matches!(consistency, Consistency::Latest) {
-            self.read_tier(scope, &mut missing, &mut replies, now).await;
+            self.read_tier(scope, &mut missing, &mut replies, now, &mut allowance).await;
         }
         if missing.is_empty() {
             return Ok(replies);
@@ -299,7 +300,8 @@ impl<S: JobStore> CachedStore<S> {
             }
         }
         if let Some(tier) = &self.tier {
-            tier.keep(read.iter().flatten().filter(|job| job.state == State::Succeeded), now).await;
+            let ended = read.iter().flatten().filter(|job| job.state == State::Succeeded);
+            tier.keep(ended, now, &mut allowance).await;
         }
         for (missing, job) in missing.iter().zip(read) {
             replies[missing.place] = job;
@@ -314,10 +316,11 @@ impl<S: JobStore> CachedStore<S> {
         missing: &mut Vec<Missing>,
         replies: &mut [Option<Job>],
         now: Timestamp,
+        allowance: &mut Allowance<'_>,
     ) {
         let Some(tier) = self.tier.as_ref().filter(|_| !missing.is_empty()) else { return };
         let ids: Vec<JobId> = missing.iter().map(|missing| missing.id).collect();
-        let mut found = tier.find(&ids, now).await.into_iter();
+        let mut found = tier.find(&ids, now, allowance).await.into_iter();
         missing.retain(|missing| {
             let Some((job, read_at)) = found.next().flatten() else { return true };
             replies[missing.place] = scope.covers(&job.tenant).then(|| Job::clone(&job));
@@ -330,7 +333,8 @@ impl<S: JobStore> CachedStore<S> {
     pub(super) async fn forget_in_tier(&self, pruned: &Pruned) {
         if let Some(tier) = self.tier.as_ref().filter(|_| !pruned.gone.is_empty()) {
             let ids: Vec<JobId> = pruned.gone.iter().map(|(_, id)| *id).collect();
-            tier.forget(&ids, self.clock.now()).await;
+            let mut allowance = Allowance::of(Some(tier), &*self.clock);
+            tier.forget(&ids, self.clock.now(), &mut allowance).await;
         }
     }
 

@@ -70,7 +70,8 @@ const _: fn(&dyn Timer) = |_| ();
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct TierOptions {
-    /// How long one visit (a read, a write or a removal of a batch) may take: 50 ms. A read of jobs makes at most three.
+    /// How long the visits of one call may take together: 50 ms. A read of jobs asks, removes what it does not believe, and
+    /// writes; a prune removes, a visit for each batch. What comes after the budget is spent is left out.
     pub budget: Duration,
     /// How long rows are kept: 1 h. So long may a job that was pruned meanwhile be told of;
     /// keep it below [`Retention::KEYS_MIN`](crate::store::Retention::KEYS_MIN).
@@ -96,7 +97,7 @@ impl Default for TierOptions {
 }
 
 impl TierOptions {
-    /// Sets how long one visit may take.
+    /// Sets how long the visits of one call may take together.
     #[must_use]
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;

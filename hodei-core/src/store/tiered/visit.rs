@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use super::breaker::Breaker;
 use super::row;
@@ -14,7 +15,7 @@ use super::tier::{CacheTier, TierOptions, TierRow, Timer};
 use crate::error::Result;
 use crate::id::JobId;
 use crate::job::Job;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 /// What came of the visits so far.
 #[derive(Debug, Default)]
@@ -24,6 +25,33 @@ pub(in crate::store) struct TierCounters {
     pub(in crate::store) rejected: AtomicU64,
     pub(in crate::store) failures: AtomicU64,
     pub(in crate::store) skipped: AtomicU64,
+}
+
+/// What a call may still spend on its visits, all of them together.
+pub(in crate::store) struct Allowance<'c> {
+    clock: &'c dyn Clock,
+    left: Duration,
+}
+
+impl<'c> Allowance<'c> {
+    /// The budget of a call; none at all without a tier.
+    pub(in crate::store) fn of(tier: Option<&Tier>, clock: &'c dyn Clock) -> Self {
+        Self { clock, left: tier.map_or(Duration::ZERO, |tier| tier.options.budget) }
+    }
+
+    fn spend(&mut self, since: Timestamp) {
+        // A clock that went back has measured nothing.
+        self.left = self.left.saturating_sub(self.clock.now().saturating_since(since));
+    }
+}
+
+/// Why nothing came of a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missed {
+    /// It failed, or panicked.
+    Failed,
+    /// It took all that was left.
+    Late,
 }
 
 /// A tier, and how it is used.
@@ -64,9 +92,10 @@ impl Tier {
         &self,
         ids: &[JobId],
         now: Timestamp,
+        allowance: &mut Allowance<'_>,
     ) -> Vec<Option<(Arc<Job>, Timestamp)>> {
         let asked = &ids[..ids.len().min(self.options.rows_max)];
-        let rows = self.visit(now, || self.tier.get_many(asked)).await;
+        let rows = self.visit(now, allowance, || self.tier.get_many(asked)).await;
         let Some(rows) = rows else { return vec![None; ids.len()] };
         if rows.len() != asked.len() {
             // Which row is whose can only be guessed.
@@ -88,14 +117,19 @@ impl Tier {
         count(&self.counters.misses, found.len() - hits);
         count(&self.counters.rejected, rejected.len());
         if !rejected.is_empty() {
-            self.forget(&rejected, now).await;
+            self.forget(&rejected, now, allowance).await;
         }
         found.resize(ids.len(), None);
         found
     }
 
     /// Writes the records of those jobs that succeeded.
-    pub(in crate::store) async fn keep<'a>(&self, jobs: impl Iterator<Item = &'a Job>, now: Timestamp) {
+    pub(in crate::store) async fn keep<'a>(
+        &self,
+        jobs: impl Iterator<Item = &'a Job>,
+        now: Timestamp,
+        allowance: &mut Allowance<'_>,
+    ) {
         let (ttl, until) = (self.options.ttl, now.saturating_add(self.options.ttl));
         let row = |job: &Job| {
             let bytes = row::seal(&self.key, job, until)?;
@@ -104,14 +138,19 @@ impl Tier {
         };
         let rows: Vec<TierRow> = jobs.filter_map(row).take(self.options.rows_max).collect();
         if !rows.is_empty() {
-            self.visit(now, move || self.tier.put_many(rows)).await;
+            self.visit(now, allowance, move || self.tier.put_many(rows)).await;
         }
     }
 
-    /// Removes rows, a visit for each batch.
-    pub(in crate::store) async fn forget(&self, ids: &[JobId], now: Timestamp) {
+    /// Removes rows, a visit for each batch, as far as the allowance goes.
+    pub(in crate::store) async fn forget(
+        &self,
+        ids: &[JobId],
+        now: Timestamp,
+        allowance: &mut Allowance<'_>,
+    ) {
         for ids in ids.chunks(self.options.rows_max.max(1)) {
-            self.visit(now, || self.tier.remove_many(ids)).await;
+            self.visit(now, allowance, || self.tier.remove_many(ids)).await;
         }
     }
 
@@ -120,26 +159,32 @@ impl Tier {
         self.breaker().is_open()
     }
 
-    async fn visit<R, F>(&self, now: Timestamp, verb: impl FnOnce() -> F + Send) -> Option<R>
+    async fn visit<R, F>(
+        &self,
+        now: Timestamp,
+        allowance: &mut Allowance<'_>,
+        verb: impl FnOnce() -> F + Send,
+    ) -> Option<R>
     where
         F: Future<Output = Result<R>> + Send,
     {
-        if !self.breaker().lets_through(now) {
+        if allowance.left.is_zero() || !self.breaker().lets_through(now) {
             count(&self.counters.skipped, 1);
             return None;
         }
-        let done = within(async { verb().await }, self.timer.sleep(self.options.budget)).await;
-        match done {
-            Some(done) => {
-                self.breaker().succeeded();
-                Some(done)
-            }
-            None => {
-                self.breaker().failed(now);
-                count(&self.counters.failures, 1);
-                None
-            }
+        let began = allowance.clock.now();
+        let done = within(async { verb().await }, self.timer.sleep(allowance.left)).await;
+        match &done {
+            Ok(_) | Err(Missed::Failed) => allowance.spend(began),
+            Err(Missed::Late) => allowance.left = Duration::ZERO,
         }
+        if done.is_ok() {
+            self.breaker().succeeded();
+        } else {
+            self.breaker().failed(now);
+            count(&self.counters.failures, 1);
+        }
+        done.ok()
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -147,18 +192,18 @@ impl Tier {
     }
 }
 
-/// Awaits a verb until a timer ends; nothing where it failed, panicked or came too late.
+/// Awaits a verb until a timer ends.
 async fn within<R>(
     verb: impl Future<Output = Result<R>> + Send,
     mut timer: Pin<Box<dyn Future<Output = ()> + Send>>,
-) -> Option<R> {
+) -> Result<R, Missed> {
     let mut verb = Box::pin(verb);
     poll_fn(|cx| {
         // A verb that panicked is not polled again, and dropped with this future.
         match catch_unwind(AssertUnwindSafe(|| verb.as_mut().poll(cx))) {
-            Ok(Poll::Ready(done)) => Poll::Ready(done.ok()),
-            Err(_) => Poll::Ready(None),
-            Ok(Poll::Pending) => timer.as_mut().poll(cx).map(|()| None),
+            Ok(Poll::Ready(done)) => Poll::Ready(done.map_err(|_| Missed::Failed)),
+            Err(_) => Poll::Ready(Err(Missed::Failed)),
+            Ok(Poll::Pending) => timer.as_mut().poll(cx).map(|()| Err(Missed::Late)),
         }
     })
     .await

@@ -75,6 +75,13 @@ impl World {
         Node { cache: cache.build(), calls }
     }
 
+    /// A node whose cache has no second tier.
+    pub(super) fn node_alone(&self) -> Node {
+        let calls = Faults::new();
+        let store = Faulty::new(self.store.clone(), calls.clone()).shared();
+        Node { cache: CachedStore::builder(store).build(), calls }
+    }
+
     /// What the store says, and nobody else.
     pub(super) async fn truth(&self, ids: &[JobId]) -> Vec<Option<Job>> {
         self.store.get_many(&Scope::All, ids.to_vec(), Consistency::Latest).await.expect("memory answers")

@@ -2,6 +2,7 @@
 //! history is held to the guarantees.
 
 mod fleet;
+mod killed;
 mod node;
 mod pooled;
 mod races;

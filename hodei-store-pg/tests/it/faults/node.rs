@@ -19,6 +19,7 @@ use hodei_test_servers::{Database, Postgres};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::fleet::PATIENCE;
+use super::killed;
 use super::variable::variable;
 
 /// How many jobs a node holds.
@@ -30,7 +31,8 @@ const FREEZES: u64 = 2;
 /// How often a node is killed; `HODEI_PG_NODE_KILLS` sets another number.
 const KILLS: u64 = 3;
 
-const URL: &str = "HODEI_PG_TEST_URL";
+/// Set for another process: the database that it works on.
+pub(super) const URL: &str = "HODEI_PG_TEST_URL";
 
 fn done() -> Move {
     Move::Finished(Box::new(Finish::succeeded(Output::none())))
@@ -52,7 +54,7 @@ async fn tell(store: &dyn JobStore, owner: &Lease, of: &Claimed, step: Move) -> 
     store.exchange(exchange).await.expect("the server is well").applied[0]
 }
 
-fn say(line: impl Display) {
+pub(super) fn say(line: impl Display) {
     let mut out = stdout().lock();
     writeln!(out, "said: {line}").and_then(|()| out.flush()).expect("the parent listens");
 }
@@ -116,7 +118,12 @@ async fn act(store: &PgStore, owner: &Lease, term: &Term, held: &[Claimed]) {
 pub(crate) fn obey() -> bool {
     let Ok(url) = std::env::var(URL) else { return false };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    runtime.expect("a thread").block_on(live(url));
+    runtime.expect("a thread").block_on(async {
+        match killed::name() {
+            Some(name) => killed::work(url, name).await,
+            None => live(url).await,
+        }
+    });
     true
 }
 

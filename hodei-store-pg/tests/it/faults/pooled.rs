@@ -10,7 +10,7 @@ use super::variable::variable;
 
 /// How often the proxy is killed; `HODEI_PG_BOUNCES` sets another number.
 const BOUNCES: u64 = 3;
-/// Set in the process of its own in which stores pool transactions: what is set for one there holds for all.
+/// Set in the process of its own in which stores pool transactions: what is seen by one there holds for all.
 const APART: &str = "HODEI_PG_TEST_APART";
 
 /// Lets two nodes work behind a proxy that is killed and started again.
@@ -46,7 +46,8 @@ async fn nodes_behind_a_pool_of_sessions_lose_nothing_when_it_dies() {
 async fn nodes_behind_a_pool_of_transactions_lose_nothing_when_it_dies() {
     if std::env::var_os(APART).is_some() {
         // Fewer connections than the nodes have, so that each transaction may get another one.
-        return bounce(Pooling::Transaction, "3", |store| store.pooled(true)).await;
+        // Nobody says that they are lent: it is seen.
+        return bounce(Pooling::Transaction, "3", |store| store).await;
     }
     let mut apart = Command::new(std::env::current_exe().expect("this program"));
     let name = "faults::pooled::nodes_behind_a_pool_of_transactions_lose_nothing_when_it_dies";

@@ -1,0 +1,65 @@
+//! What a store asks of a server before it works on a connection to it: that it keeps what it acknowledges, that it is one
+//! that can be written to, and that the connection is the store's own.
+
+use hodei_core::{Error, ErrorKind, Result};
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use crate::config::Commits;
+use crate::error::{RETRY_AFTER, failed};
+
+/// How often it is looked whether connections are lent: once is enough where nobody else comes in between.
+const LOOKS: u32 = 3;
+
+/// What decides whether a commit that was acknowledged stands.
+const PROMISES: &str =
+    "SELECT pg_is_in_recovery()::text, current_setting('fsync'), current_setting('synchronous_commit'),
+    current_setting('synchronous_standby_names')";
+
+/// Makes sure, at each new connection, that the server is the one that writes and keeps what it acknowledges.
+pub(crate) async fn keeps_commits(
+    connection: &mut PgConnection,
+    op: &'static str,
+    commits: Commits,
+) -> Result<()> {
+    let row = sqlx::raw_sql(PROMISES).fetch_one(connection).await.map_err(failed(op))?;
+    let setting = |n: usize| row.try_get::<&str, _>(n).map_err(failed(op));
+    if setting(0)? == "true" {
+        // As while another one takes over: whoever asks again may come to that.
+        return Err(Error::new(ErrorKind::Unavailable, op)
+            .with("server", "a standby")
+            .retry_after(RETRY_AFTER));
+    }
+    let weak = |name, value: &str| Err(Error::new(ErrorKind::Config, op).with(name, value));
+    match (commits, setting(1)?, setting(2)?) {
+        (Commits::Kept, fsync @ "off", _) => weak("fsync", fsync),
+        (Commits::Kept, _, commit @ "off") => weak("synchronous_commit", commit),
+        // The disk of this server only, where others were named that must have it too.
+        (Commits::Kept, _, commit @ "local") if !setting(3)?.is_empty() => weak("synchronous_commit", commit),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a proxy gives each transaction another connection to the server. While one client is in a transaction another
+/// keeps its connection, unless it has none of its own.
+pub(crate) async fn lends(
+    one: &mut PgConnection,
+    other: &mut PgConnection,
+) -> std::result::Result<bool, sqlx::Error> {
+    for _ in 0..LOOKS {
+        let before = process(one).await?;
+        sqlx::raw_sql("BEGIN").execute(&mut *other).await?;
+        let taken = process(other).await?;
+        let lent = taken == before || process(one).await? != before;
+        sqlx::raw_sql("ROLLBACK").execute(&mut *other).await?;
+        if lent {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The process of the server behind a connection.
+async fn process(connection: &mut PgConnection) -> std::result::Result<i32, sqlx::Error> {
+    sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection).await?.try_get(0)
+}
