@@ -99,7 +99,7 @@ BEGIN
     SELECT h.wide = 2, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(p_lane) h;
     -- Without limits, and each lane once, one look finds them all.
     v_simple := v_limits IS NULL AND NOT v_wide AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
-    -- Others who ask so are told that somebody is there until this commits.
+    -- Others who ask so are told that somebody is there until this commits. The first number is one that nobody else uses.
     v_alone := v_simple AND cardinality(p_lane) <= 16 AND (
         SELECT bool_and(pg_try_advisory_xact_lock(1751607653, x)) FROM unnest(p_lane) x);
     FOR v_tenant IN SELECT l.tenant FROM hodei.lane l WHERE l.no = ANY (p_lane) GROUP BY l.tenant LOOP
