@@ -138,15 +138,17 @@ async fn announce(inner: Weak<Inner>, announcer: Arc<Announcer>) {
     }
 }
 
-/// Sends a word to all nodes.
-const TELL: &str = "SELECT pg_notify($1, $2)";
+/// Sends a word to all nodes. The server does not wait for its disk: a word that a crash swallows was heard by nobody who
+/// still listens, and the disk is what the next commit waits for.
+const TELL: &str = "SELECT pg_notify($1, $2), set_config('synchronous_commit', 'off', true)";
 /// As [`TELL`], and says whether anything is there that was to be told of: whoever tells may die before he does. It asks for
 /// the first of each in its order: a row that is anywhere would be looked for past all that is dead.
 const PROBE: &str = "SELECT pg_notify($1, $2),
     (SELECT true FROM hodei.ready ORDER BY lane, rank, eligible_at, id LIMIT 1) IS NOT NULL
         OR (SELECT true FROM hodei.delayed WHERE eligible_at <= (SELECT hodei.now())
             ORDER BY eligible_at, id LIMIT 1) IS NOT NULL,
-    (SELECT true FROM hodei.inbox WHERE refused IS NULL ORDER BY no LIMIT 1) IS NOT NULL";
+    (SELECT true FROM hodei.inbox WHERE refused IS NULL ORDER BY no LIMIT 1) IS NOT NULL,
+    set_config('synchronous_commit', 'off', true)";
 
 async fn notify(inner: &Inner, sql: &'static str, payload: String) -> hodei_core::Result<PgRow> {
     const OP: &str = "store.notify";

@@ -108,8 +108,8 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn beat(&self, owners: Vec<Lease>, ttl: Duration) -> Result<Vec<Beat>>;
 
-    /// Ends an owner's life and the terms that it leads. What it still holds is lost. Idempotent, and nothing to a
-    /// later incarnation.
+    /// Ends an owner's life and the terms that it leads, also those that it took in an earlier life. What it still holds is
+    /// lost. Idempotent, and nothing to a later incarnation.
     ///
     /// # Errors
     ///

@@ -20,6 +20,55 @@ BEGIN
 END
 $$;
 
+-- The picks of a tenant's lanes, in their order, but for those of queues that are paused.
+CREATE OR REPLACE FUNCTION hodei.picks_of(p_tenant int4, p_lane int4[], p_rank int2[], p_n int8[])
+RETURNS TABLE (ord int4, lane int4, rank int2, n int8, limits int4[], queue text) LANGUAGE sql STABLE AS $$
+    SELECT u.ord::int4, u.lane, u.rank, u.n, l.limits, l.queue
+    FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
+    JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
+    WHERE l.tenant = p_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
+$$;
+
+-- The first ready jobs of lanes that have no limits, each lane once: where they are, their ids one after the other, whether they
+-- are as they were born, and, where one lost an owner, which did and the lanes of all. Whoever is alone at these lanes and finds
+-- that nobody ever held one of them takes them as they are, and deletes them before he does anything else: to lock them first
+-- would be written to the WAL. Everybody else locks them, and passes over what is locked.
+CREATE OR REPLACE FUNCTION hodei.heads(
+    p_alone bool, p_tenant int4, p_now int8, p_lane int4[], p_rank int2[], p_n int8[],
+    OUT tids tid[], OUT ids bytea, OUT plain bool, OUT lost int2[], OUT lanes int4[]
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    v_held bool := true;
+BEGIN
+    IF p_alone THEN
+        SELECT array_agg(x.tid), string_agg(uuid_send(x.id), ''), bool_and(x.version IS NULL AND x.pipeline IS NULL),
+            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END,
+            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END, bool_or(x.holder <> '0')
+        INTO tids, ids, plain, lost, lanes, v_held
+        FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
+            SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost, r.xmax AS holder FROM hodei.ready r
+            WHERE r.lane = p.lane AND r.rank <= p.rank AND r.eligible_at <= p_now
+                AND (r.deadline IS NULL OR r.deadline > p_now)
+            ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n
+        ) x;
+    END IF;
+    IF v_held THEN
+        SELECT array_agg(x.tid), string_agg(uuid_send(x.id), ''), bool_and(x.version IS NULL AND x.pipeline IS NULL),
+            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END,
+            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END
+        INTO tids, ids, plain, lost, lanes
+        FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
+            -- What came in since the clock was read waits for the next call.
+            SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
+            WHERE r.lane = p.lane AND r.rank <= p.rank AND r.eligible_at <= p_now
+                AND (r.deadline IS NULL OR r.deadline > p_now)
+            ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
+        ) x;
+    END IF;
+END
+$$;
+
 -- Leases the first ready jobs of lanes, pick by pick: at most p_n of a rank of at most p_rank each. A row of `what` 3 tells
 -- where the changes stand of the claims that follow it, in no order, and, unless each lane was picked once and has no limits,
 -- which picks they are of, with the lane of each and how many there are. What a job has of its birth is absent.
@@ -41,42 +90,27 @@ DECLARE
     v_body bytea;
     v_plain bool;
     v_n int4;
-    v_meta hodei.exchanged;
-    v_wide bool := false;
+    v_ords int4[];
+    v_lanes int4[];
+    v_wide bool;
+    v_alone bool;
+    v_timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
-    LOCK TABLE hodei.wide IN ROW SHARE MODE;
-    IF EXISTS (SELECT 1 FROM hodei.wide) THEN
-        v_wide := hodei.lock_wide('{}', p_lane) = 2;
-    END IF;
-    SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM hodei.lane l, unnest(l.limits) x
-        WHERE l.no = ANY (p_lane) AND l.limits IS NOT NULL;
-    IF v_limits IS NOT NULL THEN
-        PERFORM 1 FROM hodei.usage WHERE no = ANY (v_limits) ORDER BY no FOR NO KEY UPDATE;
-    END IF;
+    SELECT h.wide = 2, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(p_lane) h;
     -- Without limits, and each lane once, one look finds them all.
     v_simple := v_limits IS NULL AND NOT v_wide AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
+    -- Others who ask so are told that somebody is there until this commits. The first number is one that nobody else uses.
+    v_alone := v_simple AND cardinality(p_lane) <= 16 AND (
+        SELECT bool_and(pg_try_advisory_xact_lock(1751607653, x)) FROM unnest(p_lane) x);
     FOR v_tenant IN SELECT l.tenant FROM hodei.lane l WHERE l.no = ANY (p_lane) GROUP BY l.tenant LOOP
         v_tids := '{}';
         v_body := '';
         v_plain := true;
         v_seen := '{}';
-        v_meta := NULL;
+        v_ords := NULL;
+        v_lanes := NULL;
         IF v_simple THEN
-            SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids,
-                bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
-                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost,
-                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END AS lanes
-            INTO v_one FROM (
-                SELECT u.lane, u.rank, u.n FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
-                JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
-                WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
-            ) p CROSS JOIN LATERAL (
-                -- What came in since the clock was read waits for the next call.
-                SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
-                WHERE r.lane = p.lane AND r.rank <= p.rank AND r.eligible_at <= p_now
-                    AND (r.deadline IS NULL OR r.deadline > p_now)
-                ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
-            ) x;
+            SELECT * INTO v_one FROM hodei.heads(v_alone, v_tenant, p_now, p_lane, p_rank, p_n);
             CONTINUE WHEN v_one.tids IS NULL;
             v_tids := v_one.tids;
             v_body := v_one.ids;
@@ -91,11 +125,7 @@ BEGIN
                     ) y WHERE y.bad = 0 OR y.rn = 1 ORDER BY y.ord);
             END IF;
         ELSE
-            FOR v_lane IN SELECT u.ord::int4, u.lane, u.rank, u.n, l.limits, l.queue
-                FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
-                JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
-                WHERE l.tenant = v_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
-            LOOP
+            FOR v_lane IN SELECT * FROM hodei.picks_of(v_tenant, p_lane, p_rank, p_n) LOOP
                 v_room := v_lane.n;
                 IF v_lane.limits IS NOT NULL THEN
                     SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
@@ -126,8 +156,8 @@ BEGIN
                     v_one.tids := v_one.tids[1:v_one.n];
                 END IF;
                 v_tids := v_tids || v_one.tids;
-                v_meta.ords := v_meta.ords || v_lane.ord;
-                v_meta.lanes := v_meta.lanes || array[v_lane.lane, v_one.n];
+                v_ords := v_ords || v_lane.ord;
+                v_lanes := v_lanes || array[v_lane.lane, v_one.n];
                 v_body := v_body || v_one.ids;
                 v_plain := v_plain AND v_one.plain;
                 IF v_lane.limits IS NOT NULL THEN
@@ -141,26 +171,18 @@ BEGIN
         END IF;
         v_n := cardinality(v_tids);
         CONTINUE WHEN v_n = 0;
-        v_meta.what := 3;
-        v_meta.pos := hodei.pos();
-        v_meta.no := nextval('hodei.change_no');
-        RETURN NEXT v_meta;
-        IF p_record THEN
-            -- Pending to scheduled, claimed.
-            IF v_plain THEN
-                v_body := hodei.alike_bytes(2, 0, 1, 33686528, v_n, v_body);
-            ELSE
-                v_body := (SELECT string_agg(hodei.change_bytes(r.id, coalesce(r.version, 1) + 1,
-                    coalesce(r.attempt, 0), coalesce(r.epoch, 0) + 1, 33686528, r.pipeline), ''
-                    ORDER BY u.ord)
-                    FROM unnest(v_tids) WITH ORDINALITY u (tid, ord) JOIN hodei.ready r ON r.ctid = u.tid);
-            END IF;
-            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
-                VALUES (v_meta.pos, v_meta.no, p_now, p_node, v_tenant, v_n, v_body);
+        IF p_record AND NOT v_plain THEN
+            v_body := (SELECT string_agg(hodei.change_bytes(r.id, coalesce(r.version, 1) + 1, coalesce(r.attempt, 0),
+                    coalesce(r.epoch, 0) + 1, 33686528, r.pipeline), '' ORDER BY u.ord)
+                FROM unnest(v_tids) WITH ORDINALITY u (tid, ord) JOIN hodei.ready r ON r.ctid = u.tid);
+        END IF;
+        IF v_alone THEN
+            -- Whoever locked one of them since they were looked at may hold it for long: the call is made again then.
+            PERFORM set_config('lock_timeout', '50ms', true);
         END IF;
         RETURN QUERY
         WITH d AS (
-            DELETE FROM hodei.ready r WHERE r.ctid = ANY (v_tids) RETURNING r.*
+            DELETE FROM hodei.ready r WHERE r.ctid = ANY (v_tids) RETURNING r.*, r.ctid AS tid
         ), l AS (
             INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, pipeline, settled)
@@ -168,14 +190,34 @@ BEGIN
                 CASE WHEN d.version IS NOT NULL THEN coalesce(d.epoch, 0) + 1 END,
                 CASE WHEN d.version IS NOT NULL THEN d.eligible_at END, d.deadline, d.started_at, d.pipeline,
                 d.settled FROM d
+        ), h AS MATERIALIZED (
+            SELECT hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*)::int4 AS n FROM d HAVING count(*) > 0
         ), c AS (
+            -- Pending to scheduled, claimed.
+            INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
+            SELECT h.pos, h.no, p_now, p_node, v_tenant, h.n, CASE
+                WHEN h.n = v_n AND v_plain THEN hodei.alike_bytes(2, 0, 1, 33686528, h.n, v_body)
+                WHEN h.n = v_n THEN v_body
+                -- Somebody has taken one meanwhile.
+                ELSE (SELECT string_agg(hodei.change_bytes(d.id, coalesce(d.version, 1) + 1, coalesce(d.attempt, 0),
+                        coalesce(d.epoch, 0) + 1, 33686528, d.pipeline), '' ORDER BY u.ord)
+                    FROM unnest(v_tids) WITH ORDINALITY u (tid, ord) JOIN d ON d.tid = u.tid) END
+            FROM h WHERE p_record
+        ), e AS (
             INSERT INTO hodei.delta (tenant, lane, pending, scheduled, changes)
             SELECT v_tenant, d.lane, -count(*), count(*), CASE WHEN p_record THEN count(*) END FROM d GROUP BY d.lane
         )
+        SELECT 3::int2, NULL::int4, NULL::uuid, NULL::int4, NULL::int2, NULL::int2, NULL::int4, NULL::int8, NULL::int4,
+            NULL::int2, NULL::int2, NULL::int8, NULL::int8, NULL::int8, NULL::int8, NULL::int8, NULL::uuid, NULL::bytea,
+            NULL::text, NULL::uuid, NULL::bytea, h.pos, h.no, v_ords, v_lanes FROM h
+        UNION ALL
         SELECT 2::int2, NULL::int4, d.id, d.lane, d.rank, 2::int2, d.version + 1, d.epoch + 1, d.attempt, d.lost,
             d.generation, d.eligible_at, d.deadline, NULL::int8, d.started_at, j.created_at, d.pipeline, d.settled,
             j.name, j.fingerprint, j.body, NULL::int8, NULL::int8, NULL::int4[], NULL::int4[]
         FROM d JOIN hodei.job j ON j.id = d.id;
+        IF v_alone THEN
+            PERFORM set_config('lock_timeout', v_timeout, true);
+        END IF;
     END LOOP;
 END
 $$;

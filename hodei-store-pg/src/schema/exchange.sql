@@ -91,21 +91,15 @@ DECLARE
     v_wide int2 := 0;
     v_ended uuid[] := '{}';
 BEGIN
-    IF cardinality(p_id) + cardinality(p_lane) > 0 THEN
-        LOCK TABLE hodei.wide IN ROW SHARE MODE;
-        IF EXISTS (SELECT 1 FROM hodei.wide) THEN
-            v_wide := hodei.lock_wide(p_id, p_lane);
-        END IF;
+    -- Before the clock is read, also for claims alone: between the look at the owner and its leases nobody is waited for.
+    IF cardinality(p_id) + cardinality(p_lane) > 0 AND hodei.limited() THEN
+        SELECT h.wide, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(
+            p_lane || ARRAY(SELECT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id))) h;
     END IF;
-    IF cardinality(p_id) + cardinality(p_lane) > 0 AND EXISTS (SELECT 1 FROM hodei.usage) THEN
-        -- All limits at once and in one order, so that nobody waits in a circle. Before the clock is read, also for
-        -- claims alone: between the look at the owner and its leases nobody is waited for.
-        SELECT array_agg(DISTINCT x ORDER BY x) INTO v_limits FROM (
-            SELECT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id) UNION SELECT unnest(p_lane)
-        ) y JOIN hodei.lane n ON n.no = y.lane, unnest(n.limits) x;
-        IF v_limits IS NOT NULL THEN
-            PERFORM 1 FROM hodei.usage WHERE no = ANY (v_limits) ORDER BY no FOR NO KEY UPDATE;
-        END IF;
+    -- Jobs are locked in one order, by whoever locks several. Starts come after ends here, so they are to be of later jobs.
+    IF 0 = ANY (p_kind) AND (SELECT min(u.id::text) FILTER (WHERE u.kind = 0) < max(u.id::text) FILTER (WHERE u.kind > 0)
+            FROM unnest(p_id, p_kind) u (id, kind)) THEN
+        PERFORM 1 FROM hodei.leased l WHERE l.id = ANY (p_id) ORDER BY l.id FOR UPDATE;
     END IF;
     v_now := hodei.now();
     IF p_kind && '{4,5,6}'::int2[] THEN
@@ -114,6 +108,7 @@ BEGIN
             DELETE FROM hodei.leased l USING (
                 SELECT unnest(p_id) AS id, unnest(p_epoch) AS epoch, unnest(p_kind) AS kind, unnest(p_ran) AS ran,
                     unnest(p_end) AS final, generate_series(1, cardinality(p_id)) AS ord
+                ORDER BY 1
             ) u WHERE u.kind >= 4 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch
             RETURNING u.ord, u.kind, u.ran, u.final, l.id, l.moved_at, l.lane, l.tenant, l.running, l.lost,
                 l.generation, l.version, l.attempt, l.epoch, l.eligible_at, l.deadline, l.started_at, l.pipeline,
@@ -211,8 +206,9 @@ BEGIN
         WITH t AS (
             UPDATE hodei.leased l SET running = true, version = coalesce(l.version, 2) + 1,
                 attempt = coalesce(l.attempt, 0) + 1, started_at = greatest(v_now, l.moved_at), moved_at = v_now
-            FROM unnest(p_id, p_epoch, p_kind) WITH ORDINALITY u (id, epoch, kind, ord)
-            WHERE u.kind = 0 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch AND l.running IS NULL
+            FROM (
+                SELECT * FROM unnest(p_id, p_epoch, p_kind) WITH ORDINALITY u (id, epoch, kind, ord) ORDER BY 1
+            ) u WHERE u.kind = 0 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch AND l.running IS NULL
             RETURNING u.ord, l.id, l.lane, l.tenant, l.version, coalesce(l.epoch, 1) AS epoch, l.attempt, l.pipeline
         ), h AS MATERIALIZED (
             -- Scheduled to running, started.

@@ -1,22 +1,40 @@
--- The limits of tenants, of queues and of all.
+-- The limits of keys, of queues, of tenants and of all. What is called with every claim runs under the settings of who calls it.
 
--- Locks the rows of the limits that jobs and lanes count against, in one order. Returns 2 where there are such, and 1 where
--- there are only others. Called where there are any, by whoever has locked their table.
-CREATE OR REPLACE FUNCTION hodei.lock_wide(p_id uuid[], p_lane int4[]) RETURNS int2
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+-- Says whether there may be limits. Whoever leases or ends leases asks before all else: no limit wider than a key is made
+-- from then on until he commits.
+CREATE OR REPLACE FUNCTION hodei.limited() RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM 1 FROM (
-        SELECT DISTINCT v.tenant, v.queue FROM (
-            SELECT d.lane AS no FROM hodei.leased d WHERE d.id = ANY (p_id) UNION SELECT unnest(p_lane)
-        ) y JOIN hodei.lane l ON l.no = y.no, LATERAL hodei.wide_of(l.tenant, l.queue) v
-    ) k JOIN hodei.wide w ON w.tenant = k.tenant AND w.queue = k.queue
-    ORDER BY w.tenant, w.queue FOR NO KEY UPDATE OF w;
-    RETURN CASE WHEN FOUND THEN 2 ELSE 1 END;
+    LOCK TABLE hodei.wide IN ROW SHARE MODE;
+    RETURN EXISTS (SELECT 1 FROM hodei.wide) OR EXISTS (SELECT 1 FROM hodei.usage);
 END
 $$;
 
--- Sets such a limit. What is leased is counted when its row is made. It is looked for first: who had changed nothing with a
--- lock in his hands would wait for others like him in a circle.
+-- Locks the rows of all limits that lanes count against: those wider than a key, then those of keys, each in one order. Whoever
+-- leases or ends leases calls it with the lanes of all of them, before he locks a job: so nobody waits in a circle. `wide` is 2
+-- where there are such limits for these lanes, and 1 where there are only others; `keys` are the numbers of those of keys,
+-- absent where there are none.
+CREATE OR REPLACE FUNCTION hodei.hold_limits(p_lane int4[], OUT wide int2, OUT keys int4[]) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    wide := 0;
+    LOCK TABLE hodei.wide IN ROW SHARE MODE;
+    IF EXISTS (SELECT 1 FROM hodei.wide) THEN
+        PERFORM 1 FROM (
+            SELECT DISTINCT v.tenant, v.queue FROM (SELECT DISTINCT unnest(p_lane) AS no) y
+            JOIN hodei.lane l ON l.no = y.no, LATERAL hodei.wide_of(l.tenant, l.queue) v
+        ) k JOIN hodei.wide w ON w.tenant = k.tenant AND w.queue = k.queue
+        ORDER BY w.tenant, w.queue FOR NO KEY UPDATE OF w;
+        wide := CASE WHEN FOUND THEN 2 ELSE 1 END;
+    END IF;
+    SELECT array_agg(DISTINCT x ORDER BY x) INTO keys FROM hodei.lane l, unnest(l.limits) x
+        WHERE l.no = ANY (p_lane) AND l.limits IS NOT NULL;
+    IF keys IS NOT NULL THEN
+        PERFORM 1 FROM hodei.usage WHERE no = ANY (keys) ORDER BY no FOR NO KEY UPDATE;
+    END IF;
+END
+$$;
+
+-- Sets a limit that is wider than a key. What is leased is counted when its row is made. It is looked for first: who had
+-- changed nothing with a lock in his hands would wait for others like him in a circle.
 CREATE OR REPLACE FUNCTION hodei.set_wide(p_tenant int4, p_queue text, p_most int8) RETURNS void
 LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
 BEGIN

@@ -42,7 +42,7 @@ BEGIN
 END
 $$;
 
--- Ends a life and what it leads, and tells those that rest that somebody may lead instead.
+-- Ends a life and what it and those before it lead, and tells those that rest that somebody may lead instead.
 CREATE OR REPLACE FUNCTION hodei.retire(p_name text, p_incarnation int8) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -52,7 +52,7 @@ BEGIN
     UPDATE hodei.owner SET expires_at = v_now
         WHERE name = p_name AND incarnation = p_incarnation AND expires_at > v_now;
     FOR v_duty IN UPDATE hodei.term SET expires_at = v_now
-        WHERE owner = p_name AND incarnation = p_incarnation AND expires_at > v_now RETURNING duty
+        WHERE owner = p_name AND incarnation <= p_incarnation AND expires_at > v_now RETURNING duty
     LOOP
         PERFORM pg_notify('hodei', 'left ' || v_duty);
     END LOOP;

@@ -60,6 +60,20 @@ BEGIN
 END
 $$;
 
+-- As hodei.take, of jobs whose leases may end, for whoever leases from lanes afterwards: what all of them count against is
+-- locked before the jobs are.
+CREATE OR REPLACE FUNCTION hodei.take_with_limits(p_ids uuid[], p_lane int4[]) RETURNS SETOF hodei.placed
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF hodei.limited() THEN
+        -- By their births: who is not leased yet may be when he is locked.
+        PERFORM hodei.hold_limits(p_lane || ARRAY(
+            SELECT j.lane FROM (SELECT DISTINCT unnest(p_ids) AS id) u JOIN hodei.job j ON j.id = u.id));
+    END IF;
+    RETURN QUERY SELECT * FROM hodei.take(p_ids);
+END
+$$;
+
 -- Where jobs are, as this statement sees it.
 CREATE OR REPLACE FUNCTION hodei.places(p_ids uuid[]) RETURNS SETOF hodei.placed
 LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -112,7 +126,7 @@ DECLARE
 BEGIN
     IF cardinality(p_leased) > 0 THEN
         LOCK TABLE hodei.wide IN ROW SHARE MODE;
-        IF EXISTS (SELECT 1 FROM hodei.wide) AND hodei.lock_wide(p_leased, '{}') = 2 THEN
+        IF EXISTS (SELECT 1 FROM hodei.wide) THEN
             -- What is leased and does not stay so.
             UPDATE hodei.wide s SET in_use = s.in_use - x.n FROM (
                 SELECT v.tenant, v.queue, sum(y.n) AS n FROM (
@@ -231,7 +245,6 @@ DECLARE
     v_n int8 := (SELECT sum(n) FROM unnest(p_change_n) n);
 BEGIN
     IF cardinality(p_usage) > 0 THEN
-        PERFORM 1 FROM hodei.usage WHERE no = ANY (p_usage) ORDER BY no FOR NO KEY UPDATE;
         UPDATE hodei.usage l SET in_use = l.in_use + u.used FROM unnest(p_usage, p_used) u (no, used)
             WHERE l.no = u.no;
     END IF;

@@ -26,7 +26,7 @@ impl Verb for Cancel {
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<CancelReply>> {
-        work.load(&self.jobs).await?;
+        work.load_with_limits(&self.jobs, &[]).await?;
         work.load_children(&self.jobs).await?;
         let mut replies = Vec::with_capacity(self.jobs.len());
         for id in &self.jobs {

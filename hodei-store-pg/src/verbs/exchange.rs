@@ -34,13 +34,15 @@ impl Verb for ExchangeVerb {
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Exchanged> {
         let exchange = &self.0;
-        let applied = settle(work, &exchange.transitions).await?;
+        let inner = Arc::clone(work.inner());
+        let picks = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
+        let applied = settle(work, &exchange.transitions, &picks.lanes).await?;
         work.flush().await?;
         promote(work).await?;
         let owner = living(work, exchange).await?;
         let mut taken = Vec::new();
-        if let Some(holder) = owner.filter(|_| !exchange.picks.is_empty()) {
-            taken = claim(work, exchange, holder).await?;
+        if let Some(holder) = owner.filter(|_| !picks.lanes.is_empty()) {
+            taken = claim(work, exchange, &picks, holder).await?;
         }
         Ok(Exchanged {
             applied,
@@ -65,7 +67,7 @@ impl Verb for Settle {
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Applied>> {
-        settle(work, &self.0).await
+        settle(work, &self.0, &[]).await
     }
 }
 
@@ -80,14 +82,20 @@ async fn make_spawned(inner: &Inner, conn: &mut Conn, transitions: &[Transition]
     Ok(())
 }
 
-async fn settle(work: &mut Work<'_>, transitions: &[Transition]) -> Result<Vec<Applied>> {
+/// Settles. Whoever claims from lanes afterwards names them.
+async fn settle(work: &mut Work<'_>, transitions: &[Transition], lanes: &[i32]) -> Result<Vec<Applied>> {
     let ids: Vec<JobId> = transitions.iter().map(|transition| transition.job).collect();
     let spawned = transitions.iter().flat_map(|transition| match &transition.step {
         Move::Finished(finish) => &finish.spawn[..],
         _ => &[],
     });
     let lasts = work.hold_sequences(spawned).await?;
-    work.load(&[&ids[..], &lasts].concat()).await?;
+    let handed = transitions.iter().filter_map(|transition| match &transition.step {
+        Move::Started { lease } => lease.as_ref(),
+        _ => None,
+    });
+    work.hold_owners(handed).await?;
+    work.load_with_limits(&[&ids[..], &lasts].concat(), lanes).await?;
     if work.now == Timestamp::from_micros(0) {
         work.look_at_the_clock().await?;
     }
@@ -185,9 +193,8 @@ pub(crate) async fn picks_of(
     Ok(all)
 }
 
-async fn claim(work: &mut Work<'_>, exchange: &Exchange, holder: i32) -> Result<Vec<Claimed>> {
+async fn claim(work: &mut Work<'_>, exchange: &Exchange, picks: &Picks, holder: i32) -> Result<Vec<Claimed>> {
     let inner = Arc::clone(work.inner());
-    let picks = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
     work.inner().trip();
     let rows = ask::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7)")
         .bind(holder)
@@ -200,7 +207,7 @@ async fn claim(work: &mut Work<'_>, exchange: &Exchange, holder: i32) -> Result<
         .fetch_all(&mut *work.conn)
         .await
         .map_err(failed(OP))?;
-    let (jobs, segments) = claimed(&picks, &rows, &exchange.owner, work.now)?;
+    let (jobs, segments) = claimed(picks, &rows, &exchange.owner, work.now)?;
     work.segments.extend(segments);
     work.rows += rows.len() as u64;
     inputs_of(&mut *work.conn, jobs).await

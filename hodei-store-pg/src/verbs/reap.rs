@@ -38,7 +38,7 @@ impl Verb for Reap {
         let mut more = found.len() > self.limit;
         found.truncate(self.limit);
         let lost: Vec<JobId> = found.iter().map(|(id, _)| *id).collect();
-        work.load(&lost).await?;
+        work.load_with_limits(&lost, &[]).await?;
         work.load_children(&lost).await?;
         let (now, lost_max) = (work.now, self.lost_max);
         for (id, holder) in &found {

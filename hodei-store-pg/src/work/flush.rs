@@ -1,16 +1,16 @@
 //! Writing what a transaction changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use hodei_core::job::{Job, Requires, State, rules};
+use hodei_core::job::{Job, Lease, Requires, State, rules};
 use hodei_core::store::Change;
 use hodei_core::{JobId, Result};
 use uuid::Uuid;
 
 use super::transaction::{Entry, Work};
 use crate::ask;
-use crate::codec::{body_bytes, changes_bytes};
+use crate::codec::{body_bytes, changes_bytes, damaged};
 use crate::error::failed;
 use crate::names::column;
 use crate::record::{settled_bytes, uuid_of};
@@ -94,7 +94,7 @@ pub(crate) fn rank_of(job: &Job) -> i16 {
 impl Work<'_> {
     /// Writes everything that changed, so that the statements that follow see it.
     pub(crate) async fn flush(&mut self) -> Result<()> {
-        self.find_holders().await?;
+        self.find_holders()?;
         self.find_early().await?;
         self.insert_jobs().await?;
         self.write_keys().await?;
@@ -170,27 +170,39 @@ impl Work<'_> {
         changed
     }
 
-    /// Finds the rows of the owners to whom leases were handed on.
-    async fn find_holders(&mut self) -> Result<()> {
-        let handed: Vec<JobId> = self
-            .entries
-            .values()
-            .filter(|entry| entry.job.lease.is_some() && entry.holder.is_none())
-            .map(|entry| entry.job.id)
-            .collect();
-        for id in handed {
-            let Some(lease) = self.entries.get(&id).and_then(|entry| entry.job.lease.clone()) else {
-                continue;
-            };
-            self.inner.trip();
-            let no: i32 = ask::scalar("SELECT hodei.owner_no($1, $2)")
-                .bind(lease.owner.name().as_str())
-                .bind(lease.incarnation.cast_signed())
-                .fetch_one(&mut *self.conn)
-                .await
-                .map_err(failed(OP))?;
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.holder = Some(no);
+    /// Finds the rows of owners, which do not end before this transaction does. Called before a job is locked: whoever takes
+    /// back from the dead holds them first.
+    pub(crate) async fn hold_owners(&mut self, owners: impl Iterator<Item = &Lease>) -> Result<()> {
+        let wanted: HashSet<&Lease> = owners.filter(|owner| !self.holders.contains_key(owner)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<Lease> = wanted.into_iter().cloned().collect();
+        self.inner.trip();
+        // In the order in which the dead are held; those who are new come behind.
+        let found: Vec<(i64, i32)> = ask::rows(
+            "SELECT u.ord, hodei.owner_no(u.name, u.incarnation) FROM (
+                 SELECT u.* FROM unnest($1::text[], $2::int8[]) WITH ORDINALITY u (name, incarnation, ord)
+                 LEFT JOIN hodei.owner o ON o.name = u.name AND o.incarnation = u.incarnation ORDER BY o.no
+             ) u",
+        )
+        .bind(wanted.iter().map(|owner| owner.owner.name().as_str()).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|owner| owner.incarnation.cast_signed()).collect::<Vec<_>>())
+        .fetch_all(&mut *self.conn)
+        .await
+        .map_err(failed(OP))?;
+        let at = |ord: i64| usize::try_from(ord - 1).ok().and_then(|n| wanted.get(n)).cloned();
+        self.holders.extend(found.into_iter().filter_map(|(ord, no)| Some((at(ord)?, no))));
+        Ok(())
+    }
+
+    /// Writes down who holds what was handed on.
+    fn find_holders(&mut self) -> Result<()> {
+        let handed = |entry: &&mut Entry| entry.job.lease.is_some() && entry.holder.is_none();
+        for entry in self.entries.values_mut().filter(handed) {
+            entry.holder = entry.job.lease.as_ref().and_then(|lease| self.holders.get(lease)).copied();
+            if entry.holder.is_none() {
+                return Err(damaged("a lease of nobody"));
             }
         }
         Ok(())

@@ -12,6 +12,19 @@ use crate::record::{id_of, record_columns, records, uuids};
 
 const OP: &str = "store.load";
 
+/// The statement that reads what a function has taken.
+macro_rules! taken {
+    ($taken:literal) => {
+        concat!(
+            "SELECT ",
+            record_columns!(),
+            ", hodei.now() FROM ",
+            $taken,
+            " p JOIN hodei.job j ON j.id = p.id"
+        )
+    };
+}
+
 impl Work<'_> {
     /// Reads the store's time. The moves of this transaction are made then.
     pub(crate) async fn look_at_the_clock(&mut self) -> Result<()> {
@@ -22,8 +35,18 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Loads jobs and locks them where they are, unless that was done before.
+    /// Loads jobs and locks them where they are, unless that was done before. Their leases go on.
     pub(crate) async fn load(&mut self, ids: &[JobId]) -> Result<()> {
+        self.take(ids, None).await
+    }
+
+    /// As [`Work::load`], of jobs whose leases may end, where lanes are claimed from afterwards: the limits that all of them
+    /// count against are locked first. Called once, and before any other job is locked, so that nobody waits in a circle.
+    pub(crate) async fn load_with_limits(&mut self, ids: &[JobId], lanes: &[i32]) -> Result<()> {
+        self.take(ids, Some(lanes)).await
+    }
+
+    async fn take(&mut self, ids: &[JobId], lanes: Option<&[i32]>) -> Result<()> {
         let mut wanted: Vec<JobId> = ids
             .iter()
             .copied()
@@ -35,13 +58,13 @@ impl Work<'_> {
             return Ok(());
         }
         self.inner.trip();
-        let sql = concat!(
-            "SELECT ",
-            record_columns!(),
-            ", hodei.now() FROM hodei.take($1) p JOIN hodei.job j ON j.id = p.id"
-        );
-        let rows =
-            ask::query(sql).bind(uuids(&wanted)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
+        let query = match lanes {
+            None => ask::query(taken!("hodei.take($1)")).bind(uuids(&wanted)),
+            Some(lanes) => {
+                ask::query(taken!("hodei.take_with_limits($1, $2)")).bind(uuids(&wanted)).bind(lanes)
+            }
+        };
+        let rows = query.fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
         self.inner.read(rows.len());
         for row in &rows {
             self.now = self.now.max(Timestamp::from_micros(column(row, 24)?));

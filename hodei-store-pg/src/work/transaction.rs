@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use hodei_core::job::{Job, Requires, State};
+use hodei_core::job::{Job, Lease, Requires, State};
 use hodei_core::store::Change;
 use hodei_core::{JobId, Result, Tenant, Timestamp};
 use sqlx::postgres::PgConnection;
@@ -45,6 +45,8 @@ pub(crate) struct Work<'c> {
     pub(super) node: i64,
     pub(crate) now: Timestamp,
     pub(super) entries: HashMap<JobId, Entry>,
+    /// The rows of owners to whom leases are handed, held until the end.
+    pub(super) holders: HashMap<Lease, i32>,
     /// Ids of which there is no job.
     pub(super) missing: HashSet<JobId>,
     /// The children of parents that were asked for: each, and whether it was told.
@@ -107,6 +109,7 @@ impl<'c> Work<'c> {
             conn,
             now: Timestamp::from_micros(0),
             entries: HashMap::new(),
+            holders: HashMap::new(),
             missing: HashSet::new(),
             children: HashMap::new(),
             asked: HashSet::new(),

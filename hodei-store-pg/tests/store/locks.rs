@@ -133,6 +133,25 @@ async fn a_flood_of_what_is_due_is_moved_part_by_part() {
 }
 
 #[tokio::test]
+async fn what_somebody_holds_is_passed_over_and_has_its_turn_when_he_lets_go() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let mut ids = submit(&store, jobs(6)).await;
+    ids.sort_unstable();
+    let held = format!("SELECT 1 FROM hodei.ready WHERE id = '{}' FOR UPDATE", ids[1]);
+    let mut host = stranger(&database, &held).await;
+    let claims = async || {
+        let claimed = at_once("a claim", claim(&store, &worker, 2)).await;
+        claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(claims().await, [ids[0], ids[2]]);
+    run(&mut host, "ROLLBACK").await;
+    assert_eq!(claims().await, [ids[1], ids[3]]);
+    assert_eq!(claims().await, ids[4..]);
+}
+
+#[tokio::test]
 async fn a_heartbeat_does_not_wait_for_who_hands_its_owner_a_job() {
     let database = database();
     let store = open(&database).await;

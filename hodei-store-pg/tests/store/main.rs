@@ -8,6 +8,7 @@ mod env;
 mod eras;
 mod indexes;
 mod lanes;
+mod limits;
 mod locks;
 mod nodes;
 mod open;

@@ -1,10 +1,12 @@
 //! Opening: the schema, its ledger, and what cannot be opened.
 
-use hodei_core::ErrorKind;
-use hodei_core::store::{JobStore, Scope};
+use std::time::{Duration, Instant};
+
+use hodei_core::store::{Coordination, JobStore, Retention, Scope};
+use hodei_core::{ErrorKind, Name};
 use hodei_store_pg::{Migrated, PgStore};
 
-use crate::env::{database, job, open, sql, submit};
+use crate::env::{TTL, burn, database, job, open, owner, sql, submit};
 
 #[tokio::test]
 async fn many_that_open_an_empty_database_at_once_make_one_schema() {
@@ -25,6 +27,35 @@ async fn a_migration_says_what_it_did_and_does_it_once() {
     let config = PgStore::builder(database.url());
     assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 0, to: 2 });
     assert_eq!(PgStore::migrate(&config).await.expect("migrate"), Migrated { from: 2, to: 2 });
+}
+
+/// As where the rest is so large that looking through it takes long.
+#[tokio::test]
+async fn making_the_first_parts_gives_up_soon_and_whoever_leads_makes_them() {
+    let database = database();
+    sql(
+        &database,
+        "CREATE FUNCTION slowly() RETURNS event_trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF current_query() LIKE 'SELECT hodei.add_era%' THEN PERFORM pg_sleep(60); END IF;
+         END
+         $$;
+         CREATE EVENT TRIGGER slow ON ddl_command_start EXECUTE FUNCTION slowly()",
+    );
+    let began = Instant::now();
+    let store = open(&database).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "it took {:?}", began.elapsed());
+    // The history of a new schema begins with an era of everything before.
+    let eras = "SELECT count(*) FROM hodei.era WHERE lo IS NOT NULL";
+    assert_eq!(sql(&database, eras), "0");
+    let worker = owner(&store, "worker").await;
+    submit(&store, vec![job()]).await;
+    assert_eq!(burn(&store, &worker, 1).await, 1);
+    let duty = Name::literal("upkeep");
+    let term = store.take_term(&duty, &worker, TTL).await.expect("take_term").expect("nobody leads");
+    sql(&database, "DROP EVENT TRIGGER slow");
+    store.prune(&term, Retention::default(), 10).await.expect("prune");
+    assert_ne!(sql(&database, eras), "0");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::env::{burn, claim, database, jobs, open, owner, sql, submit};
 use crate::locks::{run, somebody_waits, stranger};
 
 /// The limits whose rows do not say how much is leased, as of one moment.
-const WRONG: &str =
+pub(crate) const WRONG: &str =
     "SELECT string_agg(format('%s/%s says %s', w.tenant, w.queue, w.in_use), ', ') FROM hodei.wide w
      WHERE w.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
          WHERE w.tenant IN (0, l.tenant) AND w.queue IN ('', l.queue))";
@@ -88,7 +88,7 @@ async fn what_a_node_of_before_ends_counts_no_more() {
 async fn a_limit_that_is_not_to_be_made_stops_nobody_for_long() {
     let database = database();
     let store = open(&database).await;
-    let host = stranger(&database, "SELECT hodei.lock_wide('{}', '{}')").await;
+    let host = stranger(&database, "SELECT hodei.hold_limits('{}')").await;
     let began = std::time::Instant::now();
     let refused = store.set_limit(Limit::all(1)).await.expect_err("a host is in the way");
     assert_eq!(refused.kind(), ErrorKind::Locked);
@@ -96,11 +96,11 @@ async fn a_limit_that_is_not_to_be_made_stops_nobody_for_long() {
     drop(host);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_waits_for_whoever_claims() {
     let database = database();
     let store = open(&database).await;
-    let mut host = stranger(&database, "SELECT hodei.lock_wide('{}', '{}')").await;
+    let mut host = stranger(&database, "SELECT hodei.hold_limits('{}')").await;
     let setting = {
         let store = store.clone();
         tokio::spawn(async move { set(&store, Limit::all(1)).await })

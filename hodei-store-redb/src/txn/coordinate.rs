@@ -111,7 +111,7 @@ pub(crate) fn retire(work: &mut Work<'_, '_>, lease: &Lease) -> Result<()> {
         work.delta.ring = true;
         work.put_owner(owner, OwnerRow { expires_at: ENDED, ..row })?;
     }
-    work.end_terms(|row| row.owner == owner && row.incarnation == lease.incarnation)
+    work.end_terms(|row| row.owner == owner && row.incarnation <= lease.incarnation)
 }
 
 /// Takes a duty that nobody leads.

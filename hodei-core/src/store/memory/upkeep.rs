@@ -39,7 +39,8 @@ impl State {
         {
             row.expires_at = row.expires_at.min(now);
         }
-        for row in self.terms.values_mut().filter(|row| row.term.holder == *lease) {
+        let of = |holder: &Lease| holder.owner == lease.owner && holder.incarnation <= lease.incarnation;
+        for row in self.terms.values_mut().filter(|row| of(&row.term.holder)) {
             row.expires_at = row.expires_at.min(now);
         }
     }

@@ -70,6 +70,17 @@ pub(super) async fn who_retires_leads_no_more(env: &mut Env) {
     assert!(next.number > term.number);
     env.store().retire(&a).await.expect("retire again");
     assert!(keep(env, &next).await);
+    let again = env.owner("b").await;
+    env.store().retire(&a).await.expect("retire somebody else");
+    assert!(keep(env, &next).await, "its holder lives on");
+    env.store().retire(&again).await.expect("retire");
+    assert!(!keep(env, &next).await, "it was taken in the life before");
+    let last = take(env, "maintain", &a).await.expect("at once");
+    let later = env.owner("a").await;
+    let cron =
+        env.store().take_term(&name("sweep"), &later, LIFE).await.expect("take_term").expect("nobody leads");
+    env.store().retire(&a).await.expect("retire a life that is over");
+    assert!(!keep(env, &last).await && keep(env, &cron).await, "nothing to a later life");
 }
 
 async fn round(env: &Env, owners: &[&Lease], term: Option<&Term>) -> Rounded {

@@ -45,8 +45,8 @@ impl Model {
         {
             *end = now.min(*end);
         }
-        for (term, end) in self.terms.values_mut().filter(|(term, _)| term.holder == *lease) {
-            debug_assert_eq!(term.holder, *lease);
+        let of = |holder: &Lease| holder.owner == lease.owner && holder.incarnation <= lease.incarnation;
+        for (_, end) in self.terms.values_mut().filter(|(term, _)| of(&term.holder)) {
             *end = now.min(*end);
         }
     }
