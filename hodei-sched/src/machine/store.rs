@@ -45,7 +45,7 @@ impl Scheduler {
     fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
         // Let go when the new ones are counted: what both have in common keeps its classes.
         let before = std::mem::take(&mut self.heads);
-        self.rates_due = None;
+        self.look_due = None;
         for head in heads {
             let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
             let class = match self.grown_lane(&head.lane.queue, head.lane.class, &head.request) {
@@ -60,7 +60,7 @@ impl Scheduler {
                 allowed = self.rates.allowed(&head, now);
                 // Where some may go, the next ones are asked for when these have been claimed.
                 let due = self.rates.ready_at(&head).filter(|_| allowed == 0);
-                self.rates_due = [self.rates_due, due].into_iter().flatten().min();
+                self.look_due = [self.look_due, due].into_iter().flatten().min();
             }
             self.heads.push(Head { head, class, level, allowed, turn: Turn::default() });
         }
@@ -144,6 +144,11 @@ impl Scheduler {
         if claimed < self.asked {
             // The lanes are not as they were.
             self.drop_heads();
+            if claimed == 0 {
+                // Somebody else was there before. No store rings for what is left, so it is asked for again, after a while.
+                let again = now.saturating_add(self.config.retry_wait);
+                self.look_due = Some(self.look_due.map_or(again, |due| due.min(again)));
+            }
         }
         // There may be more behind what was claimed.
         self.lanes_stale |= claimed > 0 && self.heads.is_empty();
@@ -307,14 +312,14 @@ impl Scheduler {
             self.doubt = (wait <= DOUBT_LAST).then(|| (now.saturating_add(wait), wait));
         }
         let looks = !self.buffer.is_empty() && now >= self.last_ask.saturating_add(LOOK);
-        let rated = self.rates_due.is_some_and(|due| due <= now);
-        let due = rated || self.next_due.is_some_and(|due| due <= now);
+        let looks_again = self.look_due.is_some_and(|due| due <= now);
+        let due = looks_again || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.patience());
         if due || long_ago {
             self.lanes_stale = true;
             self.last_ask = now;
             self.next_due = self.next_due.filter(|due| *due > now);
-            self.rates_due = self.rates_due.filter(|due| *due > now);
+            self.look_due = self.look_due.filter(|due| *due > now);
         }
         self.rests &= !self.must_live();
         if self.must_register() && now < self.register_at {
