@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Commits, PgStoreBuilder};
 use crate::error::{NAMELESS, RETRY_AFTER, failed, unconnected};
-use crate::{ask, server};
+use crate::{address, ask, server};
 
 const OPEN: &str = "store.open";
 
@@ -48,7 +47,7 @@ pub(crate) struct Pools {
 impl Pools {
     /// Makes all, and the first connection.
     pub(crate) async fn connect(config: &PgStoreBuilder) -> Result<Self> {
-        let options = PgConnectOptions::from_str(&config.url)
+        let options = address::parse(&config.url)
             .map_err(|_| Error::new(ErrorKind::Config, "store.open").with("fault", "url: malformed"))?
             .application_name("hodei")
             .statement_cache_capacity(STATEMENTS)

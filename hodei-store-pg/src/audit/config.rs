@@ -1,15 +1,15 @@
 //! How a trail is opened.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use hodei_core::{Error, ErrorKind, Fault, Result};
 use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 
 use super::chain::Keys;
 use super::sink::PgAudit;
+use crate::address;
 
 /// How a trail is opened; made by [`PgAudit::builder`].
 #[derive(Clone)]
@@ -86,7 +86,7 @@ impl PgAuditBuilder {
         if let Some((limit, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
             return Err(config(limit, "zero"));
         }
-        let options = PgConnectOptions::from_str(&self.url).map_err(|_| config("url", "malformed"))?;
+        let options = address::parse(&self.url).map_err(|_| config("url", "malformed"))?;
         let options = options.application_name("hodei-audit").disable_statement_logging();
         // One that writes and one that verifies.
         let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(self.timeout);

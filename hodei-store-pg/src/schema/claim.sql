@@ -94,6 +94,7 @@ DECLARE
     v_lanes int4[];
     v_wide bool;
     v_alone bool;
+    v_got int8;
     v_timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
     SELECT h.wide = 2, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(p_lane) h;
@@ -182,7 +183,7 @@ BEGIN
         END IF;
         RETURN QUERY
         WITH d AS (
-            DELETE FROM hodei.ready r WHERE r.ctid = ANY (v_tids) RETURNING r.*, r.ctid AS tid
+            DELETE FROM hodei.ready r WHERE r.ctid = ANY (v_tids) RETURNING r.*
         ), l AS (
             INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, pipeline, settled)
@@ -195,13 +196,8 @@ BEGIN
         ), c AS (
             -- Pending to scheduled, claimed.
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
-            SELECT h.pos, h.no, p_now, p_node, v_tenant, h.n, CASE
-                WHEN h.n = v_n AND v_plain THEN hodei.alike_bytes(2, 0, 1, 33686528, h.n, v_body)
-                WHEN h.n = v_n THEN v_body
-                -- Somebody has taken one meanwhile.
-                ELSE (SELECT string_agg(hodei.change_bytes(d.id, coalesce(d.version, 1) + 1, coalesce(d.attempt, 0),
-                        coalesce(d.epoch, 0) + 1, 33686528, d.pipeline), '' ORDER BY u.ord)
-                    FROM unnest(v_tids) WITH ORDINALITY u (tid, ord) JOIN d ON d.tid = u.tid) END
+            SELECT h.pos, h.no, p_now, p_node, v_tenant, h.n,
+                CASE WHEN v_plain THEN hodei.alike_bytes(2, 0, 1, 33686528, h.n, v_body) ELSE v_body END
             FROM h WHERE p_record
         ), e AS (
             INSERT INTO hodei.delta (tenant, lane, pending, scheduled, changes)
@@ -216,6 +212,12 @@ BEGIN
             j.name, j.fingerprint, j.body, NULL::int8, NULL::int8, NULL::int4[], NULL::int4[]
         FROM d JOIN hodei.job j ON j.id = d.id;
         IF v_alone THEN
+            GET DIAGNOSTICS v_got = ROW_COUNT;
+            -- Beside the claimed there is the row that tells of them.
+            IF v_got <= v_n THEN
+                -- Somebody was there before after all, and who asked is to have what there is: the call is made again.
+                RAISE EXCEPTION 'somebody else claims from here' USING ERRCODE = '55P03';
+            END IF;
             PERFORM set_config('lock_timeout', v_timeout, true);
         END IF;
     END LOOP;

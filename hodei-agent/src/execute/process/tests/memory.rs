@@ -29,7 +29,8 @@ fn watched(mut plan: CommandPlan, set_aside: u64, hold: bool) -> CommandPlan {
 async fn what_has_more_than_was_set_aside_is_killed() {
     let (finished, _) = Env::new().run(watched(large(), 32 * MIB, true)).await;
     assert_eq!((finished.exit, finished.ended_by), (KILLED, EndedBy::Memory));
-    assert!(finished.memory.is_some_and(|bytes| bytes > 60 * MIB), "{finished:?}");
+    // It may be seen while it still asks for more.
+    assert!(finished.memory.is_some_and(|bytes| bytes > 32 * MIB), "{finished:?}");
     assert!(!finished.starved, "that was not the kernel");
 }
 
