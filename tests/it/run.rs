@@ -392,14 +392,3 @@ fn the_quickstart_shows_all_three_kinds_of_work() {
     assert!(ended.line("command: ").is_some_and(|line| line.starts_with("Linux ")), "{ended:?}");
     assert_eq!(ended.line("test: "), Some(r#"testing with {"build":{"file":"app"}}"#));
 }
-
-#[test]
-fn the_events_of_a_job_are_heard_live_and_read_in_the_log() {
-    let directory = tempfile::tempdir().unwrap();
-    let ended =
-        Program::start(&example("events"), directory.path(), "events", std::iter::empty::<&str>()).wait();
-    assert_eq!(ended.code(), SUCCEEDED, "{ended:?}");
-    assert_eq!(ended.line("live: "), Some("Succeeded of our job: true"), "{ended:?}");
-    assert_eq!(ended.line("log: version 1 is "), Some("Pending"), "{ended:?}");
-    assert!(ended.line("log: version ").is_some(), "{ended:?}");
-}
