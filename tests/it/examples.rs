@@ -49,8 +49,7 @@ fn another_life_of_a_program_hears_what_the_last_one_did_not() {
     };
     let [old, new] = [false, true]
         .map(|ours| end(ours).into_iter().find(|end| second_log.join("\n").contains(&end.join("\n"))));
-    let begin = first_log.clone();
-    let expected = [old.unwrap_or_default(), begin, new.unwrap_or_default()].concat();
+    let expected = [old.unwrap_or_default(), first_log, new.unwrap_or_default()].concat();
     assert_eq!(second_log, expected, "each once, in order: {ended:?}");
     assert!(
         second_log.last().is_some_and(|line| line.ends_with("is Succeeded, of our job: true")),
