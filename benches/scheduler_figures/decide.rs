@@ -14,8 +14,8 @@ use hodei_sched::balance::{Balancer, LeastLoaded, RoundRobin, TwoChoices};
 use hodei_sched::machine::placement::{Asked, Fleet, WorkerId};
 use hodei_sched::queue::{Ageing, ClassId, Entry, Intake, LaneId, Parcel, ReadyQueue, Seat, seats};
 
-use crate::Sizes;
 use crate::queue::Draw;
+use crate::{Sizes, elsewhere};
 
 /// Submissions are taken in, and jobs decided, in batches of at most as many.
 const BATCH: usize = 256;
@@ -132,6 +132,7 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
         let best = rounds.map(|_| alike(&*balancer, queued, sizes.pairs)).fold(f64::MAX, f64::min);
         report.judge(&format!("{name}, each"), best, Unit::Micros, Goal::AtMost(1.0));
     }
+    elsewhere::costs(report);
     let workers = if sizes.preload < 10_000 { 500 } else { 10_000 };
     report.group(&format!(
         "one decision, {workers} workers, 200 classes, {queued} jobs queued, the fleet full"

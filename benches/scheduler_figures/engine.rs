@@ -16,7 +16,7 @@ use hodei_core::text::TextMap;
 use hodei_sched::Orchestrator;
 use hodei_store_redb::RedbStore;
 
-use crate::{Sizes, floor};
+use crate::{Sizes, elsewhere, floor};
 
 /// Work that only says when it began.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -101,6 +101,7 @@ pub(crate) fn idle_figures(sizes: Sizes, report: &mut Report) -> Result<(), Stri
     let [p50, p99] = idle(Arc::new(store), runs);
     report.show("redb, p50", p50, Unit::Micros);
     report.judge("redb, p99", p99, Unit::Micros, Goal::AtMost(1_000.0));
+    elsewhere::starts(report);
     Ok(())
 }
 
@@ -112,6 +113,7 @@ pub(crate) fn dispatch_figures(sizes: Sizes, report: &mut Report) -> Result<(), 
         best = best.max(runtime().block_on(dispatch(jobs))?);
     }
     report.judge("jobs", best, Unit::PerSecond, Goal::AtLeast(500_000.0));
+    elsewhere::rates(report);
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! tells the direction only; `--test` only shows that everything runs.
 
 mod decide;
+mod elsewhere;
 mod engine;
 mod explain;
 mod floor;

@@ -19,7 +19,8 @@ pub enum RateOf {
 /// A token bucket: it holds up to `burst` tokens, gains `tokens` in each `per`, and each claimed job takes `cost`.
 ///
 /// Exact for the node; each node on a store has a bucket of its own. Where a node has several dispatchers, each of them has
-/// an equal part of the tokens and of the burst, at least one job's. What is claimed counts, so a retry counts again.
+/// an equal part of the tokens and of the burst, at least one job's. What is claimed counts, so a retry counts again; what was claimed
+/// by a call whose answer was lost counts when the node learns of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rate {

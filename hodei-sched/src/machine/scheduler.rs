@@ -207,8 +207,8 @@ pub struct Scheduler {
     /// The rules of queues.
     pub(super) rules: BTreeMap<Name, u32>,
     pub(super) rates: Rates,
-    /// When a lane that its rates hold back may go on.
-    pub(super) rates_due: Option<Timestamp>,
+    /// When to look at the lanes again: one that its rates hold back may go on, or one was found empty.
+    pub(super) look_due: Option<Timestamp>,
     /// The lanes with ready work, less what was asked of them since.
     pub(super) heads: Vec<Head>,
     /// How many jobs the exchange under way asks for.
@@ -270,7 +270,7 @@ impl Scheduler {
             gangs: BTreeMap::new(),
             rules: BTreeMap::new(),
             rates: Rates::default(),
-            rates_due: None,
+            look_due: None,
             heads: Vec::new(),
             asked: 0,
             lent: JobMap::default(),
@@ -376,7 +376,7 @@ impl Scheduler {
                 let ask = self.last_ask.saturating_add(self.patience());
                 let again = self.later.keys().next().copied();
                 let doubt = self.doubt.map(|(at, _)| at);
-                let due = [self.next_due, self.rates_due, again, doubt];
+                let due = [self.next_due, self.look_due, again, doubt];
                 due.into_iter().flatten().fold(ask, Timestamp::min)
             }
         };

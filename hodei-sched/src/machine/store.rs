@@ -49,7 +49,7 @@ impl Scheduler {
         // Let go when the new ones are counted: what both have in common keeps its classes.
         let before = std::mem::take(&mut self.heads);
         let mut weights: BTreeMap<Tenant, u32> = BTreeMap::new();
-        self.rates_due = None;
+        self.look_due = None;
         for head in heads {
             let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
             let class = self.fleet.class_of(head.lane.class, rule, || Arc::clone(&head.request));
@@ -63,7 +63,7 @@ impl Scheduler {
                 allowed = self.rates.allowed(&head, now);
                 // Where some may go, the next ones are asked for when these have been claimed.
                 let due = self.rates.ready_at(&head).filter(|_| allowed == 0);
-                self.rates_due = [self.rates_due, due].into_iter().flatten().min();
+                self.look_due = [self.look_due, due].into_iter().flatten().min();
             }
             self.heads.push(Head { head, class, level, allowed });
         }
@@ -141,24 +141,19 @@ impl Scheduler {
         if claimed < self.asked {
             // The lanes are not as they were.
             self.drop_heads();
+            if claimed == 0 {
+                // Somebody else was there before. No store rings for what is left, so it is asked for again, after a while.
+                let again = now.saturating_add(self.config.retry_wait);
+                self.look_due = Some(self.look_due.map_or(again, |due| due.min(again)));
+            }
         }
         // There may be more behind what was claimed.
         self.lanes_stale |= claimed > 0 && self.heads.is_empty();
-        if !self.rates.is_empty() {
-            for claimed in &exchanged.claimed {
-                let (job, spec) = (&claimed.job, &claimed.job.spec);
-                let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
-                self.rates.charge(under, 1, now);
-            }
-        }
+        exchanged.claimed.iter().for_each(|claimed| self.charge(&claimed.job, now));
         self.arrived = exchanged.claimed;
         if !exchanged.reclaimed.is_empty() {
             self.take_in(now);
-            for claimed in exchanged.reclaimed {
-                if !self.knows(&claimed.job) {
-                    self.claimed(claimed, now);
-                }
-            }
+            self.found(exchanged.reclaimed, now);
         }
         if self.arrived.is_empty() {
             self.forget_unwanted();
@@ -221,13 +216,27 @@ impl Scheduler {
             let ours: JobSet = leases.iter().map(|claimed| claimed.job.id).collect();
             self.lent.retain(|job, _| ours.contains(job));
         }
-        for claimed in leases {
+        self.found(leases, now);
+        self.forget_unwanted();
+        self.shed();
+    }
+
+    /// Takes in what is held already, but for what is known: the answer to its claim was lost.
+    fn found(&mut self, held: Vec<Claimed>, now: Timestamp) {
+        for claimed in held {
             if !self.knows(&claimed.job) {
+                self.charge(&claimed.job, now);
                 self.claimed(claimed, now);
             }
         }
-        self.forget_unwanted();
-        self.shed();
+    }
+
+    /// Has the rates of a job know that it was claimed.
+    fn charge(&mut self, job: &Job, now: Timestamp) {
+        if !self.rates.is_empty() {
+            let under = rates::of_job(&job.tenant, job.spec.queue(), job.spec.limit_keys().iter());
+            self.rates.charge(under, 1, now);
+        }
     }
 
     /// Nothing is on its way any more that was cancelled meanwhile.
@@ -296,14 +305,14 @@ impl Scheduler {
             self.doubt = (wait <= DOUBT_LAST).then(|| (now.saturating_add(wait), wait));
         }
         let looks = !self.buffer.is_empty() && now >= self.last_ask.saturating_add(LOOK);
-        let rated = self.rates_due.is_some_and(|due| due <= now);
-        let due = rated || self.next_due.is_some_and(|due| due <= now);
+        let looks_again = self.look_due.is_some_and(|due| due <= now);
+        let due = looks_again || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.patience());
         if due || long_ago {
             self.lanes_stale = true;
             self.last_ask = now;
             self.next_due = self.next_due.filter(|due| *due > now);
-            self.rates_due = self.rates_due.filter(|due| *due > now);
+            self.look_due = self.look_due.filter(|due| *due > now);
         }
         self.rests &= !self.must_live();
         let (store, effect) = if self.owner_lost && !self.rests {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use hodei_core::gateway::News;
-use hodei_core::job::State;
+use hodei_core::job::{Priority, State};
 use hodei_core::store::Lanes;
+use hodei_core::{Name, Tenant};
 
-use super::world::{Agent, World, assigned, command, unavailable};
-use crate::machine::{Effect, Input};
+use super::world::{Agent, World, assigned, command, success, unavailable};
+use crate::machine::{Effect, Input, Policy, Rate, RateOf};
 
 #[test]
 fn an_agent_that_saw_more_replies_elsewhere_has_seen_none_of_these() {
@@ -98,4 +99,46 @@ fn a_claim_that_is_made_after_it_was_asked_for_is_found_all_the_same() {
     world.pass(Duration::from_secs(1));
     let heard = world.hear(&mut agent).expect("news").expect("an answer");
     assert_eq!(assigned(&heard), jobs);
+}
+
+/// Two nodes saw the same lanes, and the other one was there before. What else the lanes have is ready, and no store rings for
+/// what was ready all the time: it waited until the store was asked without a reason, for five minutes.
+#[test]
+fn who_finds_nothing_in_a_lane_looks_again_soon() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let runs = world.submit(command(), 1)[0];
+    world.settle(&mut agent);
+    world.hold = true;
+    let gone = world.submit(command().queue("mail"), 1)[0];
+    let ready = world.submit(command().queue("files").priority(Priority::MIN), 1)[0];
+    let claim = world.claim_call();
+    world.cancel_in_store(gone);
+    let answer = world.perform(claim);
+    world.tell(answer);
+    world.let_go();
+    // An exchange that claims nothing comes between.
+    agent.report(runs, success());
+    world.settle(&mut agent);
+    world.pass(Duration::from_millis(50));
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs(), [ready]);
+}
+
+/// A claim whose answer was lost was not counted against its rate, and as much was claimed once more.
+#[test]
+fn a_rate_counts_the_claims_whose_answer_was_lost() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 100));
+    world.sync(&mut agent);
+    let of = RateOf::Queue(Tenant::default(), Name::literal("default"));
+    let rate = Rate::new(of, 1, Duration::from_secs(100)).burst(3);
+    world.tell(Input::Policy(Box::new(Policy::default().rate(rate))));
+    world.hold = true;
+    world.submit(command(), 20);
+    let claim = world.claim_call();
+    world.perform(claim);
+    world.tell(Input::Exchanged(Err(unavailable())));
+    world.let_go();
+    world.pass(Duration::from_secs(1));
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs().len(), 3, "the burst, once");
 }
