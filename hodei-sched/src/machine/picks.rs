@@ -1,14 +1,14 @@
 //! What to claim: only what can start soon, most urgent first.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use hodei_core::job::Priority;
 use hodei_core::store::{LaneHead, Pick};
 use hodei_core::{Tenant, Timestamp};
 
 use super::placement::{Fleet, Room};
-use super::turns::Turns;
+use super::turns::{Claimant, Turns, turn};
 use crate::queue::{Ageing, ClassId};
 
 /// A lane with ready work, as the machine sees it.
@@ -53,6 +53,7 @@ fn levels(heads: &[Head]) -> impl Iterator<Item = std::ops::Range<usize>> + use<
 #[derive(Debug)]
 pub(super) struct Decision<'f> {
     pub(super) fleet: &'f Fleet,
+    pub(super) turns: &'f Turns,
     pub(super) room: Room<'f>,
     /// So many more jobs are claimed for slots that are about to become free.
     pub(super) ahead: u32,
@@ -110,20 +111,16 @@ impl Decision<'_> {
         let mut want: Vec<u32> = heads.iter().map(want).collect();
         let mut got = vec![0_u32; heads.len()];
         let mut lacked = vec![false; heads.len()];
-        loop {
-            let active = heads.iter().zip(&want).filter(|(_, want)| **want > 0);
-            let active: HashSet<&Tenant> = active.map(|(head, _)| &head.head.lane.tenant).collect();
-            if active.is_empty() {
-                return (got, lacked);
-            }
-            let total = active.iter().fold(0_u32, |sum, tenant| sum.saturating_add(weights[*tenant]));
-            // What is free is shared out; what a tenant cannot use is shared out again in the next round.
-            let quantum = (self.room.slots().saturating_add(self.ahead) / total).max(1);
-            // However many lanes a tenant has, they draw from the one share of the tenant.
-            let mut shares: HashMap<&Tenant, u32> = HashMap::new();
+        // What each tenant has got, which its start does not know yet.
+        let mut served: HashMap<&Tenant, u32> = HashMap::new();
+        let mut stuck = false;
+        while self.room.slots() > 0 || self.ahead > 0 {
+            let shares = self.shares(heads, &want, &weights, &served, stuck);
+            let Some(mut shares) = shares else { break };
+            stuck = true;
             for (n, head) in heads.iter().enumerate() {
                 let tenant = &head.head.lane.tenant;
-                let share = shares.entry(tenant).or_insert_with(|| quantum.saturating_mul(weights[tenant]));
+                let Some(share) = shares.get_mut(tenant) else { continue };
                 let wanted = want[n].min(*share);
                 let slots = self.room.slots();
                 let now = if wanted == 0 { 0 } else { self.room.take(head.class, head.level, wanted) };
@@ -132,10 +129,52 @@ impl Decision<'_> {
                 self.ahead -= extra;
                 *share -= now + extra;
                 got[n] += now + extra;
+                *served.entry(tenant).or_default() += now + extra;
+                stuck &= now + extra == 0;
                 // A lane that finds no room now finds none later.
                 want[n] = if now + extra < wanted { 0 } else { want[n] - wanted };
             }
         }
+        (got, lacked)
+    }
+
+    /// How many of the jobs for which there is room fall to each tenant of a level; nothing when nobody wants any. What a tenant
+    /// cannot use is shared out again in the next round. Where nobody could use his share, everybody is tried with one job.
+    fn shares<'h>(
+        &self,
+        heads: &'h [Head],
+        want: &[u32],
+        weights: &HashMap<&Tenant, u32>,
+        served: &HashMap<&Tenant, u32>,
+        stuck: bool,
+    ) -> Option<HashMap<&'h Tenant, u32>> {
+        let level = heads.first()?.level;
+        let mut places: HashMap<&Tenant, usize> = HashMap::new();
+        let (mut tenants, mut claimants): (Vec<&Tenant>, Vec<Claimant>) = (Vec::new(), Vec::new());
+        for (head, want) in heads.iter().zip(want).filter(|(_, want)| **want > 0) {
+            let tenant = &head.head.lane.tenant;
+            let place = *places.entry(tenant).or_insert_with(|| {
+                let weight = weights.get(tenant).copied().unwrap_or(1);
+                let before = served.get(tenant).copied().unwrap_or(0);
+                let start = self.turns.start(level, tenant) + turn(before, weight);
+                tenants.push(tenant);
+                claimants.push(Claimant { start, weight, wants: 0 });
+                tenants.len() - 1
+            });
+            let claimant = &mut claimants[place];
+            claimant.wants = claimant.wants.saturating_add(*want);
+        }
+        if tenants.is_empty() {
+            return None;
+        }
+        let free = self.room.slots().saturating_add(self.ahead);
+        let before = served.values().fold(0, |sum: u32, n| sum.saturating_add(*n));
+        let out = if stuck {
+            vec![1; tenants.len()]
+        } else {
+            self.turns.share_out(level, &claimants, before, free)
+        };
+        Some(tenants.into_iter().zip(out).collect())
     }
 }
 

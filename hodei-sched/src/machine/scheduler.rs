@@ -28,7 +28,10 @@ pub type Ticket = u64;
 #[non_exhaustive]
 pub struct SchedulerConfig {
     /// How many jobs are claimed beyond what is free now, at most: 4,096. How many really are follows how fast jobs
-    /// end.
+    /// end: twice as many as ended lately.
+    ///
+    /// Tenants of a level share by their weights. Where slots come free one by one nobody is more than two jobs behind an ideal that
+    /// serves all of them at once; where many come free together, what was claimed ahead comes on top.
     pub prefetch_max: u32,
     /// How many transitions go into one exchange at most: 4,096.
     pub batch_max: usize,
@@ -50,7 +53,8 @@ pub struct SchedulerConfig {
     pub lost_max: u16,
     /// When jobs that wait rise: by a level after each minute. A store shows of each lane only its most urgent jobs, so behind
     /// a stream of more urgent ones of the same tenant, queue and request a job does not rise before it is claimed: give
-    /// what must not starve a queue of its own.
+    /// what must not starve a queue of its own. There it begins within [`Ageing::bound`], the run that is under way then, and its
+    /// turn among those who have risen as far.
     pub ageing: Option<Ageing>,
     /// Which of the workers that have room gets a job: the one with the most free slots.
     pub balancer: Box<dyn Balancer>,

@@ -357,11 +357,19 @@ impl Scheduler {
     }
 
     fn exchange(&mut self, now: Timestamp) -> Option<Exchange> {
-        let picks = match (self.heads.is_empty(), self.wants_work()) {
-            (true, _) => Vec::new(),
-            (false, true) => self.picks(now),
-            (false, false) => self.urgent(now),
-        };
+        let mut picks = Vec::new();
+        if !self.heads.is_empty() {
+            if self.wants_work() {
+                picks = self.picks();
+            }
+            let beside: Vec<Pick> = self.urgent();
+            let beside = beside.into_iter().filter(|pick| picks.iter().all(|of| of.lane != pick.lane));
+            let beside: Vec<Pick> = beside.collect();
+            picks.extend(beside);
+            if !self.rates.is_empty() {
+                self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
+            }
+        }
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
@@ -393,16 +401,23 @@ impl Scheduler {
         }
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
         let (fleet, turns) = (&mut self.fleet, &mut self.turns);
-        let mut weights: HashMap<&Tenant, u32> = HashMap::new();
-        for Head { head, .. } in &self.heads {
-            let weight = weights.entry(&head.lane.tenant).or_default();
-            *weight = head.weight.max(*weight);
+        let mut weights: HashMap<(Priority, &Tenant), u32> = HashMap::new();
+        for Head { head, level, class, allowed } in &self.heads {
+            let weight = weights.entry((*level, &head.lane.tenant)).or_default();
+            let claims = *allowed > 0 && fleet.is_able(*class);
+            *weight = if claims { head.weight.max(*weight).max(1) } else { *weight };
+        }
+        let mut all: HashMap<Priority, u32> = HashMap::new();
+        for ((level, _), weight) in &weights {
+            let all = all.entry(*level).or_default();
+            *all = all.saturating_add(*weight);
         }
         for Head { head, level, class, .. } in &self.heads {
             if let Some(n) = picked.get(&head.lane) {
                 let tenant = &head.lane.tenant;
                 let workers = n.saturating_mul(fleet.gang_size(*class));
-                turns.served(*level, tenant, weights.get(tenant).copied().unwrap_or(1), workers);
+                turns.served(*level, tenant, weights.get(&(*level, tenant)).copied().unwrap_or(1), workers);
+                turns.passed(*level, all.get(level).copied().unwrap_or(1), workers);
             }
         }
         self.heads.retain_mut(|Head { head, class, allowed, .. }| {
@@ -423,7 +438,7 @@ impl Scheduler {
 
     /// Picks what is more urgent than what waits here for all slots that will come free: it comes first when they do. What
     /// waits stays claimed, and comes behind it.
-    fn urgent(&self, now: Timestamp) -> Vec<Pick> {
+    fn urgent(&self) -> Vec<Pick> {
         let most = (u64::from(self.ahead()) + self.fleet.open_slots()).max(URGENT_MIN);
         let mut waiting: Vec<(Priority, u64)> =
             self.buffer.waiting().map(|(_, n, level)| (level, u64::from(n))).collect();
@@ -442,11 +457,10 @@ impl Scheduler {
             let n = u32::try_from(wanted).unwrap_or(u32::MAX);
             picks.push(Pick { lane: head.lane.clone(), floor: head.level, n });
         }
-        self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
         picks
     }
 
-    fn picks(&self, now: Timestamp) -> Vec<Pick> {
+    fn picks(&self) -> Vec<Pick> {
         let mut room = Room::of(&self.fleet);
         let mut waiting = 0_u32;
         let mut arrived = Vec::new();
@@ -462,12 +476,9 @@ impl Scheduler {
             arrived.extend(class);
         }
         let ahead = self.ahead().saturating_sub(waiting);
-        let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
+        let (fleet, turns) = (&self.fleet, &self.turns);
+        let decision = Decision { fleet, turns, room, ahead, keep: self.config.backfill };
         let waits = |class| self.buffer.waits(class) || arrived.contains(&class);
-        let mut picks = decision.take(&self.heads, waits, |level| self.could_preempt(level));
-        if !self.rates.is_empty() {
-            self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
-        }
-        picks
+        decision.take(&self.heads, waits, |level| self.could_preempt(level))
     }
 }

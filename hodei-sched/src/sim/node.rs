@@ -189,12 +189,12 @@ impl<A: AgentModel> World<A> {
         state
     }
 
-    /// A dispatcher dies of a panic; the others of its node go on.
-    pub(super) fn dispatcher_dies(&mut self, desk: Desk) {
+    /// A dispatcher dies of a panic, unless it is the last one of its node; the others go on.
+    pub(super) fn dispatcher_dies(&mut self, desk: Desk) -> bool {
         let forgotten = self.options.bug == Some(Bug::ForgottenLoan);
-        let Some(live) = &mut self.nodes[desk.node].up else { return };
+        let Some(live) = &mut self.nodes[desk.node].up else { return false };
         if live.seats().count() < 2 {
-            return;
+            return false;
         }
         live.died |= !forgotten;
         let dead = live.desks[desk.seat].take();
@@ -202,6 +202,7 @@ impl<A: AgentModel> World<A> {
         for caller in dead.into_iter().flat_map(Dispatcher::into_callers) {
             self.reply(desk.node, caller, Err(ErrorKind::Unavailable));
         }
+        true
     }
 
     /// A dispatcher has drained, and the node with the last of them.

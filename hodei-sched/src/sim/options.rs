@@ -321,6 +321,11 @@ impl Options {
                 (self.dispatchers, self.agents) = (3, self.agents.max(4));
                 self.faults.stalls = true;
                 self.faults.dispatcher_deaths = bug == Bug::ForgottenLoan;
+                if bug == Bug::ForgottenLoan {
+                    // What hangs is known when everything else has ended; nodes that start again take back all they held.
+                    self.mode = Mode::Liveness;
+                    (self.faults.node_crashes, self.faults.node_drains) = (false, false);
+                }
             }
             Bug::RateUndivided => (self.nodes, self.dispatchers, self.agents) = (1, 3, self.agents.max(4)),
             Bug::PreemptionCosts | Bug::PreemptionEnds => {
