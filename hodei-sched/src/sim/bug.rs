@@ -64,8 +64,6 @@ pub enum Bug {
     LentTwice,
     /// A dispatcher takes back what it has lent while the other one is at work on it.
     LentReclaimed,
-    /// Nobody tells the dispatchers of a node that another one has died with what they had lent to it.
-    ForgottenLoan,
     /// A job that was stopped to make room has an attempt less.
     PreemptionCosts,
     /// A job that was stopped to make room has ended.
@@ -84,7 +82,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 35] = [
         Self::NoFence,
         Self::StateOnlySettle,
         Self::StaleIsDone,
@@ -113,7 +111,6 @@ impl Bug {
         Self::ForgottenClaims,
         Self::LentTwice,
         Self::LentReclaimed,
-        Self::ForgottenLoan,
         Self::PreemptionCosts,
         Self::PreemptionEnds,
         Self::OfferMisread,

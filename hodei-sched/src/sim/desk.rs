@@ -191,9 +191,6 @@ impl<A: AgentModel> World<A> {
                 let n = jobs.len();
                 self.figures.lent += n as u64;
                 self.tell(format_args!("node-{}/{}: is lent {n} jobs by {from}", desk.node, desk.seat));
-                if self.dies_with_loans() && self.dispatcher_dies(desk) {
-                    return;
-                }
             }
             let Some(dispatcher) = self.dispatcher(desk) else { return };
             let Dispatcher { machine, seat: Some(seat), .. } = dispatcher else { return };
@@ -211,12 +208,6 @@ impl<A: AgentModel> World<A> {
                 (_, parcel) => take_parcel(machine, seat, parcel, now),
             }
         }
-    }
-
-    /// Whether a dispatcher dies with what it was lent, before anything of it has begun.
-    fn dies_with_loans(&mut self) -> bool {
-        let often = if self.options.bug == Some(Bug::ForgottenLoan) { 500 } else { 50 };
-        self.faults().dispatcher_deaths && self.chance.chance(often)
     }
 
     fn next_parcel(&mut self, desk: Desk) -> Option<(Parcel<Claimed>, Option<Bug>)> {

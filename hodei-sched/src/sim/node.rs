@@ -190,19 +190,17 @@ impl<A: AgentModel> World<A> {
     }
 
     /// A dispatcher dies of a panic, unless it is the last one of its node; the others go on.
-    pub(super) fn dispatcher_dies(&mut self, desk: Desk) -> bool {
-        let forgotten = self.options.bug == Some(Bug::ForgottenLoan);
-        let Some(live) = &mut self.nodes[desk.node].up else { return false };
+    pub(super) fn dispatcher_dies(&mut self, desk: Desk) {
+        let Some(live) = &mut self.nodes[desk.node].up else { return };
         if live.seats().count() < 2 {
-            return false;
+            return;
         }
-        live.died |= !forgotten;
+        live.died = true;
         let dead = live.desks[desk.seat].take();
         self.tell(format_args!("node-{}/{}: dies", desk.node, desk.seat));
         for caller in dead.into_iter().flat_map(Dispatcher::into_callers) {
             self.reply(desk.node, caller, Err(ErrorKind::Unavailable));
         }
-        true
     }
 
     /// A dispatcher has drained, and the node with the last of them.

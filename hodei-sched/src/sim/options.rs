@@ -317,15 +317,9 @@ impl Options {
     /// What it takes for bugs that are within a node to show.
     fn inside(&mut self, bug: Bug) {
         match bug {
-            Bug::LentTwice | Bug::LentReclaimed | Bug::ForgottenLoan => {
+            Bug::LentTwice | Bug::LentReclaimed => {
                 (self.dispatchers, self.agents) = (3, self.agents.max(4));
-                self.faults.stalls = true;
-                self.faults.dispatcher_deaths = bug == Bug::ForgottenLoan;
-                if bug == Bug::ForgottenLoan {
-                    // What hangs is known when everything else has ended; nodes that start again take back all they held.
-                    self.mode = Mode::Liveness;
-                    (self.faults.node_crashes, self.faults.node_drains) = (false, false);
-                }
+                (self.faults.stalls, self.faults.dispatcher_deaths) = (true, false);
             }
             Bug::RateUndivided => (self.nodes, self.dispatchers, self.agents) = (1, 3, self.agents.max(4)),
             Bug::PreemptionCosts | Bug::PreemptionEnds => {

@@ -126,17 +126,18 @@ impl Floor {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// For jobs that ask for as much: what asks for more may have a worker kept, which smaller ones then do not get.
     #[test]
-    fn nothing_begins_while_something_more_urgent_that_fits_waits(
-        acts in prop::collection::vec((0_u8..8, 1_usize..5, 0_u8..4, 0_usize..4, 0_usize..2), 10..60),
+    fn nothing_begins_while_something_more_urgent_waits(
+        cpu in prop_oneof![Just(500_u64), Just(1_000), Just(2_000)],
+        acts in prop::collection::vec((0_u8..8, 1_usize..5, 0_u8..4, 0_usize..2), 10..60),
     ) {
         let mut floor = Floor::new();
-        for (act, n, at, size, of) in acts {
-            let cpu = [500, 1_000, 2_000, 4_000][size];
+        for (act, n, at, of) in acts {
             match act {
                 0..=3 => floor.step(|floor| floor.submit(n, of, at * 20, cpu))?,
-                _ => floor.step(|floor| (0..n).for_each(|each| floor.end(each * 7 + size)))?,
+                _ => floor.step(|floor| (0..n).for_each(|each| floor.end(each * 7 + usize::from(at))))?,
             }
         }
     }
