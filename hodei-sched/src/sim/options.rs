@@ -299,6 +299,9 @@ impl Options {
                 self.agents = self.agents.max(3);
                 let apart = Duration::from_secs(1);
                 self.faults = Faults { partitions: true, roaming: true, apart, ..Faults::none() };
+                // More runs last longer than a node waits for their agent.
+                self.scheduler.session_ttl = Duration::from_secs(2);
+                self.scheduler.next_sync = Duration::from_millis(600);
             }
             Bug::NoNodeFence => {
                 self.nodes = self.nodes.max(2);
