@@ -22,6 +22,8 @@ const EVERY: Duration = Duration::from_millis(10);
 /// How many jobs come at once.
 const TOGETHER: usize = RATE / 100;
 const READERS: usize = 3;
+/// By when the snapshot and all readers have begun.
+const BEGUN: Duration = Duration::from_secs(60);
 /// How long a transaction of a reader takes.
 const READ: Duration = Duration::from_secs(10);
 
@@ -121,7 +123,11 @@ async fn serve_pinned(server: &Arc<Postgres>, time: Duration) -> Result<Served, 
         let count = server.sql("postgres", pinned).map_err(|error| error.to_string())?;
         Ok(count.parse::<usize>().map_err(|_| format!("`{count}` is no count"))? > READERS)
     };
+    let end = Instant::now() + BEGUN;
     while !all_hold()? {
+        if Instant::now() > end {
+            return Err("the snapshot and the readers are never there together".to_owned());
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let served = serve(&database, time).await?;

@@ -24,7 +24,7 @@ const LENT_MAX: usize = 32 * BATCH;
 /// A job's number is in the lower bits of what the queue has of it, what was drawn for it in the upper ones.
 const NUMBER_BITS: u32 = 32;
 
-/// A dispatcher: a queue, a fleet and a balancer, as the machine puts them together.
+/// The parts that a dispatcher decides with, and nothing else of it: a queue, a fleet and a balancer.
 struct Dispatcher {
     queue: ReadyQueue<u64>,
     lanes: Vec<LaneId>,

@@ -101,7 +101,7 @@ fn pairs(queue: &dyn Rival, sizes: Sizes, threads: usize, batch: usize) -> Resul
     Ok(pairs as f64 / took.as_secs_f64())
 }
 
-/// As the engine has it: each thread owns a queue, and what one submits goes to all of them in turn through their
+/// As dispatchers have it: each thread owns a queue, and what one submits goes to all of them in turn through their
 /// intakes. With one thread nothing is submitted from elsewhere.
 fn owned(sizes: Sizes, threads: usize, batch: usize) -> Result<f64, String> {
     let intakes: Vec<Intake<(u8, u64)>> = (0..threads).map(|_| Intake::new(usize::MAX)).collect();

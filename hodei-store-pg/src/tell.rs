@@ -207,7 +207,7 @@ mod tests {
         for place in 2..22 {
             teller.begin().committed(&[segment(place)]).await;
         }
-        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        assert!(began.elapsed() < 10 * PATIENCE, "{:?}: they would take twenty times that", began.elapsed());
         slow.committed(&[segment(0)]).await;
         assert!(teller.state().waiting.is_empty());
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,14 @@ pub(crate) struct Step {
     line: &'static str,
     env: &'static [(&'static str, &'static str)],
     limit: Option<Duration>,
+    silence: Option<Duration>,
     must_test: bool,
 }
 
 impl Step {
     /// A command line whose words are parted by single spaces; there is no quoting.
     pub(crate) const fn new(line: &'static str) -> Self {
-        Self { line, env: &[], limit: None, must_test: false }
+        Self { line, env: &[], limit: None, silence: None, must_test: false }
     }
 
     /// Adds variables to the command's environment.
@@ -43,6 +44,12 @@ impl Step {
     /// Kills the command, and fails the stage, when it is not done within `limit`.
     pub(crate) const fn limit(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
+    }
+
+    /// Kills the command, and fails the stage, when it prints nothing for as long as `silence`: a test that hangs costs no
+    /// more than that, and is named.
+    pub(crate) const fn silence(self, silence: Duration) -> Self {
+        Self { silence: Some(silence), ..self }
     }
 
     /// Fails the stage when the command reports no passed test: a filter that matches nothing proves nothing.
@@ -60,7 +67,7 @@ impl Step {
 
     /// Runs the command line to its end.
     fn run(&self) -> Result<(), String> {
-        let (status, passed) = if self.limit.is_some() || self.must_test {
+        let (status, passed) = if self.limit.is_some() || self.silence.is_some() || self.must_test {
             self.run_watched()?
         } else {
             (self.command().status().map_err(|source| self.not_started(&source))?, 0)
@@ -75,21 +82,42 @@ impl Step {
     /// Runs the command line while passing its output on, and tells how many tests it reported as passed.
     ///
     /// It counts as done when its standard output is closed, so a process it leaves behind with that output open is
-    /// found out by the limit as well.
+    /// found out by the limits as well. What is late is killed with all that it started.
     fn run_watched(&self) -> Result<(ExitStatus, u64), String> {
         let child = self.command().stdout(Stdio::piped()).spawn();
         let mut child = child.map_err(|source| self.not_started(&source))?;
-        let closed = pass_on_output(&mut child);
-        let passed = match self.limit {
-            None => closed.recv().ok(),
-            Some(limit) => closed.recv_timeout(limit).ok(),
+        let heard = pass_on_output(&mut child);
+        let end = self.limit.map(|limit| Instant::now() + limit);
+        let mut tests = Tests::default();
+        let late = loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let Some(wait) = [left, self.silence].into_iter().flatten().min() else {
+                match heard.recv() {
+                    Ok(line) => tests.hear(&line),
+                    Err(_) => break None,
+                }
+                continue;
+            };
+            match heard.recv_timeout(wait) {
+                Ok(line) => tests.hear(&line),
+                Err(RecvTimeoutError::Disconnected) => break None,
+                Err(RecvTimeoutError::Timeout) if left == Some(wait) => {
+                    break self.limit.map(|limit| ("was not done within", limit));
+                }
+                Err(RecvTimeoutError::Timeout) => break Some(("printed nothing for", wait)),
+            }
         };
-        if passed.is_none() {
+        if late.is_some() {
+            let started = descendants(child.id());
             child.kill().map_err(|source| format!("`{self}` could not be killed: {source}"))?;
+            // Most of them end with the command; whoever does not is why it is late.
+            let _ = Command::new("kill").arg("-KILL").args(started).stderr(Stdio::null()).status();
         }
         let status = child.wait().map_err(|source| format!("`{self}` was not waited for: {source}"))?;
-        let late = || format!("`{self}` was not done within {}", seconds(self.limit.unwrap_or_default()));
-        Ok((status, passed.ok_or_else(late)?))
+        match late {
+            None => Ok((status, tests.passed)),
+            Some((what, time)) => Err(format!("`{self}` {what} {}{tests}", seconds(time))),
+        }
     }
 
     /// What is said of a program that could not be started.
@@ -111,24 +139,60 @@ impl fmt::Display for Step {
     }
 }
 
-/// Copies the output of `child` to ours; when it is closed, sends how many tests it reported as passed.
-fn pass_on_output(child: &mut Child) -> mpsc::Receiver<u64> {
-    let (sender, closed) = mpsc::channel();
+/// What the output of a command tells of its tests.
+#[derive(Debug, Default)]
+struct Tests {
+    passed: u64,
+    /// Those that were said to take long and whose end was not told.
+    slow: Vec<String>,
+}
+
+impl Tests {
+    fn hear(&mut self, line: &str) {
+        self.passed += passed_tests(line);
+        let Some(rest) = line.trim_end().strip_prefix("test ") else { return };
+        if let Some((name, _)) = rest.split_once(" has been running for over") {
+            self.slow.push(name.to_owned());
+        } else if let Some((name, _)) = rest.split_once(" ... ") {
+            self.slow.retain(|slow| slow != name);
+        }
+    }
+}
+
+/// Names the tests that did not end.
+impl fmt::Display for Tests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.slow.is_empty() { Ok(()) } else { write!(f, "; under way: {}", self.slow.join(", ")) }
+    }
+}
+
+/// Copies the output of `child` to ours and sends its lines, until it is closed.
+fn pass_on_output(child: &mut Child) -> mpsc::Receiver<String> {
+    let (sender, heard) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
         thread::spawn(move || {
             let mut output = BufReader::new(output);
-            let (mut line, mut passed) = (Vec::new(), 0);
+            let mut line = Vec::new();
             while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-                // Our own output may be gone; the child is drained all the same, so that it can end.
+                // Our own output may be gone, and whoever listened out of patience; the child is drained all the same, so
+                // that it can end.
                 let _ = io::stdout().write_all(&line);
-                passed += passed_tests(&String::from_utf8_lossy(&line));
+                let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
                 line.clear();
             }
-            // Whoever waited may have run out of patience.
-            let _ = sender.send(passed);
         });
     }
-    closed
+    heard
+}
+
+/// The processes that a process started, and those that they started, where Linux tells them.
+fn descendants(pid: u32) -> Vec<String> {
+    // Any of its threads may have started some.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let children = children.collect::<Vec<String>>().join(" ");
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    children.flat_map(|child: u32| [vec![child.to_string()], descendants(child)].concat()).collect()
 }
 
 /// How many tests a line of output reports as passed, if it is the closing line of a test binary.
@@ -207,7 +271,8 @@ fn seconds(duration: Duration) -> String {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::time::Duration;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use super::{Stage, Step, run_in_order, summary};
 
@@ -233,6 +298,32 @@ mod tests {
         assert!(problem.contains("not done within"), "{problem}");
         assert_eq!(Step::new("echo in time").limit(Duration::from_secs(60)).run(), Ok(()));
         assert!(Step::new("false").limit(Duration::from_secs(60)).run().is_err());
+    }
+
+    #[test]
+    fn who_falls_silent_is_killed_with_what_it_started_and_the_slow_tests_are_named() {
+        let folder = std::env::temp_dir().join(format!("hodei-silence-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let script = folder.join("script");
+        let text =
+            "echo test a ... ok; for t in a b c; do echo test $t has been running for over 60 seconds; done
+             echo test b ... ok; sleep 61 & echo $! > $0.pid; sleep 61";
+        std::fs::write(&script, text).unwrap();
+        let line: &'static str = format!("sh {}", script.display()).leak();
+        let problem = Step::new(line).silence(Duration::from_secs(2)).run().unwrap_err();
+        assert!(problem.ends_with("printed nothing for 2.0 s; under way: a, c"), "{problem}");
+        let pid = std::fs::read_to_string(folder.join("script.pid")).unwrap();
+        let lives = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        let end = Instant::now() + Duration::from_secs(30);
+        while lives() {
+            assert!(Instant::now() < end, "what it started lives on");
+            thread::yield_now();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(Step::new("echo in time").silence(Duration::from_secs(60)).run(), Ok(()));
     }
 
     #[test]

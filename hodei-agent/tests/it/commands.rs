@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -200,8 +201,9 @@ async fn an_agent_that_starts_ends_what_its_last_life_left_running() {
     let (node, work) = (Node::new(), directory());
     let orphan = |mark: &Path| {
         let mut command = std::process::Command::new("sleep");
-        command.arg("600").env("HODEI_MARK", mark).env("HODEI_JOB", "job-1");
-        command.spawn().expect("it starts")
+        command.arg("60").env("HODEI_MARK", mark).env("HODEI_JOB", "job-1");
+        // Whoever waits for the end of this program's output does not wait for them.
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
     };
     let (mut own, mut other) = (orphan(work.path()), orphan(&work.path().join("other")));
     let _agent = agent(&node, executor(work.path())).await;

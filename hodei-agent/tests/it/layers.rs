@@ -187,7 +187,7 @@ async fn a_panic_fails_the_whole_chunk_and_a_missing_outcome_its_job() {
     assert_eq!(text_of(&node, b).await, "Error the handler gave 1 outcomes, none for this job");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_job_that_went_before_its_chunk_was_called_is_not_in_the_call() {
     let node = Node::new();
     let (_agent, calls) = in_chunks(&node, Chunks::of(2).wait(Duration::from_millis(400))).await;

@@ -62,10 +62,10 @@ fn no_reader_sees_less_than_what_was_acknowledged_before_it_began() {
             })
         };
         let readers = [reader(CACHED), reader(Consistency::Latest)];
-        for writer in [writer(0), writer(1)] {
-            writer.join().unwrap();
-        }
+        let written = [writer(0), writer(1)].map(|writer| writer.join());
+        // The readers end, whatever became of the writers.
         done.store(true, Ordering::SeqCst);
+        written.into_iter().for_each(|written| written.unwrap());
         readers.map(|reader| reader.join().unwrap()).iter().sum::<u64>()
     });
     let stats = cache.cache_stats();

@@ -380,6 +380,9 @@ impl Orchestrator {
     /// Subscribes to what happens in the store, by whomever, and to the workers of this node; without a bus nothing
     /// comes. The events of a job come in the order of its versions, as far as this node commits them: what other nodes commit
     /// to a store that is shared comes when it is read in the change log. A bus that tails the log has one order for all.
+    ///
+    /// No subscriber holds up the engine: what one that blocks ([`Overflow::Block`](hodei_core::bus::Overflow::Block)) has
+    /// no room for is a gap to it, and is told as one.
     #[must_use]
     pub fn subscribe(&self, filter: EventFilter, options: SubscribeOptions) -> Box<dyn Subscription> {
         use hodei_core::bus::EventBus as _;

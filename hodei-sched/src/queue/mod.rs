@@ -1,6 +1,7 @@
-//! Queues for dispatchers: lock-free where many submit, with a single owner where one decides.
+//! Queues for dispatchers: each decides from its own, and what one hands to another goes without a lock.
 //!
-//! - [`Intake`] takes submissions: nobody who submits takes a lock.
+//! - [`Intake`] takes what others hand over: nobody who does takes a lock. In the engine those are other dispatchers; jobs
+//!   that are submitted go to the store.
 //! - [`ReadyQueue`] is what a dispatcher decides from: strict levels, fair shares, ageing, delays, removal.
 //! - [`Seat`] joins the dispatchers of a process: one that has nothing to do is handed a batch by another.
 //!

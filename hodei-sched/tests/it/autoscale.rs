@@ -38,7 +38,7 @@ fn shell(script: &str) -> AgentProgram {
 #[tokio::test]
 async fn processes_are_started_numbered_and_drained() {
     let directory = tempfile::tempdir().unwrap();
-    let note = "trap 'echo $HODEI_AGENT >> $DIR/drained; exit 0' TERM; touch $DIR/up$HODEI_AGENT; while :; do sleep 0.02; done";
+    let note = "trap 'echo $HODEI_AGENT >> $DIR/drained; exit 0' TERM; touch $DIR/up$HODEI_AGENT; while kill -0 $PPID; do sleep 0.02; done";
     let agents = LocalProcesses::new(shell(note).env("DIR", directory.path()));
     agents.scale_to(3).await.unwrap();
     let ids = agents.ids().await;
@@ -65,7 +65,7 @@ async fn processes_are_started_numbered_and_drained() {
 #[tokio::test]
 async fn the_number_of_a_process_that_is_ending_is_not_given_to_another() {
     let directory = tempfile::tempdir().unwrap();
-    let drains = "trap 'while [ ! -e $DIR/go ]; do sleep 0.02; done; exit 0' TERM; touch $DIR/up$HODEI_AGENT; while :; do sleep 0.02; done";
+    let drains = "trap 'while [ ! -e $DIR/go ]; do sleep 0.02; done; exit 0' TERM; touch $DIR/up$HODEI_AGENT; while kill -0 $PPID; do sleep 0.02; done";
     let agents = LocalProcesses::new(shell(drains).env("DIR", directory.path()));
     let up = |n: u32| directory.path().join(format!("up{n}")).exists();
     agents.scale_to(2).await.unwrap();
@@ -80,7 +80,7 @@ async fn the_number_of_a_process_that_is_ending_is_not_given_to_another() {
 #[tokio::test]
 async fn a_process_that_does_not_end_is_killed_after_its_grace() {
     let directory = tempfile::tempdir().unwrap();
-    let program = shell("trap '' TERM; touch $DIR/up; while :; do sleep 0.02; done");
+    let program = shell("trap '' TERM; touch $DIR/up; while kill -0 $PPID; do sleep 0.02; done");
     let program = program.env("DIR", directory.path()).grace(Duration::from_millis(100));
     let agents = LocalProcesses::new(program);
     agents.scale_to(1).await.unwrap();

@@ -36,7 +36,7 @@ fn store() -> (Arc<dyn Store>, Faults) {
 
 async fn node(store: &Arc<dyn Store>, dispatchers: usize) -> Orchestrator {
     let builder = Orchestrator::builder().shared_store(Arc::clone(store));
-    let builder = builder.heartbeat(Duration::from_millis(100), Duration::from_millis(400));
+    let builder = builder.heartbeat(Duration::from_millis(300), Duration::from_secs(3));
     builder.dispatchers(dispatchers).start().await.expect("the node starts")
 }
 
@@ -90,9 +90,12 @@ async fn the_other_dispatchers_of_a_node_take_over_the_agents_of_a_dead_one() {
     for name in ["a", "b", "c", "d"] {
         agents.push(agent(&node, name).await);
     }
-    while node.workers().len() < 4 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let all_are_known = async {
+        while node.workers().len() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_are_known).await.expect("they are taken in");
     faults.panic();
     for _ in 0..40 {
         let id = node.submit(job(0)).await.expect("submitted");

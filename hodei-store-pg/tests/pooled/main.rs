@@ -54,7 +54,7 @@ async fn every_transaction_may_have_another_connection() {
         here.submit(jobs(50 + batch), SubmitOptions::each()).await.expect("submit");
         there.submit(jobs(1), SubmitOptions::each()).await.expect("submit");
     }
-    let woken = tokio::time::timeout(Duration::from_secs(20), wakeups.next()).await;
+    let woken = tokio::time::timeout(Duration::from_secs(60), wakeups.next()).await;
     woken.expect("it hears nothing, and looks by itself");
     let (a, b) = tokio::join!(burn(&here, "here"), burn(&there, "there"));
     assert_eq!(a + b, 8 * 50 + 28 + 8);
@@ -72,7 +72,7 @@ async fn a_lane_that_was_rolled_back_is_not_remembered() {
     let server = Postgres::start().expect("PostgreSQL");
     let database = server.database().expect("a database");
     let patient = PgStore::builder(database.url()).pooled(true);
-    let store = patient.statement_timeout(Duration::from_millis(500)).connect().await.expect("it opens");
+    let store = patient.statement_timeout(Duration::from_secs(3)).connect().await.expect("it opens");
     let job = |queue: &str| {
         NewJob::new(JobSpec::command(["/bin/true"]).queue(queue).build().expect("a valid spec"))
     };

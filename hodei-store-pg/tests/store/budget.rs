@@ -128,8 +128,8 @@ async fn what_claims_leave_behind_is_swept_up_soon() {
     }
     let swept =
         "SELECT vacuum_count FROM pg_stat_user_tables WHERE schemaname = 'hodei' AND relname = 'ready'";
-    for _ in 0..100 {
-        if server.sql(database.name(), swept).expect("the server answers") == "1" {
+    for _ in 0..600 {
+        if server.sql(database.name(), swept).expect("the server answers") != "0" {
             return store.close().await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -29,7 +29,7 @@ async fn a_broken_index_is_built_anew_and_a_missing_one_at_all() {
         .await
         .expect("it locks");
     let mut builder = sqlx::PgConnection::connect(&database.url()).await.expect("a connection");
-    sqlx::raw_sql("SET statement_timeout = '200ms'").execute(&mut builder).await.expect("set");
+    sqlx::raw_sql("SET statement_timeout = '3s'").execute(&mut builder).await.expect("set");
     let text = "CREATE INDEX CONCURRENTLY ready_moved ON hodei.ready (id) WHERE version IS NOT NULL";
     assert!(sqlx::raw_sql(text).execute(&mut builder).await.is_err(), "it is stopped half-way");
     sqlx::raw_sql("COMMIT").execute(&mut host).await.expect("commit");

@@ -6,11 +6,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use hodei_core::job::Cause;
 use hodei_core::store::{Change, ChangeSink, Coordination, JobStore, Scope};
+use hodei_store_pg::PgStore;
 
 use crate::env::{burn, claim, database, job, jobs, open, owner, sql, submit};
 
 /// Longer than anything here takes, unless it never comes.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(crate) struct Ear(Mutex<Vec<Change>>);
@@ -18,6 +19,23 @@ pub(crate) struct Ear(Mutex<Vec<Change>>);
 impl Ear {
     fn heard(&self) -> Vec<Change> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Submits until it hears of it: from then on it hears everything. Returns how much it has heard by then.
+    pub(crate) async fn begun(&self, node: &PgStore) -> usize {
+        let begun = async {
+            loop {
+                let id = submit(node, vec![job()]).await[0];
+                for _ in 0..20 {
+                    let heard = self.heard();
+                    if heard.last().is_some_and(|change| change.job == id) {
+                        return heard.len();
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, begun).await.expect("it listens")
     }
 
     pub(crate) async fn hears(&self, n: usize) -> Vec<Change> {
@@ -55,16 +73,22 @@ async fn a_sink_is_told_what_other_nodes_commit_each_once() {
     let (here, there) = (open(&database).await, open(&database).await);
     let ear = Arc::<Ear>::default();
     let _feed = there.feed(Arc::<Ear>::clone(&ear));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    submit(&here, jobs(40)).await;
+    let begun = ear.begun(&here).await;
     let run = owner(&here, "here").await;
+    let probes = burn(&here, &run, 1_000).await;
+    submit(&here, jobs(40)).await;
     assert_eq!(burn(&here, &run, 7).await, 40);
-    let heard = ear.hears(120).await;
-    assert_eq!(heard, here.changes(&Scope::All, None, 1_000).await.expect("changes").changes);
-    submit(&there, vec![job()]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(ear.heard().len(), 121, "its own once");
-    assert_eq!(ear.heard().last().map(|change| change.cause), Some(Cause::Submitted));
+    let most = begun + 2 * probes + 120;
+    let heard = ear.hears(most).await;
+    let log = here.changes(&Scope::All, None, 1_000).await.expect("changes").changes;
+    assert_eq!(heard, log[log.len() - most..]);
+    let mut ids = [submit(&there, vec![job()]).await, submit(&here, vec![job()]).await].concat();
+    let last = ear.hears(most + 2).await.split_off(most);
+    assert!(last.iter().all(|change| change.cause == Cause::Submitted), "{last:?}");
+    let mut heard: Vec<_> = last.iter().map(|change| change.job).collect();
+    ids.sort_unstable();
+    heard.sort_unstable();
+    assert_eq!(heard, ids, "its own once");
 }
 
 #[tokio::test]
@@ -73,9 +97,7 @@ async fn a_sink_is_told_what_was_committed_while_the_log_could_not_be_read() {
     let (here, there) = (open(&database).await, open(&database).await);
     let ear = Arc::<Ear>::default();
     let _feed = there.feed(Arc::<Ear>::clone(&ear));
-    submit(&here, vec![job()]).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let begun = ear.heard().len();
+    let begun = ear.begun(&here).await;
     let horizon = sql(&database, "SELECT pg_get_functiondef('hodei.horizon'::regproc)");
     sql(
         &database,

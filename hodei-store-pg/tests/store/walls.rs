@@ -152,7 +152,7 @@ async fn what_is_asked_for_by_sql_becomes_a_job_once() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), made).await.expect("a node makes jobs of it");
+    tokio::time::timeout(Duration::from_secs(60), made).await.expect("a node makes jobs of it");
     let listed = stores[1].query(&Scope::Tenant(acme()), Query::new()).await.expect("query").jobs;
     assert_eq!(listed.len(), 3);
     let read = stores[1].get_many(&Scope::All, vec![listed[0].id], Consistency::Latest).await.expect("get");
@@ -189,7 +189,7 @@ async fn what_comes_in_by_sql_is_held_to_the_bounds_and_stands_in_nobodys_way() 
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), made).await.expect("a node looks at all of it");
+    tokio::time::timeout(Duration::from_secs(60), made).await.expect("a node looks at all of it");
     assert_eq!(store.counts(&Scope::Tenant(acme())).await.expect("counts").total(), 2);
     assert_eq!(store.counts(&Scope::All).await.expect("counts").total(), 3);
     let refused = "SELECT string_agg(no || ' ' || refused, ', ' ORDER BY no) FROM hodei.inbox";

@@ -27,7 +27,7 @@ async fn jobs_are_there_when_the_transaction_commits_and_only_then() {
         let mut wakeups = store.wakeups();
         if commit {
             tx.commit().await.expect("commit");
-            let woken = tokio::time::timeout(std::time::Duration::from_secs(10), wakeups.next()).await;
+            let woken = tokio::time::timeout(std::time::Duration::from_secs(60), wakeups.next()).await;
             woken.expect("the node is told");
         } else {
             tx.rollback().await.expect("rollback");

@@ -17,6 +17,9 @@ use crate::secret::secret;
 use crate::server::{Running, Server, on_free_port};
 use crate::{StartError, find};
 
+/// How long a statement of a test may wait for a lock, as the server reads it.
+const LOCK_TIMEOUT: &str = "120s";
+
 /// The superuser of every private server.
 pub(crate) const USER: &str = "postgres";
 
@@ -99,6 +102,8 @@ impl Postgres {
         let mut command = Command::new(&self.psql);
         command.args(["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", USER]);
         command.args(["-p", &self.address().port().to_string(), "-d", database, "-c", sql]);
+        // What waits for a lock that is never released fails, instead of holding up its test for ever.
+        command.env("PGCONNECT_TIMEOUT", "60").env("PGOPTIONS", format!("-c lock_timeout={LOCK_TIMEOUT}"));
         let output = command.env("PGPASSWORD", &self.password).output();
         let output = told("psql", output.map_err(StartError::io("start psql"))?)?;
         Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())

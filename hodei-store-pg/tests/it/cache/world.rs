@@ -50,12 +50,27 @@ impl World {
         Self { store: MemoryStore::new(), url }
     }
 
+    /// A node whose visits have little time, and that tries a broken tier again soon.
     pub(super) fn node(&self) -> Node {
+        self.with(BUDGET, COOL_DOWN)
+    }
+
+    /// A node that leaves a broken tier alone for longer than any test takes.
+    pub(super) fn sure(&self) -> Node {
+        self.with(BUDGET, Duration::from_secs(3_600))
+    }
+
+    /// A node whose visits all have the time they need.
+    pub(super) fn patient(&self) -> Node {
+        self.with(Duration::from_secs(60), COOL_DOWN)
+    }
+
+    fn with(&self, budget: Duration, cool_down: Duration) -> Node {
         let calls = Faults::new();
         let store = Faulty::new(self.store.clone(), calls.clone()).shared();
         let tier = RedisTier::builder(&self.url).open().expect("a tier");
-        let breaker = BreakerOptions { failures: 3, cool_down: COOL_DOWN };
-        let options = TierOptions::default().breaker(breaker);
+        let breaker = BreakerOptions { failures: 3, cool_down };
+        let options = TierOptions::default().budget(budget).breaker(breaker);
         let cache = CachedStore::builder(store).tier(Arc::new(tier), KEY, Arc::new(TokioTimer), options);
         Node { cache: cache.build(), calls }
     }

@@ -99,8 +99,11 @@ impl Fleet {
     /// Lets the nodes finish all work, reads the whole store, and holds the history to the guarantees.
     pub(super) async fn finish(mut self) -> Outcome {
         self.shared.closing.store(true, Ordering::SeqCst);
-        let end = Instant::now() + PATIENCE;
+        let (mut settled, mut end) = (self.settled(), Instant::now() + PATIENCE);
         while open(&self.stores[0]).await > 0 {
+            if self.settled() > settled {
+                (settled, end) = (self.settled(), Instant::now() + PATIENCE);
+            }
             assert!(Instant::now() < end, "work is left: {:?}\n{}", self.shared, left(&self.stores[0]).await);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -274,11 +277,13 @@ impl Node {
         let transitions = std::mem::take(&mut held.told);
         let exchange = Exchange { owner: held.lease.clone(), transitions, picks };
         let mut claimed = Vec::new();
+        let end = Instant::now() + PATIENCE;
         let done = loop {
             match self.store.exchange(exchange.clone()).await {
                 Ok(done) => break done,
                 Err(error) => {
                     self.failed(&error);
+                    assert!(Instant::now() < end, "{}: no exchange is answered", self.name);
                     // What was claimed without a reply is found here.
                     claimed = self.again(|| self.store.leases_of(&held.lease)).await;
                 }
