@@ -1,10 +1,10 @@
-//! Order and fairness from end to end: submissions, lanes and limits of the store, claims, the queue, workers.
+//! Fairness from end to end: submissions, lanes and limits of the store, claims, the queue, workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hodei_core::job::{Job, JobSpec, NewJob, Priority, Resources, Runs};
+use hodei_core::job::{JobSpec, NewJob, Priority};
 use hodei_core::store::{Limit, LimitOf, Policies, QueuePolicy};
 use hodei_core::{JobId, Name, Tenant};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use super::world::{Agent, World, command, now, success};
 use crate::machine::SchedulerConfig;
 use crate::queue::Ageing;
 
-/// How long a step takes: as long as the machine may go by what it has seen of the store.
+/// How long a step takes.
 const STEP: Duration = Duration::from_millis(100);
 /// How many jobs of the limited kind may be leased at once.
 const LIMITED_MAX: u32 = 2;
@@ -28,119 +28,6 @@ fn tenant(n: usize) -> Tenant {
 
 fn limit_of(n: usize) -> LimitOf {
     LimitOf::Key(tenant(n), Name::literal("licence"))
-}
-
-/// A few workers of different sizes, and what was given to them.
-struct Floor {
-    world: World,
-    agents: Vec<(Agent, u64)>,
-    /// How many CPUs each job asks for, in thousandths.
-    needs: BTreeMap<JobId, u64>,
-}
-
-impl Floor {
-    fn new() -> Self {
-        let config = SchedulerConfig { ageing: None, ..SchedulerConfig::default() };
-        let mut world = World::with(config);
-        let mut agents = Vec::new();
-        for (name, slots, cpu) in [("small", 3, 2_000), ("large", 6, 4_000)] {
-            let capacity = Resources::none().cpu_millis(cpu);
-            let mut agent = Agent::with(name, slots, capacity, vec![Runs::Command]);
-            world.sync(&mut agent);
-            agents.push((agent, cpu));
-        }
-        Self { world, agents, needs: BTreeMap::new() }
-    }
-
-    fn submit(&mut self, n: usize, of: usize, at: u8, cpu: u64) {
-        let spec = command().priority(level(at)).resources(Resources::none().cpu_millis(cpu));
-        let spec = Arc::new(spec.build().expect("a valid spec"));
-        let jobs = (0..n).map(|_| NewJob::of(tenant(of), Arc::clone(&spec))).collect();
-        self.needs.extend(self.world.submit_all(jobs).into_iter().map(|job| (job, cpu)));
-    }
-
-    fn end(&mut self, n: usize) {
-        let running: Vec<(usize, JobId)> = self
-            .agents
-            .iter()
-            .enumerate()
-            .flat_map(|(at, (agent, _))| agent.jobs().into_iter().map(move |job| (at, job)))
-            .collect();
-        if let Some((at, job)) = running.get(n % running.len().max(1)) {
-            self.agents[*at].0.report(*job, success());
-        }
-    }
-
-    /// Lets everybody talk until nothing is new.
-    fn settle(&mut self) {
-        self.world.pass(STEP);
-        for _ in 0..3 {
-            for (agent, _) in &mut self.agents {
-                while self.world.sync(agent).is_some() {}
-            }
-        }
-    }
-
-    fn running(&self) -> Vec<BTreeSet<JobId>> {
-        self.agents.iter().map(|(agent, _)| agent.jobs().into_iter().collect()).collect()
-    }
-
-    /// Does something, and checks that nothing began where something more urgent could have.
-    fn step(&mut self, act: impl FnOnce(&mut Self)) -> Result<(), TestCaseError> {
-        let before = self.running();
-        act(self);
-        self.settle();
-        let after = self.running();
-        let jobs: BTreeMap<JobId, Job> = self.needs.keys().map(|id| (*id, self.world.job(*id))).collect();
-        let runs = |id: &JobId| after.iter().any(|running| running.contains(id));
-        let held = self.world.machine.fleet.held();
-        let waiting = jobs.values().filter(|job| !job.state.is_terminal() && !runs(&job.id));
-        for waits in waiting {
-            for (at, (agent, cpu)) in self.agents.iter().enumerate() {
-                let worker = self.world.machine.sessions[&agent.state.worker].worker;
-                // What is kept for something at least as urgent is not to be had.
-                let kept = held.is_some_and(|(class, kept)| {
-                    kept == worker && self.world.machine.buffer.class_of(waits.id) != Some(class)
-                });
-                let passed: Vec<&Job> = after[at]
-                    .difference(&before[at])
-                    .map(|id| &jobs[id])
-                    .filter(|job| job.spec.priority() < waits.spec.priority())
-                    .collect();
-                let stays = after[at].len() - passed.len();
-                let used: u64 = after[at].iter().map(|id| self.needs[id]).sum();
-                let given: u64 = passed.iter().map(|job| self.needs[&job.id]).sum();
-                let fits =
-                    stays < agent.state.offer.slots as usize && used - given + self.needs[&waits.id] <= *cpu;
-                prop_assert!(
-                    kept || passed.is_empty() || !fits,
-                    "{} of level {:?} waits, and {:?} began",
-                    waits.id,
-                    waits.spec.priority(),
-                    passed.iter().map(|job| job.spec.priority()).collect::<Vec<_>>()
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
-    /// For jobs that ask for as much: what asks for more may have a worker kept, which smaller ones then do not get.
-    #[test]
-    fn nothing_begins_while_something_more_urgent_waits(
-        cpu in prop_oneof![Just(500_u64), Just(1_000), Just(2_000)],
-        acts in prop::collection::vec((0_u8..8, 1_usize..5, 0_u8..4, 0_usize..2), 10..60),
-    ) {
-        let mut floor = Floor::new();
-        for (act, n, at, of) in acts {
-            match act {
-                0..=3 => floor.step(|floor| floor.submit(n, of, at * 20, cpu))?,
-                _ => floor.step(|floor| (0..n).for_each(|each| floor.end(each * 7 + usize::from(at))))?,
-            }
-        }
-    }
 }
 
 /// Tenants whose work never runs out, workers that never run dry.
