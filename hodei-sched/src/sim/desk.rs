@@ -101,11 +101,7 @@ impl<A: AgentModel> World<A> {
 
     /// Wakes a dispatcher: the store has rung.
     pub(super) fn woken(&mut self, desk: Desk, at: Timestamp) {
-        let misses = self.options.bug == Some(Bug::MissedWake);
         let Some(dispatcher) = self.dispatcher(desk) else { return };
-        if misses && dispatcher.machine.rests() {
-            return;
-        }
         dispatcher.inbox.push(Input::Woken);
         if !std::mem::replace(&mut dispatcher.called, true) {
             self.at(at, Event::Step(desk));

@@ -329,11 +329,6 @@ impl Options {
                 (self.nodes, self.agents, self.slots) = (1, 1, self.slots.min(3));
                 self.scheduler.preempt = Some(1);
             }
-            Bug::MissedWake => {
-                (self.looks, self.mode, self.bound) = (true, Mode::Liveness, Duration::from_secs(600));
-                self.scheduler.rest_after = Duration::from_secs(2);
-                self.scheduler.idle_poll = Duration::from_secs(120);
-            }
             Bug::LeadsWithoutTerm => (self.looks, self.nodes) = (true, self.nodes.max(2)),
             Bug::OpenIgnored => self.tenant_max_open = Some(4),
             _ => {}

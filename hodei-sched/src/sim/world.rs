@@ -240,7 +240,7 @@ impl<A: AgentModel> World<A> {
     /// Runs to the end and judges what happened.
     pub(super) fn run(mut self) -> Outcome {
         let most = self.options.trouble.saturating_add(self.options.bound);
-        let end = BEGIN.saturating_add(most);
+        let mut end = BEGIN.saturating_add(most);
         while let Some(Reverse(Scheduled { at, event, .. })) = self.heap.pop() {
             if at > end {
                 break;
@@ -251,6 +251,10 @@ impl<A: AgentModel> World<A> {
             self.happen(event);
             if self.is_over() {
                 break;
+            }
+            if !self.said_all {
+                // What clients say after long silences has its time, too.
+                end = end.max(self.now.saturating_add(self.options.bound));
             }
         }
         self.judge()
