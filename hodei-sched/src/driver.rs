@@ -244,7 +244,9 @@ impl Driver {
             // Release: a beat that sees it awake sees its new lease.
             self.shared.rests.store(self.machine.rests(), Ordering::Release);
             self.show_workers();
-            self.show_surplus(now);
+            if let Some(seat) = &mut self.seat {
+                show_surplus(&mut self.machine, seat, now);
+            }
             if let Some(question) = light {
                 self.try_at_once(question).await;
             }
@@ -284,26 +286,11 @@ impl Driver {
         }
     }
 
-    /// Shows the other dispatchers what could be lent to them, or asks them for work.
-    fn show_surplus(&mut self, now: Timestamp) {
-        let Some(seat) = &mut self.seat else { return };
-        seat.show(self.machine.surplus());
-        if self.machine.is_hungry(now) && seat.ask(self.machine.room()) {
-            self.machine.has_asked();
-        }
-    }
-
     /// Answers other dispatchers, and takes in what they lend.
     fn parcels(&mut self, now: Timestamp) {
-        while let Some(parcel) = self.seat.as_mut().and_then(Seat::take) {
-            match parcel {
-                Parcel::Asked(by, room) => {
-                    let lent = self.machine.lend(room);
-                    let back = self.seat.as_ref().map(|seat| seat.give(by, lent)).unwrap_or_default();
-                    self.machine.unlend(back, now);
-                }
-                Parcel::Given(_, jobs) => self.machine.take_lent(jobs, now),
-            }
+        let Some(seat) = &mut self.seat else { return };
+        while let Some(parcel) = seat.take() {
+            take_parcel(&mut self.machine, seat, parcel, now);
         }
     }
 
@@ -413,6 +400,30 @@ impl Driver {
         let came = shown.iter().filter(|worker| !in_both(worker, &before)).map(|worker| event(worker, true));
         let events: Vec<Event> = gone.chain(came).collect();
         bus.publish_or_gap(&events);
+    }
+}
+
+/// Shows the other dispatchers what could be lent to them, or asks them for work.
+pub(crate) fn show_surplus(machine: &mut Scheduler, seat: &mut Seat<Claimed>, now: Timestamp) {
+    seat.show(machine.surplus());
+    if machine.is_hungry(now) && seat.ask(machine.room()) {
+        machine.has_asked();
+    }
+}
+
+/// Answers another dispatcher, or takes in what it lends.
+pub(crate) fn take_parcel(
+    machine: &mut Scheduler,
+    seat: &Seat<Claimed>,
+    parcel: Parcel<Claimed>,
+    now: Timestamp,
+) {
+    match parcel {
+        Parcel::Asked(by, room) => {
+            let back = seat.give(by, machine.lend(room));
+            machine.unlend(back, now);
+        }
+        Parcel::Given(_, jobs) => machine.take_lent(jobs, now),
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use hodei_core::Timestamp;
+use hodei_core::job::Priority;
 
 use super::picks::Head;
 use super::scheduler::Scheduler;
@@ -93,8 +94,8 @@ impl Scheduler {
 
     /// Adds what is more urgent than what waits here, for all slots that will come free: it comes first when they do. What
     /// waits stays claimed, and comes behind it. While there is room for more, that is done only in the place of jobs that ask
-    /// the same.
-    pub(super) fn add_urgent(&self, wanted: &mut [u32]) {
+    /// the same, and before those that find no room, of which the lowest is at the level `stuck`.
+    pub(super) fn add_urgent(&self, wanted: &mut [u32], stuck: Option<Priority>) {
         let lowest = self.buffer.waiting().map(|(_, _, level)| level).min();
         let Some(lowest) = lowest.filter(|_| !self.draining && self.arrived.is_empty()) else { return };
         let most = (u64::from(self.ahead()) + self.fleet.open_slots()).max(URGENT_MIN);
@@ -107,7 +108,8 @@ impl Scheduler {
                 (at, here) = (Some(*level), self.buffer.at_least(*level));
             }
             asked += u64::from(*wanted);
-            let instead = if is_full { u64::MAX } else { self.buffer.below(*class, *level) };
+            let is_before = is_full || stuck.is_some_and(|lowest| lowest < *level);
+            let instead = if is_before { u64::MAX } else { self.buffer.below(*class, *level) };
             let more = head.depth.min(u64::from(*allowed)).saturating_sub(u64::from(*wanted));
             let more = more.min(most.saturating_sub(here + asked)).min(instead);
             if self.fleet.is_able(*class) {

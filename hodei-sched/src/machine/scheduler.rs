@@ -35,6 +35,9 @@ pub struct SchedulerConfig {
     /// A job that becomes ready is not overtaken by less urgent ones that were claimed before, but for those that begin within
     /// the next 100 ms: so often the store is looked at, and what was claimed waits for its answer, up to 100 ms and up to a
     /// ninth of the time.
+    ///
+    /// Tenants of a level share by their weights. Where slots come free one by one, nobody is more than two jobs and one for each
+    /// slot behind an ideal that serves all of them at once.
     pub prefetch_max: u32,
     /// How many transitions go into one exchange at most: 4,096.
     pub batch_max: usize,
@@ -61,7 +64,8 @@ pub struct SchedulerConfig {
     /// When jobs that wait rise: by a level after each minute. That bounds how long a job waits behind more urgent ones of
     /// other lanes, and not of its own: a store shows of each lane only its most urgent jobs, so behind a stream of more urgent
     /// ones of the same tenant, queue and request a job does not rise before it is claimed. Give what must not starve a queue
-    /// of its own.
+    /// of its own: there it begins within [`Ageing::bound`], the run that is under way then, and its turn among those who have
+    /// risen as far.
     pub ageing: Option<Ageing>,
     /// Which of the workers that have room gets a job: the one with the most free slots.
     pub balancer: Box<dyn Balancer>,

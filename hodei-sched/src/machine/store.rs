@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
-use hodei_core::job::{Job, Lease};
+use hodei_core::job::{Job, Lease, Priority};
 use hodei_core::map::JobSet;
 use hodei_core::store::{
     Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition,
@@ -424,8 +424,9 @@ impl Scheduler {
     }
 
     fn picks(&self, now: Timestamp) -> Vec<Pick> {
-        let mut wanted = if self.wants_work() { self.decide() } else { vec![0; self.heads.len()] };
-        self.add_urgent(&mut wanted);
+        let (mut wanted, stuck) =
+            if self.wants_work() { self.decide() } else { (vec![0; self.heads.len()], None) };
+        self.add_urgent(&mut wanted, stuck);
         let wanted = self.heads.iter().zip(wanted).filter(|(_, n)| *n > 0);
         let pick =
             |(Head { head, .. }, n): (&Head, u32)| Pick { lane: head.lane.clone(), floor: head.level, n };
@@ -436,13 +437,18 @@ impl Scheduler {
         picks
     }
 
-    /// How many of each lane to claim for the room that there is.
-    fn decide(&self) -> Vec<u32> {
+    /// How many of each lane to claim for the room that there is, and the lowest level of any that waits here and finds none.
+    fn decide(&self) -> (Vec<u32>, Option<Priority>) {
         let mut room = Room::of(&self.fleet);
+        let mut stuck: Option<Priority> = None;
         let mut waiting = 0_u32;
         let mut arrived = Vec::new();
         for (class, n, level) in self.buffer.waiting() {
-            waiting += n - room.take(class, level, n);
+            let left = n - room.take(class, level, n);
+            waiting += left;
+            if left > 0 {
+                stuck = Some(stuck.map_or(level, |lowest| lowest.min(level)));
+            }
         }
         let asked = |claimed: &Claimed| {
             let grown = self.grown(&claimed.job);
@@ -459,6 +465,6 @@ impl Scheduler {
         let ahead = self.ahead().saturating_sub(waiting);
         let decision = Decision { fleet: &self.fleet, room, ahead, keep: self.config.backfill };
         let waits = |class| self.buffer.waits(class) || arrived.contains(&class);
-        decision.take(&self.heads, waits, |level| self.could_preempt(level))
+        (decision.take(&self.heads, waits, |level| self.could_preempt(level)), stuck)
     }
 }

@@ -60,11 +60,27 @@ pub enum Bug {
     WallClockTimers,
     /// After a lost reply a node does not ask what it holds.
     ForgottenClaims,
+    /// A dispatcher keeps what it has lent to another one.
+    LentTwice,
+    /// A dispatcher takes back what it has lent while the other one is at work on it.
+    LentReclaimed,
+    /// A job that was stopped to make room has an attempt less.
+    PreemptionCosts,
+    /// A job that was stopped to make room has ended.
+    PreemptionEnds,
+    /// A node takes a worker to have twice the room that it has, whichever balancer asks.
+    OfferMisread,
+    /// At a heartbeat everybody is told that he leads, under the term of whoever does.
+    LeadsWithoutTerm,
+    /// Each dispatcher of a node takes the whole of a rate for its own.
+    RateUndivided,
+    /// The store takes in more of a tenant than may be open.
+    OpenIgnored,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 34] = [
         Self::NoFence,
         Self::StateOnlySettle,
         Self::StaleIsDone,
@@ -91,6 +107,14 @@ impl Bug {
         Self::DeafNode,
         Self::WallClockTimers,
         Self::ForgottenClaims,
+        Self::LentTwice,
+        Self::LentReclaimed,
+        Self::PreemptionCosts,
+        Self::PreemptionEnds,
+        Self::OfferMisread,
+        Self::LeadsWithoutTerm,
+        Self::RateUndivided,
+        Self::OpenIgnored,
     ];
 }
 

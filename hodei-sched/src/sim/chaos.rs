@@ -5,6 +5,7 @@ use std::time::Duration;
 use hodei_core::Timestamp;
 
 use super::agent::AgentModel;
+use super::desk::Desk;
 use super::host::Host;
 use super::network::Place;
 use super::options::Mode;
@@ -16,6 +17,8 @@ enum Kind {
     NodeDies,
     NodeDrains,
     AgentDies,
+    DispatcherDies,
+    DispatcherStalls,
     Freeze,
     Cut,
     Clock,
@@ -37,6 +40,8 @@ impl<A: AgentModel> World<A> {
             (faults.node_crashes, Kind::NodeDies),
             (faults.node_drains, Kind::NodeDrains),
             (faults.agent_crashes, Kind::AgentDies),
+            (faults.dispatcher_deaths, Kind::DispatcherDies),
+            (faults.stalls, Kind::DispatcherStalls),
             (faults.freezes, Kind::Freeze),
             (faults.partitions, Kind::Cut),
             (faults.clocks, Kind::Clock),
@@ -64,6 +69,8 @@ impl<A: AgentModel> World<A> {
                     self.after(wait, Event::AgentBoot { agent });
                 }
             }
+            Kind::DispatcherDies => self.one_dispatcher_dies(node),
+            Kind::DispatcherStalls => self.one_dispatcher_stalls(node),
             Kind::Freeze => self.freeze(node, agent),
             Kind::Cut => self.cut(node, agent),
             Kind::Clock => self.step_clock(node),
@@ -92,6 +99,32 @@ impl<A: AgentModel> World<A> {
                 self.after(wait, Event::AgentBoot { agent });
             }
         }
+    }
+
+    /// One of the dispatchers of a node; nobody where it is down.
+    fn one_of(&mut self, node: usize) -> Option<Desk> {
+        let life = self.nodes[node].life;
+        let seats: Vec<usize> = self.nodes[node].up.as_ref()?.seats().collect();
+        let seat = self.chance.pick(&seats).copied()?;
+        Some(Desk { node, life, seat })
+    }
+
+    /// A dispatcher that stands still rather than one that does not: others wait for what it has.
+    fn one_dispatcher_dies(&mut self, node: usize) {
+        let Some(drawn) = self.one_of(node) else { return };
+        let seats = (0..self.options.dispatchers).map(|seat| Desk { seat, ..drawn });
+        let still: Vec<Desk> = seats.filter(|desk| self.still(*desk) > self.now).collect();
+        let desk = self.chance.pick(&still).copied().unwrap_or(drawn);
+        self.dispatcher_dies(desk);
+    }
+
+    fn one_dispatcher_stalls(&mut self, node: usize) {
+        let until = self.now.saturating_add(self.chance.millis(10, 4_000));
+        let Some(desk) = self.one_of(node) else { return };
+        if let Some(dispatcher) = self.dispatcher(desk) {
+            dispatcher.stalled = until;
+        }
+        self.tell(format_args!("node-{node}/{}: stands still", desk.seat));
     }
 
     fn freeze(&mut self, node: usize, agent: usize) {
@@ -136,6 +169,9 @@ impl<A: AgentModel> World<A> {
         self.network.heal();
         for node in 0..self.nodes.len() {
             self.nodes[node].frozen = Timestamp::EPOCH;
+            if let Some(live) = &mut self.nodes[node].up {
+                live.desks.iter_mut().flatten().for_each(|desk| desk.stalled = Timestamp::EPOCH);
+            }
             if self.nodes[node].up.is_none() {
                 self.at(self.now, Event::Boot { node });
             }

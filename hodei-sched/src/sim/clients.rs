@@ -33,7 +33,7 @@ impl<A: AgentModel> World<A> {
     pub(super) fn client_acts(&mut self) {
         if let Some(act) = self.act.take() {
             // Once trouble is over nothing may hold work up any more.
-            let holds_up = self.healed && matches!(act, Act::Queue(_) | Act::Limit(_));
+            let holds_up = self.healed && matches!(act, Act::Queue(_) | Act::Limit(_) | Act::Policy(_));
             if !holds_up {
                 self.acts(act);
             }
@@ -42,6 +42,9 @@ impl<A: AgentModel> World<A> {
     }
 
     pub(super) fn acts(&mut self, act: Act) {
+        if let Act::Policy(policy) = act {
+            return self.set_policy(policy);
+        }
         match &act {
             Act::Submit(jobs, _) => {
                 self.figures.submitted += jobs.len() as u64;
@@ -57,7 +60,12 @@ impl<A: AgentModel> World<A> {
                 }
             }
             Act::Schedule(job) => self.watch.scheduled(job),
-            Act::Queue(_) | Act::Limit(_) | Act::NoLimit(_) | Act::Cancel(_) | Act::Redrive(_) => {}
+            Act::Queue(_)
+            | Act::Limit(_)
+            | Act::NoLimit(_)
+            | Act::Cancel(_)
+            | Act::Redrive(_)
+            | Act::Policy(_) => {}
         }
         self.acting += 1;
         let door = Arc::clone(&self.door);
@@ -81,6 +89,8 @@ async fn perform(door: &Arc<Door>, act: &Act) -> Result<()> {
         Act::Redrive(jobs) => door.redrive(&Scope::All, jobs).await.map(drop),
         Act::Queue(policy) => door.set_queue(policy).await,
         Act::Limit(limit) => door.set_limit(limit).await,
+        // Set already: it is no call of the store.
+        Act::Policy(_) => Ok(()),
         Act::NoLimit(of) => door.remove_limit(&of).await.map(drop),
         Act::Schedule(job) => {
             let store = Arc::<Door>::clone(door) as Arc<dyn Store>;

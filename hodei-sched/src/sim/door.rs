@@ -17,6 +17,9 @@ use hodei_core::store::*;
 use hodei_core::testkit::history::RecordingStore;
 use hodei_core::{Clock, Error, ErrorKind, JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
 
+use super::bug::Bug;
+use super::ledger::Ledger;
+use super::options::Options;
 use super::planted::Planted;
 
 /// What a future waits for.
@@ -63,6 +66,10 @@ pub(super) struct Door {
     gate: Mutex<Gate>,
     /// Whether calls may come late: then each is copied.
     lateness: bool,
+    /// What the store knows at a heartbeat, where it looks.
+    ledger: Option<Mutex<Ledger>>,
+    /// Whether it takes everybody who asks for the one who leads: the planted bug.
+    all_lead: bool,
     /// Until when each owner was told that it lives.
     promises: Mutex<BTreeMap<Lease, Timestamp>>,
 }
@@ -75,8 +82,20 @@ struct Gate {
 }
 
 impl Door {
-    pub(super) fn new(store: RecordingStore<Planted>, clock: Arc<ManualClock>, lateness: bool) -> Arc<Self> {
-        Arc::new(Self { store, clock, gate: Mutex::default(), lateness, promises: Mutex::default() })
+    pub(super) fn new(
+        store: RecordingStore<Planted>,
+        clock: Arc<ManualClock>,
+        options: &Options,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            clock,
+            gate: Mutex::default(),
+            lateness: options.faults.late > 0,
+            ledger: options.looks.then(Mutex::default),
+            all_lead: options.bug == Some(Bug::LeadsWithoutTerm),
+            promises: Mutex::default(),
+        })
     }
 
     /// Takes the call that is to happen late.
@@ -101,11 +120,61 @@ impl Door {
         self.promises.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes something in the ledger, where there is one.
+    fn note(&self, note: impl FnOnce(&mut Ledger)) {
+        if let Some(ledger) = &self.ledger {
+            note(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Prolongs lives, keeps a term or takes the duty, and looks what there is to do: all in one call.
+    async fn rounded(&self, round: Round, ledger: &Mutex<Ledger>) -> Result<Rounded> {
+        let Round { owners, ttl, duty, term } = round;
+        let first = owners.first().cloned();
+        let beats = if owners.is_empty() { Vec::new() } else { self.beaten(owners, ttl).await? };
+        let kept = match &term {
+            Some(term) => self.store.keep_term(term, ttl).await?,
+            None => false,
+        };
+        let mut term = match first {
+            _ if kept => term,
+            Some(first) => self.taken(&duty, &first, ttl).await?,
+            None => None,
+        };
+        let store = self.store.inner().inner();
+        let scheduled = !at_once(store.schedules(&Scope::All))?.is_empty();
+        let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let (led, mut reapable) = (ledger.is_led(&duty, store)?, ledger.is_reapable(store, &self.clock)?);
+        if self.all_lead && term.is_none() {
+            term = ledger.term(&duty);
+            reapable |= term.is_some();
+        }
+        Ok(Rounded { beats, term, led, reapable, scheduled })
+    }
+
+    /// Takes a duty, and notes the term.
+    async fn taken(&self, duty: &Name, holder: &Lease, ttl: Duration) -> Result<Option<Term>> {
+        let term = self.store.take_term(duty, holder, ttl).await?;
+        self.note(|ledger| ledger.taken(term.as_ref()));
+        Ok(term)
+    }
+
+    /// Takes back what dead owners hold, and notes when nothing of it is left.
+    async fn reaped(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
+        let reaped = self.store.reap(term, lost_max, limit).await?;
+        if let Some(ledger) = self.ledger.as_ref().filter(|_| !reaped.more && !reaped.term_lost) {
+            let store = self.store.inner().inner();
+            ledger.lock().unwrap_or_else(PoisonError::into_inner).reaped(store)?;
+        }
+        Ok(reaped)
+    }
+
     /// Registers, and notes what was promised.
     async fn registered(&self, owner: &OwnerId, ttl: Duration) -> Result<Lease> {
         let lease = self.store.register(owner, ttl).await?;
         self.promises().retain(|other, _| other.owner != lease.owner);
         self.promises().insert(lease.clone(), self.clock.now().saturating_add(ttl));
+        self.note(|ledger| ledger.registered(&lease));
         Ok(lease)
     }
 
@@ -212,6 +281,7 @@ impl JobStore for Door {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
+        self.note(|ledger| ledger.submitted(&jobs));
         let late = self.lateness.then(|| Late::Submit(jobs.clone(), options));
         self.meet_or_late("submit", self.store.submit(jobs, options), late).await
     }
@@ -221,6 +291,13 @@ impl JobStore for Door {
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
+        self.note(|ledger| {
+            let steps = exchange.transitions.iter().map(|transition| &transition.step);
+            ledger.submitted(steps.flat_map(|step| match step {
+                Move::Finished(finish) => finish.spawn.as_slice(),
+                _ => &[],
+            }));
+        });
         let late = self.lateness.then(|| Late::Exchange(exchange.clone()));
         self.meet_or_late("exchange", self.store.exchange(exchange), late).await
     }
@@ -238,7 +315,7 @@ impl JobStore for Door {
     }
 
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
-        self.meet("reap", self.store.reap(term, lost_max, limit)).await
+        self.meet("reap", self.reaped(term, lost_max, limit)).await
     }
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
@@ -319,7 +396,7 @@ impl Coordination for Door {
     }
 
     async fn take_term(&self, duty: &Name, holder: &Lease, ttl: Duration) -> Result<Option<Term>> {
-        self.meet("take_term", self.store.take_term(duty, holder, ttl)).await
+        self.meet("take_term", self.taken(duty, holder, ttl)).await
     }
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
@@ -327,7 +404,10 @@ impl Coordination for Door {
     }
 
     async fn round(&self, round: Round) -> Result<Rounded> {
-        round_by_verbs(self, round).await
+        match &self.ledger {
+            Some(ledger) => self.meet("round", self.rounded(round, ledger)).await,
+            None => round_by_verbs(self, round).await,
+        }
     }
 
     async fn now(&self) -> Result<Timestamp> {

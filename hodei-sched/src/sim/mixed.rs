@@ -15,9 +15,12 @@ use hodei_core::{JobId, Name, Result, Tenant};
 use super::random::Random;
 use super::workload::{Act, RunPlan, Scene, Workload};
 use crate::cron::{CronJob, CronRule, Misfire};
+use crate::machine::{Policy, Rate, RateOf};
 
 /// How many submitted jobs may still be cancelled, redriven or depended on.
 const REMEMBERED: usize = 64;
+/// How many jobs come alone at the end, where there are lulls.
+const LATECOMERS: u32 = 3;
 /// The most memory that a job of the mix asks for; every agent of a simulation has more.
 pub(super) const MEMORY_MAX: u64 = 4 << 30;
 
@@ -40,7 +43,7 @@ struct Shape {
     gap: Duration,
 }
 
-/// A workload drawn from a seed: priorities, delays, deadlines, retries, pipelines, unique keys, limits, cancellations,
+/// A workload drawn from a seed: priorities, delays, deadlines, retries, pipelines, unique keys, limits, rates, cancellations,
 /// redrives, spawned jobs, snoozes, schedules; each in some of the seeds.
 #[derive(Debug)]
 pub struct MixedLoad {
@@ -58,6 +61,10 @@ pub struct MixedLoad {
     left: u32,
     /// Acts that come before anything else.
     first: Vec<Act>,
+    /// Whether clients are silent now and then, for longer than a node is idle before it rests.
+    lulls: bool,
+    /// How fast jobs begin, where rates are set.
+    rates: Option<Policy>,
 }
 
 impl MixedLoad {
@@ -111,8 +118,15 @@ impl MixedLoad {
             begun: VecDeque::new(),
             left: jobs,
             first: Vec::new(),
+            lulls: false,
+            rates: None,
         };
         load.first = load.opening(limited, random);
+        if random.chance(400) {
+            let policy = load.rates(random);
+            load.first.push(Act::Policy(policy.clone()));
+            load.rates = Some(policy);
+        }
         Ok(load)
     }
 
@@ -125,6 +139,30 @@ impl MixedLoad {
         let spec = JobSpec::command(["simulated", "gang"]).retry(RetryPolicy::attempts(2));
         self.specs.push(Arc::new(spec.resources(Resources::none().workers(workers)).build()?));
         Ok(self)
+    }
+
+    /// Has clients be silent now and then, so that nodes come to rest; the last jobs come alone.
+    #[must_use]
+    pub fn with_lulls(mut self) -> Self {
+        self.lulls = true;
+        self
+    }
+
+    /// Rates of a queue, and perhaps of a key.
+    fn rates(&self, random: &mut Random) -> Policy {
+        let tenant = &self.tenants[random.place(self.tenants.len())];
+        let rate = |of, random: &mut Random| {
+            let (jobs, burst) = (1 + random.below(12), 1 + random.below(12));
+            let rate = Rate::new(of, u32::try_from(jobs).unwrap_or(1), random.millis(200, 3_000));
+            rate.burst(u32::try_from(burst).unwrap_or(1)).cost(if random.chance(200) { 2 } else { 1 })
+        };
+        let queue = self.queues[random.place(self.queues.len())].clone();
+        let mut policy = Policy::default().rate(rate(RateOf::Queue(tenant.clone(), queue), random));
+        if random.chance(500) {
+            let key = self.keys[random.place(self.keys.len())].clone();
+            policy = policy.rate(rate(RateOf::Key(tenant.clone(), key), random));
+        }
+        policy
     }
 
     /// The limits and schedules that are set before anything is submitted.
@@ -204,6 +242,9 @@ impl MixedLoad {
     }
 
     fn policy(&self, random: &mut Random) -> Act {
+        if self.rates.is_some() && random.chance(200) {
+            return Act::Policy(self.rates(random));
+        }
         let tenant = self.tenants[random.place(self.tenants.len())].clone();
         if random.chance(300) {
             return self.wide_limit(random);
@@ -248,7 +289,11 @@ impl Workload for MixedLoad {
         if self.left == 0 {
             return None;
         }
-        let wait = scene.random.between(Duration::ZERO, self.shape.gap * 2);
+        let mut wait = scene.random.between(Duration::ZERO, self.shape.gap * 2);
+        if self.lulls && (self.left <= LATECOMERS || scene.random.chance(20)) {
+            wait = scene.random.millis(4_000, 25_000);
+            self.shape.batch = if self.left <= LATECOMERS { 1 } else { self.shape.batch };
+        }
         let act = if scene.random.chance(self.shape.cancel) {
             if let Some(job) = self.begun.pop_back().filter(|_| scene.random.chance(600)) {
                 // One that runs, most likely.
@@ -301,6 +346,7 @@ impl Workload for MixedLoad {
 
     fn relent(&mut self, _: &mut Scene<'_>) -> Vec<Act> {
         let mut acts = vec![Act::NoLimit(LimitOf::All)];
+        acts.extend(self.rates.take().map(|_| Act::Policy(Policy::default())));
         for tenant in &self.tenants {
             acts.push(Act::NoLimit(LimitOf::Tenant(tenant.clone())));
             let free = |queue: &Name| Act::NoLimit(LimitOf::Queue(tenant.clone(), queue.clone()));

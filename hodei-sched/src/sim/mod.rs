@@ -13,12 +13,16 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Each seed draws what it is of: how many nodes, how many dispatchers each of them has, which balancer chooses, whether urgent work
+//! stops other work, whether idle nodes rest, which limits and rates there are, and which faults.
+//!
 //! What is checked: the recorded history is held to the guarantees (see [`hodei_core::testkit::history`]), and the
 //! simulator watches that no agent runs more than it has room for, that a run which was told to stop ends, that nobody begins a
 //! job while another agent is at work on it, unless that one stands still, that nobody is declared dead before its time, that
 //! schedules fire each of their times once, in order, and leave out only what was missed, that what a run spawns is there with
-//! its end, that the indexes of the store are right,
-//! and, in liveness mode, that everything ends within a bound once faults are over.
+//! its end, that nobody acts under a term that somebody else took, that nothing is cancelled of which nobody asked the end, that rates
+//! and bounds of tenants are kept, that a job which comes alone and in calm is not kept waiting, whoever rests, that the indexes
+//! of the store are right, and, in liveness mode, that everything ends within a bound once faults are over.
 //!
 //! To simulate a policy of your own, write a [`Workload`] and set [`Options::scheduler`]; the workload sees every
 //! transition. [`Bug`]s can be planted in the models: a checker that has never failed proves nothing.
@@ -27,15 +31,18 @@ mod agent;
 mod bug;
 mod chaos;
 mod clients;
+mod desk;
 mod door;
 mod fires;
 mod host;
+mod ledger;
 mod listener;
 mod mixed;
 mod network;
 mod node;
 mod options;
 mod outcome;
+mod paces;
 mod planted;
 mod random;
 mod simple;

@@ -1,12 +1,11 @@
-//! A node: the engine's machine and duties, and a loop around them in virtual time.
+//! A node: its dispatchers, its heartbeat and its duties, in virtual time.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hodei_core::codec::Codecs;
-use hodei_core::gateway::{Desired, SessionState};
+use hodei_core::gateway::SessionState;
 use hodei_core::job::Lease;
 use hodei_core::store::{Coordination, JobStore, Retention, Served, Store};
 use hodei_core::{Clock, ErrorKind, ManualClock, OwnerId, Timestamp};
@@ -14,21 +13,20 @@ use tokio::sync::watch;
 
 use super::agent::AgentModel;
 use super::bug::Bug;
+use super::desk::{Desk, Dispatcher, STEP};
 use super::door::Door;
-use super::network::Place;
 use super::options::Faults;
 use super::random::Random;
 use super::task::{Done, Of};
 use super::world::{Caller, Event, World};
 use crate::cron::Duty;
-use crate::driver::{Shared, ask, life};
+use crate::driver::{Shared, life};
 use crate::herald::Herald;
-use crate::machine::{Effect, Input, Scheduler, SchedulerConfig, Ticket};
+use crate::machine::{Input, Policy, worker_key};
 use crate::maintain::{Duties, Heard, Lead, Maintenance, beat};
+use crate::queue::seats;
 use crate::settled::Waiters;
 
-/// How long a node takes over what came in together.
-const STEP: Duration = Duration::from_micros(50);
 /// After how long a node that could not start is started again.
 const BOOT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -42,7 +40,7 @@ pub(super) struct Node {
     pub(super) frozen: Timestamp,
     owner: OwnerId,
     pub(super) wall: Arc<ManualClock>,
-    pace: Arc<ManualClock>,
+    pub(super) pace: Arc<ManualClock>,
     /// How far its wall clock is off, in microseconds.
     pub(super) off: i64,
     /// What its wall clock showed when it started, and when that was.
@@ -52,23 +50,32 @@ pub(super) struct Node {
 /// A node that is up.
 #[derive(Debug)]
 pub(super) struct Live {
-    shared: Arc<Shared>,
-    machine: Scheduler,
-    inbox: Vec<Input>,
-    /// Whether it has been told to look into its inbox.
-    called: bool,
-    replies: BTreeMap<Ticket, Caller>,
-    next_ticket: Ticket,
-    tick: Timestamp,
-    /// Whether a call of its machine is under way.
-    asking: bool,
-    draining: bool,
+    /// Its dispatchers, but for those that have died or ended.
+    pub(super) desks: Vec<Option<Dispatcher>>,
+    /// What all of them, the dead ones too, share with the rest of the node.
+    shared: Vec<Arc<Shared>>,
+    pub(super) draining: bool,
+    /// Whether one has died since the last heartbeat.
+    died: bool,
     /// The duty as the last heartbeat found it.
     lead: Lead,
     /// The duties, while it is not busy with them.
     duties: Option<Duties>,
     /// The duty of firing, likewise.
     cron: Option<Duty>,
+}
+
+impl Live {
+    /// The seats of the dispatchers that are at work.
+    pub(super) fn seats(&self) -> impl Iterator<Item = usize> + '_ {
+        self.desks.iter().enumerate().filter(|(_, desk)| desk.is_some()).map(|(seat, _)| seat)
+    }
+}
+
+/// A node that has registered its dispatchers.
+pub(super) struct Ready {
+    desks: Vec<(Arc<Shared>, Lease, Timestamp)>,
+    duties: Duties,
 }
 
 impl Node {
@@ -125,9 +132,14 @@ impl<A: AgentModel> World<A> {
             retention: Retention::default(),
         };
         let door = Arc::clone(&self.door);
-        let (owner, ttl) = (node.owner.clone(), self.options.ttl);
+        let name = node.owner.name().to_string();
+        let (ttl, dispatchers) = (self.options.ttl, self.options.dispatchers.max(1));
+        // The first one has the name of the node.
+        let owners: Vec<OwnerId> = std::iter::once(node.owner.clone())
+            .chain((1..dispatchers).map(|seat| named(&format!("{name}.{seat}"))))
+            .collect();
         let clocks = (Arc::clone(&node.wall), Arc::clone(&node.pace));
-        let up = async move { Done::Up(start(&door, owner, ttl, clocks, config).await) };
+        let up = async move { Done::Up(start(&door, owners, ttl, clocks, config).await) };
         self.spawn(Of::Node { node: n, life }, Box::pin(up));
     }
 
@@ -140,167 +152,86 @@ impl<A: AgentModel> World<A> {
         self.tell(format_args!("node-{n}: dies"));
     }
 
-    /// Wakes a node.
-    pub(super) fn woken(&mut self, n: usize, at: Timestamp) {
-        let life = self.nodes[n].life;
-        if let Some(live) = &mut self.nodes[n].up {
-            live.inbox.push(Input::Woken);
-            if !std::mem::replace(&mut live.called, true) {
-                self.at(at, Event::Step { node: n, life });
-            }
-        }
-    }
-
-    fn give(&mut self, n: usize, input: Input) {
-        let life = self.nodes[n].life;
-        let at = self.now.saturating_add(STEP);
-        if let Some(live) = &mut self.nodes[n].up {
-            live.inbox.push(input);
-            if !std::mem::replace(&mut live.called, true) {
-                self.at(at, Event::Step { node: n, life });
-            }
-        }
-    }
-
     pub(super) fn drain_node(&mut self, n: usize) {
-        if let Some(live) = self.nodes[n].up.as_mut().filter(|live| !live.draining) {
-            live.draining = true;
-            self.tell(format_args!("node-{n}: drains"));
-            self.give(n, Input::Drain);
-        }
-    }
-
-    pub(super) fn node_tick(&mut self, n: usize, life: u64, at: Timestamp) {
-        let node = &self.nodes[n];
-        if node.life == life && node.up.as_ref().is_some_and(|live| live.tick == at) {
-            self.give(n, Input::Tick);
-        }
-    }
-
-    pub(super) fn synced(&mut self, n: usize, life: u64, from: Caller, state: Box<SessionState>) {
-        let node = &mut self.nodes[n];
-        if node.life != life {
-            return;
-        }
-        let Some(live) = &mut node.up else { return };
-        live.next_ticket += 1;
-        let ticket = live.next_ticket;
-        live.replies.insert(ticket, from);
-        self.give(n, Input::Synced(state, ticket));
-    }
-
-    pub(super) fn step_event(&mut self, n: usize, life: u64) {
-        let node = &self.nodes[n];
-        if node.life != life {
-            return;
-        }
-        if node.frozen > self.now {
-            return self.at(node.frozen, Event::Step { node: n, life });
-        }
-        self.set_clocks(n);
-        let now = self.nodes[n].pace.now();
-        let Some(live) = &mut self.nodes[n].up else { return };
-        live.called = false;
-        for input in std::mem::take(&mut live.inbox) {
-            live.machine.handle(input, now);
-        }
-        self.figures.steps += 1;
-        while let Some(effect) = self.nodes[n].up.as_mut().and_then(|live| live.machine.poll_effect(now)) {
-            self.carry_out(n, effect);
-        }
-        if let Some(live) = &self.nodes[n].up {
-            live.shared.rests.store(live.machine.rests(), Ordering::Release);
-        }
-        self.node_rests(n, now);
-    }
-
-    /// Sets the timer of a node, or lets it go when it has drained.
-    fn node_rests(&mut self, n: usize, now: Timestamp) {
         let life = self.nodes[n].life;
+        let Some(live) = self.nodes[n].up.as_mut().filter(|live| !live.draining) else { return };
+        live.draining = true;
+        let seats: Vec<usize> = live.seats().collect();
+        self.tell(format_args!("node-{n}: drains"));
+        for seat in seats {
+            self.give(Desk { node: n, life, seat }, Input::Drain);
+        }
+    }
+
+    /// Hands the call of an agent to the dispatcher that it falls to, as the engine's gateway does.
+    pub(super) fn synced(&mut self, n: usize, life: u64, from: Caller, state: Box<SessionState>) {
+        let node = &self.nodes[n];
+        let Some(live) = node.up.as_ref().filter(|_| node.life == life) else { return };
+        let key = worker_key(&state.worker);
+        let place = |of: usize| usize::try_from(key % of.max(1) as u64).unwrap_or(0);
+        let seat = place(live.desks.len());
+        let living: Vec<usize> = live.seats().collect();
+        let seat = if living.contains(&seat) { Some(seat) } else { living.get(place(living.len())).copied() };
+        match seat {
+            Some(seat) => self.called(Desk { node: n, life, seat }, from, self.as_offered(state)),
+            None => self.reply(n, from, Err(ErrorKind::Unavailable)),
+        }
+    }
+
+    /// What a node takes an agent's offer for.
+    fn as_offered(&self, mut state: Box<SessionState>) -> Box<SessionState> {
+        if self.options.bug == Some(Bug::OfferMisread) {
+            let mut offer = (*state.offer).clone();
+            offer.slots *= 2;
+            offer.capacity = offer.capacity.checked_add(&offer.capacity).unwrap_or(offer.capacity);
+            state.offer = Arc::new(offer);
+        }
+        state
+    }
+
+    /// A dispatcher dies of a panic, unless it is the last one of its node; the others go on.
+    pub(super) fn dispatcher_dies(&mut self, desk: Desk) {
+        let Some(live) = &mut self.nodes[desk.node].up else { return };
+        if live.seats().count() < 2 {
+            return;
+        }
+        live.died = true;
+        let dead = live.desks[desk.seat].take();
+        self.tell(format_args!("node-{}/{}: dies", desk.node, desk.seat));
+        for caller in dead.into_iter().flat_map(Dispatcher::into_callers) {
+            self.reply(desk.node, caller, Err(ErrorKind::Unavailable));
+        }
+    }
+
+    /// A dispatcher has drained, and the node with the last of them.
+    pub(super) fn desk_ends(&mut self, desk: Desk) {
         let door = Arc::clone(&self.door);
-        let Some(live) = &mut self.nodes[n].up else { return };
-        if live.draining && live.machine.is_idle() && !live.asking {
-            let lease = live.shared.lease.borrow().clone();
-            let retire = async move {
+        let Some(live) = &mut self.nodes[desk.node].up else { return };
+        live.desks[desk.seat] = None;
+        if live.seats().next().is_some() {
+            return;
+        }
+        let leases: Vec<Lease> = live.shared.iter().map(|shared| shared.lease.borrow().clone()).collect();
+        let retire = async move {
+            for lease in leases {
                 // A node that cannot say goodbye expires.
                 let _ = door.retire(&lease).await;
-                Done::Retired
-            };
-            live.asking = true;
-            return self.spawn(Of::Node { node: n, life }, Box::pin(retire));
-        }
-        let wait = live.machine.poll_timeout().saturating_since(now).max(STEP);
-        let at = self.now.saturating_add(wait);
-        if live.tick <= self.now || at < live.tick {
-            live.tick = at;
-            self.at(at, Event::Tick { node: n, life, at });
-        }
-    }
-
-    fn carry_out(&mut self, n: usize, effect: Effect) {
-        let life = self.nodes[n].life;
-        let Some(live) = &mut self.nodes[n].up else { return };
-        match effect {
-            Effect::Reply(ticket, reply) => {
-                if let Some(to) = live.replies.remove(&ticket) {
-                    self.reply(n, to, reply);
-                }
             }
-            question => {
-                live.asking = true;
-                let forgets = self.options.bug == Some(Bug::ForgottenClaims);
-                if forgets && matches!(question, Effect::AskLeases) {
-                    return self.node_done(n, Done::Input(Input::Leases(Ok(Vec::new()))));
-                }
-                if matches!(question, Effect::AskLanes) {
-                    self.watch.asked(n, self.now);
-                }
-                let ask = ask(Arc::clone(&live.shared), question);
-                let ask = async move { Done::Input(ask.await) };
-                self.spawn(Of::Node { node: n, life }, Box::pin(ask));
-            }
-        }
-    }
-
-    fn reply(&mut self, n: usize, to: Caller, reply: Result<Box<Desired>, ErrorKind>) {
-        let Caller { agent, life, call } = to;
-        let faults = self.faults();
-        let route = (Place::Node(n), Place::Agent(agent));
-        let [first, again] = self.network.send(route, self.now, &faults, &mut self.chance);
-        if let Some(at) = again {
-            self.at(at, Event::Replied { agent, life, call, reply: reply.clone() });
-        }
-        if let Some(at) = first {
-            self.at(at, Event::Replied { agent, life, call, reply });
-        }
+            Done::Retired
+        };
+        self.spawn(Of::Node { node: desk.node, life: desk.life }, Box::pin(retire));
     }
 
     pub(super) fn node_done(&mut self, n: usize, done: Done) {
         match done {
-            Done::Up(Ok((shared, lease, until, duties))) => self.is_up(n, shared, (lease, until), duties),
+            Done::Up(Ok(ready)) => self.is_up(n, ready),
             Done::Up(Err(error)) => {
                 self.tell(format_args!("node-{n}: cannot start, {:?}", error.kind()));
                 self.after(BOOT_AGAIN, Event::Boot { node: n });
             }
-            Done::Input(mut input) => {
-                if let Some(live) = &mut self.nodes[n].up {
-                    live.asking = false;
-                }
-                if matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode))
-                    && let Input::Registered(_, until) = &mut input
-                {
-                    *until = Timestamp::MAX;
-                }
-                if self.options.bug == Some(Bug::DeafNode)
-                    && let Input::Exchanged(Ok(exchanged)) = &mut input
-                {
-                    exchanged.owner_lost = false;
-                }
-                self.give(n, input);
-            }
-            Done::Beaten(heard, lead) => self.beaten(n, heard, lead),
+            Done::Beaten(seats, heard, lead) => self.beaten(n, &seats, heard, lead),
             Done::Led(duties, prunes) => self.led(n, duties, prunes),
-            Done::Kept(duties) => self.rests(n, duties),
+            Done::Kept(duties) => self.kept(n, duties),
             Done::Fired(cron, wait) => self.fired(n, cron, wait),
             Done::Retired => {
                 self.tell(format_args!("node-{n}: ends"));
@@ -309,38 +240,70 @@ impl<A: AgentModel> World<A> {
                 let wait = self.chance.millis(10, 3_000);
                 self.after(wait, Event::Boot { node: n });
             }
-            Done::Acted => {}
+            Done::Input(_) | Done::Acted => {}
         }
     }
 
-    fn is_up(&mut self, n: usize, shared: Arc<Shared>, (lease, until): (Lease, Timestamp), duties: Duties) {
+    fn is_up(&mut self, n: usize, Ready { desks, duties }: Ready) {
         self.set_clocks(n);
         let life = self.nodes[n].life;
         let now = self.nodes[n].pace.now();
-        self.tell(format_args!("node-{n}: is up as {}", lease.incarnation));
-        let cron = Duty::of(Arc::clone(&shared));
-        let fence_margin = self.options.ttl - crate::driver::life(self.options.ttl);
-        let config = SchedulerConfig { fence_margin, ..self.options.scheduler.clone() };
-        let live = Live {
-            machine: Scheduler::new(config, lease.clone(), now),
-            shared,
-            inbox: Vec::new(),
-            called: false,
-            replies: BTreeMap::new(),
-            next_ticket: 0,
-            tick: Timestamp::EPOCH,
-            asking: false,
-            draining: false,
-            lead: Lead::under(duties.term.clone()),
-            duties: Some(duties),
-            cron: Some(cron),
+        let of = u32::try_from(desks.len()).unwrap_or(u32::MAX);
+        let policy = match self.options.bug {
+            Some(Bug::RateUndivided) => self.policy.clone(),
+            _ => self.policy.part(of),
         };
-        self.nodes[n].up = Some(live);
-        let careless = matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode));
-        self.give(n, if careless { Input::Tick } else { Input::Beaten(lease, Some(until)) });
+        let mut seats: Vec<_> = seats(desks.len()).into_iter().map(Some).collect();
+        if desks.len() == 1 {
+            // Nobody to share with.
+            seats = vec![None];
+        }
+        let shared: Vec<_> = desks.iter().map(|(shared, ..)| Arc::clone(shared)).collect();
+        let (mut dispatchers, mut lives) = (Vec::new(), Vec::new());
+        for ((shared, lease, until), seat) in desks.into_iter().zip(seats) {
+            self.tell(format_args!("node-{n}/{}: is up as {}", dispatchers.len(), lease.incarnation));
+            let mut dispatcher = Dispatcher::new(&self.options, shared, lease.clone(), seat, now);
+            dispatcher.machine.handle(Input::Policy(Box::new(policy.clone())), now);
+            dispatchers.push(Some(dispatcher));
+            lives.push((lease, until));
+        }
+        let cron = Some(Duty::of(Arc::clone(&shared[0])));
+        let lead = Lead::under(duties.term.clone());
+        let duties = Some(duties);
+        self.nodes[n].up =
+            Some(Live { desks: dispatchers, shared, draining: false, died: false, lead, duties, cron });
+        let policy = self.policy.clone();
+        self.watch.paces.begin((n, life), &policy, of, self.now);
+        for (seat, (lease, until)) in lives.into_iter().enumerate() {
+            let input = if self.is_careless() { Input::Tick } else { Input::Beaten(lease, Some(until)) };
+            self.give(Desk { node: n, life, seat }, input);
+        }
         self.after(self.options.beat, Event::Beat { node: n, life });
         self.after(self.options.beat, Event::Lead { node: n, life });
         self.after(Duration::ZERO, Event::Cron { node: n, life });
+    }
+
+    /// Whether nodes think that they live for ever: a planted bug.
+    fn is_careless(&self) -> bool {
+        matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode))
+    }
+
+    /// Has all nodes go by a policy from now on.
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        self.tell(format_args!("client: sets a policy of {} rates", policy.rates.len()));
+        for node in 0..self.nodes.len() {
+            let life = self.nodes[node].life;
+            let Some(live) = &self.nodes[node].up else { continue };
+            let of = u32::try_from(live.desks.len()).unwrap_or(u32::MAX);
+            let seats: Vec<usize> = live.seats().collect();
+            let part =
+                if self.options.bug == Some(Bug::RateUndivided) { policy.clone() } else { policy.part(of) };
+            for seat in seats {
+                self.give(Desk { node, life, seat }, Input::Policy(Box::new(part.clone())));
+            }
+            self.watch.paces.change((node, life), &policy, of, self.now);
+        }
+        self.policy = policy;
     }
 
     /// Beats for a node; a beat that is late begins when the one before is over.
@@ -354,37 +317,56 @@ impl<A: AgentModel> World<A> {
             return self.at(at, Event::Beat { node: n, life });
         }
         let Some(live) = &mut node.up else { return };
-        let shared = Arc::clone(&live.shared);
+        let seats: Vec<usize> = live.seats().collect();
+        let died = std::mem::take(&mut live.died);
+        let shared: Vec<_> = seats.iter().map(|seat| Arc::clone(&live.shared[*seat])).collect();
         let mut lead = live.lead.clone();
+        if died {
+            self.bereave(n, life, &seats);
+        }
         let beat = async move {
-            let heard = beat(&[shared], &mut lead).await;
-            Done::Beaten(heard, lead)
+            let heard = beat(&shared, &mut lead).await;
+            Done::Beaten(seats, heard, lead)
         };
         self.spawn(Of::Node { node: n, life }, Box::pin(beat));
     }
 
-    fn beaten(&mut self, n: usize, heard: Vec<Heard>, lead: Lead) {
-        if let Some(live) = &mut self.nodes[n].up {
-            live.lead = lead;
+    /// Tells the dispatchers of a node that another one has died.
+    fn bereave(&mut self, n: usize, life: u64, seats: &[usize]) {
+        self.set_clocks(n);
+        let now = self.nodes[n].pace.now();
+        for seat in seats {
+            let desk = Desk { node: n, life, seat: *seat };
+            if let Some(dispatcher) = self.dispatcher(desk) {
+                dispatcher.machine.bereave(now);
+            }
+            self.give(desk, Input::Tick);
         }
-        let deaf = self.options.bug == Some(Bug::DeafNode);
-        let careless = matches!(self.options.bug, Some(Bug::NoNodeFence | Bug::DeafNode));
-        for Heard { lease, until, cancel, may_rest, .. } in heard {
-            if let Some(live) = &mut self.nodes[n].up {
-                live.machine.let_rest(may_rest);
-            }
-            let told = if until.is_some() { !careless } else { !deaf };
-            if told {
-                self.give(n, Input::Beaten(lease, until));
-            }
-            if !cancel.is_empty() {
-                self.give(n, Input::Cancelled(cancel));
-            }
-        }
+    }
+
+    fn beaten(&mut self, n: usize, seats: &[usize], heard: Vec<Heard>, lead: Lead) {
         let life = self.nodes[n].life;
-        if self.nodes[n].up.is_some() {
-            self.after(self.options.beat, Event::Beat { node: n, life });
+        let Some(live) = &mut self.nodes[n].up else { return };
+        live.lead = lead;
+        let deaf = self.options.bug == Some(Bug::DeafNode);
+        let mut cancelled = Vec::new();
+        for Heard { dispatcher, lease, until, cancel, may_rest } in heard {
+            cancelled.extend(cancel);
+            let Some(seat) = seats.get(dispatcher) else { continue };
+            let desk = Desk { node: n, life, seat: *seat };
+            if let Some(dispatcher) = self.dispatcher(desk) {
+                dispatcher.machine.let_rest(may_rest);
+            }
+            let told = if until.is_some() { !self.is_careless() } else { !deaf };
+            if told {
+                self.give(desk, Input::Beaten(lease, until));
+            }
         }
+        for seat in seats.iter().filter(|_| !cancelled.is_empty()) {
+            // Whichever has it: what was lent is with another one than the store says.
+            self.give(Desk { node: n, life, seat: *seat }, Input::Cancelled(cancelled.clone()));
+        }
+        self.after(self.options.beat, Event::Beat { node: n, life });
     }
 
     /// Does what a node that leads does at each beat, beside beating.
@@ -399,7 +381,7 @@ impl<A: AgentModel> World<A> {
         }
         let Some(live) = &mut node.up else { return };
         let Some(mut duties) = live.duties.take() else { return };
-        let (shared, lead) = (Arc::clone(&live.shared), live.lead.clone());
+        let (shared, lead) = (Arc::clone(&live.shared[0]), live.lead.clone());
         let lead = async move {
             let prunes = duties.lead(&shared, &lead).await;
             Done::Led(duties, prunes)
@@ -439,9 +421,9 @@ impl<A: AgentModel> World<A> {
         let life = self.nodes[n].life;
         let Some(live) = &self.nodes[n].up else { return };
         if !prunes {
-            return self.rests(n, duties);
+            return self.kept(n, duties);
         }
-        let shared = Arc::clone(&live.shared);
+        let shared = Arc::clone(&live.shared[0]);
         let mut duties = duties;
         let keep = async move {
             let pruned = duties.prune(&shared).await;
@@ -451,7 +433,7 @@ impl<A: AgentModel> World<A> {
         self.spawn(Of::Node { node: n, life }, Box::pin(keep));
     }
 
-    fn rests(&mut self, n: usize, duties: Duties) {
+    fn kept(&mut self, n: usize, duties: Duties) {
         let life = self.nodes[n].life;
         if let Some(live) = &mut self.nodes[n].up {
             let wait = if duties.behind { Duration::ZERO } else { self.options.beat };
@@ -464,33 +446,39 @@ impl<A: AgentModel> World<A> {
 /// Starts a node as the builder of the orchestrator does.
 async fn start(
     door: &Arc<Door>,
-    owner: OwnerId,
+    owners: Vec<OwnerId>,
     ttl: Duration,
     (clock, pace): (Arc<ManualClock>, Arc<ManualClock>),
     config: Maintenance,
-) -> hodei_core::Result<(Arc<Shared>, Lease, Timestamp, Duties)> {
-    let until = pace.now().saturating_add(life(ttl));
-    let lease = door.register(&owner, ttl).await?;
+) -> hodei_core::Result<Ready> {
     let herald = Arc::new(Herald { waiters: Waiters::default(), bus: None });
-    let shared = Arc::new(Shared {
-        _feed: Arc::new(door.feed(Arc::<Herald>::clone(&herald))),
-        herald,
-        store: Arc::<Door>::clone(door) as Arc<dyn Store>,
-        clock,
-        pace,
-        served: Served::default(),
-        owner,
-        ttl,
-        codecs: Codecs::default(),
-        workers: Mutex::default(),
-        logs: Mutex::default(),
-        checkpoints: Mutex::default(),
-        blobs: Mutex::default(),
-        rests: AtomicBool::new(false),
-        died: AtomicBool::new(false),
-        lease: watch::Sender::new(lease.clone()),
-        failure: Arc::new(watch::Sender::new(None)),
-    });
-    let duties = Duties::recover(&shared, config).await?;
-    Ok((shared, lease, until, duties))
+    let feed = Arc::new(door.feed(Arc::<Herald>::clone(&herald)));
+    let failure = Arc::new(watch::Sender::new(None));
+    let mut desks = Vec::with_capacity(owners.len());
+    for owner in owners {
+        let until = pace.now().saturating_add(life(ttl));
+        let lease = door.register(&owner, ttl).await?;
+        let shared = Shared {
+            _feed: Arc::clone(&feed),
+            herald: Arc::clone(&herald),
+            store: Arc::<Door>::clone(door) as Arc<dyn Store>,
+            clock: Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
+            pace: Arc::<ManualClock>::clone(&pace) as Arc<dyn Clock>,
+            served: Served::default(),
+            owner,
+            ttl,
+            codecs: Codecs::default(),
+            workers: Mutex::default(),
+            logs: Mutex::default(),
+            checkpoints: Mutex::default(),
+            blobs: Mutex::default(),
+            rests: AtomicBool::new(false),
+            died: AtomicBool::new(false),
+            lease: watch::Sender::new(lease.clone()),
+            failure: Arc::clone(&failure),
+        };
+        desks.push((Arc::new(shared), lease, until));
+    }
+    let duties = Duties::recover(&desks[0].0, config).await?;
+    Ok(Ready { desks, duties })
 }

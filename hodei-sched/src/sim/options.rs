@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bug::Bug;
 use super::random::Random;
+use crate::balance::{Balancer, ConsistentHash, Fit, LeastLoaded, ResourceAware, RoundRobin, TwoChoices};
 use crate::machine::SchedulerConfig;
 
 /// How a simulation ends, and what is asked of it.
@@ -41,6 +42,10 @@ pub struct Faults {
     pub node_drains: bool,
     /// Agents die with everything that they run.
     pub agent_crashes: bool,
+    /// A dispatcher of a node dies of a panic, and the others go on.
+    pub dispatcher_deaths: bool,
+    /// A dispatcher of a node stands still for a while, and the others go on.
+    pub stalls: bool,
     /// Nodes and agents stand still for a while and go on as if nothing had been.
     pub freezes: bool,
     /// The wall clocks of nodes are wrong, and jump.
@@ -69,6 +74,8 @@ impl Faults {
             node_crashes: false,
             node_drains: false,
             agent_crashes: false,
+            dispatcher_deaths: false,
+            stalls: false,
             freezes: false,
             clocks: false,
             outages: false,
@@ -92,6 +99,8 @@ impl Faults {
             node_crashes: true,
             node_drains: true,
             agent_crashes: true,
+            dispatcher_deaths: true,
+            stalls: true,
             freezes: true,
             clocks: true,
             outages: true,
@@ -128,6 +137,9 @@ impl Faults {
             outages: random.chance(300),
             roaming: random.chance(500),
             apart: random.millis(500, 4_000),
+            // These are drawn with the dispatchers.
+            dispatcher_deaths: false,
+            stalls: false,
         }
     }
 }
@@ -140,6 +152,8 @@ pub struct Options {
     pub seed: u64,
     /// How many nodes share the store.
     pub nodes: usize,
+    /// How many dispatchers a node has, which lend each other jobs.
+    pub dispatchers: usize,
     /// How many agents there are.
     pub agents: usize,
     /// How many jobs an agent runs at once.
@@ -158,6 +172,11 @@ pub struct Options {
     pub beat: Duration,
     /// After how long of silence it counts as dead.
     pub ttl: Duration,
+    /// Whether the store looks when it answers a heartbeat: in one call it prolongs lives, keeps the duty and says who leads and what
+    /// there is to do, so that nodes may rest. Else a heartbeat is several calls, and nobody rests.
+    pub looks: bool,
+    /// How many jobs of a tenant may be open at once; no bound, unless it is said here.
+    pub tenant_max_open: Option<u64>,
     /// Whether a node starts again under the name that it had. That ends its earlier life at once, so it stands for a node whose
     /// agents are in its process: they die with it. Else each life has a name of its own, and the earlier one ends by time.
     pub named: bool,
@@ -176,6 +195,7 @@ impl Options {
         Self {
             seed,
             nodes: 1,
+            dispatchers: 1,
             agents: 2,
             slots: 8,
             faults: Faults::none(),
@@ -185,6 +205,8 @@ impl Options {
             scheduler: SchedulerConfig::default(),
             beat: Duration::from_secs(2),
             ttl: Duration::from_secs(6),
+            looks: false,
+            tenant_max_open: None,
             named: false,
             listen: false,
             bug: None,
@@ -210,18 +232,50 @@ impl Options {
         };
         // Agents that go over to other nodes are not in the process of any.
         options.named = !options.faults.roaming && random.chance(500);
+        options.draw(&mut random);
         options
+    }
+
+    /// Draws how nodes work: dispatchers beside each other, a balancer, preemption, rest, and how much tenants may have open.
+    fn draw(&mut self, random: &mut Random) {
+        if random.chance(400) {
+            self.dispatchers = 2 + random.place(2);
+            (self.faults.dispatcher_deaths, self.faults.stalls) = (random.chance(400), random.chance(500));
+        }
+        let seed = random.bits();
+        let balancers: [Box<dyn Balancer>; 6] = [
+            Box::new(LeastLoaded),
+            Box::new(RoundRobin::new()),
+            Box::new(ResourceAware::new(Fit::Tightest).sample(2)),
+            Box::new(ResourceAware::new(Fit::Loosest)),
+            Box::new(ConsistentHash::new()),
+            Box::new(TwoChoices::seeded(seed)),
+        ];
+        if let Some(balancer) = random.pick(&balancers) {
+            self.scheduler.balancer = balancer.another();
+        }
+        if random.chance(400) {
+            self.scheduler.preempt = Some(1 + u8::try_from(random.below(24)).unwrap_or(0));
+        }
+        self.looks = random.chance(400);
+        if self.looks {
+            self.scheduler.rest_after = random.millis(500, 6_000);
+        }
+        self.tenant_max_open = random.chance(200).then(|| 4 + random.below(60));
     }
 
     /// Plants a bug, and switches on the faults without which it cannot show.
     #[must_use]
     pub fn bug(mut self, bug: Bug) -> Self {
         self.bug = Some(bug);
+        // Stores are asked more often although nothing is known of work, so that what hangs is told from what waits, sooner.
+        self.scheduler.idle_poll = Duration::from_secs(20);
+        self.bound = self.bound.min(Duration::from_secs(90));
         match bug {
             Bug::WallClockTimers => {
-                self.faults.clocks = true;
-                self.faults.outages = true;
-                self.mode = Mode::Liveness;
+                let apart = Duration::from_millis(700);
+                self.faults = Faults { clocks: true, outages: true, apart, ..Faults::none() };
+                (self.mode, self.bound) = (Mode::Liveness, Duration::from_secs(90));
             }
             Bug::NoFence | Bug::StateOnlySettle => {
                 // What is told late meets the next run.
@@ -242,20 +296,43 @@ impl Options {
             Bug::SilentDrop => self.listen = true,
             Bug::NoAgentFence => {
                 self.nodes = self.nodes.max(2);
-                self.agents = self.agents.max(2);
-                self.faults.partitions = true;
+                self.agents = self.agents.max(3);
+                let apart = Duration::from_secs(1);
+                self.faults = Faults { partitions: true, roaming: true, apart, ..Faults::none() };
+                // More runs last longer than a node waits for their agent.
+                self.scheduler.session_ttl = Duration::from_secs(2);
+                self.scheduler.next_sync = Duration::from_millis(600);
             }
             Bug::NoNodeFence => {
                 self.nodes = self.nodes.max(2);
                 self.agents = self.agents.max(2);
                 // Nodes are cut off from the store while their agents hear of them: what else goes wrong ends runs as well.
-                self.faults = Faults { partitions: true, ..Faults::none() };
+                let apart = Duration::from_secs(1);
+                self.faults = Faults { partitions: true, apart, ..Faults::none() };
                 self.trouble = self.trouble.max(Duration::from_secs(30));
                 (self.beat, self.ttl) = (Duration::from_secs(1), Duration::from_secs(3));
             }
-            _ => {}
+            _ => self.inside(bug),
         }
         self
+    }
+
+    /// What it takes for bugs that are within a node to show.
+    fn inside(&mut self, bug: Bug) {
+        match bug {
+            Bug::LentTwice | Bug::LentReclaimed => {
+                (self.dispatchers, self.agents) = (3, self.agents.max(4));
+                (self.faults.stalls, self.faults.dispatcher_deaths) = (true, false);
+            }
+            Bug::RateUndivided => (self.nodes, self.dispatchers, self.agents) = (1, 3, self.agents.max(4)),
+            Bug::PreemptionCosts | Bug::PreemptionEnds => {
+                (self.nodes, self.agents, self.slots) = (1, 1, self.slots.min(3));
+                self.scheduler.preempt = Some(1);
+            }
+            Bug::LeadsWithoutTerm => (self.looks, self.nodes) = (true, self.nodes.max(2)),
+            Bug::OpenIgnored => self.tenant_max_open = Some(4),
+            _ => {}
+        }
     }
 
     /// Keeps the last lines of the trace.

@@ -23,6 +23,12 @@ pub struct Figures {
     pub runs: u64,
     /// Runs that were told to stop.
     pub stops: u64,
+    /// Jobs that a dispatcher was lent by another one.
+    pub lent: u64,
+    /// Runs that were stopped to make room for more urgent work.
+    pub preempted: u64,
+    /// How often a dispatcher let its life end because nobody needed it.
+    pub rests: u64,
     /// Calls that reached the store.
     pub calls: u64,
     /// Calls that failed, or whose answer was lost.
@@ -47,6 +53,9 @@ impl Figures {
         self.transitions += other.transitions;
         self.runs += other.runs;
         self.stops += other.stops;
+        self.lent += other.lent;
+        self.preempted += other.preempted;
+        self.rests += other.rests;
         self.calls += other.calls;
         self.failed_calls += other.failed_calls;
         self.faults += other.faults;
@@ -116,8 +125,13 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.tail.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        let Options { seed, nodes, agents, mode, faults, .. } = &self.options;
-        writeln!(f, "seed {seed}: {nodes} nodes, {agents} agents, {mode:?}, {faults:?}")?;
+        let Options { seed, nodes, dispatchers, agents, mode, looks, faults, scheduler, .. } = &self.options;
+        let (preempt, balancer) = (scheduler.preempt, &scheduler.balancer);
+        writeln!(
+            f,
+            "seed {seed}: {nodes} nodes of {dispatchers} dispatchers, {agents} agents, {mode:?}, looks {looks}, preempts {preempt:?}, \
+             {balancer:?}, {faults:?}"
+        )?;
         let Figures { submitted, ended, events, virtual_time, .. } = self.figures;
         writeln!(f, "{submitted} jobs, {ended} ends, {events} events in {virtual_time:?} of virtual time")?;
         self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))?;

@@ -35,7 +35,10 @@ impl<A: AgentModel> Simulation<A> {
     /// As [`MixedLoad::of_seed`].
     pub fn swarm(options: Options, jobs: u32) -> hodei_core::Result<Self> {
         let mut load = MixedLoad::of_seed(options.seed, jobs)?;
-        if options.nodes == 1 && options.agents > 1 {
+        if options.looks {
+            load = load.with_lulls();
+        }
+        if options.nodes == 1 && options.dispatchers == 1 && options.agents > 1 {
             // All agents are with one dispatcher then, once trouble is over.
             load = load.with_gangs(2)?;
         }
@@ -59,7 +62,7 @@ pub struct Failed {
     pub seed: u64,
     /// What was found first.
     pub first: String,
-    /// Everything that was found, behind the last lines of the trace.
+    /// Everything that was found, behind the last lines of the trace where they were kept.
     pub told: String,
 }
 
@@ -90,16 +93,33 @@ impl Campaign {
         failures_max: usize,
         options: impl Fn(u64) -> Options,
     ) -> hodei_core::Result<Self> {
+        let mut campaign = Self::find::<A>(seeds, jobs, failures_max, &options)?;
+        for failed in &mut campaign.failed {
+            let again = options(failed.seed);
+            let tail = again.tail.max(TAIL);
+            failed.told = Simulation::<A>::swarm(again.tail(tail), jobs)?.run().to_string();
+        }
+        Ok(campaign)
+    }
+
+    /// As [`run`](Self::run), without the traces: each seed is run once.
+    ///
+    /// # Errors
+    ///
+    /// As [`MixedLoad::of_seed`].
+    pub fn find<A: AgentModel>(
+        seeds: Range<u64>,
+        jobs: u32,
+        failures_max: usize,
+        options: impl Fn(u64) -> Options,
+    ) -> hodei_core::Result<Self> {
         let mut campaign = Self::default();
         for seed in seeds {
             let outcome = Simulation::<A>::swarm(options(seed), jobs)?.run();
             campaign.seeds += 1;
             campaign.figures.add(&outcome.figures);
             if let Some(first) = outcome.first() {
-                let again = options(seed);
-                let tail = again.tail.max(TAIL);
-                let told = Simulation::<A>::swarm(again.tail(tail), jobs)?.run().to_string();
-                campaign.failed.push(Failed { seed, first, told });
+                campaign.failed.push(Failed { seed, first, told: outcome.to_string() });
             }
             if campaign.failed.len() >= failures_max {
                 break;
@@ -116,6 +136,9 @@ impl fmt::Display for Campaign {
             ended,
             transitions,
             events,
+            lent,
+            preempted,
+            rests,
             calls,
             failed_calls,
             faults,
@@ -126,7 +149,8 @@ impl fmt::Display for Campaign {
         write!(
             f,
             "{} seeds, {submitted} jobs, {ended} ends, {transitions} transitions, {events} events, {calls} calls of the \
-             store ({failed_calls} failed), {faults} greater faults, {} h of virtual time, at most {recovery:.1?} from the last fault to the end: {} seeds failed",
+             store ({failed_calls} failed), {lent} jobs lent, {preempted} runs stopped \
+             to make room, {rests} rests, {faults} greater faults, {} h of virtual time, at most {recovery:.1?} from the last fault to the end: {} seeds failed",
             self.seeds,
             virtual_time.as_secs() / 3_600,
             self.failed.len()

@@ -1,28 +1,28 @@
 //! The engine's own futures, polled by hand.
 
-use hodei_core::Timestamp;
-use hodei_core::job::Lease;
-
-use std::sync::Arc;
 use std::time::Duration;
+
+use hodei_core::Timestamp;
 
 use super::agent::AgentModel;
 use super::bug::Bug;
+use super::desk::Desk;
 use super::door::{BoxFuture, Late, Pass, Want};
 use super::network::{Fate, Place};
+use super::node::Ready;
 use super::world::{Event, World};
 use crate::cron::Duty;
-use crate::driver::Shared;
 use crate::machine::Input;
 use crate::maintain::{Duties, Heard, Lead};
 
 /// What a future came to.
 pub(super) enum Done {
     /// A node is up, or could not get up.
-    Up(hodei_core::Result<(Arc<Shared>, Lease, Timestamp, Duties)>),
+    Up(hodei_core::Result<Ready>),
     /// The store answered the machine.
     Input(Input),
-    Beaten(Vec<Heard>, Lead),
+    /// The heartbeat of dispatchers is over: their seats, and what they hear.
+    Beaten(Vec<usize>, Vec<Heard>, Lead),
     Led(Duties, bool),
     /// The leader has pruned.
     Kept(Duties),
@@ -38,6 +38,7 @@ pub(super) enum Done {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
     Node { node: usize, life: u64 },
+    Desk(Desk),
     Client,
 }
 
@@ -75,6 +76,16 @@ impl Tasks {
     }
 }
 
+impl Of {
+    /// The node, and which of its lives.
+    fn node(self) -> Option<(usize, u64)> {
+        match self {
+            Self::Node { node, life } | Self::Desk(Desk { node, life, .. }) => Some((node, life)),
+            Self::Client => None,
+        }
+    }
+}
+
 impl<A: AgentModel> World<A> {
     /// Begins a future.
     pub(super) fn spawn(&mut self, of: Of, mut future: BoxFuture<Done>) {
@@ -84,19 +95,26 @@ impl<A: AgentModel> World<A> {
         }
     }
 
-    fn is_alive(&self, of: Of) -> bool {
+    fn is_alive(&mut self, of: Of) -> bool {
         match of {
             Of::Client => true,
             Of::Node { node, life } => self.nodes[node].life == life,
+            Of::Desk(desk) => self.dispatcher(desk).is_some(),
+        }
+    }
+
+    /// Until when whoever waits for a future stands still.
+    fn stands_still(&self, of: Of) -> Timestamp {
+        match of {
+            Of::Client => Timestamp::EPOCH,
+            Of::Node { node, .. } => self.nodes[node].frozen,
+            Of::Desk(desk) => self.still(desk),
         }
     }
 
     /// Decides when a future goes on, and how.
     fn waits(&mut self, task: Task) {
-        let place = match task.of {
-            Of::Node { node, .. } => Place::Node(node),
-            Of::Client => Place::Client,
-        };
+        let place = task.of.node().map_or(Place::Client, |(node, _)| Place::Node(node));
         let faults = self.faults();
         let (at, pass) = match task.want {
             Want::Call(verb) => match self.network.call(
@@ -129,15 +147,13 @@ impl<A: AgentModel> World<A> {
             if !self.is_alive(task.of) {
                 return;
             }
-            if let Of::Node { node, .. } = task.of
-                && self.nodes[node].frozen > self.now
-            {
-                let at = self.nodes[node].frozen;
+            let at = self.stands_still(task.of);
+            if at > self.now {
                 let task = self.tasks.add(task);
                 return self.at(at, Event::Goes { task, pass });
             }
         }
-        if let Of::Node { node, .. } = task.of {
+        if let Some((node, _)) = task.of.node() {
             self.set_clocks(node);
             if arrives {
                 self.plant_clock(node, task.want);
@@ -169,9 +185,14 @@ impl<A: AgentModel> World<A> {
         self.figures.calls += 1;
         match of {
             Of::Node { node, .. } => self.tell(format_args!("store: {want} of node-{node}")),
+            Of::Desk(Desk { node, seat, .. }) => {
+                self.tell(format_args!("store: {want} of node-{node}/{seat}"))
+            }
             Of::Client => self.tell(format_args!("store: {want} of a client")),
         }
+        self.watch.caller = of.node();
         self.history_take();
+        self.watch.caller = None;
         self.hear();
     }
 
@@ -189,13 +210,16 @@ impl<A: AgentModel> World<A> {
         if pass != Pass::Go {
             self.figures.failed_calls += 1;
             self.tell(format_args!("{of:?}: {want} failed, {pass:?}"));
+            if let (Some(node), Want::Answer("exchange")) = (of.node(), want) {
+                self.watch.paces.unheard(node);
+            }
         }
     }
 
     /// Where that is the planted bug, the store judges lives by the clock of who asks.
     fn plant_clock(&mut self, node: usize, want: Want) {
         let judges = match self.options.bug {
-            Some(Bug::LeaseByNodeClock) => matches!(want, Want::Call("reap" | "beat")),
+            Some(Bug::LeaseByNodeClock) => matches!(want, Want::Call("reap" | "beat" | "round")),
             Some(Bug::CronByNodeClock) => want == Want::Call("now"),
             _ => false,
         };
@@ -210,7 +234,8 @@ impl<A: AgentModel> World<A> {
 
     fn done(&mut self, of: Of, done: Done) {
         match (of, done) {
-            (Of::Node { node, .. }, done) => self.node_done(node, done),
+            (Of::Desk(desk), Done::Input(input)) => self.desk_done(desk, input),
+            (Of::Node { node, .. } | Of::Desk(Desk { node, .. }), done) => self.node_done(node, done),
             (Of::Client, _) => self.acting -= 1,
         }
     }

@@ -1,21 +1,29 @@
 //! What the simulator sees by itself, beside what the checker of histories finds.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hodei_core::job::{Cause, Lease, State};
-use hodei_core::map::JobMap;
-use hodei_core::store::{Applied, Change, Fired};
+use hodei_core::map::{JobMap, JobSet};
+use hodei_core::store::{Applied, Change, Consistency, Fired, JobStore, Scope};
 use hodei_core::testkit::history::{Call, Entry, Reply, Step};
-use hodei_core::{JobId, Timestamp};
+use hodei_core::{JobId, Name, Tenant, Timestamp};
 
 use super::agent::AgentModel;
+use super::desk::Desk;
+use super::door::at_once;
 use super::fires::Schedules;
+use super::paces::Paces;
 use super::world::World;
 
 /// How many findings are kept.
 const FINDINGS_MAX: usize = 20;
 /// How often a node may ask for lanes in a second.
 const ASKS_MAX: u32 = 2_000;
+/// How long after the faults nothing of them is left.
+const CALM: Duration = Duration::from_secs(20);
+/// How long a job waits at most that nothing stands in the way of; it may be delayed by five seconds.
+const PROMPT: Duration = Duration::from_secs(30);
 
 /// What was found, and what it takes to find it.
 #[derive(Debug, Default)]
@@ -25,9 +33,20 @@ pub(super) struct Watch {
     call: Option<Call>,
     /// Who holds each leased job.
     holders: JobMap<Lease>,
-    /// How often each node has asked for lanes in a second of virtual time.
-    asks: BTreeMap<usize, (i64, u32)>,
+    /// How often each dispatcher has asked for lanes in a second of virtual time.
+    asks: BTreeMap<(usize, usize), (i64, u32)>,
     pub(super) schedules: Schedules,
+    /// Which node makes the call, and in which of its lives; nobody where it comes late or from a client.
+    pub(super) caller: Option<(usize, u64)>,
+    pub(super) paces: Paces,
+    /// Who has taken each term of a duty.
+    takers: BTreeMap<(Name, u64), (usize, u64)>,
+    /// How many jobs of each tenant are open.
+    open: BTreeMap<Tenant, u64>,
+    /// The jobs whose end somebody has asked for.
+    unwanted: JobSet,
+    /// A job that came in calm while nothing else was open, and when.
+    lonely: Option<(JobId, Timestamp)>,
 }
 
 impl Watch {
@@ -39,12 +58,23 @@ impl Watch {
     }
 
     /// Notes that a node asks for lanes: one that asks without end finds nothing by it.
-    pub(super) fn asked(&mut self, node: usize, now: Timestamp) {
+    pub(super) fn asked(&mut self, Desk { node, seat, .. }: Desk, now: Timestamp) {
         let second = now.as_micros() / 1_000_000;
-        let asks = self.asks.entry(node).or_default();
+        let asks = self.asks.entry((node, seat)).or_default();
         *asks = if asks.0 == second { (second, asks.1 + 1) } else { (second, 1) };
         if asks.1 == ASKS_MAX {
             self.find(format!("node-{node} asked the store for lanes {ASKS_MAX} times within a second"));
+        }
+    }
+
+    /// A term that a node acts under is one that it has taken itself.
+    fn acts_under(&mut self, duty: &Name, term: u64) {
+        let taker = self.takers.get(&(duty.clone(), term));
+        if let Some(((caller, _), taker)) = self.caller.zip(taker).filter(|(caller, taker)| caller != *taker)
+        {
+            let text =
+                format!("I6: node-{caller} acts under term {term} of {duty}, which node-{} took", taker.0);
+            self.find(text);
         }
     }
 
@@ -69,7 +99,16 @@ impl<A: AgentModel> World<A> {
     /// Takes in an entry of the history.
     pub(super) fn noted(&mut self, entry: &Entry) {
         match entry {
-            Entry::Called { what, .. } => self.watch.call = Some(what.clone()),
+            Entry::Called { what, .. } => {
+                match what {
+                    Call::RequestCancel { jobs, .. } => self.watch.unwanted.extend(jobs),
+                    Call::Reap { duty, term, .. }
+                    | Call::Prune { duty, term, .. }
+                    | Call::Fire { duty, term, .. } => self.watch.acts_under(duty, *term),
+                    _ => {}
+                }
+                self.watch.call = Some(what.clone());
+            }
             Entry::Returned { reply, .. } => {
                 let call = self.watch.call.take();
                 self.answered_by_store(call.as_ref(), reply);
@@ -86,13 +125,23 @@ impl<A: AgentModel> World<A> {
             }
             self.moved(change);
         }
+        if let Some(Call::Submit { .. }) = call {
+            self.has_room(reply);
+        }
         match (call, reply) {
+            (Some(Call::TakeTerm { duty, .. }), Reply::Term { number: Some(number) }) => {
+                if let Some(caller) = self.watch.caller {
+                    self.watch.takers.insert((duty.clone(), *number), caller);
+                }
+            }
             (
                 Some(Call::Exchange { owner, steps, .. }),
                 Reply::Exchanged { applied, claimed, owner_lost, changes, .. },
             ) => {
-                for (seen, _) in claimed {
+                self.began(steps, applied);
+                for (seen, facts) in claimed {
                     self.watch.holders.insert(seen.job, owner.clone());
+                    self.watch.paced(facts, self.now);
                 }
                 if *owner_lost {
                     self.kept_promise(owner);
@@ -110,6 +159,20 @@ impl<A: AgentModel> World<A> {
                 self.figures.submitted += 1;
             }
             _ => {}
+        }
+    }
+
+    /// The start of what was lent moves its lease.
+    fn began(&mut self, steps: &[Step], applied: &[Applied]) {
+        if self.options.dispatchers < 2 {
+            return;
+        }
+        let done = steps.iter().zip(applied).filter(|(_, applied)| **applied == Applied::Done);
+        let began = done.filter(|(step, _)| step.cause == Cause::Started).map(|(step, _)| step.job);
+        let store = self.door.store().inner().inner();
+        let found = at_once(store.get_many(&Scope::All, began.collect(), Consistency::Latest));
+        for job in found.into_iter().flatten().flatten() {
+            self.watch.holders.extend(job.lease.map(|lease| (job.id, lease)));
         }
     }
 
@@ -143,14 +206,52 @@ impl<A: AgentModel> World<A> {
             change.attempt
         ));
         self.figures.transitions += 1;
+        self.is_prompt(change);
         match (change.from, change.cause) {
-            (None, _) | (_, Cause::Redriven) => self.open += 1,
+            (None, _) | (_, Cause::Redriven) => {
+                self.open += 1;
+                *self.watch.open.entry(change.tenant.clone()).or_default() += 1;
+            }
+            (_, Cause::Preempted) => self.figures.preempted += 1,
+            (_, Cause::Cancelled) if !self.watch.unwanted.contains(&change.job) => {
+                self.watch.find(format!("I10: j{name} was cancelled, and nobody had asked for that"));
+            }
             _ => {}
         }
         if change.to.is_terminal() {
             self.open -= 1;
             self.figures.ended += 1;
+            if let Some(open) = self.watch.open.get_mut(&change.tenant) {
+                *open = open.saturating_sub(1);
+            }
         }
         self.load.committed(change);
+    }
+
+    /// No tenant has more open after a submission than it may.
+    fn has_room(&mut self, reply: &Reply) {
+        let Some(most) = self.options.tenant_max_open else { return };
+        for change in reply.committed().iter().filter(|change| change.from.is_none()) {
+            let open = self.watch.open.get(&change.tenant).copied().unwrap_or(0);
+            if open > most && !change.to.is_terminal() {
+                let tenant = &change.tenant;
+                self.watch
+                    .find(format!("I11: {open} jobs of {tenant} are open after a submission, of {most}"));
+            }
+        }
+    }
+
+    /// Who comes in calm and alone is not kept waiting, whoever rests.
+    fn is_prompt(&mut self, change: &Change) {
+        let calm = self.healed_at.is_some_and(|at| self.now > at.saturating_add(CALM));
+        if calm && self.open == 0 && change.from.is_none() && change.to == State::Pending {
+            self.watch.lonely = Some((change.job, self.now));
+        } else if let Some((_, since)) = self.watch.lonely.take_if(|(job, _)| *job == change.job) {
+            let waited = self.now.saturating_since(since);
+            if waited > PROMPT {
+                let name = self.trace.name(change.job);
+                self.watch.find(format!("I18: j{name} came alone and in calm, and waited {waited:?}"));
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use hodei_core::{JobId, Tenant, Timestamp};
 
 use super::random::Random;
 use crate::cron::CronJob;
+use crate::machine::Policy;
 
 /// Mints the ids of a simulation: the same ones each time.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub enum Act {
     Limit(Limit),
     /// Removes a limit.
     NoLimit(LimitOf),
+    /// Set where jobs run and how fast they begin, on every node. It is no call of the store: each node has it at once.
+    Policy(Policy),
     /// Set a schedule, which the leading node fires. The ids of what it fires are minted by the store and differ from run to
     /// run: for traces that do not, its spec must wait exactly before retries.
     Schedule(CronJob),

@@ -13,6 +13,7 @@ use hodei_core::{Clock, ErrorKind, JobId, ManualClock, Timestamp};
 
 use super::agent::AgentModel;
 use super::bug::Bug;
+use super::desk::Desk;
 use super::door::{Door, Late, Pass, at_once};
 use super::host::Host;
 use super::listener::Listener;
@@ -26,6 +27,7 @@ use super::task::Tasks;
 use super::trace::Trace;
 use super::watch::Watch;
 use super::workload::{Mint, Scene, Workload};
+use crate::machine::Policy;
 
 /// When simulated time begins: in 2001, so that ids which the store mints itself sort behind those of the simulation.
 const BEGIN: Timestamp = Timestamp::from_micros(1_000_000_000_000_000);
@@ -41,10 +43,10 @@ pub(super) enum Event {
     Goes { task: usize, pass: Pass },
     /// A call happens after everybody has given it up.
     Late(Box<Late>),
-    /// A node takes in what has come.
-    Step { node: usize, life: u64 },
-    /// A node's timer.
-    Tick { node: usize, life: u64, at: Timestamp },
+    /// A dispatcher takes in what has come.
+    Step(Desk),
+    /// A dispatcher's timer.
+    Tick { desk: Desk, at: Timestamp },
     /// A node is due to say that it is alive.
     Beat { node: usize, life: u64 },
     /// A node is due to do what it owes where it leads.
@@ -129,6 +131,8 @@ pub(super) struct World<A> {
     pub(super) load_chance: Random,
     pub(super) mint: Mint,
     pub(super) load: Box<dyn Workload>,
+    /// What nodes go by that start.
+    pub(super) policy: Policy,
     /// The act that a client does next.
     pub(super) act: Option<super::workload::Act>,
     /// Acts under way.
@@ -149,13 +153,13 @@ pub(super) struct World<A> {
 impl<A: AgentModel> World<A> {
     pub(super) fn new(options: Options, load: Box<dyn Workload>) -> Self {
         let clock = Arc::new(ManualClock::at(BEGIN));
-        let inner = MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock));
+        let open_max = options.tenant_max_open.filter(|_| options.bug != Some(Bug::OpenIgnored));
+        let inner = MemoryStore::builder()
+            .clock(Arc::<ManualClock>::clone(&clock))
+            .tenant_max_open(open_max.unwrap_or(u64::MAX))
+            .build();
         let planted = Planted::new(inner, Arc::clone(&clock), options.bug);
-        let door = Door::new(
-            RecordingStore::new(planted, Recorder::new()),
-            Arc::clone(&clock),
-            options.faults.late > 0,
-        );
+        let door = Door::new(RecordingStore::new(planted, Recorder::new()), Arc::clone(&clock), &options);
         let mut chance = Random::of_seed(options.seed);
         let nodes = (0..options.nodes).map(|n| Node::new(n, &mut chance, &options.faults)).collect();
         let hosts = (0..options.agents).map(|n| Host::new(n, options.slots, options.nodes)).collect();
@@ -174,6 +178,7 @@ impl<A: AgentModel> World<A> {
             mint: Mint::new(chance.fork()),
             chance,
             load,
+            policy: Policy::default(),
             act: None,
             acting: 0,
             said_all: false,
@@ -235,7 +240,7 @@ impl<A: AgentModel> World<A> {
     /// Runs to the end and judges what happened.
     pub(super) fn run(mut self) -> Outcome {
         let most = self.options.trouble.saturating_add(self.options.bound);
-        let end = BEGIN.saturating_add(most);
+        let mut end = BEGIN.saturating_add(most);
         while let Some(Reverse(Scheduled { at, event, .. })) = self.heap.pop() {
             if at > end {
                 break;
@@ -246,6 +251,10 @@ impl<A: AgentModel> World<A> {
             self.happen(event);
             if self.is_over() {
                 break;
+            }
+            if !self.said_all {
+                // What clients say after long silences has its time, too.
+                end = end.max(self.now.saturating_add(self.options.bound));
             }
         }
         self.judge()
@@ -263,8 +272,8 @@ impl<A: AgentModel> World<A> {
         match event {
             Event::Goes { task, pass } => self.goes(task, pass),
             Event::Late(late) => self.late(*late),
-            Event::Step { node, life } => self.step_event(node, life),
-            Event::Tick { node, life, at } => self.node_tick(node, life, at),
+            Event::Step(desk) => self.step_event(desk),
+            Event::Tick { desk, at } => self.desk_tick(desk, at),
             Event::Beat { node, life } => self.beat(node, life),
             Event::Lead { node, life } => self.lead(node, life),
             Event::Cron { node, life } => self.cron(node, life),
@@ -293,10 +302,12 @@ impl<A: AgentModel> World<A> {
         }
         let faults = self.faults();
         for node in 0..self.nodes.len() {
-            let route = (Place::Store, Place::Node(node));
-            let [first, _] = self.network.send(route, self.now, &faults, &mut self.chance);
-            if let Some(at) = first {
-                self.woken(node, at);
+            let (route, life) = ((Place::Store, Place::Node(node)), self.nodes[node].life);
+            for seat in 0..self.options.dispatchers.max(1) {
+                let [first, _] = self.network.send(route, self.now, &faults, &mut self.chance);
+                if let Some(at) = first {
+                    self.woken(Desk { node, life, seat }, at);
+                }
             }
         }
     }
@@ -322,6 +333,7 @@ impl<A: AgentModel> World<A> {
                 "I18 liveness: {:?} after the faults {} jobs have not ended and {} acts of clients, {counts:?}",
                 self.options.bound, self.open, self.acting
             ));
+            self.tell_how_nodes_stand();
         }
         if let Some(healed) = self.healed_at {
             self.watch.fired_in_calm(healed.saturating_add(SETTLED), self.now);
@@ -331,6 +343,15 @@ impl<A: AgentModel> World<A> {
             self.figures.recovery = self.figures.virtual_time.saturating_sub(self.options.trouble);
         }
         Outcome::of(self.options, self.history, self.watch, self.figures, self.trace)
+    }
+
+    /// Why does nothing go on?
+    fn tell_how_nodes_stand(&mut self) {
+        let lives = self.nodes.iter().enumerate().filter_map(|(n, node)| Some((n, node.up.as_ref()?)));
+        let desks = lives.flat_map(|(n, live)| live.desks.iter().flatten().map(move |desk| (n, desk)));
+        let told: Vec<String> =
+            desks.map(|(n, desk)| format!("node-{n}: {:?}", desk.machine.snapshot())).collect();
+        told.iter().for_each(|text| self.tell(format_args!("{text}")));
     }
 
     /// Takes in what was recorded since, and tells the trace and the workload.

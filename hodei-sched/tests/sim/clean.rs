@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use hodei_sched::sim::{Campaign, Options, SimpleAgent};
+use hodei_sched::sim::{Campaign, Figures, Options, SimpleAgent};
 
 /// The seeds to run: `HODEI_SIM_SEEDS=from..to`, or a few.
 pub(crate) fn seeds(default: Range<u64>) -> Range<u64> {
@@ -16,7 +16,9 @@ fn no_seed_breaks_a_guarantee() {
     let jobs = std::env::var("HODEI_SIM_JOBS").map_or(200, |jobs| jobs.parse().expect("a number"));
     let tail = std::env::var("HODEI_SIM_TAIL").map_or(0, |lines| lines.parse().expect("a number"));
     let options = |seed| Options::swarm(seed).tail(tail);
-    let campaign = Campaign::run::<SimpleAgent>(seeds(0..150), jobs, 3, options).unwrap();
+    let seeds = seeds(0..150);
+    let enough = seeds.end - seeds.start >= 100;
+    let campaign = Campaign::run::<SimpleAgent>(seeds, jobs, 3, options).unwrap();
     println!("{campaign}");
     for failed in &campaign.failed {
         println!("{}", failed.told);
@@ -28,4 +30,7 @@ fn no_seed_breaks_a_guarantee() {
         );
     }
     assert!(campaign.failed.is_empty(), "{} seeds failed", campaign.failed.len());
+    let Figures { lent, preempted, rests, faults, stops, .. } = campaign.figures;
+    let exercised = [lent, preempted, rests, faults, stops].iter().all(|times| *times > 10);
+    assert!(exercised || !enough, "hardly anything of some kind happened: {campaign}");
 }

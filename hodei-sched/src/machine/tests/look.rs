@@ -142,3 +142,36 @@ fn what_finds_no_room_yet_is_not_before_more_urgent_work_that_asks_the_same() {
     world.pass(MILLIS(100));
     assert_eq!(next(&mut world, &mut agent), urgent, "slots are free all the time, cpus are not");
 }
+
+/// A worker is kept for the lesser one, which was claimed first; what is more urgent asks for something else.
+#[test]
+fn what_is_more_urgent_comes_before_what_a_worker_is_kept_for() {
+    let needs = |cpu, at| command().resources(Resources::none().cpu_millis(cpu)).priority(level(at));
+    let worker = |name| Agent::with(name, 16, Resources::none().cpu_millis(5), vec![Runs::Command]);
+    let (mut world, mut one, mut other) = (World::new(), worker("one"), worker("other"));
+    world.settle(&mut one);
+    world.settle(&mut other);
+    world.submit(needs(3, 10), 2);
+    world.settle(&mut one);
+    world.settle(&mut other);
+    assert_eq!((one.jobs().len(), other.jobs().len()), (1, 1));
+    let lesser = world.submit(needs(5, 10), 1)[0];
+    world.pass(MILLIS(1_000));
+    world.settle(&mut one);
+    let urgent = world.submit(needs(4, 20), 2);
+    world.pass(MILLIS(1_000));
+    world.settle(&mut one);
+    world.settle(&mut other);
+    // Nothing is claimed any more.
+    world.hold = true;
+    for agent in [&mut one, &mut other] {
+        agent.finish_all();
+        world.hear(agent);
+    }
+    world.let_go();
+    world.settle(&mut one);
+    world.settle(&mut other);
+    let mut runs = [one.jobs(), other.jobs()].concat();
+    runs.sort_unstable();
+    assert_eq!(runs, urgent, "and not {lesser:?}");
+}

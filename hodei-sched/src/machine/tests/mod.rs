@@ -3,6 +3,7 @@
 mod backfill;
 mod cancel;
 mod drain;
+mod fair;
 mod fence;
 mod found;
 mod gang;

@@ -59,6 +59,7 @@ impl Disguise {
         let offset = self.offsets.entry(change.job).or_default();
         match change.cause {
             Cause::Lost if self.bug == Bug::AttemptBurntOnLoss => offset.attempts += 1,
+            Cause::Preempted if self.bug == Bug::PreemptionCosts => offset.attempts += 1,
             Cause::Redriven => offset.attempts = 0,
             _ => {}
         }

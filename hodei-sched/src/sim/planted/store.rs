@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hodei_core::job::{Epoch, Job, Lease, NewJob, Output, State, rules};
+use hodei_core::job::{Epoch, Finish, Job, Lease, NewJob, Output, State, rules};
 use hodei_core::store::*;
 use hodei_core::{Clock, JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
 
@@ -28,6 +28,11 @@ pub(in crate::sim) struct Planted {
 impl Planted {
     pub(in crate::sim) fn new(inner: MemoryStore, clock: Arc<ManualClock>, bug: Option<Bug>) -> Self {
         Self { inner, clock, harm: bug.map(|bug| Mutex::new(Harm::of(bug))) }
+    }
+
+    /// The store itself.
+    pub(in crate::sim) fn inner(&self) -> &MemoryStore {
+        &self.inner
     }
 
     /// The process of the store dies and comes back: what was not written is lost.
@@ -103,6 +108,9 @@ impl Planted {
             _ => Some(harm.disguise.under(transition.job, transition.epoch)),
         };
         transition.epoch = epoch.unwrap_or(transition.epoch);
+        if harm.bug == Bug::PreemptionEnds && transition.step == Move::Preempted {
+            transition.step = Move::Finished(Box::new(Finish::cancelled()));
+        }
         if harm.bug == Bug::SpawnOutsideSettle
             && let Move::Finished(finish) = &mut transition.step
         {
