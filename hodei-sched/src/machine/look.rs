@@ -94,7 +94,8 @@ impl Scheduler {
 
     /// Adds what is more urgent than what waits here, for all slots that will come free: it comes first when they do. What
     /// waits stays claimed, and comes behind it. While there is room for more, that is done only in the place of jobs that ask
-    /// the same, and before those that find no room, of which the lowest is at the level `stuck`.
+    /// the same, and of those that came to a lower level where some of them, the lowest of level `stuck`, find no room: as many as
+    /// there are such jobs. What has merely waited is no more urgent than they are, which wait as well.
     pub(super) fn add_urgent(&self, wanted: &mut [u32], stuck: Option<Priority>) {
         let lowest = self.buffer.waiting().map(|(_, _, level)| level).min();
         let Some(lowest) = lowest.filter(|_| !self.draining && self.arrived.is_empty()) else { return };
@@ -108,8 +109,15 @@ impl Scheduler {
                 (at, here) = (Some(*level), self.buffer.at_least(*level));
             }
             asked += u64::from(*wanted);
-            let is_before = is_full || stuck.is_some_and(|lowest| lowest < *level);
-            let instead = if is_before { u64::MAX } else { self.buffer.below(*class, *level) };
+            let is_before = stuck.is_some_and(|lowest| lowest < head.level);
+            let instead = match (is_full, is_before) {
+                (true, _) => u64::MAX,
+                (false, true) => {
+                    let lesser = (self.buffer.len() as u64).saturating_sub(here);
+                    lesser.saturating_sub(here + asked).max(self.buffer.below(*class, *level))
+                }
+                (false, false) => self.buffer.below(*class, *level),
+            };
             let more = head.depth.min(u64::from(*allowed)).saturating_sub(u64::from(*wanted));
             let more = more.min(most.saturating_sub(here + asked)).min(instead);
             if self.fleet.is_able(*class) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hodei_core::Name;
 use hodei_core::gateway::News;
-use hodei_core::job::{FailureClass, Job, JobSpec, Outcome, Request, RequestClass, Resources};
+use hodei_core::job::{FailureClass, Job, JobSpec, Outcome, Payload, Request, RequestClass, Resources};
 
 use super::kinds::{KINDS_MAX, Kinds};
 use super::scheduler::Scheduler;
@@ -34,6 +34,9 @@ impl Needs {
     }
 }
 
+/// What a command is called that nobody has given a name.
+const NAMELESS: &str = "command";
+
 /// What is known of the memory that runs need.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -48,7 +51,9 @@ impl Memory {
     pub(super) fn ended(&mut self, spec: &JobSpec, had: u64, news: &News) {
         let asked = spec.resources().memory;
         let News::Ended(finish) = news else { return };
-        if asked == 0 {
+        // Commands without a name are of no kind: they have nothing in common.
+        let nameless = matches!(spec.payload(), Payload::Command(_)) && spec.name().as_str() == NAMELESS;
+        if asked == 0 || nameless {
             return;
         }
         let needed = match &finish.outcome {
@@ -69,18 +74,16 @@ impl Memory {
         self.kinds.get(spec).map_or(0, |needs| needs.most)
     }
 
-    /// Notes what a claimed job wants by its kind: the next ones of its lane will mostly want the same.
-    fn claimed(&mut self, spec: &JobSpec, growth: u32) {
-        let asked = spec.resources().memory;
-        if asked == 0 || (self.kinds.is_empty() && self.lanes.is_empty()) {
+    /// Notes what a claimed job wants, if that is more than it asks for: the next ones of its lane will mostly want the same.
+    fn claimed(&mut self, spec: &JobSpec, wants: Option<u64>) {
+        if wants.is_none() && self.lanes.is_empty() {
             return;
         }
-        let wants = grown(asked, self.needed(spec), growth);
         let lane = (spec.queue().clone(), spec.class());
-        if wants <= asked {
+        let Some(wants) = wants else {
             self.lanes.remove(&lane);
             return;
-        }
+        };
         if self.lanes.len() >= KINDS_MAX && !self.lanes.contains_key(&lane) {
             // It only spares claims that find no room; the next claim of each lane tells it again.
             self.lanes.clear();
@@ -135,8 +138,9 @@ impl Scheduler {
 
     /// As [`Scheduler::grown`], of a job that has just been claimed.
     pub(super) fn grown_claim(&mut self, job: &Job) -> Option<Grown> {
-        self.memory.claimed(&job.spec, self.config.memory_growth);
-        self.grown(job)
+        let grown = self.grown(job);
+        self.memory.claimed(&job.spec, grown.as_ref().map(|grown| grown.wants));
+        grown
     }
 
     /// What the jobs of a lane are expected to ask for, where that is more than they say.
@@ -223,7 +227,7 @@ mod tests {
         for n in 0..3_000 {
             let of = spec("a", 100 + n);
             memory.ended(&of, 100 + n, &out_of_memory());
-            memory.claimed(&of, 64);
+            memory.claimed(&of, Some(u64::MAX));
             assert!((1..=KINDS_MAX).contains(&memory.lanes.len()));
         }
     }

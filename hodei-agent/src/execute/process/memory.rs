@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::sys::{KernelKills, Resident, resident, shares};
 
-/// How often it is looked what runs have. A look walks through `/proc`; one serves all runs, and they take no more than a
-/// fiftieth of one CPU.
+/// How often it is looked what runs have. A look walks through `/proc`, and one serves all runs. Where it takes long the next one
+/// waits for so many times as long, up to a second.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_SHARE: u32 = 50;
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// A run that has too much is looked at once more after this time: between a fork and the program that follows, two
 /// processes can seem to have what one has.
 const AGAIN: Duration = Duration::from_millis(5);
@@ -139,7 +140,7 @@ impl Memory {
             }
             let at = Instant::now();
             let sessions = tokio::task::spawn_blocking(resident).await.map_err(io::Error::other)??;
-            let pause = (at.elapsed() * LOOK_SHARE).max(LOOK);
+            let pause = (at.elapsed() * LOOK_SHARE).clamp(LOOK, LOOK_MAX);
             let look = Look { at, next: Instant::now() + pause, sessions: Arc::new(sessions) };
             *last = Some(look.clone());
             return Ok(look);
