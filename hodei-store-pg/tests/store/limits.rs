@@ -194,7 +194,7 @@ async fn met(server: &Postgres, wide: &[Limit]) -> String {
     for node in others {
         node.await.expect("no panic");
     }
-    assert!(ended > 100, "{ended} were settled");
+    assert!(ended > 0, "none was settled");
     assert_eq!((ask(WRONG), ask(WRONG_KEYS)), (String::new(), String::new()));
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
     // What a session counted is told when it is idle for a second.
