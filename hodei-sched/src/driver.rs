@@ -138,6 +138,45 @@ pub(crate) struct Shared {
     pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
 }
 
+/// What the dispatchers of a node have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) herald: Arc<Herald>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pace: Arc<dyn Clock>,
+    pub(crate) served: Served,
+    pub(crate) codecs: Codecs,
+    pub(crate) ttl: Duration,
+    pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
+}
+
+impl Common {
+    /// What a dispatcher begins with.
+    pub(crate) fn dispatcher(&self, owner: OwnerId, lease: Lease) -> Shared {
+        Shared {
+            store: Arc::clone(&self.store),
+            herald: Arc::clone(&self.herald),
+            _feed: Arc::clone(&self.feed),
+            clock: Arc::clone(&self.clock),
+            pace: Arc::clone(&self.pace),
+            served: self.served.clone(),
+            codecs: self.codecs.clone(),
+            owner,
+            ttl: self.ttl,
+            workers: Mutex::default(),
+            logs: Mutex::default(),
+            checkpoints: Mutex::default(),
+            blobs: Mutex::default(),
+            lease: watch::Sender::new(lease),
+            rests: AtomicBool::new(false),
+            died: AtomicBool::new(false),
+            failure: Arc::clone(&self.failure),
+        }
+    }
+}
+
 impl Shared {
     /// Turns a time of the store into the machine's: what is due in a minute by the clock is due in a minute.
     fn due(&self, at: Option<Timestamp>) -> Option<Timestamp> {

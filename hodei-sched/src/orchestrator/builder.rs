@@ -1,7 +1,6 @@
 //! How an orchestrator is put together.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::bus::EventBus;
@@ -11,7 +10,7 @@ use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, S
 use tokio::sync::{mpsc, watch};
 
 use super::handle::Orchestrator;
-use crate::driver::{Driver, Message, Pace, Shared, life};
+use crate::driver::{Common, Driver, Message, Pace, life};
 use crate::herald::Herald;
 use crate::machine::{Input, Policy, Scheduler, SchedulerConfig};
 use crate::maintain::{self, Duties, Lead, Maintenance};
@@ -195,36 +194,28 @@ impl OrchestratorBuilder {
         let herald = Arc::new(Herald { waiters: Waiters::default(), bus: self.bus });
         let feed = Arc::new(store.feed(Arc::<Herald>::clone(&herald)));
         let pace: Arc<dyn Clock> = Arc::new(Pace::from(&*self.clock));
-        let failure = Arc::new(watch::Sender::new(None));
         for limit in self.limits {
             store.set_limit(limit).await?;
         }
+        let common = Common {
+            feed,
+            herald,
+            store,
+            clock: self.clock,
+            pace: Arc::clone(&pace),
+            served,
+            codecs: self.codecs,
+            ttl: self.ttl,
+            failure: Arc::new(watch::Sender::new(None)),
+        };
         let (mut dispatchers, mut lives) = (Vec::with_capacity(self.dispatchers), Vec::new());
         for number in 0..self.dispatchers {
             // The first one has the name of the node.
             let owner =
                 if number == 0 { owner.clone() } else { OwnerId::new(format!("{}.{number}", owner.name()))? };
             lives.push(pace.now().saturating_add(life(self.ttl)));
-            let lease = store.register(&owner, self.ttl).await?;
-            dispatchers.push(Arc::new(Shared {
-                _feed: Arc::clone(&feed),
-                herald: Arc::clone(&herald),
-                store: Arc::clone(&store),
-                pace: Arc::clone(&pace),
-                clock: Arc::clone(&self.clock),
-                served: served.clone(),
-                codecs: self.codecs.clone(),
-                owner,
-                ttl: self.ttl,
-                workers: Mutex::default(),
-                logs: Mutex::default(),
-                checkpoints: Mutex::default(),
-                blobs: Mutex::default(),
-                rests: AtomicBool::new(false),
-                died: AtomicBool::new(false),
-                lease: watch::Sender::new(lease),
-                failure: Arc::clone(&failure),
-            }));
+            let lease = common.store.register(&owner, self.ttl).await?;
+            dispatchers.push(Arc::new(common.dispatcher(owner, lease)));
         }
         let maintenance =
             Maintenance { beat: self.beat, lost_max: self.machine.lost_max, retention: self.retention };

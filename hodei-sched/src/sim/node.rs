@@ -1,7 +1,6 @@
 //! A node: its dispatchers, its heartbeat and its duties, in virtual time.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::codec::Codecs;
@@ -20,7 +19,7 @@ use super::random::Random;
 use super::task::{Done, Of};
 use super::world::{Caller, Event, World};
 use crate::cron::Duty;
-use crate::driver::{Shared, life};
+use crate::driver::{Common, Shared, life};
 use crate::herald::Herald;
 use crate::machine::{Input, Policy, worker_key};
 use crate::maintain::{Duties, Heard, Lead, Maintenance, beat};
@@ -453,30 +452,22 @@ async fn start(
 ) -> hodei_core::Result<Ready> {
     let herald = Arc::new(Herald { waiters: Waiters::default(), bus: None });
     let feed = Arc::new(door.feed(Arc::<Herald>::clone(&herald)));
-    let failure = Arc::new(watch::Sender::new(None));
+    let common = Common {
+        feed,
+        herald,
+        store: Arc::<Door>::clone(door) as Arc<dyn Store>,
+        clock: clock as Arc<dyn Clock>,
+        pace: Arc::<ManualClock>::clone(&pace) as Arc<dyn Clock>,
+        served: Served::default(),
+        codecs: Codecs::default(),
+        ttl,
+        failure: Arc::new(watch::Sender::new(None)),
+    };
     let mut desks = Vec::with_capacity(owners.len());
     for owner in owners {
         let until = pace.now().saturating_add(life(ttl));
         let lease = door.register(&owner, ttl).await?;
-        let shared = Shared {
-            _feed: Arc::clone(&feed),
-            herald: Arc::clone(&herald),
-            store: Arc::<Door>::clone(door) as Arc<dyn Store>,
-            clock: Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
-            pace: Arc::<ManualClock>::clone(&pace) as Arc<dyn Clock>,
-            served: Served::default(),
-            owner,
-            ttl,
-            codecs: Codecs::default(),
-            workers: Mutex::default(),
-            logs: Mutex::default(),
-            checkpoints: Mutex::default(),
-            blobs: Mutex::default(),
-            rests: AtomicBool::new(false),
-            died: AtomicBool::new(false),
-            lease: watch::Sender::new(lease.clone()),
-            failure: Arc::clone(&failure),
-        };
+        let shared = common.dispatcher(owner, lease.clone());
         desks.push((Arc::new(shared), lease, until));
     }
     let duties = Duties::recover(&desks[0].0, config).await?;

@@ -1,8 +1,8 @@
 //! Who claims, settles, cancels and reaps under several limits at once never waits in a circle.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use hodei_core::job::{Epoch, Finish, Lease, NewJob, Output, Priority};
 use hodei_core::store::{
@@ -18,8 +18,10 @@ use sqlx::postgres::PgConnection;
 use crate::env::{TTL, done, open, owner, spec};
 use crate::wide::WRONG;
 
-/// How long they are at it.
+/// How long they are at it, and how many jobs they are to settle at least; on a slow machine that takes longer.
 const AT_IT: Duration = Duration::from_secs(4);
+const ENOUGH: usize = 200;
+const TOO_LONG: Duration = Duration::from_secs(120);
 /// The queues, each with a limit of its own and keys that it shares with its neighbours.
 const QUEUES: usize = 6;
 /// How many are claimed from a lane at once.
@@ -52,12 +54,20 @@ impl Dice {
     }
 }
 
+/// What nodes that work together share: whether it is over, and how many jobs were settled.
+#[derive(Default)]
+struct Together {
+    over: Arc<AtomicBool>,
+    ended: Arc<AtomicUsize>,
+}
+
 /// A node of a few connections.
 struct Node {
     store: PgStore,
     owner: Lease,
     dice: Dice,
     over: Arc<AtomicBool>,
+    ended: Arc<AtomicUsize>,
 }
 
 /// What is refused for a moment is asked for again; a deadlock shows in the counter of the server.
@@ -70,10 +80,11 @@ fn may_be_locked<R>(reply: hodei_core::Result<R>) -> Option<R> {
 }
 
 impl Node {
-    async fn open(database: &Database, name: &str, seed: u64, over: &Arc<AtomicBool>) -> Self {
+    async fn open(database: &Database, name: &str, seed: u64, of: &Together) -> Self {
         let store = open(database).await;
         let owner = owner(&store, name).await;
-        Self { store, owner, dice: Dice(seed), over: Arc::clone(over) }
+        let (over, ended) = (Arc::clone(&of.over), Arc::clone(&of.ended));
+        Self { store, owner, dice: Dice(seed), over, ended }
     }
 
     async fn picks(&mut self) -> Vec<Pick> {
@@ -86,19 +97,19 @@ impl Node {
     }
 
     /// Ends what it holds, some of it the long way, and claims more, again and again.
-    async fn works(mut self) -> usize {
-        let (mut held, mut ended): (Vec<Claimed>, usize) = (Vec::new(), 0);
+    async fn works(mut self) {
+        let mut held: Vec<Claimed> = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             let picks = self.picks().await;
             let mut transitions: Vec<Transition> =
                 held.drain(..).map(|claimed| self.end(claimed.job.id, claimed.job.epoch)).collect();
             self.dice.shuffle(&mut transitions);
-            ended += transitions.len();
+            let settled = transitions.len();
             let exchange = Exchange { owner: self.owner.clone(), transitions, picks };
-            held =
-                may_be_locked(self.store.exchange(exchange).await).map_or_else(Vec::new, |done| done.claimed);
+            let Some(done) = may_be_locked(self.store.exchange(exchange).await) else { continue };
+            self.ended.fetch_add(settled, Ordering::Relaxed);
+            held = done.claimed;
         }
-        ended
     }
 
     fn end(&mut self, job: JobId, epoch: Epoch) -> Transition {
@@ -176,25 +187,24 @@ async fn met(server: &Postgres, wide: &[Limit]) -> String {
     }
     let jobs = (0..600).map(new_job).collect();
     store.submit(jobs, SubmitOptions::each()).await.expect("submit");
-    let over = Arc::new(AtomicBool::new(false));
+    let together = Together::default();
     let mut working = Vec::new();
     for (seed, name) in (0..).zip(["a", "b", "c"]) {
-        working.push(tokio::spawn(Node::open(&database, name, seed, &over).await.works()));
+        working.push(tokio::spawn(Node::open(&database, name, seed, &together).await.works()));
     }
-    let within = Node::open(&database, "within", 11, &over).await.works_within(database.url());
-    let cancels = Node::open(&database, "cancels", 12, &over).await.cancels(database.url());
-    let reaps = Node::open(&database, "reaps", 13, &over).await.reaps();
-    let others = [tokio::spawn(within), tokio::spawn(cancels), tokio::spawn(reaps)];
-    tokio::time::sleep(AT_IT).await;
-    over.store(true, Ordering::Relaxed);
-    let mut ended = 0;
+    let within = Node::open(&database, "within", 11, &together).await.works_within(database.url());
+    let cancels = Node::open(&database, "cancels", 12, &together).await.cancels(database.url());
+    let reaps = Node::open(&database, "reaps", 13, &together).await.reaps();
+    working.extend([tokio::spawn(within), tokio::spawn(cancels), tokio::spawn(reaps)]);
+    let began = Instant::now();
+    while began.elapsed() < AT_IT || together.ended.load(Ordering::Relaxed) < ENOUGH {
+        assert!(began.elapsed() < TOO_LONG, "{} were settled", together.ended.load(Ordering::Relaxed));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    together.over.store(true, Ordering::Relaxed);
     for node in working {
-        ended += node.await.expect("no panic");
-    }
-    for node in others {
         node.await.expect("no panic");
     }
-    assert!(ended > 0, "none was settled");
     assert_eq!((ask(WRONG), ask(WRONG_KEYS)), (String::new(), String::new()));
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
     // What a session counted is told when it is idle for a second.

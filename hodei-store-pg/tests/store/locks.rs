@@ -201,6 +201,31 @@ async fn a_claim_that_waited_past_the_end_of_its_owner_leases_nothing() {
     assert_eq!(sql(&database, "SELECT count(*) FROM hodei.leased"), "0");
 }
 
+/// Whoever is alone at a lane takes its jobs without locking them. Somebody else may take one meanwhile all the same.
+#[tokio::test]
+async fn who_claims_without_locks_gets_all_that_it_asked_for() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    submit(&store, jobs(10)).await;
+    // The first job that is deleted is not there any more, once.
+    sql(
+        &database,
+        "CREATE SEQUENCE deletions;
+         CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RETURN CASE WHEN nextval('deletions') > 1 THEN OLD END;
+         END $$;
+         CREATE TRIGGER gone BEFORE DELETE ON hodei.ready FOR EACH ROW EXECUTE FUNCTION gone()",
+    );
+    assert_eq!(claim(&store, &worker, 4).await.len(), 4);
+    assert_eq!(sql(&database, "SELECT last_value FROM deletions"), "8", "the call was made again");
+    assert_eq!(
+        sql(&database, "SELECT (SELECT count(*) FROM hodei.ready), (SELECT count(*) FROM hodei.leased)"),
+        "6|4"
+    );
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_node_hears_of_work_while_the_end_of_the_log_is_held_up() {
     let database = database();

@@ -16,13 +16,7 @@ fn level(n: u8) -> Priority {
 
 /// A node with eight slots, all taken, that has claimed as many jobs of level 10 ahead and has looked at its store just now.
 fn claimed_ahead() -> (World, Agent) {
-    let (mut world, mut agent) = (World::new(), Agent::new("w", 8));
-    world.submit(command().priority(level(10)), 400);
-    world.settle(&mut agent);
-    while world.machine.surplus() < 8 {
-        agent.finish_all();
-        world.settle(&mut agent);
-    }
+    let (mut world, mut agent) = World::ahead(level(10));
     world.pass(MILLIS(1_000));
     world.settle(&mut agent);
     (world, agent)

@@ -197,13 +197,7 @@ fn with_one_slot_tenants_take_turns() {
 
 #[test]
 fn what_was_claimed_ahead_does_not_come_before_what_is_more_urgent() {
-    let (mut world, mut agent) = (World::new(), Agent::new("w", 8));
-    world.submit(command().priority(level(10)), 400);
-    world.settle(&mut agent);
-    while world.machine.surplus() < 8 {
-        agent.finish_all();
-        world.settle(&mut agent);
-    }
+    let (mut world, mut agent) = World::ahead(level(10));
     // Those that run now take long; many of their level are claimed already.
     let urgent = world.submit(command().priority(level(63)), 3);
     for _ in 0..3 {

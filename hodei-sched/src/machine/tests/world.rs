@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use hodei_core::gateway::{Assignment, Desired, News, Offer, Report, RunningJob, SessionState};
-use hodei_core::job::{Epoch, Finish, Job, JobSpec, JobSpecBuilder, Lease, NewJob, Output, Resources, Runs};
+use hodei_core::job::{
+    Epoch, Finish, Job, JobSpec, JobSpecBuilder, Lease, NewJob, Output, Priority, Resources, Runs,
+};
 use hodei_core::store::{
     Consistency, Coordination, Exchange, JobStore, MemoryStore, Scope, Served, SubmitOptions, Wakeups,
 };
@@ -48,6 +50,18 @@ impl World {
         let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1_000_000_000)));
         let store = MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
         Self::on(store, clock, config, "node")
+    }
+
+    /// A node and its agent of eight slots, all taken, with many jobs of a level of which some are claimed ahead.
+    pub(super) fn ahead(level: Priority) -> (Self, Agent) {
+        let (mut world, mut agent) = (Self::new(), Agent::new("w", 8));
+        world.submit(command().priority(level), 400);
+        world.settle(&mut agent);
+        while world.machine.surplus() < 8 {
+            agent.finish_all();
+            world.settle(&mut agent);
+        }
+        (world, agent)
     }
 
     /// Another node on the same store.

@@ -282,4 +282,6 @@ async fn the_jobs_of_a_killed_node_run_elsewhere() {
     println!(
         "{kills} nodes killed: their jobs ran elsewhere within {slowest:?} (time to live {TTL:?}), 0 lost, 0 settled twice"
     );
+    // How soon is a figure of the proof, which has the machine for itself.
+    assert!(kills <= KILLS || slowest < TTL * 3 + Duration::from_secs(2), "{slowest:?}");
 }
