@@ -93,8 +93,8 @@ impl ProcessExecutor {
     /// resident. Default: they are measured, so that later jobs can be given more, and not held to it.
     ///
     /// It is looked ten times a second, or once a second at least on a machine with very much to look at, so what grows faster has
-    /// more for a moment, and what was over before the first look is not killed. A command that asks for no memory is not held to any. The run ends with
-    /// [`FailureClass::OutOfMemory`], as one does that the kernel kills for want of memory.
+    /// more for a moment, and what was over before the first look is not killed. A command that asks for no memory is not held
+    /// to any. The run ends with [`FailureClass::OutOfMemory`], as one does that the kernel kills for want of memory.
     #[must_use]
     pub fn hold_to_memory(mut self) -> Self {
         self.hold_to_memory = true;

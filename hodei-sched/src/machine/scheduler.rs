@@ -82,11 +82,11 @@ pub struct SchedulerConfig {
     /// How many times the memory that it asks for a job is given at most where that was not enough: 16. 1 gives nobody more.
     ///
     /// A job whose last run ended with [`FailureClass::OutOfMemory`](hodei_core::job::FailureClass::OutOfMemory) asks for twice
-    /// what that run had, and a job of a kind (a queue and a name, whoever's it is; commands
-    /// without a name are of none) of which a run needed more begins with what was needed: with twice as much as it asks for, four times, and so on, but no more than a connected worker has that could run it.
-    /// What the last run had is told by its failure, which the store keeps; what a kind needed this node remembers of the last
-    /// 64 runs, and forgets when it ends. A job that asks for no memory is given none. How often a job may fail is for its
-    /// retry policy to say.
+    /// what that run had. A job of a kind of which a run needed more begins with what was needed: with twice as much as it asks
+    /// for, four times, and so on, but no more than a connected worker has that could run it. A kind is a queue and a name, over
+    /// all tenants; commands without a name are of none. What the last run had is told by its failure, which the store keeps;
+    /// what a kind needed this node remembers of the last 64 runs, and forgets when it ends. A job that asks for no memory is
+    /// given none. How often a job may fail is for its retry policy to say.
     pub memory_growth: u32,
 }
 
