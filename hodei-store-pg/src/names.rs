@@ -1,8 +1,10 @@
 //! The numbers that rows have in the place of names. They never change, so what was read once is remembered.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::hash::Hash;
+use std::sync::Arc;
 
+use dashmap::DashMap;
 use hodei_core::job::{JobSpec, Lease, Request, RequestClass};
 use hodei_core::store::{Lane, Pick};
 use hodei_core::{OwnerId, Result, Tenant};
@@ -40,37 +42,40 @@ pub(crate) struct Names {
     owners: Table<i32, Lease>,
 }
 
-#[derive(Debug)]
-struct Table<K, V>(RwLock<HashMap<K, V>>);
+/// In how many parts a table is locked: readers of a small machine rarely meet in one of them, and a larger one gains little more.
+const PARTS: usize = 16;
 
-impl<K, V> Default for Table<K, V> {
+/// What every caller looks up and few write: readers do not wait for each other, nor for a writer of another part.
+#[derive(Debug)]
+struct Table<K: Hash + Eq, V>(DashMap<K, V>);
+
+impl<K: Hash + Eq, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self(RwLock::default())
+        Self(DashMap::with_shard_amount(PARTS))
     }
 }
 
-impl<K: std::hash::Hash + Eq, V: Clone> Table<K, V> {
+impl<K: Hash + Eq, V: Clone> Table<K, V> {
     fn get(&self, key: &K) -> Option<V> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.0.get(key).map(|value| value.clone())
     }
 
+    /// Remembers a value. Callers that come at once may each put one more than [`MOST`].
     fn put(&self, key: K, value: V) {
-        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if table.len() >= MOST {
-            table.clear();
+        if self.0.len() >= MOST {
+            self.0.clear();
         }
-        table.insert(key, value);
+        self.0.insert(key, value);
     }
 }
 
 impl<V: Clone> Table<i32, V> {
     /// Returns what is remembered of some numbers, and the others.
     fn among(&self, nos: &[i32]) -> (HashMap<i32, V>, Vec<i32>) {
-        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (mut known, mut unknown) = (HashMap::with_capacity(nos.len()), Vec::new());
         for no in nos {
-            match table.get(no) {
-                Some(value) => drop(known.insert(*no, value.clone())),
+            match self.get(no) {
+                Some(value) => drop(known.insert(*no, value)),
                 None => unknown.push(*no),
             }
         }
