@@ -361,7 +361,7 @@ impl Driver {
             Message::Policy(policy) => Input::Policy(policy),
             Message::Why(job, reply) => {
                 // Whoever asked and went has no use for the answer.
-                let _ = reply.send(self.machine.why(&job, self.shared.pace.now()));
+                let _ = reply.send(self.machine.why(&job));
                 Input::Tick
             }
             Message::Snapshot(reply) => {
@@ -487,7 +487,8 @@ pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
             Input::Lanes(lanes.map(|mut lanes| {
                 let shift = shared.shift();
                 lanes.heads.iter_mut().for_each(|head| head.eligible_at = shifted(head.eligible_at, shift));
-                Lanes { next_due: lanes.next_due.map(|at| shifted(at, shift)), ..lanes }
+                let shifted = |at: Option<Timestamp>| at.map(|at| shifted(at, shift));
+                Lanes { next_due: shifted(lanes.next_due), opens_at: shifted(lanes.opens_at), ..lanes }
             }))
         }
         Effect::Exchange(exchange) => {

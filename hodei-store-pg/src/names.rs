@@ -133,13 +133,14 @@ impl Names {
             return Ok(known);
         }
         let keys: Vec<&str> = spec.limit_keys().iter().collect();
-        let no: i32 = ask::scalar("SELECT lane_no FROM hodei.lane_no($1, $2, $3, $4, $5, $6)")
+        let no: i32 = ask::scalar("SELECT lane_no FROM hodei.lane_no($1, $2, $3, $4, $5, $6, $7)")
             .bind(tenant.as_str())
             .bind(lane.queue.as_str())
             .bind(lane.class.number().cast_signed())
             .bind(request_bytes(&spec.request()))
             .bind(keys)
             .bind(most.map(i64::from))
+            .bind(i64::from(spec.resources().token_count()))
             .fetch_one(&mut **conn)
             .await
             .map_err(failed(OP))?;

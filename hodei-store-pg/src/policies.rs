@@ -1,9 +1,10 @@
 //! Queues, limits and schedules.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use hodei_core::store::{Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule, Scope};
+use hodei_core::store::{Limit, LimitOf, LimitUse, Policies, QueuePolicy, Rate, Schedule, Scope, Spent};
 use hodei_core::{Error, Fault, Name, Result, Tenant, Timestamp};
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -24,8 +25,8 @@ const OP: &str = "store.policies";
 #[derive(Debug)]
 enum Setting {
     Queue(QueuePolicy),
-    /// How many at most; nothing to remove the limit.
-    Limit(LimitOf, Option<u32>),
+    Limit(Limit),
+    NoLimit(LimitOf),
     Schedule(Schedule),
     NoSchedule(Tenant, Name),
 }
@@ -35,7 +36,8 @@ impl Setting {
     fn tenant(&self) -> Option<&Tenant> {
         match self {
             Self::Queue(policy) => Some(&policy.tenant),
-            Self::Limit(of, _) => of.tenant(),
+            Self::Limit(limit) => limit.of.tenant(),
+            Self::NoLimit(of) => of.tenant(),
             Self::Schedule(schedule) => Some(&schedule.tenant),
             Self::NoSchedule(tenant, _) => Some(tenant),
         }
@@ -54,7 +56,7 @@ impl Verb for Setting {
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<bool> {
-        work.readied = matches!(self, Self::Queue(_) | Self::Limit(..));
+        work.readied = matches!(self, Self::Queue(_) | Self::Limit(_) | Self::NoLimit(_));
         work.rows += 1;
         let inner = Arc::clone(work.inner());
         inner.trip();
@@ -75,7 +77,8 @@ impl Verb for Setting {
             .bind(policy.queue.as_str().to_owned())
             .bind(policy.paused)
             .bind(i64::from(policy.weight)),
-            Self::Limit(of, max) => limit(tenant, of, *max),
+            Self::Limit(Limit { of, max, .. }) => limit(tenant, of, Some(*max)),
+            Self::NoLimit(of) => limit(tenant, of, None),
             Self::Schedule(schedule) => ask::query(
                 "INSERT INTO hodei.schedule (tenant, name, rule, spec) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (tenant, name) DO UPDATE SET rule = excluded.rule, spec = excluded.spec",
@@ -91,6 +94,12 @@ impl Verb for Setting {
             }
         };
         let done = query.execute(&mut *work.conn).await.map_err(failed(OP))?;
+        // The row of the limit is locked now: whoever claims waits.
+        match self {
+            Self::Limit(limit) => pace(work, tenant, &limit.of, limit.rate).await?,
+            Self::NoLimit(of) => pace(work, tenant, of, None).await?,
+            Self::Queue(_) | Self::Schedule(_) | Self::NoSchedule(..) => {}
+        }
         Ok(done.rows_affected() > 0)
     }
 }
@@ -125,6 +134,56 @@ fn limit(tenant: i32, of: &LimitOf, max: Option<u32>) -> Query<'static, Postgres
             ask::query("DELETE FROM hodei.wide WHERE tenant = $1 AND queue = $2").bind(tenant).bind(queue)
         }
     }
+}
+
+/// Gives a limit its rate, or takes it away; what is spent stays spent.
+async fn pace(work: &mut Work<'_>, tenant: i32, of: &LimitOf, rate: Option<Rate>) -> Result<()> {
+    let (name, find, put) = match of {
+        LimitOf::Key(_, key) => (
+            key.as_str(),
+            "SELECT tokens, per, burst, full_at, hodei.now() FROM hodei.usage WHERE tenant = $1 AND key = $2",
+            "UPDATE hodei.usage SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7
+             WHERE tenant = $1 AND key = $2",
+        ),
+        wide => (
+            if let LimitOf::Queue(_, queue) = wide { queue.as_str() } else { "" },
+            "SELECT tokens, per, burst, full_at, hodei.now() FROM hodei.wide WHERE tenant = $1 AND queue = $2",
+            "UPDATE hodei.wide SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7
+             WHERE tenant = $1 AND queue = $2",
+        ),
+    };
+    work.inner().trip();
+    let row = ask::query(find).bind(tenant).bind(name).fetch_optional(&mut *work.conn).await;
+    // One that was removed may have no row any more.
+    let Some(row) = row.map_err(failed(OP))? else { return Ok(()) };
+    let (before, now) = (rate_of(&row, 0)?, Timestamp::from_micros(column(&row, 4)?));
+    let spent =
+        |rate: Rate| before.map_or_else(Spent::default, |(of, spent)| rate.instead_of(&of, spent, now));
+    let after = rate.map(|rate| (rate, spent(rate)));
+    if before == after {
+        return Ok(());
+    }
+    let nanos = |rate: Rate| i64::try_from(rate.per.as_nanos()).unwrap_or(i64::MAX);
+    work.inner().trip();
+    let set = ask::query(put)
+        .bind(tenant)
+        .bind(name)
+        .bind(rate.map(|rate| i64::from(rate.tokens)))
+        .bind(rate.map(nanos))
+        .bind(rate.map(|rate| i64::from(rate.burst)))
+        .bind(rate.map(|rate| rate.gap()))
+        .bind(after.map(|(_, spent)| spent.as_nanos()));
+    set.execute(&mut *work.conn).await.map_err(failed(OP)).map(drop)
+}
+
+/// Reads a rate, and what is spent of it, from four columns; nothing where they are absent.
+fn rate_of(row: &PgRow, n: usize) -> Result<Option<(Rate, Spent)>> {
+    let Some(tokens) = column::<Option<i64>>(row, n)? else { return Ok(None) };
+    let bad = |_| damaged("a bad rate");
+    let per = Duration::from_nanos(u64::try_from(column::<i64>(row, n + 1)?).map_err(bad)?);
+    let burst = u32::try_from(column::<i64>(row, n + 2)?).map_err(bad)?;
+    let rate = Rate::new(u32::try_from(tokens).map_err(bad)?, per).burst(burst);
+    Ok(Some((rate, Spent::until_nanos(column(row, n + 3)?))))
 }
 
 /// The name of a tenant in scope; nothing for everybody.
@@ -162,7 +221,9 @@ fn limit_use(row: &PgRow) -> Result<LimitUse> {
         (Some(tenant), None, Some(key)) => LimitOf::Key(tenant, key),
         (Some(tenant), None, None) => LimitOf::Tenant(tenant),
     };
-    Ok(LimitUse { limit: Limit { of, max: number(row, 3)? }, in_use: number(row, 4)? })
+    let (rate, spent) = rate_of(row, 5)?.unzip();
+    let limit = Limit { of, max: number(row, 3)?, rate };
+    Ok(LimitUse { limit, in_use: number(row, 4)?, spent: spent.unwrap_or_default() })
 }
 
 #[async_trait]
@@ -193,22 +254,24 @@ impl Policies for PgStore {
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
-        self.inner().write("store.set_limit", Setting::Limit(limit.of, Some(limit.max))).await?;
+        limit.check()?;
+        self.inner().write("store.set_limit", Setting::Limit(limit)).await?;
         Ok(())
     }
 
     async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
-        Ok(self.inner().write("store.remove_limit", Setting::Limit(of.clone(), None)).await?.0)
+        Ok(self.inner().write("store.remove_limit", Setting::NoLimit(of.clone())).await?.0)
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         let rows = self
             .inner()
             .listed(
-                "SELECT t.name, NULL, u.key, u.most, u.in_use
+                "SELECT t.name, NULL, u.key, u.most, u.in_use, u.tokens, u.per, u.burst, u.full_at
                      FROM hodei.usage u JOIN hodei.tenant t ON t.no = u.tenant
                      WHERE u.most IS NOT NULL AND ($1::text IS NULL OR t.name = $1)
-                 UNION ALL SELECT t.name, nullif(w.queue, ''), NULL, w.most, w.in_use
+                 UNION ALL
+                     SELECT t.name, nullif(w.queue, ''), NULL, w.most, w.in_use, w.tokens, w.per, w.burst, w.full_at
                      FROM hodei.wide w LEFT JOIN hodei.tenant t ON t.no = w.tenant
                      WHERE $1::text IS NULL OR w.tenant = 0 OR t.name = $1",
                 scope,

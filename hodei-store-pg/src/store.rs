@@ -96,7 +96,7 @@ fn committed<R>((replies, changes): (Vec<R>, Vec<hodei_core::store::Change>)) ->
 impl JobStore for PgStore {
     fn capabilities(&self) -> Capabilities {
         let durable = self.0.is_durable();
-        Capabilities { durable, exclusive: false, spans_tenants: true, limits_all: true }
+        Capabilities { durable, exclusive: false, spans_tenants: true, limits_all: true, rates: true }
     }
 
     fn stats(&self) -> StoreStats {

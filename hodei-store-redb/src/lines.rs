@@ -25,7 +25,7 @@ use crate::table::Tab;
 use crate::txn::{Context, Room, Work, bring_checkpoint, bring_row, check_edges, checkpoints};
 
 /// How a row is read.
-type Read = fn(&[u8]) -> Result<SlotRow>;
+type Read<'a> = &'a dyn Fn(&[u8]) -> Result<SlotRow>;
 
 /// How many jobs are read in one go.
 const TOGETHER: usize = 500;
@@ -79,10 +79,12 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
         return Err(Error::new(ErrorKind::Conflict, "store.export").with("is", "a shard"));
     }
     let mut lines = LineWriter::new(BufWriter::with_capacity(1 << 16, out))?;
-    let policies: [(Tab, Read); 3] = [
-        (Tab::Queues, |row| codec::queue(row).map(SlotRow::Queue)),
-        (Tab::Limits, |row| codec::limit(row).map(SlotRow::Limit)),
-        (Tab::Schedules, |row| codec::schedule(row).map(SlotRow::Schedule)),
+    let rates = rows.rates()?;
+    let limit = |row: &[u8]| codec::limit(row).map(|limit| query::limit_row(limit, &rates));
+    let policies: [(Tab, Read<'_>); 3] = [
+        (Tab::Queues, &|row| codec::queue(row).map(SlotRow::Queue)),
+        (Tab::Limits, &limit),
+        (Tab::Schedules, &|row| codec::schedule(row).map(SlotRow::Schedule)),
     ];
     for (tab, read) in policies {
         rows.scan(tab, Span::ALL, |_, row| {

@@ -1,18 +1,19 @@
 //! Reading rows, in a transaction that writes or in a snapshot.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use hodei_core::job::{Job, Output, Parent, Settled, State};
-use hodei_core::store::{Claimed, Input, Lane, Limit, QueuePolicy};
+use hodei_core::store::{Claimed, Input, Lane, Limit, LimitOf, QueuePolicy};
 use hodei_core::{JobId, Result};
 use redb::ReadableTable;
 
 use crate::codec::{self, Fixed, Head, Names, Shown};
 use crate::error::{corrupt, failed};
 use crate::key;
-use crate::memory::LimitKey;
+use crate::memory::{LimitKey, Paced};
 use crate::table::Tab;
 
 /// Where a scan begins, and before what it ends; open where there is nothing.
@@ -334,6 +335,16 @@ pub(crate) trait Rows {
     fn limit(&mut self, (tenant, text): &LimitKey) -> Result<Option<Limit>> {
         // The key is that of [`key::limit`].
         self.read(Tab::Limits, &key::tenant_text(tenant, text), codec::limit)
+    }
+
+    /// Reads the rates of all limits that have one.
+    fn rates(&mut self) -> Result<BTreeMap<LimitOf, Paced>> {
+        let mut rates = BTreeMap::new();
+        self.scan(Tab::Rates, Span::ALL, |_, row| {
+            rates.extend([codec::rate(row)?]);
+            Ok(true)
+        })?;
+        Ok(rates)
     }
 
     /// Reads jobs that are held, with what their parents gave back.

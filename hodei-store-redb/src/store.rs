@@ -190,7 +190,7 @@ impl RedbStore {
 #[async_trait]
 impl JobStore for RedbStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, exclusive: true, spans_tenants: true, limits_all: true }
+        Capabilities { durable: true, exclusive: true, spans_tenants: true, limits_all: true, rates: true }
     }
 
     fn stats(&self) -> StoreStats {

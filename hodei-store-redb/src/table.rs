@@ -51,6 +51,8 @@ tables! {
     Counts = "counts",
     /// (tenant, key) → limit; beside them (tenant), (tenant, NUL, queue) and (): those of a tenant, a queue, and all.
     Limits = "limits",
+    /// as [`Tab::Limits`] → the rate of a limit that has one, and what is spent of it.
+    Rates = "rates",
     /// (tenant, queue) → policy.
     Queues = "queues",
     /// (tenant, name) → schedule.

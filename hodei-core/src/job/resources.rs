@@ -8,6 +8,8 @@ use crate::id::Name;
 
 /// The name under which it is kept on how many workers at once all of it is needed.
 static WORKERS: LazyLock<Name> = LazyLock::new(|| Name::literal("hodei.workers"));
+/// The name under which it is kept how many tokens of its rates a job takes.
+static TOKENS: LazyLock<Name> = LazyLock::new(|| Name::literal("hodei.tokens"));
 
 /// An amount of each resource. Addition never wraps and subtraction never goes below zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ impl Resources {
 
     /// The most workers that a job may ask for at once.
     pub const WORKERS_MAX: u32 = 1_024;
+
+    /// The most tokens that a job may take.
+    pub const TOKENS_MAX: u32 = 1_000;
 
     /// Nothing of anything.
     #[must_use]
@@ -90,9 +95,28 @@ impl Resources {
         u32::try_from(self.amount(&WORKERS)).unwrap_or(u32::MAX).max(1)
     }
 
+    /// Takes so many tokens of each [`Rate`](crate::store::Rate) that it is under when it is claimed, in the place of one. No
+    /// worker needs to have them.
+    ///
+    /// Zero is one. Kept as the resource `hodei.tokens`.
+    #[must_use]
+    pub fn tokens(self, tokens: u32) -> Self {
+        let amount = if tokens > 1 { tokens } else { 0 };
+        self.custom(TOKENS.clone(), amount.into())
+    }
+
+    /// Returns how many tokens of a rate it takes.
+    #[must_use]
+    pub fn token_count(&self) -> u32 {
+        if self.custom.is_empty() {
+            return 1;
+        }
+        u32::try_from(self.amount(&TOKENS)).unwrap_or(u32::MAX).max(1)
+    }
+
     /// As [`Resources::customs`], of what each worker must have.
     pub fn named(&self) -> impl Iterator<Item = (&Name, u64)> + '_ {
-        self.customs().filter(|(name, _)| **name != *WORKERS)
+        self.customs().filter(|(name, _)| **name != *WORKERS && **name != *TOKENS)
     }
 
     /// Goes through the resources that the application names, in the order of their names.
@@ -193,6 +217,13 @@ mod tests {
         assert_eq!((gang.worker_count(), gang.fits(&sample()), gang.missing(&sample())), (4, true, None));
         assert_eq!(gang.clone().workers(1), sample());
         assert_eq!((gang.customs().len(), gang.named().count(), sample().worker_count()), (2, 1, 1));
+    }
+
+    #[test]
+    fn no_worker_needs_to_have_tokens() {
+        let dear = sample().tokens(7);
+        assert_eq!((dear.token_count(), dear.fits(&sample()), dear.missing(&sample())), (7, true, None));
+        assert_eq!((dear.clone().tokens(1), dear.named().count(), sample().token_count()), (sample(), 1, 1));
     }
 
     #[test]

@@ -257,6 +257,9 @@ fn resources(resources: &Resources, limits: &SpecLimits, faults: &mut Vec<Fault>
     if resources.worker_count() > Resources::WORKERS_MAX {
         faults.push(Fault::new("resources.workers", "too_large").limit(Resources::WORKERS_MAX.into()));
     }
+    if resources.token_count() > Resources::TOKENS_MAX {
+        faults.push(Fault::new("resources.tokens", "too_large").limit(Resources::TOKENS_MAX.into()));
+    }
     if resources.customs().len() > limits.labels {
         faults.push(too(resources.customs().len(), "resources", "too_many", limits.labels));
     }

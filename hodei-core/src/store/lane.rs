@@ -51,7 +51,7 @@ pub struct LaneHead {
     pub request: Arc<Request>,
     /// The highest level with ready work.
     pub level: Priority,
-    /// How many jobs are ready at that level, as far as the lane's limits leave room; at least one.
+    /// How many jobs are ready at that level, as far as the lane's limits leave room and its rates have tokens; at least one.
     pub depth: u64,
     /// Since when the first of them is ready.
     pub eligible_at: Timestamp,
@@ -62,13 +62,16 @@ pub struct LaneHead {
 /// What is ready, and when more will be.
 ///
 /// Heads may be stale, but work that is ready is never missing for longer than a store's named bound. Lanes of
-/// paused queues and lanes whose limits are used up do not appear.
+/// paused queues and lanes whose limits or rates are used up do not appear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lanes {
     /// One head per lane with ready work, in no order.
     pub heads: Vec<LaneHead>,
     /// When the next delayed job becomes ready, of whichever queue.
     pub next_due: Option<Timestamp>,
+    /// When rates let more through than the heads show, if what they show is claimed now; nothing where no rate of a served
+    /// lane holds anything back.
+    pub opens_at: Option<Timestamp>,
 }
 
 /// How many ready jobs come before one: the more urgent ones, and of its level those that are ready for longer.

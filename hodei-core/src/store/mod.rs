@@ -22,6 +22,7 @@ mod policy;
 mod port;
 mod query;
 mod queue_counts;
+mod rate;
 mod shard;
 mod sharded;
 #[cfg(feature = "cache")]
@@ -48,6 +49,7 @@ pub use port::{
 };
 pub use query::{Counts, Cursor, Order, Page, Query, Scope, SummaryStream};
 pub use queue_counts::{QueueCounts, QueueQuery, QueueTally};
+pub use rate::{LaneRoom, Rate, Spent};
 pub use shard::{Note, Relocate, SLOT_RETRY, Shard, SlotBatch, SlotRow, is_slot_closed, slot_closed};
 pub use sharded::ShardedStore;
 #[cfg(feature = "cache")]

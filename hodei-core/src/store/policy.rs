@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::query::Scope;
-use crate::error::Result;
+use super::rate::{Rate, Spent};
+use crate::error::{Error, Result};
 use crate::id::{JobId, Name, Tenant};
 use crate::job::{JobSpec, NewJob};
 use crate::text::Texts;
@@ -94,40 +95,76 @@ impl fmt::Display for LimitOf {
     }
 }
 
-/// How many jobs may be leased at once.
+/// How many jobs may be leased at once, and how fast they may be claimed.
 ///
 /// A job counts against every limit that is about it, of all four kinds at once, so the one with the least room decides.
+///
+/// What is claimed takes its tokens of a rate for good, in the transaction that claims it: also where the job is given back
+/// unstarted, where its owner dies, and where the reply of the claim is lost. A retry is claimed again, and takes them again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// Which jobs.
     pub of: LimitOf,
     /// How many at most; nothing runs at 0.
     pub max: u32,
+    /// How fast; as fast as they can, where it is absent. Requires [`Capabilities::rates`](super::Capabilities::rates).
+    pub rate: Option<Rate>,
 }
 
 impl Limit {
+    /// So many jobs, as fast as they can.
+    #[must_use]
+    pub const fn new(of: LimitOf, max: u32) -> Self {
+        Self { of, max, rate: None }
+    }
+
+    /// However many jobs, no faster than a rate.
+    #[must_use]
+    pub const fn paced(of: LimitOf, rate: Rate) -> Self {
+        Self { of, max: u32::MAX, rate: Some(rate) }
+    }
+
+    /// Has the jobs claimed no faster than a rate.
+    #[must_use]
+    pub const fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// Says whether its rate, if it has one, can be held.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`: no tokens, no time, no burst, or times longer than those of [`Rate`].
+    pub fn check(&self) -> Result<()> {
+        match self.rate.and_then(|rate| rate.fault()) {
+            Some(fault) => Err(Error::invalid("store.set_limit", vec![fault])),
+            None => Ok(()),
+        }
+    }
+
     /// So many jobs of the whole store.
     #[must_use]
     pub const fn all(max: u32) -> Self {
-        Self { of: LimitOf::All, max }
+        Self::new(LimitOf::All, max)
     }
 
     /// So many jobs of a tenant.
     #[must_use]
     pub const fn tenant(tenant: Tenant, max: u32) -> Self {
-        Self { of: LimitOf::Tenant(tenant), max }
+        Self::new(LimitOf::Tenant(tenant), max)
     }
 
     /// So many jobs of a tenant's queue.
     #[must_use]
     pub const fn queue(tenant: Tenant, queue: Name, max: u32) -> Self {
-        Self { of: LimitOf::Queue(tenant, queue), max }
+        Self::new(LimitOf::Queue(tenant, queue), max)
     }
 
     /// So many jobs of a tenant that name a key.
     #[must_use]
     pub const fn key(tenant: Tenant, key: Name, max: u32) -> Self {
-        Self { of: LimitOf::Key(tenant, key), max }
+        Self::new(LimitOf::Key(tenant, key), max)
     }
 }
 
@@ -138,6 +175,8 @@ pub struct LimitUse {
     pub limit: Limit,
     /// How many leased jobs count against it now.
     pub in_use: u32,
+    /// What is spent of its rate; nothing where it has none.
+    pub spent: Spent,
 }
 
 /// Work that comes again and again. The store keeps it and fences its firing; when it fires is for the caller to say.
@@ -209,15 +248,17 @@ pub trait Policies: Send + Sync + fmt::Debug {
     ///
     /// # Behavior
     ///
-    /// What is leased already counts, and stays leased where that is more than the limit lets through.
+    /// What is leased already counts, and stays leased where that is more than the limit lets through. A limit that had no rate
+    /// begins with a full bucket; one that had another keeps what is spent ([`Rate::instead_of`]); the same one changes nothing.
     ///
     /// # Errors
     ///
     /// `Config`: one of the whole store, where [`Capabilities::limits_all`](super::Capabilities::limits_all) says that the
-    /// store cannot hold it.
+    /// store cannot hold it, or one with a rate, where [`Capabilities::rates`](super::Capabilities::rates) does. `Invalid`: a
+    /// rate that [`Limit::check`] refuses.
     async fn set_limit(&self, limit: Limit) -> Result<()>;
 
-    /// Removes a limit, from the next claim on; `false` when there was none.
+    /// Removes a limit, and with it what is spent of its rate, from the next claim on; `false` when there was none.
     ///
     /// # Errors
     ///

@@ -213,6 +213,8 @@ pub struct Capabilities {
     pub spans_tenants: bool,
     /// Whether it holds a limit of the whole store, [`LimitOf::All`](super::LimitOf::All).
     pub limits_all: bool,
+    /// Whether limits may have a [`Rate`](super::Rate).
+    pub rates: bool,
 }
 
 /// What a store has done since it was opened. Budgets are held by counting, not by timing.
@@ -311,7 +313,7 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// A spawned job that would not be new is left out; the end of a run stands whatever it asked for.
     ///
     /// Claims honour pauses and limits exactly, those of the same exchange included, and leave jobs whose deadline has
-    /// passed. After a lost reply: send the transitions again, and ask [`JobStore::leases_of`] for the claims.
+    /// passed. What they take of rates is written with them. After a lost reply: send the transitions again, and ask [`JobStore::leases_of`] for the claims.
     ///
     /// Where no lane that is picked has limits a store may apply the transitions in one transaction and claim in another
     /// beside it: then what they make ready may be left to the next exchange.

@@ -9,6 +9,7 @@ use super::coordination::Term;
 use super::policy::{Limit, QueuePolicy, Schedule};
 use super::port::Store;
 use super::query::Cursor;
+use super::rate::Spent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Name, Slot, Tenant};
 use crate::job::{Job, Lease};
@@ -186,8 +187,8 @@ pub enum SlotRow {
     },
     /// How a queue is served.
     Queue(QueuePolicy),
-    /// A limit. How much of it is used follows from the jobs.
-    Limit(Limit),
+    /// A limit, with what is spent of its rate. How much of it is used follows from the jobs.
+    Limit(Limit, Spent),
     /// A schedule, with the time it fired last.
     Schedule(Schedule),
 }
@@ -199,7 +200,7 @@ impl SlotRow {
         match self {
             Self::Job { job, .. } => Some(job.id.slot()),
             Self::Queue(row) => Some(row.tenant.slot()),
-            Self::Limit(row) => row.of.tenant().map(Tenant::slot),
+            Self::Limit(row, _) => row.of.tenant().map(Tenant::slot),
             Self::Schedule(row) => Some(row.tenant.slot()),
         }
     }

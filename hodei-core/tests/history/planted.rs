@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use hodei_core::job::{Cause, Epoch, State};
-use hodei_core::store::{Applied, CancelReply, Change, Fired, Refusal, Submitted};
+use hodei_core::store::{Applied, CancelReply, Change, Fired, Rate, Refusal, Submitted};
 use hodei_core::testkit::history::{Call, Entry, Facts, History, Invariant, Reply, check};
 use hodei_core::{JobId, Timestamp};
 
@@ -232,6 +232,13 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
         script.calls(|call| {
             if let Call::SetLimit { max, .. } = call {
                 *max = 0;
+            }
+        });
+    }),
+    (Invariant::LimitsKept, "a claim takes a token that is not there", |script| {
+        script.calls(|call| {
+            if let Call::SetLimit { rate, .. } = call {
+                *rate = rate.map(|rate| Rate::new(1, rate.per * 1_000));
             }
         });
     }),

@@ -98,6 +98,9 @@ async fn play() -> Script {
     let owner = store.register(&id, TTL).await.expect("an answer");
     let limit = Limit::key(acme.clone(), Name::literal("disk"), 1);
     store.set_limit(limit).await.expect("an answer");
+    let rate = Rate::new(100, Duration::from_secs(1));
+    let paced = Limit::paced(LimitOf::Tenant(acme.clone()), rate);
+    store.set_limit(paced).await.expect("an answer");
 
     let (retried, second, keyed) =
         (job("acme", "work"), job("acme", "work"), job("acme", "keyed").unique("key"));

@@ -37,10 +37,10 @@ impl ChangeSink for Ends {
 
 /// Reads the load of a store.
 ///
-/// Jobs that are delayed, blocked, held back by a limit or in a paused queue are no load. Of each lane the jobs of its highest
+/// Jobs that are delayed, blocked, held back by a limit or its rate, or in a paused queue are no load. Of each lane the jobs of its highest
 /// level are counted; those below come into sight when these are gone, and count by how long they wait. What runs and what has
 /// ended is counted in the queues that are served, but that ends which another node commits to a store that is shared count
-/// in all of them. What a node's [`Rate`](crate::machine::Rate) holds back counts: the store knows nothing of it.
+/// in all of them.
 #[derive(Debug)]
 pub struct LoadReader<'s> {
     store: &'s dyn Store,

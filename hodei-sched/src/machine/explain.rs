@@ -1,18 +1,15 @@
 //! What the machine knows of itself: why a job waits, and how everything stands.
 
+use hodei_core::Name;
 use hodei_core::job::{Job, Request, State};
-use hodei_core::{Name, Timestamp};
 
 use super::placement::{Selector, WorkerId};
-use super::rates;
 use super::scheduler::Scheduler;
 
 /// Why a job that is ready has no worker yet, as far as this node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// Its queue, or a key that it names, begins no faster; there is a token at this time, if ever.
-    Rate(Option<Timestamp>),
     /// To no worker that could run it apply the rules of its queue: to the named one this does not.
     Rule(Name, Selector),
     /// The worker that comes nearest has too little free.
@@ -60,10 +57,9 @@ impl Why {
             Self::Soon(_) => 0,
             Self::Kept(_) => 1,
             Self::Lacks { needs, free, .. } => 2 + (needs - free).saturating_mul(1_000) / needs.max(&1),
-            Self::Apart(_) => u64::MAX - 3,
-            Self::TooFew { .. } => u64::MAX - 2,
-            Self::Rule(..) => u64::MAX - 1,
-            Self::Rate(_) => u64::MAX,
+            Self::Apart(_) => u64::MAX - 2,
+            Self::TooFew { .. } => u64::MAX - 1,
+            Self::Rule(..) => u64::MAX,
         }
     }
 }
@@ -121,23 +117,19 @@ impl Scheduler {
     ///
     /// Looks at each connected worker once.
     #[must_use]
-    pub fn why(&self, job: &Job, now: Timestamp) -> Option<Why> {
-        let Some(grown) = self.grown(job) else { return self.why_asking(job, &job.spec.request(), now) };
+    pub fn why(&self, job: &Job) -> Option<Why> {
+        let Some(grown) = self.grown(job) else { return self.why_asking(job, &job.spec.request()) };
         let (asked, asks) = (job.spec.resources().memory, grown.request.resources.memory);
-        let why = Box::new(self.why_asking(job, &grown.request, now)?);
+        let why = Box::new(self.why_asking(job, &grown.request)?);
         Some(Why::Grown { asked, wants: grown.wants, asks, why })
     }
 
     /// As [`Scheduler::why`], of a job that asks for this.
-    fn why_asking(&self, job: &Job, request: &Request, now: Timestamp) -> Option<Why> {
+    fn why_asking(&self, job: &Job, request: &Request) -> Option<Why> {
         let spec = &job.spec;
         if job.state != State::Pending && self.buffer.class_of(job.id).is_none() {
             // It is where it runs, or somewhere else.
             return None;
-        }
-        let under = rates::of_job(&job.tenant, spec.queue(), spec.limit_keys().iter());
-        if let Some(why) = self.rates.holds(under, now) {
-            return Some(why);
         }
         let rule = self.rules.get(spec.queue()).map(|number| self.fleet.rule(*number));
         let require = rule.map_or(&[][..], |rule| &rule.require);

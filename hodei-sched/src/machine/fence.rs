@@ -83,7 +83,10 @@ impl Scheduler {
     /// and knows of no work.
     fn could_rest(&self) -> bool {
         let sure = !self.leases_unknown && self.doubt.is_none() && self.failures == 0;
-        let no_work = self.heads.is_empty() && self.next_due.is_none() && self.store != Store::Exchange;
+        let no_work = self.heads.is_empty()
+            && self.next_due.is_none()
+            && self.look_due.is_none()
+            && self.store != Store::Exchange;
         let no_loan = self.borrowed.is_empty() && !self.awaits_loan;
         self.may_rest && sure && no_work && no_loan && self.arrived.is_empty() && self.is_idle()
     }

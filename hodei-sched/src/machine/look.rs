@@ -104,7 +104,7 @@ impl Scheduler {
         let urgent = self.heads.iter().zip(wanted).take_while(|(head, _)| head.level > lowest);
         // How many of the level that was looked at last come before, here and among what is asked for.
         let (mut at, mut here, mut asked) = (None, 0_u64, 0_u64);
-        for (Head { head, class, level, allowed, .. }, wanted) in urgent {
+        for (Head { head, class, level, .. }, wanted) in urgent {
             if at != Some(*level) {
                 (at, here) = (Some(*level), self.buffer.at_least(*level));
             }
@@ -118,7 +118,7 @@ impl Scheduler {
                 }
                 (false, false) => self.buffer.below(*class, *level),
             };
-            let more = head.depth.min(u64::from(*allowed)).saturating_sub(u64::from(*wanted));
+            let more = head.depth.saturating_sub(u64::from(*wanted));
             let more = more.min(most.saturating_sub(here + asked)).min(instead);
             if self.fleet.is_able(*class) {
                 *wanted = wanted.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));

@@ -17,7 +17,6 @@ mod memory;
 mod picks;
 pub mod placement;
 mod preempt;
-mod rates;
 mod scheduler;
 mod session;
 mod share;
@@ -29,5 +28,4 @@ mod verdict;
 
 pub(crate) use agents::worker_key;
 pub use explain::{Snapshot, Why, WorkerLoad};
-pub use rates::{Rate, RateOf};
 pub use scheduler::{Effect, Input, Policy, Scheduler, SchedulerConfig, Ticket};

@@ -18,8 +18,6 @@ pub(super) struct Head {
     pub(super) class: ClassId,
     /// The level that its first job has risen to.
     pub(super) level: Priority,
-    /// How many jobs its rates let through now.
-    pub(super) allowed: u32,
     /// Whose turn it is, when the lanes were put in order last.
     pub(super) turn: Turn,
 }
@@ -87,7 +85,7 @@ impl Decision<'_> {
             for (n, got) in got.into_iter().enumerate() {
                 let (at, head) = (start + n, &heads[start + n]);
                 wanted[at] = got;
-                if got == 0 && self.fleet.is_able(head.class) && head.allowed > 0 && !waits(head.class) {
+                if got == 0 && self.fleet.is_able(head.class) && !waits(head.class) {
                     waiting = waiting.or(Some(at));
                     if self.keep && refused.is_none() && lacked[n] && self.room.keep(head.class, head.level) {
                         refused = Some(at);
@@ -105,7 +103,7 @@ impl Decision<'_> {
     fn level(&mut self, heads: &[Head]) -> (Vec<u32>, Vec<bool>) {
         let want = |head: &Head| {
             let depth = u32::try_from(head.head.depth).unwrap_or(u32::MAX);
-            if self.fleet.is_able(head.class) { depth.min(head.allowed) } else { 0 }
+            if self.fleet.is_able(head.class) { depth } else { 0 }
         };
         let mut want: Vec<u32> = heads.iter().map(want).collect();
         let mut got = vec![0_u32; heads.len()];

@@ -16,7 +16,6 @@ use super::look::Look;
 use super::memory::Memory;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
-use super::rates::{Rate, Rates};
 use super::session::Session;
 use super::turns::Turns;
 use crate::balance::{Balancer, LeastLoaded};
@@ -96,8 +95,6 @@ pub struct SchedulerConfig {
 pub struct Policy {
     /// Where the jobs of a queue run, whoever's they are; anywhere, unless it is said here.
     pub rules: BTreeMap<Name, Rule>,
-    /// How fast jobs begin; as fast as they can, unless it is said here.
-    pub rates: Vec<Rate>,
 }
 
 impl Policy {
@@ -106,19 +103,6 @@ impl Policy {
     pub fn rule(mut self, queue: Name, rule: Rule) -> Self {
         self.rules.insert(queue, rule);
         self
-    }
-
-    /// Has jobs begin no faster than a rate says.
-    #[must_use]
-    pub fn rate(mut self, rate: Rate) -> Self {
-        self.rates.push(rate);
-        self
-    }
-
-    /// The part of one of so many dispatchers: all of the rules, and an equal part of each rate.
-    pub(crate) fn part(&self, dispatchers: u32) -> Self {
-        let rates = self.rates.iter().map(|rate| rate.part(dispatchers.max(1)));
-        Self { rules: self.rules.clone(), rates: rates.collect() }
     }
 }
 
@@ -232,8 +216,7 @@ pub struct Scheduler {
     pub(super) gangs: BTreeMap<JobId, Name>,
     /// The rules of queues.
     pub(super) rules: BTreeMap<Name, u32>,
-    pub(super) rates: Rates,
-    /// When to look at the lanes again: one that its rates hold back may go on, or one was found empty.
+    /// When to look at the lanes again: rates let more through, or one was found empty.
     pub(super) look_due: Option<Timestamp>,
     /// The lanes with ready work, less what was asked of them since.
     pub(super) heads: Vec<Head>,
@@ -300,7 +283,6 @@ impl Scheduler {
             names: HashMap::new(),
             gangs: BTreeMap::new(),
             rules: BTreeMap::new(),
-            rates: Rates::default(),
             look_due: None,
             heads: Vec::new(),
             asked: 0,
@@ -352,7 +334,7 @@ impl Scheduler {
                 let sessions: Vec<Name> = self.sessions.keys().cloned().collect();
                 sessions.iter().for_each(|session| self.end_session(session, &Move::Preempted));
             }
-            Input::Policy(policy) => self.set_policy(*policy, now),
+            Input::Policy(policy) => self.set_policy(*policy),
             Input::Tick => {}
         }
         self.buffer.advance(now);
@@ -362,7 +344,7 @@ impl Scheduler {
         self.expire_waiters(now);
     }
 
-    fn set_policy(&mut self, policy: Policy, now: Timestamp) {
+    fn set_policy(&mut self, policy: Policy) {
         for (queue, number) in &self.rules {
             if !policy.rules.contains_key(queue) {
                 self.fleet.set_rule(*number, Rule::anywhere());
@@ -377,7 +359,6 @@ impl Scheduler {
                 }
             }
         }
-        self.rates.set(policy.rates, now);
         self.lanes_stale = true;
         self.shed();
     }

@@ -15,7 +15,6 @@ use hodei_core::{Error, Name, Tenant, Timestamp};
 use super::look::LOOK;
 use super::picks::{self, Decision, Head};
 use super::placement::Room;
-use super::rates;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
 use super::session::Session;
 use super::turns::Turn;
@@ -25,6 +24,8 @@ use super::turns::Turn;
 /// each time, up to the last wait: for about a minute in all.
 const DOUBT_FIRST: Duration = Duration::from_secs(1);
 const DOUBT_LAST: Duration = Duration::from_secs(32);
+/// After how long the lanes are looked at again that should have opened by now.
+const OPENING: Duration = Duration::from_millis(1);
 
 impl Scheduler {
     pub(super) fn lanes(&mut self, lanes: Result<Lanes, Error>, now: Timestamp) {
@@ -33,6 +34,7 @@ impl Scheduler {
             Ok(lanes) => {
                 self.failures = 0;
                 self.take_heads(lanes.heads, now);
+                self.note_opening(lanes.opens_at, now);
                 self.note_due(lanes.next_due, now);
                 self.turns.line_up(&mut self.heads);
                 picks::order(&mut self.heads);
@@ -55,14 +57,7 @@ impl Scheduler {
             // Counted, so that it keeps its number as long as the head is here.
             self.fleet.count(class);
             let level = picks::risen(head.level, head.eligible_at, self.config.ageing, now);
-            let mut allowed = u32::MAX;
-            if !self.rates.is_empty() {
-                allowed = self.rates.allowed(&head, now);
-                // Where some may go, the next ones are asked for when these have been claimed.
-                let due = self.rates.ready_at(&head).filter(|_| allowed == 0);
-                self.look_due = [self.look_due, due].into_iter().flatten().min();
-            }
-            self.heads.push(Head { head, class, level, allowed, turn: Turn::default() });
+            self.heads.push(Head { head, class, level, turn: Turn::default() });
         }
         before.iter().for_each(|head| self.fleet.discount(head.class));
         let mut weights: BTreeMap<&Tenant, BTreeMap<&Name, u32>> = BTreeMap::new();
@@ -90,6 +85,13 @@ impl Scheduler {
         self.early = self.early.saturating_add(1);
         let before = self.next_due.filter(|before| *before > now);
         self.next_due = Some(before.map_or(again, |before| before.min(again)));
+    }
+
+    /// Takes in when the rates that the store keeps let more through. What is due here and not there, where the clock is
+    /// behind, is not asked for all the time.
+    fn note_opening(&mut self, told: Option<Timestamp>, now: Timestamp) {
+        let at = told.map(|at| if at > now { at } else { now.saturating_add(OPENING) });
+        self.look_due = [self.look_due, at].into_iter().flatten().min();
     }
 
     fn failed(&mut self, now: Timestamp) {
@@ -152,7 +154,6 @@ impl Scheduler {
         }
         // There may be more behind what was claimed.
         self.lanes_stale |= claimed > 0 && self.heads.is_empty();
-        exchanged.claimed.iter().for_each(|claimed| self.charge(&claimed.job, now));
         self.arrived = exchanged.claimed;
         if !exchanged.reclaimed.is_empty() {
             self.take_in(now);
@@ -232,17 +233,8 @@ impl Scheduler {
     fn found(&mut self, held: Vec<Claimed>, now: Timestamp) {
         for claimed in held {
             if !self.knows(&claimed.job) {
-                self.charge(&claimed.job, now);
                 self.claimed(claimed, now);
             }
-        }
-    }
-
-    /// Has the rates of a job know that it was claimed.
-    fn charge(&mut self, job: &Job, now: Timestamp) {
-        if !self.rates.is_empty() {
-            let under = rates::of_job(&job.tenant, job.spec.queue(), job.spec.limit_keys().iter());
-            self.rates.charge(under, 1, now);
         }
     }
 
@@ -352,7 +344,7 @@ impl Scheduler {
     /// After how long the store is asked for its lanes without a reason: not for long where it said that nothing is ready
     /// or will be, for it tells when that changes. When a delayed job is due depends on a clock that may be set meanwhile.
     pub(super) fn patience(&self) -> Duration {
-        let nothing = self.heads.is_empty() && self.next_due.is_none();
+        let nothing = self.heads.is_empty() && self.next_due.is_none() && self.look_due.is_none();
         if nothing { self.config.idle_poll } else { self.config.poll_interval }
     }
 
@@ -369,7 +361,7 @@ impl Scheduler {
     }
 
     fn exchange(&mut self, now: Timestamp) -> Option<Exchange> {
-        let picks = if self.heads.is_empty() { Vec::new() } else { self.picks(now) };
+        let picks = if self.heads.is_empty() { Vec::new() } else { self.picks() };
         if picks.is_empty() {
             self.look.is_over(now);
         }
@@ -407,34 +399,25 @@ impl Scheduler {
         self.turns.serve(&mut self.heads, |Head { head, class, .. }| {
             picked.get(&head.lane).map_or(0, |n| n.saturating_mul(fleet.gang_size(*class)))
         });
-        self.heads.retain_mut(|Head { head, class, allowed, .. }| {
+        self.heads.retain_mut(|Head { head, class, .. }| {
             let n = picked.get(&head.lane).copied().unwrap_or(0);
             head.depth = head.depth.saturating_sub(u64::from(n));
-            *allowed = allowed.saturating_sub(n);
-            let held_back = n > 0 && head.depth > 0 && *allowed == 0;
-            // When it may go on is known once its rates have been charged.
-            self.lanes_stale |= held_back;
-            let stays = head.depth > 0 && !held_back;
-            if !stays {
+            if head.depth == 0 {
                 fleet.discount(*class);
             }
-            stays
+            head.depth > 0
         });
         picks::order(&mut self.heads);
     }
 
-    fn picks(&self, now: Timestamp) -> Vec<Pick> {
+    fn picks(&self) -> Vec<Pick> {
         let (mut wanted, stuck) =
             if self.wants_work() { self.decide() } else { (vec![0; self.heads.len()], None) };
         self.add_urgent(&mut wanted, stuck);
         let wanted = self.heads.iter().zip(wanted).filter(|(_, n)| *n > 0);
         let pick =
             |(Head { head, .. }, n): (&Head, u32)| Pick { lane: head.lane.clone(), floor: head.level, n };
-        let mut picks: Vec<Pick> = wanted.map(pick).collect();
-        if !self.rates.is_empty() {
-            self.rates.clip(&mut picks, self.heads.iter().map(|head| &head.head), now);
-        }
-        picks
+        wanted.map(pick).collect()
     }
 
     /// How many of each lane to claim for the room that there is, and the lowest level of any that waits here and finds none.

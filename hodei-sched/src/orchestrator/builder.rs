@@ -225,7 +225,7 @@ impl OrchestratorBuilder {
             // Nobody to share with.
             seats = vec![None];
         }
-        let policy = self.policy.part(u32::try_from(self.dispatchers).unwrap_or(u32::MAX));
+        let policy = self.policy.clone();
         let (mut senders, mut drivers) = (Vec::new(), Vec::new());
         for ((shared, seat), until) in dispatchers.iter().zip(seats).zip(lives) {
             let (sender, messages) = mpsc::channel::<Message>(MESSAGES_MAX);

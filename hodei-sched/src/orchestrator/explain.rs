@@ -4,7 +4,7 @@ use std::fmt;
 
 use hodei_core::gateway::Offer;
 use hodei_core::job::{Job, Runs, State};
-use hodei_core::store::{Before, LimitOf};
+use hodei_core::store::{Before, LimitOf, LimitUse};
 use hodei_core::{JobId, Name, Timestamp};
 
 use crate::machine::Why;
@@ -43,8 +43,8 @@ pub enum Explanation {
         /// How much there is.
         most: u64,
     },
-    /// Its queue, or a key that it names, begins no faster; it may go on at this time, if ever.
-    RateReached(Option<Timestamp>),
+    /// The rates that it is under are used up; they let it through at this time, unless others come before it.
+    RateReached(Timestamp),
     /// The rule of its queue applies to no worker that could run it: to this one the selector does not.
     RuledOut(Name, Selector),
     /// The worker that comes nearest has too little free.
@@ -93,7 +93,6 @@ impl Explanation {
     /// Says what the machine knows, and how many ready jobs come before it.
     pub(super) fn of(why: Why, before: Before) -> Self {
         match why {
-            Why::Rate(at) => Self::RateReached(at),
             Why::Rule(worker, selector) => Self::RuledOut(worker, selector),
             Why::Lacks { worker, resource, needs, free } => {
                 Self::Busy { worker, resource, needs, free, before }
@@ -127,8 +126,7 @@ impl fmt::Display for Explanation {
             Self::Unsatisfiable { resource, needs, most } => {
                 write!(f, "no connected worker has enough {resource}: it needs {needs}, the most is {most}")
             }
-            Self::RateReached(Some(at)) => write!(f, "its rate lets the next one through at {at}"),
-            Self::RateReached(None) => f.write_str("its rate lets nothing through"),
+            Self::RateReached(at) => write!(f, "its rate is used up until {at}"),
             Self::RuledOut(worker, selector) => {
                 write!(f, "the rule of its queue leaves no worker: {selector:?} does not apply to {worker}")
             }
@@ -167,6 +165,20 @@ impl fmt::Display for Told<'_> {
         let least = if *more { "at least " } else { "" };
         write!(f, "{least}{all} ready jobs come before it, {lane} of them in its lane")
     }
+}
+
+/// Says which limit, or whose rate, holds back a job that is ready.
+pub(super) fn explain_limits(job: &Job, limits: &[LimitUse], now: Timestamp) -> Option<Explanation> {
+    let under = || limits.iter().filter(|row| row.limit.of.counts(&job.tenant, &job.spec));
+    if let Some(full) = under().find(|row| row.in_use >= row.limit.max) {
+        return Some(Explanation::LimitReached(full.limit.of.clone()));
+    }
+    let each = job.spec.resources().token_count();
+    let opens_at = |row: &LimitUse| {
+        let rate = row.limit.rate.filter(|rate| rate.jobs(row.spent, each, now) == 0)?;
+        Some(rate.opens_at(row.spent, each))
+    };
+    under().filter_map(opens_at).max().map(Explanation::RateReached)
 }
 
 /// Explains what the job and the workers alone can explain.

@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::builder::OrchestratorBuilder;
-use super::explain::{Explanation, explain};
+use super::explain::{Explanation, explain, explain_limits};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::{Snapshot, Why};
@@ -109,11 +109,6 @@ impl Orchestrator {
             told += usize::from(driver.send(message()).await.is_ok());
         }
         told
-    }
-
-    /// How many dispatchers there are.
-    pub(super) fn dispatchers(&self) -> u32 {
-        u32::try_from(self.inner.drivers.len()).unwrap_or(u32::MAX)
     }
 
     /// The workers that are connected now, of all dispatchers.
@@ -408,11 +403,8 @@ impl Orchestrator {
             if queues.iter().any(|policy| policy.paused && policy.queue == *job.spec.queue()) {
                 return Ok(Explanation::Paused);
             }
-            for limit in limits {
-                let counts = limit.limit.of.counts(&job.tenant, &job.spec);
-                if counts && limit.in_use >= limit.limit.max {
-                    return Ok(Explanation::LimitReached(limit.limit.of));
-                }
+            if let Some(explanation) = explain_limits(&job, &limits, now) {
+                return Ok(explanation);
             }
         }
         let workers = self.connected();

@@ -9,7 +9,7 @@ use crate::driver::Message;
 use crate::machine::Policy;
 
 impl Orchestrator {
-    /// Changes where jobs run and how fast they begin, from the next decision on. What is not said holds no more.
+    /// Changes where jobs run, from the next decision on. What is not said holds no more.
     ///
     /// It holds on this node, and as long as this node: give each the same, by
     /// [`OrchestratorBuilder::policy`](super::OrchestratorBuilder::policy) when it starts. Queues and limits are kept by the
@@ -23,20 +23,21 @@ impl Orchestrator {
     ///
     /// A dropped call may have changed it.
     pub async fn set_policy(&self, policy: Policy) -> Result<()> {
-        let part = policy.part(self.dispatchers());
-        match self.tell(|| Message::Policy(Box::new(part.clone()))).await {
+        match self.tell(|| Message::Policy(Box::new(policy.clone()))).await {
             0 => Err(stopped("orchestrator.set_policy")),
             _ => Ok(()),
         }
     }
 
-    /// Sets how many jobs of the whole store, of a tenant, of a queue or of a key may be leased at once, on all nodes, from
-    /// the next claim on. What is leased already counts, and stays leased where that is more.
+    /// Sets how many jobs of the whole store, of a tenant, of a queue or of a key may be leased at once, and how fast they may be
+    /// claimed, on all nodes, from the next claim on. What is leased already counts, and stays leased where that is more.
     ///
     /// # Errors
     ///
     /// `Config` for one of the whole store, where the store cannot hold it
-    /// ([`Capabilities::limits_all`](hodei_core::store::Capabilities::limits_all)); else what the store says.
+    /// ([`Capabilities::limits_all`](hodei_core::store::Capabilities::limits_all)), and for a rate, where it holds none
+    /// ([`Capabilities::rates`](hodei_core::store::Capabilities::rates)); `Invalid` for a rate that nobody could hold
+    /// ([`Limit::check`]); else what the store says.
     ///
     /// # Cancel safety
     ///
@@ -46,13 +47,15 @@ impl Orchestrator {
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-    /// use hodei_core::store::{Limit, LimitOf, Scope};
+    /// use hodei_core::store::{Limit, LimitOf, Rate, Scope};
     /// use hodei_core::{Name, Tenant};
     ///
     /// let hodei = hodei_sched::Orchestrator::builder().start().await?;
     /// let (tenant, database) = (Tenant::default(), Name::new("database")?);
     /// hodei.set_limit(Limit::all(1_000)).await?;
-    /// hodei.set_limit(Limit::key(tenant.clone(), database.clone(), 4)).await?;
+    /// // Four at once, and no more than a hundred in a second.
+    /// let rate = Rate::new(100, std::time::Duration::from_secs(1)).burst(10);
+    /// hodei.set_limit(Limit::key(tenant.clone(), database.clone(), 4).rate(rate)).await?;
     /// let limits = hodei.limits(&Scope::All).await?;
     /// assert_eq!((limits.len(), limits[0].in_use), (2, 0));
     /// assert!(hodei.remove_limit(&LimitOf::Key(tenant, database)).await?);

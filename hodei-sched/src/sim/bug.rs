@@ -72,8 +72,8 @@ pub enum Bug {
     OfferMisread,
     /// At a heartbeat everybody is told that he leads, under the term of whoever does.
     LeadsWithoutTerm,
-    /// Each dispatcher of a node takes the whole of a rate for its own.
-    RateUndivided,
+    /// What is spent of rates is forgotten when owners are reaped.
+    RateRefilled,
     /// The store takes in more of a tenant than may be open.
     OpenIgnored,
 }
@@ -113,7 +113,7 @@ impl Bug {
         Self::PreemptionEnds,
         Self::OfferMisread,
         Self::LeadsWithoutTerm,
-        Self::RateUndivided,
+        Self::RateRefilled,
         Self::OpenIgnored,
     ];
 }

@@ -9,13 +9,12 @@ use hodei_core::job::{
     Backoff, Failure, FailureClass, Finish, JobSpec, JobSpecBuilder, NewJob, Output, Parent, Priority,
     Requires, Resources, RetryPolicy,
 };
-use hodei_core::store::{Limit, LimitOf, QueuePolicy, SubmitOptions};
+use hodei_core::store::{Limit, LimitOf, QueuePolicy, Rate, SubmitOptions};
 use hodei_core::{JobId, Name, Result, Tenant};
 
 use super::random::Random;
 use super::workload::{Act, RunPlan, Scene, Workload};
 use crate::cron::{CronJob, CronRule, Misfire};
-use crate::machine::{Policy, Rate, RateOf};
 
 /// How many submitted jobs may still be cancelled, redriven or depended on.
 const REMEMBERED: usize = 64;
@@ -63,8 +62,8 @@ pub struct MixedLoad {
     first: Vec<Act>,
     /// Whether clients are silent now and then, for longer than a node is idle before it rests.
     lulls: bool,
-    /// How fast jobs begin, where rates are set.
-    rates: Option<Policy>,
+    /// Whether rates are set.
+    paced: bool,
 }
 
 impl MixedLoad {
@@ -119,13 +118,13 @@ impl MixedLoad {
             left: jobs,
             first: Vec::new(),
             lulls: false,
-            rates: None,
+            paced: false,
         };
         load.first = load.opening(limited, random);
         if random.chance(400) {
-            let policy = load.rates(random);
-            load.first.push(Act::Policy(policy.clone()));
-            load.rates = Some(policy);
+            load.paced = true;
+            let limits = load.rates(random);
+            load.first.splice(..0, limits.into_iter().map(Act::Limit));
         }
         Ok(load)
     }
@@ -149,20 +148,20 @@ impl MixedLoad {
     }
 
     /// Rates of a queue, and perhaps of a key.
-    fn rates(&self, random: &mut Random) -> Policy {
+    fn rates(&self, random: &mut Random) -> Vec<Limit> {
         let tenant = &self.tenants[random.place(self.tenants.len())];
-        let rate = |of, random: &mut Random| {
+        let paced = |of, random: &mut Random| {
             let (jobs, burst) = (1 + random.below(12), 1 + random.below(12));
-            let rate = Rate::new(of, u32::try_from(jobs).unwrap_or(1), random.millis(200, 3_000));
-            rate.burst(u32::try_from(burst).unwrap_or(1)).cost(if random.chance(200) { 2 } else { 1 })
+            let rate = Rate::new(u32::try_from(jobs).unwrap_or(1), random.millis(200, 3_000));
+            Limit::paced(of, rate.burst(u32::try_from(burst).unwrap_or(1)))
         };
         let queue = self.queues[random.place(self.queues.len())].clone();
-        let mut policy = Policy::default().rate(rate(RateOf::Queue(tenant.clone(), queue), random));
+        let mut limits = vec![paced(LimitOf::Queue(tenant.clone(), queue), random)];
         if random.chance(500) {
             let key = self.keys[random.place(self.keys.len())].clone();
-            policy = policy.rate(rate(RateOf::Key(tenant.clone(), key), random));
+            limits.push(paced(LimitOf::Key(tenant.clone(), key), random));
         }
-        policy
+        limits
     }
 
     /// The limits and schedules that are set before anything is submitted.
@@ -242,8 +241,9 @@ impl MixedLoad {
     }
 
     fn policy(&self, random: &mut Random) -> Act {
-        if self.rates.is_some() && random.chance(200) {
-            return Act::Policy(self.rates(random));
+        if self.paced && random.chance(200) {
+            // One of them, and not as it was.
+            return Act::Limit(self.rates(random).swap_remove(0));
         }
         let tenant = self.tenants[random.place(self.tenants.len())].clone();
         if random.chance(300) {
@@ -269,7 +269,7 @@ impl MixedLoad {
         if random.chance(300) {
             return Act::NoLimit(of);
         }
-        Act::Limit(Limit { of, max: u32::try_from(random.below(9)).unwrap_or(0) })
+        Act::Limit(Limit::new(of, u32::try_from(random.below(9)).unwrap_or(0)))
     }
 
     fn recent(&self, random: &mut Random) -> Vec<JobId> {
@@ -346,7 +346,6 @@ impl Workload for MixedLoad {
 
     fn relent(&mut self, _: &mut Scene<'_>) -> Vec<Act> {
         let mut acts = vec![Act::NoLimit(LimitOf::All)];
-        acts.extend(self.rates.take().map(|_| Act::Policy(Policy::default())));
         for tenant in &self.tenants {
             acts.push(Act::NoLimit(LimitOf::Tenant(tenant.clone())));
             let free = |queue: &Name| Act::NoLimit(LimitOf::Queue(tenant.clone(), queue.clone()));
@@ -395,7 +394,9 @@ fn spec(n: u64, queues: &[Name], keys: &[Name], random: &mut Random) -> Result<J
         .priority(Priority::new(u8::try_from(level).unwrap_or(32))?);
     if random.chance(500) {
         let memory = MEMORY_MAX / (1 + random.below(8));
-        spec = spec.resources(Resources::none().cpu_millis(100 + 100 * random.below(10)).memory(memory));
+        let resources = Resources::none().cpu_millis(100 + 100 * random.below(10)).memory(memory);
+        // Some take more of rates than one token.
+        spec = spec.resources(resources.tokens(1 + u32::try_from(n % 3).unwrap_or(0)));
     }
     if random.chance(700) {
         let attempts = 1 + u32::try_from(random.below(4)).unwrap_or(0);

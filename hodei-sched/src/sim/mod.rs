@@ -20,8 +20,8 @@
 //! simulator watches that no agent runs more than it has room for, that a run which was told to stop ends, that nobody begins a
 //! job while another agent is at work on it, unless that one stands still, that nobody is declared dead before its time, that
 //! schedules fire each of their times once, in order, and leave out only what was missed, that what a run spawns is there with
-//! its end, that nobody acts under a term that somebody else took, that nothing is cancelled of which nobody asked the end, that rates
-//! and bounds of tenants are kept, that a job which comes alone and in calm is not kept waiting, whoever rests, that the indexes
+//! its end, that nobody acts under a term that somebody else took, that nothing is cancelled of which nobody asked the end, that bounds
+//! of tenants are kept, that a job which comes alone and in calm is not kept waiting, whoever rests, that the indexes
 //! of the store are right, and, in liveness mode, that everything ends within a bound once faults are over.
 //!
 //! To simulate a policy of your own, write a [`Workload`] and set [`Options::scheduler`]; the workload sees every
@@ -42,7 +42,6 @@ mod network;
 mod node;
 mod options;
 mod outcome;
-mod paces;
 mod planted;
 mod random;
 mod simple;

@@ -247,11 +247,7 @@ impl<A: AgentModel> World<A> {
         self.set_clocks(n);
         let life = self.nodes[n].life;
         let now = self.nodes[n].pace.now();
-        let of = u32::try_from(desks.len()).unwrap_or(u32::MAX);
-        let policy = match self.options.bug {
-            Some(Bug::RateUndivided) => self.policy.clone(),
-            _ => self.policy.part(of),
-        };
+        let policy = self.policy.clone();
         let mut seats: Vec<_> = seats(desks.len()).into_iter().map(Some).collect();
         if desks.len() == 1 {
             // Nobody to share with.
@@ -271,8 +267,6 @@ impl<A: AgentModel> World<A> {
         let duties = Some(duties);
         self.nodes[n].up =
             Some(Live { desks: dispatchers, shared, draining: false, died: false, lead, duties, cron });
-        let policy = self.policy.clone();
-        self.watch.paces.begin((n, life), &policy, of, self.now);
         for (seat, (lease, until)) in lives.into_iter().enumerate() {
             let input = if self.is_careless() { Input::Tick } else { Input::Beaten(lease, Some(until)) };
             self.give(Desk { node: n, life, seat }, input);
@@ -289,18 +283,14 @@ impl<A: AgentModel> World<A> {
 
     /// Has all nodes go by a policy from now on.
     pub(super) fn set_policy(&mut self, policy: Policy) {
-        self.tell(format_args!("client: sets a policy of {} rates", policy.rates.len()));
+        self.tell(format_args!("client: sets a policy of {} rules", policy.rules.len()));
         for node in 0..self.nodes.len() {
             let life = self.nodes[node].life;
             let Some(live) = &self.nodes[node].up else { continue };
-            let of = u32::try_from(live.desks.len()).unwrap_or(u32::MAX);
             let seats: Vec<usize> = live.seats().collect();
-            let part =
-                if self.options.bug == Some(Bug::RateUndivided) { policy.clone() } else { policy.part(of) };
             for seat in seats {
-                self.give(Desk { node, life, seat }, Input::Policy(Box::new(part.clone())));
+                self.give(Desk { node, life, seat }, Input::Policy(Box::new(policy.clone())));
             }
-            self.watch.paces.change((node, life), &policy, of, self.now);
         }
         self.policy = policy;
     }

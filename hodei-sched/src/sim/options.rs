@@ -324,7 +324,6 @@ impl Options {
                 (self.dispatchers, self.agents) = (3, self.agents.max(4));
                 (self.faults.stalls, self.faults.dispatcher_deaths) = (true, false);
             }
-            Bug::RateUndivided => (self.nodes, self.dispatchers, self.agents) = (1, 3, self.agents.max(4)),
             Bug::PreemptionCosts | Bug::PreemptionEnds => {
                 (self.nodes, self.agents, self.slots) = (1, 1, self.slots.min(3));
                 self.scheduler.preempt = Some(1);

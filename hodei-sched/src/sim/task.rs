@@ -210,9 +210,6 @@ impl<A: AgentModel> World<A> {
         if pass != Pass::Go {
             self.figures.failed_calls += 1;
             self.tell(format_args!("{of:?}: {want} failed, {pass:?}"));
-            if let (Some(node), Want::Answer("exchange")) = (of.node(), want) {
-                self.watch.paces.unheard(node);
-            }
         }
     }
 

@@ -13,7 +13,6 @@ use super::agent::AgentModel;
 use super::desk::Desk;
 use super::door::at_once;
 use super::fires::Schedules;
-use super::paces::Paces;
 use super::world::World;
 
 /// How many findings are kept.
@@ -38,7 +37,6 @@ pub(super) struct Watch {
     pub(super) schedules: Schedules,
     /// Which node makes the call, and in which of its lives; nobody where it comes late or from a client.
     pub(super) caller: Option<(usize, u64)>,
-    pub(super) paces: Paces,
     /// Who has taken each term of a duty.
     takers: BTreeMap<(Name, u64), (usize, u64)>,
     /// How many jobs of each tenant are open.
@@ -139,9 +137,8 @@ impl<A: AgentModel> World<A> {
                 Reply::Exchanged { applied, claimed, owner_lost, changes, .. },
             ) => {
                 self.began(steps, applied);
-                for (seen, facts) in claimed {
+                for (seen, _) in claimed {
                     self.watch.holders.insert(seen.job, owner.clone());
-                    self.watch.paced(facts, self.now);
                 }
                 if *owner_lost {
                     self.kept_promise(owner);

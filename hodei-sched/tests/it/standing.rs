@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hodei_agent::{Agent, AgentHandle, Context, Outcome};
 use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, Resources, State};
-use hodei_core::store::{Before, Limit, LimitOf, QueuePolicy, Scope, SubmitOptions};
+use hodei_core::store::{Before, Limit, LimitOf, QueuePolicy, Rate, Scope, SubmitOptions};
 use hodei_core::{Name, Tenant};
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
@@ -87,11 +87,11 @@ async fn the_widest_limit_that_is_used_up_is_named() {
     let first = hodei.submit(job(32)).await.expect("submitted");
     reaches(&hodei, first, State::Running).await;
     let queue = LimitOf::Queue(tenant(), Name::literal("default"));
-    store.set_limit(Limit { of: queue.clone(), max: 1 }).await.expect("set");
+    store.set_limit(Limit::new(queue.clone(), 1)).await.expect("set");
     let waits = hodei.submit(job(32)).await.expect("submitted");
     let narrowing = [queue, LimitOf::Tenant(tenant()), LimitOf::All];
     for of in narrowing {
-        store.set_limit(Limit { of: of.clone(), max: 1 }).await.expect("set");
+        store.set_limit(Limit::new(of.clone(), 1)).await.expect("set");
         let why = hodei.explain(waits).await.expect("an explanation");
         assert_eq!(why, Explanation::LimitReached(of.clone()));
         assert_eq!(why.to_string(), format!("the limit of {of} is used up"));
@@ -227,6 +227,29 @@ async fn limits_of_every_kind_are_set_shown_and_removed_while_the_node_runs() {
     assert_eq!(why, Explanation::LimitReached(LimitOf::All));
     doors.add_permits(2);
     assert_eq!(hodei.wait(waits).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_rate_is_explained_and_lets_the_next_one_through_by_itself() {
+    let doors = Arc::new(Semaphore::new(2));
+    let hodei = Orchestrator::builder().start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let (tenant, per) = (Tenant::default(), Duration::from_secs(1));
+    hodei.set_limit(Limit::paced(LimitOf::Tenant(tenant.clone()), Rate::new(1, per))).await.expect("set");
+    let first = hodei.submit(job(32)).await.expect("submitted");
+    assert_eq!(hodei.wait(first).await.expect("it ends").state, State::Succeeded);
+    let waits = hodei.submit(job(32)).await.expect("submitted");
+    let shown = hodei.limits(&Scope::All).await.expect("they are listed");
+    let opens_at = Rate::new(1, per).opens_at(shown[0].spent, 1);
+    let why = hodei.explain(waits).await.expect("an explanation");
+    assert_eq!(why, Explanation::RateReached(opens_at));
+    assert_eq!(why.to_string(), format!("its rate is used up until {opens_at}"));
+    let ends = tokio::time::timeout(SOON, hodei.wait(waits)).await.expect("nobody came back");
+    let ended = ends.expect("it ends");
+    assert_eq!(ended.state, State::Succeeded);
+    assert!(ended.started_at.is_some_and(|at| at >= opens_at));
     agent.shutdown().await;
     hodei.shutdown().await;
 }

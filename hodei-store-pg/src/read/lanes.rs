@@ -17,6 +17,8 @@ use crate::record::{distinct, uuid_of};
 use crate::work::rank_of;
 
 const OP: &str = "store.lanes";
+/// The rank of the row that tells when rates let more through.
+const OPENS: i16 = -1;
 
 impl Inner {
     pub(crate) async fn lanes(self: &Arc<Self>, served: &Served) -> Result<Lanes> {
@@ -41,6 +43,9 @@ impl Inner {
                     let mut found = Lanes::default();
                     for row in &rows {
                         found.next_due = column::<Option<i64>>(row, 5)?.map(Timestamp::from_micros);
+                        if column::<Option<i16>>(row, 1)? == Some(OPENS) {
+                            found.opens_at = column::<Option<i64>>(row, 3)?.map(Timestamp::from_micros);
+                        }
                         found.heads.extend(head(&lanes, row)?);
                     }
                     Ok(found)

@@ -93,11 +93,16 @@ DECLARE
     v_ords int4[];
     v_lanes int4[];
     v_wide bool;
+    v_priced bool := false;
+    v_each int8 := 1;
     v_alone bool;
     v_got int8;
     v_timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
     SELECT h.wide = 2, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(p_lane) h;
+    IF v_limits IS NOT NULL OR v_wide THEN
+        v_priced := EXISTS (SELECT 1 FROM hodei.price);
+    END IF;
     -- Without limits, and each lane once, one look finds them all.
     v_simple := v_limits IS NULL AND NOT v_wide AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
     -- Others who ask so are told that somebody is there until this commits. The first number is one that nobody else uses.
@@ -128,12 +133,17 @@ BEGIN
         ELSE
             FOR v_lane IN SELECT * FROM hodei.picks_of(v_tenant, p_lane, p_rank, p_n) LOOP
                 v_room := v_lane.n;
+                IF v_priced THEN
+                    v_each := coalesce((SELECT p.tokens FROM hodei.price p WHERE p.lane = v_lane.lane), 1);
+                END IF;
                 IF v_lane.limits IS NOT NULL THEN
-                    SELECT least(v_room, min(greatest(most - in_use, 0))) INTO v_room FROM hodei.usage
+                    SELECT least(v_room, min(greatest(most - in_use, 0)), min(hodei.paced(burst, gap, full_at, v_each, p_now)))
+                        INTO v_room FROM hodei.usage
                         WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
                 END IF;
                 IF v_wide THEN
-                    SELECT least(v_room, min(greatest(w.most - w.in_use, 0))) INTO v_room FROM hodei.wide w
+                    SELECT least(v_room, min(greatest(w.most - w.in_use, 0)),
+                        min(hodei.paced(w.burst, w.gap, w.full_at, v_each, p_now))) INTO v_room FROM hodei.wide w
                         WHERE w.tenant IN (0, v_tenant) AND w.queue IN ('', v_lane.queue);
                 END IF;
                 CONTINUE WHEN v_room <= 0;
@@ -162,10 +172,12 @@ BEGIN
                 v_body := v_body || v_one.ids;
                 v_plain := v_plain AND v_one.plain;
                 IF v_lane.limits IS NOT NULL THEN
-                    UPDATE hodei.usage SET in_use = in_use + v_one.n WHERE no = ANY (v_lane.limits);
+                    UPDATE hodei.usage SET in_use = in_use + v_one.n,
+                        full_at = hodei.spent(gap, full_at, v_each, p_now, v_one.n) WHERE no = ANY (v_lane.limits);
                 END IF;
                 IF v_wide THEN
-                    UPDATE hodei.wide SET in_use = in_use + v_one.n
+                    UPDATE hodei.wide SET in_use = in_use + v_one.n,
+                        full_at = hodei.spent(gap, full_at, v_each, p_now, v_one.n)
                         WHERE tenant IN (0, v_tenant) AND queue IN ('', v_lane.queue);
                 END IF;
             END LOOP;
@@ -224,18 +236,15 @@ BEGIN
 END
 $$;
 
--- What is ready, and what its lanes are; moves what has become due before.
-CREATE OR REPLACE FUNCTION hodei.lanes(
-    p_queues text[], OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
-    OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
-) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+-- What is ready, and what its lanes are, as far as there is room; and when their rates let more through.
+CREATE OR REPLACE FUNCTION hodei.open_lanes(
+    p_queues text[], p_now int8, p_due int8, OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
+    OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8, OUT opens_at int8
+) RETURNS SETOF record LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_due int8;
     v_wide bool := EXISTS (SELECT 1 FROM hodei.wide);
+    v_priced bool := EXISTS (SELECT 1 FROM hodei.price);
 BEGIN
-    PERFORM hodei.promote(hodei.now());
-    SELECT min(d.eligible_at) INTO v_due FROM hodei.delayed d;
     RETURN QUERY
     WITH RECURSIVE w AS (
         (SELECT r.lane AS no FROM hodei.ready r ORDER BY r.lane LIMIT 1)
@@ -244,12 +253,12 @@ BEGIN
         WHERE w.no IS NOT NULL
     ), s AS MATERIALIZED (
         -- Counting stops where nobody would claim more at once.
-        SELECT w.no, greatest(32, least(4096, 100000 / count(*) OVER ())) AS most FROM w WHERE w.no IS NOT NULL
+        SELECT w.no, greatest(32, least(4096, 100000 / count(*) OVER ())) AS most,
+            CASE WHEN v_priced THEN coalesce((SELECT p.tokens FROM hodei.price p WHERE p.lane = w.no), 1) ELSE 1 END AS each
+        FROM w WHERE w.no IS NOT NULL
     )
-    SELECT l.no, n.name, l.queue, l.class, l.request, h.rank,
-        least(room.free, wide.free, (SELECT count(*) FROM (SELECT 1 FROM hodei.ready r
-            WHERE r.lane = l.no AND r.rank = h.rank LIMIT s.most) x)),
-        h.eligible_at, coalesce(q.weight, 1), v_due
+    SELECT l.no, n.name, l.queue, l.class, l.request, h.rank, least(z.ready, z.tokens),
+        h.eligible_at, coalesce(q.weight, 1), p_due, o.opens_at
     FROM s JOIN hodei.lane l ON l.no = s.no
     JOIN hodei.tenant n ON n.no = l.tenant
     CROSS JOIN LATERAL (
@@ -258,15 +267,53 @@ BEGIN
     ) h
     LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
     LEFT JOIN LATERAL (
-        SELECT min(greatest(u.most - u.in_use, 0)) AS free FROM hodei.usage u
+        SELECT min(greatest(u.most - u.in_use, 0)) AS free,
+            min(hodei.paced(u.burst, u.gap, u.full_at, s.each, p_now)) AS tokens FROM hodei.usage u
         WHERE l.limits IS NOT NULL AND u.no = ANY (l.limits) AND u.most IS NOT NULL
     ) room ON true
     LEFT JOIN LATERAL (
-        SELECT min(greatest(u.most - u.in_use, 0)) AS free FROM hodei.wide u
+        SELECT min(greatest(u.most - u.in_use, 0)) AS free,
+            min(hodei.paced(u.burst, u.gap, u.full_at, s.each, p_now)) AS tokens FROM hodei.wide u
         WHERE v_wide AND u.tenant IN (0, l.tenant) AND u.queue IN ('', l.queue)
     ) wide ON true
+    CROSS JOIN LATERAL (
+        SELECT least(room.free, wide.free, (SELECT count(*) FROM (SELECT 1 FROM hodei.ready r
+            WHERE r.lane = l.no AND r.rank = h.rank LIMIT s.most) x)) AS ready, least(room.tokens, wide.tokens) AS tokens
+    ) z
+    LEFT JOIN LATERAL (
+        SELECT max(hodei.opens_at(y.burst, y.gap, hodei.spent(y.gap, y.full_at, s.each, p_now, z.tokens), s.each)) AS opens_at
+        FROM (
+            SELECT u.burst, u.gap, u.full_at FROM hodei.usage u
+            WHERE l.limits IS NOT NULL AND u.no = ANY (l.limits) AND u.most IS NOT NULL AND u.gap IS NOT NULL
+            UNION ALL
+            SELECT u.burst, u.gap, u.full_at FROM hodei.wide u
+            WHERE v_wide AND u.tenant IN (0, l.tenant) AND u.queue IN ('', l.queue) AND u.gap IS NOT NULL
+        ) y WHERE z.ready > z.tokens
+    ) o ON true
     WHERE (p_queues IS NULL OR l.queue = ANY (p_queues)) AND NOT coalesce(q.paused, false)
         AND coalesce(room.free, 1) > 0 AND coalesce(wide.free, 1) > 0;
+END
+$$;
+
+-- What is ready, and what its lanes are; moves what has become due before. A row of no lane and rank -1 tells, as the time since
+-- when it is ready, when rates let more through.
+CREATE OR REPLACE FUNCTION hodei.lanes(
+    p_queues text[], OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
+    OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
+) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_due int8;
+BEGIN
+    PERFORM hodei.promote(hodei.now());
+    SELECT min(d.eligible_at) INTO v_due FROM hodei.delayed d;
+    RETURN QUERY
+    WITH o AS MATERIALIZED (SELECT * FROM hodei.open_lanes(p_queues, hodei.now(), v_due))
+    SELECT o.lane, o.tenant, o.queue, o.class, o.request, o.rank, o.depth, o.eligible_at, o.weight, o.next_due
+        FROM o WHERE o.depth > 0
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, -1::int2, NULL, min(o.opens_at), NULL, v_due FROM o
+        HAVING min(o.opens_at) IS NOT NULL;
     IF NOT FOUND THEN
         next_due := v_due;
         RETURN NEXT;

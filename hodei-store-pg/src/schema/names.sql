@@ -34,14 +34,15 @@ LANGUAGE sql IMMUTABLE AS $$
     VALUES (0, ''), (p_tenant, ''), (p_tenant, p_queue)
 $$;
 
--- The number of a lane, which is made where there is none, unless its tenant has p_most already; many at once may make
+-- The number of a lane, which is made where there is none, with how many tokens its jobs take of rates, unless its tenant has p_most already; many at once may make
 -- some more.
 CREATE OR REPLACE FUNCTION hodei.lane_no(
-    p_tenant text, p_queue text, p_class int8, p_request bytea, p_keys text[], p_most int8,
+    p_tenant text, p_queue text, p_class int8, p_request bytea, p_keys text[], p_most int8, p_tokens int8,
     OUT tenant_no int4, OUT lane_no int4
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_limits int4[];
+    v_made int4;
 BEGIN
     tenant_no := hodei.tenant_no(p_tenant);
     LOOP
@@ -58,9 +59,20 @@ BEGIN
                 INTO v_limits FROM unnest(p_keys) k;
         END IF;
         INSERT INTO hodei.lane (tenant, queue, class, request, limits)
-            VALUES (tenant_no, p_queue, p_class, p_request, v_limits) ON CONFLICT DO NOTHING;
+            VALUES (tenant_no, p_queue, p_class, p_request, v_limits) ON CONFLICT DO NOTHING RETURNING no INTO v_made;
+        IF v_made IS NOT NULL AND p_tokens > 1 THEN
+            INSERT INTO hodei.price (lane, tokens) VALUES (v_made, p_tokens);
+        END IF;
     END LOOP;
 END
+$$;
+
+-- As nodes of before call it, while they run beside those of now.
+CREATE OR REPLACE FUNCTION hodei.lane_no(
+    p_tenant text, p_queue text, p_class int8, p_request bytea, p_keys text[], p_most int8,
+    OUT tenant_no int4, OUT lane_no int4
+) LANGUAGE sql VOLATILE AS $$
+    SELECT * FROM hodei.lane_no(p_tenant, p_queue, p_class, p_request, p_keys, p_most, 1)
 $$;
 
 -- The number of a life of an owner, which is made, without any life in it, where there is none. Who asks lets it hold

@@ -49,7 +49,7 @@ async fn what_is_claimed_and_settled_while_a_limit_is_set_is_counted() {
     }
     for _ in 0..20 {
         for of in kinds() {
-            set(&store, Limit { of: of.clone(), max: 10_000 }).await;
+            set(&store, Limit::new(of.clone(), 10_000)).await;
             assert_eq!(sql(&database, WRONG), "", "{of}");
         }
         assert_eq!(sql(&database, WRONG), "");

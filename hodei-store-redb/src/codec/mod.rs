@@ -26,7 +26,9 @@ pub(crate) use end::{end, end_fits, end_row};
 pub(crate) use envelope::{bind, bind_from, decode, encode, seal, unseal};
 pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
-pub(crate) use policy::{counts, counts_row, limit, limit_row, queue, queue_row, schedule, schedule_row};
+pub(crate) use policy::{
+    counts, counts_row, limit, limit_row, queue, queue_row, rate, rate_row, schedule, schedule_row,
+};
 pub(crate) use row::{OwnerRow, TermRow};
 #[cfg(feature = "testkit")]
 pub(crate) use samples::{Sample, samples, sealed};

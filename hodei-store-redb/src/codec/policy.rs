@@ -1,15 +1,19 @@
 //! What operators set, and counts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hodei_core::job::State;
-use hodei_core::store::{Counts, Limit, LimitOf, QueueCounts, QueuePolicy, Schedule};
+use hodei_core::store::{Counts, Limit, LimitOf, QueueCounts, QueuePolicy, Rate, Schedule, Spent};
 use hodei_core::{Name, Result, Tenant, Timestamp};
 
 use super::envelope::{decode, encode};
-use super::row::{CountsRow, LimitRow, QueueRow, ScheduleRow};
+use super::row::{CountsRow, LimitRow, QueueRow, RateRow, ScheduleRow};
 use super::spec::{spec, spec_row};
 use super::value::{name, tenant, time};
+use crate::error::corrupt;
+use crate::memory::Paced;
 
 /// Writes how many jobs of a queue are in each state.
 pub(crate) fn counts_row(tenant: &Tenant, queue: &Name, counts: &Counts) -> Result<Vec<u8>> {
@@ -30,33 +34,65 @@ pub(crate) fn counts(bytes: &[u8]) -> Result<QueueCounts> {
 /// What the name of a queue begins with where a limit may have a key instead: no name holds it.
 const QUEUE: char = '\0';
 
-/// Writes a limit.
-pub(crate) fn limit_row(limit: &Limit) -> Result<Vec<u8>> {
-    let marked;
-    let (tenant, key) = match &limit.of {
-        LimitOf::All => ("", ""),
-        LimitOf::Tenant(tenant) => (tenant.as_str(), ""),
-        LimitOf::Queue(tenant, queue) => {
-            marked = format!("{QUEUE}{queue}");
-            (tenant.as_str(), marked.as_str())
-        }
-        LimitOf::Key(tenant, key) => (tenant.as_str(), key.as_str()),
-    };
-    encode(&LimitRow { tenant, key, max: limit.max }, 64)
+/// The tenant and the key of a limit.
+fn texts(of: &LimitOf) -> (&str, Cow<'_, str>) {
+    match of {
+        LimitOf::All => ("", "".into()),
+        LimitOf::Tenant(tenant) => (tenant.as_str(), "".into()),
+        LimitOf::Queue(tenant, queue) => (tenant.as_str(), format!("{QUEUE}{queue}").into()),
+        LimitOf::Key(tenant, key) => (tenant.as_str(), key.as_str().into()),
+    }
 }
 
-/// Reads a limit.
-pub(crate) fn limit(bytes: &[u8]) -> Result<Limit> {
-    let row: LimitRow<'_> = decode(bytes)?;
-    let of = match (row.tenant, row.key) {
+fn limit_of(of: &str, key: &str) -> Result<LimitOf> {
+    Ok(match (of, key) {
         ("", "") => LimitOf::All,
         (of, "") => LimitOf::Tenant(tenant(of)?),
         (of, key) => match key.strip_prefix(QUEUE) {
             Some(queue) => LimitOf::Queue(tenant(of)?, name(queue)?),
             None => LimitOf::Key(tenant(of)?, name(key)?),
         },
+    })
+}
+
+/// Writes a limit, without its rate.
+pub(crate) fn limit_row(limit: &Limit) -> Result<Vec<u8>> {
+    let (tenant, key) = texts(&limit.of);
+    encode(&LimitRow { tenant, key: &key, max: limit.max }, 64)
+}
+
+/// Reads a limit, without its rate.
+pub(crate) fn limit(bytes: &[u8]) -> Result<Limit> {
+    let row: LimitRow<'_> = decode(bytes)?;
+    Ok(Limit::new(limit_of(row.tenant, row.key)?, row.max))
+}
+
+/// Writes the rate of a limit, and what is spent of it.
+pub(crate) fn rate_row(of: &LimitOf, (rate, spent): &Paced) -> Result<Vec<u8>> {
+    let (tenant, key) = texts(of);
+    let row = RateRow {
+        tenant,
+        key: &key,
+        tokens: rate.tokens,
+        per_secs: rate.per.as_secs(),
+        per_nanos: rate.per.subsec_nanos(),
+        burst: rate.burst,
+        full_at_nanos: spent.as_nanos(),
     };
-    Ok(Limit { of, max: row.max })
+    encode(&row, 96)
+}
+
+/// Reads the rate of a limit, and what is spent of it.
+pub(crate) fn rate(bytes: &[u8]) -> Result<(LimitOf, Paced)> {
+    let row: RateRow<'_> = decode(bytes)?;
+    if row.per_nanos >= 1_000_000_000 {
+        return Err(corrupt("row.decode", "a bad rate"));
+    }
+    let rate = Rate::new(row.tokens, Duration::new(row.per_secs, row.per_nanos)).burst(row.burst);
+    let of = limit_of(row.tenant, row.key)?;
+    // What no store takes was not written by one.
+    Limit::paced(of.clone(), rate).check().map_err(|_| corrupt("row.decode", "a bad rate"))?;
+    Ok((of, (rate, Spent::until_nanos(row.full_at_nanos))))
 }
 
 /// Writes how a queue is served.

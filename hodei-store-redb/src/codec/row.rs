@@ -215,6 +215,17 @@ pub(super) struct LimitRow<'a> {
 }
 
 #[derive(Encode, BorrowDecode)]
+pub(super) struct RateRow<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) key: &'a str,
+    pub(super) tokens: u32,
+    pub(super) per_secs: u64,
+    pub(super) per_nanos: u32,
+    pub(super) burst: u32,
+    pub(super) full_at_nanos: i64,
+}
+
+#[derive(Encode, BorrowDecode)]
 pub(super) struct QueueRow<'a> {
     pub(super) tenant: &'a str,
     pub(super) queue: &'a str,

@@ -9,7 +9,7 @@ use hodei_core::job::{
     JobSpecBuilder, Lease, LogEnd, Manifest, NewJob, Outcome, Output, Parent, Payload, Priority, Requires,
     Resources, RetryPolicy, RetryRule, Settled, State, Stream, rules,
 };
-use hodei_core::store::{Change, Counts, Limit, Note, QueuePolicy, Schedule};
+use hodei_core::store::{Change, Counts, Limit, LimitOf, Note, QueuePolicy, Rate, Schedule, Spent};
 use hodei_core::testkit::typical_spec;
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
@@ -301,14 +301,19 @@ fn fourth_samples() -> Vec<Sample> {
     ]
 }
 
-/// What schema 6 has in the place of the counts of those before.
+/// What schema 6 has in the place of the counts of those before, and beside them.
 fn sixth_samples() -> Vec<Sample> {
     let counts = Counts::from_numbers([0, 1, 250, 251, 65_536, u64::MAX, 3]);
     let row = codec::counts_row(&Tenant::default(), &Name::literal("night"), &counts).expect("a small row");
     let again = |bytes: &[u8]| {
         codec::counts(bytes).and_then(|of| codec::counts_row(&of.tenant, &of.queue, &of.counts))
     };
-    vec![Sample { name: "counts", row, again }]
+    let of = LimitOf::Queue(Tenant::default(), Name::literal("night"));
+    let rate = Rate::new(300, Duration::new(60, 7)).burst(5);
+    let paced = (rate, Spent::until_nanos(NOW.as_micros() * 1_000 + 1));
+    let rate = codec::rate_row(&of, &paced).expect("a small row");
+    let rate_again = |bytes: &[u8]| codec::rate(bytes).and_then(|(of, paced)| codec::rate_row(&of, &paced));
+    vec![Sample { name: "counts", row, again }, Sample { name: "rate", row: rate, again: rate_again }]
 }
 
 /// Every sample.

@@ -12,6 +12,7 @@ use hodei_core::{JobId, Name, Slot, Tenant, Timestamp};
 use super::index::{LimitKey, limits_of};
 use super::lane::{Place, Waiting};
 use super::queues::{Moved, QueueDelta};
+use super::rates::RatesDelta;
 use super::slots::Moving;
 use super::standing::{Standing, place_of};
 use super::wide::WideDelta;
@@ -59,6 +60,8 @@ pub(crate) struct Delta {
     pub(crate) in_use: HashMap<LimitKey, i64, IdState>,
     /// Limits that are wider than a key.
     pub(crate) wide: WideDelta,
+    /// Rates of limits.
+    pub(crate) rates: RatesDelta,
     /// How many changes were recorded.
     pub(crate) changes: u64,
     /// The new first change that is kept.

@@ -11,6 +11,7 @@ use hodei_core::{JobId, Result, Tenant, Timestamp};
 
 use super::delta::{Delta, Step};
 use super::lane::{LaneState, Place, Waiting};
+use super::rates::Rates;
 use super::slots::Slots;
 use super::standing::{Standing, place_of};
 use super::wide::Wide;
@@ -62,6 +63,8 @@ pub(crate) struct Index {
     pub(crate) in_use: HashMap<LimitKey, u64, IdState>,
     /// The limits that are wider than a key.
     pub(crate) wide: Wide,
+    /// The rates of limits.
+    pub(crate) rates: Rates,
     /// How many open jobs each row of [`Tab::Open`] still names; never zero.
     pub(crate) batches: BTreeMap<u64, u32>,
     /// The number of the next such row.
@@ -207,6 +210,7 @@ impl Index {
             }
         }
         self.wide.apply(&delta.wide);
+        self.rates.apply(&delta.rates);
         if delta.forget_idle {
             self.lanes.retain(|_, lane| !lane.is_idle());
         }
@@ -373,6 +377,7 @@ impl Index {
             Ok(true)
         })?;
         index.wide = Wide::read(rows, &index.slots, None)?;
+        index.rates = Rates::read(rows, &index.slots, None)?;
         index.read_open(rows, now, 0, None)?;
         // What comes of a slot is looked for from where it began, also where all that was named before has ended.
         index.next_batch = index.next_batch.max(slots_from);

@@ -5,6 +5,7 @@ use hodei_core::{Result, Slot};
 
 use super::delta::Delta;
 use super::index::Index;
+use super::rates::Rates;
 use super::slots::{Phase, Slots};
 use super::wide::Wide;
 use crate::rows::Rows;
@@ -37,6 +38,7 @@ impl Index {
         self.deadlines.retain(|(_, id)| id.slot() != slot);
         self.in_use.retain(|(tenant, _), _| tenant.slot() != slot);
         self.wide.hide(slot);
+        self.rates.hide(slot);
         self.leases.retain(|_, held| {
             held.retain(|id| id.slot() != slot);
             !held.is_empty()
@@ -53,6 +55,7 @@ impl Index {
         for (slot, moving) in &delta.slots {
             if moving.phase == Phase::Open && before.hides(|| *slot) {
                 part.wide.join(Wide::read(rows, before, Some(*slot))?);
+                part.rates.join(Rates::read(rows, before, Some(*slot))?);
                 let from = before.get(*slot).from;
                 part.read_open(rows, delta.now, from, Some(*slot))?;
             }
@@ -69,6 +72,7 @@ impl Index {
         self.deadlines.append(&mut part.deadlines);
         self.in_use.extend(part.in_use);
         self.wide.join(part.wide);
+        self.rates.join(part.rates);
         for (lease, held) in part.leases {
             self.leases.entry(lease).or_default().extend(held);
         }

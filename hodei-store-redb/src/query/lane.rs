@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hodei_core::job::{Job, Lease, Priority, Request};
-use hodei_core::store::{Before, Claimed, Lane, LaneHead, Lanes, Served};
+use hodei_core::store::{Before, Claimed, Lane, LaneHead, LaneRoom, Lanes, LimitOf, Served};
 use hodei_core::{JobId, Result, Timestamp};
 
 use crate::inner::Inner;
@@ -26,16 +26,22 @@ pub(crate) fn lanes(rows: &mut Snapshot<'_>, inner: &Inner, served: &Served) -> 
         let full = lanes.filter(|(lane, _)| served.covers(&lane.queue) && index.serves(lane));
         let first = |(lane, of): (&Lane, &crate::memory::LaneState)| {
             let (level, eligible_at, depth) = of.head()?;
-            let depth = depth.min(index.wide_room(lane));
-            Some(First { lane: lane.clone(), request: Arc::clone(&of.request), level, eligible_at, depth })
+            let (lane, request) = (lane.clone(), Arc::clone(&of.request));
+            let mut room = LaneRoom::unlimited(request.resources.token_count(), now);
+            room.hold(index.wide_room(&lane));
+            let under = LimitOf::of_jobs(&lane.tenant, &lane.queue, &request.limit_keys);
+            index.rates.pace(&mut room, under);
+            Some(First { lane, request, level, eligible_at, depth, room })
         };
         (full.filter_map(first).collect::<Vec<_>>(), committed.index.next_due(&Delta::default()))
     };
-    let mut heads = Vec::with_capacity(first.len());
+    let (mut heads, mut opens_at) = (Vec::with_capacity(first.len()), None);
     for first in first {
-        heads.extend(head(rows, inner, first)?);
+        let Some((head, opens)) = head(rows, inner, first)? else { continue };
+        heads.extend(Some(head).filter(|head| head.depth > 0));
+        opens_at = [opens_at, opens].into_iter().flatten().min();
     }
-    Ok(Lanes { heads, next_due })
+    Ok(Lanes { heads, next_due, opens_at })
 }
 
 /// Says how many ready jobs come before one.
@@ -59,11 +65,18 @@ struct First {
     level: Priority,
     eligible_at: Timestamp,
     depth: u64,
+    /// What the limits let through that are in memory.
+    room: LaneRoom,
 }
 
-/// Holds what is ready in a lane to its policy and its limits.
-fn head(rows: &mut Snapshot<'_>, inner: &Inner, first: First) -> Result<Option<LaneHead>> {
-    let First { lane, request, level, eligible_at, mut depth } = first;
+/// Holds what is ready in a lane to its policy and its limits, and says when its rates let more through; nothing where it is
+/// paused.
+fn head(
+    rows: &mut Snapshot<'_>,
+    inner: &Inner,
+    first: First,
+) -> Result<Option<(LaneHead, Option<Timestamp>)>> {
+    let First { lane, request, level, eligible_at, depth, mut room } = first;
     let policy = rows.policy(&lane)?;
     if policy.as_ref().is_some_and(|policy| policy.paused) {
         return Ok(None);
@@ -71,11 +84,12 @@ fn head(rows: &mut Snapshot<'_>, inner: &Inner, first: First) -> Result<Option<L
     for limited in limits_of(&lane.tenant, &request.limit_keys) {
         if let Some(limit) = rows.limit(&limited)? {
             let used = lock(&inner.committed).index.in_use.get(&limited).copied().unwrap_or(0);
-            depth = depth.min(u64::from(limit.max).saturating_sub(used));
+            room.hold(u64::from(limit.max).saturating_sub(used));
         }
     }
     let weight = policy.map_or(1, |policy| policy.weight);
-    Ok((depth > 0).then_some(LaneHead { lane, request, level, depth, eligible_at, weight }))
+    let (depth, opens_at) = room.shown(depth);
+    Ok(Some((LaneHead { lane, request, level, depth, eligible_at, weight }, opens_at)))
 }
 
 /// Returns what an owner holds.

@@ -62,7 +62,9 @@ pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> R
             }
             wide => index.wide_use(wide),
         };
-        LimitUse { limit, in_use: u32::try_from(used).unwrap_or(u32::MAX) }
+        let (rate, spent) = index.rates.get(&limit.of).unzip();
+        let in_use = u32::try_from(used).unwrap_or(u32::MAX);
+        LimitUse { limit: Limit { rate, ..limit }, in_use, spent: spent.unwrap_or_default() }
     };
     Ok(limits.into_iter().map(with_use).collect())
 }

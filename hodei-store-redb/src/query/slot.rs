@@ -1,10 +1,11 @@
 //! The rows of a slot that leaves.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use hodei_core::job::{Job, State};
-use hodei_core::store::{Cursor, Scope, SlotBatch, SlotRow};
+use hodei_core::store::{Cursor, Limit, LimitOf, Scope, SlotBatch, SlotRow, Spent};
 use hodei_core::{Error, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
 use super::list::{Asked, bad_cursor, jobs};
@@ -12,7 +13,7 @@ use crate::codec;
 use crate::error::corrupt;
 use crate::inner::Inner;
 use crate::key;
-use crate::memory::{Index, Phase, conflict};
+use crate::memory::{Index, Paced, Phase, conflict};
 use crate::reader::Snapshot;
 use crate::rows::Rows;
 use crate::sync::lock;
@@ -178,14 +179,24 @@ fn edges(rows: &mut Snapshot<'_>, job: &Job) -> Result<Vec<(JobId, bool)>> {
     Ok(edges)
 }
 
+/// A limit with its rate.
+pub(crate) fn limit_row(limit: Limit, rates: &BTreeMap<LimitOf, Paced>) -> SlotRow {
+    match rates.get(&limit.of) {
+        Some((rate, spent)) => SlotRow::Limit(limit.rate(*rate), *spent),
+        None => SlotRow::Limit(limit, Spent::default()),
+    }
+}
+
 fn policies(rows: &mut Snapshot<'_>, slot: Slot) -> Result<Vec<SlotRow>> {
     let mut found = Vec::new();
     rows.scan(Tab::Queues, crate::rows::Span::ALL, |_, row| {
         found.extend(Some(SlotRow::Queue(codec::queue(row)?)).filter(|row| row.slot() == Some(slot)));
         Ok(true)
     })?;
+    let rates = rows.rates()?;
     rows.scan(Tab::Limits, crate::rows::Span::ALL, |_, row| {
-        found.extend(Some(SlotRow::Limit(codec::limit(row)?)).filter(|row| row.slot() == Some(slot)));
+        let row = limit_row(codec::limit(row)?, &rates);
+        found.extend(Some(row).filter(|row| row.slot() == Some(slot)));
         Ok(true)
     })?;
     rows.scan(Tab::Schedules, crate::rows::Span::ALL, |_, row| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hodei_core::job::{NewJob, State, rules};
 use hodei_core::store::{
-    Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Move, Pick, Redriven, Scope,
+    Applied, CancelReply, Change, Claimed, Committed, Exchange, Exchanged, Lane, Move, Pick, Redriven, Scope,
     SubmitOptions, Transition,
 };
 use hodei_core::{ErrorKind, JobId, Result};
@@ -73,14 +73,10 @@ fn apply(work: &mut Work<'_, '_>, transition: &Transition, changes: &mut Vec<Cha
     Ok(applied)
 }
 
-/// Returns how many jobs of a lane its policy and its limits let through; `u64::MAX` without limits.
-fn room(work: &mut Work<'_, '_>, pick: &Pick) -> Result<u64> {
-    if work.slots.closed(|| pick.lane.tenant.slot())
-        || work.policy(&pick.lane)?.is_some_and(|policy| policy.paused)
-    {
-        return Ok(0);
-    }
-    work.room(&pick.lane)
+/// Whether a lane is served.
+fn is_served(work: &mut Work<'_, '_>, lane: &Lane) -> Result<bool> {
+    let closed = work.slots.closed(|| lane.tenant.slot());
+    Ok(!closed && !work.policy(lane)?.is_some_and(|policy| policy.paused))
 }
 
 /// How many jobs one claim passes over at most that cannot be claimed now: they are past their deadline, and gone when they
@@ -88,8 +84,25 @@ fn room(work: &mut Work<'_, '_>, pick: &Pick) -> Result<u64> {
 const LATE_MAX: usize = 4_096;
 
 fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut Exchanged) -> Result<()> {
-    let wanted = room(work, pick)?.min(u64::from(pick.n));
-    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+    if !is_served(work, &pick.lane)? {
+        return Ok(());
+    }
+    let Some(request) = work.request(&pick.lane) else { return Ok(()) };
+    let room = work.room(&pick.lane, &request)?.min(u64::from(pick.n));
+    let before = done.claimed.len();
+    claim_up_to(work, exchange, pick, usize::try_from(room).unwrap_or(usize::MAX), done)?;
+    work.spend(&pick.lane, &request, done.claimed.len() - before);
+    Ok(())
+}
+
+/// Claims so many jobs of a lane, or as many as there are.
+fn claim_up_to(
+    work: &mut Work<'_, '_>,
+    exchange: &Exchange,
+    pick: &Pick,
+    wanted: usize,
+    done: &mut Exchanged,
+) -> Result<()> {
     let (mut after, mut claimed, mut late) = (None, 0, 0);
     while claimed < wanted && late <= LATE_MAX {
         let most = wanted - claimed;

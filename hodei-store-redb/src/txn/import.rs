@@ -18,7 +18,8 @@ pub(crate) fn bring_row(work: &mut Work<'_, '_>, row: &SlotRow) -> Result<Option
             let key = key::tenant_text(&policy.tenant, policy.queue.as_str());
             put_new(work, Tab::Queues, &key, &codec::queue_row(policy)?, "queue")
         }
-        SlotRow::Limit(limit) => {
+        SlotRow::Limit(limit, spent) => {
+            work.bring_rate(limit, *spent)?;
             put_new(work, Tab::Limits, &key::limit(&limit.of), &codec::limit_row(limit)?, "limit")
         }
         SlotRow::Schedule(schedule) => {

@@ -1,10 +1,10 @@
 //! Limits, and what counts against them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use hodei_core::job::State;
-use hodei_core::store::{Lane, Limit, LimitOf};
-use hodei_core::text::Texts;
+use hodei_core::job::{Request, State};
+use hodei_core::store::{Lane, LaneRoom, Limit, LimitOf};
 use hodei_core::{JobId, Result, Tenant};
 
 use super::work::Work;
@@ -16,7 +16,9 @@ use crate::table::Tab;
 
 /// Sets a limit.
 pub(crate) fn set_limit(work: &mut Work<'_, '_>, limit: &Limit) -> Result<()> {
+    limit.check()?;
     work.slots.writable("store.set_limit", limit.of.tenant().map(Tenant::slot).into_iter())?;
+    work.set_rate(limit);
     if let LimitOf::Queue(tenant, queue) = &limit.of
         && !work.is_counted(&limit.of)
     {
@@ -38,28 +40,29 @@ pub(crate) fn remove_limit(work: &mut Work<'_, '_>, of: &LimitOf) -> Result<bool
     if was && !matches!(of, LimitOf::Key(..)) {
         work.delta.wide.set.insert(of.clone(), None);
     }
+    work.remove_rate(of);
     work.delta.ring |= was;
     Ok(was)
 }
 
 impl Work<'_, '_> {
-    /// Returns how many jobs of a lane its limits let through; `u64::MAX` without limits, nothing when there is no such
-    /// lane.
-    pub(super) fn room(&mut self, lane: &Lane) -> Result<u64> {
-        let Some(keys) = self.limit_keys(lane) else { return Ok(0) };
-        let mut room = self.wide_room(lane);
-        for of in limits_of(&lane.tenant, &keys) {
+    /// Returns how many jobs of a lane its limits let through; `u64::MAX` without limits.
+    pub(super) fn room(&mut self, lane: &Lane, request: &Request) -> Result<u64> {
+        let mut room = LaneRoom::unlimited(request.resources.token_count(), self.now);
+        room.hold(self.wide_room(lane));
+        for of in limits_of(&lane.tenant, &request.limit_keys) {
             if let Some(limit) = self.limit(&of)? {
-                room = room.min(u64::from(limit.max).saturating_sub(self.uses(&of)));
+                room.hold(u64::from(limit.max).saturating_sub(self.uses(&of)));
             }
         }
-        Ok(room)
+        self.pace(lane, request, &mut room);
+        Ok(room.jobs())
     }
 
-    /// Returns the keys of the limits that hold a lane back; nothing when there is no such lane.
-    fn limit_keys(&self, lane: &Lane) -> Option<Texts> {
-        let new = self.delta.new_lanes.get(lane).map(|request| request.limit_keys.clone());
-        new.or_else(|| self.look(|index| index.lanes.get(lane).map(|lane| lane.request.limit_keys.clone())))
+    /// Returns what the jobs of a lane ask for; nothing when there is no such lane.
+    pub(super) fn request(&self, lane: &Lane) -> Option<Arc<Request>> {
+        let new = self.delta.new_lanes.get(lane).map(Arc::clone);
+        new.or_else(|| self.look(|index| index.lanes.get(lane).map(|lane| Arc::clone(&lane.request))))
     }
 
     /// Returns how many leased jobs count against the limit of a key, those of this transaction included.

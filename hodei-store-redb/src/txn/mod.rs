@@ -8,6 +8,7 @@ mod import;
 mod limit;
 mod maintain;
 mod policy;
+mod rate;
 mod shard;
 mod slot;
 mod submit;

@@ -15,7 +15,7 @@ use crate::rows::{Rows, Span};
 use crate::table::Tab;
 
 /// Where operators' settings are, by tenant.
-const POLICIES: [Tab; 3] = [Tab::Queues, Tab::Limits, Tab::Schedules];
+const POLICIES: [Tab; 4] = [Tab::Queues, Tab::Limits, Tab::Rates, Tab::Schedules];
 
 impl Work<'_, '_> {
     fn put_slot(&mut self, slot: Slot, moving: Moving) -> Result<()> {
@@ -207,7 +207,7 @@ pub(crate) fn import_slot(
     const OP: &str = "store.import_slot";
     let elsewhere = |row: &SlotRow| match row {
         SlotRow::Job { job, .. } => job.tenant.slot() != slot || job.id.slot() != slot,
-        SlotRow::Queue(_) | SlotRow::Limit(_) | SlotRow::Schedule(_) => row.slot() != Some(slot),
+        SlotRow::Queue(_) | SlotRow::Limit(..) | SlotRow::Schedule(_) => row.slot() != Some(slot),
     };
     if rows.iter().any(elsewhere) {
         return Err(Error::invalid(OP, vec![Fault::new("rows", "wrong_slot")]));
@@ -233,7 +233,8 @@ pub(crate) fn import_slot(
                 let key = key::tenant_text(&policy.tenant, policy.queue.as_str());
                 work.put(Tab::Queues, &key, &codec::queue_row(policy)?)?;
             }
-            SlotRow::Limit(limit) => {
+            SlotRow::Limit(limit, spent) => {
+                work.bring_rate(limit, *spent)?;
                 work.put(Tab::Limits, &key::limit(&limit.of), &codec::limit_row(limit)?)?;
             }
             SlotRow::Schedule(schedule) => {

@@ -482,6 +482,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             let moved = self.look(|index| index.moved_rows).saturating_add_signed(self.delta.moved_rows);
             self.put(Tab::Meta, META_MOVED, &codec::number_row(moved)?)?;
         }
+        self.flush_rates()?;
         self.flush_batches()?;
         for tab in Tab::ALL {
             if !self.appends[tab.number()].is_empty() {

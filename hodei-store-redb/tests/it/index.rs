@@ -161,7 +161,7 @@ impl Life {
                 store.redrive(&Scope::All, self.pick(which)).await.expect(sound);
             }
             Step::Limit { of, max } => {
-                store.set_limit(Limit { of: limit_of(*of), max: *max }).await.expect(sound);
+                store.set_limit(Limit::new(limit_of(*of), *max)).await.expect(sound);
             }
             Step::NoLimit(of) => {
                 store.remove_limit(&limit_of(*of)).await.expect(sound);

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, join_all};
 use hodei_core::job::{Finish, Lease, NewJob, Output, Parent, Priority, Requires, State};
 use hodei_core::store::{
     Applied, ChangeLog, Claimed, Exchange, JobStore, Lane, Limit, LimitOf, LimitUse, Move, Pick, Policies,
-    Retention, Scope, Served, SubmitOptions, Transition,
+    Retention, Scope, Served, Spent, SubmitOptions, Transition,
 };
 use hodei_core::{Clock, JobId, Name, Tenant};
 use hodei_store_redb::RedbStore;
@@ -59,7 +59,7 @@ async fn a_limit_that_is_set_between_claims_of_one_commit_counts_them() {
     let pick = |n| Pick { lane: lane.clone(), floor: Priority::MIN, n };
     let claims = |n| Exchange { owner: node.clone(), transitions: Vec::new(), picks: vec![pick(n)] };
     let queue = LimitOf::Queue(Tenant::default(), lane.queue.clone());
-    let limit = |max| Limit { of: queue.clone(), max };
+    let limit = |max| Limit::new(queue.clone(), max);
     let (first, (set, second, removed, again, third)) = at_the_gate!(
         clock,
         store.exchange(claims(2)),
@@ -75,7 +75,7 @@ async fn a_limit_that_is_set_between_claims_of_one_commit_counts_them() {
     let claimed =
         [first.unwrap(), second.await.unwrap(), third.await.unwrap()].map(|done| done.claimed.len());
     assert_eq!(claimed, [2, 1, 1]);
-    let used = LimitUse { limit: limit(4), in_use: 4 };
+    let used = LimitUse { limit: limit(4), in_use: 4, spent: Spent::default() };
     assert_eq!(store.limits(&Scope::All).await.unwrap(), [used]);
     sound(&store).await;
 }

@@ -41,7 +41,7 @@ impl LineCounts {
     pub(super) fn add(&mut self, row: &SlotRow) {
         match row {
             SlotRow::Queue(_) => self.queues += 1,
-            SlotRow::Limit(_) => self.limits += 1,
+            SlotRow::Limit(..) => self.limits += 1,
             SlotRow::Schedule(_) => self.schedules += 1,
             SlotRow::Job { job, .. } => self.jobs.moved(None, Some(job.state)),
         }

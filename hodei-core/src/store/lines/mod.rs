@@ -3,7 +3,8 @@
 //! ```text
 //! {"line":"header","format":"hodei","version":1}
 //! {"line":"queue", …}      how queues are served, by tenant
-//! {"line":"limit", …}      limits: of a tenant's key or queue, of a tenant, or without any of these of the whole store
+//! {"line":"limit", …}      limits: of a tenant's key or queue, of a tenant, or without any of these of the whole store; with a rate, if
+//!                          there is one, and what is spent of it
 //! {"line":"schedule", …}   schedules, with the time each fired last
 //! {"line":"job", …}        jobs in the order of their ids, with unique key, lease, output, and the edges from parents
 //! {"line":"checkpoint", …} how far runs had come, where the store keeps that

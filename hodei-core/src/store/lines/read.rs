@@ -72,7 +72,9 @@ impl<R: BufRead> LineReader<R> {
             QueueLine::LINE => SlotRow::Queue(self.parse::<QueueLine<'_>>()?.into_policy()),
             LimitLine::LINE => {
                 let limit = self.parse::<LimitLine<'_>>()?.into_limit();
-                SlotRow::Limit(limit.ok_or_else(|| self.refuse(Fault::new("limit", "of_nothing")))?)
+                let (limit, spent) = limit.ok_or_else(|| self.refuse(Fault::new("limit", "of_nothing")))?;
+                limit.check().map_err(|error| self.at(&error))?;
+                SlotRow::Limit(limit, spent)
             }
             ScheduleLine::LINE => {
                 let line: ScheduleLine<'_> = self.parse()?;

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::super::policy::{Limit, LimitOf, QueuePolicy, Schedule};
+use super::super::rate::{Rate, Spent};
 use crate::checkpoint::Checkpoint;
 use crate::id::{JobId, Name, PipelineId, Tenant};
 use crate::job::{
@@ -115,24 +116,37 @@ pub(super) struct LimitLine<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<Name>,
     max: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<RateLine>,
+}
+
+/// A rate, and what is spent of it. A text without rates is as it was before there were any.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLine {
+    tokens: u32,
+    per: Duration,
+    burst: u32,
+    full_at_nanos: Spent,
 }
 
 impl LimitLine<'_> {
     pub(super) const LINE: &'static str = "limit";
 
-    pub(super) fn of(limit: &Limit) -> Self {
-        let Limit { of, max } = limit.clone();
+    pub(super) fn of(limit: &Limit, spent: Spent) -> Self {
+        let Limit { of, max, rate } = limit.clone();
+        let line = |Rate { tokens, per, burst }: Rate| RateLine { tokens, per, burst, full_at_nanos: spent };
         let (tenant, queue, key) = match of {
             LimitOf::All => (None, None, None),
             LimitOf::Tenant(tenant) => (Some(tenant), None, None),
             LimitOf::Queue(tenant, queue) => (Some(tenant), Some(queue), None),
             LimitOf::Key(tenant, key) => (Some(tenant), None, Some(key)),
         };
-        Self { line: Self::LINE, tenant, queue, key, max }
+        Self { line: Self::LINE, tenant, queue, key, max, rate: rate.map(line) }
     }
 
-    /// Returns the limit; nothing where the line does not say which jobs it is about.
-    pub(super) fn into_limit(self) -> Option<Limit> {
+    /// Returns the limit, with what is spent of it; nothing where the line does not say which jobs it is about.
+    pub(super) fn into_limit(self) -> Option<(Limit, Spent)> {
         let of = match (self.tenant, self.queue, self.key) {
             (None, None, None) => LimitOf::All,
             (Some(tenant), None, None) => LimitOf::Tenant(tenant),
@@ -140,7 +154,9 @@ impl LimitLine<'_> {
             (Some(tenant), None, Some(key)) => LimitOf::Key(tenant, key),
             (None, ..) | (Some(_), Some(_), Some(_)) => return None,
         };
-        Some(Limit { of, max: self.max })
+        let spent = self.rate.as_ref().map_or_else(Spent::default, |rate| rate.full_at_nanos);
+        let rate = self.rate.map(|RateLine { tokens, per, burst, .. }| Rate { tokens, per, burst });
+        Some((Limit { of, max: self.max, rate }, spent))
     }
 }
 

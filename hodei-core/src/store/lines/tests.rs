@@ -12,8 +12,8 @@ use crate::job::{
     LogEnd, Manifest, NewJob, Outcome, Output, Parent, Payload, Priority, Requires, Resources, RetryPolicy,
     Settled, SpecLimits, State, Stream, rules,
 };
-use crate::store::SlotRow;
 use crate::store::policy::{Limit, QueuePolicy, Schedule};
+use crate::store::{Rate, SlotRow, Spent};
 use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -78,7 +78,7 @@ fn rows() -> Vec<SlotRow> {
     let spec = Arc::new(handler());
     let rows = [
         SlotRow::Queue(QueuePolicy { tenant: tenant(), queue: name("night"), paused: true, weight: 5 }),
-        SlotRow::Limit(Limit::key(tenant(), name("db"), 4)),
+        SlotRow::Limit(Limit::key(tenant(), name("db"), 4), Spent::default()),
         SlotRow::Schedule(Schedule {
             tenant: tenant(),
             name: name("nightly"),
@@ -126,7 +126,7 @@ fn what_was_written_is_read_and_written_again_as_it_was() {
 fn read_jobs(rows: &[SlotRow]) -> impl Iterator<Item = &Job> {
     rows.iter().filter_map(|row| match row {
         SlotRow::Job { job, .. } => Some(&**job),
-        SlotRow::Queue(_) | SlotRow::Limit(_) | SlotRow::Schedule(_) => None,
+        SlotRow::Queue(_) | SlotRow::Limit(..) | SlotRow::Schedule(_) => None,
     })
 }
 
@@ -156,10 +156,16 @@ fn limits_of_every_kind_are_written_and_read() {
         Limit::all(100),
         Limit::tenant(tenant(), 50),
         Limit::queue(tenant(), name.clone(), 10),
-        Limit::key(tenant(), name, 4),
+        Limit::key(tenant(), name.clone(), 4),
     ];
-    let rows = limits.map(SlotRow::Limit);
+    let rows = limits.map(|limit| SlotRow::Limit(limit, Spent::default()));
     assert_eq!(read(&text(&rows)).unwrap().0, rows);
+    let rate = Rate::new(3, Duration::from_secs(1)).burst(9);
+    let paced = Limit::key(tenant(), name, 4).rate(rate);
+    let rows = [SlotRow::Limit(paced, rate.claim(Spent::default(), 2, 1, NOW))];
+    assert_eq!(read(&text(&rows)).unwrap().0, rows);
+    let error = read(&text(&rows).replace("\"tokens\":3", "\"tokens\":0")).unwrap_err();
+    assert_eq!((error.faults()[0].field.as_str(), error.faults()[0].code), ("rate.tokens", "zero"));
 }
 
 /// Changes the text of a line, and returns what is said of it: line, field, code.

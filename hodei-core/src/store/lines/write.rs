@@ -45,7 +45,7 @@ impl<W: Write> LineWriter<W> {
     pub fn row(&mut self, row: &SlotRow) -> Result<()> {
         match row {
             SlotRow::Queue(policy) => self.line(&QueueLine::of(policy))?,
-            SlotRow::Limit(limit) => self.line(&LimitLine::of(limit))?,
+            SlotRow::Limit(limit, spent) => self.line(&LimitLine::of(limit, *spent))?,
             SlotRow::Schedule(schedule) => self.line(&ScheduleLine::of(schedule))?,
             SlotRow::Job { job, edges, last } => self.line(&JobLine::of(job, edges, *last))?,
         }

@@ -17,7 +17,7 @@ const EXAMINED_MAX: usize = 10_000;
 impl State {
     pub(super) fn lanes(&mut self, served: &Served, now: Timestamp) -> Lanes {
         self.promote(now);
-        let mut heads = Vec::new();
+        let (mut heads, mut opens_at) = (Vec::new(), None);
         for (lane, ready) in &self.ready {
             let closed = self.slots.closed(|| lane.tenant.slot());
             if closed || !served.covers(&lane.queue) || self.paused(lane) {
@@ -27,7 +27,8 @@ impl State {
             else {
                 continue;
             };
-            let depth = self.room(lane, &ready.request).min(*depth);
+            let (depth, opens) = self.room(lane, &ready.request, now).shown(*depth);
+            opens_at = [opens_at, opens].into_iter().flatten().min();
             if depth > 0 {
                 heads.push(LaneHead {
                     lane: lane.clone(),
@@ -39,7 +40,7 @@ impl State {
                 });
             }
         }
-        Lanes { heads, next_due: self.due.first().map(|(at, _)| *at) }
+        Lanes { heads, next_due: self.due.first().map(|(at, _)| *at), opens_at }
     }
 
     /// How many ready jobs come before one.

@@ -5,7 +5,8 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 
-use super::super::{Cursor, Limit, LimitOf, Relocate, SlotBatch, SlotRow, slot_closed};
+use super::super::{Cursor, LimitOf, Relocate, SlotBatch, SlotRow, slot_closed};
+use super::limits::Set;
 use super::read::{cursor_of, key_of};
 use super::state::{Key, State, sequence_of};
 use super::store::MemoryStore;
@@ -39,7 +40,7 @@ type Edges = Vec<(JobId, bool)>;
 #[derive(Debug, Default, PartialEq)]
 struct Staged {
     jobs: HashMap<JobId, (Box<Job>, Edges, bool)>,
-    limits: BTreeMap<LimitOf, u32>,
+    limits: BTreeMap<LimitOf, Set>,
     policies: BTreeMap<(u8, Tenant, Name), SlotRow>,
 }
 
@@ -138,7 +139,7 @@ impl State {
 
     fn policies_of_slot(&self, slot: Slot) -> Vec<SlotRow> {
         let queues = self.queues.values().cloned().map(SlotRow::Queue);
-        let limits = self.limits.iter().map(|(of, max)| SlotRow::Limit(Limit { of: of.clone(), max }));
+        let limits = self.limits.iter().map(|(of, set)| SlotRow::Limit(set.limit(of), set.spent));
         let schedules = self.schedules.values().cloned().map(SlotRow::Schedule);
         queues.chain(limits).chain(schedules).filter(|row| row.slot() == Some(slot)).collect()
     }
@@ -168,7 +169,10 @@ impl State {
                 SlotRow::Queue(ref policy) => {
                     staged.policies.insert((0, policy.tenant.clone(), policy.queue.clone()), row);
                 }
-                SlotRow::Limit(Limit { of, max }) => drop(staged.limits.insert(of, max)),
+                SlotRow::Limit(limit, spent) => {
+                    let set = Set { max: limit.max, rate: limit.rate, spent };
+                    staged.limits.insert(limit.of, set);
+                }
                 SlotRow::Schedule(ref schedule) => {
                     staged.policies.insert((1, schedule.tenant.clone(), schedule.name.clone()), row);
                 }
@@ -219,8 +223,8 @@ impl State {
     }
 
     fn install(&mut self, staged: Staged, now: Timestamp) {
-        for (of, max) in staged.limits {
-            self.set_limit(of, Some(max));
+        for (of, set) in staged.limits {
+            self.put_limit(of, Some(set));
         }
         for row in staged.policies.into_values() {
             match row {
@@ -230,7 +234,7 @@ impl State {
                 SlotRow::Schedule(row) => {
                     self.schedules.insert((row.tenant.clone(), row.name.clone()), row);
                 }
-                SlotRow::Job { .. } | SlotRow::Limit(_) => {}
+                SlotRow::Job { .. } | SlotRow::Limit(..) => {}
             }
         }
         for (id, (job, edges, last)) in staged.jobs {

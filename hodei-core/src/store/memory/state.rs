@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::super::{
-    Change, ChangeLog, Counts, Lane, LimitOf, Note, QueuePolicy, QueueTally, Schedule, StoreStats, Term,
+    Change, ChangeLog, Counts, Lane, LaneRoom, Limit, LimitOf, Note, QueuePolicy, QueueTally, Schedule,
+    StoreStats, Term,
 };
-use super::limits::Limits;
+use super::limits::{Limits, Set};
 use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Job, JobSpec, Lease, Priority, Request, State as JobState, rules};
@@ -364,21 +365,40 @@ impl State {
     }
 
     /// How many more jobs of a lane the limits let through.
-    pub(super) fn room(&self, lane: &Lane, request: &Request) -> u64 {
+    pub(super) fn room(&self, lane: &Lane, request: &Request, now: Timestamp) -> LaneRoom {
+        let mut room = LaneRoom::unlimited(request.resources.token_count(), now);
         if self.limits.is_empty() {
-            return u64::MAX;
+            return room;
         }
-        let free = |of| Some(u64::from(self.limits.max(&of)?).saturating_sub(self.in_use(&of)));
-        let limits = LimitOf::of_jobs(&lane.tenant, &lane.queue, &request.limit_keys);
-        limits.filter_map(free).min().unwrap_or(u64::MAX)
+        for of in LimitOf::of_jobs(&lane.tenant, &lane.queue, &request.limit_keys) {
+            if let Some(set) = self.limits.get(&of) {
+                room.hold(u64::from(set.max).saturating_sub(self.in_use(&of)));
+                set.rate.into_iter().for_each(|rate| room.pace(rate, set.spent));
+            }
+        }
+        room
     }
 
-    /// Sets a limit, or removes it; says whether there was one.
-    pub(super) fn set_limit(&mut self, of: LimitOf, max: Option<u32>) -> bool {
+    /// Takes the tokens of jobs that were claimed from a lane.
+    pub(super) fn spend(&mut self, lane: &Lane, request: &Request, jobs: u64, now: Timestamp) {
+        for of in LimitOf::of_jobs(&lane.tenant, &lane.queue, &request.limit_keys) {
+            self.limits.spend(&of, jobs, request.resources.token_count(), now);
+        }
+    }
+
+    /// Sets a limit; what is spent of its rate stays spent.
+    pub(super) fn set_limit(&mut self, limit: Limit, now: Timestamp) {
+        let Limit { of, max, rate } = limit;
+        let spent = self.limits.repaced(&of, rate, now);
+        self.put_limit(of, Some(Set { max, rate, spent }));
+    }
+
+    /// Puts a limit in the place of what there was, or removes it; says whether there was one.
+    pub(super) fn put_limit(&mut self, of: LimitOf, set: Option<Set>) -> bool {
         self.readied = true;
         let Self { limits, leases, jobs, .. } = self;
         let held = leases.values().flatten().filter_map(|id| jobs.get(id));
-        limits.set(of, max, held)
+        limits.set(of, set, held)
     }
 
     pub(super) fn paused(&self, lane: &Lane) -> bool {

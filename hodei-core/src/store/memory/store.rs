@@ -169,7 +169,7 @@ impl MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, exclusive: true, spans_tenants: true, limits_all: true }
+        Capabilities { durable: false, exclusive: true, spans_tenants: true, limits_all: true, rates: true }
     }
 
     fn stats(&self) -> StoreStats {
@@ -369,9 +369,10 @@ impl Policies for MemoryStore {
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
-        self.write(|state, _| {
+        limit.check()?;
+        self.write(|state, now| {
             state.slots.writable("store.set_limit", limit.of.tenant().map(Tenant::slot).into_iter())?;
-            state.set_limit(limit.of, Some(limit.max));
+            state.set_limit(limit, now);
             Ok(())
         })
     }
@@ -379,7 +380,7 @@ impl Policies for MemoryStore {
     async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
         self.write(|state, _| {
             state.slots.writable("store.remove_limit", of.tenant().map(Tenant::slot).into_iter())?;
-            Ok(state.set_limit(of.clone(), None))
+            Ok(state.put_limit(of.clone(), None))
         })
     }
 
@@ -388,9 +389,10 @@ impl Policies for MemoryStore {
             state.slots.readable("store.limits", slot_of(scope))?;
             let covered = |of: &LimitOf| of.tenant().is_none_or(|tenant| scope.covers(tenant));
             let rows = state.limits.iter().filter(|(of, _)| covered(of));
-            let shown = rows.map(|(of, max)| LimitUse {
-                limit: Limit { of: of.clone(), max },
+            let shown = rows.map(|(of, set)| LimitUse {
+                limit: set.limit(of),
                 in_use: u32::try_from(state.in_use(of)).unwrap_or(u32::MAX),
+                spent: set.spent,
             });
             Ok(shown.collect())
         })

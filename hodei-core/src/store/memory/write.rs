@@ -214,8 +214,25 @@ impl State {
             return;
         }
         let Some(lane) = self.ready.get(&pick.lane) else { return };
-        let room = self.room(&pick.lane, &lane.request).min(u64::from(pick.n));
+        let room = self.room(&pick.lane, &lane.request, now).jobs().min(u64::from(pick.n));
         let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let paced = self.limits.are_paced().then(|| Arc::clone(&lane.request));
+        let before = claimed.len();
+        self.claim_up_to(room, pick, owner, now, claimed);
+        if let Some(request) = paced {
+            self.spend(&pick.lane, &request, (claimed.len() - before) as u64, now);
+        }
+    }
+
+    /// Claims as many as there is room for.
+    fn claim_up_to(
+        &mut self,
+        room: usize,
+        pick: &Pick,
+        owner: &Lease,
+        now: Timestamp,
+        claimed: &mut Vec<Claimed>,
+    ) {
         let (before, mut after) = (claimed.len(), Bound::Unbounded);
         // Once, unless some are passed over: then others come in their place.
         while claimed.len() - before < room {

@@ -215,6 +215,7 @@ impl ShardedStore {
                     let all = all.get_or_insert_default();
                     all.heads.extend(lanes.heads);
                     all.next_due = earlier(all.next_due, lanes.next_due);
+                    all.opens_at = earlier(all.opens_at, lanes.opens_at);
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }

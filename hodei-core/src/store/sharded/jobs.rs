@@ -116,6 +116,7 @@ impl JobStore for ShardedStore {
             spans_tenants: false,
             // No shard sees what the others have leased.
             limits_all: self.shards().len() == 1 && all().all(|of| of.limits_all),
+            rates: all().all(|of| of.rates),
         }
     }
 

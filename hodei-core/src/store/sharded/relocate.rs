@@ -179,7 +179,7 @@ impl ShardedStore {
     async fn introduce(&self, to: usize, rows: &[SlotRow]) -> Result<()> {
         let lease = |row: &SlotRow| match row {
             SlotRow::Job { job, .. } => job.lease.clone(),
-            SlotRow::Queue(_) | SlotRow::Limit(_) | SlotRow::Schedule(_) => None,
+            SlotRow::Queue(_) | SlotRow::Limit(..) | SlotRow::Schedule(_) => None,
         };
         let owners: BTreeSet<Lease> = rows.iter().filter_map(lease).collect();
         for owner in &owners {

@@ -6,7 +6,7 @@ use super::env::Env;
 use super::jobs::*;
 use crate::id::Tenant;
 use crate::job::{Lease, NewJob};
-use crate::store::{Applied, Lane, Limit, LimitUse, Pick, Scope};
+use crate::store::{Applied, Lane, Limit, LimitUse, Pick, Scope, Spent};
 
 async fn limit(env: &Env, key: &'static str, max: u32) {
     let limit = Limit::key(Tenant::default(), name(key), max);
@@ -62,7 +62,8 @@ pub(super) async fn the_use_is_counted_before_a_limit_is_set(env: &mut Env) {
     let ids = env.add_all(vec![limited(), limited()]).await;
     let held = env.hold(ids[0]).await;
     limit(env, "k", 1).await;
-    let used = LimitUse { limit: Limit::key(Tenant::default(), name("k"), 1), in_use: 1 };
+    let used =
+        LimitUse { limit: Limit::key(Tenant::default(), name("k"), 1), in_use: 1, spent: Spent::default() };
     assert_eq!(env.store().limits(&Scope::All).await.expect("limits"), [used]);
     let worker = env.worker().await;
     assert!(env.claim_beside(&worker, ids[1], 1).await.is_empty());

@@ -37,6 +37,7 @@ mod properties;
 mod prune;
 mod query;
 mod queue_counts;
+mod rates;
 mod reads;
 mod reap;
 mod redrive;

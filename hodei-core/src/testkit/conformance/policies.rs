@@ -4,7 +4,7 @@ use super::env::Env;
 use super::jobs::*;
 use crate::error::ErrorKind;
 use crate::id::Tenant;
-use crate::store::{Limit, LimitUse, QueuePolicy, Scope};
+use crate::store::{Limit, LimitUse, QueuePolicy, Scope, Spent};
 
 fn queue(tenant: Tenant, queue: &'static str, weight: u32) -> QueuePolicy {
     QueuePolicy { tenant, queue: name(queue), paused: false, weight }
@@ -45,7 +45,7 @@ pub(super) async fn limits_are_listed_from_the_widest_to_the_narrowest(env: &mut
     }
     env.running(job_of(spec().limited_by("a").limited_by("unset"))).await;
     let uses = [0, 1, 1, 0, 0, 1, 0, 0];
-    let used = |limit: &Limit, in_use| LimitUse { limit: limit.clone(), in_use };
+    let used = |limit: &Limit, in_use| LimitUse { limit: limit.clone(), in_use, spent: Spent::default() };
     let expected: Vec<_> = all.iter().zip(uses).map(|(limit, in_use)| used(limit, in_use)).collect();
     assert_eq!(env.store().limits(&Scope::All).await.expect("limits"), expected);
     let expected: Vec<_> = expected.into_iter().filter(|row| row.limit.of.tenant() == Some(&own())).collect();

@@ -146,6 +146,20 @@ properties! { $
         racing_owners_never_exceed_a_limit
         wide_limits_come_back
     }
+    rates {
+        a_burst_is_claimed_and_then_what_comes
+        a_rate_holds_over_lanes_and_picks
+        a_closed_lane_is_not_shown_and_says_when_it_opens
+        only_served_lanes_open
+        tokens_are_spent_for_good
+        a_job_takes_as_many_tokens_as_it_says
+        the_slowest_of_several_rates_decides
+        a_rate_and_a_maximum_hold_beside_each_other
+        what_is_spent_stays_spent_when_a_rate_is_set
+        a_rate_that_cannot_be_held_is_refused
+        racing_owners_never_exceed_a_rate
+        what_is_spent_comes_back
+    }
     fencing {
         a_repeated_move_is_told_and_changes_nothing
         a_job_may_end_without_a_start

@@ -122,7 +122,7 @@ pub(super) async fn every_limit_with_room_again_wakes(env: &mut Env) {
     let own = Tenant::default;
     let queue = LimitOf::Queue(own(), name("default"));
     for about in [LimitOf::Tenant(own()), queue, LimitOf::Key(own(), name("k"))] {
-        env.store().set_limit(Limit { of: about.clone(), max: 1 }).await.expect("set_limit");
+        env.store().set_limit(Limit::new(about.clone(), 1)).await.expect("set_limit");
         let all = env.add_all((0..3).map(|_| job_of(spec().limited_by("k"))).collect()).await;
         let held = env.hold(all[0]).await;
         let mut wakeups = env.store().wakeups();

@@ -8,7 +8,7 @@ use super::jobs::*;
 use crate::error::ErrorKind;
 use crate::id::{JobId, Tenant};
 use crate::job::{Lease, NewJob};
-use crate::store::{Claimed, Exchange, Lane, Limit, LimitOf, LimitUse, Move, Pick, Scope, together};
+use crate::store::{Claimed, Exchange, Lane, Limit, LimitOf, LimitUse, Move, Pick, Scope, Spent, together};
 
 /// How many owners claim at the same time.
 const RACERS: usize = 8;
@@ -27,7 +27,7 @@ fn keyed() -> NewJob {
 }
 
 async fn set(env: &Env, of: &LimitOf, max: u32) {
-    env.store().set_limit(Limit { of: of.clone(), max }).await.expect("set_limit");
+    env.store().set_limit(Limit::new(of.clone(), max)).await.expect("set_limit");
 }
 
 async fn remove(env: &Env, of: &LimitOf) -> bool {
@@ -84,7 +84,7 @@ pub(super) async fn a_limit_of_all_holds_over_tenants(env: &mut Env) {
     let (own, foreign) = (lanes_of(env, &Tenant::default()).await, lanes_of(env, &acme()).await);
     assert_eq!(claims(env, &own, 9).await, [2, 2, 2]);
     assert_eq!(claims(env, &foreign, 9).await, [1, 0, 0]);
-    let all = LimitUse { limit: Limit::all(7), in_use: 7 };
+    let all = LimitUse { limit: Limit::all(7), in_use: 7, spent: Spent::default() };
     assert_eq!(env.store().limits(&Scope::Tenant(acme())).await.expect("limits"), [all], "it is everybody's");
 }
 

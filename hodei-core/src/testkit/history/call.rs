@@ -10,8 +10,8 @@ use super::log::numbers;
 use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Cause, Epoch, Lease, Priority, RequestClass};
 use crate::store::{
-    Applied, CancelReply, Change, Fired, Lane, Limit, LimitOf, LimitUse, Move, Pick, QueueCounts, Redriven,
-    Scope, Submitted, Term, Transition,
+    Applied, CancelReply, Change, Fired, Lane, Limit, LimitOf, LimitUse, Move, Pick, QueueCounts, Rate,
+    Redriven, Scope, Submitted, Term, Transition,
 };
 use crate::time::Timestamp;
 
@@ -70,7 +70,12 @@ pub enum Call {
     /// [`Policies::queues`](crate::store::Policies::queues).
     Queues { scope: Option<Tenant> },
     /// [`Policies::set_limit`](crate::store::Policies::set_limit).
-    SetLimit { of: LimitOf, max: u32 },
+    SetLimit {
+        of: LimitOf,
+        max: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate: Option<Rate>,
+    },
     /// [`Policies::remove_limit`](crate::store::Policies::remove_limit).
     RemoveLimit { of: LimitOf },
     /// [`Policies::limits`](crate::store::Policies::limits).
@@ -260,7 +265,7 @@ impl From<&Pick> for Want {
 
 impl From<&LimitUse> for LimitSeen {
     fn from(used: &LimitUse) -> Self {
-        let Limit { of, max } = used.limit.clone();
+        let Limit { of, max, .. } = used.limit.clone();
         Self { of, max, in_use: used.in_use }
     }
 }

@@ -32,6 +32,9 @@ pub struct Facts {
     pub priority: Priority,
     /// The limits it counts against while it is leased.
     pub limits: Vec<Name>,
+    /// How many tokens of rates a claim of it takes.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub tokens: u32,
     /// The sequence in which it has its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<Arc<str>>,
@@ -41,6 +44,15 @@ pub struct Facts {
     pub run_at: Option<Timestamp>,
     /// When it must have been claimed.
     pub deadline: Option<Timestamp>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it asks about by reference")]
+const fn is_one(tokens: &u32) -> bool {
+    *tokens == 1
 }
 
 impl Facts {
@@ -78,6 +90,7 @@ impl Facts {
             parents: Arc::from([]),
             queue: spec.queue().clone(),
             class: spec.class(),
+            tokens: spec.resources().token_count(),
             priority: spec.priority(),
             limits: spec.limit_keys().iter().filter_map(|key| Name::new(key).ok()).collect(),
             sequence: spec.sequence().map(Arc::from),

@@ -53,7 +53,7 @@ impl Shop {
             let policy = QueuePolicy { tenant: tenant(n), queue, paused: false, weight: *weight };
             now(world.store.set_queue(policy)).expect("the store keeps it");
             // A limit that is never reached is looked at all the same.
-            let limit = Limit { of: LimitOf::Tenant(tenant(n)), max: 10_000 };
+            let limit = Limit::new(LimitOf::Tenant(tenant(n)), 10_000);
             now(world.store.set_limit(limit)).expect("the store keeps it");
         }
         let agent = Agent::new("w", slots);
@@ -138,7 +138,7 @@ fn waits(ageing: Ageing, from: u8, rivals: u8) -> Duration {
     let config = SchedulerConfig { ageing: Some(ageing), ..SchedulerConfig::default() };
     let (mut world, mut agent) = (World::with(config), Agent::new("w", 1));
     for n in 0..2 {
-        let limit = Limit { of: limit_of(n), max: LIMITED_MAX };
+        let limit = Limit::new(limit_of(n), LIMITED_MAX);
         now(world.store.set_limit(limit)).expect("the store keeps it");
     }
     let spec = |queue: &str, at: u8| {

@@ -179,7 +179,7 @@ fn why_it_asks_for_more_and_gets_less_is_said() {
     let lacks =
         Why::Lacks { worker: Name::literal("w"), resource: "memory".into(), needs: 3 * GIB, free: 2 * GIB };
     let expected = Why::Grown { asked: GIB, wants: 4 * GIB, asks: 3 * GIB, why: Box::new(lacks) };
-    assert_eq!(world.machine.why(&world.job(job), world.clock_now()), Some(expected));
+    assert_eq!(world.machine.why(&world.job(job)), Some(expected));
     // As soon as there is a worker that has it, it is what it asks for.
     let mut larger = worker("x", 1, 4);
     world.settle(&mut larger);

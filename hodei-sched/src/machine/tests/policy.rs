@@ -1,15 +1,15 @@
-//! Where jobs run, how fast they begin, and why they wait.
+//! Where jobs run, and why they wait.
 
 use std::time::Duration;
 
 use hodei_core::gateway::News;
 use hodei_core::job::{Finish, Resources, Runs, State};
 use hodei_core::text::TextMap;
-use hodei_core::{JobId, Name, Tenant, Timestamp};
+use hodei_core::{JobId, Name, Timestamp};
 
-use super::world::{Agent, World, command, unavailable};
+use super::world::{Agent, World, command};
 use crate::machine::placement::{Rule, Selector};
-use crate::machine::{Input, Policy, Rate, RateOf, SchedulerConfig, Why};
+use crate::machine::{Input, Policy, SchedulerConfig, Why};
 use crate::queue::Ageing;
 
 fn level(level: u8) -> hodei_core::job::Priority {
@@ -38,7 +38,7 @@ fn set(world: &mut World, policy: Policy) {
 }
 
 fn why(world: &World, job: JobId) -> Option<Why> {
-    world.machine.why(&world.job(job), world.clock_now())
+    world.machine.why(&world.job(job))
 }
 
 #[test]
@@ -71,28 +71,6 @@ fn a_rule_that_applies_to_nobody_is_named() {
     let job = world.submit(command(), 1)[0];
     assert_eq!(world.job(job).state, State::Pending, "nobody here could run it");
     assert_eq!(why(&world, job), Some(Why::Rule(Name::literal("w"), selector)));
-}
-
-#[test]
-fn jobs_begin_no_faster_than_their_rate_and_go_on_by_themselves() {
-    let mut world = World::new();
-    let mut agent = Agent::new("w", 100);
-    world.sync(&mut agent);
-    let of = RateOf::Queue(Tenant::default(), Name::literal("default"));
-    set(&mut world, Policy::default().rate(Rate::new(of, 10, Duration::from_secs(1)).burst(5)));
-    let jobs = world.submit(command(), 100);
-    world.settle(&mut agent);
-    assert_eq!(agent.jobs().len(), 5, "a burst");
-    let waits = jobs.iter().find(|job| world.job(**job).state == State::Pending).expect("most wait");
-    assert!(matches!(why(&world, *waits), Some(Why::Rate(Some(_)))));
-    for tenths in 1..=10 {
-        // The machine says itself when to come back.
-        let due = world.machine.poll_timeout();
-        assert!(due <= world.clock_now().saturating_add(Duration::from_millis(100)));
-        world.pass(Duration::from_millis(100));
-        world.settle(&mut agent);
-        assert_eq!(agent.jobs().len(), 5 + tenths);
-    }
 }
 
 #[test]
@@ -187,46 +165,6 @@ fn jobs_of_one_level_do_not_stop_each_other_however_long_they_wait() {
         world.settle(&mut agent);
     }
     assert_eq!(agent.jobs(), jobs[..1]);
-}
-
-#[test]
-fn a_rate_holds_over_all_lanes_that_share_it() {
-    let (mut world, mut agent) = (World::new(), Agent::with("w", 64, cpu(64_000), vec![Runs::Command]));
-    let rate = RateOf::Queue(Tenant::default(), Name::literal("default"));
-    set(&mut world, Policy::default().rate(Rate::new(rate, 10, Duration::from_secs(3_600))));
-    for class in 1..=4 {
-        world.submit(command().resources(cpu(class)), 10);
-    }
-    world.settle(&mut agent);
-    assert_eq!(agent.jobs().len(), 10);
-}
-
-#[test]
-fn a_claim_whose_reply_was_lost_takes_its_token() {
-    let (mut world, mut agent) = (World::new(), Agent::new("w", 8));
-    let rate = RateOf::Queue(Tenant::default(), Name::literal("default"));
-    set(&mut world, Policy::default().rate(Rate::new(rate, 3, Duration::from_secs(3_600))));
-    world.sync(&mut agent);
-    world.hold = true;
-    world.submit(command(), 10);
-    let claim = world.claim_call();
-    drop(world.perform(claim));
-    world.tell(Input::Exchanged(Err(unavailable())));
-    world.let_go();
-    for _ in 0..20 {
-        world.pass(Duration::from_secs(1));
-        world.hear(&mut agent);
-        world.settle(&mut agent);
-    }
-    assert_eq!(agent.jobs().len(), 3);
-}
-
-#[test]
-fn dispatchers_have_a_rate_in_equal_parts() {
-    let of = RateOf::Queue(Tenant::default(), Name::literal("q"));
-    let policy = Policy::default().rate(Rate::new(of, 30, Duration::from_secs(1)).burst(9));
-    let part = &policy.part(4).rates[0];
-    assert_eq!((part.tokens, part.per, part.burst), (30, Duration::from_secs(4), 3));
 }
 
 #[test]

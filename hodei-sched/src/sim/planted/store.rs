@@ -180,10 +180,23 @@ impl Planted {
                 let Some(told) = harm.limits.get(&of).copied() else { continue };
                 let leaked = harm.leaked.entry(of.clone()).or_default();
                 *leaked += 1;
-                let limit = Limit { of, max: told.saturating_sub(*leaked) };
+                let limit = Limit::new(of, told.saturating_sub(*leaked));
                 // The store in memory refuses no limit.
                 let _ = at_once(self.inner.set_limit(limit));
             }
+        }
+    }
+
+    /// Has the buckets full again of whoever had something taken back.
+    fn refill(&self, changes: &[Change]) {
+        if self.bug(Bug::RateRefilled).is_none() || changes.is_empty() {
+            return;
+        }
+        let limits = at_once(self.inner.limits(&Scope::All)).unwrap_or_default();
+        for limit in limits.into_iter().map(|row| row.limit).filter(|limit| limit.rate.is_some()) {
+            // The store in memory refuses neither.
+            let _ = at_once(self.inner.remove_limit(&limit.of));
+            let _ = at_once(self.inner.set_limit(limit));
         }
     }
 
@@ -280,6 +293,7 @@ impl JobStore for Planted {
         let current = self.bug(Bug::ReapWithoutTerm).and_then(|harm| harm.terms.get(&term.duty).cloned());
         let mut reaped = self.inner.reap(current.as_ref().unwrap_or(term), lost_max, limit).await?;
         self.leak(&reaped.changes);
+        self.refill(&reaped.changes);
         if let Some(mut harm) = self.harm() {
             reaped.changes = harm.disguise.committed(&reaped.changes);
         }

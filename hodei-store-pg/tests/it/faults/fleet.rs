@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hodei_core::job::{Epoch, Finish, Lease, NewJob, Output, Priority};
 use hodei_core::store::{
-    Applied, Claimed, Coordination, Exchange, JobStore, Limit, LimitOf, Move, Pick, Policies, Scope, Served,
-    SubmitOptions, Submitted, Term, Transition,
+    Applied, Claimed, Coordination, Exchange, JobStore, Limit, LimitOf, Move, Pick, Policies, Rate, Scope,
+    Served, SubmitOptions, Submitted, Term, Transition,
 };
 use hodei_core::testkit::history::{Bounds, Recorder, RecordingStore, Report, Run, check_within};
 use hodei_core::testkit::typical_spec;
@@ -68,7 +68,8 @@ impl Fleet {
             let store = builder.connect().await.expect("the store opens");
             fleet.stores.push(Arc::new(RecordingStore::new(store, fleet.recorder.clone())));
         }
-        let limit = Limit::key(Tenant::default(), Name::literal("scarce"), LIMIT);
+        let rate = Rate::new(1_000, Duration::from_secs(1)).burst(5);
+        let limit = Limit::key(Tenant::default(), Name::literal("scarce"), LIMIT).rate(rate);
         fleet.stores[0].set_limit(limit).await.expect("the server is well");
         for (n, store) in fleet.stores.iter().enumerate() {
             let node = Node {
@@ -210,7 +211,7 @@ impl Node {
         let kinds = [LimitOf::All, LimitOf::Tenant(own()), LimitOf::Queue(own(), Name::literal("default"))];
         let of = &kinds[usize::try_from(n / 2 % 3).expect("few")];
         if n.is_multiple_of(2) {
-            self.again(|| self.store.set_limit(Limit { of: of.clone(), max: 3 * LIMIT })).await;
+            self.again(|| self.store.set_limit(Limit::new(of.clone(), 3 * LIMIT))).await;
         } else {
             self.again(|| self.store.remove_limit(of)).await;
         }

@@ -1,9 +1,10 @@
 //! What is written is what is read, for values of every kind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hodei_core::Tenant;
-use hodei_core::store::{Counts, Limit, QueueCounts, QueuePolicy, Schedule};
+use hodei_core::store::{Counts, Limit, QueueCounts, QueuePolicy, Rate, Schedule, Spent};
 use proptest::option::of;
 use proptest::prelude::*;
 
@@ -70,7 +71,10 @@ proptest! {
             Limit::queue(tenant.clone(), name.clone(), max),
             Limit::key(tenant.clone(), name.clone(), max),
         ] {
-            prop_assert_eq!(codec::limit(&codec::limit_row(&limit).unwrap()).unwrap(), limit);
+            prop_assert_eq!(codec::limit(&codec::limit_row(&limit).unwrap()).unwrap(), limit.clone());
+            let paced = (Rate::new(max.max(1), Duration::from_secs(1)), Spent::until_nanos(i64::from(max)));
+            let row = codec::rate_row(&limit.of, &paced).unwrap();
+            prop_assert_eq!(codec::rate(&row).unwrap(), (limit.of, paced));
         }
         let queue = QueuePolicy { tenant: tenant.clone(), queue: name.clone(), paused, weight };
         prop_assert_eq!(codec::queue(&codec::queue_row(&queue).unwrap()).unwrap(), queue);

@@ -9,8 +9,8 @@ use hodei_core::job::{
     Epoch, Failure, FailureClass, Finish, JobSpec, Lease, NewJob, Output, Parent, Priority, Requires,
 };
 use hodei_core::store::{
-    Change, Committed, Exchange, Lane, Limit, Move, Pick, QueuePolicy, Retention, Schedule, Scope, Served,
-    Store, SubmitOptions, Submitted, Term, Transition,
+    Change, Committed, Exchange, Lane, Limit, Move, Pick, QueuePolicy, Rate, Retention, Schedule, Scope,
+    Served, Store, SubmitOptions, Submitted, Term, Transition,
 };
 use hodei_core::{JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
 
@@ -154,7 +154,8 @@ impl Worker {
             12 | 13 => {
                 let max = 1 + u32::try_from(self.numbers.below(4)).expect("few");
                 let key = Name::literal("db");
-                store.set_limit(Limit::key(Tenant::default(), key, max)).await?;
+                let rate = Rate::new(1_000, Duration::from_secs(1)).burst(100 * max);
+                store.set_limit(Limit::key(Tenant::default(), key, max).rate(rate)).await?;
             }
             14 | 15 => {
                 let spec = Arc::new(spec().queue("night").build()?);

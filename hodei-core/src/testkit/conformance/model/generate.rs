@@ -10,7 +10,7 @@ use super::reference::Model;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::job::{Epoch, Finish, JobSpec, Lease, NewJob, Parent, Requires, Resources, State};
 use crate::store::{
-    Exchange, Lane, Limit, LimitOf, Move, Pick, Query, QueuePolicy, Retention, Schedule, Scope,
+    Exchange, Lane, Limit, LimitOf, Move, Pick, Query, QueuePolicy, Rate, Retention, Schedule, Scope,
     SubmitOptions, Term, Transition,
 };
 use crate::time::Timestamp;
@@ -109,6 +109,8 @@ impl Generator {
         let mut spec = jobs::spec().name(name).queue(queue).priority(priority);
         if self.random.chance(20) {
             spec = spec.resources(Resources::none().cpu_millis(500));
+        } else if self.random.chance(10) {
+            spec = spec.resources(Resources::none().tokens(self.random.one_of(&[2, 3, 7])));
         }
         for key in KEYS {
             if self.random.chance(20) {
@@ -302,6 +304,11 @@ impl Generator {
         }
     }
 
+    fn rate(&mut self) -> Rate {
+        let per = Duration::from_micros(self.random.one_of(&[1, 1_000, 1_000_001, 40_000_000]));
+        Rate::new(self.random.one_of(&[1, 3, 7]), per).burst(self.random.one_of(&[1, 2, 5]))
+    }
+
     fn policy(&mut self) -> Op {
         let tenant = self.tenant();
         match self.random.below(8) {
@@ -314,7 +321,8 @@ impl Generator {
                 if self.random.chance(20) {
                     return Op::RemoveLimit(of);
                 }
-                Op::SetLimit(Limit { of, max: self.random.one_of(&[0, 1, 2, 5, 5]) })
+                let limit = Limit::new(of, self.random.one_of(&[0, 1, 2, 5, 5]));
+                Op::SetLimit(if self.random.chance(40) { limit.rate(self.rate()) } else { limit })
             }
             5..7 => {
                 let (name, spec) = (self.schedule_name(), Arc::new(self.spec()));

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Fingerprint, Job, JobSummary, Lease, NewJob, Output, Requires, State, rules};
 use crate::store::{
-    Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, Lanes,
-    LimitOf, Move, Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope, SubmitOptions, Submitted,
-    Term, Transition,
+    Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, LaneRoom,
+    Lanes, Limit, LimitOf, LimitUse, Move, Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope,
+    Spent, SubmitOptions, Submitted, Term, Transition,
 };
 use crate::time::Timestamp;
 
@@ -27,7 +27,7 @@ pub(super) struct Model {
     pub(super) owners: BTreeMap<OwnerId, (u64, Timestamp)>,
     pub(super) terms: BTreeMap<Name, (Term, Timestamp)>,
     pub(super) queues: BTreeMap<(Tenant, Name), QueuePolicy>,
-    pub(super) limits: BTreeMap<LimitOf, u32>,
+    pub(super) limits: BTreeMap<LimitOf, (Limit, Spent)>,
     pub(super) schedules: BTreeMap<(Tenant, Name), Schedule>,
     /// What the operation under way has changed.
     pub(super) changes: Vec<Change>,
@@ -192,12 +192,13 @@ impl Model {
             .collect();
         let mut claimed: Vec<Claimed> = Vec::new();
         for (id, lost) in ready {
-            let full = self.room(&self.jobs[&id]) == 0 || claimed.len() == pick.n as usize;
+            let full = self.room(&self.jobs[&id]).jobs() == 0 || claimed.len() == pick.n as usize;
             if full || (lost && !claimed.is_empty()) {
                 break;
             }
             let now = self.now;
             let lease = owner.clone();
+            self.spend(id);
             self.shift(id, |job| ((), rules::claim(job, lease, now)));
             claimed.push(self.with_inputs(&self.jobs[&id]));
             if lost {
@@ -228,10 +229,42 @@ impl Model {
     }
 
     /// How many more jobs that ask for the same the limits let through.
-    fn room(&self, job: &Job) -> u64 {
-        let about = self.limits.iter().filter(|(of, _)| of.counts(&job.tenant, &job.spec));
-        let free = |(of, max): (&LimitOf, &u32)| u64::from(*max).saturating_sub(self.in_use(of));
-        about.map(free).min().unwrap_or(u64::MAX)
+    fn room(&self, job: &Job) -> LaneRoom {
+        let mut room = LaneRoom::unlimited(job.spec.resources().token_count(), self.now);
+        for (of, (limit, spent)) in self.limits.iter().filter(|(of, _)| of.counts(&job.tenant, &job.spec)) {
+            room.hold(u64::from(limit.max).saturating_sub(self.in_use(of)));
+            limit.rate.into_iter().for_each(|rate| room.pace(rate, *spent));
+        }
+        room
+    }
+
+    /// Takes the tokens of a job that is claimed.
+    fn spend(&mut self, id: JobId) {
+        let (now, job) = (self.now, &self.jobs[&id]);
+        let each = job.spec.resources().token_count();
+        for (of, (limit, spent)) in &mut self.limits {
+            if let Some(rate) = limit.rate.filter(|_| of.counts(&job.tenant, &job.spec)) {
+                *spent = rate.claim(*spent, 1, each, now);
+            }
+        }
+    }
+
+    pub(super) fn set_limit(&mut self, limit: Limit) {
+        let before = self.limits.get(&limit.of).and_then(|(before, spent)| Some((before.rate?, *spent)));
+        let spent = match (before, limit.rate) {
+            (Some((before, spent)), Some(rate)) => rate.instead_of(&before, spent, self.now),
+            _ => Spent::default(),
+        };
+        self.limits.insert(limit.of.clone(), (limit, spent));
+    }
+
+    pub(super) fn limit_uses(&self) -> Vec<LimitUse> {
+        let used = |(limit, spent): &(Limit, Spent)| LimitUse {
+            limit: limit.clone(),
+            in_use: u32::try_from(self.in_use(&limit.of)).expect("few"),
+            spent: *spent,
+        };
+        self.limits.values().map(used).collect()
     }
 
     pub(super) fn in_use(&self, of: &LimitOf) -> u64 {
@@ -251,20 +284,24 @@ impl Model {
     /// What is ready, the heads by lane.
     pub(super) fn lanes(&self) -> Lanes {
         let lanes: BTreeSet<Lane> = self.jobs.values().map(Lane::of).collect();
-        let heads = lanes.into_iter().filter_map(|lane| self.head(lane)).collect();
-        Lanes { heads, next_due: self.next_due() }
+        let seen: Vec<(LaneHead, Option<Timestamp>)> =
+            lanes.into_iter().filter_map(|lane| self.head(lane)).collect();
+        let opens_at = seen.iter().filter_map(|(_, opens_at)| *opens_at).min();
+        let heads = seen.into_iter().map(|(head, _)| head).filter(|head| head.depth > 0).collect();
+        Lanes { heads, next_due: self.next_due(), opens_at }
     }
 
-    fn head(&self, lane: Lane) -> Option<LaneHead> {
+    /// The head of a lane, be it that nothing of it may be claimed, and when its rates let more through.
+    fn head(&self, lane: Lane) -> Option<(LaneHead, Option<Timestamp>)> {
         let ready = self.ready(&lane);
         let first = *ready.first().filter(|_| !self.paused(&lane))?;
         let level = first.spec.priority();
         let count = ready.iter().filter(|job| job.spec.priority() == level).count() as u64;
-        let depth = count.min(self.room(first));
+        let (depth, opens_at) = self.room(first).shown(count);
         let policy = self.queues.get(&(lane.tenant.clone(), lane.queue.clone()));
         let weight = policy.map_or(1, |policy| policy.weight);
         let (request, eligible_at) = (first.spec.request().into(), first.eligible_at);
-        (depth > 0).then_some(LaneHead { lane, request, level, depth, eligible_at, weight })
+        Some((LaneHead { lane, request, level, depth, eligible_at, weight }, opens_at))
     }
 
     pub(super) fn cancel(&mut self, scope: &Scope, ids: &[JobId]) -> Vec<CancelReply> {

@@ -4,7 +4,8 @@ use super::super::log::History;
 use super::super::report::Report;
 use super::book::Book;
 use super::{
-    answers, cancel, duties, limits, order, parents, path, reads, runs, stream, submission, tenants, totals,
+    answers, cancel, duties, limits, order, parents, path, rates, reads, runs, stream, submission, tenants,
+    totals,
 };
 
 /// How far the guarantees that a deployment may relax are relaxed.
@@ -35,6 +36,7 @@ pub fn check_within(history: &History, bounds: Bounds) -> Report {
     parents::check(&book, &mut report);
     cancel::check(&book, &mut report);
     limits::check(&book, &mut report);
+    rates::check(&book, &mut report);
     order::check(&book, bounds.overtaken, &mut report);
     stream::check(&book, &mut report);
     tenants::check(&book, &mut report);

@@ -77,7 +77,7 @@ fn settings<'h>(book: &Book<'h>) -> HashMap<&'h LimitOf, Settings> {
     let mut settings: HashMap<_, Settings> = HashMap::new();
     for span in book.spans.iter().filter(|span| span.reply().is_some() || span.is_unknown()) {
         let (of, max) = match span.call {
-            Call::SetLimit { of, max } => (of, Some(*max)),
+            Call::SetLimit { of, max, .. } => (of, Some(*max)),
             Call::RemoveLimit { of } => (of, None),
             _ => continue,
         };

@@ -9,6 +9,7 @@ mod limits;
 mod order;
 mod parents;
 mod path;
+mod rates;
 mod reads;
 mod runs;
 mod stream;

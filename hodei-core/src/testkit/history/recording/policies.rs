@@ -30,7 +30,7 @@ impl<S: Policies> Policies for RecordingStore<S> {
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {
-        let call = Call::SetLimit { of: limit.of.clone(), max: limit.max };
+        let call = Call::SetLimit { of: limit.of.clone(), max: limit.max, rate: limit.rate };
         self.noted(call, self.inner.set_limit(limit), |()| Reply::Done).await
     }
 
