@@ -54,6 +54,15 @@ pub(crate) const PROOFS: &[Stage] = &[
         .must_test()],
     },
     Stage {
+        name: "pg-migrate",
+        shows: "nobody waits for 200 ms while a database of five million jobs is migrated",
+        steps: &[Step::new(
+            "cargo test --release --locked --package hodei-store-pg --all-features --test store -- migrate:: --nocapture",
+        )
+        .env(&[("HODEI_PG_MIGRATE_ROWS", "5000000")])
+        .must_test()],
+    },
+    Stage {
         name: "tier-faults",
         shows: "a Redis that is killed, frozen, cut, flushed and poisoned changes no answer of the cache before it",
         steps: &[Step::new(

@@ -24,6 +24,11 @@ const HASHED: char = '#';
 /// begins with `open:` is free once its job has ended, every other one when the job is pruned. A text that was given as a
 /// name means the same: `open:nightly` is `Unique::key("nightly").while_open()`.
 ///
+/// So a key is held in one of two sets of states: those of a job that is open, or all of them. There are no others. A job that
+/// waits again after a run (one that failed, was returned or lost its owner) comes back to states that it had left; if its key
+/// were free while it runs, another job could have it by then, and two would wait with one key. A job that has ended comes back
+/// only by [`JobStore::redrive`](crate::store::JobStore::redrive), which can be refused.
+///
 /// What is hashed is, encoded as in a [`Fingerprint`]: `hodei unique 1`, the optional kind as a text, the optional payload,
 /// the optional queue as a text, and the optional period as its length and the number of periods since 1970. The kind of a
 /// command is the first of its arguments.

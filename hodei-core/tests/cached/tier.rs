@@ -305,7 +305,8 @@ async fn a_tier_that_keeps_failing_is_left_alone_and_tried_again() {
     }
 }
 
-/// A tier of which every visit takes a while, and a timer that notes how long it is asked to wait.
+/// A tier of which every visit takes a while, and a timer that notes how long it is asked to wait: it ends before what takes
+/// longer.
 #[derive(Debug)]
 struct Slowly {
     tier: MemoryTier,
@@ -314,50 +315,111 @@ struct Slowly {
     given: Mutex<Vec<Duration>>,
 }
 
+impl Slowly {
+    async fn visit(&self) {
+        let given = *self.given.lock().expect("nobody panics with it").last().expect("a timer is set");
+        if given < self.takes {
+            std::future::pending().await
+        }
+        self.clock.advance(self.takes);
+    }
+
+    /// A node that has nothing in its memory, and this tier.
+    fn node(self: &Arc<Self>, world: &World) -> CachedStore<Scripted> {
+        let timer = Arc::<Self>::clone(self);
+        CachedStore::builder(Scripted::foreign(world.store.clone()))
+            .clock(Arc::<ManualClock>::clone(&world.clock))
+            .tier(Arc::<Self>::clone(self), KEY, timer, TierOptions::default().rows_max(2))
+            .build()
+    }
+
+    fn of(world: &World, takes: u64) -> Arc<Self> {
+        let (tier, clock) = (world.tier.clone(), Arc::clone(&world.clock));
+        Arc::new(Self { tier, clock, takes: Duration::from_millis(takes), given: Mutex::default() })
+    }
+
+    /// How long the visits since the last look could take, in milliseconds.
+    fn given(&self) -> Vec<u128> {
+        let mut given = self.given.lock().expect("nobody panics with it");
+        given.drain(..).map(|time| time.as_millis()).collect()
+    }
+}
+
 impl Timer for Slowly {
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         self.given.lock().expect("nobody panics with it").push(time);
-        Box::pin(std::future::pending())
+        if time < self.takes { Box::pin(std::future::ready(())) } else { Box::pin(std::future::pending()) }
     }
 }
 
 #[async_trait]
 impl CacheTier for Slowly {
     async fn get_many(&self, keys: &[JobId]) -> Result<Vec<Option<Bytes>>> {
-        self.clock.advance(self.takes);
+        self.visit().await;
         self.tier.get_many(keys).await
     }
 
     async fn put_many(&self, rows: Vec<TierRow>) -> Result<()> {
-        self.clock.advance(self.takes);
+        self.visit().await;
         self.tier.put_many(rows).await
     }
 
     async fn remove_many(&self, keys: &[JobId]) -> Result<()> {
-        self.clock.advance(self.takes);
+        self.visit().await;
         self.tier.remove_many(keys).await
     }
 }
 
 #[tokio::test]
 async fn the_visits_of_a_read_share_one_budget() {
-    for (takes, given) in [(0, vec![50, 50, 50]), (20, vec![50, 30, 10]), (30, vec![50, 20]), (50, vec![50])]
+    for (takes, given) in [(0, vec![50, 50, 50]), (15, vec![50, 35, 20]), (20, vec![50, 30]), (50, vec![50])]
     {
         let world = World::new();
         let id = succeed(&world.store, job()).await;
         // A row that is not believed: the read asks, removes it, and writes another.
         all(&world.node_with(Fault::Never, [8; 32]).0, &[id]).await;
-        let (tier, clock) = (world.tier.clone(), Arc::clone(&world.clock));
-        let takes = Duration::from_millis(takes);
-        let slowly = Arc::new(Slowly { tier, clock, takes, given: Mutex::default() });
-        let timer = Arc::<Slowly>::clone(&slowly);
-        let cache = CachedStore::builder(Scripted::foreign(world.store.clone()))
-            .clock(Arc::<ManualClock>::clone(&world.clock))
-            .tier(Arc::<Slowly>::clone(&slowly), KEY, timer, TierOptions::default())
-            .build();
-        assert!(all(&cache, &[id]).await[0].is_some());
-        let given: Vec<_> = given.into_iter().map(Duration::from_millis).collect();
-        assert_eq!(*slowly.given.lock().unwrap(), given, "{takes:?}");
-        assert_eq!(cache.cache_stats().tier_skipped, 3 - given.len() as u64, "what is left out is counted");
+        let slowly = Slowly::of(&world, takes);
+        let node = slowly.node(&world);
+        assert!(all(&node, &[id]).await[0].is_some());
+        let left_out = 3 - given.len() as u64;
+        assert_eq!(slowly.given(), given, "of {takes} ms each");
+        assert_eq!(node.cache_stats().tier_skipped, left_out, "what is left out is counted");
     }
+}
+
+/// Asking takes more than half of the budget, and so does writing: without a turn of its own it would never come to that.
+#[tokio::test]
+async fn what_there_was_no_time_to_write_is_written_by_the_next_read() {
+    for (takes, cut) in [(30, vec![50, 20]), (45, vec![50])] {
+        let world = World::new();
+        let id = succeed(&world.store, job()).await;
+        let slowly = Slowly::of(&world, takes);
+        let node = slowly.node(&world);
+        all(&node, &[id]).await;
+        assert_eq!((slowly.given(), world.tier.len()), (cut, 0));
+        node.clear();
+        all(&node, &[id]).await;
+        assert_eq!((slowly.given(), world.tier.len()), (vec![50], 1), "it does not ask, and writes");
+        node.clear();
+        assert!(all(&node, &[id]).await[0].is_some());
+        let stats = node.cache_stats();
+        assert_eq!((slowly.given(), stats.tier_hits), (vec![50], 1));
+        assert_eq!((stats.tier_failures, stats.tier_skipped), (0, 2), "no fault of the tier");
+    }
+}
+
+#[tokio::test]
+async fn each_batch_of_a_prune_has_a_budget() {
+    let world = World::new();
+    for _ in 0..6 {
+        succeed(&world.store, job()).await;
+    }
+    world.clock.advance(2 * Retention::KEYS_MIN);
+    let slowly = Slowly::of(&world, 40);
+    let node = slowly.node(&world);
+    let lead = owner(&node).await;
+    let term = node.take_term(&Name::literal("prune"), &lead, HOUR).await.unwrap().unwrap();
+    let keep = Retention { jobs: Retention::KEYS_MIN, changes: 100, ..Retention::default() };
+    assert_eq!(node.prune(&term, keep, 10).await.unwrap().jobs, 6);
+    assert_eq!(slowly.given(), [50, 50, 50], "two at a time");
 }

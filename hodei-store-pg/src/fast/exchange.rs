@@ -100,7 +100,7 @@ impl Inner {
     }
 
     async fn long_way(self: &Arc<Self>, exchange: Exchange) -> Result<Exchanged> {
-        let (done, changes) = self.write(OP, ExchangeVerb(exchange)).await?;
+        let (done, changes) = self.write(OP, ExchangeVerb::new(exchange)).await?;
         Ok(Exchanged { changes, ..done })
     }
 
@@ -126,7 +126,8 @@ impl Inner {
         let mut attempt = 0;
         let mut half = loop {
             attempt += 1;
-            match self.exchange_once(&exchange, &columns).await {
+            // What came to nothing is made again as by one among many, who waits for nobody.
+            match self.exchange_once(&exchange, &columns, attempt == 1).await {
                 Err(error) if error.context("sqlstate") == Some(CHILDREN) => {
                     let done = self.long_way(exchange).await?;
                     return Ok(Half { done, segments: Vec::new() });
@@ -160,13 +161,18 @@ impl Inner {
     }
 
     /// Makes the call. Transitions that the server did not make are `NotFound`.
-    async fn exchange_once(self: &Arc<Self>, exchange: &Exchange, columns: &Columns) -> Result<Half> {
+    async fn exchange_once(
+        self: &Arc<Self>,
+        exchange: &Exchange,
+        columns: &Columns,
+        alone: bool,
+    ) -> Result<Half> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let picks = picks_of(&self.names, &mut conn, &exchange.picks).await?;
         let ticket = self.teller.begin();
         let log = recorded(self.config.change_log);
         let query = ask::query(
-            "SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            "SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         )
         .bind(exchange.owner.owner.name().as_str())
         .bind(exchange.owner.incarnation.cast_signed())
@@ -180,7 +186,8 @@ impl Inner {
         .bind(&picks.lanes)
         .bind(&picks.ranks)
         .bind(&picks.numbers)
-        .bind(self.config.history);
+        .bind(self.config.history)
+        .bind(alone);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
         let (mut now, mut wide) = (Timestamp::from_micros(0), 0);

@@ -17,9 +17,13 @@ use crate::record::{id_of, in_order, uuid_of};
 const OP: &str = "store.query";
 
 /// How many jobs a page looks at at most before it is returned short.
-const EXAMINED_MAX: i64 = 10_000;
-/// Up to how many jobs of a state are looked for by their state, and not among all.
+const EXAMINED_MAX: u64 = 10_000;
+/// How many jobs are looked at for each that is asked for, where nobody knows how many of them are wanted.
+const EXAMINED: u64 = 16;
+/// Up to how many jobs of a state are looked for by their state.
 const FEW: u64 = 20_000;
+/// How many times cheaper it has to be to look through all jobs: those of a state may lie together, far away.
+const CHEAPER: u64 = 4;
 
 /// The place of a job in a list.
 type Key = (i64, Uuid);
@@ -29,6 +33,30 @@ struct Found {
     keys: Vec<Key>,
     /// The last job that was looked at, where there may be more behind it.
     last: Option<Key>,
+}
+
+/// Where the jobs of a list are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Among those of a pipeline.
+    Pipeline,
+    /// Where the jobs of a state are.
+    Place(State),
+    /// Among all of the tenant, or of everybody; so many are looked at.
+    Walk(u64),
+}
+
+impl Way {
+    /// Chooses between looking at all jobs of a state and looking through all jobs for them, by how many there are: of the
+    /// state in the scope and in all, and of any in the scope.
+    fn to(wanted: u64, of_scope: u64, of_all: u64, total: u64, state: State) -> Self {
+        let walk = wanted.saturating_mul(total.max(of_scope) / of_scope.max(1)).min(total);
+        let few = of_all <= FEW && walk.saturating_mul(CHEAPER) >= of_all;
+        if few && state != State::Succeeded {
+            return Self::Place(state);
+        }
+        Self::Walk((2 * walk).clamp(2 * wanted, EXAMINED_MAX.max(2 * wanted)))
+    }
 }
 
 /// One statement for each order. `$1`, `$2`: the place to go on from; `$3`: how many are looked at; `$4` to `$6`:
@@ -65,36 +93,37 @@ macro_rules! both {
     };
 }
 
-/// The statements for a query: oldest first, newest first.
-fn statements(query: &Query, few: bool) -> (&'static str, &'static str) {
-    let all = both!("hodei.job j", "($7::uuid IS NULL) AND ($8::int2 IS NULL OR true)");
-    if query.pipeline.is_some() {
-        return both!("hodei.job j", "j.pipeline = $7 AND ($8::int2 IS NULL OR true)");
-    }
-    match query.state.filter(|_| few) {
-        Some(State::Blocked) => both!(
+/// The statements for a way: oldest first, newest first.
+fn statements(way: Way) -> (&'static str, &'static str) {
+    match way {
+        // What succeeded is looked up by its id alone.
+        Way::Walk(_) | Way::Place(State::Succeeded) => (
+            "SELECT * FROM hodei.listed(false, $1, $2, $3, $4, $5, $6, CASE WHEN $7::uuid IS NULL THEN $8::int2 END)",
+            "SELECT * FROM hodei.listed(true, $1, $2, $3, $4, $5, $6, CASE WHEN $7::uuid IS NULL THEN $8::int2 END)",
+        ),
+        Way::Pipeline => both!("hodei.job j", "j.pipeline = $7 AND ($8::int2 IS NULL OR true)"),
+        Way::Place(State::Blocked) => both!(
             "hodei.blocked p JOIN hodei.job j ON j.id = p.id",
             "($7::uuid IS NULL) AND ($8::int2 IS NOT NULL)"
         ),
-        Some(State::Pending) => both!(
+        Way::Place(State::Pending) => both!(
             "(SELECT id FROM hodei.ready UNION ALL SELECT id FROM hodei.delayed) p JOIN hodei.job j ON j.id = p.id",
             "($7::uuid IS NULL) AND ($8::int2 IS NOT NULL)"
         ),
-        Some(State::Scheduled | State::Running) => {
+        Way::Place(State::Scheduled | State::Running) => {
             both!(
                 "hodei.leased p JOIN hodei.job j ON j.id = p.id",
                 "($7::uuid IS NULL) AND $8::int2 = CASE WHEN p.running THEN 3 ELSE 2 END"
             )
         }
-        Some(State::Failed) => both!(
+        Way::Place(State::Failed) => both!(
             "hodei.done p JOIN hodei.job j ON j.id = p.id",
             "($7::uuid IS NULL) AND p.state = 5 AND ($8::int2 IS NOT NULL)"
         ),
-        Some(State::Cancelled) => both!(
+        Way::Place(State::Cancelled) => both!(
             "hodei.done p JOIN hodei.job j ON j.id = p.id",
             "($7::uuid IS NULL) AND p.state = 6 AND ($8::int2 IS NOT NULL)"
         ),
-        Some(State::Succeeded) | None => all,
     }
 }
 
@@ -105,20 +134,38 @@ impl Inner {
             return Err(Error::invalid(OP, vec![fault]));
         }
         let after = query.after.as_ref().map(key_of).transpose()?;
-        let few = match query.state {
-            Some(state) if query.pipeline.is_none() => {
-                let count = self.counts(scope).await?.of(state);
-                if count == 0 {
-                    return Ok(Page { jobs: Vec::new(), next: None });
-                }
-                count <= FEW && *scope == Scope::All || self.counts(&Scope::All).await?.of(state) <= FEW
-            }
-            _ => false,
+        let Some(way) = self.way(scope, query).await? else {
+            return Ok(Page { jobs: Vec::new(), next: None });
         };
         reading!(self, OP, scope, conn => {
-            let found = self.keys(&mut conn, scope, query, after, few).await?;
+            let found = self.keys(&mut conn, scope, query, after, way).await?;
             self.page(&mut conn, scope, query, found).await
         })
+    }
+
+    /// Finds out where the jobs of a list are to be looked for; nowhere, where there are none.
+    async fn way(self: &Arc<Self>, scope: &Scope, query: &Query) -> Result<Option<Way>> {
+        if query.pipeline.is_some() {
+            return Ok(Some(Way::Pipeline));
+        }
+        // One more than asked for, to know whether there are more.
+        let wanted = query.limit as u64 + 1;
+        let by_name = query.queue.is_some() || query.name.is_some();
+        let Some(state) = query.state else {
+            let each = if by_name { EXAMINED } else { 1 };
+            return Ok(Some(Way::Walk((wanted * each).min(EXAMINED_MAX.max(wanted)))));
+        };
+        let counts = self.counts(scope).await?;
+        let of_scope = counts.of(state);
+        if of_scope == 0 {
+            return Ok(None);
+        }
+        let of_all = match scope {
+            Scope::All => of_scope,
+            Scope::Tenant(_) => self.counts(&Scope::All).await?.of(state).max(of_scope),
+        };
+        let wanted = if by_name { (wanted * EXAMINED).min(EXAMINED_MAX / 2).max(wanted) } else { wanted };
+        Ok(Some(Way::to(wanted, of_scope, of_all, counts.total(), state)))
     }
 
     /// Finds jobs that may be in the list.
@@ -128,18 +175,23 @@ impl Inner {
         scope: &Scope,
         query: &Query,
         after: Option<Key>,
-        few: bool,
+        way: Way,
     ) -> Result<Found> {
-        let (oldest, newest) = statements(query, few);
+        let (oldest, newest) = statements(way);
         let (sql, start) = match query.order {
             Order::OldestFirst => (oldest, (i64::MIN, Uuid::nil())),
             Order::NewestFirst => (newest, (i64::MAX, Uuid::max())),
         };
         let (at, id) = after.unwrap_or(start);
         let filtered = !matches!(scope, Scope::All) || query.queue.is_some() || query.name.is_some();
-        let filtered = filtered || (query.state.is_some() && !few);
-        let wanted = i64::try_from(query.limit).unwrap_or(EXAMINED_MAX).saturating_add(1);
-        let examined = if filtered { wanted.saturating_mul(16).min(EXAMINED_MAX) } else { wanted };
+        let wanted = query.limit as u64 + 1;
+        let examined = match way {
+            Way::Walk(n) => n,
+            Way::Pipeline if query.state.is_some() => wanted * EXAMINED,
+            Way::Pipeline | Way::Place(_) if filtered => wanted * EXAMINED,
+            Way::Pipeline | Way::Place(_) => wanted,
+        };
+        let examined = i64::try_from(examined.min(EXAMINED_MAX.max(2 * wanted))).unwrap_or(i64::MAX);
         self.trip();
         let rows = ask::query(sql)
             .bind(at)
@@ -170,8 +222,7 @@ impl Inner {
     async fn page(&self, conn: &mut Conn, scope: &Scope, query: &Query, found: Found) -> Result<Page> {
         let mut jobs: Vec<JobSummary> = Vec::new();
         let mut last = None;
-        let size = if query.state.is_some() { found.keys.len() } else { query.limit.saturating_add(1) };
-        for keys in found.keys.chunks(size.clamp(1, Query::LIMIT_MAX)) {
+        for keys in found.keys.chunks(query.limit.saturating_add(1)) {
             let ids: Vec<JobId> = keys.iter().map(|key| id_of(key.1)).collect();
             let records = self.read_records(OP, conn, keys.iter().map(|key| key.1).collect()).await?;
             for (key, record) in keys.iter().zip(in_order(records, &ids)) {

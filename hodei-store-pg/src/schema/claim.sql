@@ -69,11 +69,20 @@ BEGIN
 END
 $$;
 
+-- Has a claim made again that somebody was in the way of.
+CREATE OR REPLACE FUNCTION hodei.claimed_elsewhere() RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RAISE EXCEPTION 'somebody else claims from here' USING ERRCODE = '55P03';
+END
+$$;
+
 -- Leases the first ready jobs of lanes, pick by pick: at most p_n of a rank of at most p_rank each. A row of `what` 3 tells
 -- where the changes stand of the claims that follow it, in no order, and, unless each lane was picked once and has no limits,
 -- which picks they are of, with the lane of each and how many there are. What a job has of its birth is absent.
+-- With p_alone it may come to nothing, with 55P03, where somebody else is at these lanes or their tables: then it is made
+-- again without.
 CREATE OR REPLACE FUNCTION hodei.claim(
-    p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[]
+    p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[], p_alone bool
 ) RETURNS SETOF hodei.exchanged
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
@@ -96,7 +105,6 @@ DECLARE
     v_priced bool := false;
     v_each int8 := 1;
     v_alone bool;
-    v_got int8;
     v_timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
     SELECT h.wide = 2, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(p_lane) h;
@@ -106,7 +114,7 @@ BEGIN
     -- Without limits, and each lane once, one look finds them all.
     v_simple := v_limits IS NULL AND NOT v_wide AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
     -- Others who ask so are told that somebody is there until this commits. The first number is one that nobody else uses.
-    v_alone := v_simple AND cardinality(p_lane) <= 16 AND (
+    v_alone := p_alone AND v_simple AND cardinality(p_lane) <= 16 AND (
         SELECT bool_and(pg_try_advisory_xact_lock(1751607653, x)) FROM unnest(p_lane) x);
     FOR v_tenant IN SELECT l.tenant FROM hodei.lane l WHERE l.no = ANY (p_lane) GROUP BY l.tenant LOOP
         v_tids := '{}';
@@ -204,7 +212,9 @@ BEGIN
                 CASE WHEN d.version IS NOT NULL THEN d.eligible_at END, d.deadline, d.started_at, d.pipeline,
                 d.settled FROM d
         ), h AS MATERIALIZED (
-            SELECT hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*)::int4 AS n FROM d HAVING count(*) > 0
+            SELECT hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*)::int4 AS n FROM d
+            -- Who asked is to have what there is, also where somebody was there before after all.
+            HAVING CASE WHEN v_alone AND count(*) < v_n THEN hodei.claimed_elsewhere() ELSE count(*) > 0 END
         ), c AS (
             -- Pending to scheduled, claimed.
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
@@ -224,16 +234,17 @@ BEGIN
             j.name, j.fingerprint, j.body, NULL::int8, NULL::int8, NULL::int4[], NULL::int4[]
         FROM d JOIN hodei.job j ON j.id = d.id;
         IF v_alone THEN
-            GET DIAGNOSTICS v_got = ROW_COUNT;
-            -- Beside the claimed there is the row that tells of them.
-            IF v_got <= v_n THEN
-                -- Somebody was there before after all, and who asked is to have what there is: the call is made again.
-                RAISE EXCEPTION 'somebody else claims from here' USING ERRCODE = '55P03';
-            END IF;
             PERFORM set_config('lock_timeout', v_timeout, true);
         END IF;
     END LOOP;
 END
+$$;
+
+-- As nodes of before call it, while they run beside those of now.
+CREATE OR REPLACE FUNCTION hodei.claim(
+    p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[]
+) RETURNS SETOF hodei.exchanged LANGUAGE sql VOLATILE AS $$
+    SELECT * FROM hodei.claim(p_holder, p_now, p_node, p_record, p_lane, p_rank, p_n, false)
 $$;
 
 -- What is ready, and what its lanes are, as far as there is room; and when their rates let more through.

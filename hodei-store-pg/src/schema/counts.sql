@@ -38,8 +38,8 @@ BEGIN
 END
 $$;
 
--- How many jobs of each queue are in each state: what was counted, and what was added since. Without a queue is what nobody
--- knows the queue of. With p_queue only that queue, and that.
+-- How many jobs of each queue are in each state: what was counted, and what was added since. Beyond the page comes a row
+-- without a queue where nobody knows the queue of something. With p_queue only that queue, and that.
 CREATE OR REPLACE FUNCTION hodei.queue_counts(
     p_tenant text, p_queue text, p_after_tenant text, p_after_queue text, p_n int8,
     OUT tenant text, OUT queue text, OUT blocked int8, OUT pending int8, OUT scheduled int8, OUT running int8,
@@ -49,23 +49,27 @@ LANGUAGE plpgsql STABLE SET jit = off SET plan_cache_mode = force_custom_plan AS
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT n.name, x.queue, sum(x.b)::int8, sum(x.p)::int8, sum(x.s)::int8, sum(x.r)::int8, sum(x.ok)::int8,
-        sum(x.bad)::int8, sum(x.c)::int8
-    FROM hodei.tenant n CROSS JOIN LATERAL (
-        SELECT t.queue, t.blocked AS b, t.pending AS p, t.scheduled AS s, t.running AS r, t.succeeded AS ok,
-            t.failed AS bad, t.cancelled AS c
-        FROM hodei.total t WHERE t.tenant = n.no AND (p_queue IS NULL OR t.queue IN (p_queue, ''))
-        UNION ALL
-        SELECT coalesce(l.queue, ''), coalesce(d.blocked, 0), coalesce(d.pending, 0), coalesce(d.scheduled, 0),
-            coalesce(d.running, 0), coalesce(d.succeeded, 0), coalesce(d.failed, 0), coalesce(d.cancelled, 0)
-        FROM hodei.delta d LEFT JOIN hodei.lane l ON l.no = d.lane
-        WHERE d.tenant = n.no AND (p_queue IS NULL OR l.no IS NULL OR l.queue = p_queue)
-    ) x
-    WHERE (p_tenant IS NULL OR n.name = p_tenant) AND (p_after_tenant IS NULL OR n.name >= p_after_tenant)
-        AND (p_after_tenant IS NULL OR x.queue = '' OR (n.name, x.queue) > (p_after_tenant, p_after_queue))
-    GROUP BY n.name, x.queue
-    HAVING (sum(x.b), sum(x.p), sum(x.s), sum(x.r), sum(x.ok), sum(x.bad), sum(x.c)) <> (0, 0, 0, 0, 0, 0, 0)
-    ORDER BY n.name, x.queue LIMIT p_n;
+    WITH q AS MATERIALIZED (
+        SELECT n.name AS tenant, x.queue, sum(x.b)::int8 AS b, sum(x.p)::int8 AS p, sum(x.s)::int8 AS s, sum(x.r)::int8 AS r,
+            sum(x.ok)::int8 AS ok, sum(x.bad)::int8 AS bad, sum(x.c)::int8 AS c
+        FROM hodei.tenant n CROSS JOIN LATERAL (
+            SELECT t.queue, t.blocked AS b, t.pending AS p, t.scheduled AS s, t.running AS r, t.succeeded AS ok,
+                t.failed AS bad, t.cancelled AS c
+            FROM hodei.total t WHERE t.tenant = n.no AND (p_queue IS NULL OR t.queue IN (p_queue, ''))
+            UNION ALL
+            SELECT coalesce(l.queue, ''), coalesce(d.blocked, 0), coalesce(d.pending, 0), coalesce(d.scheduled, 0),
+                coalesce(d.running, 0), coalesce(d.succeeded, 0), coalesce(d.failed, 0), coalesce(d.cancelled, 0)
+            FROM hodei.delta d LEFT JOIN hodei.lane l ON l.no = d.lane
+            WHERE d.tenant = n.no AND (p_queue IS NULL OR l.no IS NULL OR l.queue = p_queue)
+        ) x
+        WHERE (p_tenant IS NULL OR n.name = p_tenant) AND (p_after_tenant IS NULL OR n.name >= p_after_tenant)
+            AND (p_after_tenant IS NULL OR x.queue = '' OR (n.name, x.queue) > (p_after_tenant, p_after_queue))
+        GROUP BY n.name, x.queue
+        HAVING (sum(x.b), sum(x.p), sum(x.s), sum(x.r), sum(x.ok), sum(x.bad), sum(x.c)) <> (0, 0, 0, 0, 0, 0, 0)
+    )
+    (SELECT * FROM q WHERE q.queue <> '' ORDER BY q.tenant, q.queue LIMIT p_n)
+    UNION ALL
+    (SELECT * FROM q WHERE q.queue = '' LIMIT 1);
 END
 $$;
 

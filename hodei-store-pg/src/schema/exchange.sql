@@ -72,10 +72,10 @@ $$;
 -- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
 -- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
 -- nothing is claimed then. Without p_history ended jobs go, but for those that somebody waits for. Rows of `what` 2 are
--- claims, that of `what` 0 tells of the owner and the clock.
+-- claims, that of `what` 0 tells of the owner and the clock. p_alone is what hodei.claim makes of it.
 CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
-    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_history bool
+    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_history bool, p_alone bool
 ) RETURNS SETOF hodei.exchanged
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -187,11 +187,10 @@ BEGIN
         IF EXISTS (SELECT 1 FROM hodei.edge) THEN
             RETURN QUERY SELECT * FROM hodei.tell_children(p_id, v_now, p_node, p_log);
         END IF;
-        -- A key that goes with the end of its job is free for whoever comes next. There is an index of such keys alone.
-        IF (SELECT k.id FROM hodei.unique_key k WHERE k.key LIKE 'open:%' ORDER BY k.id LIMIT 1) IS NOT NULL THEN
-            DELETE FROM hodei.unique_key k WHERE k.id = ANY (p_id) AND k.key LIKE 'open:%'
-                AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id);
-        END IF;
+        -- A key that goes with the end of its job is free for whoever comes next. The ids are looked up one by one, in the
+        -- index of such keys alone, or in that of all until it is there.
+        DELETE FROM hodei.unique_key k WHERE k.id = ANY (p_id) AND k.key LIKE 'open:%'
+            AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id);
         IF NOT p_history THEN
             IF v_made = (SELECT count(*) FROM unnest(p_kind) k WHERE k >= 4) AND NOT EXISTS (SELECT 1 FROM hodei.edge) THEN
                 PERFORM hodei.wipe(v_ended);
@@ -236,7 +235,7 @@ BEGIN
         WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now AND NOT cleared;
     -- What was not made is looked at by the caller before anything is claimed.
     IF FOUND AND v_made = cardinality(p_id) AND cardinality(p_lane) > 0 THEN
-        RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n);
+        RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n, p_alone);
     END IF;
     v_meta.what := 0;
     v_meta.state := CASE WHEN v_holder IS NULL THEN 0 ELSE 1 END;
@@ -255,5 +254,5 @@ CREATE OR REPLACE FUNCTION hodei.exchange(
 SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
     SELECT * FROM hodei.exchange(p_owner, p_incarnation, p_node, p_log, p_id, p_epoch, p_kind, p_ran, p_end, p_lane, p_rank,
-        p_n, true)
+        p_n, true, false)
 $$;

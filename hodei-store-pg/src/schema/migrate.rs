@@ -21,6 +21,10 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(7305239824715346289)";
 
 /// How long a step waits for a lock, with everybody else behind it, before it lets them pass: 100 ms. It tries again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
+/// How long it waits for all of several.
+const LOCKS_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '100ms'";
+/// Functions are made before the tables are as they know them.
+const UNSEEN: &str = "SET LOCAL check_function_bodies = off";
 /// How often a step that others were in the way of is tried: for about a minute.
 const TRIES: u32 = 200;
 /// How long making the first parts of the history may take while others wait: 500 ms. Longer would mean that a large
@@ -35,26 +39,35 @@ struct Step {
     /// What is done before, each in a transaction of its own: what takes its time and holds up nobody. It may be done
     /// again.
     before: &'static [&'static str],
+    /// What nobody waits for.
     sql: &'static [&'static str],
+    /// What others wait for, at the end: first the statement that locks all that it locks.
+    last: &'static [&'static str],
     /// What takes back what was done before, where the step is given up.
     given_up: &'static [&'static str],
 }
 
-/// Every step, in order; the first makes version 1. A step that was released is never changed. A step with nothing in it
+/// Every step, in order; the first makes version 1. A step that was released is never changed; one that was not may be. A step with nothing in it
 /// brings the functions up to date.
 const STEPS: &[Step] = &[
     Step {
         name: "tables and walls",
         before: &[],
         sql: &[include_str!("tables.sql"), include_str!("walls.sql")],
+        last: &[],
         given_up: &[],
     },
     Step {
         name: "history in parts, checkpoints, wide limits, counts by queue",
         before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
         sql: &[
-            include_str!("history.sql"),
+            include_str!("history_quiet.sql"),
+            include_str!("history_tables.sql"),
             include_str!("wide.sql"),
+        ],
+        last: &[
+            include_str!("history_locks.sql"),
+            include_str!("history.sql"),
             include_str!("queues.sql"),
             include_str!("keys.sql"),
             include_str!("rates.sql"),
@@ -63,7 +76,7 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// The functions, made anew with the last step: no table depends on them.
+/// The functions, made anew with the last step before anybody waits for it: no table depends on them.
 const FUNCTIONS: &[&str] = &[
     include_str!("log.sql"),
     include_str!("names.sql"),
@@ -71,6 +84,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("paces.sql"),
     include_str!("places.sql"),
     include_str!("counts.sql"),
+    include_str!("list.sql"),
     include_str!("claim.sql"),
     include_str!("owners.sql"),
     include_str!("submit.sql"),
@@ -112,6 +126,9 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
         ahead(&mut connection).await?;
     }
     attribute(&mut connection).await?;
+    if from < now {
+        free_keys(&mut connection).await?;
+    }
     drop(connection.close().await);
     let number = |version: i32| u32::try_from(version).unwrap_or_default();
     Ok(Migrated { from: number(from), to: number(now) })
@@ -166,9 +183,7 @@ async fn patiently(connection: &mut PgConnection, from: i32) -> Result<i32> {
     loop {
         tries += 1;
         match step(connection, from).await {
-            Err(error) if error.kind() == ErrorKind::Locked && tries < TRIES => {
-                tokio::time::sleep(PASS).await
-            }
+            Err(error) if was_in_the_way(&error) && tries < TRIES => tokio::time::sleep(PASS).await,
             Err(error) => {
                 give_up(connection, from).await;
                 return Err(error);
@@ -178,13 +193,18 @@ async fn patiently(connection: &mut PgConnection, from: i32) -> Result<i32> {
     }
 }
 
+/// Whether somebody held what a step needs.
+fn was_in_the_way(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Locked | ErrorKind::Timeout)
+}
+
 /// Takes back what was done before a step that is given up, as well as it can be: the error of the step is what counts.
 async fn give_up(connection: &mut PgConnection, from: i32) {
     let step = usize::try_from(from).ok().and_then(|taken| STEPS.get(taken));
     for sql in step.map_or(&[][..], |step| step.given_up) {
         for _ in 0..TRIES {
             match alone(connection, sql).await {
-                Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(PASS).await,
+                Err(error) if was_in_the_way(&error) => tokio::time::sleep(PASS).await,
                 _ => break,
             }
         }
@@ -206,6 +226,16 @@ async fn attribute(connection: &mut PgConnection) -> Result<()> {
     ask::query("SELECT hodei.attribute()").execute(connection).await.map_err(failed(OP)).map(drop)
 }
 
+/// Frees the keys of jobs that had ended before keys went with them; what nodes of before end meanwhile frees its own. A key
+/// that is left is free when somebody submits with it.
+async fn free_keys(connection: &mut PgConnection) -> Result<()> {
+    ask::query("DELETE FROM hodei.unique_key k USING hodei.done d WHERE k.key LIKE 'open:%' AND d.id = k.id")
+        .execute(connection)
+        .await
+        .map_err(failed(OP))
+        .map(drop)
+}
+
 /// Makes the first parts of the history. Where somebody is in the way, or it would take too long, whoever leads makes
 /// them later.
 async fn ahead(connection: &mut PgConnection) -> Result<()> {
@@ -218,7 +248,7 @@ async fn ahead(connection: &mut PgConnection) -> Result<()> {
         match made.map_err(failed(OP)) {
             Ok(true) => tx.commit().await.map_err(failed(OP))?,
             Ok(false) => return Ok(()),
-            Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::Timeout) => return Ok(()),
+            Err(error) if was_in_the_way(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
@@ -250,8 +280,13 @@ async fn step(connection: &mut PgConnection, from: i32) -> Result<i32> {
     let next = usize::try_from(found).ok().and_then(|taken| STEPS.get(taken));
     let Some(next) = next.filter(|_| found == from) else { return Ok(found) };
     let functions = if found + 1 == known() { FUNCTIONS } else { &[] };
-    for sql in next.sql.iter().chain(functions) {
+    for sql in next.sql.iter().chain(&[UNSEEN]).chain(functions) {
         sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(failed(OP))?;
+    }
+    if let Some((locks, rest)) = next.last.split_first() {
+        for sql in [LOCKS_TIMEOUT, locks, "SET LOCAL statement_timeout = 0"].iter().chain(rest) {
+            sqlx::raw_sql(*sql).execute(&mut *tx).await.map_err(failed(OP))?;
+        }
     }
     ask::query("INSERT INTO hodei.schema_step (version, name) VALUES ($1, $2)")
         .bind(found + 1)

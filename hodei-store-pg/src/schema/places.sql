@@ -36,9 +36,13 @@ BEGIN
             WHERE d.id = ANY (v_left) ORDER BY d.id FOR UPDATE OF d);
         v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, 1, 0, 0, 0, 0, 0, 0, false,
                 r.eligible_at, r.deadline, j.created_at, NULL, NULL)::hodei.placed
-            FROM unnest(v_left) u (id) JOIN hodei.job j ON j.id = u.id JOIN hodei.ready r ON r.lane = j.lane
-                AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
-            ORDER BY r.id FOR UPDATE OF r);
+            -- From the job to its place and not the other way round, also where a wall seems to leave few rows.
+            FROM (SELECT x AS id FROM unnest(v_left) x ORDER BY x OFFSET 0) u
+            CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = u.id OFFSET 0) j
+            CROSS JOIN LATERAL (
+                SELECT r.* FROM hodei.ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = j.eligible_at
+                    AND r.id = j.id AND r.version IS NULL OFFSET 0 FOR UPDATE
+            ) r);
         v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, r.version, coalesce(r.epoch, 0),
                 coalesce(r.attempt, 0), 0, coalesce(r.lost, 0), coalesce(r.generation, 0), r.cause, false,
                 r.eligible_at, r.deadline, r.moved_at, r.started_at, r.settled)::hodei.placed
@@ -101,9 +105,11 @@ LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin =
     UNION ALL
     SELECT r.id, 1::int2, false, r.lane, r.rank, NULL, 1, 0::int8, 0, 0, 0::int2, 0::int2, 0::int2, false,
         r.eligible_at, r.deadline, j.created_at, r.started_at, r.settled
-        FROM (SELECT DISTINCT unnest(p_ids) AS id) u JOIN hodei.job j ON j.id = u.id JOIN hodei.ready r
-            ON r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id
-            AND r.version IS NULL
+        FROM (SELECT DISTINCT unnest(p_ids) AS id) u JOIN hodei.job j ON j.id = u.id CROSS JOIN LATERAL (
+            -- From the job to its place and not the other way round, also where a wall seems to leave few rows.
+            SELECT r.* FROM hodei.ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = j.eligible_at
+                AND r.id = j.id AND r.version IS NULL OFFSET 0
+        ) r
     UNION ALL
     SELECT r.id, 1::int2, false, r.lane, r.rank, NULL, r.version, coalesce(r.epoch, 0),
         coalesce(r.attempt, 0), 0, coalesce(r.lost, 0::int2), coalesce(r.generation, 0::int2), r.cause, false,
@@ -149,9 +155,14 @@ BEGIN
     END IF;
     IF cardinality(p_fresh) > 0 THEN
         WITH d AS (
-            DELETE FROM hodei.ready r USING unnest(p_fresh) u (id), hodei.job j WHERE j.id = u.id AND r.lane = j.lane
-                AND r.rank = j.rank AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL
-            RETURNING r.lane
+            DELETE FROM hodei.ready r WHERE r.ctid = ANY (ARRAY(
+                SELECT x.tid FROM unnest(p_fresh) u (id)
+                CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = u.id OFFSET 0) j
+                CROSS JOIN LATERAL (
+                    SELECT r.ctid AS tid FROM hodei.ready r WHERE r.lane = j.lane AND r.rank = j.rank
+                        AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL OFFSET 0
+                ) x
+            )) RETURNING r.lane
         )
         SELECT v_from || array_agg(d.lane), v_was || array_agg(1) INTO v_from, v_was FROM d;
     END IF;
@@ -228,7 +239,28 @@ BEGIN
             u (id, state, tenant, version, epoch, attempt, lost, generation, cause, eligible_at, deadline,
                 moved_at, started_at, settled)
         WHERE u.state >= 4;
+        -- Keys that go with the ends of their jobs: a node of before does not free them itself.
+        DELETE FROM hodei.unique_key k WHERE k.key LIKE 'open:%' AND k.id = ANY (ARRAY(
+            SELECT u.id FROM unnest(p_id, p_state) u (id, state) WHERE u.state >= 4));
     END IF;
+END
+$$;
+
+-- Frees keys of jobs, and gives keys to jobs, in the order of the keys: whoever passes several waits for others, but never in
+-- a circle. A key that one job leaves to another is freed first.
+CREATE OR REPLACE FUNCTION hodei.pass_keys(p_tenant int4[], p_key text[], p_id uuid[], p_taken bool[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
+DECLARE
+    v_one record;
+BEGIN
+    FOR v_one IN SELECT u.* FROM unnest(p_tenant, p_key, p_id, p_taken) u (tenant, key, id, taken)
+            ORDER BY u.tenant, u.key COLLATE "C", u.taken LOOP
+        IF v_one.taken THEN
+            INSERT INTO hodei.unique_key (tenant, key, id) VALUES (v_one.tenant, v_one.key, v_one.id);
+        ELSE
+            DELETE FROM hodei.unique_key k WHERE k.tenant = v_one.tenant AND k.key = v_one.key AND k.id = v_one.id;
+        END IF;
+    END LOOP;
 END
 $$;
 

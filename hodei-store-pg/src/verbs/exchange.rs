@@ -22,18 +22,28 @@ const OP: &str = "store.exchange";
 
 /// Settles, then claims.
 #[derive(Debug)]
-pub(crate) struct ExchangeVerb(pub(crate) Exchange);
+pub(crate) struct ExchangeVerb {
+    exchange: Exchange,
+    /// Whether it was not tried yet: what came to nothing is made again as by one among many.
+    alone: bool,
+}
+
+impl ExchangeVerb {
+    pub(crate) fn new(exchange: Exchange) -> Self {
+        Self { exchange, alone: true }
+    }
+}
 
 #[async_trait]
 impl Verb for ExchangeVerb {
     type Reply = Exchanged;
 
     async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
-        make_spawned(inner, conn, &self.0.transitions).await
+        make_spawned(inner, conn, &self.exchange.transitions).await
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Exchanged> {
-        let exchange = &self.0;
+        let (exchange, alone) = (&self.exchange, std::mem::replace(&mut self.alone, false));
         let inner = Arc::clone(work.inner());
         let picks = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
         let applied = settle(work, &exchange.transitions, &picks.lanes).await?;
@@ -42,7 +52,7 @@ impl Verb for ExchangeVerb {
         let owner = living(work, exchange).await?;
         let mut taken = Vec::new();
         if let Some(holder) = owner.filter(|_| !picks.lanes.is_empty()) {
-            taken = claim(work, exchange, &picks, holder).await?;
+            taken = claim(work, exchange, &picks, (holder, alone)).await?;
         }
         Ok(Exchanged {
             applied,
@@ -193,10 +203,16 @@ pub(crate) async fn picks_of(
     Ok(all)
 }
 
-async fn claim(work: &mut Work<'_>, exchange: &Exchange, picks: &Picks, holder: i32) -> Result<Vec<Claimed>> {
+/// Claims for a row of an owner, as if alone or as one among many.
+async fn claim(
+    work: &mut Work<'_>,
+    exchange: &Exchange,
+    picks: &Picks,
+    (holder, alone): (i32, bool),
+) -> Result<Vec<Claimed>> {
     let inner = Arc::clone(work.inner());
     work.inner().trip();
-    let rows = ask::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7)")
+    let rows = ask::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7, $8)")
         .bind(holder)
         .bind(work.now.as_micros())
         .bind(inner.node)
@@ -204,6 +220,7 @@ async fn claim(work: &mut Work<'_>, exchange: &Exchange, picks: &Picks, holder: 
         .bind(&picks.lanes)
         .bind(&picks.ranks)
         .bind(&picks.numbers)
+        .bind(alone)
         .fetch_all(&mut *work.conn)
         .await
         .map_err(failed(OP))?;

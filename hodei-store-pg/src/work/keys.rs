@@ -41,11 +41,12 @@ impl Work<'_> {
         let (tenants, texts): (Vec<&str>, Vec<&str>) =
             keys.iter().map(|(tenant, key)| (tenant.as_str(), &**key)).unzip();
         self.inner.trip();
-        // The job of a key may have gone with its era.
+        // The job of a key may have gone with its era, or have ended where keys did not go with their jobs yet.
         ask::query(
             "DELETE FROM hodei.unique_key k USING unnest($1::text[], $2::text[]) u (tenant, key), hodei.tenant t
              WHERE t.name = u.tenant AND k.tenant = t.no AND k.key = u.key
-                 AND NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)",
+                 AND (NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)
+                     OR (k.key LIKE 'open:%' AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id)))",
         )
         .bind(&tenants)
         .bind(&texts)
@@ -70,45 +71,34 @@ impl Work<'_> {
         rows.iter().map(holder).collect()
     }
 
-    /// Frees the keys that go with the ends of their jobs, and then takes those of jobs that are new or go round again.
+    /// Frees the keys that go with the ends of their jobs, and takes those of jobs that are new or go round again.
     pub(super) async fn write_keys(&mut self) -> Result<()> {
-        const OP: &str = "store.write";
-        let (mut freed, mut taken) = (Vec::new(), Vec::new());
+        let (mut tenants, mut keys, mut ids, mut taken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for entry in self.changed() {
             let Some(key) = entry.job.unique.as_deref() else { continue };
-            match (held_before(entry, key), entry.job.held_key().is_some()) {
-                (true, false) => freed.push(uuid_of(entry.job.id)),
-                (false, true) => {
-                    taken.push((entry.lane.tenant_no, key.to_owned(), uuid_of(entry.job.id)));
-                }
-                (true, true) | (false, false) => {}
-            }
+            let takes = match (held_before(entry, key), entry.job.held_key().is_some()) {
+                (true, false) => false,
+                (false, true) => true,
+                (true, true) | (false, false) => continue,
+            };
+            tenants.push(entry.lane.tenant_no);
+            keys.push(key.to_owned());
+            ids.push(uuid_of(entry.job.id));
+            taken.push(takes);
         }
-        if !freed.is_empty() {
-            self.inner.trip();
-            ask::query("DELETE FROM hodei.unique_key WHERE id = ANY ($1) AND key LIKE 'open:%'")
-                .bind(freed)
-                .execute(&mut *self.conn)
-                .await
-                .map_err(failed(OP))?;
-        }
-        if taken.is_empty() {
+        if keys.is_empty() {
             return Ok(());
         }
-        // In one order, so that two batches with the same keys wait for each other and not in a circle.
-        taken.sort_unstable();
         self.inner.trip();
-        ask::query(
-            "INSERT INTO hodei.unique_key (tenant, key, id)
-             SELECT * FROM unnest($1::int4[], $2::text[], $3::uuid[])",
-        )
-        .bind(taken.iter().map(|key| key.0).collect::<Vec<_>>())
-        .bind(taken.iter().map(|key| key.1.as_str()).collect::<Vec<_>>())
-        .bind(taken.iter().map(|key| key.2).collect::<Vec<_>>())
-        .execute(&mut *self.conn)
-        .await
-        .map(drop)
-        .map_err(failed(OP))
+        ask::query("SELECT hodei.pass_keys($1, $2, $3, $4)")
+            .bind(tenants)
+            .bind(keys)
+            .bind(ids)
+            .bind(taken)
+            .execute(&mut *self.conn)
+            .await
+            .map(drop)
+            .map_err(failed("store.write"))
     }
 }
 

@@ -97,6 +97,34 @@ async fn what_a_node_of_before_counts_is_counted_once() {
     holds(&store).await;
 }
 
+/// Whoever pages takes a short page for the last.
+#[tokio::test]
+async fn what_has_no_queue_takes_no_place_in_a_page() {
+    let database = database();
+    populated(&database).await;
+    sql(&database, "INSERT INTO hodei.delta (tenant, succeeded) VALUES (1, -1)");
+    let page = "SELECT string_agg(queue, ',') FROM hodei.queue_counts(NULL, NULL, NULL, NULL, 2)";
+    assert_eq!(sql(&database, page), "a,b,", "two, and a word of the rest");
+    let next = "SELECT string_agg(queue, ',') FROM hodei.queue_counts(NULL, NULL, 'default', 'b', 2)";
+    assert_eq!(sql(&database, next), "c,");
+}
+
+#[tokio::test]
+async fn counts_that_take_too_long_to_find_are_not_made_up() {
+    let database = database();
+    drop(populated(&database).await);
+    let hasty = PgStore::builder(database.url()).statement_timeout(std::time::Duration::from_millis(700));
+    let store = hasty.connect().await.expect("the store opens");
+    sql(&database, WITHOUT_QUEUES);
+    let counting = "SELECT pg_advisory_xact_lock(hashtextextended('hodei.attribute', 0))";
+    let mut other = crate::locks::stranger(&database, counting).await;
+    let error = store.queue_counts(&Scope::All, QueueQuery::new()).await.expect_err("it takes too long");
+    assert_eq!(error.kind(), hodei_core::ErrorKind::Timeout);
+    assert!(error.context("counted").is_some(), "{error}");
+    crate::locks::run(&mut other, "COMMIT").await;
+    assert_eq!(counted(&store).await.len(), 3);
+}
+
 #[tokio::test]
 async fn one_queue_is_read_by_its_key() {
     let database = database();

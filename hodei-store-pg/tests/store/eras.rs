@@ -381,15 +381,17 @@ async fn pruning_by_eras_writes_next_to_nothing() {
     store.close().await;
 }
 
+/// The schema of before.
+pub(crate) const FIRST_SCHEMA: [&str; 3] = [
+    "CREATE SCHEMA hodei; CREATE TABLE hodei.schema_step (version int4 PRIMARY KEY, name text NOT NULL,
+         taken_at timestamptz NOT NULL DEFAULT now()); INSERT INTO hodei.schema_step VALUES (1, 'tables')",
+    include_str!("../../src/schema/tables.sql"),
+    include_str!("../../src/schema/walls.sql"),
+];
+
 /// Makes the schema of before, with a tenant.
 fn make_first_schema(database: &Database) {
-    let old = [
-        "CREATE SCHEMA hodei; CREATE TABLE hodei.schema_step (version int4 PRIMARY KEY, name text NOT NULL,
-             taken_at timestamptz NOT NULL DEFAULT now()); INSERT INTO hodei.schema_step VALUES (1, 'tables')",
-        include_str!("../../src/schema/tables.sql"),
-        include_str!("../../src/schema/walls.sql"),
-    ];
-    sql(database, &old.join(";\n"));
+    sql(database, &FIRST_SCHEMA.join(";\n"));
     sql(database, "INSERT INTO hodei.tenant (name) VALUES ('default')");
 }
 

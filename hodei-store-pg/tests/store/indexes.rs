@@ -35,7 +35,7 @@ async fn a_broken_index_is_built_anew_and_a_missing_one_at_all() {
     sqlx::raw_sql("COMMIT").execute(&mut host).await.expect("commit");
     assert_eq!(sql(&database, INVALID), "1");
     // And some that are gone: of a table, and of one in parts.
-    sql(&database, "DROP INDEX hodei.edge_child; DROP INDEX hodei.job_created; DROP INDEX hodei.done_bad");
+    sql(&database, "DROP INDEX hodei.edge_child; DROP INDEX hodei.job_listed; DROP INDEX hodei.done_bad");
     let config = PgStore::builder(database.url());
     let healed = tokio::join!(PgStore::migrate(&config), PgStore::migrate(&config));
     healed.0.and(healed.1).expect("migrate");
@@ -51,17 +51,16 @@ async fn an_index_of_some_parts_is_built_for_the_others() {
     // As after a building that ended behind its first part.
     sql(
         &database,
-        "DROP INDEX hodei.job_created; CREATE INDEX job_created ON ONLY hodei.job (created_at, id);
-         CREATE INDEX job_0_created ON hodei.job_0 (created_at, id);
-         ALTER INDEX hodei.job_created ATTACH PARTITION hodei.job_0_created",
+        "DROP INDEX hodei.job_listed; CREATE INDEX job_listed ON ONLY hodei.job (tenant, created_at, id);
+         CREATE INDEX job_0_listed ON hodei.job_0 (tenant, created_at, id);
+         ALTER INDEX hodei.job_listed ATTACH PARTITION hodei.job_0_listed",
     );
     assert_eq!(sql(&database, INVALID), "1");
     PgStore::migrate(&PgStore::builder(database.url())).await.expect("migrate");
     assert_eq!(sql(&database, INVALID), "0");
     // Parts that are made from now on have it too.
     sql(&database, "SELECT hodei.add_era(hodei.now(), 900000000000)");
-    let all =
-        "SELECT count(*) FROM pg_indexes WHERE schemaname = 'hodei' AND indexdef LIKE '%(created_at, id)'";
+    let all = "SELECT count(*) FROM pg_indexes WHERE schemaname = 'hodei' AND indexdef LIKE '%(tenant, created_at, id)'";
     let parts = sql(&database, "SELECT count(*) + 2 FROM hodei.era");
     assert_eq!(sql(&database, all), parts, "one for each part, the rest, and the whole");
 }

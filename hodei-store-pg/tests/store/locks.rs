@@ -226,6 +226,92 @@ async fn who_claims_without_locks_gets_all_that_it_asked_for() {
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
 }
 
+/// A table that somebody has locked is waited for as long as any other: only whoever claims without locks gives up soon.
+#[tokio::test]
+async fn a_claim_outlives_who_locks_a_table_for_long() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    submit(&store, jobs(5)).await;
+    let mut host = stranger(&database, "LOCK TABLE hodei.leased IN SHARE MODE").await;
+    let claiming = {
+        let (store, worker) = (store.clone(), worker.clone());
+        tokio::spawn(async move { claim(&store, &worker, 5).await.len() })
+    };
+    somebody_waits(&database).await;
+    // Longer than a dozen tries of what gives up after a moment.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    run(&mut host, "COMMIT").await;
+    assert_eq!(at_once("a claim", claiming).await.expect("no panic"), 5);
+}
+
+/// Has whoever claims without locks look, and wait for half a second before it takes what it saw.
+const SLOW_LOOK: &str = "ALTER FUNCTION hodei.heads(bool, int4, int8, int4[], int2[], int8[]) RENAME TO heads_at_once;
+    CREATE FUNCTION hodei.heads(p_alone bool, p_tenant int4, p_now int8, p_lane int4[], p_rank int2[], p_n int8[],
+        OUT tids tid[], OUT ids bytea, OUT plain bool, OUT lost int2[], OUT lanes int4[]) LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+        SELECT h.tids, h.ids, h.plain, h.lost, h.lanes INTO tids, ids, plain, lost, lanes
+            FROM hodei.heads_at_once(p_alone, p_tenant, p_now, p_lane, p_rank, p_n) h;
+        IF p_alone THEN PERFORM pg_sleep(0.5); END IF;
+    END $$";
+
+/// Between the look and the taking somebody else takes a job, or holds one for long: the claim is made again, as by one among
+/// many, and what ends in the same exchange ends once.
+#[tokio::test]
+async fn who_was_there_before_after_all_costs_a_claim_one_more_try() {
+    for held_for_long in [false, true] {
+        let database = database();
+        let store = open(&database).await;
+        let worker = owner(&store, "worker").await;
+        submit(&store, vec![job()]).await;
+        let first = claim(&store, &worker, 1).await.remove(0).job;
+        let mut ids = submit(&store, jobs(4)).await;
+        ids.sort_unstable();
+        sql(&database, SLOW_LOOK);
+        let lane = store.lanes(&Served::default()).await.expect("lanes").heads[0].lane.clone();
+        let exchanging = {
+            let (store, worker) = (store.clone(), worker.clone());
+            let picks = vec![Pick { lane, floor: Priority::MIN, n: 3 }];
+            let end = crate::env::done(first.id, first.epoch);
+            tokio::spawn(async move { crate::env::exchange(&store, &worker, vec![end], picks).await })
+        };
+        let looked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'
+            AND datname = current_database()";
+        while sql(&database, looked) == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let held = format!("SELECT 1 FROM hodei.ready WHERE id = '{}' FOR UPDATE", ids[1]);
+        let mut host = stranger(&database, &held).await;
+        if !held_for_long {
+            run(&mut host, "ROLLBACK").await;
+            store.request_cancel(&Scope::All, vec![ids[1]]).await.expect("request_cancel");
+        }
+        let done = at_once("an exchange", exchanging).await.expect("no panic");
+        let claimed: Vec<_> = done.claimed.iter().map(|claimed| claimed.job.id).collect();
+        assert_eq!(claimed, [ids[0], ids[2], ids[3]]);
+        assert_eq!(done.applied, [hodei_core::store::Applied::Done]);
+        let ended = format!("SELECT count(*) FROM hodei.done WHERE id = '{}'", first.id);
+        assert_eq!(sql(&database, &ended), "1");
+        run(&mut host, "ROLLBACK").await;
+        assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+    }
+}
+
+/// A row of which there is no job is damage: it takes nobody else's turn.
+#[tokio::test]
+async fn a_ready_row_without_its_job_stops_no_lane() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let mut ids = submit(&store, jobs(5)).await;
+    ids.sort_unstable();
+    sql(&database, &format!("DELETE FROM hodei.job WHERE id = '{}'", ids[0]));
+    let claimed: Vec<_> = claim(&store, &worker, 3).await.iter().map(|claimed| claimed.job.id).collect();
+    assert_eq!(claimed, ids[1..3]);
+    assert_eq!(claim(&store, &worker, 3).await.len(), 2);
+    assert_eq!(burn(&store, &worker, 3).await, 0);
+}
+
 #[tokio::test]
 async fn a_node_hears_of_work_while_the_end_of_the_log_is_held_up() {
     let database = database();

@@ -61,7 +61,9 @@ pub(crate) async fn every_verb(store: &hodei_store_pg::PgStore) {
     let new = vec![job().unique("key"), job().deadline(hodei_core::Timestamp::from_micros(0))];
     store.submit(new, SubmitOptions::each()).await.expect("submit");
     let id = submit(store, vec![job()]).await[0];
-    let child = job().after([hodei_core::job::Parent { id, requires: hodei_core::job::Requires::Success }]);
+    let child = job()
+        .unique("open:child")
+        .after([hodei_core::job::Parent { id, requires: hodei_core::job::Requires::Success }]);
     store.submit(vec![child], SubmitOptions::atomic()).await.expect("submit");
     let held = claim(store, &worker, 20).await;
     let ends = held.iter().take(10).map(|held| done(held.job.id, held.job.epoch)).collect();

@@ -333,8 +333,7 @@ impl<S: JobStore> CachedStore<S> {
     pub(super) async fn forget_in_tier(&self, pruned: &Pruned) {
         if let Some(tier) = self.tier.as_ref().filter(|_| !pruned.gone.is_empty()) {
             let ids: Vec<JobId> = pruned.gone.iter().map(|(_, id)| *id).collect();
-            let mut allowance = Allowance::of(Some(tier), &*self.clock);
-            tier.forget(&ids, self.clock.now(), &mut allowance).await;
+            tier.forget(&ids, &*self.clock).await;
         }
     }
 

@@ -6,8 +6,8 @@
 //!   as a new one;
 //! - a row is **sealed** with a keyed hash over its job's id, its expiry and its bytes: what the tier made up, mixed up
 //!   or cut off is not opened, counts as a miss, and is removed;
-//! - the visits of a read have **one budget** ([`TierOptions::budget`]) together: the one that is under way when it is spent
-//!   counts as failed, the others are left out, and a [`Breaker`] stops visiting a tier that keeps failing.
+//! - the visits of a read have **one budget** ([`TierOptions::budget`]) together: one that takes a whole budget has failed, what
+//!   is left for others is theirs, and a [`Breaker`] stops visiting a tier that keeps failing.
 //!
 //! Rows are JSON inside the seal. Core knows no binary codec, a tier is read a thousand times less often than the cache
 //! before it, and a row must be readable by another version of Hodei on another node: names of fields age better than

@@ -70,8 +70,9 @@ const _: fn(&dyn Timer) = |_| ();
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct TierOptions {
-    /// How long the visits of one call may take together: 50 ms. A read of jobs asks, removes what it does not believe, and
-    /// writes; a prune removes, a visit for each batch. What comes after the budget is spent is left out.
+    /// How long the visits of a read may take together: 50 ms. It asks, removes what it does not believe, and writes. A visit
+    /// for which less than a quarter is left is left out; where that was the writing, the next read does not ask, and writes.
+    /// A prune removes, a visit for each batch, each of which has a budget.
     pub budget: Duration,
     /// How long rows are kept: 1 h. So long may a job that was pruned meanwhile be told of;
     /// keep it below [`Retention::KEYS_MIN`](crate::store::Retention::KEYS_MIN).

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use super::breaker::Breaker;
 use super::row;
 use super::tier::{CacheTier, TierOptions, TierRow, Timer};
-use crate::error::Result;
 use crate::id::JobId;
 use crate::job::Job;
 use crate::time::{Clock, Timestamp};
@@ -26,6 +25,9 @@ pub(in crate::store) struct TierCounters {
     pub(in crate::store) failures: AtomicU64,
     pub(in crate::store) skipped: AtomicU64,
 }
+
+/// A visit that has less than this share of a budget is left out: it would come to nothing.
+const LEAST_SHARE: u32 = 4;
 
 /// What a call may still spend on its visits, all of them together.
 pub(in crate::store) struct Allowance<'c> {
@@ -52,6 +54,10 @@ enum Missed {
     Failed,
     /// It took all that was left.
     Late,
+    /// It took all that the visits before it had left of a budget, which says nothing of the tier.
+    CutShort,
+    /// It was not made.
+    LeftOut,
 }
 
 /// A tier, and how it is used.
@@ -62,6 +68,8 @@ pub(in crate::store) struct Tier {
     options: TierOptions,
     /// A std mutex, held for a look at a few words.
     breaker: Mutex<Breaker>,
+    /// Whether the last records were not written, for want of time: the next read leaves asking out, and writes.
+    behind: AtomicBool,
     pub(in crate::store) counters: TierCounters,
 }
 
@@ -83,7 +91,8 @@ impl Tier {
         options: TierOptions,
     ) -> Self {
         let breaker = Mutex::new(Breaker::new(options.breaker));
-        Self { tier, timer, key, options, breaker, counters: TierCounters::default() }
+        let (behind, counters) = (AtomicBool::new(false), TierCounters::default());
+        Self { tier, timer, key, options, breaker, behind, counters }
     }
 
     /// Returns the records that the tier has, and when each was written, in the order of the ids; none of them where it
@@ -94,9 +103,14 @@ impl Tier {
         now: Timestamp,
         allowance: &mut Allowance<'_>,
     ) -> Vec<Option<(Arc<Job>, Timestamp)>> {
+        // Relaxed: a hint, and one read more or less that asks.
+        if self.behind.swap(false, Ordering::Relaxed) {
+            count(&self.counters.skipped, 1);
+            return vec![None; ids.len()];
+        }
         let asked = &ids[..ids.len().min(self.options.rows_max)];
         let rows = self.visit(now, allowance, || self.tier.get_many(asked)).await;
-        let Some(rows) = rows else { return vec![None; ids.len()] };
+        let Ok(rows) = rows else { return vec![None; ids.len()] };
         if rows.len() != asked.len() {
             // Which row is whose can only be guessed.
             count(&self.counters.failures, 1);
@@ -117,13 +131,14 @@ impl Tier {
         count(&self.counters.misses, found.len() - hits);
         count(&self.counters.rejected, rejected.len());
         if !rejected.is_empty() {
-            self.forget(&rejected, now, allowance).await;
+            _ = self.visit(now, allowance, || self.tier.remove_many(&rejected)).await;
         }
         found.resize(ids.len(), None);
         found
     }
 
-    /// Writes the records of those jobs that succeeded.
+    /// Writes the records of those jobs that succeeded. Where asking for them has left too little time for that, the next read
+    /// does not ask.
     pub(in crate::store) async fn keep<'a>(
         &self,
         jobs: impl Iterator<Item = &'a Job>,
@@ -137,20 +152,22 @@ impl Tier {
             (row.bytes.len() <= self.options.row_max).then_some(row)
         };
         let rows: Vec<TierRow> = jobs.filter_map(row).take(self.options.rows_max).collect();
-        if !rows.is_empty() {
-            self.visit(now, allowance, move || self.tier.put_many(rows)).await;
+        if rows.is_empty() {
+            return;
+        }
+        // Asking was answered, and late.
+        let cut = !allowance.left.is_zero() && allowance.left < self.options.budget;
+        let kept = self.visit(now, allowance, move || self.tier.put_many(rows)).await;
+        if cut && matches!(kept, Err(Missed::CutShort | Missed::LeftOut)) && !self.is_shut() {
+            self.behind.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Removes rows, a visit for each batch, as far as the allowance goes.
-    pub(in crate::store) async fn forget(
-        &self,
-        ids: &[JobId],
-        now: Timestamp,
-        allowance: &mut Allowance<'_>,
-    ) {
+    /// Removes rows, a visit for each batch, each with a budget of its own: what is left would be told of until it ends.
+    pub(in crate::store) async fn forget(&self, ids: &[JobId], clock: &dyn Clock) {
         for ids in ids.chunks(self.options.rows_max.max(1)) {
-            self.visit(now, allowance, || self.tier.remove_many(ids)).await;
+            let mut allowance = Allowance::of(Some(self), clock);
+            _ = self.visit(clock.now(), &mut allowance, || self.tier.remove_many(ids)).await;
         }
     }
 
@@ -164,27 +181,36 @@ impl Tier {
         now: Timestamp,
         allowance: &mut Allowance<'_>,
         verb: impl FnOnce() -> F + Send,
-    ) -> Option<R>
+    ) -> Result<R, Missed>
     where
-        F: Future<Output = Result<R>> + Send,
+        F: Future<Output = crate::error::Result<R>> + Send,
     {
-        if allowance.left.is_zero() || !self.breaker().lets_through(now) {
+        let budget = self.options.budget;
+        let too_little = allowance.left.is_zero() || allowance.left < budget / LEAST_SHARE;
+        if too_little || !self.breaker().lets_through(now) {
             count(&self.counters.skipped, 1);
-            return None;
+            return Err(Missed::LeftOut);
         }
-        let began = allowance.clock.now();
+        let (began, whole) = (allowance.clock.now(), allowance.left == budget);
         let done = within(async { verb().await }, self.timer.sleep(allowance.left)).await;
+        let done = done.map_err(|missed| match missed {
+            Missed::Late if !whole => Missed::CutShort,
+            other => other,
+        });
         match &done {
-            Ok(_) | Err(Missed::Failed) => allowance.spend(began),
-            Err(Missed::Late) => allowance.left = Duration::ZERO,
+            Err(Missed::Late | Missed::CutShort) => allowance.left = Duration::ZERO,
+            Ok(_) | Err(Missed::Failed | Missed::LeftOut) => allowance.spend(began),
         }
-        if done.is_ok() {
-            self.breaker().succeeded();
-        } else {
-            self.breaker().failed(now);
-            count(&self.counters.failures, 1);
+        match &done {
+            Ok(_) => self.breaker().succeeded(),
+            // Who had a whole budget would have been in time, for all that is known.
+            Err(Missed::CutShort) => count(&self.counters.skipped, 1),
+            Err(_) => {
+                self.breaker().failed(now);
+                count(&self.counters.failures, 1);
+            }
         }
-        done.ok()
+        done
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -194,7 +220,7 @@ impl Tier {
 
 /// Awaits a verb until a timer ends.
 async fn within<R>(
-    verb: impl Future<Output = Result<R>> + Send,
+    verb: impl Future<Output = crate::error::Result<R>> + Send,
     mut timer: Pin<Box<dyn Future<Output = ()> + Send>>,
 ) -> Result<R, Missed> {
     let mut verb = Box::pin(verb);

@@ -1,0 +1,2 @@
+-- All that others may wait for, at once and before anything is done.
+LOCK TABLE hodei.job, hodei.done, hodei.change, hodei.total, hodei.delta, hodei.edge, hodei.unique_key IN ACCESS EXCLUSIVE MODE;
