@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hodei_benches::report::{Goal, Report, Unit};
-use hodei_benches::{BATCH, jobs, runtime};
+use hodei_benches::{BATCH, Noop, directory, runtime};
+use hodei_core::Tenant;
 use hodei_core::gateway::WorkerGateway;
-use hodei_core::job::NewJob;
+use hodei_core::job::{JobSpec, NewJob};
 use hodei_core::store::{MemoryStore, Store, SubmitOptions};
 use hodei_sched::{Explanation, Orchestrator};
+use hodei_store_redb::RedbStore;
 
 use crate::engine::{percentiles, session};
 use crate::{Sizes, queue::Draw};
@@ -16,22 +18,54 @@ use crate::{Sizes, queue::Draw};
 /// How many jobs the worker runs, none of which ends.
 const SLOTS: u32 = 512;
 
+/// Over how many lanes the jobs lie: of so many queues of so many tenants.
+const LANES: [(usize, usize); 2] = [(1, 1), (10, 100)];
+
 pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let (queued, asked) = (sizes.preload, (sizes.pairs / 200).clamp(20, 5_000));
-    report.group(&format!(
-        "why a job waits, {queued} jobs queued, all slots taken, {asked} asked for; memory store"
-    ));
-    let times = runtime().block_on(explain(queued, asked))?;
-    let [p50, p99] = percentiles(times);
-    report.show("p50", p50, Unit::Micros);
-    report.judge("p99", p99, Unit::Micros, Goal::AtMost(1e3));
+    report.group(&format!("why a job waits, {queued} jobs queued, all slots taken, {asked} asked for"));
+    for lanes in LANES {
+        let n = lanes.0 * lanes.1;
+        let times = runtime().block_on(explain(Arc::new(MemoryStore::new()), lanes, queued, asked))?;
+        show(&format!("memory store, {n} lanes"), times, report);
+        let files = directory();
+        let store = RedbStore::open(files.path().join("explain.redb")).map_err(|error| error.to_string())?;
+        let times = runtime().block_on(explain(Arc::new(store), lanes, queued, asked))?;
+        show(&format!("redb, {n} lanes"), times, report);
+    }
     Ok(())
 }
 
+fn show(what: &str, times: Vec<u64>, report: &mut Report) {
+    let [p50, p99] = percentiles(times);
+    report.show(&format!("{what}, p50"), p50, Unit::Micros);
+    report.judge(&format!("{what}, p99"), p99, Unit::Micros, Goal::AtMost(1e3));
+}
+
+/// Makes jobs that lie in lanes in turn.
+fn jobs_in((tenants, queues): (usize, usize), n: usize) -> Vec<NewJob> {
+    let tenants: Vec<Tenant> =
+        (0..tenants).map(|n| Tenant::new(format!("tenant-{n}")).expect("a name")).collect();
+    let spec = |n: usize| {
+        let spec = JobSpec::of(&Noop {}).expect("valid arguments").queue(format!("queue-{n}"));
+        Arc::new(spec.build().expect("a valid spec"))
+    };
+    let specs: Vec<Arc<JobSpec>> = (0..queues).map(spec).collect();
+    let job = |n: usize| {
+        let (tenant, spec) = (&tenants[n / queues % tenants.len()], &specs[n % queues]);
+        NewJob::of(tenant.clone(), Arc::clone(spec))
+    };
+    (0..n).map(job).collect()
+}
+
 /// Asks why jobs wait that are drawn from all; returns how long each answer took, in nanoseconds.
-async fn explain(queued: usize, asked: usize) -> Result<Vec<u64>, String> {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let queue: Vec<NewJob> = jobs(queued);
+async fn explain(
+    store: Arc<dyn Store>,
+    lanes: (usize, usize),
+    queued: usize,
+    asked: usize,
+) -> Result<Vec<u64>, String> {
+    let queue = jobs_in(lanes, queued);
     for batch in queue.chunks(BATCH) {
         store.submit(batch.to_vec(), SubmitOptions::each()).await.map_err(|error| error.to_string())?;
     }

@@ -1,6 +1,6 @@
 //! The figures of the scheduler, each beside what it is measured against and with its goal.
 //!
-//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [verbs] [decide] [beside] [idle] [dispatch]
+//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [verbs] [decide] [beside] [over_one] [idle] [dispatch]
 //! [explain] [pipelines]`
 //!
 //! Absolute figures are the best of five rounds; what a ratio compares is measured in the same rounds, one beside the
@@ -12,6 +12,7 @@ mod elsewhere;
 mod engine;
 mod explain;
 mod floor;
+mod over_one;
 mod queue;
 mod rivals;
 
@@ -46,11 +47,12 @@ fn main() -> ExitCode {
         (false, false) => (FULL, "the full run"),
     };
     let mut report = Report::new(&format!("Scheduler, {how}, best of {}", sizes.rounds));
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("queue", queue::figures),
         ("verbs", queue::verbs),
         ("decide", decide::figures),
         ("beside", decide::beside),
+        ("over_one", over_one::figures),
         ("idle", engine::idle_figures),
         ("dispatch", engine::dispatch_figures),
         ("explain", explain::figures),

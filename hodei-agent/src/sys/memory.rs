@@ -44,16 +44,25 @@ fn session_and_pages(stat: &str) -> Option<(i32, u64)> {
     Some((session, fields.nth(17)?.parse().ok()?))
 }
 
-/// Returns what processes have in memory, in bytes, where what several processes share is shared out among them.
+/// Returns what processes have in memory, in bytes, where what several processes share is shared out among them. Of a process
+/// whose pages nobody may see, one of another user or one that is not to be dumped, all that it has is its own.
 ///
 /// Blocks, for longer than [`resident`]: the kernel walks through their pages.
 pub(crate) fn shares(pids: &[i32]) -> u64 {
+    let page = rustix::param::page_size() as u64;
     let share = |pid: &i32| {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let kibibytes = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        kibibytes.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
+        share_in(rollup.as_deref().unwrap_or_default()).or_else(|| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            session_and_pages(&stat)?.1.checked_mul(page)
+        })
     };
     pids.iter().filter_map(share).fold(0, u64::saturating_add)
+}
+
+fn share_in(rollup: &str) -> Option<u64> {
+    let kibibytes = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    kibibytes.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Counts what the kernel killed because there was no memory left: in the agent's control group and below, where there is
@@ -112,6 +121,15 @@ mod tests {
         assert!(shares(&[own]) > 32 << 20);
         assert_eq!(shares(&[i32::MAX]), 0, "nobody has nothing");
         drop(ballast);
+    }
+
+    /// A process whose pages nobody may see counted as nothing, and could have all memory that there is.
+    #[test]
+    fn of_a_process_that_shows_no_pages_all_that_it_has_counts() {
+        assert_eq!(share_in("Rss:  9 kB\nPss:   7 kB\nPss_Dirty: 1 kB\n"), Some(7 * 1024));
+        for none in ["", "Rss: 9 kB\n", "Pss: x kB\n", "Pss: 7\n"] {
+            assert_eq!(share_in(none), None, "{none}");
+        }
     }
 
     #[test]

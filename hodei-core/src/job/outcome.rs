@@ -144,11 +144,11 @@ impl Failure {
         Self { exit, ..failure }
     }
 
-    /// Returns how much memory the run had that ran out of it, in bytes, where its message says so: that is how whoever runs
-    /// the job next knows.
+    /// Returns how much memory the run had, in bytes, where its message says so: of runs that ran out of it, and of those that had
+    /// more than their job asks for. That is how whoever runs the job next knows.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
-        let said = self.message.strip_prefix(HAVING).filter(|_| self.class == FailureClass::OutOfMemory)?;
+        let said = self.message.strip_prefix(HAVING)?;
         said.split_once(BYTES)?.0.parse().ok()
     }
 
@@ -331,7 +331,7 @@ mod tests {
         for none in [out("with bytes of memory: ".to_owned()), out("with x bytes of memory: ".to_owned())] {
             assert_eq!(none.memory(), None);
         }
-        assert_eq!(Failure::new(FailureClass::Error, "no").having(1).memory(), None, "another class");
+        assert_eq!(Failure::new(FailureClass::Error, "no").having(1).memory(), Some(1));
     }
 
     #[test]

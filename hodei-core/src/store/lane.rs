@@ -93,6 +93,13 @@ impl Before {
         self.all += jobs;
     }
 
+    /// How many more are counted until it is known that there are more than so many. Lanes are gone through until it is 0, that
+    /// of the job first: so counting costs what is counted, however many lanes there are.
+    #[must_use]
+    pub fn left(&self, most: u64) -> usize {
+        usize::try_from(most.saturating_add(1).saturating_sub(self.all)).unwrap_or(usize::MAX)
+    }
+
     /// Says that counting stopped beyond so many.
     #[must_use]
     pub fn up_to(self, most: u64) -> Self {

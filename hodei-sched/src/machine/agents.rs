@@ -234,6 +234,7 @@ impl Scheduler {
                 let Some(name) = self.names.get(&worker) else { break };
                 if let Some((session, waiting)) = self.sessions.get_mut(name).zip(buffer.pop()) {
                     let job = waiting.claimed.job.id;
+                    self.pace.begins();
                     session.assign(waiting.claimed, waiting.class, now, fleet);
                     if let Some(gang) = gang {
                         session.join(job, gang);

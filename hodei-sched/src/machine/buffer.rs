@@ -1,5 +1,6 @@
 //! Claimed jobs that no session has yet.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use hodei_core::job::{Epoch, Job, JobSpec, Priority};
@@ -18,7 +19,8 @@ const IDLE_LANES_MAX: usize = 256;
 pub(super) struct Waiting {
     pub(super) claimed: Claimed,
     pub(super) class: ClassId,
-    /// The level at which it came.
+    /// When it came, and at which level.
+    pub(super) came: Timestamp,
     level: Priority,
     /// Jobs of a group had better run on the same worker.
     key: u64,
@@ -129,7 +131,7 @@ impl Buffer {
         }
         let (lane, key) = self.lane(&claimed.job, class);
         let job = claimed.job.id;
-        let handle = self.queue.push(Waiting { claimed, class, level, key }, lane, level, now);
+        let handle = self.queue.push(Waiting { claimed, class, came: now, level, key }, lane, level, now);
         self.places.insert(job, handle);
         *self.waiting.entry((class.0, level)).or_insert(0) += 1;
         true
@@ -187,6 +189,34 @@ impl Buffer {
         self.take_all(|waiting| unwanted.contains(&waiting.class.0))
     }
 
+    /// Takes up to `n` jobs out of those that are wanted: the least urgent first, and of those the newest. Of one class the first
+    /// in this order of urgency stays, if any of it is wanted.
+    pub(super) fn take_least(
+        &mut self,
+        n: usize,
+        wanted: impl Fn(&Waiting) -> bool,
+        spared: Option<ClassId>,
+    ) -> Vec<Waiting> {
+        if n == 0 {
+            return Vec::new();
+        }
+        let mut found: Vec<_> = self.queue.find_all(|waiting| wanted(waiting));
+        let urgency = |handle: &Handle| {
+            let waiting = self.queue.get(*handle)?;
+            let job = &waiting.claimed.job;
+            Some((waiting.level, Reverse(waiting.came), Reverse(job.eligible_at), Reverse(job.id)))
+        };
+        found.sort_by_cached_key(urgency);
+        let is_spared =
+            |handle: &Handle| self.queue.get(*handle).is_some_and(|waiting| Some(waiting.class) == spared);
+        if let Some(first) = found.iter().rposition(is_spared) {
+            found.remove(first);
+        }
+        found.truncate(n);
+        let taken = found.into_iter().filter_map(|handle| self.queue.remove(handle)).collect();
+        self.forget(taken)
+    }
+
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> Vec<Waiting> {
         self.take_all(|_| true)
@@ -194,13 +224,18 @@ impl Buffer {
 
     fn take_all(&mut self, wanted: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
         let found = self.queue.find_all(|waiting| wanted(waiting));
-        let mut taken: Vec<Waiting> =
-            found.into_iter().filter_map(|handle| self.queue.remove(handle)).collect();
+        let taken = found.into_iter().filter_map(|handle| self.queue.remove(handle)).collect();
+        let mut taken = self.forget(taken);
+        taken.sort_unstable_by_key(|waiting| waiting.claimed.job.id);
+        taken
+    }
+
+    /// Forgets where jobs were that have been taken out.
+    fn forget(&mut self, taken: Vec<Waiting>) -> Vec<Waiting> {
         for waiting in &taken {
             self.places.remove(&waiting.claimed.job.id);
             self.uncount(waiting.class, waiting.level);
         }
-        taken.sort_unstable_by_key(|waiting| waiting.claimed.job.id);
         taken
     }
 
@@ -218,6 +253,12 @@ impl Buffer {
     pub(super) fn below(&self, class: ClassId, level: Priority) -> u64 {
         let below = self.waiting.range((class.0, Priority::MIN)..(class.0, level));
         below.map(|(_, n)| u64::from(*n)).sum()
+    }
+
+    /// How many jobs wait of the classes that are held back, for which there is no room.
+    pub(super) fn stuck(&self) -> u64 {
+        let of = |class: ClassId| self.waiting.range((class.0, Priority::MIN)..=(class.0, Priority::MAX));
+        self.queue.held().flat_map(|(class, _)| of(class)).map(|(_, n)| u64::from(*n)).sum()
     }
 
     /// Whether any job of a class waits.

@@ -1,4 +1,4 @@
-//! What the machine knows of itself: why a job waits, and how everything stands.
+//! What the machine knows of a job: why it waits.
 
 use hodei_core::Name;
 use hodei_core::job::{Job, Request, State};
@@ -64,52 +64,6 @@ impl Why {
     }
 }
 
-/// How a worker stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerLoad {
-    /// Which worker.
-    pub worker: Name,
-    /// How many jobs it runs at once.
-    pub slots: u32,
-    /// How many jobs it has.
-    pub jobs: u32,
-    /// Whether it takes no more work.
-    pub draining: bool,
-}
-
-/// How a node stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The connected workers, by name.
-    pub workers: Vec<WorkerLoad>,
-    /// How many claimed jobs no worker has yet.
-    pub waiting: usize,
-    /// How many transitions the store has not confirmed.
-    pub unsettled: usize,
-    /// The worker that is kept for the most urgent job that found no room.
-    pub kept: Option<Name>,
-    /// How many calls of the store failed in a row.
-    pub failures: u32,
-    /// Whether no more work is taken.
-    pub draining: bool,
-}
-
-impl Snapshot {
-    /// Adds how another dispatcher of the node stands.
-    pub(crate) fn with(mut self, other: Self) -> Self {
-        self.workers.extend(other.workers);
-        self.workers.sort_by(|a, b| a.worker.cmp(&b.worker));
-        self.waiting += other.waiting;
-        self.unsettled += other.unsettled;
-        self.kept = self.kept.or(other.kept);
-        self.failures = self.failures.max(other.failures);
-        self.draining |= other.draining;
-        self
-    }
-}
-
 impl Scheduler {
     /// Says why a job that is ready has no worker yet; nothing when no connected worker could ever run it.
     ///
@@ -171,27 +125,5 @@ impl Scheduler {
             self.fleet.is_held(worker) && self.buffer.class_of(job.id) != Some(class)
         });
         Some(if kept { Why::Kept(name.clone()) } else { Why::Soon(name.clone()) })
-    }
-
-    /// Says how everything stands.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let load = |(name, session): (&Name, &super::session::Session)| WorkerLoad {
-            worker: name.clone(),
-            slots: session.offer.slots,
-            jobs: u32::try_from(session.assigned.len()).unwrap_or(u32::MAX),
-            draining: session.draining,
-        };
-        let kept = self.fleet.held().and_then(|(_, worker)| self.names.get(&worker).cloned());
-        Snapshot {
-            workers: self.sessions.iter().map(load).collect(),
-            waiting: self.buffer.len(),
-            unsettled: self.outgoing.len()
-                + self.sent.len()
-                + self.later.values().map(Vec::len).sum::<usize>(),
-            kept,
-            failures: self.failures,
-            draining: self.draining,
-        }
     }
 }

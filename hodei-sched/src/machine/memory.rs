@@ -13,6 +13,7 @@ use hodei_core::job::{FailureClass, Job, JobSpec, Outcome, Payload, Request, Req
 
 use super::kinds::{KINDS_MAX, Kinds};
 use super::scheduler::Scheduler;
+use crate::queue::ClassId;
 
 /// So many runs of a kind are remembered, the last ones: what none of them needed is not asked for any more.
 const RUNS: usize = 64;
@@ -42,8 +43,20 @@ const NAMELESS: &str = "command";
 pub(super) struct Memory {
     /// The kinds of which a run needed more than it asked for.
     kinds: Kinds<Needs>,
-    /// What the job wanted that was claimed last from a lane, where that was more than it asks for.
-    lanes: HashMap<(Name, RequestClass), u64>,
+    /// What the jobs wanted at most that were claimed last from a lane, where that was more than they ask for.
+    lanes: HashMap<(Name, RequestClass), Expected>,
+    /// How many claims were taken in.
+    claim: u64,
+    /// What the jobs of this claim ask of which it was not known that they want so much.
+    larger: Vec<ClassId>,
+}
+
+/// What the jobs of a lane wanted that were claimed last.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    wants: u64,
+    /// In which claim they came.
+    claim: u64,
 }
 
 impl Memory {
@@ -74,21 +87,42 @@ impl Memory {
         self.kinds.get(spec).map_or(0, |needs| needs.most)
     }
 
-    /// Notes what a claimed job wants, if that is more than it asks for: the next ones of its lane will mostly want the same.
-    fn claimed(&mut self, spec: &JobSpec, wants: Option<u64>) {
+    /// The jobs of another claim come now.
+    pub(super) fn begins_claim(&mut self) {
+        self.claim += 1;
+    }
+
+    /// Notes what a claimed job wants, if that is more than it asks for: the next ones of its lane will mostly want as much as the
+    /// largest of this claim. Returns whether it wants more than was expected of its lane.
+    fn claimed(&mut self, spec: &JobSpec, wants: Option<u64>) -> bool {
         if wants.is_none() && self.lanes.is_empty() {
-            return;
+            return false;
         }
         let lane = (spec.queue().clone(), spec.class());
-        let Some(wants) = wants else {
+        let known = self.lanes.get(&lane);
+        let expected = known.map_or(0, |known| known.wants);
+        let same = known.filter(|known| known.claim == self.claim).map_or(0, |known| known.wants);
+        let most = wants.unwrap_or(0).max(same);
+        if most == 0 {
             self.lanes.remove(&lane);
-            return;
-        };
+            return false;
+        }
         if self.lanes.len() >= KINDS_MAX && !self.lanes.contains_key(&lane) {
             // It only spares claims that find no room; the next claim of each lane tells it again.
             self.lanes.clear();
         }
-        self.lanes.insert(lane, wants);
+        self.lanes.insert(lane, Expected { wants: most, claim: self.claim });
+        most > expected
+    }
+
+    /// A job of a class wants more than was known when it was claimed.
+    pub(super) fn is_larger(&mut self, class: ClassId) {
+        self.larger.push(class);
+    }
+
+    /// Takes the classes of which that is true.
+    pub(super) fn take_larger(&mut self) -> Vec<ClassId> {
+        std::mem::take(&mut self.larger)
     }
 }
 
@@ -120,10 +154,12 @@ impl Scheduler {
             return None;
         }
         let failed = job.settled.as_deref().and_then(|settled| match &settled.outcome {
-            Outcome::Failed(failure) => failure.memory(),
+            // What ended otherwise had as much because less had not been enough.
+            Outcome::Failed(failure) if failure.class != FailureClass::OutOfMemory => failure.memory(),
+            Outcome::Failed(failure) => failure.memory().map(|had| had.saturating_mul(2)),
             Outcome::Succeeded | Outcome::Cancelled => None,
         });
-        let needed = failed.map_or(0, |had| had.saturating_mul(2)).max(self.memory.needed(spec));
+        let needed = failed.unwrap_or(0).max(self.memory.needed(spec));
         let wants = grown(asked, needed, growth);
         (wants > asked).then(|| Grown { request: self.within(spec.request(), spec.queue(), wants), wants })
     }
@@ -136,11 +172,11 @@ impl Scheduler {
         request
     }
 
-    /// As [`Scheduler::grown`], of a job that has just been claimed.
-    pub(super) fn grown_claim(&mut self, job: &Job) -> Option<Grown> {
+    /// As [`Scheduler::grown`], of a job that has just been claimed, and whether it wants more than was expected of its lane.
+    pub(super) fn grown_claim(&mut self, job: &Job) -> (Option<Grown>, bool) {
         let grown = self.grown(job);
-        self.memory.claimed(&job.spec, grown.as_ref().map(|grown| grown.wants));
-        grown
+        let is_news = self.memory.claimed(&job.spec, grown.as_ref().map(|grown| grown.wants));
+        (grown, is_news)
     }
 
     /// What the jobs of a lane are expected to ask for, where that is more than they say.
@@ -153,7 +189,7 @@ impl Scheduler {
         if self.memory.lanes.is_empty() {
             return None;
         }
-        let wants = *self.memory.lanes.get(&(queue.clone(), class))?;
+        let wants = self.memory.lanes.get(&(queue.clone(), class))?.wants;
         Some(self.within(Request::clone(request), queue, wants))
     }
 }

@@ -20,12 +20,15 @@ mod preempt;
 mod scheduler;
 mod session;
 mod share;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod unstarted;
 mod verdict;
 
 pub(crate) use agents::worker_key;
-pub use explain::{Snapshot, Why, WorkerLoad};
+pub use explain::Why;
 pub use scheduler::{Effect, Input, Policy, Scheduler, SchedulerConfig, Ticket};
+pub use snapshot::{Claims, ClassLoad, QueueLoad, Snapshot, StoreLoad, WorkerLoad};

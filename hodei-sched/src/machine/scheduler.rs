@@ -17,7 +17,9 @@ use super::memory::Memory;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
 use super::session::Session;
+use super::snapshot::Claims;
 use super::turns::Turns;
+use super::unstarted::Pace;
 use crate::balance::{Balancer, LeastLoaded};
 use crate::queue::Ageing;
 
@@ -60,6 +62,9 @@ pub struct SchedulerConfig {
     pub retry_wait: Duration,
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
+    /// How long what was claimed ahead waits for a slot before it goes back to the store, where another node may take it: 3 s. As
+    /// many jobs stay as began within that time; it costs a job no attempt.
+    pub claim_wait: Duration,
     /// When jobs that wait rise: by a level after each minute. That bounds how long a job waits behind more urgent ones of
     /// other lanes, and not of its own: a store shows of each lane only its most urgent jobs, so behind a stream of more urgent
     /// ones of the same tenant, queue and request a job does not rise before it is claimed. Give what must not starve a queue
@@ -119,6 +124,7 @@ impl Default for SchedulerConfig {
             fence_margin: Duration::from_millis(750),
             retry_wait: Duration::from_millis(50),
             lost_max: 3,
+            claim_wait: Duration::from_secs(3),
             ageing: Some(Ageing { every: Duration::from_secs(60), ceiling: Priority::MAX }),
             balancer: Box::new(LeastLoaded),
             backfill: true,
@@ -218,10 +224,14 @@ pub struct Scheduler {
     pub(super) rules: BTreeMap<Name, u32>,
     /// When to look at the lanes again: rates let more through, or one was found empty.
     pub(super) look_due: Option<Timestamp>,
+    /// How many claims in a row have brought nothing.
+    pub(super) vain: u32,
     /// The lanes with ready work, less what was asked of them since.
     pub(super) heads: Vec<Head>,
     /// How many jobs the exchange under way asks for.
     pub(super) asked: usize,
+    /// How many were asked for and came in all.
+    pub(super) claims: Claims,
     /// What other dispatchers have that the store may still take for ours.
     pub(super) lent: JobMap<Epoch>,
     /// What runs here under the lease of another dispatcher, until its first report.
@@ -255,6 +265,8 @@ pub struct Scheduler {
     pub(super) retry_at: Timestamp,
     pub(super) draining: bool,
     pub(super) ended_lately: u32,
+    /// How fast what waits here is handed out.
+    pub(super) pace: Pace,
     /// How long runs take.
     pub(super) learned: Learned,
     /// How much memory they need.
@@ -284,8 +296,10 @@ impl Scheduler {
             gangs: BTreeMap::new(),
             rules: BTreeMap::new(),
             look_due: None,
+            vain: 0,
             heads: Vec::new(),
             asked: 0,
+            claims: Claims::default(),
             lent: JobMap::default(),
             borrowed: JobMap::default(),
             awaits_loan: false,
@@ -308,6 +322,7 @@ impl Scheduler {
             retry_at: now,
             draining: false,
             ended_lately: 0,
+            pace: Pace::new(now),
             learned: Learned::default(),
             memory: Memory::default(),
             turns: Turns::default(),
@@ -321,7 +336,7 @@ impl Scheduler {
         self.take_in(now);
         match input {
             Input::Synced(state, ticket) => self.synced(*state, ticket, now),
-            Input::Woken => self.lanes_stale = true,
+            Input::Woken => (self.lanes_stale, self.vain) = (true, 0),
             Input::Lanes(lanes) => self.lanes(lanes, now),
             Input::Exchanged(exchanged) => self.exchanged(exchanged, now),
             Input::Leases(leases) => self.leases(leases, now),
@@ -378,6 +393,7 @@ impl Scheduler {
         if !self.looks_first(now) {
             self.assign(now);
         }
+        self.return_unstarted(now);
         self.reply();
         self.ask_store(now);
         self.effects.pop_front()
@@ -401,7 +417,7 @@ impl Scheduler {
             }
         };
         at = self.buffer.next_due().map_or(at, |due| due.min(at));
-        at = [self.fence_at(), self.rest_at(), self.bereaved_at, self.look.until()]
+        at = [self.fence_at(), self.rest_at(), self.bereaved_at, self.look.until(), self.unstarted_at()]
             .into_iter()
             .flatten()
             .fold(at, Timestamp::min);

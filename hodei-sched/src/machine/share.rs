@@ -13,9 +13,11 @@ use super::scheduler::{Outgoing, Scheduler, Store};
 const LENT_MAX: usize = 4_096;
 
 impl Scheduler {
-    /// How many claimed jobs wait although everything that found room has been assigned.
+    /// How many claimed jobs wait although everything that found room has been assigned. What waits for a look at the store may
+    /// find room here, and may come behind something else: it is not lent meanwhile.
     pub(crate) fn surplus(&self) -> usize {
-        if self.draining || self.owner_lost { 0 } else { self.buffer.len() }
+        let keeps = self.draining || self.owner_lost || self.look.until().is_some();
+        if keeps { 0 } else { self.buffer.len() }
     }
 
     /// Whether there is room here for which there is nothing to claim and nothing on its way.
@@ -45,6 +47,7 @@ impl Scheduler {
             && let Some(waiting) = self.buffer.pop()
         {
             self.fleet.discount(waiting.class);
+            self.pace.begins();
             let (job, epoch) = (waiting.claimed.job.id, waiting.claimed.job.epoch);
             // What was borrowed goes on to the next one; it is the first one's still.
             if self.borrowed.remove(&job).is_none() {

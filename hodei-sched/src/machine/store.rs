@@ -143,14 +143,22 @@ impl Scheduler {
             return self.lose_owner();
         }
         let claimed = exchanged.claimed.len();
+        self.claims.asked += self.asked as u64;
+        self.claims.came += claimed as u64;
         if claimed < self.asked {
             // The lanes are not as they were.
             self.drop_heads();
             if claimed == 0 {
-                // Somebody else was there before. No store rings for what is left, so it is asked for again, after a while.
-                let again = now.saturating_add(self.config.retry_wait);
+                // Somebody else was there before, or its time is up and nobody has said so yet. No store rings for what is left,
+                // so it is asked for again, after waits that double.
+                let wait = self.config.retry_wait * (1 << self.vain.min(16));
+                let again = now.saturating_add(wait.min(self.config.poll_interval));
+                self.vain = self.vain.saturating_add(1);
                 self.look_due = Some(self.look_due.map_or(again, |due| due.min(again)));
             }
+        }
+        if claimed > 0 {
+            self.vain = 0;
         }
         // There may be more behind what was claimed.
         self.lanes_stale |= claimed > 0 && self.heads.is_empty();
@@ -170,9 +178,11 @@ impl Scheduler {
         if self.arrived.is_empty() {
             return;
         }
+        self.memory.begins_claim();
         std::mem::take(&mut self.arrived).into_iter().for_each(|claimed| self.claimed(claimed, now));
         self.forget_unwanted();
         self.shed();
+        self.return_roomless();
     }
 
     pub(super) fn claimed(&mut self, claimed: Claimed, now: Timestamp) {
@@ -180,14 +190,17 @@ impl Scheduler {
         if self.draining || told.is_some_and(|told| claimed.job.epoch <= *told) {
             self.give_back(&claimed.job);
         } else {
-            let grown = self.grown_claim(&claimed.job);
+            let (grown, is_news) = self.grown_claim(&claimed.job);
             let spec = &claimed.job.spec;
             let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
-            let class = match grown {
+            let class = match &grown {
                 Some(grown) => self.fleet.class(&grown.request, rule),
                 None => self.fleet.class_of(spec.class(), rule, || Arc::new(spec.request())),
             };
             self.fleet.count(class);
+            if is_news {
+                self.memory.is_larger(class);
+            }
             let (born, since) = (spec.priority(), claimed.job.eligible_at);
             let level = picks::risen(born, since, self.config.ageing, now);
             if !self.buffer.push(claimed, class, level, now) {
@@ -236,6 +249,7 @@ impl Scheduler {
                 self.claimed(claimed, now);
             }
         }
+        self.return_roomless();
     }
 
     /// Nothing is on its way any more that was cancelled meanwhile.
@@ -349,10 +363,12 @@ impl Scheduler {
     }
 
     pub(super) fn wants_work(&self) -> bool {
-        let slots = u64::from(self.ahead()) + self.fleet.open_slots();
-        let claimed = self.buffer.len() + self.arrived.len();
+        let (open, claimed) = (self.fleet.open_slots(), (self.buffer.len() + self.arrived.len()) as u64);
         let makes_room = self.config.preempt.is_some() && claimed == 0;
-        !self.draining && !self.sessions.is_empty() && ((claimed as u64) < slots || makes_room)
+        // What finds no room stands in nobody's way where there are slots.
+        let fits = || open > 0 && claimed.saturating_sub(self.buffer.stuck()) < open;
+        let wants = claimed < u64::from(self.ahead()) + open || makes_room || fits();
+        !self.draining && !self.sessions.is_empty() && wants
     }
 
     /// How many jobs to claim for slots that are about to become free: as many as ended during the last exchange.

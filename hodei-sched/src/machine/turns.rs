@@ -3,7 +3,8 @@
 //! Start-time fair queueing (Goyal, Vin, Cheng 1996), in two stages: each tenant has a start, how much virtual time it has
 //! been served for, and whoever has the lowest comes first; so has each queue within its tenant. A job moves the starts of
 //! its tenant and of its queue by a turn each, which is the shorter the more these weigh. Who comes with work after a while,
-//! or could not be served, begins where those are who are served: it neither gains nor loses by that.
+//! or could not be served, begins where those are who are served: it neither gains nor loses by that. When nobody has had work
+//! at a level, nobody is behind there any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,9 @@ use super::picks::Head;
 
 /// A turn of a weight of one.
 const TURN: u128 = 1 << 32;
+
+/// Of so many without work it is remembered that they were ahead.
+const IDLE_MAX: usize = 1_024;
 
 /// Where a lane is in both stages: who is lower comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,10 +42,22 @@ impl<K> Default for Stage<K> {
 }
 
 impl<K: Ord + Clone> Stage<K> {
-    /// Of who has no work, only what is ahead of the others is remembered.
+    /// Of who has no work, only what is ahead of the others is remembered: of [`IDLE_MAX`] at most, those that are ahead the most.
     fn keep(&mut self, has_work: impl Fn(&K) -> bool) {
-        let now = self.now;
-        self.starts.retain(|who, start| *start > now || has_work(who));
+        let (now, mut idle) = (self.now, Vec::new());
+        self.starts.retain(|who, start| {
+            let works = has_work(who);
+            if !works && *start > now {
+                idle.push(*start);
+            }
+            works || *start > now
+        });
+        if idle.len() > IDLE_MAX {
+            let first = idle.len() - IDLE_MAX / 2;
+            let (_, least, _) = idle.select_nth_unstable(first);
+            let least = *least;
+            self.starts.retain(|who, start| *start > least || has_work(who));
+        }
     }
 
     /// Somebody has work.
@@ -111,11 +127,11 @@ impl Turns {
             tenants.entry(&head.lane.tenant).or_default().insert(&head.lane.queue);
         }
         self.0.retain(|at, level| {
-            let here = busy.get(at);
-            let has_work = |tenant: &Tenant| here.is_some_and(|here| here.contains_key(tenant));
-            level.tenants.keep(has_work);
-            level.queues.retain(|tenant, _| has_work(tenant));
-            here.is_some() || !level.tenants.starts.is_empty()
+            // Where nobody has work, nobody is behind: whoever comes next begins anew.
+            let Some(here) = busy.get(at) else { return false };
+            level.tenants.keep(|tenant| here.contains_key(tenant));
+            level.queues.retain(|tenant, _| here.contains_key(tenant));
+            true
         });
         for (at, tenants) in busy {
             let level = self.0.entry(at).or_default();
@@ -155,4 +171,24 @@ impl Turns {
 /// How a tenant weighs: as the heaviest of its queues that has work.
 pub(super) fn weight(heads: &[Head]) -> u32 {
     heads.iter().map(|head| head.head.weight).max().unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_ahead_without_work_is_remembered_up_to_a_bound() {
+        let mut stage = Stage::default();
+        stage.enter(&0);
+        for who in 1..10_000_u32 {
+            // Somebody new each time, who has one job; the first one has work all the time.
+            stage.enter(&who);
+            stage.charge(&who, 1, who);
+            stage.keep(|it| *it == 0);
+            assert!(stage.starts.len() <= IDLE_MAX + 1, "{} are remembered", stage.starts.len());
+        }
+        assert!(stage.starts.contains_key(&0), "who has work stays");
+        assert!(stage.starts.contains_key(&9_999), "and who is ahead the most");
+    }
 }

@@ -19,8 +19,9 @@ fn ended(job: &Job, memory: u64, mut finish: Box<Finish>) -> Move {
     let Outcome::Failed(failure) = &mut finish.outcome else {
         return Move::Finished(finish);
     };
-    if failure.class == FailureClass::OutOfMemory && memory > 0 {
-        // Whoever places the next run reads it there.
+    let ran_out = failure.class == FailureClass::OutOfMemory && memory > 0;
+    if ran_out || memory > job.spec.resources().memory {
+        // Whoever places the next run reads it there. One that had more than it asks for keeps that, however it ended.
         *failure = failure.clone().having(memory);
     }
     // The claim found the attempts made before; this run was one more.

@@ -13,7 +13,7 @@ use hodei_core::log::LogStore;
 use hodei_core::map::JobMap;
 use hodei_core::pipeline::{Pipeline, PipelineProgress};
 use hodei_core::store::{
-    CancelReply, Consistency, Page, Query, Redriven, Scope, Store, SubmitOptions, Submitted,
+    CancelReply, Consistency, Page, Query, Redriven, Scope, Served, Store, SubmitOptions, Submitted,
 };
 use hodei_core::{Error, ErrorKind, Fault, JobId, Name, PipelineId, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -23,7 +23,7 @@ use super::builder::OrchestratorBuilder;
 use super::explain::{Explanation, explain, explain_limits};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
-use crate::machine::{Snapshot, Why};
+use crate::machine::Why;
 
 /// So many jobs are counted at most that come before one that is explained.
 const BEFORE_MAX: u64 = 10_000;
@@ -109,6 +109,16 @@ impl Orchestrator {
             told += usize::from(driver.send(message()).await.is_ok());
         }
         told
+    }
+
+    /// The ways to the drivers of the dispatchers.
+    pub(super) fn drivers(&self) -> &[mpsc::Sender<Message>] {
+        &self.inner.drivers
+    }
+
+    /// Which queues the node serves.
+    pub(super) fn served(&self) -> &Served {
+        &self.inner.shared.served
     }
 
     /// The workers that are connected now, of all dispatchers.
@@ -461,28 +471,6 @@ impl Orchestrator {
         let Some(why) = nearest else { return Ok(Explanation::Waiting) };
         let before = self.store().before(&job, BEFORE_MAX).await?;
         Ok(Explanation::of(why, before))
-    }
-
-    /// Says how the node stands: its workers, and what waits for them.
-    ///
-    /// # Errors
-    ///
-    /// `Unavailable` when the node has stopped.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: it only reads.
-    pub async fn snapshot(&self) -> Result<Snapshot> {
-        let mut all: Option<Snapshot> = None;
-        for driver in &self.inner.drivers {
-            let (reply, snapshot) = oneshot::channel();
-            if driver.send(Message::Snapshot(reply)).await.is_ok()
-                && let Ok(snapshot) = snapshot.await
-            {
-                all = Some(all.map_or_else(|| snapshot.clone(), |all| all.with(snapshot.clone())));
-            }
-        }
-        all.ok_or_else(|| stopped("orchestrator.snapshot"))
     }
 
     /// Returns the names of the workers connected now.

@@ -8,6 +8,7 @@ mod gateway;
 mod handle;
 mod pipelines;
 mod policies;
+mod snapshot;
 
 pub use builder::OrchestratorBuilder;
 pub use dead_letters::DeadLetters;

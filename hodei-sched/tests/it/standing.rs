@@ -72,8 +72,42 @@ async fn a_job_that_waits_is_told_for_what_and_a_snapshot_shows_who_is_busy() {
     let snapshot = hodei.snapshot().await.expect("a snapshot");
     let loads: Vec<(u32, u32)> = snapshot.workers.iter().map(|load| (load.slots, load.jobs)).collect();
     assert_eq!(loads, [(1, 1)]);
+    let class = &snapshot.running[0];
+    assert_eq!((class.runs.to_string(), class.jobs), ("handler work".to_owned(), 1));
+    assert_eq!((snapshot.claims.asked, snapshot.claims.came), (1, 1));
     doors.add_permits(3);
     assert_eq!(hodei.wait(waits).await.expect("it ends").state, State::Succeeded);
+    agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_shows_what_is_ready_how_old_it_is_and_which_limits_are_in_use() {
+    let doors = Arc::new(Semaphore::new(0));
+    let of = |n: u32| LimitOf::Key(Tenant::default(), Name::new(format!("key-{n}")).expect("a name"));
+    let limits = [(1, 10), (2, 2), (3, 5)].map(|(n, max)| Limit { of: of(n), max });
+    let hodei = Orchestrator::builder().limit(limits[0].clone()).limit(limits[1].clone());
+    let hodei = hodei.limit(limits[2].clone()).start().await.expect("the node starts");
+    let agent = agent(&hodei, &doors).await;
+    let spec = JobSpec::of(&Work {}).expect("arguments").limited_by("key-1").limited_by("key-2");
+    let first = hodei.submit(NewJob::new(spec.build().expect("a valid spec"))).await.expect("submitted");
+    reaches(&hodei, first, State::Running).await;
+    let mut oldest = None;
+    for (queue, level) in [("mail", 40), ("mail", 40), ("bulk", 10)] {
+        let level = Priority::new(level).expect("a level");
+        let spec = JobSpec::of(&Work {}).expect("arguments").queue(queue).priority(level);
+        let job = hodei.submit(NewJob::new(spec.build().expect("a valid spec"))).await.expect("submitted");
+        let since = hodei.get(job).await.expect("it is there").eligible_at;
+        oldest.get_or_insert(since);
+    }
+    let store = hodei.snapshot().await.expect("a snapshot").store.expect("the store answers");
+    let queues = store.queues.iter().map(|load| (load.queue.as_str(), load.level.level(), load.jobs));
+    assert_eq!(queues.collect::<Vec<_>>(), [("mail", 40, 2), ("bulk", 10, 1)]);
+    assert_eq!(Some(store.queues[0].since), oldest);
+    assert!(store.now >= store.queues[0].since && store.counts.of(State::Running) == 1);
+    let used: Vec<_> = store.limits.iter().map(|limit| (limit.limit.of.clone(), limit.in_use)).collect();
+    assert_eq!(used, [(of(2), 1), (of(1), 1)], "the fullest first, without the one that nobody uses");
+    doors.add_permits(4);
     agent.shutdown().await;
     hodei.shutdown().await;
 }

@@ -55,18 +55,21 @@ impl Inner {
     }
 }
 
-/// Lane by lane, without looking at those in which nothing is ready.
-const BEFORE: &str = "WITH RECURSIVE w AS (
+/// The job's own lane, then lane by lane, without looking at those in which nothing is ready, until as many are counted.
+const BEFORE: &str = "WITH RECURSIVE own AS (
+         SELECT count(*) AS n FROM (SELECT 1 FROM hodei.ready r
+             WHERE r.lane = $5 AND (r.rank, r.eligible_at, r.id) < ($1, $2, $3) LIMIT $4) x
+     ), w AS (
          (SELECT r.lane AS no FROM hodei.ready r ORDER BY r.lane LIMIT 1)
          UNION ALL
          SELECT (SELECT r.lane FROM hodei.ready r WHERE r.lane > w.no ORDER BY r.lane LIMIT 1) FROM w
          WHERE w.no IS NOT NULL
-     ), c AS (
-         SELECT w.no, (SELECT count(*) FROM (SELECT 1 FROM hodei.ready r
-             WHERE r.lane = w.no AND (r.rank, r.eligible_at, r.id) < ($1, $2, $3) LIMIT $4) x) AS n
-         FROM w WHERE w.no IS NOT NULL
+     ), others AS (
+         SELECT count(*) AS n FROM (SELECT 1 FROM w CROSS JOIN LATERAL (SELECT 1 FROM hodei.ready r
+             WHERE r.lane = w.no AND (r.rank, r.eligible_at, r.id) < ($1, $2, $3) LIMIT $4) x
+             WHERE w.no IS DISTINCT FROM $5 LIMIT (SELECT $4 - n FROM own)) y
      )
-     SELECT coalesce(sum(n) FILTER (WHERE no = $5), 0)::int8, coalesce(sum(n), 0)::int8 FROM c";
+     SELECT own.n, own.n + others.n FROM own, others";
 
 impl Inner {
     pub(crate) async fn before(self: &Arc<Self>, job: &Job, most: u64) -> Result<Before> {

@@ -50,9 +50,14 @@ pub(crate) fn before(inner: &Inner, job: &Job, most: u64) -> Before {
     committed.index.promote(inner.config.clock.now());
     let (index, own) = (&committed.index, Lane::of(job));
     let place = Place::new(job.spec.priority(), job.eligible_at, job.id);
-    let left = usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX);
     let mut before = Before::default();
-    for (lane, of) in index.lanes.iter().filter(|(lane, _)| index.serves(lane)) {
+    let others = index.lanes.iter().filter(|(lane, _)| **lane != own);
+    let lanes = index.lanes.get_key_value(&own).into_iter().chain(others);
+    for (lane, of) in lanes.filter(|(lane, _)| index.serves(lane)) {
+        let left = before.left(most);
+        if left == 0 {
+            break;
+        }
         before.add(*lane == own, of.before(&place, left));
     }
     before.up_to(most)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -19,6 +20,9 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// A run that has too much is looked at once more after this time: between a fork and the program that follows, two
 /// processes can seem to have what one has.
 const AGAIN: Duration = Duration::from_millis(5);
+
+/// How often it is noted what the kernel has killed while nobody looks at a run.
+const NOTE: Duration = Duration::from_secs(1);
 
 /// What is watched of a run's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,17 +75,20 @@ impl Memory {
 
     /// Begins with a run that is about to start.
     pub(super) fn begin(&self) -> Seen {
+        Seen { peak: 0, kills: [self.counted(); 2] }
+    }
+
+    /// How often the kernel had killed, a moment ago at most: many runs do not ask each for itself.
+    fn counted(&self) -> Option<u64> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let kills = match *counted {
-            // Many short runs do not ask each for itself.
+        match *counted {
             Some((at, kills)) if at.elapsed() < LOOK => kills,
             _ => {
                 let kills = self.kills.count();
                 *counted = Some((Instant::now(), kills));
                 kills
             }
-        };
-        Seen { peak: 0, kills: [kills; 2] }
+        }
     }
 
     /// Whether the kernel has killed for want of memory since the look before the last one. Ask when a run was killed and nobody
@@ -89,6 +96,19 @@ impl Memory {
     pub(super) fn was_starved(&self, seen: &Seen) -> bool {
         let [before, _] = seen.kills;
         self.kills.count().zip(before).is_some_and(|(now, before)| now > before)
+    }
+
+    /// Notes for ever what the kernel has killed while a run goes on at whose memory nobody looks: what was killed long before it
+    /// ends was another one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was seen is in `seen`.
+    pub(super) async fn count_on(&self, seen: &mut Seen) -> Infallible {
+        loop {
+            sleep(NOTE).await;
+            seen.note(self.counted());
+        }
     }
 
     /// Looks at a run until it has more than was set aside for it, if it is held to that; else for ever.
@@ -102,9 +122,9 @@ impl Memory {
         let mut last = Instant::now();
         loop {
             // Where `/proc` cannot be read, nothing is known, and nobody is killed for it.
-            let Ok(look) = self.look(last).await else { return std::future::pending().await };
+            let Ok(look) = self.look(last).await else { match self.count_on(seen).await {} };
             last = look.at;
-            seen.note(self.kills.count());
+            seen.note(self.counted());
             let Some(there) = look.sessions.get(&session) else { continue };
             if there.bytes <= watch.set_aside.max(seen.peak) {
                 seen.peak = seen.peak.max(there.bytes);
@@ -168,6 +188,20 @@ mod tests {
         assert!(memory.was_starved(&seen), "perhaps it has not ended of that yet");
         seen.note(Some(4));
         assert!(!memory.was_starved(&seen), "it goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_looks_it_is_noted_all_the_same() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let count = |n: u32| fs::write(file.path(), format!("oom_kill {n}\n")).unwrap();
+        count(3);
+        let memory = Memory::new(KernelKills::counted_in(file.path()));
+        let mut seen = memory.begin();
+        count(4);
+        let _ = tokio::time::timeout(Duration::from_millis(2_500), memory.count_on(&mut seen)).await;
+        assert!(!memory.was_starved(&seen), "it goes on");
+        count(5);
+        assert!(memory.was_starved(&seen));
     }
 
     #[tokio::test]

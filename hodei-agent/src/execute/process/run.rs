@@ -97,12 +97,17 @@ impl Processes {
         };
         let used = over.reaped.usage;
         let peak = seen.peak.max(used.max_resident_bytes.unwrap_or(0));
-        let killed = over.ended_by == EndedBy::Itself && is_killed(over.reaped.exit);
+        let killed = is_killed(over.reaped.exit);
+        let ended_by = match over.ended_by {
+            // It had ended in the moment in which it was to be killed.
+            EndedBy::Memory if !killed => EndedBy::Itself,
+            other => other,
+        };
         Ok(Finished {
             memory: (peak > 0).then_some(peak),
-            starved: killed && self.memory.was_starved(&seen),
+            starved: killed && ended_by == EndedBy::Itself && self.memory.was_starved(&seen),
             exit: over.reaped.exit,
-            ended_by: over.ended_by,
+            ended_by,
             leaked,
             escapees: swept.killed,
             contained: swept.clean,
@@ -140,12 +145,17 @@ impl Processes {
         seen: &mut Seen,
     ) -> io::Result<EndedBy> {
         let supervised = supervise(child, plan.timeout, plan.grace, stop);
-        let Some(watch) = plan.memory else { return supervised.await };
         tokio::pin!(supervised);
+        let watched = async {
+            match plan.memory {
+                Some(watch) => self.memory.watch(child.id(), watch, seen).await,
+                None => match self.memory.count_on(seen).await {},
+            }
+        };
         tokio::select! {
             biased;
             ended_by = &mut supervised => return ended_by,
-            () = self.memory.watch(child.id(), watch, seen) => {}
+            () = watched => {}
         }
         child.signal_group(crate::sys::Signal::KILL)?;
         match supervised.await? {

@@ -50,13 +50,17 @@ impl State {
         let (first, own) =
             ((level, Timestamp::from_micros(i64::MIN), JobId::from_bytes([0; 16])), Lane::of(job));
         let mut before = Before::default();
-        for (lane, ready) in &self.ready {
+        let others = self.ready.iter().filter(|(lane, _)| **lane != own);
+        for (lane, ready) in self.ready.get_key_value(&own).into_iter().chain(others) {
+            let left = before.left(most);
+            if left == 0 {
+                break;
+            }
             if self.slots.closed(|| lane.tenant.slot()) {
                 continue;
             }
             let above: u64 = ready.levels.range(..level).map(|(_, jobs)| jobs).sum();
             // The sets tell no ranks, so those of its own level are gone through.
-            let left = usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX);
             let same = ready.jobs.range(first..(level, job.eligible_at, job.id)).take(left).count();
             before.add(*lane == own, above + same as u64);
         }

@@ -144,6 +144,21 @@ impl Amounts {
             && more.custom.iter().all(|(n, more)| spare((self.custom(*n), *more, custom(waits, *n))))
     }
 
+    /// How many times more can be taken so that each of them [spares](Self::spares) what somebody else waits for.
+    pub(super) fn times_beside(&self, more: &Need, waits: &Need) -> u32 {
+        let custom =
+            |need: &Need, n: u32| need.custom.iter().find(|(m, _)| *m == n).map_or(0, |(_, need)| *need);
+        let times = |(have, more, waits): (u64, u64, u64)| match (more, waits) {
+            (0, _) | (_, 0) => u64::MAX,
+            (more, waits) => have.saturating_sub(waits) / more,
+        };
+        let fixed = self.fixed.iter().zip(more.fixed).zip(waits.fixed);
+        let fixed = fixed.map(|((have, more), waits)| times((*have, more, waits)));
+        let custom = more.custom.iter().map(|(n, more)| times((self.custom(*n), *more, custom(waits, *n))));
+        let least = fixed.chain(custom).min().unwrap_or(u64::MAX);
+        u32::try_from(least).unwrap_or(u32::MAX)
+    }
+
     /// How much of what is needed is lacking, of the greatest part: thousandths of the need; nothing is 0.
     pub(super) fn lack(&self, need: &Need) -> u64 {
         let lack = |(need, have): (u64, u64)| need.saturating_sub(have).saturating_mul(1_000) / need;

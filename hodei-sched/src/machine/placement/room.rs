@@ -79,19 +79,24 @@ impl<'f> Room<'f> {
 
     /// For how many jobs of a class a worker has room.
     fn most(&self, worker: u32, asked: &Class, class: ClassId, level: Priority) -> u32 {
-        let kept = self.kept.is_some_and(|(kept, of, below)| {
-            (kept.0 == worker || self.kept_too.has(worker)) && of != class && level <= below
+        let kept = self.kept.filter(|(kept, of, below)| {
+            (kept.0 == worker || self.kept_too.has(worker)) && *of != class && level <= *below
         });
-        // One job is claimed even so where it is known when the other one begins: it may have ended by then.
-        let probe = self.fleet.starts.is_some();
-        if (kept && !probe) || !self.fleet.is_apart(worker, asked.rule) {
+        if !self.fleet.is_apart(worker, asked.rule) {
             return 0;
         }
         let there = &self.fleet.workers[worker as usize];
         let left = self.taken.get(&worker);
         let (free, slots) = left.map_or((&there.free, there.free_slots), |(free, slots)| (free, *slots));
         let apart = self.fleet.rules[asked.rule as usize].apart;
-        free.times(&asked.need).min(slots).min(if apart || kept { 1 } else { u32::MAX })
+        let most = free.times(&asked.need).min(slots).min(if apart { 1 } else { u32::MAX });
+        let Some((_, of, _)) = kept else { return most };
+        // Both take a slot each, and what the other one waits for is left to it.
+        let waits = self.fleet.classes[of.0 as usize].as_ref();
+        let beside = waits.map_or(most, |waits| free.times_beside(&asked.need, &waits.need));
+        let beside = most.min(beside).min(slots.saturating_sub(1));
+        // One job is claimed even so where it is known when the other one begins: it may have ended by then.
+        if self.fleet.starts.is_some() { beside.max(most.min(1)) } else { beside }
     }
 
     fn take_from(&mut self, worker: u32, asked: &Class, n: u32) {

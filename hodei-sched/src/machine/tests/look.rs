@@ -169,3 +169,16 @@ fn what_is_more_urgent_comes_before_what_a_worker_is_kept_for() {
     runs.sort_unstable();
     assert_eq!(runs, urgent, "and not {lesser:?}");
 }
+
+#[test]
+fn what_waits_for_a_look_is_not_lent_meanwhile() {
+    let (mut world, mut agent) = claimed_ahead();
+    world.hold = true;
+    world.submit(command().priority(level(63)), 1);
+    let before = world.machine.surplus();
+    world.clock.advance(MILLIS(100));
+    next(&mut world, &mut agent);
+    assert!(before > 0 && world.machine.surplus() == 0, "{before}");
+    world.pass(MILLIS(100));
+    assert!(world.machine.surplus() > 0, "nothing waits for the store any more");
+}

@@ -216,6 +216,48 @@ fn jobs_that_need_more_than_they_ask_for_leave_room_to_others() {
     assert!(claimed <= 4, "{claimed} are claimed, two of them run");
 }
 
+#[test]
+fn what_a_job_needed_is_known_after_an_end_of_another_kind() {
+    let (mut world, mut agent) = (World::new(), worker("w", 1, 8));
+    let job = world.submit(hungry("a", 1, 4), 1)[0];
+    for news in [out_of_memory(), out_of_memory(), failed(FailureClass::Exit)] {
+        world.pass(WAIT);
+        world.settle(&mut agent);
+        agent.report(job, news);
+        world.settle(&mut agent);
+    }
+    world.tell(Input::Drain);
+    world.pass(WAIT);
+    let (mut other, mut agent) = (World::beside(&world, "other"), worker("v", 1, 8));
+    other.settle(&mut agent);
+    assert_eq!(given(&other, job), Some(4), "not what it asks for, and no more than it had");
+}
+
+#[test]
+fn a_node_that_begins_anew_holds_no_more_large_jobs_than_it_has_room_for() {
+    let (mut world, mut agent) = (World::new(), worker("w", 16, 128));
+    let large = world.submit(hungry("large", 1, 9), 16);
+    for _ in 0..3 {
+        world.pass(WAIT);
+        world.settle(&mut agent);
+        agent.jobs().into_iter().for_each(|job| agent.report(job, out_of_memory()));
+        world.settle(&mut agent);
+    }
+    world.tell(Input::Drain);
+    world.pass(WAIT);
+    // By what they ask for all of them have room here; two have.
+    let (mut other, mut agent) = (World::beside(&world, "other"), worker("v", 16, 16));
+    other.settle(&mut agent);
+    let held = large.iter().filter(|job| other.job(**job).state != State::Pending).count();
+    assert_eq!((agent.jobs().len(), held), (2, 3), "a worker is kept for one more");
+    let small = other.submit(command().queue("small"), 13);
+    other.settle(&mut agent);
+    assert!(
+        small.iter().all(|job| agent.jobs().contains(job)),
+        "there are slots for them, beside the one that is kept"
+    );
+}
+
 /// What a kind of jobs really needs, how many there are, and how often each may fail.
 fn loads() -> impl Strategy<Value = Vec<(u64, u64, usize, u32)>> {
     prop::collection::vec((1_u64..6, 1_u64..60, 1_usize..5, 1_u32..6), 1..5)

@@ -17,6 +17,7 @@ mod queues;
 mod recovery;
 mod session;
 mod share;
+mod unstarted;
 mod verdict;
 mod window;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hodei_core::job::{NewJob, Resources};
 use hodei_core::store::{Policies, QueuePolicy};
@@ -128,4 +129,20 @@ fn what_was_claimed_together_begins_by_the_weights_of_its_queues() {
     let first: Vec<JobId> = agent.jobs().into_iter().take(8).collect();
     let counts = count(&world, &first);
     assert_eq!((of(&counts, "t", "a"), of(&counts, "t", "b")), (6, 2));
+}
+
+#[test]
+fn who_was_served_alone_and_went_stands_behind_nobody() {
+    let mut world = World::new();
+    let mut agent = Agent::new("w", 100);
+    world.submit_all(jobs_of("early", "default", 100));
+    world.settle(&mut agent);
+    agent.finish_all();
+    world.settle(&mut agent);
+    world.pass(Duration::from_secs(8 * 3_600));
+    world.submit_all(["early", "late"].iter().flat_map(|tenant| jobs_of(tenant, "default", 100)).collect());
+    world.settle(&mut agent);
+    let begun = agent.jobs();
+    let counts = count(&world, &begun);
+    assert_eq!((of(&counts, "early", "default"), of(&counts, "late", "default")), (50, 50));
 }
