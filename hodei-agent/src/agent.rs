@@ -22,6 +22,7 @@ use crate::execute::{
 };
 use crate::log::LogStore;
 use crate::machine::Machine;
+use crate::nodes::Nodes;
 use crate::pace::Pace;
 use crate::progress::Progress;
 
@@ -38,7 +39,8 @@ impl Agent {
     /// Begins to put an agent together that works for a node.
     pub fn builder(gateway: Arc<dyn WorkerGateway>) -> AgentBuilder<()> {
         AgentBuilder {
-            gateway,
+            gateways: vec![gateway],
+            node_timeout: Duration::from_secs(2),
             name: "agent".to_owned(),
             slots: default_slots(),
             capacity: None,
@@ -58,7 +60,8 @@ impl Agent {
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct AgentBuilder<S> {
-    gateway: Arc<dyn WorkerGateway>,
+    gateways: Vec<Arc<dyn WorkerGateway>>,
+    node_timeout: Duration,
     name: String,
     slots: u32,
     capacity: Option<Resources>,
@@ -79,7 +82,8 @@ impl AgentBuilder<()> {
             self.faults.push(Fault::new("state", "after_handler"));
         }
         AgentBuilder {
-            gateway: self.gateway,
+            gateways: self.gateways,
+            node_timeout: self.node_timeout,
             name: self.name,
             slots: self.slots,
             capacity: self.capacity,
@@ -100,6 +104,25 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
     /// the others, which end ([`AgentHandle::ended`]). Default: `agent`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Adds a node that the agent goes to when the one that it works for shuts down or does not answer. It works for one node
+    /// at a time, begins with that of [`Agent::builder`], and stays where it is answered. The nodes are those of one store;
+    /// give the agents of a fleet different ones to begin with.
+    ///
+    /// A node that is shut down lets the agent go when what it runs for that node has ended: so nothing is run twice. What it
+    /// still runs for a node that is gone is ended by the next one, which runs it again once the dead node's time is over; that
+    /// costs no attempt.
+    pub fn or_node(mut self, gateway: Arc<dyn WorkerGateway>) -> Self {
+        self.gateways.push(gateway);
+        self
+    }
+
+    /// Sets how much longer a node's answer may take than agreed before the agent calls another one, where it was given
+    /// several. Default: 2 s.
+    pub fn node_timeout(mut self, timeout: Duration) -> Self {
+        self.node_timeout = timeout;
         self
     }
 
@@ -241,7 +264,7 @@ impl<S: Send + Sync + 'static> AgentBuilder<S> {
         let logs = Arc::new(LogStore::new(self.logs));
         let (order, orders) = watch::channel(Order::Work);
         let driver = Driver {
-            gateway: self.gateway,
+            nodes: Nodes::new(self.gateways, self.node_timeout),
             machine: Machine::new(name, incarnation, Arc::new(offer)),
             clock: Arc::new(Pace::new()),
             home: Arc::new(Home {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hodei_core::gateway::{News, StopCause, WorkerGateway};
+use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Epoch, JobSpec, Runs};
 use hodei_core::map::IdState;
 use hodei_core::{Clock, Error, ErrorKind, JobId};
@@ -14,9 +14,7 @@ use tokio::time::Instant;
 use crate::crew::{Crew, Ended, Start};
 use crate::execute::{Home, Run, StopToken};
 use crate::machine::{Effect, Machine};
-
-/// The first wait after a failed call, doubled up to 32 times.
-const BACKOFF: Duration = Duration::from_millis(50);
+use crate::nodes::{Call, Nodes};
 
 /// What the handle tells the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +25,7 @@ pub(crate) enum Order {
 }
 
 pub(crate) struct Driver {
-    pub(crate) gateway: Arc<dyn WorkerGateway>,
+    pub(crate) nodes: Nodes,
     pub(crate) machine: Machine,
     pub(crate) clock: Arc<dyn Clock>,
     /// What every run is given of the agent.
@@ -63,7 +61,6 @@ enum Woken {
 
 impl Driver {
     pub(crate) async fn run(mut self) -> End {
-        let mut failures = 0;
         let mut give_up: Option<Instant> = None;
         // The first call too has been made at some time.
         let _ = self.machine.tick(self.clock.now());
@@ -79,9 +76,10 @@ impl Driver {
                     return End::Wanted;
                 }
             }
-            match self.wait(failures).await {
+            match self.wait().await {
                 Woken::Synced(Ok(desired)) => {
-                    (failures, give_up) = (0, None);
+                    give_up = None;
+                    self.nodes.answered(desired.next_sync);
                     let effects = self.machine.desired(desired, self.clock.now());
                     self.carry_out(effects);
                 }
@@ -91,7 +89,7 @@ impl Driver {
                     return End::Replaced;
                 }
                 Woken::Synced(Err(_)) => {
-                    failures += 1;
+                    self.nodes.failed(self.stops.len());
                     self.machine.reconnect();
                     if order == Order::Drain && self.stops.is_empty() {
                         let now = Instant::now();
@@ -110,16 +108,21 @@ impl Driver {
     }
 
     /// Calls the node, and waits for its answer or for something to tell it.
-    async fn wait(&mut self, failures: u32) -> Woken {
-        let (gateway, state) = (Arc::clone(&self.gateway), self.machine.state());
+    async fn wait(&mut self) -> Woken {
+        let (Call { gateway, wait, due }, state) = (self.nodes.call(Instant::now()), self.machine.state());
         // A call that carries reports is awaited: meanwhile the next ones collect. One that only waits for work is
         // given up for the first report; that is safe, what its answer said is said again.
         let carries = !state.reports.is_empty();
         let call = async {
-            if failures > 0 {
-                tokio::time::sleep(BACKOFF * (1 << failures.min(5))).await;
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
             }
-            gateway.sync(state).await
+            match due {
+                Some(due) => tokio::time::timeout_at(due, gateway.sync(state)).await.unwrap_or_else(|_| {
+                    Err(Error::new(ErrorKind::Timeout, "gateway.sync").with("why", "the node is silent"))
+                }),
+                None => gateway.sync(state).await,
+            }
         };
         let now = self.clock.now();
         let patience = self.machine.poll_timeout().map(|at| at.saturating_since(now));

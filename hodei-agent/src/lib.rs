@@ -35,6 +35,7 @@ mod driver;
 mod execute;
 mod log;
 pub mod machine;
+mod nodes;
 mod pace;
 mod progress;
 mod sys;

@@ -7,6 +7,8 @@ mod kill_nine;
 mod lessons;
 mod manifests;
 mod memory;
+mod moves;
+mod one_order;
 mod program;
 mod resting;
 mod run;

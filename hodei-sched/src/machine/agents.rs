@@ -42,6 +42,9 @@ impl Scheduler {
         }
         session.seq = state.seq;
         session.last_sync = now;
+        if session.waiter.is_none() {
+            session.waits_since = now;
+        }
         let leaves = state.draining && !session.draining;
         if session.draining != state.draining {
             self.fleet.set_draining(session.worker, state.draining);
@@ -277,8 +280,15 @@ impl Scheduler {
         });
     }
 
-    /// Answers the calls of sessions for which there is news.
+    /// Answers the calls of sessions for which there is news. An agent of which a node that ends wants nothing more is let go,
+    /// to another one.
     pub(super) fn reply(&mut self) {
+        if self.draining {
+            let done = |session: &Session| session.waiter.is_some() && session.is_done();
+            let leave = self.sessions.iter().filter(|(_, session)| done(session));
+            let leave: Vec<Name> = leave.map(|(name, _)| name.clone()).collect();
+            leave.iter().for_each(|name| self.end_session(name, &Move::Returned, ErrorKind::Unavailable));
+        }
         let bounds = (self.config.session_ttl, self.alive_until);
         for session in self.sessions.values_mut() {
             if session.has_news()
@@ -298,7 +308,7 @@ impl Scheduler {
             (self.config.next_sync, self.config.session_ttl, self.alive_until);
         for session in self.sessions.values_mut() {
             if session.waiter.is_some()
-                && now >= session.last_sync.saturating_add(next_sync)
+                && now >= session.waits_since.saturating_add(next_sync)
                 && let Some(ticket) = session.waiter.take()
             {
                 let called = std::mem::replace(&mut session.last_sync, now);
@@ -321,17 +331,18 @@ impl Scheduler {
 
     /// Ends the session of an agent that died, or that nobody hears of any more.
     fn lose_session(&mut self, name: &Name) {
-        self.end_session(name, &Move::Lost { lost_max: self.config.lost_max });
+        self.end_session(name, &Move::Lost { lost_max: self.config.lost_max }, ErrorKind::Conflict);
     }
 
-    /// Takes back what a session had: unstarted the jobs of which the agent was never told, the others as `told` says.
-    pub(super) fn end_session(&mut self, name: &Name, told: &Move) {
+    /// Takes back what a session had: unstarted the jobs of which the agent was never told, the others as `told` says. Its call
+    /// is answered with an error.
+    pub(super) fn end_session(&mut self, name: &Name, told: &Move, why: ErrorKind) {
         let Some(session) = self.sessions.remove(name) else { return };
         self.fleet.leave(session.worker);
         self.names.remove(&session.worker);
         self.gangs_lack(session.worker);
         if let Some(ticket) = session.waiter {
-            self.effects.push_back(Effect::Reply(ticket, Err(ErrorKind::Conflict)));
+            self.effects.push_back(Effect::Reply(ticket, Err(why)));
         }
         let mut lost: Vec<Assigned> = session.assigned.into_values().collect();
         lost.sort_unstable_by_key(|assigned| assigned.job.id);

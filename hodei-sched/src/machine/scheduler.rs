@@ -347,7 +347,8 @@ impl Scheduler {
             Input::Abandon => {
                 self.drain();
                 let sessions: Vec<Name> = self.sessions.keys().cloned().collect();
-                sessions.iter().for_each(|session| self.end_session(session, &Move::Preempted));
+                let end = |name| self.end_session(name, &Move::Preempted, ErrorKind::Unavailable);
+                sessions.iter().for_each(end);
             }
             Input::Policy(policy) => self.set_policy(*policy),
             Input::Tick => {}
@@ -422,9 +423,10 @@ impl Scheduler {
             .flatten()
             .fold(at, Timestamp::min);
         for session in self.sessions.values() {
-            let patience =
-                if session.waiter.is_some() { self.config.next_sync } else { self.config.session_ttl };
-            at = at.min(session.last_sync.saturating_add(patience));
+            at = at.min(match session.waiter {
+                Some(_) => session.waits_since.saturating_add(self.config.next_sync),
+                None => session.last_sync.saturating_add(self.config.session_ttl),
+            });
         }
         at
     }

@@ -59,8 +59,9 @@ pub(super) struct Session {
     pub(super) offer: Arc<Offer>,
     pub(super) draining: bool,
     pub(super) last_sync: Timestamp,
-    /// The call that waits for news.
+    /// The call that waits for news, and since when one does: it may have taken the place of another.
     pub(super) waiter: Option<Ticket>,
+    pub(super) waits_since: Timestamp,
     /// Reports up to this number have arrived.
     pub(super) received: u64,
     pub(super) assigned: JobMap<Assigned>,
@@ -98,6 +99,7 @@ impl Session {
             draining: false,
             last_sync: now,
             waiter: None,
+            waits_since: now,
             received: 0,
             assigned: JobMap::default(),
             unsent: Vec::new(),
@@ -274,6 +276,14 @@ impl Session {
     /// Whether a reply would tell the agent something.
     pub(super) fn has_news(&self) -> bool {
         !self.unsent.is_empty() || !self.stops.is_empty() || self.acked() > self.told_acked
+    }
+
+    /// Whether the agent runs nothing, and has heard that all it reported is durable.
+    pub(super) fn is_done(&self) -> bool {
+        self.assigned.is_empty()
+            && self.outstanding.is_empty()
+            && self.disowned.is_empty()
+            && !self.has_news()
     }
 
     /// Says everything that the agent should know now.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hodei_core::ErrorKind;
 use hodei_core::job::State;
 
 use super::world::{Agent, World, command};
@@ -51,7 +52,39 @@ fn a_claim_that_comes_during_the_drain_goes_back() {
     world.tell(claimed);
     world.let_go();
     assert_eq!(world.job(jobs[0]).state, State::Pending);
-    assert!(world.hear(&mut agent).is_none() && world.machine.is_idle());
+    let told = world.hear(&mut agent);
+    assert!(matches!(told, Some(Err(ErrorKind::Unavailable))), "its agent may go elsewhere: {told:?}");
+    assert!(world.machine.is_idle());
+}
+
+#[test]
+fn an_agent_is_let_go_when_its_last_end_is_durable() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
+    let mut idle = Agent::new("idle", 2);
+    world.submit(command(), 2);
+    world.news(&mut agent);
+    world.sync(&mut agent);
+    world.sync(&mut idle);
+    world.tell(Input::Drain);
+    assert!(matches!(world.hear(&mut idle), Some(Err(ErrorKind::Unavailable))), "it has nothing to wait for");
+    assert!(world.hear(&mut agent).is_none(), "its runs go on");
+    agent.finish_all();
+    let acked = world.news(&mut agent).acked;
+    assert_eq!(acked, 2, "it need not tell of them elsewhere");
+    assert!(matches!(world.sync(&mut agent), Some(Err(ErrorKind::Unavailable))));
+    assert_eq!(world.machine.workers().count(), 0);
+}
+
+#[test]
+fn agents_of_a_node_that_gives_everything_back_are_not_replaced_but_free_to_go() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let jobs = world.submit(command(), 1);
+    world.news(&mut agent);
+    world.sync(&mut agent);
+    world.tell(Input::Abandon);
+    assert!(matches!(world.hear(&mut agent), Some(Err(ErrorKind::Unavailable))));
+    let job = world.job(jobs[0]);
+    assert_eq!((job.state, job.attempt, job.lost_count), (State::Pending, 0, 0));
 }
 
 #[test]

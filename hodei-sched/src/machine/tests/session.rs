@@ -206,6 +206,21 @@ fn an_agent_that_comes_back_is_heard_although_it_has_seen_many_replies() {
 }
 
 #[test]
+fn an_agent_whose_calls_take_each_others_place_is_answered_in_time() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    world.submit(command(), 1);
+    world.news(&mut agent);
+    // As one does that tells how far its runs are: each call takes the place of the one before.
+    let mut answers = 0;
+    for _ in 0..40 {
+        world.sync(&mut agent);
+        world.pass(Duration::from_millis(100));
+        answers += usize::from(world.hear(&mut agent).is_some_and(|answer| answer.is_ok()));
+    }
+    assert_eq!(answers, 2, "once in two seconds: else it would take its node for dead");
+}
+
+#[test]
 fn an_offer_is_shown_while_the_agent_is_heard_of() {
     let (mut world, mut agent) = (World::new(), Agent::new("w", 3));
     assert_eq!(world.machine.workers().count(), 0);

@@ -107,7 +107,7 @@ fn what_nobody_can_use_goes_back() {
     let Pair { lender, mut borrower, mut idle, job, .. } = pair();
     borrower.tell(Input::Drain);
     idle.report(job, success());
-    borrower.settle(&mut idle);
+    borrower.news(&mut idle);
     let mut lender = lender;
     borrower.machine.has_asked();
     let more = lender.machine.lend(9);
