@@ -62,7 +62,8 @@ impl Scheduler {
                 let due = self.rates.ready_at(&head).filter(|_| allowed == 0);
                 self.look_due = [self.look_due, due].into_iter().flatten().min();
             }
-            self.heads.push(Head { head, class, level, allowed, turn: Turn::default() });
+            let share = head.request.share();
+            self.heads.push(Head { head, class, share, level, allowed, turn: Turn::default() });
         }
         before.iter().for_each(|head| self.fleet.discount(head.class));
         let mut weights: BTreeMap<&Tenant, BTreeMap<&Name, u32>> = BTreeMap::new();

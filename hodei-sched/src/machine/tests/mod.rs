@@ -11,6 +11,7 @@ mod look;
 mod loss;
 mod memory;
 mod order;
+mod pipelines;
 mod policy;
 mod queues;
 mod recovery;
