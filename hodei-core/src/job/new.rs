@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
+use super::share::Share;
 use super::spec::JobSpec;
 use super::state::{Cause, State};
 use super::unique::{UNIQUE_KEY_MAX, Unique};
@@ -222,10 +223,12 @@ impl NewJob {
         self
     }
 
-    /// Sets the pipeline it is a step of.
+    /// Sets the pipeline it is a step of, with whose steps it has its turns from then on ([`Share`]): that is a part of its
+    /// spec.
     #[must_use]
     pub fn in_pipeline(mut self, pipeline: PipelineId) -> Self {
         self.pipeline = Some(pipeline);
+        Arc::make_mut(&mut self.spec).set_share(Share::of(pipeline));
         self
     }
 

@@ -4,12 +4,15 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::share::Share;
 use crate::id::Name;
 
 /// The name under which it is kept on how many workers at once all of it is needed.
 static WORKERS: LazyLock<Name> = LazyLock::new(|| Name::literal("hodei.workers"));
 /// The name under which it is kept how many tokens of its rates a job takes.
 static TOKENS: LazyLock<Name> = LazyLock::new(|| Name::literal("hodei.tokens"));
+/// The name under which it is kept whom a job has its turns with.
+static SHARE: LazyLock<Name> = LazyLock::new(|| Name::literal("hodei.share"));
 
 /// An amount of each resource. Addition never wraps and subtraction never goes below zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,6 +70,7 @@ impl Resources {
         let mut list = std::mem::take(&mut self.custom).into_vec();
         list.retain(|(n, _)| *n != name);
         if amount > 0 {
+            list.reserve_exact(1);
             list.push((name, amount));
             list.sort();
         }
@@ -114,9 +118,31 @@ impl Resources {
         u32::try_from(self.amount(&TOKENS)).unwrap_or(u32::MAX).max(1)
     }
 
+    /// Says whom the job has its turns with; [`Share::NONE`] takes out what was said before. Kept as the resource
+    /// `hodei.share`.
+    #[must_use]
+    pub fn share(self, share: Share) -> Self {
+        self.custom(SHARE.clone(), share.number().into())
+    }
+
+    /// Returns whom the job has its turns with.
+    #[must_use]
+    pub fn turns_with(&self) -> Share {
+        if self.custom.is_empty() { Share::NONE } else { Share::from_number(self.amount(&SHARE)) }
+    }
+
+    /// Returns whom the job has its turns with where it asks for nothing else.
+    pub(super) fn share_alone(&self) -> Option<Share> {
+        let fixed = self.cpu_millis == 0 && self.memory == 0 && self.gpus == 0;
+        let share = self.turns_with();
+        let custom = self.custom.iter().all(|(name, n)| *name == *SHARE && *n == u64::from(share.number()));
+        (fixed && custom).then_some(share)
+    }
+
     /// As [`Resources::customs`], of what each worker must have.
     pub fn named(&self) -> impl Iterator<Item = (&Name, u64)> + '_ {
-        self.customs().filter(|(name, _)| **name != *WORKERS && **name != *TOKENS)
+        let told = [&*WORKERS, &*TOKENS, &*SHARE];
+        self.customs().filter(move |(name, _)| !told.contains(name))
     }
 
     /// Goes through the resources that the application names, in the order of their names.
@@ -224,6 +250,18 @@ mod tests {
         let dear = sample().tokens(7);
         assert_eq!((dear.token_count(), dear.fits(&sample()), dear.missing(&sample())), (7, true, None));
         assert_eq!((dear.clone().tokens(1), dear.named().count(), sample().token_count()), (sample(), 1, 1));
+    }
+
+    #[test]
+    fn whom_a_job_has_its_turns_with_is_nothing_that_a_worker_has() {
+        let share = Share::from_number(7);
+        let step = sample().share(share);
+        assert_eq!((step.turns_with(), step.named().count(), step.missing(&sample())), (share, 1, None));
+        assert_eq!((sample().turns_with(), step.share(Share::NONE)), (Share::NONE, sample()));
+        let alone = |resources: Resources| resources.share_alone();
+        assert_eq!(alone(Resources::none()), Some(Share::NONE));
+        assert_eq!(alone(Resources::none().share(share)), Some(share));
+        assert_eq!(alone(sample().share(share)), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::fingerprint::Fingerprint;
 use super::payload::{JobKind, Payload, Request, RequestClass, Runs};
 use super::resources::Resources;
 use super::retry::RetryPolicy;
+use super::share::Share;
 pub use super::spec_builder::JobSpecBuilder;
 use crate::error::{Error, Fault, Result};
 use crate::id::Name;
@@ -200,23 +201,23 @@ impl JobSpec {
     pub(super) fn of_valid_parts(parts: SpecParts) -> Self {
         let fingerprint = Fingerprint::of_spec(&parts);
         let mut spec = Self { parts, class: RequestClass::from_number(0), fingerprint };
-        spec.class = if spec.asks_nothing() { Self::plain_class() } else { spec.request().class() };
+        spec.class = spec.plain_class().unwrap_or_else(|| spec.request().class());
         spec
     }
 
-    /// Whether it is a command that asks for nothing but a free slot.
-    fn asks_nothing(&self) -> bool {
-        let command = matches!(self.parts.payload, Payload::Command(_));
-        command && self.parts.limit_keys.is_empty() && self.parts.resources == Resources::none()
-    }
-
-    /// The class of such commands, computed once for all of them.
-    fn plain_class() -> RequestClass {
-        static PLAIN: LazyLock<RequestClass> = LazyLock::new(|| {
-            Request { runs: Runs::Command, resources: Resources::none(), limit_keys: Texts::default() }
-                .class()
+    /// The class of a command that asks for nothing but a free slot and its turns; computed once for all of them.
+    fn plain_class(&self) -> Option<RequestClass> {
+        static PLAIN: LazyLock<Vec<RequestClass>> = LazyLock::new(|| {
+            let request = |share| {
+                let resources = Resources::none().share(share);
+                Request { runs: Runs::Command, resources, limit_keys: Texts::default() }
+            };
+            Share::all().map(|share| request(share).class()).collect()
         });
-        *PLAIN
+        let command = matches!(self.parts.payload, Payload::Command(_));
+        let share =
+            self.parts.resources.share_alone().filter(|_| command && self.parts.limit_keys.is_empty())?;
+        PLAIN.get(usize::from(share.number())).copied()
     }
 
     /// Restores a spec that a store wrote down. Nothing is checked: only for parts, class and fingerprint that came
@@ -236,6 +237,16 @@ impl JobSpec {
         }
         let fingerprint = Fingerprint::of_spec(&parts);
         Self { parts, class: self.class, fingerprint }
+    }
+
+    /// Has its jobs take their turns with others.
+    pub(crate) fn set_share(&mut self, share: Share) {
+        if self.parts.resources.turns_with() == share {
+            return;
+        }
+        self.parts.resources = std::mem::take(&mut self.parts.resources).share(share);
+        self.fingerprint = Fingerprint::of_spec(&self.parts);
+        self.class = self.plain_class().unwrap_or_else(|| self.request().class());
     }
 
     /// Returns the parts, as stores write them down.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::payload::{Command, CommandMore, Payload};
 use super::resources::Resources;
 use super::retry::RetryPolicy;
+use super::share::Share;
 use super::spec::{JobSpec, Priority, SpecLimits, SpecParts, lasts_of};
 use super::validate;
 use crate::error::{Error, Fault, Result};
@@ -103,6 +104,12 @@ impl JobSpecBuilder {
     /// Sets what it needs. Default: nothing but a free slot.
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
+        self
+    }
+
+    /// Says whom its jobs have their turns with, beside what it needs.
+    pub(crate) fn share(mut self, share: Share) -> Self {
+        self.resources = self.resources.share(share);
         self
     }
 

@@ -7,7 +7,7 @@ use super::steps::{StepIds, Steps};
 use super::when::When;
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, Name, PipelineId, Tenant};
-use crate::job::{JobSpec, JobSpecBuilder, NewJob, Parent, Requires, SpecLimits};
+use crate::job::{JobSpec, JobSpecBuilder, NewJob, Parent, Requires, Share, SpecLimits};
 use crate::text::shown;
 use crate::time::SystemClock;
 
@@ -161,7 +161,8 @@ impl PipelineBuilder {
         graph.critical_first(&mut order, &lasts(&self.steps));
         let name = Name::new(&self.name)?;
         let id = PipelineId::mint(&self.tenant, &SystemClock);
-        let (specs, requires) = specs(self.steps, limits)?;
+        let share = Share::of_steps(id, self.steps.len());
+        let (specs, requires) = specs(self.steps, share, limits)?;
         let jobs = jobs(id, &self.tenant, specs, &requires, &graph, &order);
         Ok(Pipeline { id, name, tenant: self.tenant, jobs: Arc::new(jobs) })
     }
@@ -187,7 +188,7 @@ type Specs = (Vec<Option<Arc<JobSpec>>>, Vec<Requires>);
 
 /// Builds the specs, each in its step's place, and takes what is asked of parents, in the order of the graph. A step is
 /// gone before the next is looked at, so that a large pipeline is not held twice.
-fn specs(steps: Steps, limits: &PipelineLimits) -> Result<Specs> {
+fn specs(steps: Steps, share: Share, limits: &PipelineLimits) -> Result<Specs> {
     let mut faults = Vec::new();
     let mut specs = Vec::with_capacity(steps.len());
     let mut requires = Vec::with_capacity(steps.len());
@@ -195,7 +196,7 @@ fn specs(steps: Steps, limits: &PipelineLimits) -> Result<Specs> {
         let wrong = step.spec.faults(&limits.spec);
         if wrong.is_empty() {
             requires.extend(step.needs.iter().map(|(_, requires)| *requires));
-            specs.push(Some(Arc::new(step.spec.build_checked()?)));
+            specs.push(Some(Arc::new(step.spec.share(share).build_checked()?)));
         } else {
             faults.extend(wrong.into_iter().map(|mut fault| {
                 fault.field = format!("steps.{}.{}", shown(step.id()), fault.field);
@@ -286,6 +287,9 @@ fn path(cycle: &[StepIndex], steps: &Steps) -> String {
 }
 
 /// A validated graph of jobs, ready to be submitted, as often as it takes: its ids are minted.
+///
+/// Its steps wait in turn with the tenant's other pipelines of their queue, and with the jobs there that are of none:
+/// [`Share`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pipeline {
     id: PipelineId,
@@ -405,6 +409,21 @@ mod tests {
         .unwrap();
         let asked: Vec<_> = pipeline.jobs()[2].parents.iter().map(|parent| parent.requires).collect();
         assert_eq!(asked, [Requires::Success, Requires::Ended]);
+    }
+
+    #[test]
+    fn the_steps_of_a_pipeline_have_their_turns_together() {
+        for (steps, is_small) in [(1, true), (16, true), (17, false), (20, false)] {
+            let pipeline = build((0..steps).map(|n| step(&n.to_string(), &[])).collect()).unwrap();
+            let share = if is_small { Share::SMALL } else { Share::of(pipeline.id()) };
+            assert!(pipeline.jobs().iter().all(|job| job.spec.request().share() == share));
+            let spec = &pipeline.jobs()[0].spec;
+            assert_eq!(spec.class(), spec.request().class(), "as it is known without hashing");
+            let added = NewJob::new(JobSpec::command(["true"]).build().unwrap()).in_pipeline(pipeline.id());
+            let asks = added.spec.request();
+            assert_eq!((asks.share(), asks.class()), (Share::of(pipeline.id()), added.spec.class()));
+            assert_eq!(asks.without_share(), JobSpec::command(["true"]).build().unwrap().request());
+        }
     }
 
     #[test]

@@ -1,98 +1,100 @@
-//! What is free, dealt out to tenants, and what each of them gets to its queues.
+//! What is free, dealt out to tenants, what each of them gets to its queues, and what these get to their pipelines.
 
 use super::picks::Head;
 use super::turns;
 
-/// Somebody who has a share.
-#[derive(Debug)]
+/// Somebody who has a part.
+#[derive(Debug, Default)]
 struct Member {
     weight: u32,
+    /// Of whom it draws.
+    of: usize,
     /// Whether it can use what it gets in this round.
     is_active: bool,
     /// What the active ones weigh that draw from it.
     within: u32,
     /// What is left of what it got in this round.
-    share: u32,
+    left: u32,
 }
 
-impl Member {
-    fn new(weight: u32) -> Self {
-        Self { weight: weight.max(1), is_active: false, within: 0, share: 0 }
-    }
-}
-
-/// The shares of those who have work at a level, by their weights; the lanes are in order.
+/// The parts of those who have work at a level, by their weights; the lanes are in order.
 ///
-/// However many queues a tenant has, they draw from the one share of the tenant, and however many lanes a queue has, from
-/// the one share of the queue.
-#[derive(Debug, Default)]
+/// However many queues a tenant has, they draw from the one part of the tenant, however many pipelines a queue has, from the
+/// one of the queue, and however many lanes a pipeline has, from the one of the pipeline.
+#[derive(Debug)]
 pub(super) struct Deal {
-    tenants: Vec<Member>,
-    /// With the tenant of each.
-    queues: Vec<(Member, usize)>,
-    /// The queue of each lane.
+    /// First the whole, then everybody behind whom it draws from.
+    members: Vec<Member>,
+    /// From whom each lane draws.
     lanes: Vec<usize>,
 }
 
 impl Deal {
     pub(super) fn among(heads: &[Head]) -> Self {
-        let mut deal = Self { lanes: Vec::with_capacity(heads.len()), ..Self::default() };
+        let whole = Member::default();
+        let mut deal = Self { members: vec![whole], lanes: Vec::with_capacity(heads.len()) };
         for heads in heads.chunk_by(|a, b| a.head.lane.tenant == b.head.lane.tenant) {
-            deal.tenants.push(Member::new(turns::weight(heads)));
+            let tenant = deal.add(turns::weight(heads), 0);
             for heads in heads.chunk_by(|a, b| a.head.lane.queue == b.head.lane.queue) {
-                deal.queues.push((Member::new(turns::weight(heads)), deal.tenants.len() - 1));
-                deal.lanes.extend(heads.iter().map(|_| deal.queues.len() - 1));
+                let queue = deal.add(turns::weight(heads), tenant);
+                for heads in heads.chunk_by(|a, b| a.share == b.share) {
+                    let share = deal.add(1, queue);
+                    deal.lanes.extend(heads.iter().map(|_| share));
+                }
             }
         }
         deal
     }
 
+    fn add(&mut self, weight: u32, of: usize) -> usize {
+        self.members.push(Member { weight: weight.max(1), of, ..Member::default() });
+        self.members.len() - 1
+    }
+
     /// Begins a round: deals out what is free among those of which a lane wants any; `false` when none does. Whoever
-    /// has a share has at least one job's.
+    /// has a part has at least one job's.
     pub(super) fn round(&mut self, free: u32, want: &[u32]) -> bool {
-        for tenant in &mut self.tenants {
-            (tenant.is_active, tenant.within, tenant.share) = (false, 0, 0);
+        for member in &mut self.members {
+            (member.is_active, member.within, member.left) = (false, 0, 0);
         }
-        for (queue, _) in &mut self.queues {
-            (queue.is_active, queue.share) = (false, 0);
-        }
-        let mut total = 0_u32;
         for (lane, _) in self.lanes.iter().zip(want).filter(|(_, want)| **want > 0) {
-            let (queue, of) = &mut self.queues[*lane];
-            let tenant = &mut self.tenants[*of];
-            if !queue.is_active {
-                queue.is_active = true;
-                tenant.within = tenant.within.saturating_add(queue.weight);
-            }
-            if !tenant.is_active {
-                tenant.is_active = true;
-                total = total.saturating_add(tenant.weight);
+            let mut at = *lane;
+            while at != 0 && !self.members[at].is_active {
+                self.members[at].is_active = true;
+                let Member { of, weight, .. } = self.members[at];
+                self.members[of].within = self.members[of].within.saturating_add(weight);
+                at = of;
             }
         }
-        if total == 0 {
-            return false;
+        self.members[0].left = free;
+        for at in 1..self.members.len() {
+            let Member { weight, of, is_active, .. } = self.members[at];
+            let from = &self.members[of];
+            if is_active {
+                self.members[at].left = (from.left / from.within).max(1).saturating_mul(weight);
+            }
         }
-        let each = (free / total).max(1);
-        for tenant in self.tenants.iter_mut().filter(|tenant| tenant.is_active) {
-            tenant.share = each.saturating_mul(tenant.weight);
-        }
-        for (queue, of) in self.queues.iter_mut().filter(|(queue, _)| queue.is_active) {
-            let tenant = &self.tenants[*of];
-            queue.share = (tenant.share / tenant.within).max(1).saturating_mul(queue.weight);
-        }
-        true
+        self.members[0].within > 0
     }
 
     /// What is left for a lane in this round.
     pub(super) fn left(&self, lane: usize) -> u32 {
-        let (queue, of) = &self.queues[self.lanes[lane]];
-        queue.share.min(self.tenants[*of].share)
+        self.draws_from(self.lanes[lane]).map(|member| self.members[member].left).min().unwrap_or(0)
     }
 
     /// A lane has got so much of what is left for it.
     pub(super) fn draw(&mut self, lane: usize, jobs: u32) {
-        let (queue, of) = &mut self.queues[self.lanes[lane]];
-        queue.share -= jobs;
-        self.tenants[*of].share -= jobs;
+        let mut at = self.lanes[lane];
+        while at != 0 {
+            let member = &mut self.members[at];
+            member.left -= jobs;
+            at = member.of;
+        }
+    }
+
+    /// Somebody, whom it draws from, and so on, but for the whole.
+    fn draws_from(&self, member: usize) -> impl Iterator<Item = usize> {
+        let of = |at: &usize| Some(self.members[*at].of).filter(|of| *of != 0);
+        std::iter::successors(Some(member), of)
     }
 }

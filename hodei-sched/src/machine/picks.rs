@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use hodei_core::Timestamp;
-use hodei_core::job::Priority;
+use hodei_core::job::{Priority, Share};
 use hodei_core::store::LaneHead;
 
 use super::deal::Deal;
@@ -16,6 +16,8 @@ use crate::queue::{Ageing, ClassId};
 pub(super) struct Head {
     pub(super) head: LaneHead,
     pub(super) class: ClassId,
+    /// Whom its jobs have their turns with.
+    pub(super) share: Share,
     /// The level that its first job has risen to.
     pub(super) level: Priority,
     /// Whose turn it is, when the lanes were put in order last.
@@ -33,14 +35,16 @@ pub(super) fn risen(born: Priority, since: Timestamp, ageing: Option<Ageing>, no
 }
 
 /// Orders lanes: by level, then the tenant first that was served the least for its weight, then the queue of it of which the
-/// same is true, then the longest waiting first.
+/// same is true, then the share of that, then the longest waiting first.
 pub(super) fn order(heads: &mut [Head]) {
     let place = |head: &Head| (Reverse(head.level), head.turn.tenant);
     heads.sort_by(|a, b| {
         let (of, than) = (&a.head.lane, &b.head.lane);
         let tenants = place(a).cmp(&place(b)).then_with(|| of.tenant.cmp(&than.tenant));
         let queues = || a.turn.queue.cmp(&b.turn.queue).then_with(|| of.queue.cmp(&than.queue));
-        tenants.then_with(queues).then_with(|| a.head.eligible_at.cmp(&b.head.eligible_at))
+        let shares = || a.turn.share.cmp(&b.turn.share).then_with(|| a.share.cmp(&b.share));
+        let since = || a.head.eligible_at.cmp(&b.head.eligible_at);
+        tenants.then_with(queues).then_with(shares).then_with(since)
     });
 }
 
@@ -66,8 +70,8 @@ pub(super) struct Decision<'f> {
 impl Decision<'_> {
     /// Decides how many to claim of each lane.
     ///
-    /// The tenants of a level share what is free by their weights, and the queues of a tenant what it gets; a tenant weighs as
-    /// the heaviest of its queues. What a level leaves goes to the next one. The first lane that finds no room although slots
+    /// The tenants of a level share what is free by their weights, the queues of a tenant what it gets, and the pipelines of a
+    /// queue what that gets; a tenant weighs as the heaviest of its queues, and pipelines weigh the same. What a level leaves goes to the next one. The first lane that finds no room although slots
     /// are free has one job claimed all the same: a worker is kept for it from then on, or smaller jobs would have all room
     /// before it for ever. So is one for which what runs makes room.
     pub(super) fn take(

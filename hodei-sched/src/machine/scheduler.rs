@@ -37,8 +37,9 @@ pub struct SchedulerConfig {
     /// the next 100 ms: so often the store is looked at, and what was claimed waits for its answer, up to 100 ms and up to a
     /// ninth of the time.
     ///
-    /// Tenants of a level share by their weights. Where slots come free one by one, nobody is more than two jobs and one for each
-    /// slot behind an ideal that serves all of them at once.
+    /// Tenants of a level share by their weights, the queues of a tenant by theirs, and the pipelines of a queue
+    /// ([`Share`](hodei_core::job::Share)) evenly. Where slots come free one by one, nobody is more than two jobs and one for
+    /// each slot behind an ideal that serves all of them at once.
     pub prefetch_max: u32,
     /// How many transitions go into one exchange at most: 4,096.
     pub batch_max: usize,
@@ -271,7 +272,7 @@ pub struct Scheduler {
     pub(super) learned: Learned,
     /// How much memory they need.
     pub(super) memory: Memory,
-    /// Whose turn it is among the tenants of a level and among their queues.
+    /// Whose turn it is among the tenants of a level, their queues and the pipelines of these.
     pub(super) turns: Turns,
     pub(super) look: Look,
     pub(super) effects: VecDeque<Effect>,

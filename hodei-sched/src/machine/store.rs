@@ -57,7 +57,8 @@ impl Scheduler {
             // Counted, so that it keeps its number as long as the head is here.
             self.fleet.count(class);
             let level = picks::risen(head.level, head.eligible_at, self.config.ageing, now);
-            self.heads.push(Head { head, class, level, turn: Turn::default() });
+            let share = head.request.share();
+            self.heads.push(Head { head, class, share, level, turn: Turn::default() });
         }
         before.iter().for_each(|head| self.fleet.discount(head.class));
         let mut weights: BTreeMap<&Tenant, BTreeMap<&Name, u32>> = BTreeMap::new();

@@ -1,15 +1,16 @@
-//! Whose turn it is among the tenants of a level, and among the queues of each tenant, over all exchanges.
+//! Whose turn it is among the tenants of a level, among the queues of each tenant, and among the pipelines of each queue, over
+//! all exchanges.
 //!
-//! Start-time fair queueing (Goyal, Vin, Cheng 1996), in two stages: each tenant has a start, how much virtual time it has
-//! been served for, and whoever has the lowest comes first; so has each queue within its tenant. A job moves the starts of
-//! its tenant and of its queue by a turn each, which is the shorter the more these weigh. Who comes with work after a while,
-//! or could not be served, begins where those are who are served: it neither gains nor loses by that. When nobody has had work
-//! at a level, nobody is behind there any more.
+//! Start-time fair queueing (Goyal, Vin, Cheng 1996), in three stages: each tenant has a start, how much virtual time it has
+//! been served for, and whoever has the lowest comes first; so has each queue within its tenant, and within the queue each
+//! [`Share`] of it: pipelines are spread among a few of them, as in stochastic fairness queueing (McKenney 1990). A job moves
+//! the start of its tenant, that of its queue and that of its share by a turn each, which is the shorter the more these weigh;
+//! shares weigh the same. Who comes with work after a while, or could not be served, begins where those are who are served: it
+//! neither gains nor loses by that. When nobody has had work at a level, nobody is behind there any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use hodei_core::job::Priority;
-use hodei_core::store::Lane;
+use hodei_core::job::{Priority, Share};
 use hodei_core::{Name, Tenant};
 
 use super::picks::Head;
@@ -20,11 +21,33 @@ const TURN: u128 = 1 << 32;
 /// Of so many without work it is remembered that they were ahead.
 const IDLE_MAX: usize = 1_024;
 
-/// Where a lane is in both stages: who is lower comes first.
+/// Where a lane is in each stage: who is lower comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) tenant: u128,
     pub(super) queue: u128,
+    pub(super) share: u128,
+}
+
+/// The shares of a queue that have work.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shares(u64);
+
+const _: () = assert!(Share::COUNT <= 64, "a bit for each share");
+
+impl Shares {
+    fn add(&mut self, share: Share) {
+        self.0 |= 1 << share.number();
+    }
+
+    fn has(self, share: Share) -> bool {
+        self.0 >> share.number() & 1 == 1
+    }
+
+    /// Whether others have work than the jobs of no pipeline.
+    fn take_turns(self) -> bool {
+        self.0 > 1 << Share::NONE.number()
+    }
 }
 
 /// Those who take turns with each other.
@@ -84,18 +107,75 @@ impl<K: Ord + Clone> Stage<K> {
     }
 }
 
+/// The turns of a tenant at a level.
+#[derive(Debug, Default)]
+struct Tenancy {
+    queues: Stage<Name>,
+    /// Of the queues in which pipelines have work, or had more of it than their turns.
+    shares: BTreeMap<Name, Stage<Share>>,
+}
+
+impl Tenancy {
+    /// Takes in who has work in which queues of the tenant.
+    fn line_up(&mut self, busy: &BTreeMap<&Name, Shares>) {
+        self.queues.keep(|queue| busy.contains_key(queue));
+        self.shares.retain(|queue, _| busy.contains_key(queue));
+        for (queue, busy) in busy {
+            self.queues.enter(queue);
+            if busy.take_turns() && !self.shares.contains_key(*queue) {
+                self.shares.insert((*queue).clone(), Stage::default());
+            }
+            let Some(shares) = self.shares.get_mut(*queue) else { continue };
+            shares.keep(|share| busy.has(*share));
+            Share::all().filter(|share| busy.has(*share)).for_each(|share| shares.enter(&share));
+            if !busy.take_turns() && shares.starts.len() == 1 {
+                self.shares.remove(*queue);
+            }
+        }
+    }
+
+    /// Where a lane of the tenant is.
+    fn turn(&self, head: &Head, tenant: u128) -> Turn {
+        let queue = &head.head.lane.queue;
+        let share = self.shares.get(queue).map_or(0, |shares| shares.start(&head.share));
+        Turn { tenant, queue: self.queues.start(queue), share }
+    }
+
+    /// Notes that jobs of the tenant were asked for; the lanes are in order.
+    fn serve(&mut self, heads: &[Head], jobs: impl Fn(&Head) -> u32) {
+        let served = || heads.iter().filter(|head| jobs(head) > 0);
+        self.queues.reach(served().next().map_or(0, |head| head.turn.queue));
+        for queue in heads.chunk_by(|a, b| a.head.lane.queue == b.head.lane.queue) {
+            let (Some(first), name) = (queue.iter().find(|head| jobs(head) > 0), &queue[0].head.lane.queue)
+            else {
+                continue;
+            };
+            if let Some(shares) = self.shares.get_mut(name) {
+                shares.reach(first.turn.share);
+                queue.iter().for_each(|head| shares.charge(&head.share, 1, jobs(head)));
+            }
+        }
+        for head in served() {
+            self.queues.charge(&head.head.lane.queue, head.head.weight, jobs(head));
+        }
+    }
+}
+
 /// The turns of one level.
 #[derive(Debug, Default)]
 struct Level {
     tenants: Stage<Tenant>,
     /// Of the tenants that have work.
-    queues: BTreeMap<Tenant, Stage<Name>>,
+    within: BTreeMap<Tenant, Tenancy>,
 }
 
 impl Level {
-    fn turn(&self, lane: &Lane) -> Turn {
-        let queue = self.queues.get(&lane.tenant).map_or(0, |queues| queues.start(&lane.queue));
-        Turn { tenant: self.tenants.start(&lane.tenant), queue }
+    fn turn(&self, head: &Head) -> Turn {
+        let tenant = &head.head.lane.tenant;
+        let start = self.tenants.start(tenant);
+        self.within
+            .get(tenant)
+            .map_or(Turn { tenant: start, ..Turn::default() }, |within| within.turn(head, start))
     }
 
     /// Notes that jobs of a tenant were asked for. The lanes are those of the tenant, in order.
@@ -104,13 +184,10 @@ impl Level {
         let (tenant, weight) = (first.head.lane.tenant.clone(), weight(heads));
         let all = heads.iter().fold(0_u32, |sum, head| sum.saturating_add(jobs(head)));
         self.tenants.charge(&tenant, weight, all);
-        if let Some(queues) = self.queues.get_mut(&tenant) {
-            queues.reach(heads.iter().find(|head| jobs(head) > 0).map_or(0, |head| head.turn.queue));
-            for head in heads.iter() {
-                queues.charge(&head.head.lane.queue, head.head.weight, jobs(head));
-            }
+        if let Some(within) = self.within.get_mut(&tenant) {
+            within.serve(heads, jobs);
         }
-        heads.iter_mut().for_each(|head| head.turn = self.turn(&head.head.lane));
+        heads.iter_mut().for_each(|head| head.turn = self.turn(head));
     }
 }
 
@@ -121,33 +198,33 @@ pub(super) struct Turns(BTreeMap<Priority, Level>);
 impl Turns {
     /// Takes in who has work at which level, from now on.
     pub(super) fn line_up(&mut self, heads: &mut [Head]) {
-        let mut busy: BTreeMap<Priority, BTreeMap<&Tenant, BTreeSet<&Name>>> = BTreeMap::new();
-        for Head { head, level, .. } in heads.iter() {
+        let mut busy: BTreeMap<Priority, BTreeMap<&Tenant, BTreeMap<&Name, Shares>>> = BTreeMap::new();
+        for Head { head, level, share, .. } in heads.iter() {
             let tenants = busy.entry(*level).or_default();
-            tenants.entry(&head.lane.tenant).or_default().insert(&head.lane.queue);
+            let queues = tenants.entry(&head.lane.tenant).or_default();
+            queues.entry(&head.lane.queue).or_default().add(*share);
         }
         self.0.retain(|at, level| {
             // Where nobody has work, nobody is behind: whoever comes next begins anew.
             let Some(here) = busy.get(at) else { return false };
             level.tenants.keep(|tenant| here.contains_key(tenant));
-            level.queues.retain(|tenant, _| here.contains_key(tenant));
+            level.within.retain(|tenant, _| here.contains_key(tenant));
             true
         });
         for (at, tenants) in busy {
             let level = self.0.entry(at).or_default();
             for (tenant, busy) in tenants {
                 level.tenants.enter(tenant);
-                if !level.queues.contains_key(tenant) {
-                    level.queues.insert(tenant.clone(), Stage::default());
+                if !level.within.contains_key(tenant) {
+                    level.within.insert(tenant.clone(), Tenancy::default());
                 }
-                if let Some(queues) = level.queues.get_mut(tenant) {
-                    queues.keep(|queue| busy.contains(queue));
-                    busy.iter().for_each(|queue| queues.enter(queue));
+                if let Some(within) = level.within.get_mut(tenant) {
+                    within.line_up(&busy);
                 }
             }
         }
         for head in heads {
-            head.turn = self.0.get(&head.level).map(|level| level.turn(&head.head.lane)).unwrap_or_default();
+            head.turn = self.0.get(&head.level).map(|level| level.turn(head)).unwrap_or_default();
         }
     }
 

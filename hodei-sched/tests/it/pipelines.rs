@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hodei_agent::{Agent, AgentHandle, Context, Json, Outcome};
-use hodei_core::job::{FailureClass, JobKind, JobSpec, JobSpecBuilder, NewJob, State};
+use hodei_core::job::{FailureClass, JobKind, JobSpec, JobSpecBuilder, NewJob, Share, State};
 use hodei_core::pipeline::{Batch, Pipeline, PipelineStatus, Step, When};
 use hodei_core::store::{Query, Scope};
 use hodei_core::{ErrorKind, PipelineId};
@@ -149,6 +149,7 @@ async fn a_step_fans_out_and_another_gathers() {
     let sum =
         world.node.query(&Scope::All, Query::new().pipeline(id).name(hodei_core::Name::literal("sum"))).await;
     let sum = world.node.get(sum.unwrap().jobs[0].id).await.unwrap();
+    assert_eq!(sum.spec.request().share(), Share::of(id), "it has its turns with the pipeline's others");
     let output: Value = serde_json::from_slice(sum.output().unwrap().inline().unwrap()).unwrap();
     assert_eq!(output, json!({"sum": 55, "squares": [1, 4, 9, 16, 25]}), "in the order of the parents");
     world.end().await;

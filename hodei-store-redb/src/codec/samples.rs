@@ -84,15 +84,16 @@ pub(super) fn full() -> Job {
         .label("team", "größe")
         .limited_by("db")
         .limited_by("net");
-    let new = NewJob::new(spec.build().expect("a valid spec"))
+    let mut new = NewJob::new(spec.build().expect("a valid spec"))
         .id(id(2))
         .unique("once")
         .deadline(Timestamp::from_micros(NOW.as_micros() + 300))
         .after([
             Parent { id: id(3), requires: Requires::Success },
             Parent { id: id(4), requires: Requires::Ended },
-        ])
-        .in_pipeline(PipelineId::from_parts(9, Tenant::default().slot(), 9));
+        ]);
+    // As a step was once: it had its turns with the jobs of no pipeline.
+    new.pipeline = Some(PipelineId::from_parts(9, Tenant::default().slot(), 9));
     let mut job = rules::admit(new, NOW).0;
     job.state = State::Running;
     job.cause = Cause::Started;

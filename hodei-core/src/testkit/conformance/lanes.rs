@@ -2,8 +2,9 @@
 
 use super::env::Env;
 use super::jobs::*;
-use crate::id::Tenant;
-use crate::job::{JobSpec, Resources};
+use crate::id::{PipelineId, Tenant};
+use crate::job::{JobSpec, Resources, Share};
+use crate::pipeline::{Pipeline, Step};
 use crate::store::{Lane, LaneHead, Limit, QueuePolicy, Served};
 
 pub(super) async fn an_empty_store_has_no_lanes(env: &mut Env) {
@@ -58,6 +59,33 @@ pub(super) async fn lanes_part_tenants_queues_and_requests(env: &mut Env) {
     assert_eq!(env.lanes().await.heads.len(), 5);
     env.add_all(same).await;
     assert_eq!(env.lanes().await.heads.len(), 5, "names, levels and arguments share a lane");
+}
+
+pub(super) async fn pipelines_part_lanes(env: &mut Env) {
+    let slot = Tenant::default().slot();
+    let wide: Vec<PipelineId> = (0..64).map(|ticket| PipelineId::from_parts(ticket, slot, 0)).collect();
+    let apart = wide.iter().find(|id| Share::of(**id) != Share::of(wide[0]));
+    let wide = [wide[0], *apart.expect("they are spread")];
+    let first = job().in_pipeline(wide[0]);
+    let child = job().in_pipeline(wide[0]).after(needs(&[first.id]));
+    let small = Pipeline::builder("p").step(Step::new("job", spec())).build().expect("a valid pipeline");
+    let jobs = vec![job(), small.jobs()[0].clone(), first, job().in_pipeline(wide[1]), child];
+    let ids = env.add_all(jobs).await;
+    let shares = [Share::NONE, Share::SMALL, Share::of(wide[0]), Share::of(wide[1])];
+    let heads = env.lanes().await.heads;
+    assert_eq!(heads.len(), 4);
+    for (id, share) in ids.iter().zip(shares) {
+        let lane = Lane::of(&env.get(*id).await);
+        let head = heads.iter().find(|head| head.lane == lane).expect("its lane is shown");
+        assert_eq!((head.request.share(), head.depth, head.request.class()), (share, 1, lane.class));
+    }
+    env.run(ids[2], succeeded()).await;
+    let worker = env.worker().await;
+    for id in [ids[4], ids[0], ids[1], ids[3]] {
+        let claimed = env.claim_beside(&worker, id, 9).await;
+        assert_eq!(self::ids(&claimed), [id], "a claim is of one lane");
+        assert_eq!(claimed[0].job.spec.class(), env.get(id).await.spec.class());
+    }
 }
 
 pub(super) async fn only_served_queues_are_shown(env: &mut Env) {

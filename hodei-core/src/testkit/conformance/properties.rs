@@ -103,6 +103,7 @@ properties! { $
         a_head_tells_level_depth_and_age
         heads_follow_what_is_claimed
         lanes_part_tenants_queues_and_requests
+        pipelines_part_lanes
         only_served_queues_are_shown
         a_delayed_job_appears_when_it_is_due
         a_delayed_job_that_is_cancelled_is_due_no_more

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hodei_core::Timestamp;
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Priority, Request, RequestClass, Resources};
+use hodei_core::job::{Priority, Request, RequestClass, Resources, Share};
 
 use super::amounts::{Amounts, Names, Need};
 use super::bits::Bits;
@@ -62,7 +62,6 @@ pub(super) struct Class {
     pub(super) preferred: Bits,
     /// How many jobs of it wait or run.
     uses: u32,
-    number: RequestClass,
     /// On how many workers at once such a job runs.
     pub(super) workers: u32,
 }
@@ -88,6 +87,7 @@ pub struct Fleet {
     pub(super) shapes: Shapes,
     pub(super) classes: Vec<Option<Class>>,
     free_classes: Vec<u32>,
+    /// By what is asked for, and the rule. Requests that differ only in whom they have their turns with are of one class.
     by_number: HashMap<(RequestClass, u32), u32>,
     pub(super) rules: Vec<Arc<Rule>>,
     /// Workers that take work and have a free slot.
@@ -221,10 +221,24 @@ impl Fleet {
         if let Some(class) = self.by_number.get(&(number, rule)) {
             return ClassId(*class);
         }
-        if self.by_number.len() > IDLE_CLASSES_MAX {
+        let request = request();
+        if request.share() == Share::NONE {
+            return ClassId(self.new_class(number, rule, request));
+        }
+        // Whom a job has its turns with makes no difference to a worker.
+        let plain = Arc::new(request.without_share());
+        let plainly = (plain.class(), rule);
+        let known = self.by_number.get(&plainly).copied();
+        let class = known.unwrap_or_else(|| self.new_class(plainly.0, rule, plain));
+        self.by_number.insert((number, rule), class);
+        ClassId(class)
+    }
+
+    /// Adds a class under a number that is not known.
+    fn new_class(&mut self, number: RequestClass, rule: u32, request: Arc<Request>) -> u32 {
+        if self.classes.len() - self.free_classes.len() > IDLE_CLASSES_MAX {
             self.forget_classes();
         }
-        let request = request();
         let need = Need::of(&request.resources, &self.names);
         let class = Class {
             workers: request.resources.worker_count(),
@@ -235,7 +249,6 @@ impl Fleet {
             room: Bits::default(),
             preferred: Bits::default(),
             uses: 0,
-            number,
         };
         let at = match self.free_classes.pop() {
             Some(at) => {
@@ -249,7 +262,7 @@ impl Fleet {
         };
         self.by_number.insert((number, rule), at);
         self.look(at);
-        ClassId(at)
+        at
     }
 
     /// The number of a class that is known already.
@@ -537,12 +550,11 @@ impl Fleet {
     fn forget_classes(&mut self) {
         let idle = |class: &Class| class.uses == 0;
         for at in self.numbers(idle).collect::<Vec<u32>>() {
-            if let Some(class) = self.classes[at as usize].take() {
-                self.by_number.remove(&(class.number, class.rule));
-                self.free_classes.push(at);
-            }
+            self.classes[at as usize] = None;
+            self.free_classes.push(at);
         }
         let classes = &self.classes;
+        self.by_number.retain(|_, class| classes[*class as usize].is_some());
         for worker in &mut self.workers {
             worker.shut_out.retain(|class| classes[*class as usize].is_some());
         }

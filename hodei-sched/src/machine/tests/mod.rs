@@ -12,6 +12,7 @@ mod loss;
 mod memory;
 mod order;
 mod paced;
+mod pipelines;
 mod policy;
 mod queues;
 mod recovery;
