@@ -7,6 +7,7 @@ mod kill_nine;
 mod lessons;
 mod manifests;
 mod memory;
+mod moving_shards;
 mod program;
 mod resting;
 mod run;
