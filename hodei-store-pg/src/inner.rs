@@ -147,6 +147,7 @@ impl Inner {
             rows_written: self.counted.written.load(Ordering::Relaxed),
             rows_read: self.counted.read.load(Ordering::Relaxed),
             bytes_written: 0,
+            cache: None,
         }
     }
 

@@ -44,6 +44,7 @@ impl Stats {
             rows_written: get(&self.written),
             rows_read: get(&self.read),
             bytes_written: get(&self.bytes),
+            cache: None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod lessons;
 mod manifests;
 mod memory;
 mod moves;
+mod moving_shards;
 mod one_order;
 mod program;
 mod resting;

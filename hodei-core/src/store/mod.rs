@@ -8,6 +8,7 @@
 //! Stores choose nothing. Inside a transaction they apply the functions of [`crate::job::rules`], and write the
 //! [`Change`]s that these return in the same transaction.
 
+mod cache_stats;
 #[cfg(feature = "cache")]
 mod cached;
 mod change;
@@ -30,9 +31,10 @@ mod tiered;
 mod together;
 mod wakeup;
 
+pub use cache_stats::CacheStats;
 #[cfg(feature = "cache")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cache")))]
-pub use cached::{CacheStats, CachedStore, CachedStoreBuilder, LatestReads};
+pub use cached::{CachedStore, CachedStoreBuilder, LatestReads};
 pub use change::{Change, ChangeLog, ChangePage};
 pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Round, Rounded, Term, round_by_verbs};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::cache_stats::CacheStats;
 use super::change::{Change, ChangePage};
 use super::coordination::{Coordination, Term};
 use super::exchange::{Claimed, Exchange, Exchanged};
@@ -230,6 +231,9 @@ pub struct StoreStats {
     pub rows_read: u64,
     /// Bytes of the rows written.
     pub bytes_written: u64,
+    /// What the cache before it has done, the outermost where there are several; nothing where there is none.
+    /// [`CacheStats::hit_ratio`] and [`CacheStats::staleness`] are read from it.
+    pub cache: Option<CacheStats>,
 }
 
 /// The jobs of a store.

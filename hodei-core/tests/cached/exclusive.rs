@@ -8,8 +8,10 @@ use std::time::Duration;
 use hodei_core::job::{Cause, Finish, Parent, Priority, Requires, State};
 use hodei_core::store::{
     CachedStore, Consistency, Coordination, Exchange, JobStore, Lane, LatestReads, MemoryStore, Move, Pick,
-    Retention, Scope,
+    Retention, Scope, Store,
 };
+use hodei_core::testkit::fault::{Faults, Faulty};
+use hodei_core::testkit::history::{Recorder, RecordingStore};
 use hodei_core::{ErrorKind, JobId, ManualClock, Name, Tenant};
 
 use crate::scripted::Scripted;
@@ -42,6 +44,23 @@ async fn what_was_read_is_known_until_it_changes_by_whomever() {
     assert_eq!((version(&cache, id, CACHED).await, cache.inner().reads()), (3, 3));
     let stats = cache.cache_stats();
     assert_eq!((stats.hits, stats.misses, stats.invalidated, stats.entries), (1, 5, 2, 1));
+}
+
+/// Whoever holds the store as any other one reads there how good the cache is, whatever stands between.
+#[tokio::test]
+async fn what_the_cache_does_is_told_with_what_the_store_does() {
+    let (cache, below, _) = cache();
+    let store: Arc<dyn Store> =
+        Arc::new(RecordingStore::new(Faulty::new(cache, Faults::new()), Recorder::new()));
+    let id = add(&*store, job()).await;
+    for _ in 0..4 {
+        assert_eq!(version(&*store, id, CACHED).await, 1);
+    }
+    let stats = store.stats();
+    let cache = stats.cache.expect("there is one");
+    assert_eq!((cache.hits, cache.misses, cache.entries, cache.staleness()), (3, 1, 1, Duration::ZERO));
+    assert!((cache.hit_ratio() - 0.75).abs() < 1e-9);
+    assert_eq!((stats.commits, below.stats().cache), (below.stats().commits, None));
 }
 
 /// The race that the module's documentation draws.

@@ -1,5 +1,6 @@
-//! The embedded store, and several of them as shards, held to the conformance suite.
+//! The embedded store, several of them as shards, and both behind a cache, held to the conformance suite.
 
+mod cached;
 mod sharded;
 
 use std::path::PathBuf;
@@ -30,6 +31,13 @@ impl Files {
         self.directory.path().join(format!("{}.redb", self.opened))
     }
 
+    /// Opens a store in a file that is not there yet.
+    fn anew(&mut self, setup: Setup) -> RedbStore {
+        self.opened += 1;
+        self.setup = setup;
+        self.start()
+    }
+
     fn start(&self) -> RedbStore {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         let mut store = RedbStore::builder(self.path()).clock(clock).changes(self.setup.change_log);
@@ -46,9 +54,7 @@ impl Files {
 #[async_trait]
 impl Fixture for Files {
     async fn open(&mut self, setup: Setup) -> Option<Arc<dyn Store>> {
-        self.opened += 1;
-        self.setup = setup;
-        Some(Arc::new(self.start()))
+        Some(Arc::new(self.anew(setup)))
     }
 
     async fn reopen(&mut self, store: Arc<dyn Store>) -> Option<Arc<dyn Store>> {

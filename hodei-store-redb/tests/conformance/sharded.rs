@@ -11,7 +11,7 @@ use hodei_core::{Tenant, Timestamp};
 
 use crate::Files;
 
-struct Shards {
+pub(crate) struct Shards {
     files: Vec<Files>,
     /// Whether slots move, of which store, and how often time has passed.
     moving: bool,
@@ -26,13 +26,27 @@ fn shards(count: usize) -> Shards {
     Shards { files: std::iter::once(first).chain(more).collect(), moving: false, store: None, turn: 0 }
 }
 
-fn moving() -> Shards {
+pub(crate) fn moving() -> Shards {
     Shards { moving: true, ..shards(3) }
 }
 
 impl Shards {
-    /// Opens the shards, or opens them again.
-    async fn start(&mut self) -> ShardedStore {
+    /// Opens shards in files that are not there yet.
+    pub(crate) async fn anew(&mut self, setup: Setup) -> ShardedStore {
+        self.store = None;
+        for files in &mut self.files {
+            files.opened += 1;
+            files.setup = setup;
+        }
+        let store = self.start().await;
+        // Apart from each other, and the first of them not at home.
+        bring(&store, self.files.len() - 1, 0).await;
+        store
+    }
+
+    /// Opens the shards, or opens them again, where nobody else has them open.
+    pub(crate) async fn start(&mut self) -> ShardedStore {
+        self.store = None;
         let shard = |files: &Files| Arc::new(files.start()) as Arc<dyn Shard>;
         let store = ShardedStore::open(self.files.iter().map(shard).collect()).await.expect("it opens");
         self.store = Some(store.clone());
@@ -43,19 +57,10 @@ impl Shards {
 #[async_trait]
 impl Fixture for Shards {
     async fn open(&mut self, setup: Setup) -> Option<Arc<dyn Store>> {
-        self.store = None;
-        for files in &mut self.files {
-            files.opened += 1;
-            files.setup = setup;
-        }
-        let store = self.start().await;
-        // Apart from each other, and the first of them not at home.
-        bring(&store, self.files.len() - 1, 0).await;
-        Some(Arc::new(store))
+        Some(Arc::new(self.anew(setup).await))
     }
 
     async fn reopen(&mut self, store: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
-        self.store = None;
         drop(store);
         Some(Arc::new(self.start().await))
     }

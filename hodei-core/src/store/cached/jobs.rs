@@ -28,7 +28,7 @@ impl<S: JobStore> JobStore for CachedStore<S> {
     }
 
     fn stats(&self) -> StoreStats {
-        self.inner.stats()
+        StoreStats { cache: Some(self.cache_stats()), ..self.inner.stats() }
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {

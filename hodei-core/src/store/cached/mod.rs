@@ -42,5 +42,4 @@ mod stats;
 mod store;
 mod weight;
 
-pub use stats::CacheStats;
 pub use store::{CachedStore, CachedStoreBuilder, LatestReads};

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, Weighter};
 
-use super::stats::{CacheStats, Counters, count};
+use super::stats::{Counters, count};
 use super::weight;
 use crate::id::{JobId, Tenant};
 use crate::job::{Job, Output, State};
-use crate::store::{Change, ChangeSink, Scope};
+use crate::store::{CacheStats, Change, ChangeSink, Scope};
 use crate::time::Timestamp;
 
 /// How many stripes the stamps stand in.

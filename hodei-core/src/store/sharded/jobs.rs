@@ -127,6 +127,7 @@ impl JobStore for ShardedStore {
             rows_written: sum.rows_written + of.rows_written,
             rows_read: sum.rows_read + of.rows_read,
             bytes_written: sum.bytes_written + of.bytes_written,
+            cache: sum.cache.into_iter().chain(of.cache).reduce(CacheStats::and),
         };
         self.shards().iter().map(|shard| shard.stats()).fold(StoreStats::default(), add)
     }

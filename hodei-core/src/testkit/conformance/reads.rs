@@ -71,6 +71,9 @@ fn grown(before: StoreStats, after: StoreStats) -> bool {
         && after.rows_written >= before.rows_written
         && after.rows_read >= before.rows_read
         && after.bytes_written >= before.bytes_written
+        && before.cache.is_none_or(|before| {
+            after.cache.is_some_and(|after| after.hits >= before.hits && after.misses >= before.misses)
+        })
 }
 
 pub(super) async fn what_a_store_has_done_only_grows(env: &mut Env) {
