@@ -65,6 +65,8 @@ pub struct MixedLoad {
     lulls: bool,
     /// How fast jobs begin, where rates are set.
     rates: Option<Policy>,
+    /// How many runs in a thousand that have memory run out of it, and what draws which: not what draws all else.
+    hunger: (u32, Random),
 }
 
 impl MixedLoad {
@@ -120,6 +122,7 @@ impl MixedLoad {
             first: Vec::new(),
             lulls: false,
             rates: None,
+            hunger: (0, Random::of_seed(seed ^ 0x006f_6f6d)),
         };
         load.first = load.opening(limited, random);
         if random.chance(400) {
@@ -139,6 +142,14 @@ impl MixedLoad {
         let spec = JobSpec::command(["simulated", "gang"]).retry(RetryPolicy::attempts(2));
         self.specs.push(Arc::new(spec.resources(Resources::none().workers(workers)).build()?));
         Ok(self)
+    }
+
+    /// Has some runs that have memory run out of it, in some of the seeds.
+    #[must_use]
+    pub fn with_hunger(mut self) -> Self {
+        let (chance, random) = &mut self.hunger;
+        *chance = if random.chance(500) { 1 + u32::try_from(random.below(300)).unwrap_or(0) } else { 0 };
+        self
     }
 
     /// Has clients be silent now and then, so that nodes come to rest; the last jobs come alone.
@@ -341,6 +352,10 @@ impl Workload for MixedLoad {
             finish.ran = lasts;
             News::Ended(Box::new(finish))
         };
+        let (chance, random) = &mut self.hunger;
+        if assignment.memory > 0 && random.chance(*chance) {
+            return RunPlan { lasts, news: failed(FailureClass::OutOfMemory) };
+        }
         RunPlan { lasts, news }
     }
 
