@@ -200,10 +200,13 @@ fn mixed(workers: usize, queued: usize, decisions: usize) -> Result<[f64; 2], St
     Ok([at(50), at(99)])
 }
 
-/// One dispatcher, and two that share the workers and hand each other work, all of which comes to the first one.
+/// One dispatcher, and two that share the workers and hand each other work, all of which comes to the first one. Each has a queue and
+/// workers of its own, and there is no store: what dispatchers take from each other there is `over_one`'s to say.
 pub(crate) fn beside(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     let jobs = sizes.pairs;
-    report.group("decisions of dispatchers beside each other, 1,000 workers among them");
+    report.group(
+        "decisions of dispatchers beside each other, each with its part of 1,000 workers, without a store",
+    );
     let (mut one, mut even, mut uneven, mut worst) = (0.0_f64, 0.0_f64, 0.0_f64, 0.0_f64);
     for _ in 0..sizes.rounds {
         one = one.max(together(1, jobs, false)?.0);

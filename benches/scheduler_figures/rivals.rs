@@ -100,7 +100,8 @@ impl Rival for Skipping {
     }
 }
 
-/// Our queue behind a lock, with everything in place: cancelling, ageing, delays, shares of tenants.
+/// Our queue behind a lock, with everything in place: cancelling, ageing, delays, shares of tenants. Nothing is cancelled while pairs
+/// are measured, and nothing delayed is due by then; what cancelling costs is a figure of its own.
 pub(crate) struct Ours(Mutex<(Fair, Expected)>);
 
 /// Our queue with the lanes of its tenants.

@@ -21,6 +21,9 @@ use hodei_sched::sim::{
 
 /// How many jobs a seed has, about.
 const JOBS: u32 = 200;
+/// A run of so many seeds is the proof: it has at least so many jobs, and simulates as many in a minute.
+const PROOF_SEEDS: u64 = 5_000;
+const PROOF_JOBS: u64 = 1_000_000;
 /// Within how many seeds a planted bug must show.
 const BUG_SEEDS: u64 = 200;
 
@@ -99,6 +102,12 @@ fn no_seed_breaks_a_guarantee() {
             "replay: HODEI_SIM_SEEDS={seed}..{next} HODEI_SIM_JOBS={jobs} cargo test --package hodei-tests --test it -- \
              simulator::no_seed --nocapture"
         );
+    }
+    if campaign.seeds >= PROOF_SEEDS {
+        assert!(campaign.figures.submitted >= PROOF_JOBS, "{} jobs", campaign.figures.submitted);
+        let rate = campaign.figures.submitted as f64 / minutes;
+        // What was built without optimisation says nothing of speed.
+        assert!(cfg!(debug_assertions) || rate >= PROOF_JOBS as f64, "{rate:.0} jobs per minute");
     }
     let seeds: Vec<u64> = campaign.failed.iter().map(|failed| failed.seed).collect();
     assert!(seeds.is_empty(), "seeds that failed: {seeds:?}");

@@ -8,6 +8,9 @@
 //! | [`ConsistentHash`] | the same worker for what belongs together, unless it is loaded above the average | a search in the ring |
 //! | [`TwoChoices`] | the less loaded of two drawn at random | two draws |
 //!
+//! Only [`ConsistentHash`] looks at what belongs together, a pipeline or the jobs of a tenant's queue; the others, [`LeastLoaded`]
+//! among them, which is the default, spread it like anything else.
+//!
 //! A balancer only says where; room is set aside by [`Fleet::place`](crate::machine::placement::Fleet::place), and a
 //! worker without room is never among the candidates.
 

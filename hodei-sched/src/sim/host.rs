@@ -337,7 +337,8 @@ impl<A: AgentModel> World<A> {
         self.history.push(Entry::RunBegan { job, epoch, owner });
         self.figures.runs += 1;
         let serial = self.figures.runs;
-        let resources = assignment.job.spec.resources().clone();
+        let mut resources = assignment.job.spec.resources().clone();
+        resources.memory = assignment.memory;
         if let Some(busy) = &mut host.up {
             busy.runs.insert((job, epoch), Run { serial, stopping: false, news: plan.news, resources });
         }

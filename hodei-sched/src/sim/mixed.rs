@@ -64,6 +64,8 @@ pub struct MixedLoad {
     lulls: bool,
     /// Whether rates are set.
     paced: bool,
+    /// How many runs in a thousand that have memory run out of it, and what draws which: not what draws all else.
+    hunger: (u32, Random),
 }
 
 impl MixedLoad {
@@ -119,6 +121,7 @@ impl MixedLoad {
             first: Vec::new(),
             lulls: false,
             paced: false,
+            hunger: (0, Random::of_seed(seed ^ 0x006f_6f6d)),
         };
         load.first = load.opening(limited, random);
         if random.chance(400) {
@@ -138,6 +141,14 @@ impl MixedLoad {
         let spec = JobSpec::command(["simulated", "gang"]).retry(RetryPolicy::attempts(2));
         self.specs.push(Arc::new(spec.resources(Resources::none().workers(workers)).build()?));
         Ok(self)
+    }
+
+    /// Has some runs that have memory run out of it, in some of the seeds.
+    #[must_use]
+    pub fn with_hunger(mut self) -> Self {
+        let (chance, random) = &mut self.hunger;
+        *chance = if random.chance(500) { 1 + u32::try_from(random.below(300)).unwrap_or(0) } else { 0 };
+        self
     }
 
     /// Has clients be silent now and then, so that nodes come to rest; the last jobs come alone.
@@ -341,6 +352,10 @@ impl Workload for MixedLoad {
             finish.ran = lasts;
             News::Ended(Box::new(finish))
         };
+        let (chance, random) = &mut self.hunger;
+        if assignment.memory > 0 && random.chance(*chance) {
+            return RunPlan { lasts, news: failed(FailureClass::OutOfMemory) };
+        }
         RunPlan { lasts, news }
     }
 

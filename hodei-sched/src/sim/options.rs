@@ -262,6 +262,7 @@ impl Options {
             self.scheduler.rest_after = random.millis(500, 6_000);
         }
         self.tenant_max_open = random.chance(200).then(|| 4 + random.below(60));
+        self.scheduler.memory_growth = random.pick(&[1, 2, 16]).copied().unwrap_or(16);
     }
 
     /// Plants a bug, and switches on the faults without which it cannot show.
