@@ -4,6 +4,7 @@
 use hodei_core::store::{Limit, LimitOf, LimitUse, QueuePolicy, Scope};
 use hodei_core::{Name, Result, Tenant};
 
+use super::audit::{Asked, QUEUES_NAMED};
 use super::handle::{Orchestrator, stopped};
 use crate::driver::Message;
 use crate::machine::Policy;
@@ -23,6 +24,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have changed it.
     pub async fn set_policy(&self, policy: Policy) -> Result<()> {
+        self.note(|| vec![Asked::new("policy.set", None, "node").detail(about(&policy))]).await?;
         let part = policy.part(self.dispatchers());
         match self.tell(|| Message::Policy(Box::new(part.clone()))).await {
             0 => Err(stopped("orchestrator.set_policy")),
@@ -62,6 +64,8 @@ impl Orchestrator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn set_limit(&self, limit: Limit) -> Result<()> {
+        let what = |limit: &Limit| limited("limit.set", &limit.of).detail(format!("max {}", limit.max));
+        self.note(|| vec![what(&limit)]).await?;
         self.store().set_limit(limit).await
     }
 
@@ -75,6 +79,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have removed it; remove it again.
     pub async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.note(|| vec![limited("limit.remove", of)]).await?;
         self.store().remove_limit(of).await
     }
 
@@ -101,6 +106,8 @@ impl Orchestrator {
     ///
     /// A dropped call may have set it; set it again.
     pub async fn set_queue(&self, policy: QueuePolicy) -> Result<()> {
+        let how = |policy: &QueuePolicy| format!("weight {}, paused {}", policy.weight, policy.paused);
+        self.note(|| vec![queue("queue.set", &policy.tenant, &policy.queue).detail(how(&policy))]).await?;
         self.store().set_queue(policy).await
     }
 
@@ -128,6 +135,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have paused it; pause it again.
     pub async fn pause_queue(&self, tenant: &Tenant, queue: &Name) -> Result<()> {
+        self.note(|| vec![self::queue("queue.pause", tenant, queue)]).await?;
         self.serve(tenant, queue, false).await
     }
 
@@ -141,6 +149,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have resumed it; resume it again.
     pub async fn resume_queue(&self, tenant: &Tenant, queue: &Name) -> Result<()> {
+        self.note(|| vec![self::queue("queue.resume", tenant, queue)]).await?;
         self.serve(tenant, queue, true).await
     }
 
@@ -151,4 +160,21 @@ impl Orchestrator {
         let (tenant, queue) = (tenant.clone(), queue.clone());
         self.store().set_queue(QueuePolicy { tenant, queue, paused: !serves, weight }).await
     }
+}
+
+fn limited(action: &'static str, of: &LimitOf) -> Asked {
+    let tenant = match of {
+        LimitOf::All => None,
+        LimitOf::Tenant(tenant) | LimitOf::Queue(tenant, _) | LimitOf::Key(tenant, _) => Some(tenant),
+    };
+    Asked::new(action, tenant, format!("limit of {of}"))
+}
+
+fn queue(action: &'static str, tenant: &Tenant, queue: &Name) -> Asked {
+    Asked::new(action, Some(tenant), format!("queue {queue}"))
+}
+
+fn about(policy: &Policy) -> String {
+    let queues: Vec<&str> = policy.rules.keys().map(Name::as_str).take(QUEUES_NAMED).collect();
+    format!("{} rules of queues: {}; {} rates", policy.rules.len(), queues.join(", "), policy.rates.len())
 }
