@@ -44,4 +44,4 @@ mod settled;
 pub mod sim;
 mod sweep;
 
-pub use orchestrator::{DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};
+pub use orchestrator::{AuditPolicy, DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};

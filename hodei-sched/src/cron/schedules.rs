@@ -9,6 +9,7 @@ use hodei_core::{Error, ErrorKind, Fault, Name, Result, Tenant, Timestamp};
 
 use super::duty::Bell;
 use super::rule::{CronRule, Kept};
+use crate::orchestrator::{Asked, Auditor};
 
 /// A schedule as an application writes it down: a name, a rule, and what is submitted each time.
 #[derive(Clone, Debug)]
@@ -77,11 +78,13 @@ pub struct Schedules {
     store: Arc<dyn Store>,
     codecs: Codecs,
     bell: Bell,
+    /// Who asks, where that is written down.
+    auditor: Option<Auditor>,
 }
 
 impl Schedules {
-    pub(crate) fn new(store: Arc<dyn Store>, codecs: Codecs, bell: Bell) -> Self {
-        Self { store, codecs, bell }
+    pub(crate) fn new(store: Arc<dyn Store>, codecs: Codecs, bell: Bell, auditor: Option<Auditor>) -> Self {
+        Self { store, codecs, bell, auditor }
     }
 
     /// Sets a schedule, in the place of the one that has its name.
@@ -116,6 +119,7 @@ impl Schedules {
         if old.is_some_and(|old| old.rule == rule && old.spec == spec) {
             return Ok(());
         }
+        self.note("schedule.set", &job.tenant, &name, &rule).await?;
         self.write(Schedule { tenant: job.tenant, name, rule, spec, last_fired: None }).await
     }
 
@@ -125,6 +129,7 @@ impl Schedules {
     ///
     /// What the store says.
     pub async fn remove(&self, tenant: &Tenant, name: &Name) -> Result<bool> {
+        self.note("schedule.remove", tenant, name, "").await?;
         self.store.remove_schedule(tenant, name).await
     }
 
@@ -134,7 +139,7 @@ impl Schedules {
     ///
     /// `NotFound` when there is no such schedule, `Invalid` when its rule is not understood; else what the store says.
     pub async fn pause(&self, tenant: &Tenant, name: &Name) -> Result<()> {
-        self.change(tenant, name, |kept, _| kept.paused = true).await
+        self.change("schedule.pause", tenant, name, |kept, _| kept.paused = true).await
     }
 
     /// Lets a schedule fire again, from now on: what came while it was paused is left out. Idempotent.
@@ -148,7 +153,7 @@ impl Schedules {
                 kept.since = Some(now);
             }
         };
-        self.change(tenant, name, resume).await
+        self.change("schedule.resume", tenant, name, resume).await
     }
 
     /// Lists the schedules of a scope, by tenant and name.
@@ -179,6 +184,7 @@ impl Schedules {
 
     async fn change(
         &self,
+        action: &'static str,
         tenant: &Tenant,
         name: &Name,
         change: impl FnOnce(&mut Kept, Timestamp) + Send,
@@ -192,7 +198,15 @@ impl Schedules {
         if after == before {
             return Ok(());
         }
+        self.note(action, tenant, name, "").await?;
         self.write(Schedule { rule: after.text().into(), ..row }).await
+    }
+
+    /// Writes down what is asked for, before it is carried out.
+    async fn note(&self, action: &'static str, tenant: &Tenant, name: &Name, detail: &str) -> Result<()> {
+        let Some(auditor) = &self.auditor else { return Ok(()) };
+        let asked = Asked::new(action, Some(tenant), format!("schedule {name}")).detail(detail);
+        auditor.note(vec![asked]).await
     }
 
     async fn write(&self, schedule: Schedule) -> Result<()> {

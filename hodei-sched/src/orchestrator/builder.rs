@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use hodei_core::bus::EventBus;
 use hodei_core::codec::Codecs;
+use hodei_core::security::AuditSink;
 use hodei_core::store::{Limit, MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
 use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, SystemClock, Tenant};
 use tokio::sync::{mpsc, watch};
 
+use super::audit::{AuditPolicy, Auditor};
 use super::handle::Orchestrator;
 use crate::driver::{Common, Driver, Message, Pace, life};
 use crate::herald::Herald;
@@ -39,6 +41,7 @@ pub struct OrchestratorBuilder {
     policy: Policy,
     limits: Vec<Limit>,
     codecs: Codecs,
+    audit: Option<(Arc<dyn AuditSink>, AuditPolicy)>,
     #[cfg(feature = "cron")]
     cron: Vec<crate::cron::CronJob>,
     dispatchers: usize,
@@ -59,6 +62,7 @@ impl Default for OrchestratorBuilder {
             policy: Policy::default(),
             limits: Vec::new(),
             codecs: Codecs::new(),
+            audit: None,
             #[cfg(feature = "cron")]
             cron: Vec::new(),
             dispatchers: 1,
@@ -131,6 +135,17 @@ impl OrchestratorBuilder {
     /// Encodes the arguments of handlers before they are stored; agents are given the same codecs. Default: no codec.
     pub fn codecs(mut self, codecs: Codecs) -> Self {
         self.codecs = codecs;
+        self
+    }
+
+    /// Writes down what is asked for through the handle, in an audit trail: submissions (one record for each tenant of a call),
+    /// cancellations, redrives, limits, queues, the policy of the node and schedules; who asked is said by
+    /// [`Orchestrator::acting_as`], else it is the node. No record has arguments of a job in it. What the engine does by itself
+    /// is in the change log of the store. Default: nothing is written.
+    ///
+    /// A record says what was asked for, not what came of it, and no fence stands between the trail and the store.
+    pub fn audit(mut self, sink: Arc<dyn AuditSink>, policy: AuditPolicy) -> Self {
+        self.audit = Some((sink, policy));
         self
     }
 
@@ -241,7 +256,14 @@ impl OrchestratorBuilder {
         #[cfg(feature = "cron")]
         let beats = tell.subscribe();
         let upkeep = tokio::spawn(maintain::run(ways, duties, tell));
-        let orchestrator = Orchestrator::new(dispatchers, senders, drivers, upkeep);
+        let audit = self.audit.map(|(sink, policy)| {
+            let shared = &dispatchers[0];
+            Auditor::start(sink, policy, Arc::clone(&shared.clock), shared.owner.name().as_str())
+        });
+        let mut orchestrator = Orchestrator::new(dispatchers, senders, drivers, upkeep);
+        if let Some((auditor, writer)) = audit {
+            orchestrator = orchestrator.audited(auditor, writer.map(tokio::spawn)).await;
+        }
         #[cfg(feature = "cron")]
         orchestrator.serve_schedules(self.cron, beats).await?;
         Ok(orchestrator)
@@ -267,6 +289,9 @@ impl OrchestratorBuilder {
         }
         if !(1..=DISPATCHERS_MAX).contains(&self.dispatchers) {
             faults.push(Fault::new("dispatchers", "out_of_range").limit(DISPATCHERS_MAX as u64));
+        }
+        if matches!(self.audit, Some((_, AuditPolicy::GoOn { waiting: 0 }))) {
+            faults.push(Fault::new("audit.waiting", "zero"));
         }
         if self.beat.is_zero() {
             faults.push(Fault::new("heartbeat", "zero"));

@@ -19,6 +19,7 @@ use hodei_core::{Error, ErrorKind, Fault, JobId, Name, PipelineId, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::audit::{self, Auditor};
 use super::builder::OrchestratorBuilder;
 use super::explain::{Explanation, explain, explain_limits};
 use super::gateway::Gateway;
@@ -40,6 +41,8 @@ const WAIT_POLL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Orchestrator {
     inner: Arc<Inner>,
+    /// Who asks through this handle, where that is written down.
+    auditor: Option<Auditor>,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,7 @@ struct Inner {
 struct Tasks {
     drivers: Vec<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
+    auditing: Option<JoinHandle<()>>,
     #[cfg(feature = "cron")]
     cron: Option<JoinHandle<()>>,
 }
@@ -65,6 +69,9 @@ impl Drop for Tasks {
     fn drop(&mut self) {
         self.drivers.iter().for_each(JoinHandle::abort);
         self.upkeep.abort();
+        if let Some(auditing) = &self.auditing {
+            auditing.abort();
+        }
         #[cfg(feature = "cron")]
         if let Some(cron) = &self.cron {
             cron.abort();
@@ -88,6 +95,7 @@ impl Orchestrator {
         let tasks = Tasks {
             drivers,
             upkeep,
+            auditing: None,
             #[cfg(feature = "cron")]
             cron: None,
         };
@@ -99,7 +107,24 @@ impl Orchestrator {
             #[cfg(feature = "cron")]
             bell: crate::cron::Bell::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), auditor: None }
+    }
+
+    /// Has this handle, and those that are made from it, write down what is asked for.
+    pub(super) async fn audited(mut self, auditor: Auditor, writer: Option<JoinHandle<()>>) -> Self {
+        if let Some(tasks) = &mut *self.inner.tasks.lock().await {
+            tasks.auditing = writer;
+        }
+        self.auditor = Some(auditor);
+        self
+    }
+
+    pub(super) fn auditor(&self) -> Option<&Auditor> {
+        self.auditor.as_ref()
+    }
+
+    pub(super) fn with_auditor(&self, change: impl FnOnce(Auditor) -> Auditor) -> Self {
+        Self { inner: Arc::clone(&self.inner), auditor: self.auditor.clone().map(change) }
     }
 
     /// Tells every driver; how many are still there.
@@ -156,6 +181,7 @@ impl Orchestrator {
             Arc::clone(&shared.store),
             shared.codecs.clone(),
             Arc::clone(&self.inner.bell),
+            self.auditor.clone(),
         )
     }
 
@@ -218,6 +244,7 @@ impl Orchestrator {
         jobs: Vec<NewJob>,
         options: SubmitOptions,
     ) -> Result<Vec<Submitted>> {
+        self.note(|| audit::submitted(&jobs)).await?;
         let jobs = self.inner.shared.codecs.encode_jobs(jobs).await?;
         let committed = self.store().submit(jobs, options).await?;
         Ok(committed.replies)
@@ -265,6 +292,7 @@ impl Orchestrator {
     ///
     /// As [`Orchestrator::cancel`].
     pub async fn cancel_many(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<CancelReply>> {
+        self.note(|| audit::about("job.cancel", scope, &jobs)).await?;
         let committed = self.store().request_cancel(scope, jobs.clone()).await?;
         let told = jobs.into_iter().zip(&committed.replies);
         let ours = told.filter(|(_, reply)| matches!(reply, CancelReply::Cancelled | CancelReply::Requested));
@@ -287,6 +315,7 @@ impl Orchestrator {
     ///
     /// What the store says.
     pub async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Redriven>> {
+        self.note(|| audit::about("job.redrive", scope, &jobs)).await?;
         let committed = self.store().redrive(scope, jobs).await?;
         Ok(committed.replies)
     }
@@ -551,6 +580,9 @@ impl Orchestrator {
             let lease = shared.lease.borrow().clone();
             // A node that cannot say goodbye expires.
             let _ = shared.store.retire(&lease).await;
+        }
+        if let Some(auditor) = &self.auditor {
+            auditor.end().await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What an application holds: the builder, the handle, and the node's end of the link to agents.
 
+mod audit;
 mod builder;
 mod counts;
 mod dead_letters;
@@ -10,6 +11,9 @@ mod pipelines;
 mod policies;
 mod snapshot;
 
+pub use audit::AuditPolicy;
+#[cfg(feature = "cron")]
+pub(crate) use audit::{Asked, Auditor};
 pub use builder::OrchestratorBuilder;
 pub use dead_letters::DeadLetters;
 pub use explain::Explanation;

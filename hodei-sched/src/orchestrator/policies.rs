@@ -4,6 +4,7 @@
 use hodei_core::store::{Limit, LimitOf, LimitUse, QueuePolicy, Scope};
 use hodei_core::{Name, Result, Tenant};
 
+use super::audit::{Asked, QUEUES_NAMED};
 use super::handle::{Orchestrator, stopped};
 use crate::driver::Message;
 use crate::machine::Policy;
@@ -23,6 +24,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have changed it.
     pub async fn set_policy(&self, policy: Policy) -> Result<()> {
+        self.note(|| vec![Asked::new("policy.set", None, "node").detail(about(&policy))]).await?;
         match self.tell(|| Message::Policy(Box::new(policy.clone()))).await {
             0 => Err(stopped("orchestrator.set_policy")),
             _ => Ok(()),
@@ -65,6 +67,7 @@ impl Orchestrator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn set_limit(&self, limit: Limit) -> Result<()> {
+        self.note(|| vec![limited("limit.set", &limit.of).detail(bounds(&limit))]).await?;
         self.store().set_limit(limit).await
     }
 
@@ -78,6 +81,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have removed it; remove it again.
     pub async fn remove_limit(&self, of: &LimitOf) -> Result<bool> {
+        self.note(|| vec![limited("limit.remove", of)]).await?;
         self.store().remove_limit(of).await
     }
 
@@ -104,6 +108,8 @@ impl Orchestrator {
     ///
     /// A dropped call may have set it; set it again.
     pub async fn set_queue(&self, policy: QueuePolicy) -> Result<()> {
+        let how = |policy: &QueuePolicy| format!("weight {}, paused {}", policy.weight, policy.paused);
+        self.note(|| vec![queue("queue.set", &policy.tenant, &policy.queue).detail(how(&policy))]).await?;
         self.store().set_queue(policy).await
     }
 
@@ -131,6 +137,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have paused it; pause it again.
     pub async fn pause_queue(&self, tenant: &Tenant, queue: &Name) -> Result<()> {
+        self.note(|| vec![self::queue("queue.pause", tenant, queue)]).await?;
         self.serve(tenant, queue, false).await
     }
 
@@ -144,6 +151,7 @@ impl Orchestrator {
     ///
     /// A dropped call may have resumed it; resume it again.
     pub async fn resume_queue(&self, tenant: &Tenant, queue: &Name) -> Result<()> {
+        self.note(|| vec![self::queue("queue.resume", tenant, queue)]).await?;
         self.serve(tenant, queue, true).await
     }
 
@@ -154,4 +162,25 @@ impl Orchestrator {
         let (tenant, queue) = (tenant.clone(), queue.clone());
         self.store().set_queue(QueuePolicy { tenant, queue, paused: !serves, weight }).await
     }
+}
+
+fn limited(action: &'static str, of: &LimitOf) -> Asked {
+    Asked::new(action, of.tenant(), format!("limit of {of}"))
+}
+
+fn bounds(limit: &Limit) -> String {
+    let max = limit.max;
+    match limit.rate {
+        None => format!("max {max}"),
+        Some(rate) => format!("max {max}, {} tokens in {:?}, burst {}", rate.tokens, rate.per, rate.burst),
+    }
+}
+
+fn queue(action: &'static str, tenant: &Tenant, queue: &Name) -> Asked {
+    Asked::new(action, Some(tenant), format!("queue {queue}"))
+}
+
+fn about(policy: &Policy) -> String {
+    let queues: Vec<&str> = policy.rules.keys().map(Name::as_str).take(QUEUES_NAMED).collect();
+    format!("{} rules of queues: {}", policy.rules.len(), queues.join(", "))
 }

@@ -94,7 +94,7 @@ async fn perform(door: &Arc<Door>, act: &Act) -> Result<()> {
         Act::NoLimit(of) => door.remove_limit(&of).await.map(drop),
         Act::Schedule(job) => {
             let store = Arc::<Door>::clone(door) as Arc<dyn Store>;
-            Schedules::new(store, Codecs::new(), Bell::default()).set(job).await
+            Schedules::new(store, Codecs::new(), Bell::default(), None).set(job).await
         }
     }
 }

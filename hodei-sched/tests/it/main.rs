@@ -1,5 +1,6 @@
 //! What a node promises, with a store, a bus and an agent.
 
+mod audit;
 #[cfg(all(feature = "kube", feature = "processes"))]
 mod autoscale;
 mod codecs;
