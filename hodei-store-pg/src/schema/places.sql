@@ -36,7 +36,7 @@ BEGIN
             WHERE d.id = ANY (v_left) ORDER BY d.id FOR UPDATE OF d);
         v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, 1, 0, 0, 0, 0, 0, 0, false,
                 r.eligible_at, r.deadline, j.created_at, NULL, NULL)::hodei.placed
-            -- From the job to its place and not the other way round, also where a wall seems to leave few rows.
+            -- Each is looked up by its id, also where a wall seems to leave few rows: those are all rows to look through.
             FROM (SELECT x AS id FROM unnest(v_left) x ORDER BY x OFFSET 0) u
             CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = u.id OFFSET 0) j
             CROSS JOIN LATERAL (
@@ -51,8 +51,9 @@ BEGIN
                 coalesce(d.epoch, 1), coalesce(d.attempt, 1), 0, coalesce(d.lost, 0), coalesce(d.generation, 0),
                 coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at),
                 d.deadline, d.moved_at, d.started_at, d.settled)::hodei.placed
-            FROM unnest(v_left) u (id) JOIN hodei.done d ON d.id = u.id JOIN hodei.job j ON j.id = d.id
-            ORDER BY d.id FOR UPDATE OF d);
+            FROM (SELECT x AS id FROM unnest(v_left) x ORDER BY x OFFSET 0) u
+            CROSS JOIN LATERAL (SELECT d.* FROM hodei.done d WHERE d.id = u.id OFFSET 0 FOR UPDATE) d
+            CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = d.id OFFSET 0) j);
         v_all := v_all || v_got;
         IF cardinality(v_got) = cardinality(v_left) THEN
             EXIT;
@@ -91,7 +92,9 @@ LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin =
         coalesce(d.attempt, 1), 0, coalesce(d.lost, 0::int2), coalesce(d.generation, 0::int2),
         coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at), d.deadline,
         d.moved_at, d.started_at, d.settled
-        FROM (SELECT DISTINCT unnest(p_ids) AS id) u JOIN hodei.done d ON d.id = u.id JOIN hodei.job j ON j.id = d.id
+        FROM (SELECT DISTINCT unnest(p_ids) AS id) u
+        CROSS JOIN LATERAL (SELECT d.* FROM hodei.done d WHERE d.id = u.id OFFSET 0) d
+        CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = d.id OFFSET 0) j
     UNION ALL
     SELECT b.id, 0::int2, false, b.lane, b.rank, NULL, 1, 0::int8, 0, b.waits_for, 0::int2, 0::int2, 0::int2,
         false, b.eligible_at, b.deadline, j.created_at, NULL, NULL
@@ -105,8 +108,10 @@ LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin =
     UNION ALL
     SELECT r.id, 1::int2, false, r.lane, r.rank, NULL, 1, 0::int8, 0, 0, 0::int2, 0::int2, 0::int2, false,
         r.eligible_at, r.deadline, j.created_at, r.started_at, r.settled
-        FROM (SELECT DISTINCT unnest(p_ids) AS id) u JOIN hodei.job j ON j.id = u.id CROSS JOIN LATERAL (
-            -- From the job to its place and not the other way round, also where a wall seems to leave few rows.
+        FROM (SELECT DISTINCT unnest(p_ids) AS id) u
+        CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = u.id OFFSET 0) j
+        CROSS JOIN LATERAL (
+            -- As in hodei.take.
             SELECT r.* FROM hodei.ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = j.eligible_at
                 AND r.id = j.id AND r.version IS NULL OFFSET 0
         ) r
@@ -172,10 +177,10 @@ BEGIN
     END IF;
     IF cardinality(p_done) > 0 THEN
         WITH d AS (
-            DELETE FROM hodei.done d USING unnest(p_done) u (id), hodei.job j WHERE d.id = u.id AND j.id = u.id
-            RETURNING j.lane, d.state
+            DELETE FROM hodei.done d WHERE d.id = ANY (p_done) RETURNING d.id, d.state
         )
-        SELECT v_from || array_agg(d.lane), v_was || array_agg(d.state::int4) INTO v_from, v_was FROM d;
+        SELECT v_from || array_agg(j.lane), v_was || array_agg(d.state::int4) INTO v_from, v_was
+        FROM d CROSS JOIN LATERAL (SELECT j.lane FROM hodei.job j WHERE j.id = d.id OFFSET 0) j;
     END IF;
     INSERT INTO hodei.delta (tenant, lane, blocked, pending, scheduled, running, succeeded, failed, cancelled)
     SELECT l.tenant, y.lane, nullif(y.b, 0), nullif(y.p, 0), nullif(y.s, 0), nullif(y.r, 0), nullif(y.ok, 0),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hodei_core::job::{NewJob, State};
-use hodei_core::store::{Cancelled, Consistency, JobStore, Order, Query, Redriven, Scope};
+use hodei_core::store::{CancelReply, Consistency, JobStore, Order, Query, Redriven, Scope};
 use hodei_core::{JobId, Tenant};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
@@ -216,7 +216,7 @@ async fn a_tenant_reads_and_stops_its_jobs_without_a_look_at_those_of_others() {
         assert!(rows < 200, "{rows} rows read to get five jobs");
         let cancel = async {
             let replies = store.request_cancel(&small, ids.clone()).await.expect("request_cancel").replies;
-            assert_eq!(replies, vec![Cancelled::Cancelled; 5]);
+            assert_eq!(replies, vec![CancelReply::Cancelled; 5]);
         };
         let rows = large.spent("five cancelled", cancel).await;
         assert!(rows < 500, "{rows} rows read to cancel five jobs");
