@@ -85,7 +85,7 @@ async fn a_job_that_waits_is_told_for_what_and_a_snapshot_shows_who_is_busy() {
 async fn a_snapshot_shows_what_is_ready_how_old_it_is_and_which_limits_are_in_use() {
     let doors = Arc::new(Semaphore::new(0));
     let of = |n: u32| LimitOf::Key(Tenant::default(), Name::new(format!("key-{n}")).expect("a name"));
-    let limits = [(1, 10), (2, 2), (3, 5)].map(|(n, max)| Limit { of: of(n), max });
+    let limits = [(1, 10), (2, 2), (3, 5)].map(|(n, max)| Limit::new(of(n), max));
     let hodei = Orchestrator::builder().limit(limits[0].clone()).limit(limits[1].clone());
     let hodei = hodei.limit(limits[2].clone()).start().await.expect("the node starts");
     let agent = agent(&hodei, &doors).await;
