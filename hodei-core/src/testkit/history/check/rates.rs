@@ -35,9 +35,10 @@ pub(super) fn check(book: &Book<'_>, report: &mut Report) {
                 buckets.remove(*of);
                 continue;
             };
-            let bucket = buckets.entry(of).or_insert(Bucket { rate, spent: Spent::default(), since: begin });
+            let full = || Bucket { rate, spent: Spent::default(), since: begin };
+            let bucket = buckets.entry(of).or_insert_with(full);
             if bucket.rate != rate || was_another(set, rate, bucket.since.min(begin), end) {
-                *bucket = Bucket { rate, spent: Spent::default(), since: begin };
+                *bucket = full();
             }
             bucket.since = begin;
             claim(of, bucket, facts, change, report);
