@@ -25,7 +25,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 const LOCKS_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '100ms'";
 /// Functions are made before the tables are as they know them.
 const UNSEEN: &str = "SET LOCAL check_function_bodies = off";
-/// How often a step that others were in the way of is tried: for about a minute.
+/// How often a step that others were in the way of is tried: for about a minute, and longer where a vacuum is one of them.
 const TRIES: u32 = 200;
 /// How long making the first parts of the history may take while others wait: 500 ms. Longer would mean that a large
 /// rest is looked through.

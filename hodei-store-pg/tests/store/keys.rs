@@ -12,7 +12,7 @@ use crate::locks::{run, somebody_waits, stranger};
 /// Submits a job with a key that is free once it has ended.
 async fn keyed(store: &PgStore, key: &str) -> Submitted {
     let job = job().unique(Unique::key(key).while_open());
-    store.submit(vec![job], SubmitOptions::each()).await.expect("the store is sound").replies[0].clone()
+    store.submit(vec![job], SubmitOptions::each()).await.expect("the store is sound").replies[0]
 }
 
 async fn new(store: &PgStore, key: &str) -> JobId {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hodei_core::{Clock, SystemClock};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
 use sqlx::postgres::PgConnection;
@@ -97,8 +98,8 @@ async fn works(url: String, n: usize, over: Arc<AtomicBool>) -> (u64, Duration) 
     let (mut jobs, mut longest) = (0, Duration::ZERO);
     while !over.load(Ordering::Relaxed) {
         jobs += 1;
-        let minted = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
-        let id = format!("{:012x}7{n:03x}8{jobs:015x}", minted.as_millis());
+        let minted = SystemClock.now().as_micros() / 1_000;
+        let id = format!("{:012x}7{n:03x}8{jobs:015x}", minted);
         for text in [COMES, ENDS] {
             let began = Instant::now();
             run(&mut conn, &text.replace("{id}", &id)).await;
