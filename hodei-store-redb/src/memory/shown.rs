@@ -54,7 +54,7 @@ impl Index {
             if moving.phase == Phase::Open && before.hides(|| *slot) {
                 part.wide.join(Wide::read(rows, before, Some(*slot))?);
                 let from = before.get(*slot).from;
-                part.read_open(rows, delta.now, from, Some(*slot))?;
+                part.read_slot(rows, delta.now, from, *slot)?;
             }
         }
         Ok(part)
