@@ -9,6 +9,8 @@ pub enum Unit {
     /// A rate.
     PerSecond,
     /// A time.
+    Nanos,
+    /// A time.
     Micros,
     /// A time.
     Millis,
@@ -35,6 +37,7 @@ impl fmt::Display for Shown {
             Unit::PerSecond if value >= 1e4 => return write!(f, "{:.1} k/s", value / 1e3),
             Unit::PerSecond => return write!(f, "{value:.0} /s"),
             Unit::Percent => return write!(f, "{:.0} %", value * 100.0),
+            Unit::Nanos => (value, " ns"),
             Unit::Micros => (value, " µs"),
             Unit::Millis => (value, " ms"),
             Unit::Times => (value, " x"),
@@ -98,6 +101,11 @@ impl Report {
     /// Begins a group of figures.
     pub fn group(&self, title: &str) {
         say(&format!("\n{title}"));
+    }
+
+    /// Says what the figures above do not.
+    pub fn note(&self, text: &str) {
+        say(&format!("  {text}"));
     }
 
     /// Prints a figure that others are measured against.

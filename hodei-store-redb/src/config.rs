@@ -131,8 +131,8 @@ impl RedbStoreBuilder {
         self
     }
 
-    /// Sets how many jobs of a file of an older schema are rewritten in one transaction; 10,000 unless set. A migration
-    /// that is interrupted goes on with the next opening.
+    /// Sets how many jobs of a file of an older schema are rewritten, or rows of it removed or counted, in one transaction of
+    /// its migration; 10,000 unless set. A migration that is interrupted goes on with the next opening.
     pub fn migrate_jobs(mut self, jobs: usize) -> Self {
         self.migrate_jobs = jobs;
         self
@@ -163,8 +163,8 @@ impl RedbStoreBuilder {
         import(&self, lines)
     }
 
-    /// Opens the file, or makes it. Blocks while the file is verified, migrated from an older schema, or repaired because it
-    /// was not closed.
+    /// Opens the file, or makes it. Blocks while the file is verified, migrated from an older schema, in bounded transactions
+    /// ([`RedbStoreBuilder::migrate_jobs`]), or repaired because it was not closed.
     ///
     /// # Errors
     ///

@@ -37,7 +37,8 @@ impl Committed {
     /// Reads it.
     pub(crate) fn read(db: &Database, stats: &Stats, specs: &Specs, now: Timestamp) -> Result<Self> {
         let view = View::new(db, Slots::default())?;
-        let index = Index::read(&mut Snapshot::first(view, stats, specs), now)?;
+        let ahead = Snapshot::first(Arc::clone(&view), stats, specs);
+        let index = Index::read(&mut Snapshot::first(view, stats, specs), Some(ahead), now)?;
         let view = View::new(db, index.slots.clone())?;
         Ok(Self { index, view })
     }

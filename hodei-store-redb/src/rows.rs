@@ -105,7 +105,8 @@ pub(crate) fn seek<'k>(
     let mut read = 0;
     let mut range = None;
     let mut row = None;
-    let mut apart = 0;
+    // A single key has no neighbour.
+    let mut apart = usize::from(keys.size_hint().1 == Some(1));
     for (number, key) in keys.enumerate() {
         if apart > 0 {
             apart -= 1;

@@ -18,6 +18,7 @@ use super::wide::Wide;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
 use crate::key;
+use crate::reader::Snapshot;
 use crate::rows::{Rows, Span};
 use crate::table::{META_FLOOR, META_INCARNATION, META_MOVED, Tab};
 
@@ -351,8 +352,8 @@ impl Index {
         }
     }
 
-    /// Reads the index from the rows.
-    pub(crate) fn read(rows: &mut impl Rows, now: Timestamp) -> Result<Self> {
+    /// Reads the index from the rows, with another reader of them where there is one.
+    pub(crate) fn read(rows: &mut impl Rows, ahead: Option<Snapshot<'_>>, now: Timestamp) -> Result<Self> {
         let mut index = Self::default();
         rows.scan(Tab::Counts, Span::ALL, |_, row| {
             let QueueCounts { tenant, queue, counts } = codec::counts(row)?;
@@ -378,7 +379,7 @@ impl Index {
         })?;
         index.wide = Wide::read(rows, &index.slots, None)?;
         index.rates = Rates::read(rows, &index.slots, None)?;
-        index.read_open(rows, now, 0, None)?;
+        index.read_open(rows, ahead, now)?;
         // What comes of a slot is looked for from where it began, also where all that was named before has ended.
         index.next_batch = index.next_batch.max(slots_from);
         // A file that was not opened since this is counted says nothing of it.

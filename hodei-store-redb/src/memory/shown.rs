@@ -57,7 +57,7 @@ impl Index {
                 part.wide.join(Wide::read(rows, before, Some(*slot))?);
                 part.rates.join(Rates::read(rows, before, Some(*slot))?);
                 let from = before.get(*slot).from;
-                part.read_open(rows, delta.now, from, Some(*slot))?;
+                part.read_slot(rows, delta.now, from, *slot)?;
             }
         }
         Ok(part)

@@ -34,7 +34,7 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
     compare_batches(work, &mut wrong)?;
     work.check_checkpoints(&mut wrong)?;
     let mut memory = work.look(Index::clone);
-    let mut read = Index::read(work, work.now)?;
+    let mut read = Index::read(work, None, work.now)?;
     while memory.promote(work.now) {}
     read.remember(&memory);
     memory.lanes.retain(|_, lane| !lane.is_idle());

@@ -2,11 +2,13 @@
 
 use std::fs;
 
-use hodei_core::Timestamp;
-use hodei_core::store::JobStore;
+use hodei_core::checkpoint::CheckpointStore;
+use hodei_core::job::Epoch;
+use hodei_core::store::{JobStore, Relocate, Scope, SubmitOptions};
+use hodei_core::{JobId, Tenant, Timestamp};
 use hodei_store_redb::RedbStore;
 
-use crate::env::{Env, claim, everything, job, owner, submit};
+use crate::env::{Env, claim, everything, job, job_of, owner, spec, submit, tenant};
 
 /// A file of schema 1 with jobs in every state, and everything that its version said of it.
 const FIRST: (&[u8], &str) =
@@ -35,23 +37,77 @@ async fn a_file_of_schema_1_says_what_it_said_before_however_small_the_steps_are
     }
 }
 
-/// A file of schema 2, made by seventy calls of every kind, and everything that its version said of it.
-const SECOND: (&[u8], &str) =
-    (include_bytes!("../golden/store-schema-2.redb"), include_str!("../golden/store-schema-2.txt"));
-
-/// The time on its clock then.
-const SECOND_AT: Timestamp = Timestamp::from_micros(1_700_090_001_000_002);
+/// Files of later schemas, made by calls of every kind, what their versions said of them, and the time on their clocks
+/// then. From schema 3 on a slot is on its way out of the file and one on its way in; from schema 4 on jobs have turns, and
+/// one has a checkpoint.
+const LATER: [(&[u8], &str, Timestamp); 3] = [
+    (
+        include_bytes!("../golden/store-schema-2.redb"),
+        include_str!("../golden/store-schema-2.txt"),
+        Timestamp::from_micros(1_700_090_001_000_002),
+    ),
+    (
+        include_bytes!("../golden/store-schema-3.redb"),
+        include_str!("../golden/store-schema-3.txt"),
+        Timestamp::from_micros(1_700_180_001_001_001),
+    ),
+    (
+        include_bytes!("../golden/store-schema-4.redb"),
+        include_str!("../golden/store-schema-4.txt"),
+        Timestamp::from_micros(1_700_007_260_001_001),
+    ),
+];
 
 #[tokio::test]
-async fn a_file_of_schema_2_says_what_it_said_before() {
-    let env = Env::new();
-    fs::write(env.path(), SECOND.0).unwrap();
-    env.clock.set(SECOND_AT);
-    let store = env.open();
-    let said = said(&store).await;
-    assert!(said == SECOND.1, "{said}");
-    assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
-    let node = owner(&store, "node").await;
-    submit(&store, vec![job()]).await;
-    assert!(!claim(&store, &node, 1).await.is_empty());
+async fn files_of_later_schemas_say_what_they_said_before() {
+    for (file, before, at) in LATER {
+        for jobs in [1, 1_000] {
+            let env = Env::new();
+            fs::write(env.path(), file).unwrap();
+            env.clock.set(at);
+            let store = env.builder().migrate_jobs(jobs).open().unwrap();
+            let said = said(&store).await;
+            assert!(said == before, "{jobs} at a time:\n{said}");
+            assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
+            let node = owner(&store, "node").await;
+            submit(&store, vec![job()]).await;
+            assert!(!claim(&store, &node, 1).await.is_empty());
+            drop(store);
+            assert_eq!(env.open().verify_indexes().await.unwrap(), Vec::<String>::new());
+        }
+    }
+}
+
+/// The moves that were under way go on, and come into sight whole.
+#[tokio::test]
+async fn slots_that_were_on_their_way_in_older_files_go_on() {
+    for (file, _, at) in &LATER[1..] {
+        let env = Env::new();
+        fs::write(env.path(), file).unwrap();
+        env.clock.set(*at);
+        let store = env.open();
+        let total = store.counts(&Scope::All).await.unwrap().total();
+        let (leaves, comes) = (tenant("leaves"), tenant("comes"));
+        let error = store.submit(vec![job_of(&leaves, spec())], SubmitOptions::each()).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        store.open_slot(comes.slot(), 1).await.unwrap();
+        assert_eq!(store.counts(&Scope::Tenant(comes)).await.unwrap().total(), 2);
+        store.close_slot(leaves.slot(), 1, 100).await.unwrap();
+        assert_eq!(store.counts(&Scope::All).await.unwrap().total(), total, "two came and two went");
+        assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
+    }
+}
+
+/// What a run had saved by schema 4 is there for the next one.
+#[tokio::test]
+async fn checkpoints_of_older_files_are_there() {
+    for (file, _, at) in &LATER[2..] {
+        let env = Env::new();
+        fs::write(env.path(), file).unwrap();
+        env.clock.set(*at);
+        let (store, own) = (env.open(), Tenant::default());
+        let saved = JobId::from_parts(0x7fff_0000_000a, own.slot(), 10);
+        let found = CheckpointStore::open(&store, &own, saved, Epoch::from_number(3)).await.unwrap();
+        assert_eq!(found.as_deref(), Some(&b"half"[..]));
+    }
 }
