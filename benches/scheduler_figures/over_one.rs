@@ -113,14 +113,16 @@ async fn work(
     let (mut has, mut number) = (HashMap::<JobId, Told>::new(), 0);
     loop {
         state.seq += 1;
+        let mut call = std::pin::pin!(gateway.sync(state.clone()));
         // A call without news is answered after seconds; all may have ended by then.
-        let told = tokio::time::timeout(Duration::from_millis(5), gateway.sync(state.clone())).await;
-        let Ok(told) = told else {
+        let told = loop {
+            if let Ok(told) = tokio::time::timeout(Duration::from_millis(5), &mut call).await {
+                break told;
+            }
             let counts = store.counts(&Scope::All).await.map_err(|error| error.to_string())?;
             if counts.of(State::Succeeded) >= jobs {
                 return Ok(());
             }
-            continue;
         };
         let told = told.map_err(|error| error.to_string())?;
         state.seen = told.number;

@@ -64,7 +64,7 @@ pub struct SchedulerConfig {
     /// How many owners may die under a job, nodes and agents alike, before it fails for good: 3.
     pub lost_max: u16,
     /// How long what was claimed ahead waits for a slot before it goes back to the store, where another node may take it: 3 s. As
-    /// many jobs stay as began within that time; it costs a job no attempt.
+    /// many jobs stay as began within that time. It costs a job no attempt, but a token of its rates with each claim.
     pub claim_wait: Duration,
     /// When jobs that wait rise: by a level after each minute. That bounds how long a job waits behind more urgent ones of
     /// other lanes, and not of its own: a store shows of each lane only its most urgent jobs, so behind a stream of more urgent

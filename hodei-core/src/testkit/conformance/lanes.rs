@@ -191,8 +191,11 @@ pub(super) async fn who_comes_before_is_counted_in_the_lane_and_over_all(env: &m
         let told = env.store().before(&env.get(id).await, 100).await.expect("before");
         assert_eq!((told.lane, told.all, told.more), (lane, all, false));
     }
-    let told = env.store().before(&env.get(last).await, 2).await.expect("before");
-    assert_eq!((told.lane, told.all, told.more), (2, 2, true));
+    // Where counting stops, those of its own lane have been counted first.
+    for (most, lane, all) in [(2, 2, 2), (3, 3, 3), (4, 3, 4)] {
+        let told = env.store().before(&env.get(last).await, most).await.expect("before");
+        assert_eq!((told.lane, told.all, told.more), (lane, all, true));
+    }
     let held = env.hold(urgent[1]).await;
     let told = env.store().before(&env.get(last).await, 100).await.expect("before");
     assert_eq!((told.lane, told.all), (2, 5));
