@@ -173,9 +173,8 @@ impl Level {
     fn turn(&self, head: &Head) -> Turn {
         let tenant = &head.head.lane.tenant;
         let start = self.tenants.start(tenant);
-        self.within
-            .get(tenant)
-            .map_or(Turn { tenant: start, ..Turn::default() }, |within| within.turn(head, start))
+        let alone = || Turn { tenant: start, ..Turn::default() };
+        self.within.get(tenant).map_or_else(alone, |within| within.turn(head, start))
     }
 
     /// Notes that jobs of a tenant were asked for. The lanes are those of the tenant, in order.
