@@ -140,7 +140,7 @@ async fn started(builder: AgentBuilder<Bench>) -> AgentHandle {
     builder.start().await.expect("the agent starts")
 }
 
-async fn until<F: Future<Output = bool>>(what: &str, check: impl Fn() -> F) {
+async fn until<F: Future<Output = bool> + Send>(what: &str, check: impl Fn() -> F + Send + Sync) {
     let poll = async {
         while !check().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -213,8 +213,8 @@ async fn everything_ends_when_a_node_is_gone_without_a_word() {
     open.send_replace(true);
     let agent = started(builder).await;
     let mut jobs = Vec::new();
-    for lasts in 0..200 {
-        jobs.push(cluster.node(lasts as usize % 2).submit(job(Some(lasts % 40))).await.expect("submitted"));
+    for (n, lasts) in (0..200).enumerate() {
+        jobs.push(cluster.node(n % 2).submit(job(Some(lasts % 40))).await.expect("submitted"));
     }
     ends(cluster.node(1), jobs[8]).await;
     cluster.nodes[0] = None;

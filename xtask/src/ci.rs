@@ -25,6 +25,19 @@ pub(crate) const STAGES: &[Stage] = &[
         ],
     },
     Stage {
+        name: "outside",
+        shows: "the lock files of the packages outside of the workspace go with their manifests and with ours",
+        steps: &[
+            Step::new("cargo tree --quiet --locked --depth 0 --manifest-path benches/compare/Cargo.toml"),
+            Step::new(
+                "cargo tree --quiet --locked --depth 0 --manifest-path benches/compare/effectum/Cargo.toml",
+            ),
+            Step::new("cargo tree --quiet --locked --depth 0 --manifest-path benches/compare/bus/Cargo.toml"),
+            Step::new("cargo tree --quiet --locked --depth 0 --manifest-path benches/compare-pg/Cargo.toml"),
+            Step::new("cargo tree --quiet --locked --depth 0 --manifest-path fuzz/Cargo.toml"),
+        ],
+    },
+    Stage {
         name: "clippy",
         shows: "no lint fires on any target with every feature on",
         steps: &[Step::new("cargo clippy --workspace --all-targets --all-features --locked -- -D warnings")],

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
+use async_nats::ConnectErrorKind;
 use async_nats::jetstream::context::ContextBuilder;
 use async_trait::async_trait;
 use hodei_core::bus::{BusStats, EventBus, EventFilter, SubscribeOptions, Subscription};
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 
 use super::inbox::{Inbox, Known};
+use super::options::{NatsOptions, Start};
 use super::outbox::{Outbox, Sender};
 use super::place::{Place, Progress};
 use super::stream::Source;
@@ -25,77 +26,6 @@ use crate::bus::Bus;
 const REQUEST: Duration = Duration::from_secs(2);
 /// The longest time between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
-
-/// How to use a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NatsOptions {
-    /// The name of the stream, made when it is not there. Its subject is `<stream>.events`. Default: `hodei`.
-    pub stream: String,
-    /// How many events wait to be sent at most while the server is away. Default: 65,536.
-    pub capacity: usize,
-    /// How many bytes the stream keeps; the oldest messages go first. Default: 1 GiB. Looked at when the stream is made.
-    pub max_bytes: i64,
-    /// Where to begin to read. Default: behind what is there.
-    pub start: Start,
-    /// How long a message waits for blocking subscribers that are full; then they get a gap. Default: 30 s.
-    pub wait: Duration,
-}
-
-/// Where to begin to read a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// Behind what is there.
-    #[default]
-    Now,
-    /// With the oldest message that is kept. Nothing is read before somebody subscribes.
-    Oldest,
-    /// Behind a message: what [`NatsBus::place`] returned in an earlier life. Nothing is read before somebody subscribes. In
-    /// another stream of the same name it begins with the oldest message, and tells of a gap.
-    After(Place),
-}
-
-impl Default for NatsOptions {
-    fn default() -> Self {
-        Self {
-            stream: "hodei".to_owned(),
-            capacity: 1 << 16,
-            max_bytes: 1 << 30,
-            start: Start::Now,
-            wait: Duration::from_secs(30),
-        }
-    }
-}
-
-impl NatsOptions {
-    /// Names the stream.
-    #[must_use]
-    pub fn stream(mut self, name: impl Into<String>) -> Self {
-        self.stream = name.into();
-        self
-    }
-
-    /// Bounds how many events wait while the server is away.
-    #[must_use]
-    pub const fn capacity(mut self, events: usize) -> Self {
-        self.capacity = events;
-        self
-    }
-
-    /// Says where to begin.
-    #[must_use]
-    pub const fn start(mut self, start: Start) -> Self {
-        self.start = start;
-        self
-    }
-
-    /// Bounds how long a message waits for blocking subscribers.
-    #[must_use]
-    pub const fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
-        self
-    }
-}
 
 /// The bus of several processes, over a JetStream stream: every process that connects to it hears what all of them publish,
 /// itself included.
@@ -124,7 +54,8 @@ impl NatsBus {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when there is no server or it refuses.
+    /// `Unavailable` when there is no server, or when it makes no stream; `Unauthenticated` when it does not know who asks,
+    /// `Config` when no encrypted connection comes about, `Invalid` for a login that is no text.
     pub async fn connect(url: &str, options: NatsOptions) -> Result<Self> {
         let away = |error: async_nats::Error| {
             Error::new(ErrorKind::Unavailable, "nats.connect")
@@ -135,12 +66,18 @@ impl NatsBus {
             let doubled = Duration::from_millis(10).saturating_mul(1 << attempts.min(6));
             doubled.min(RECONNECT_MAX)
         };
-        let client = ConnectOptions::new().reconnect_delay_callback(reconnect).connect(url).await;
-        let client = client.map_err(|error| away(error.into()))?;
+        let client = options.connection()?.reconnect_delay_callback(reconnect).connect(url).await;
+        let client = client.map_err(|error| match error.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                Error::new(ErrorKind::Unauthenticated, "nats.connect").source_error(error)
+            }
+            ConnectErrorKind::Tls => Error::new(ErrorKind::Config, "nats.connect").source_error(error),
+            _ => away(error.into()),
+        })?;
         // As unique as the subjects on which it receives replies.
         let publisher = client.new_inbox();
         let context = ContextBuilder::new().timeout(REQUEST).ack_timeout(REQUEST).build(client.clone());
-        let source = Source::new(context, &options.stream, options.max_bytes);
+        let source = Source::new(context, &options);
         let progress = Arc::new(Progress::default());
         let gap = progress.begin(options.start, &source.open().await.map_err(away)?);
         let (outbox, local, heard) = (Outbox::new(options.capacity), Bus::new(), Arc::new(Notify::new()));

@@ -7,7 +7,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `bus` | [`NatsBus`] and its options |
+//! | `bus` | [`NatsBus`] |
+//! | `options` | which stream, and who is let in |
 //! | `outbox` | events on their way to the server |
 //! | `inbox` | messages on their way to local subscribers |
 //! | `stream` | the stream on the server |
@@ -16,10 +17,12 @@
 
 mod bus;
 mod inbox;
+mod options;
 mod outbox;
 mod place;
 mod stream;
 mod wire;
 
-pub use bus::{NatsBus, NatsOptions, Start};
+pub use bus::NatsBus;
+pub use options::{NatsLogin, NatsOptions, NatsTls, Start};
 pub use place::Place;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_nats::jetstream::stream::Stream;
 
-use super::bus::Start;
+use super::options::Start;
 use crate::bus::{Bus, Mark};
 
 /// How many places are remembered that some subscriber has not come to; beyond, some are passed over.

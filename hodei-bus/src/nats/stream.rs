@@ -3,6 +3,8 @@
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Stream};
 
+use super::options::NatsOptions;
+
 /// Where a stream is, and what it is like when it has to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -11,11 +13,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(context: Context, name: &str, max_bytes: i64) -> Self {
+    pub(crate) fn new(context: Context, options: &NatsOptions) -> Self {
         let config = Config {
-            name: name.to_owned(),
-            subjects: vec![format!("{name}.events")],
-            max_bytes,
+            name: options.stream.clone(),
+            subjects: vec![format!("{}.events", options.stream)],
+            max_bytes: options.max_bytes,
+            num_replicas: options.replicas,
             discard: DiscardPolicy::Old,
             ..Config::default()
         };

@@ -6,5 +6,7 @@ mod filters;
 mod log;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "nats")]
+mod nats_doors;
 mod odd;
 mod ring;
