@@ -244,6 +244,8 @@ pub struct Scheduler {
     /// Not before when another dispatcher is asked again.
     pub(super) ask_again_at: Timestamp,
     pub(super) lanes_stale: bool,
+    /// Whether all that a lane showed has been asked for since.
+    pub(super) emptied: bool,
     pub(super) leases_unknown: bool,
     /// When to ask again what is held, although the answer was heard, and how long that wait was.
     pub(super) doubt: Option<(Timestamp, Duration)>,
@@ -307,6 +309,7 @@ impl Scheduler {
             bereaved_at: None,
             ask_again_at: now,
             lanes_stale: true,
+            emptied: false,
             leases_unknown: false,
             doubt: None,
             owner_lost: false,

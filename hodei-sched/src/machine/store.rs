@@ -161,8 +161,9 @@ impl Scheduler {
         if claimed > 0 {
             self.vain = 0;
         }
-        // There may be more behind what was claimed.
-        self.lanes_stale |= claimed > 0 && self.heads.is_empty();
+        // There may be more behind what was claimed: at a lower level, where a lane showed all that it has at its highest.
+        let emptied = std::mem::take(&mut self.emptied) || self.heads.is_empty();
+        self.lanes_stale |= claimed > 0 && emptied;
         self.arrived = exchanged.claimed;
         if !exchanged.reclaimed.is_empty() {
             self.take_in(now);
@@ -412,7 +413,7 @@ impl Scheduler {
             return;
         }
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
-        let fleet = &mut self.fleet;
+        let (fleet, emptied) = (&mut self.fleet, &mut self.emptied);
         self.turns.serve(&mut self.heads, |Head { head, class, .. }| {
             picked.get(&head.lane).map_or(0, |n| n.saturating_mul(fleet.gang_size(*class)))
         });
@@ -421,6 +422,7 @@ impl Scheduler {
             head.depth = head.depth.saturating_sub(u64::from(n));
             if head.depth == 0 {
                 fleet.discount(*class);
+                *emptied = true;
             }
             head.depth > 0
         });

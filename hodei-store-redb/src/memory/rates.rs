@@ -52,7 +52,7 @@ impl Rates {
         let mut rates = rows.rates()?;
         rates.retain(|of, _| {
             let slot = of.tenant().map(Tenant::slot);
-            only.map_or(slot.is_none_or(|slot| !slots.hides(|| slot)), |only| slot == Some(only))
+            only.map_or_else(|| slot.is_none_or(|slot| !slots.hides(|| slot)), |only| slot == Some(only))
         });
         Ok(Self(rates))
     }
