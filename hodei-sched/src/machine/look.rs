@@ -32,11 +32,13 @@ pub(super) struct Look {
     asked: bool,
     /// Nothing waits for another one before this.
     again: Timestamp,
+    /// Whether there may be more that is more urgent behind what was claimed.
+    goes_on: bool,
 }
 
 impl Look {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { since: None, until: None, asked: false, again: now }
+        Self { since: None, until: None, asked: false, again: now, goes_on: false }
     }
 
     /// When what waits is handed out, whatever the store says.
@@ -44,9 +46,22 @@ impl Look {
         self.until
     }
 
+    /// Whether the store is asked at once.
+    pub(super) fn is_pressing(&self) -> bool {
+        self.goes_on || self.since.is_some()
+    }
+
+    /// What is more urgent is claimed, and the store may have more of it behind that.
+    pub(super) fn goes_on(&mut self, now: Timestamp) {
+        if self.since.is_none() && now >= self.again {
+            (self.since, self.until) = (Some(now), Some(now.saturating_add(PATIENCE)));
+        }
+        (self.goes_on, self.asked) = (true, self.since.is_some());
+    }
+
     /// The store is asked for its lanes.
     pub(super) fn asks(&mut self) {
-        self.asked = self.since.is_some();
+        (self.goes_on, self.asked) = (false, self.since.is_some());
     }
 
     /// It is known what is more urgent, and that is here; or it cannot be known.

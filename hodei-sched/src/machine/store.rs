@@ -130,7 +130,15 @@ impl Scheduler {
             return self.failed(now);
         };
         self.failures = 0;
-        self.look.has_claimed(now);
+        // There may be more behind what was claimed: at a lower level, where a lane showed all that it has at its highest.
+        let emptied = std::mem::take(&mut self.emptied) || self.heads.is_empty();
+        let has_more = emptied && !exchanged.claimed.is_empty();
+        self.lanes_stale |= has_more;
+        if has_more {
+            self.look.goes_on(now);
+        } else {
+            self.look.has_claimed(now);
+        }
         for (outgoing, applied) in sent.into_iter().zip(exchanged.applied) {
             if applied == Applied::Unavailable {
                 self.defer(outgoing, now);
@@ -161,9 +169,7 @@ impl Scheduler {
         if claimed > 0 {
             self.vain = 0;
         }
-        // There may be more behind what was claimed: at a lower level, where a lane showed all that it has at its highest.
-        let emptied = std::mem::take(&mut self.emptied) || self.heads.is_empty();
-        self.lanes_stale |= claimed > 0 && emptied;
+        self.lanes_stale |= claimed > 0 && self.heads.is_empty();
         self.arrived = exchanged.claimed;
         if !exchanged.reclaimed.is_empty() {
             self.take_in(now);
@@ -319,7 +325,8 @@ impl Scheduler {
             let wait = wait * 2;
             self.doubt = (wait <= DOUBT_LAST).then(|| (now.saturating_add(wait), wait));
         }
-        let looks = !self.buffer.is_empty() && now >= self.last_ask.saturating_add(LOOK);
+        let may_look = self.look.is_pressing() || now >= self.last_ask.saturating_add(LOOK);
+        let looks = !self.buffer.is_empty() && may_look;
         let looks_again = self.look_due.is_some_and(|due| due <= now);
         let due = looks_again || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.patience());

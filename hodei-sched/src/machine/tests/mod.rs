@@ -3,6 +3,7 @@
 mod backfill;
 mod cancel;
 mod drain;
+mod exact;
 mod fair;
 mod fence;
 mod found;
