@@ -440,6 +440,16 @@ impl Scheduler {
         let (mut wanted, stuck) =
             if self.wants_work() { self.decide() } else { (vec![0; self.heads.len()], None) };
         self.add_urgent(&mut wanted, stuck);
+        // Behind all that a lane shows may be what is less urgent than that, but more than others: they are asked for when it is
+        // known.
+        let all = self.heads.iter().zip(&wanted).find(|(Head { head, .. }, n)| u64::from(**n) >= head.depth);
+        if let Some(level) = all.map(|(head, _)| head.level) {
+            self.heads
+                .iter()
+                .zip(&mut wanted)
+                .filter(|(head, _)| head.level < level)
+                .for_each(|(_, n)| *n = 0);
+        }
         let wanted = self.heads.iter().zip(wanted).filter(|(_, n)| *n > 0);
         let pick =
             |(Head { head, .. }, n): (&Head, u32)| Pick { lane: head.lane.clone(), floor: head.level, n };
