@@ -118,6 +118,7 @@ impl Scheduler {
             transition: Transition { job: report.job, epoch: report.epoch, step },
             report: Some((worker.clone(), incarnation, report.number)),
             refused: 0,
+            unless_begun: false,
         });
     }
 
@@ -176,7 +177,7 @@ impl Scheduler {
     pub(super) fn give_back(&mut self, job: &Job) {
         self.borrowed.remove(&job.id);
         let transition = Transition { job: job.id, epoch: job.epoch, step: Move::Returned };
-        self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
+        self.outgoing.push_back(Outgoing { transition, report: None, refused: 0, unless_begun: false });
     }
 
     pub(super) fn drain(&mut self) {
@@ -352,7 +353,7 @@ impl Scheduler {
             self.borrowed.remove(&assigned.job.id);
             let step = if assigned.told { told.clone() } else { Move::Returned };
             let transition = Transition { job: assigned.job.id, epoch: assigned.job.epoch, step };
-            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
+            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0, unless_begun: false });
         }
         self.shed();
     }

@@ -188,6 +188,8 @@ pub(super) struct Outgoing {
     pub(super) report: Option<(Name, u64, u64)>,
     /// How often the part of the store that it belongs to did not take it.
     pub(super) refused: u32,
+    /// Whether it is of no interest where the job has begun: somebody else has it then.
+    pub(super) unless_begun: bool,
 }
 
 /// What the machine waits for from the store; one call at a time, so that the next batch collects meanwhile.
@@ -239,7 +241,8 @@ pub struct Scheduler {
     pub(super) borrowed: JobMap<Epoch>,
     /// Whether another dispatcher was asked for jobs and has not answered.
     pub(super) awaits_loan: bool,
-    /// When what was lent goes back, because another dispatcher has died.
+    /// What was lent before another dispatcher died, and when it goes back.
+    pub(super) bereaved: JobMap<Epoch>,
     pub(super) bereaved_at: Option<Timestamp>,
     /// Not before when another dispatcher is asked again.
     pub(super) ask_again_at: Timestamp,
@@ -306,6 +309,7 @@ impl Scheduler {
             lent: JobMap::default(),
             borrowed: JobMap::default(),
             awaits_loan: false,
+            bereaved: JobMap::default(),
             bereaved_at: None,
             ask_again_at: now,
             lanes_stale: true,

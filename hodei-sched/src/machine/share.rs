@@ -77,6 +77,7 @@ impl Scheduler {
     pub(crate) fn bereave(&mut self, now: Timestamp) {
         let at = now.saturating_add(self.config.session_ttl);
         self.bereaved_at = self.bereaved_at.max(Some(at));
+        self.bereaved.extend(self.lent.iter().map(|(job, epoch)| (*job, *epoch)));
         // It answers nothing any more.
         self.awaits_loan = false;
     }
@@ -87,11 +88,13 @@ impl Scheduler {
             return;
         }
         self.bereaved_at = None;
-        let mut lent: Vec<(JobId, Epoch)> = std::mem::take(&mut self.lent).into_iter().collect();
+        let mut lent: Vec<(JobId, Epoch)> = std::mem::take(&mut self.bereaved).into_iter().collect();
+        lent.retain(|(job, epoch)| self.lent.get(job) == Some(epoch));
         lent.sort_unstable();
         for (job, epoch) in lent {
+            self.lent.remove(&job);
             let transition = Transition { job, epoch, step: Move::Returned };
-            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
+            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0, unless_begun: true });
         }
     }
 

@@ -218,10 +218,11 @@ impl Scheduler {
     }
 
     fn settled(&mut self, outgoing: Outgoing, applied: Applied) {
-        if applied == Applied::Illegal && outgoing.transition.step == Move::Returned {
+        if applied == Applied::Illegal && outgoing.transition.step == Move::Returned && !outgoing.unless_begun
+        {
             // Its agent had said that it began: it goes back all the same, or nobody would ever end it.
             let transition = Transition { step: Move::Preempted, ..outgoing.transition };
-            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0 });
+            self.outgoing.push_back(Outgoing { transition, report: None, refused: 0, unless_begun: false });
         }
         let Some((worker, incarnation, report)) = outgoing.report else { return };
         let Some(session) = self.sessions.get_mut(&worker).filter(|s| s.incarnation == incarnation) else {
@@ -286,6 +287,7 @@ impl Scheduler {
         self.arrived.clear();
         let mut borrowed: Vec<Arc<Job>> = self.empty_buffer();
         self.lent.clear();
+        self.bereaved.clear();
         for session in self.sessions.values_mut() {
             for job in session.jobs() {
                 match session.withdraw(job, &mut self.fleet) {

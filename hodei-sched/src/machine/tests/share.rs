@@ -149,3 +149,25 @@ fn what_was_lent_to_one_who_died_goes_back_when_nobody_waits_for_its_agents() {
     let after = lender.job(job);
     assert!(after.state == State::Pending || after.epoch > epoch, "{after:?}");
 }
+
+#[test]
+fn what_has_begun_elsewhere_stays_there_when_a_third_one_dies() {
+    // It was lent before the third one died, and after it.
+    for dies_first in [false, true] {
+        let Pair { mut lender, mut busy, mut borrower, mut idle, job } = pair();
+        if !dies_first {
+            lender.machine.bereave(lender.clock_now());
+        }
+        idle.report(job, News::Started);
+        borrower.settle(&mut idle);
+        if dies_first {
+            lender.machine.bereave(lender.clock_now());
+        }
+        let begun = borrower.job(job);
+        for _ in 0..8 {
+            lender.pass(Duration::from_secs(1));
+            lender.settle(&mut busy);
+            assert_eq!(lender.job(job), begun, "it runs on");
+        }
+    }
+}
