@@ -131,7 +131,7 @@ mod tests {
             nodes.failed(0);
             calls.push(next(&mut nodes));
         }
-        assert_eq!(calls, [(1, 0), (2, 0), (0, 800), (1, 1_600), (2, 1_600)]);
+        assert_eq!(calls, [(1, 0), (2, 0), (0, 400), (1, 800), (2, 1_600)]);
         nodes.answered(TIMEOUT);
         assert_eq!(next(&mut nodes), (2, 0), "it stays where it is answered");
         nodes.failed(0);
