@@ -165,6 +165,7 @@ impl NatsOptions {
             NatsLogin::Token(token) => ConnectOptions::with_token(text(token)?),
         };
         let Some(NatsTls { roots, client }) = &self.tls else { return Ok(options) };
+        choose_cryptography();
         let options = options.require_tls(true);
         let options = roots.iter().cloned().fold(options, ConnectOptions::add_root_certificates);
         Ok(client
@@ -193,5 +194,16 @@ impl NatsTls {
     pub fn client(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.client = Some((certificate.into(), key.into()));
         self
+    }
+}
+
+/// Gives this process a provider of cryptography, unless it has chosen one: where crates beside this one bring another, rustls
+/// would not choose and would panic.
+fn choose_cryptography() {
+    use async_nats::rustls::crypto::{CryptoProvider, ring};
+
+    if CryptoProvider::get_default().is_none() {
+        // Somebody who did so meanwhile has chosen.
+        let _ = ring::default_provider().install_default();
     }
 }
