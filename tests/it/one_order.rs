@@ -56,7 +56,8 @@ impl Node {
         let tail = TailOptions { after, wait: PATIENCE, ..TailOptions::default() };
         let bus = Bus::new();
         // Before there is anything to hear.
-        let options = SubscribeOptions { overflow: Overflow::Block, capacity: 64 };
+        // A tail waits for who is slow; what a node tells of its workers waits for nobody.
+        let options = SubscribeOptions { overflow: Overflow::Block, capacity: 4_096 };
         let heard = bus.subscribe(EventFilter::all(), options);
         let tail =
             Tail::start(bus, Arc::clone(&store) as Arc<dyn JobStore>, tail).await.expect("the log is read");

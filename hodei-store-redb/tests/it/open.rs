@@ -105,7 +105,7 @@ async fn a_missing_table_is_corrupt() {
         db.begin_read().unwrap().list_tables().unwrap().map(|table| table.name().to_owned()).collect()
     };
     drop(db);
-    assert_eq!(names.len(), 21);
+    assert_eq!(names.len(), 22);
     for name in names {
         fs::write(env.path(), &whole).unwrap();
         let db = Database::create(env.path()).unwrap();
