@@ -67,8 +67,10 @@ pub enum Start {
     Now,
     /// With the oldest message that is kept. Nothing is read before somebody subscribes.
     Oldest,
-    /// Behind a message: what [`NatsBus::place`](super::NatsBus::place) returned in an earlier life. Nothing is read before somebody subscribes. In
+    /// Behind a message: what [`NatsBus::place`] returned in an earlier life. Nothing is read before somebody subscribes. In
     /// another stream of the same name it begins with the oldest message, and tells of a gap.
+    ///
+    /// [`NatsBus::place`]: super::NatsBus::place
     After(Place),
 }
 
