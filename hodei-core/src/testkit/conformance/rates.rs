@@ -1,20 +1,17 @@
 //! Rates: exact over lanes, picks and owners, and spent for good.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use super::env::Env;
 use super::jobs::*;
+use super::wide_limits::race;
 use crate::error::ErrorKind;
 use crate::id::{JobId, Tenant};
 use crate::job::{Lease, NewJob, Resources};
-use crate::store::{Claimed, Exchange, Lane, Limit, LimitOf, Move, Pick, Rate, Scope, Spent, together};
+use crate::store::{Lane, Limit, LimitOf, Move, Pick, Rate, Scope, Spent};
 use crate::time::Timestamp;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// How many owners claim at the same time.
-const RACERS: usize = 8;
 
 /// Whether the store holds rates; one that does not refuses them.
 async fn are_held(env: &Env) -> bool {
@@ -318,26 +315,7 @@ pub(super) async fn racing_owners_never_exceed_a_rate(env: &mut Env) {
     }
     for of in kinds(env) {
         pace(env, &of, Rate::new(5, HOUR)).await;
-        let mut jobs = Vec::new();
-        for key in ["a", "b", "c"] {
-            jobs.extend((0..6).map(|_| job_of(spec().limited_by("k").limited_by(key))));
-        }
-        let ids = env.add_all(jobs).await;
-        let mut lanes = Vec::new();
-        for first in [ids[0], ids[6], ids[12]] {
-            lanes.push(Lane::of(&env.get(first).await));
-        }
-        let owner = env.worker().await;
-        let racing = (0..RACERS).map(|n| {
-            let lane = lanes[n % lanes.len()].clone();
-            let picks = vec![Pick { lane, floor: priority(0), n: 2 }];
-            let (store, owner) = (env.shared(), owner.clone());
-            Box::pin(async move {
-                let exchange = Exchange { owner, transitions: Vec::new(), picks };
-                store.exchange(exchange).await.expect("exchange").claimed
-            }) as Pin<Box<dyn Future<Output = Vec<Claimed>> + Send>>
-        });
-        let claimed = together(racing.collect()).await.concat();
+        let (ids, claimed) = race(env).await;
         assert_eq!((claimed.len(), left(env, &of, Rate::new(5, HOUR)).await), (5, 0), "{of}");
         for one in &claimed {
             env.tell(one, succeeded()).await;

@@ -193,30 +193,36 @@ pub(super) async fn wide_limits_cut_the_depth(env: &mut Env) {
     }
 }
 
+/// Has owners claim at once, two jobs each, from three lanes of six jobs that are all under what `k` is under; returns the jobs
+/// and what was claimed.
+pub(super) async fn race(env: &mut Env) -> (Vec<JobId>, Vec<Claimed>) {
+    let mut jobs = Vec::new();
+    for key in ["a", "b", "c"] {
+        jobs.extend((0..6).map(|_| job_of(spec().limited_by("k").limited_by(key))));
+    }
+    let ids = env.add_all(jobs).await;
+    let mut lanes = Vec::new();
+    for first in [ids[0], ids[6], ids[12]] {
+        lanes.push(Lane::of(&env.get(first).await));
+    }
+    let owner = env.worker().await;
+    let racing = (0..RACERS).map(|n| {
+        let lane = lanes[n % lanes.len()].clone();
+        let picks = vec![Pick { lane, floor: priority(0), n: 2 }];
+        let (store, owner) = (env.shared(), owner.clone());
+        Box::pin(async move {
+            let exchange = Exchange { owner, transitions: Vec::new(), picks };
+            store.exchange(exchange).await.expect("exchange").claimed
+        }) as Pin<Box<dyn Future<Output = Vec<Claimed>> + Send>>
+    });
+    (ids, together(racing.collect()).await.concat())
+}
+
 pub(super) async fn racing_owners_never_exceed_a_limit(env: &mut Env) {
     env.seen.unordered = true;
     for of in kinds(env) {
         set(env, &of, 5).await;
-        let mut jobs = Vec::new();
-        for key in ["a", "b", "c"] {
-            jobs.extend((0..6).map(|_| job_of(spec().limited_by("k").limited_by(key))));
-        }
-        let ids = env.add_all(jobs).await;
-        let mut lanes = Vec::new();
-        for first in [ids[0], ids[6], ids[12]] {
-            lanes.push(Lane::of(&env.get(first).await));
-        }
-        let owner = env.worker().await;
-        let racing = (0..RACERS).map(|n| {
-            let lane = lanes[n % lanes.len()].clone();
-            let picks = vec![Pick { lane, floor: priority(0), n: 2 }];
-            let (store, owner) = (env.shared(), owner.clone());
-            Box::pin(async move {
-                let exchange = Exchange { owner, transitions: Vec::new(), picks };
-                store.exchange(exchange).await.expect("exchange").claimed
-            }) as Pin<Box<dyn Future<Output = Vec<Claimed>> + Send>>
-        });
-        let claimed = together(racing.collect()).await.concat();
+        let (ids, claimed) = race(env).await;
         assert_eq!((claimed.len(), in_use(env, &of).await), (5, 5), "{of}");
         for one in &claimed {
             env.tell(one, succeeded()).await;
