@@ -163,9 +163,11 @@ async fn a_drained_node_waits_for_its_runs_and_lets_its_agents_go() {
     let mut cluster = Cluster::start(TTL).await;
     let (builder, open) = cluster.agent("busy", 0);
     let (idle, _closed) = cluster.agent("idle", 0);
-    let (busy, idle) = (started(builder).await, started(idle.slots(1)).await);
+    let busy = started(builder).await;
     let long = cluster.node(0).submit(job(None)).await.expect("submitted");
     runs(cluster.node(1), long).await;
+    let idle = started(idle).await;
+    until("both are there", || async { cluster.node(0).workers().len() == 2 }).await;
     let a = cluster.nodes[0].take().expect("the node is up");
     let drain = tokio::spawn(async move { a.shutdown().await });
     // Whoever runs nothing goes at once, and works elsewhere.
@@ -272,17 +274,17 @@ async fn a_silent_node_is_left_and_a_run_that_tells_all_the_time_does_not_make_o
         const KIND: &'static str = "tell";
     }
     async fn tell(context: Context<()>, _: Tell) {
-        for step in 0..60 {
-            context.progress(step, 60);
+        for step in 0..90 {
+            context.progress(step, 90);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
     let mut config = SchedulerConfig::default();
-    (config.session_ttl, config.next_sync) = (Duration::from_secs(4), Duration::from_secs(1));
+    (config.session_ttl, config.next_sync) = (Duration::from_secs(6), Duration::from_secs(1));
     let node = Orchestrator::builder().heartbeat(BEAT, TTL).scheduler(config);
     let node = node.start().await.expect("the node starts");
     let agent = Agent::builder(Arc::new(Silent)).or_node(node.gateway());
-    let agent = agent.node_timeout(Duration::from_millis(300)).handler(tell);
+    let agent = agent.node_timeout(Duration::from_secs(1)).handler(tell);
     let agent = agent.start().await.expect("the agent starts");
     let spec = JobSpec::of(&Tell {}).and_then(JobSpecBuilder::build).expect("a valid spec");
     let id = node.submit(NewJob::new(spec)).await.expect("submitted");

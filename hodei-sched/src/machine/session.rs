@@ -79,7 +79,9 @@ pub(super) struct Session {
     /// Reports whose transitions are not durable, in order.
     outstanding: VecDeque<u64>,
     told_acked: u64,
+    /// The number of the last reply, and whether the agent calls again without having taken it in.
     number: u64,
+    lost: bool,
 }
 
 impl Session {
@@ -110,6 +112,7 @@ impl Session {
             outstanding: VecDeque::new(),
             told_acked: 0,
             number: seen,
+            lost: false,
         }
     }
 
@@ -221,6 +224,7 @@ impl Session {
     pub(super) fn confirm(&mut self, seen: u64) {
         let elsewhere = seen > self.number;
         self.number = self.number.max(seen);
+        self.lost = self.number > seen;
         while let Some((number, jobs)) = self.unseen.pop_front() {
             if elsewhere || number > seen {
                 self.disowned.clear();
@@ -273,9 +277,10 @@ impl Session {
         self.outstanding.front().map_or(self.received, |first| first - 1)
     }
 
-    /// Whether a reply would tell the agent something.
+    /// Whether a reply would tell the agent something: if nothing else, that its node is there, when it has lost the reply
+    /// that said so and would wait for the next as long again.
     pub(super) fn has_news(&self) -> bool {
-        !self.unsent.is_empty() || !self.stops.is_empty() || self.acked() > self.told_acked
+        self.lost || !self.unsent.is_empty() || !self.stops.is_empty() || self.acked() > self.told_acked
     }
 
     /// Whether the agent runs nothing, and has heard that all it reported is durable.
@@ -304,6 +309,7 @@ impl Session {
         if !jobs.is_empty() || !stop.is_empty() {
             self.unseen.push_back((self.number, jobs));
         }
+        self.lost = false;
         self.told_acked = self.acked();
         Desired {
             number: self.number,

@@ -31,6 +31,17 @@ fn a_call_without_news_is_answered_in_time() {
 }
 
 #[test]
+fn an_agent_that_lost_the_answer_to_its_wait_does_not_wait_as_long_again() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    assert!(world.sync(&mut agent).is_none());
+    world.pass(Duration::from_secs(2));
+    // It hangs up, for it has something to tell, while the answer is on its way.
+    let heard = world.sync(&mut agent).expect("it is told that its node is there").expect("an answer");
+    assert_eq!((heard.number, heard.assign.len()), (2, 0));
+    assert!(world.sync(&mut agent).is_none(), "it has heard, and waits");
+}
+
+#[test]
 fn what_a_lost_reply_said_is_said_again() {
     let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
     let jobs = world.submit(command(), 2);
