@@ -123,7 +123,7 @@ impl Scheduler {
             return match nearest {
                 // Who is there goes by himself.
                 Some((0, why)) => Some(why),
-                nearest => few.or(nearest.map(|(_, why)| why)),
+                nearest => few.or_else(|| nearest.map(|(_, why)| why)),
             };
         }
         let (_, (_, name, worker), _) = able_workers.select_nth_unstable(at);

@@ -104,6 +104,7 @@ properties! { $
         heads_follow_what_is_claimed
         lanes_part_tenants_queues_and_requests
         pipelines_part_lanes
+        what_jobs_say_of_their_place_parts_lanes_and_is_kept
         only_served_queues_are_shown
         a_delayed_job_appears_when_it_is_due
         a_delayed_job_that_is_cancelled_is_due_no_more

@@ -337,7 +337,7 @@ impl Fleet {
         let mut lacking = request.resources.worker_count() as usize;
         let place = request.resources.placement()?;
         let require = self.rules[rule as usize].require.iter().chain(place.required());
-        for (memory, workers) in self.shapes.memories(&request.runs, &need, require) {
+        for (memory, workers) in self.shapes.memories(&request.runs, &need, &require) {
             let takes_work = |worker: &u32| !self.workers[*worker as usize].draining;
             let there = workers.ones().filter(takes_work).take(lacking).count();
             lacking -= there;

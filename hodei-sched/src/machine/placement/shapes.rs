@@ -132,7 +132,7 @@ impl Shapes {
         &self,
         runs: &Runs,
         need: &Need,
-        selectors: impl Iterator<Item = &'s Selector> + Clone,
+        selectors: &(impl Iterator<Item = &'s Selector> + Clone),
     ) -> Vec<(u64, &Bits)> {
         let fits = |shape: &u32| self.fits(*shape, runs, need, selectors.clone());
         let shapes = self.runs.get(runs).into_iter().flat_map(Bits::ones).filter(fits);
