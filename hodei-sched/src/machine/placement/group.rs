@@ -293,9 +293,12 @@ impl Fleet {
             let company = self.workers[worker as usize].company.iter().find(|there| there.group == group);
             company.map_or((0, 0), |there| (there.members as usize, there.shy as usize))
         };
-        let members =
-            |group: u32| there(group).0 - gone().filter(|gone| gone.groups.contains(&group)).count();
-        let shy = |group: u32| there(group).1 - gone().filter(|gone| gone.apart.contains(&group)).count();
+        let members = |group: u32| {
+            there(group).0.saturating_sub(gone().filter(|gone| gone.groups.contains(&group)).count())
+        };
+        let shy = |group: u32| {
+            there(group).1.saturating_sub(gone().filter(|gone| gone.apart.contains(&group)).count())
+        };
         place.apart.iter().all(|group| members(*group) == 0)
             && place.groups.iter().all(|group| shy(*group) == 0)
             && self.sought(class).all(|group| members(group) > 0)
