@@ -42,7 +42,7 @@ struct Place {
 async fn visit(context: Context<Place>, Visit { group }: Visit) {
     let Place { agent, book, ends } = context.state();
     {
-        let mut book = book.lock().unwrap();
+        let mut book = book.lock().expect("nobody panics with it");
         let here = book.now.entry(agent.clone()).or_default();
         let twice = group == "replica" && here.contains(&group);
         here.push(group.clone());
@@ -51,15 +51,15 @@ async fn visit(context: Context<Place>, Visit { group }: Visit) {
             book.together.push(agent.clone());
         }
     }
-    ends.acquire().await.unwrap().forget();
-    let mut book = book.lock().unwrap();
-    let here = book.now.get_mut(agent).unwrap();
-    let at = here.iter().position(|there| *there == group).unwrap();
+    ends.acquire().await.expect("it stays open").forget();
+    let mut book = book.lock().expect("nobody panics with it");
+    let here = book.now.get_mut(agent).expect("it is noted");
+    let at = here.iter().position(|there| *there == group).expect("it came");
     here.swap_remove(at);
 }
 
 fn job(group: &str, more: impl FnOnce(JobSpecBuilder) -> JobSpecBuilder) -> NewJob {
-    let spec = JobSpec::of(&Visit { group: group.to_owned() }).unwrap().group(group);
+    let spec = JobSpec::of(&Visit { group: group.to_owned() }).expect("a valid spec").group(group);
     NewJob::new(more(spec).build().expect("a valid spec"))
 }
 
@@ -99,7 +99,15 @@ impl House {
     async fn run(&self, group: &str, wanted: usize) {
         let come = async {
             loop {
-                let now: Vec<String> = self.book.lock().unwrap().now.values().flatten().cloned().collect();
+                let now: Vec<String> = self
+                    .book
+                    .lock()
+                    .expect("nobody panics with it")
+                    .now
+                    .values()
+                    .flatten()
+                    .cloned()
+                    .collect();
                 if now.iter().filter(|there| *there == group).count() == wanted {
                     return;
                 }
@@ -110,8 +118,16 @@ impl House {
     }
 
     fn ever(&self, group: &str) -> Vec<String> {
-        let mut agents: Vec<String> =
-            self.book.lock().unwrap().ever.get(group).into_iter().flatten().cloned().collect();
+        let mut agents: Vec<String> = self
+            .book
+            .lock()
+            .expect("nobody panics with it")
+            .ever
+            .get(group)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         agents.sort_unstable();
         agents
     }
