@@ -17,6 +17,8 @@ const REST_MIN: u64 = 256;
 const LANES_MAX: usize = 256;
 /// Others are taken for so many at most, each as fast as we are.
 const RIVALS_MAX: u64 = 3;
+/// So many times may others have claimed between a look and the claim that follows it.
+const AHEAD: u64 = 2;
 
 /// What became of what was shown.
 #[derive(Debug, Default)]
@@ -83,7 +85,7 @@ impl Rivals {
         }
         let ours = self.ours.max(self.theirs / RIVALS_MAX).max(1);
         let part = u128::from(depth) * u128::from(ours);
-        let part = part.div_ceil(u128::from(ours) + u128::from(self.theirs));
+        let part = part.div_ceil(u128::from(ours) + u128::from(self.theirs) * u128::from(AHEAD));
         u64::try_from(part).unwrap_or(depth).max(1)
     }
 }
