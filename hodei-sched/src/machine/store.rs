@@ -463,7 +463,7 @@ impl Scheduler {
             let whole = *n > part || u64::from(*n) >= head.depth;
             leaves |= *n > part;
             *n = part.min(*n);
-            all = all.or(whole.then_some(head.level));
+            all = all.or_else(|| whole.then_some(head.level));
         }
         if let Some(level) = all {
             self.heads
