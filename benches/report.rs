@@ -36,6 +36,7 @@ impl fmt::Display for Shown {
             Unit::PerSecond if value >= 1e6 => return write!(f, "{:.2} M/s", value / 1e6),
             Unit::PerSecond if value >= 1e4 => return write!(f, "{:.1} k/s", value / 1e3),
             Unit::PerSecond => return write!(f, "{value:.0} /s"),
+            Unit::Percent if value < 0.1 => return write!(f, "{:.1} %", value * 100.0),
             Unit::Percent => return write!(f, "{:.0} %", value * 100.0),
             Unit::Nanos => (value, " ns"),
             Unit::Micros => (value, " µs"),

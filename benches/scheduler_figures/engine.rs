@@ -94,6 +94,12 @@ pub(crate) fn idle_figures(sizes: Sizes, report: &mut Report) -> Result<(), Stri
     let [p50, p99] = percentiles(synced);
     report.show("the machine writes a page and syncs it, p50", p50, Unit::Micros);
     report.show("the machine writes a page and syncs it, p99", p99, Unit::Micros);
+    for (what, file) in [("", None), (" and two synced pages between", Some(files.path()))] {
+        let times = runtime().block_on(floor::hops(runs, file)).map_err(|error| error.to_string())?;
+        let [p50, p99] = percentiles(times);
+        report.show(&format!("three bare tasks wake each other{what}, p50"), p50, Unit::Micros);
+        report.show(&format!("three bare tasks wake each other{what}, p99"), p99, Unit::Micros);
+    }
     let [p50, p99] = idle(Arc::new(MemoryStore::new()), runs);
     report.show("memory store, p50", p50, Unit::Micros);
     report.judge("memory store, p99", p99, Unit::Micros, Goal::AtMost(100.0));

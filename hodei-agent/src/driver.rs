@@ -1,7 +1,9 @@
 //! The agent's loop: sync with the node, begin and end runs, report how they ended.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hodei_core::gateway::{News, StopCause};
@@ -81,7 +83,10 @@ impl Driver {
                     give_up = None;
                     self.nodes.answered(desired.next_sync);
                     let effects = self.machine.desired(desired, self.clock.now());
-                    self.carry_out(effects);
+                    if self.carry_out(effects) == 1 {
+                        // A lone run begins before the next call wakes the node. Many are begun by several threads.
+                        give_way().await;
+                    }
                 }
                 Woken::Synced(Err(error)) if error.kind() == ErrorKind::Cancelled => {}
                 Woken::Synced(Err(error)) if error.kind() == ErrorKind::Conflict => {
@@ -158,7 +163,8 @@ impl Driver {
         self.machine.ended(job, epoch, news);
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    /// Begins and ends runs; returns how many it began.
+    fn carry_out(&mut self, effects: Vec<Effect>) -> usize {
         let mut starts: Vec<Start> = Vec::with_capacity(effects.len());
         // Jobs of one spec come one behind the other, and have the same executor.
         let mut last: Option<(Arc<JobSpec>, Option<usize>)> = None;
@@ -191,7 +197,9 @@ impl Driver {
                 }
             }
         }
+        let begun = starts.len();
         self.crew.begin(starts);
+        begun
     }
 
     /// Ends every run at once and says nothing more.
@@ -200,5 +208,37 @@ impl Driver {
             token.stop(StopCause::LeaseLost);
         }
         self.crew.end().await;
+    }
+}
+
+/// Lets what this task has just woken go first on this thread. Another thread may go on with the task at once: where it is run on
+/// is not said, as it is for [`yield_now`](tokio::task::yield_now), so nobody that blocks holds it up.
+async fn give_way() {
+    let mut gave = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gave, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_woken_goes_before_whoever_gives_way() {
+        let began = Arc::new(AtomicBool::new(false));
+        let run = Arc::clone(&began);
+        let run = tokio::spawn(async move { run.store(true, Ordering::Relaxed) });
+        assert!(!began.load(Ordering::Relaxed), "there is one thread, and it is here");
+        give_way().await;
+        assert!(began.load(Ordering::Relaxed));
+        run.await.expect("it has ended");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
@@ -224,6 +225,9 @@ pub(crate) struct Driver {
     /// The call of the store under way, at most one. In a task of its own, so that agents whose calls were just
     /// answered begin their runs on another thread meanwhile; it ends with the driver.
     call: JoinSet<Input>,
+    /// The call under way, where it is of few jobs and has not been answered at once: polled by the driver, which its answer
+    /// wakes without another task in between.
+    light: Option<Pin<Box<dyn Future<Output = Input> + Send>>>,
     /// The answer to a call that needed no task.
     answer: Option<Input>,
     /// How many such answers came one after the other.
@@ -261,6 +265,7 @@ impl Driver {
             replies: HashMap::new(),
             next_ticket: 0,
             call: JoinSet::new(),
+            light: None,
             answer: None,
             in_a_row: 0,
             draining: false,
@@ -289,7 +294,7 @@ impl Driver {
             if let Some(question) = light {
                 self.try_at_once(question).await;
             }
-            if self.draining && self.machine.is_idle() && self.call.is_empty() && self.answer.is_none() {
+            if self.draining && self.machine.is_idle() && !self.is_asking() {
                 return;
             }
             let input = self.next_input(now).await;
@@ -298,6 +303,11 @@ impl Driver {
             self.machine.handle(input, now);
             self.collect(now);
         }
+    }
+
+    /// Whether the store has been asked something, and its answer is not taken in.
+    fn is_asking(&self) -> bool {
+        !self.call.is_empty() || self.light.is_some() || self.answer.is_some()
     }
 
     /// Waits for the first thing to happen; nothing when the last handle is gone.
@@ -313,6 +323,11 @@ impl Driver {
             message = self.messages.recv() => message.map(|message| self.input(message)),
             Some(input) = self.call.join_next() => {
                 let input = answered(input);
+                self.shared.health(&input);
+                Some(input)
+            }
+            input = under_way(&mut self.light) => {
+                self.light = None;
                 self.shared.health(&input);
                 Some(input)
             }
@@ -409,12 +424,12 @@ impl Driver {
         few && self.in_a_row < IN_A_ROW_MAX
     }
 
-    /// Asks the store, and takes its answer when it has it at once; else the call gets its task.
+    /// Asks the store, and takes its answer when it has it at once; else it is waited for with all else.
     async fn try_at_once(&mut self, question: Effect) {
         let mut call = Box::pin(ask(Arc::clone(&self.shared), question));
         match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
             Poll::Ready(answer) => self.answer = Some(answer),
-            Poll::Pending => drop(self.call.spawn(call)),
+            Poll::Pending => self.light = Some(call),
         }
     }
 
@@ -463,6 +478,18 @@ pub(crate) fn take_parcel(
             machine.unlend(back, now);
         }
         Parcel::Given(_, jobs) => machine.take_lent(jobs, now),
+    }
+}
+
+/// Waits for the answer to a call; for ever, where there is none.
+///
+/// # Cancel safety
+///
+/// Cancel safe: the call goes on when it is waited for again.
+async fn under_way(call: &mut Option<Pin<Box<dyn Future<Output = Input> + Send>>>) -> Input {
+    match call {
+        Some(call) => call.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -99,6 +99,9 @@ impl Scheduler {
                 self.memory.ended(&assigned.job.spec, assigned.memory, &report.news);
                 let told = (assigned.stop != Some(StopCause::LeaseLost))
                     .then(|| verdict(&assigned.job, assigned.memory, report.news));
+                if let Some(step) = &told {
+                    self.follow.note(&assigned.job, step);
+                }
                 if assigned.preempted { told.map(preempt::ended) } else { told }
             })
         };

@@ -11,11 +11,13 @@ use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
 use super::buffer::Buffer;
+use super::follow::Follow;
 use super::learned::Learned;
 use super::look::Look;
 use super::memory::Memory;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
+use super::rivals::Rivals;
 use super::session::Session;
 use super::snapshot::Claims;
 use super::turns::Turns;
@@ -233,6 +235,10 @@ pub struct Scheduler {
     pub(super) heads: Vec<Head>,
     /// How many jobs the exchange under way asks for.
     pub(super) asked: usize,
+    /// What else takes from the lanes.
+    pub(super) rivals: Rivals,
+    /// What becomes ready by the ends that the store is told of next.
+    pub(super) follow: Follow,
     /// How many were asked for and came in all.
     pub(super) claims: Claims,
     /// What other dispatchers have that the store may still take for ours.
@@ -305,6 +311,8 @@ impl Scheduler {
             vain: 0,
             heads: Vec::new(),
             asked: 0,
+            rivals: Rivals::default(),
+            follow: Follow::default(),
             claims: Claims::default(),
             lent: JobMap::default(),
             borrowed: JobMap::default(),

@@ -47,6 +47,7 @@ impl Scheduler {
     fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
         // Let go when the new ones are counted: what both have in common keeps its classes.
         let before = std::mem::take(&mut self.heads);
+        self.rivals.looked(&before, &heads);
         self.look_due = None;
         for head in heads {
             let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
@@ -123,6 +124,7 @@ impl Scheduler {
     pub(super) fn exchanged(&mut self, exchanged: Result<Exchanged, Error>, now: Timestamp) {
         self.store = Store::Idle;
         let sent = std::mem::take(&mut self.sent);
+        self.follow.over(exchanged.as_ref().ok().map(|exchanged| exchanged.claimed.len()));
         let Ok(exchanged) = exchanged else {
             // Perhaps it was applied. The transitions can be repeated; for the claims we ask.
             for outgoing in sent.into_iter().rev() {
@@ -155,10 +157,12 @@ impl Scheduler {
             return self.lose_owner();
         }
         let claimed = exchanged.claimed.len();
-        self.claims.asked += self.asked as u64;
+        // What follows what has ended is not known to be there.
+        self.claims.asked += self.asked.max(claimed) as u64;
         self.claims.came += claimed as u64;
         if claimed < self.asked {
             // The lanes are not as they were.
+            self.rivals.lacked(self.asked - claimed);
             self.drop_heads();
             if claimed == 0 {
                 // Somebody else was there before, or its time is up and nobody has said so yet. No store rings for what is left,
@@ -171,6 +175,7 @@ impl Scheduler {
         }
         if claimed > 0 {
             self.vain = 0;
+            self.lanes_stale |= self.rivals.leaves();
         }
         self.lanes_stale |= claimed > 0 && self.heads.is_empty();
         self.arrived = exchanged.claimed;
@@ -331,7 +336,8 @@ impl Scheduler {
             self.doubt = (wait <= DOUBT_LAST).then(|| (now.saturating_add(wait), wait));
         }
         let may_look = self.look.is_pressing() || now >= self.last_ask.saturating_add(LOOK);
-        let looks = !self.buffer.is_empty() && may_look;
+        let came_blindly = self.follow.is_blind() && !self.arrived.is_empty();
+        let looks = (!self.buffer.is_empty() || came_blindly) && may_look;
         let looks_again = self.look_due.is_some_and(|due| due <= now);
         let due = looks_again || self.next_due.is_some_and(|due| due <= now);
         let long_ago = now >= self.last_ask.saturating_add(self.patience());
@@ -341,6 +347,8 @@ impl Scheduler {
             self.next_due = self.next_due.filter(|due| *due > now);
             self.look_due = self.look_due.filter(|due| *due > now);
         }
+        let left: u64 = self.heads.iter().map(|head| head.head.depth).sum();
+        self.lanes_stale |= self.rivals.may_be_gone(left);
         self.rests &= !self.must_live();
         if self.must_register() && now < self.register_at {
             return;
@@ -353,6 +361,7 @@ impl Scheduler {
             self.lanes_stale = false;
             self.last_ask = now;
             self.look.asks();
+            self.follow.looks();
             (Store::Lanes, Effect::AskLanes)
         } else {
             match self.exchange(now) {
@@ -391,14 +400,16 @@ impl Scheduler {
     }
 
     fn exchange(&mut self, now: Timestamp) -> Option<Exchange> {
-        let picks = if self.heads.is_empty() { Vec::new() } else { self.picks() };
-        if picks.is_empty() {
+        let shown = !self.heads.is_empty();
+        let (picks, leaves) = if shown { self.picks() } else { (self.follow(), false) };
+        if picks.is_empty() || !shown {
             self.look.is_over(now);
         }
         if self.outgoing.is_empty() && picks.is_empty() {
             return None;
         }
-        self.asked = picks.iter().map(|pick| pick.n as usize).sum();
+        self.asked = if shown { picks.iter().map(|pick| pick.n as usize).sum() } else { 0 };
+        self.rivals.asks(self.asked, leaves);
         self.forget_picked(&picks);
         self.ended_lately /= 2;
         let n = self.outgoing.len().min(self.config.batch_max);
@@ -441,14 +452,23 @@ impl Scheduler {
         picks::order(&mut self.heads);
     }
 
-    fn picks(&self) -> Vec<Pick> {
+    /// What to claim, and whether something is left to others that has room here too.
+    fn picks(&self) -> (Vec<Pick>, bool) {
         let (mut wanted, stuck) =
             if self.wants_work() { self.decide() } else { (vec![0; self.heads.len()], None) };
         self.add_urgent(&mut wanted, stuck);
-        // Behind all that a lane shows may be what is less urgent than that, but more than others: they are asked for when it is
-        // known.
-        let all = self.heads.iter().zip(&wanted).find(|(Head { head, .. }, n)| u64::from(**n) >= head.depth);
-        if let Some(level) = all.map(|(head, _)| head.level) {
+        // Behind all that a lane shows, or all that is not left to others, may be what is less urgent than that, but more than
+        // others: they are asked for when it is known.
+        let mut leaves = false;
+        let mut all = None;
+        for (Head { head, .. }, n) in self.heads.iter().zip(&mut wanted) {
+            let part = u32::try_from(self.rivals.part(head.depth)).unwrap_or(u32::MAX);
+            let whole = *n > part || u64::from(*n) >= head.depth;
+            leaves |= *n > part;
+            *n = part.min(*n);
+            all = all.or_else(|| whole.then_some(head.level));
+        }
+        if let Some(level) = all {
             self.heads
                 .iter()
                 .zip(&mut wanted)
@@ -458,7 +478,7 @@ impl Scheduler {
         let wanted = self.heads.iter().zip(wanted).filter(|(_, n)| *n > 0);
         let pick =
             |(Head { head, .. }, n): (&Head, u32)| Pick { lane: head.lane.clone(), floor: head.level, n };
-        wanted.map(pick).collect()
+        (wanted.map(pick).collect(), leaves)
     }
 
     /// How many of each lane to claim for the room that there is, and the lowest level of any that waits here and finds none.

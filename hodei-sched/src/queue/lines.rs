@@ -3,6 +3,8 @@
 //! Jobs lie in blocks, one behind the other, so that going along a line reads memory in order. A job that goes leaves
 //! a hole, and a block of holes is freed.
 
+use std::num::NonZeroU32;
+
 use super::seats::NONE;
 
 /// How many jobs a block has, as a power of two.
@@ -19,10 +21,24 @@ pub(super) struct Entry<T> {
     pub(super) item: T,
     /// Since when it is in the line, in microseconds.
     pub(super) since: i64,
-    pub(super) seat: u32,
+    /// One more than the number of its seat, so that a place without a job takes no more room.
+    seat: NonZeroU32,
 }
 
+const _: () = assert!(size_of::<Option<Entry<u64>>>() <= 24, "a job takes little of a cache line");
 const _: () = assert!(size_of::<Option<Entry<[usize; 3]>>>() <= 64, "a job fits into a cache line");
+
+impl<T> Entry<T> {
+    #[inline]
+    pub(super) fn new(item: T, since: i64, seat: u32) -> Self {
+        Self { item, since, seat: NonZeroU32::MIN.saturating_add(seat) }
+    }
+
+    #[inline]
+    pub(super) fn seat(&self) -> u32 {
+        self.seat.get() - 1
+    }
+}
 
 #[derive(Debug)]
 struct Block<T> {
@@ -173,7 +189,7 @@ impl<T> Lines<T> {
     pub(super) fn seat_at(&self, at: u32) -> Option<u32> {
         let (number, place) = split(at);
         let chunk = self.blocks.0.get((number >> CHUNK_BITS) as usize)?;
-        chunk.get(number as usize % CHUNK)?.entries[place].as_ref().map(|entry| entry.seat)
+        chunk.get(number as usize % CHUNK)?.entries[place].as_ref().map(Entry::seat)
     }
 
     /// Whose line an entry is in.

@@ -250,7 +250,7 @@ impl<T> ReadyQueue<T> {
         let entry = self.lines.pop(&mut flow.line)?;
         let more = !flow.line.is_empty();
         self.tree.served(number, 1, more);
-        self.seats.leave(entry.seat);
+        self.seats.leave(entry.seat());
         Some(Popped { item: entry.item, level, lane })
     }
 
@@ -271,7 +271,7 @@ impl<T> ReadyQueue<T> {
             while out.len() - first < most
                 && let Some(entry) = self.lines.pop(&mut flow.line)
             {
-                self.seats.leave(entry.seat);
+                self.seats.leave(entry.seat());
                 out.push(Popped { item: entry.item, level, lane });
             }
             let more = !flow.line.is_empty();
@@ -354,7 +354,7 @@ impl<T> ReadyQueue<T> {
 
     /// The handles of the jobs for which `wanted` says so, in no order.
     pub fn find_all(&self, mut wanted: impl FnMut(&T) -> bool) -> Vec<Handle> {
-        let ready = self.lines.iter().map(|(_, entry)| (&entry.item, entry.seat));
+        let ready = self.lines.iter().map(|(_, entry)| (&entry.item, entry.seat()));
         let all = ready.chain(self.delays.iter());
         all.filter(|(item, _)| wanted(item)).map(|(_, seat)| self.seats.handle(seat)).collect()
     }
@@ -389,7 +389,7 @@ impl<T> ReadyQueue<T> {
         let number = self.tree.flow_at(lane, level);
         let flow = self.tree.flow(number);
         let first = flow.line.is_empty();
-        let entry = lines::Entry { item, since: self.now, seat };
+        let entry = lines::Entry::new(item, self.now, seat);
         let at = self.lines.push(&mut flow.line, number, entry);
         if first {
             self.held.came(flow.class, level);
@@ -444,7 +444,8 @@ impl<T> ReadyQueue<T> {
                 && self.lines.get(at).is_some_and(|first| first.since <= old)
                 && let Some(entry) = self.take(number, at)
             {
-                self.enter(entry.item, entry.seat, flow.lane, above);
+                let seat = entry.seat();
+                self.enter(entry.item, seat, flow.lane, above);
                 left -= 1;
             }
             self.watch(number);

@@ -7,6 +7,7 @@ mod drain;
 mod exact;
 mod fair;
 mod fence;
+mod follow;
 mod found;
 mod gang;
 mod look;
