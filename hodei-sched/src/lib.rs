@@ -44,4 +44,9 @@ mod settled;
 pub mod sim;
 mod sweep;
 
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use orchestrator::{AuditPolicy, DeadLetters, Explanation, Orchestrator, OrchestratorBuilder};

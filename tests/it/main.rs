@@ -11,6 +11,7 @@ mod memory;
 mod moves;
 mod moving_shards;
 mod one_order;
+mod placed;
 mod program;
 mod resting;
 mod run;

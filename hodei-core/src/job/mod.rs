@@ -8,11 +8,13 @@ mod fingerprint;
 mod new;
 mod outcome;
 mod payload;
+mod placement;
 mod record;
 mod resources;
 mod retry;
 pub mod rules;
 mod secret;
+mod selector;
 mod share;
 mod spec;
 mod spec_builder;
@@ -27,10 +29,12 @@ pub use outcome::{
     OUTPUT_INLINE_MAX, Outcome, Output, Stream,
 };
 pub use payload::{Command, CommandMore, Encoding, JobKind, Payload, Request, RequestClass, Runs};
+pub use placement::Placement;
 pub use record::{Epoch, Generation, Job, JobSummary, Lease, Settled};
 pub use resources::Resources;
 pub use retry::{Backoff, RetryPolicy, RetryRule};
 pub use secret::Secret;
+pub use selector::Selector;
 pub use share::Share;
 pub use spec::{JobSpec, JobSpecBuilder, Priority, SpecLimits, SpecParts};
 pub use state::{Cause, State, Transitions, next};

@@ -142,7 +142,7 @@ impl Resources {
     /// As [`Resources::customs`], of what each worker must have.
     pub fn named(&self) -> impl Iterator<Item = (&Name, u64)> + '_ {
         let told = [&*WORKERS, &*TOKENS, &*SHARE];
-        self.customs().filter(move |(name, _)| !told.contains(name))
+        self.customs().filter(move |(name, _)| !told.contains(name) && !Self::is_place(name))
     }
 
     /// Goes through the resources that the application names, in the order of their names.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
 use super::payload::{JobKind, Payload, Request, RequestClass, Runs};
+use super::placement::Placement;
 use super::resources::Resources;
 use super::retry::RetryPolicy;
 use super::share::Share;
@@ -314,6 +315,13 @@ impl JobSpec {
     #[must_use]
     pub fn lasts(&self) -> Option<Duration> {
         self.parts.labels.get(Self::LASTS).and_then(lasts_of)
+    }
+
+    /// Returns where its jobs may run, and beside whom; nothing where a later version wrote that in a form that this one does
+    /// not know.
+    #[must_use]
+    pub fn placement(&self) -> Option<Placement> {
+        self.parts.resources.placement()
     }
 
     /// Returns what it asks of a worker.

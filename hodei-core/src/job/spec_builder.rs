@@ -5,8 +5,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::payload::{Command, CommandMore, Payload};
+use super::placement::Placement;
 use super::resources::Resources;
 use super::retry::RetryPolicy;
+use super::selector::Selector;
 use super::share::Share;
 use super::spec::{JobSpec, Priority, SpecLimits, SpecParts, lasts_of};
 use super::validate;
@@ -36,6 +38,7 @@ pub struct JobSpecBuilder {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rare {
     pub(super) limit_keys: Vec<String>,
+    pub(super) placement: Placement,
     /// What was said of a command although the work is a handler.
     pub(super) misplaced: Vec<&'static str>,
 }
@@ -140,6 +143,53 @@ impl JobSpecBuilder {
     /// Counts the job against the limit of a key while it is leased.
     pub fn limited_by(mut self, key: impl Into<String>) -> Self {
         self.rare().limit_keys.push(key.into());
+        self
+    }
+
+    /// Asks for a worker to whose labels a selector applies; several apply together.
+    ///
+    /// ```
+    /// use hodei_core::job::{JobSpec, Selector};
+    ///
+    /// let spec = JobSpec::command(["train"]).require(Selector::is("zone", "north")).group("training").apart("training");
+    /// assert_eq!(spec.build()?.placement().expect("it was said just now").groups_apart(), ["training"]);
+    /// # Ok::<(), hodei_core::Error>(())
+    /// ```
+    pub fn require(self, selector: Selector) -> Self {
+        self.place(|place| place.require(selector))
+    }
+
+    /// Takes workers first to whose labels a selector applies; where there are several, those to which all of them do, with
+    /// those that the rule of its queue prefers.
+    pub fn prefer(self, selector: Selector) -> Self {
+        self.place(|place| place.prefer(selector))
+    }
+
+    /// Makes the job one of a group of its tenant's, for those who want to be beside it or apart from it. See [`Placement`].
+    pub fn group(self, group: impl Into<String>) -> Self {
+        self.place(|place| place.group(group))
+    }
+
+    /// Asks for a worker on which a job of a group is; of several groups, one of each. Where the job is of that group itself
+    /// and no other one of it is on any worker of a dispatcher, it may begin anywhere there.
+    pub fn beside(self, group: impl Into<String>) -> Self {
+        self.place(|place| place.beside(group))
+    }
+
+    /// Takes workers first on which a job of a group is; of several groups, one of each.
+    pub fn prefer_beside(self, group: impl Into<String>) -> Self {
+        self.place(|place| place.prefer_beside(group))
+    }
+
+    /// Keeps the job apart from those of a group: it never comes to a worker on which one of them is, and none of them comes
+    /// to its worker. A job that is of the group itself shares no worker with the others.
+    pub fn apart(self, group: impl Into<String>) -> Self {
+        self.place(|place| place.apart(group))
+    }
+
+    fn place(mut self, more: impl FnOnce(Placement) -> Placement) -> Self {
+        let rare = self.rare();
+        rare.placement = more(std::mem::take(&mut rare.placement));
         self
     }
 
@@ -263,11 +313,16 @@ impl JobSpecBuilder {
                 (name, Payload::Command(command.pack().ok_or_else(|| nul("command"))?))
             }
         };
+        let placement = self.rare.as_ref().map(|rare| &rare.placement).filter(|place| !place.is_anywhere());
+        let resources = match placement {
+            Some(placement) => self.resources.placed(placement),
+            None => self.resources,
+        };
         Ok(SpecParts {
             name,
             queue: queue(&self.queue),
             payload,
-            resources: self.resources,
+            resources,
             priority: self.priority,
             timeout: self.timeout,
             retry: self.retry,

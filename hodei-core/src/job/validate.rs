@@ -52,6 +52,7 @@ pub(super) fn faults(spec: &JobSpecBuilder, limits: &SpecLimits) -> Vec<Fault> {
     }
     if let Some(rare) = &spec.rare {
         limit_keys(&rare.limit_keys, limits, &mut faults);
+        rare.placement.faults(&mut faults);
     }
     resources(&spec.resources, limits, &mut faults);
     if let Some(timeout) = spec.timeout {
@@ -221,7 +222,7 @@ fn limit_keys(keys: &[String], limits: &SpecLimits, faults: &mut Vec<Fault>) {
 }
 
 /// A text of one line: not empty, no control characters, not too long.
-fn line(field: &str, text: &str, limit: usize) -> Option<Fault> {
+pub(super) fn line(field: &str, text: &str, limit: usize) -> Option<Fault> {
     if text.is_empty() {
         Some(Fault::new(field, "empty"))
     } else if text.contains('\0') {
@@ -260,8 +261,13 @@ fn resources(resources: &Resources, limits: &SpecLimits, faults: &mut Vec<Fault>
     if resources.token_count() > Resources::TOKENS_MAX {
         faults.push(Fault::new("resources.tokens", "too_large").limit(Resources::TOKENS_MAX.into()));
     }
-    if resources.customs().len() > limits.labels {
-        faults.push(too(resources.customs().len(), "resources", "too_many", limits.labels));
+    let named = resources.customs().filter(|(name, _)| !Resources::is_place(name)).count();
+    if named > limits.labels {
+        faults.push(too(named, "resources", "too_many", limits.labels));
+    }
+    match resources.placement() {
+        Some(placement) => placement.faults(faults),
+        None => faults.push(Fault::new("placement", "bad_form")),
     }
     for (name, amount) in resources.customs() {
         if amount > Resources::MAX {

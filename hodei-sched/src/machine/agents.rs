@@ -246,8 +246,9 @@ impl Scheduler {
                     }
                 }
             }
-            // Where a worker is not kept any more there may be room for others.
-            if held.is_none() || fleet.held() == held {
+            // Where a worker is not kept any more there may be room for others, and where somebody has come, for who seeks him.
+            let has_come = fleet.take_joined() && refused.is_some();
+            if !has_come && (held.is_none() || fleet.held() == held) {
                 break;
             }
         }

@@ -32,19 +32,32 @@ impl Scheduler {
             let level = assigned.job.spec.priority();
             if assigned.preempted {
                 freed.push(assigned.class);
-            } else if assigned.stop.is_none() && below(level, born, gap) {
+            } else if assigned.stop.is_none()
+                && below(level, born, gap)
+                && !self.fleet.seeks(asked.class, assigned.class)
+            {
                 victims.push((level, Reverse(*job)));
             }
         }
         // The least urgent first, and of those the one that came last.
         victims.sort_unstable();
-        let mut stopped = 0;
+        let (before, mut stopped) = (freed.len(), 0);
         while !self.fleet.would_fit(worker, asked.class, &freed) {
             let Some((_, Reverse(job))) = victims.get(stopped) else { return };
             freed.extend(session.assigned.get(job).map(|assigned| assigned.class));
             stopped += 1;
         }
-        for (_, Reverse(job)) in &victims[..stopped] {
+        victims.truncate(stopped);
+        // Whose end makes no difference goes on: the most urgent first.
+        for at in (0..victims.len()).rev() {
+            let class = freed.remove(before + at);
+            if self.fleet.would_fit(worker, asked.class, &freed) {
+                victims.remove(at);
+            } else {
+                freed.insert(before + at, class);
+            }
+        }
+        for (_, Reverse(job)) in &victims {
             session.stop(*job, StopCause::Cancelled);
             if let Some(assigned) = session.assigned.get_mut(job) {
                 assigned.preempted = true;

@@ -51,8 +51,11 @@ impl Scheduler {
         for head in heads {
             let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
             let class = match self.grown_lane(&head.lane.queue, head.lane.class, &head.request) {
-                Some(grown) => self.fleet.class(&grown, rule),
-                None => self.fleet.class_of(head.lane.class, rule, || Arc::clone(&head.request)),
+                Some(grown) => self.fleet.class_for(&head.lane.tenant, &grown, rule),
+                None => {
+                    let (tenant, number) = (&head.lane.tenant, head.lane.class);
+                    self.fleet.class_of(tenant, number, rule, || Arc::clone(&head.request))
+                }
             };
             // Counted, so that it keeps its number as long as the head is here.
             self.fleet.count(class);
@@ -199,11 +202,11 @@ impl Scheduler {
             self.give_back(&claimed.job);
         } else {
             let (grown, is_news) = self.grown_claim(&claimed.job);
-            let spec = &claimed.job.spec;
+            let (tenant, spec) = (&claimed.job.tenant, &claimed.job.spec);
             let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
             let class = match &grown {
-                Some(grown) => self.fleet.class(&grown.request, rule),
-                None => self.fleet.class_of(spec.class(), rule, || Arc::new(spec.request())),
+                Some(grown) => self.fleet.class_for(tenant, &grown.request, rule),
+                None => self.fleet.class_of(tenant, spec.class(), rule, || Arc::new(spec.request())),
             };
             self.fleet.count(class);
             if is_news {
@@ -475,10 +478,11 @@ impl Scheduler {
             let grown = self.grown(&claimed.job);
             grown.map_or_else(|| claimed.job.spec.class(), |grown| grown.request.class())
         };
-        for same in self.arrived.chunk_by(|a, b| asked(a) == asked(b)) {
+        let alike = |a: &Claimed, b: &Claimed| a.job.tenant == b.job.tenant && asked(a) == asked(b);
+        for same in self.arrived.chunk_by(alike) {
             let (spec, n) = (&same[0].job.spec, u32::try_from(same.len()).unwrap_or(u32::MAX));
             let rule = self.rules.get(spec.queue()).copied().unwrap_or(0);
-            let class = self.fleet.known_class(asked(&same[0]), rule);
+            let class = self.fleet.known_class(&same[0].job.tenant, asked(&same[0]), rule);
             let taken = class.map_or(0, |class| room.take(class, spec.priority(), n));
             waiting = waiting.saturating_add(n - taken);
             arrived.extend(class);

@@ -47,6 +47,8 @@ pub enum Explanation {
     RateReached(Timestamp),
     /// The rule of its queue applies to no worker that could run it: to this one the selector does not.
     RuledOut(Name, Selector),
+    /// What it requires itself applies to no worker that could run it: to this one, which comes nearest, the selector does not.
+    Unmet(Name, Selector),
     /// The worker that comes nearest has too little free.
     Busy {
         /// Which worker.
@@ -63,6 +65,10 @@ pub enum Explanation {
     /// Another job of its queue is there already on each worker that could run it, and their rule keeps them apart; this
     /// is one of them.
     KeptApart(Name),
+    /// On each worker that could run it is a job that it is kept apart from: on this one because of this group.
+    KeptApartFrom(Name, String),
+    /// On no worker that could run it is a job of a group that it wants to be with: on this one nobody is of this group.
+    NotBeside(Name, String),
     /// So few connected workers could run it, and it needs more of them at once.
     TooFewWorkers {
         /// How many it needs at once.
@@ -97,7 +103,10 @@ impl Explanation {
             Why::Lacks { worker, resource, needs, free } => {
                 Self::Busy { worker, resource, needs, free, before }
             }
+            Why::Requires(worker, selector) => Self::Unmet(worker, selector),
             Why::Apart(worker) => Self::KeptApart(worker),
+            Why::ApartFrom(worker, group) => Self::KeptApartFrom(worker, group),
+            Why::NotBeside(worker, group) => Self::NotBeside(worker, group),
             Why::TooFew { needs, there } => Self::TooFewWorkers { needs, there },
             Why::Grown { asked, wants, asks, why } => {
                 Self::Grown { asked, wants, asks, why: Box::new(Self::of(*why, before)) }
@@ -128,7 +137,10 @@ impl fmt::Display for Explanation {
             }
             Self::RateReached(at) => write!(f, "its rate is used up until {at}"),
             Self::RuledOut(worker, selector) => {
-                write!(f, "the rule of its queue leaves no worker: {selector:?} does not apply to {worker}")
+                write!(f, "the rule of its queue leaves no worker: that {selector} is not so on {worker}")
+            }
+            Self::Unmet(worker, selector) => {
+                write!(f, "no worker is as it requires: that {selector} is not so on {worker}")
             }
             Self::Busy { worker, resource, needs, free, before } => {
                 write!(f, "{worker} comes nearest and has too little {resource} free: it needs {needs}, ")?;
@@ -136,6 +148,19 @@ impl fmt::Display for Explanation {
             }
             Self::KeptApart(worker) => {
                 write!(f, "{worker} and all others that could run it have a job that it is kept apart from")
+            }
+            Self::KeptApartFrom(worker, group) => {
+                write!(
+                    f,
+                    "{worker} and all others that could run it have a job that it is kept apart from by "
+                )?;
+                write!(f, "group {group}")
+            }
+            Self::NotBeside(worker, group) => {
+                write!(
+                    f,
+                    "{worker} and all others that could run it have no job of group {group} to be beside"
+                )
             }
             Self::TooFewWorkers { needs, there } => {
                 write!(f, "it needs {needs} workers at once, and {there} could run it")

@@ -76,11 +76,13 @@ pub enum Bug {
     RateRefilled,
     /// The store takes in more of a tenant than may be open.
     OpenIgnored,
+    /// The lanes do not tell where their jobs say that they run, nor beside whom.
+    PlaceUnread,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::NoFence,
         Self::StateOnlySettle,
         Self::StaleIsDone,
@@ -115,6 +117,7 @@ impl Bug {
         Self::LeadsWithoutTerm,
         Self::RateRefilled,
         Self::OpenIgnored,
+        Self::PlaceUnread,
     ];
 }
 

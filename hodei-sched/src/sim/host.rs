@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::{Desired, News, Offer, StopCause};
-use hodei_core::job::{Epoch, Finish, Lease, Resources, Runs};
+use hodei_core::job::{Epoch, Finish, Lease, Placement, Resources, Runs};
 use hodei_core::testkit::history::Entry;
 use hodei_core::text::TextMap;
-use hodei_core::{ErrorKind, JobId, Name, OwnerId, Timestamp};
+use hodei_core::{ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 
 use super::agent::{Action, AgentModel};
 use super::bug::Bug;
@@ -61,12 +61,18 @@ struct Run {
     stopping: bool,
     news: News,
     resources: Resources,
+    tenant: Tenant,
+    place: Placement,
 }
+
+/// The zones that agents are in by turns: the first agent is in the first one.
+pub(super) const ZONES: [&str; 2] = ["north", "south"];
 
 impl<A> Host<A> {
     pub(super) fn new(n: usize, slots: u32, nodes: usize) -> Self {
         let capacity = Resources::none().cpu_millis(4_000).memory(MEMORY_MAX * 2).gpus(0);
-        let offer = Offer { runs: vec![Runs::Command], capacity, slots, labels: TextMap::default() };
+        let labels = TextMap::new([("zone", ZONES[n % ZONES.len()])]).unwrap_or_default();
+        let offer = Offer { runs: vec![Runs::Command], capacity, slots, labels };
         Self {
             // A name made here has no character that names may not have.
             worker: Name::new(format!("agent-{n}")).unwrap_or_else(|_| Name::literal("agent")),
@@ -337,10 +343,17 @@ impl<A: AgentModel> World<A> {
         self.history.push(Entry::RunBegan { job, epoch, owner });
         self.figures.runs += 1;
         let serial = self.figures.runs;
-        let mut resources = assignment.job.spec.resources().clone();
+        let (spec, tenant) = (&assignment.job.spec, assignment.job.tenant.clone());
+        let mut resources = spec.resources().clone();
         resources.memory = assignment.memory;
+        let place = spec.placement().unwrap_or_default();
+        let unmet = place.required().iter().find(|selector| !selector.applies(&host.offer.labels));
+        if let Some(unmet) = unmet {
+            self.watch.find(format!("placement: agent-{n} begins j{name}, which requires that {unmet}"));
+        }
         if let Some(busy) = &mut host.up {
-            busy.runs.insert((job, epoch), Run { serial, stopping: false, news: plan.news, resources });
+            let run = Run { serial, stopping: false, news: plan.news, resources, tenant, place };
+            busy.runs.insert((job, epoch), run);
         }
         self.after(plan.lasts, Event::RunEnds { agent: n, life, job, epoch, serial });
     }
@@ -408,6 +421,19 @@ impl<A: AgentModel> World<A> {
         let fits = needs.is_some_and(|needs| needs.fits(&host.offer.capacity));
         if !fits || running.len() > host.offer.slots as usize {
             let text = format!("I11: agent-{n} runs {} jobs, more than it has room for", running.len());
+            self.watch.find(text);
+        }
+        let shunned = running.iter().enumerate().find_map(|(at, one)| {
+            let others =
+                running.iter().enumerate().filter(|(other, run)| *other != at && run.tenant == one.tenant);
+            let is_of =
+                |group: &&String| others.clone().any(|(_, other)| other.place.groups().contains(group));
+            one.place.groups_apart().iter().find(is_of)
+        });
+        if let Some(group) = shunned {
+            let text = format!(
+                "placement: agent-{n} runs a job of group {group} beside one that is kept apart from it"
+            );
             self.watch.find(text);
         }
     }

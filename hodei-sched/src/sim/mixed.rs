@@ -7,11 +7,12 @@ use std::time::Duration;
 use hodei_core::gateway::{Assignment, News};
 use hodei_core::job::{
     Backoff, Failure, FailureClass, Finish, JobSpec, JobSpecBuilder, NewJob, Output, Parent, Priority,
-    Requires, Resources, RetryPolicy,
+    Requires, Resources, RetryPolicy, Selector,
 };
 use hodei_core::store::{Limit, LimitOf, QueuePolicy, Rate, SubmitOptions};
 use hodei_core::{JobId, Name, Result, Tenant};
 
+use super::host::ZONES;
 use super::random::Random;
 use super::workload::{Act, RunPlan, Scene, Workload};
 use crate::cron::{CronJob, CronRule, Misfire};
@@ -140,6 +141,21 @@ impl MixedLoad {
     pub fn with_gangs(mut self, workers: u32) -> Result<Self> {
         let spec = JobSpec::command(["simulated", "gang"]).retry(RetryPolicy::attempts(2));
         self.specs.push(Arc::new(spec.resources(Resources::none().workers(workers)).build()?));
+        Ok(self)
+    }
+
+    /// Has some of the jobs say where they run and beside whom, in some of the seeds.
+    ///
+    /// # Errors
+    ///
+    /// None that a seed can cause: every spec it draws is valid.
+    pub fn with_places(mut self, seed: u64) -> Result<Self> {
+        let mut random = Random::of_seed(seed ^ 0x706c_6163_6573);
+        if random.chance(400) {
+            for n in 0..1 + random.below(5) {
+                self.specs.push(Arc::new(placed(n, &mut random)?));
+            }
+        }
         Ok(self)
     }
 
@@ -399,6 +415,26 @@ fn rule(random: &mut Random) -> CronRule {
 fn limit(tenant: &Tenant, key: &Name, random: &mut Random) -> Limit {
     let max = u32::try_from(random.below(5)).unwrap_or(0);
     Limit::key(tenant.clone(), key.clone(), max)
+}
+
+/// A job that says where it runs. There is always an agent in the first zone, and nobody waits for company that may never
+/// come.
+fn placed(n: u64, random: &mut Random) -> Result<JobSpec> {
+    let level = Priority::new(u8::try_from(random.below(64)).unwrap_or(32))?;
+    let spec = JobSpec::command(["simulated".to_owned(), format!("placed-{n}")]).priority(level);
+    let spec = match random.below(4) {
+        0 => spec.require(Selector::is("zone", ZONES[0])),
+        1 => spec.prefer(Selector::is("zone", ZONES[1])),
+        _ => spec,
+    };
+    let spec = match random.below(5) {
+        0 => spec.group("loud"),
+        1 => spec.group("quiet").apart("loud").apart("quiet"),
+        2 => spec.group("pack").beside("pack"),
+        3 => spec.prefer_beside("loud"),
+        _ => spec.group("loud").apart("pack"),
+    };
+    spec.retry(RetryPolicy::attempts(2)).build()
 }
 
 fn spec(n: u64, queues: &[Name], keys: &[Name], random: &mut Random) -> Result<JobSpec> {

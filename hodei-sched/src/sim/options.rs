@@ -331,6 +331,7 @@ impl Options {
             }
             Bug::LeadsWithoutTerm => (self.looks, self.nodes) = (true, self.nodes.max(2)),
             Bug::OpenIgnored => self.tenant_max_open = Some(4),
+            Bug::PlaceUnread => self.agents = self.agents.max(2),
             _ => {}
         }
     }

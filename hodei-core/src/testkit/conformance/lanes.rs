@@ -3,7 +3,7 @@
 use super::env::Env;
 use super::jobs::*;
 use crate::id::{PipelineId, Tenant};
-use crate::job::{JobSpec, Resources, Share};
+use crate::job::{JobSpec, Resources, Selector, Share};
 use crate::pipeline::{Pipeline, Step};
 use crate::store::{Lane, LaneHead, Limit, QueuePolicy, Served};
 
@@ -85,6 +85,34 @@ pub(super) async fn pipelines_part_lanes(env: &mut Env) {
         let claimed = env.claim_beside(&worker, id, 9).await;
         assert_eq!(self::ids(&claimed), [id], "a claim is of one lane");
         assert_eq!(claimed[0].job.spec.class(), env.get(id).await.spec.class());
+    }
+}
+
+pub(super) async fn what_jobs_say_of_their_place_parts_lanes_and_is_kept(env: &mut Env) {
+    let zone = |zone: &str| spec().require(Selector::is("zone", zone));
+    let long =
+        Selector::In("l".repeat(128), (0..16).map(|n| format!("value {n} – {}", "é".repeat(15))).collect());
+    let apart = vec![
+        job(),
+        job_of(zone("a")),
+        job_of(zone("b")),
+        job_of(zone("a").prefer(long).group("g")),
+        job_of(spec().group("g").apart("g").prefer_beside("h")),
+        job_of(spec().beside("g")),
+    ];
+    let places: Vec<_> = apart.iter().map(|job| job.spec.placement()).collect();
+    let ids = env.add_all(apart).await;
+    env.add_all(vec![job_of(zone("a").require(Selector::is("zone", "a")))]).await;
+    let heads = env.lanes().await.heads;
+    assert_eq!(heads.len(), 6, "who says the same in other words shares a lane");
+    let worker = env.worker().await;
+    for (id, place) in ids.into_iter().zip(places) {
+        let lane = Lane::of(&env.get(id).await);
+        let head = heads.iter().find(|head| head.lane == lane).expect("its lane is shown");
+        assert_eq!((head.request.resources.placement(), head.request.class()), (place.clone(), lane.class));
+        let claimed = env.claim_beside(&worker, id, 9).await;
+        let job = claimed.iter().find(|claimed| claimed.job.id == id).expect("it is claimed");
+        assert_eq!(job.job.spec.placement(), place);
     }
 }
 

@@ -104,6 +104,7 @@ properties! { $
         heads_follow_what_is_claimed
         lanes_part_tenants_queues_and_requests
         pipelines_part_lanes
+        what_jobs_say_of_their_place_parts_lanes_and_is_kept
         only_served_queues_are_shown
         a_delayed_job_appears_when_it_is_due
         a_delayed_job_that_is_cancelled_is_due_no_more
@@ -187,6 +188,7 @@ properties! { $
     owners {
         incarnations_rise
         incarnations_rise_after_a_prune
+        who_lives_is_listed_with_what_he_leads
         a_life_too_short_is_refused
         a_beat_prolongs_a_life_and_the_end_is_the_end
         many_owners_beat_at_once

@@ -9,6 +9,10 @@ pub(super) struct Bits {
 }
 
 impl Bits {
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -22,15 +22,13 @@ pub struct Candidates<'f> {
     fleet: &'f mut Fleet,
     asked: Asked,
     preferred: bool,
+    near: bool,
 }
 
 impl<'f> Candidates<'f> {
-    pub(super) fn all(fleet: &'f mut Fleet, asked: Asked) -> Self {
-        Self { fleet, asked, preferred: false }
-    }
-
-    pub(super) fn preferred(fleet: &'f mut Fleet, asked: Asked) -> Self {
-        Self { fleet, asked, preferred: true }
+    /// Those only that come first by their labels, and by who is there already, where that is wanted.
+    pub(super) fn among(fleet: &'f mut Fleet, asked: Asked, (preferred, near): (bool, bool)) -> Self {
+        Self { fleet, asked, preferred, near }
     }
 
     /// What the job asks.
@@ -86,10 +84,12 @@ impl<'f> Candidates<'f> {
         let WorkerId(at) = worker;
         let fleet = &*self.fleet;
         let Some(class) = fleet.classes[self.asked.class.0 as usize].as_ref() else { return false };
-        if !fleet.open.has(at) || !class.room.has(at) || (self.preferred && !class.preferred.has(at)) {
+        let comes_first = (!self.preferred || class.preferred.has(at))
+            && (!self.near || fleet.groups.is_near(at, class.near()));
+        if !fleet.open.has(at) || !class.room.has(at) || !comes_first || !fleet.has_company(at, class) {
             return false;
         }
-        if !fleet.workers[at as usize].free.has(&class.need) || !fleet.is_apart(at, class.rule) {
+        if !fleet.admits(at, class) {
             self.fleet.shut_out(at, self.asked.class);
             return false;
         }
@@ -147,8 +147,13 @@ impl<'f> Candidates<'f> {
 
     /// The first worker from a number on that may have room, perhaps only of those with so many free slots.
     fn first(&self, load: Option<usize>, from: u32) -> Option<u32> {
-        let class = self.fleet.classes[self.asked.class.0 as usize].as_ref()?;
-        let set = if self.preferred { &class.preferred } else { &class.room };
+        let fleet = &*self.fleet;
+        let class = fleet.classes[self.asked.class.0 as usize].as_ref()?;
+        // The smallest set that all of them are in; whoever is found is held to the others.
+        let own = if self.preferred { &class.preferred } else { &class.room };
+        let near = self.near.then(|| fleet.groups.fewest(class.near().iter().copied())).flatten();
+        let company = fleet.company(class).into_iter().chain(near);
+        let set = company.chain([own]).min_by_key(|set| set.len())?;
         set.first_common(load.map_or(&self.fleet.open, |load| &self.fleet.by_free[load]), from)
     }
 }

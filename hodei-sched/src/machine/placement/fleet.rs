@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use hodei_core::Timestamp;
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Priority, Request, RequestClass, Resources, Share};
+use hodei_core::job::{Priority, Request, RequestClass, Resources};
 
 use super::amounts::{Amounts, Names, Need};
 use super::bits::Bits;
 use super::candidates::{Asked, Candidates};
+use super::class::Known;
+use super::group::{Company, Groups, Place};
 use super::rule::Rule;
 use super::shapes::Shapes;
 use crate::balance::Balancer;
@@ -30,8 +32,6 @@ impl WorkerId {
 
 /// Free slots are told apart up to this number; those that have more count as alike.
 pub(super) const LOADS: usize = 64;
-/// How many classes may be remembered that nothing asks for any more.
-const IDLE_CLASSES_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(super) struct Worker {
@@ -41,11 +41,13 @@ pub(super) struct Worker {
     /// A number that stays the same when the worker comes again.
     pub(super) key: u64,
     slots: u32,
-    draining: bool,
+    pub(super) draining: bool,
     /// The classes for which there is no room here before something is free.
-    shut_out: Vec<u32>,
+    pub(super) shut_out: Vec<u32>,
     /// How many jobs it has under each rule.
     apart: Vec<(u32, u32)>,
+    /// How many it has of each group, and how many that shun it.
+    pub(super) company: Vec<Company>,
 }
 
 /// What jobs ask for, and where they could go.
@@ -54,6 +56,8 @@ pub(super) struct Class {
     pub(super) request: Arc<Request>,
     pub(super) need: Need,
     pub(super) rule: u32,
+    /// What its jobs say of where they may run, if anything.
+    pub(super) place: Option<Box<Place>>,
     /// The workers that could run such jobs were they idle.
     pub(super) able: Bits,
     /// Those of them on which there may be room now.
@@ -61,7 +65,7 @@ pub(super) struct Class {
     /// Those of them that come first.
     pub(super) preferred: Bits,
     /// How many jobs of it wait or run.
-    uses: u32,
+    pub(super) uses: u32,
     /// On how many workers at once such a job runs.
     pub(super) workers: u32,
 }
@@ -83,12 +87,15 @@ pub(super) struct Hold {
 pub struct Fleet {
     pub(super) workers: Vec<Worker>,
     free: Vec<u32>,
-    names: Names,
+    pub(super) names: Names,
     pub(super) shapes: Shapes,
     pub(super) classes: Vec<Option<Class>>,
-    free_classes: Vec<u32>,
+    pub(super) free_classes: Vec<u32>,
     /// By what is asked for, and the rule. Requests that differ only in whom they have their turns with are of one class.
-    by_number: HashMap<(RequestClass, u32), u32>,
+    pub(super) by_number: HashMap<(RequestClass, u32), Known>,
+    pub(super) groups: Groups,
+    /// Whether a job of a group has come to a worker that had none of it.
+    joined_group: bool,
     pub(super) rules: Vec<Arc<Rule>>,
     /// Workers that take work and have a free slot.
     pub(super) open: Bits,
@@ -137,13 +144,17 @@ impl Fleet {
             draining: false,
             shut_out: Vec::new(),
             apart: Vec::new(),
+            company: Vec::new(),
         };
-        for class in self.classes.iter_mut().flatten() {
-            let rule = &self.rules[class.rule as usize];
-            if self.shapes.fits(shape, &class.request.runs, &class.need, &rule.require) {
+        for number in self.numbers(|_| true).collect::<Vec<u32>>() {
+            let able =
+                self.classes[number as usize].as_ref().is_some_and(|class| self.could_run(shape, class));
+            if let Some(class) = self.classes[number as usize].as_mut().filter(|_| able) {
+                let rule = &self.rules[class.rule as usize];
+                let comes_first = class.preferences(rule).all(|selector| selector.applies(&offer.labels));
                 class.able.set(at);
                 class.room.set(at);
-                class.preferred.put(at, rule.prefer.iter().all(|selector| selector.applies(&offer.labels)));
+                class.preferred.put(at, comes_first);
             }
         }
         self.slots_changed(at, |worker| worker.free_slots = worker.slots);
@@ -162,7 +173,9 @@ impl Fleet {
             class.room.clear(worker.0);
             class.preferred.clear(worker.0);
         }
-        self.shapes.leave(worker.0, self.workers[worker.0 as usize].shape);
+        let left = &mut self.workers[worker.0 as usize];
+        self.shapes.leave(worker.0, left.shape);
+        self.groups.leave(worker.0, &mut left.company);
         if self.is_held(worker) {
             self.hold = None;
         }
@@ -173,112 +186,19 @@ impl Fleet {
     /// Gives a worker no more work, or gives it work again.
     pub fn set_draining(&mut self, worker: WorkerId, draining: bool) {
         self.slots_changed(worker.0, |worker| worker.draining = draining);
-        let all: Vec<u32> = self.numbers(|_| true).collect();
-        for at in all {
-            let Some(class) = self.classes[at as usize].as_mut() else { continue };
-            let rule = &self.rules[class.rule as usize];
-            let shape = self.workers[worker.0 as usize].shape;
-            let able = !draining && self.shapes.fits(shape, &class.request.runs, &class.need, &rule.require);
-            class.able.put(worker.0, able);
-            class.room.put(worker.0, able);
+        let shape = self.workers[worker.0 as usize].shape;
+        for at in self.numbers(|_| true).collect::<Vec<u32>>() {
+            let able = self.classes[at as usize].as_ref().is_some_and(|class| self.could_run(shape, class));
+            if let Some(class) = self.classes[at as usize].as_mut() {
+                class.able.put(worker.0, able && !draining);
+                class.room.put(worker.0, able && !draining);
+            }
         }
         self.workers[worker.0 as usize].shut_out.clear();
         if self.is_held(worker) {
             self.hold = None;
         }
         self.generation += 1;
-    }
-
-    /// Adds a rule; rule 0 places anywhere.
-    pub fn add_rule(&mut self, rule: Rule) -> u32 {
-        self.rules.push(Arc::new(rule));
-        u32::try_from(self.rules.len() - 1).unwrap_or(u32::MAX)
-    }
-
-    /// Changes a rule, for what is placed from now on.
-    pub fn set_rule(&mut self, number: u32, rule: Rule) {
-        self.rules[number as usize] = Arc::new(rule);
-        let changed: Vec<u32> = self.numbers(|class| class.rule == number).collect();
-        for worker in &mut self.workers {
-            worker.shut_out.retain(|class| !changed.contains(class));
-        }
-        changed.into_iter().for_each(|class| self.look(class));
-    }
-
-    /// Numbers what jobs ask for under a rule. The number holds as long as a job is counted for it, or until the next
-    /// call of this.
-    pub fn class(&mut self, request: &Request, rule: u32) -> ClassId {
-        self.class_of(request.class(), rule, || Arc::new(request.clone()))
-    }
-
-    /// As [`Fleet::class`], where the hash of the request is known.
-    pub(crate) fn class_of(
-        &mut self,
-        number: RequestClass,
-        rule: u32,
-        request: impl FnOnce() -> Arc<Request>,
-    ) -> ClassId {
-        if let Some(class) = self.by_number.get(&(number, rule)) {
-            return ClassId(*class);
-        }
-        let request = request();
-        if request.share() == Share::NONE {
-            return ClassId(self.new_class(number, rule, request));
-        }
-        // Whom a job has its turns with makes no difference to a worker.
-        let plain = Arc::new(request.without_share());
-        let plainly = (plain.class(), rule);
-        let known = self.by_number.get(&plainly).copied();
-        let class = known.unwrap_or_else(|| self.new_class(plainly.0, rule, plain));
-        self.by_number.insert((number, rule), class);
-        ClassId(class)
-    }
-
-    /// Adds a class under a number that is not known.
-    fn new_class(&mut self, number: RequestClass, rule: u32, request: Arc<Request>) -> u32 {
-        if self.classes.len() - self.free_classes.len() > IDLE_CLASSES_MAX {
-            self.forget_classes();
-        }
-        let need = Need::of(&request.resources, &self.names);
-        let class = Class {
-            workers: request.resources.worker_count(),
-            request,
-            need,
-            rule,
-            able: Bits::default(),
-            room: Bits::default(),
-            preferred: Bits::default(),
-            uses: 0,
-        };
-        let at = match self.free_classes.pop() {
-            Some(at) => {
-                self.classes[at as usize] = Some(class);
-                at
-            }
-            None => {
-                self.classes.push(Some(class));
-                u32::try_from(self.classes.len() - 1).unwrap_or(u32::MAX)
-            }
-        };
-        self.by_number.insert((number, rule), at);
-        self.look(at);
-        at
-    }
-
-    /// The number of a class that is known already.
-    pub(crate) fn known_class(&self, number: RequestClass, rule: u32) -> Option<ClassId> {
-        self.by_number.get(&(number, rule)).copied().map(ClassId)
-    }
-
-    /// Counts a job for a class, which keeps its number meanwhile.
-    pub fn count(&mut self, class: ClassId) {
-        self.known(class).uses += 1;
-    }
-
-    /// Counts a job no more.
-    pub fn discount(&mut self, class: ClassId) {
-        let class = self.known(class);
-        class.uses = class.uses.saturating_sub(1);
     }
 
     /// Chooses a worker for a job and sets room aside there; nothing when there is none. For a gang it does so with all of
@@ -305,20 +225,20 @@ impl Fleet {
 
     /// Has a balancer choose among the workers that come first, or else among all.
     pub(super) fn choose(&mut self, asked: Asked, balancer: &mut dyn Balancer) -> Option<WorkerId> {
-        let split =
-            self.classes[asked.class.0 as usize].as_ref().is_some_and(|class| !class.preferred.is_empty());
+        let class = self.classes[asked.class.0 as usize].as_ref()?;
+        let (preferred, near) =
+            (!class.preferred.is_empty(), class.place().is_some_and(|p| !p.near.is_empty()));
         // What a balancer leaves behind when it panics is its own affair; of ours it changes nothing but notes of who has no
         // room.
         let chosen = catch_unwind(AssertUnwindSafe(|| {
-            let mut chosen = None;
-            if split {
-                chosen = balancer.choose(&mut Candidates::preferred(self, asked));
-            }
-            chosen.or_else(|| balancer.choose(&mut Candidates::all(self, asked)))
+            [(true, true), (false, true), (true, false), (false, false)]
+                .into_iter()
+                .filter(|first| (preferred || !first.0) && (near || !first.1))
+                .find_map(|first| balancer.choose(&mut Candidates::among(self, asked, first)))
         }));
         let chosen = chosen.ok().flatten()?;
         let known = (chosen.0 as usize) < self.workers.len();
-        (known && Candidates::all(self, asked).has_room(chosen)).then_some(chosen)
+        (known && Candidates::among(self, asked, (false, false)).has_room(chosen)).then_some(chosen)
     }
 
     /// Sets room aside on a worker that is known to have it.
@@ -333,6 +253,9 @@ impl Fleet {
                 Some((_, n)) => *n += 1,
                 None => chosen.apart.push((asked.rule, 1)),
             }
+        }
+        if let Some(place) = asked.place.as_deref() {
+            self.joined_group |= self.groups.comes(worker.0, place, &mut chosen.company);
         }
         self.placed += 1;
         self.slots_changed(worker.0, |worker| worker.free_slots -= 1);
@@ -350,9 +273,23 @@ impl Fleet {
                 there.apart.swap_remove(at);
             }
         }
+        if let Some(place) = left.place.as_deref() {
+            self.groups.goes(worker.0, place, &mut there.company);
+        }
         self.let_in(worker.0);
         self.placed -= 1;
         self.slots_changed(worker.0, |worker| worker.free_slots += 1);
+        let waits = self.hold.filter(|_| self.is_held(worker)).map(|hold| hold.class);
+        let waits = waits.and_then(|class| self.classes[class.0 as usize].as_ref());
+        if waits.is_some_and(|waits| !self.has_company(worker.0, waits)) {
+            // Nothing is to be had there any more.
+            self.hold = None;
+        }
+    }
+
+    /// Whether a job of a group has come to a worker that had none of it, since this was asked last.
+    pub(in crate::machine) fn take_joined(&mut self) -> bool {
+        std::mem::take(&mut self.joined_group)
     }
 
     /// How many slots are free on workers that take work.
@@ -378,12 +315,13 @@ impl Fleet {
         self.workers[worker.0 as usize].free_slots
     }
 
-    /// Whether any worker could run jobs of a class, were it idle; of a gang, whether enough of them could.
+    /// Whether any worker could run jobs of a class, were it idle but for the company that they want to have; of a gang,
+    /// whether enough of them could.
     #[must_use]
     pub fn is_able(&self, class: ClassId) -> bool {
         self.classes[class.0 as usize].as_ref().is_some_and(|class| match class.workers {
-            1 => !class.able.is_empty(),
-            workers => class.able.ones().take(workers as usize).count() == workers as usize,
+            1 if class.place.is_none() => !class.able.is_empty(),
+            workers => self.able_now(class).take(workers as usize).count() == workers as usize,
         })
     }
 
@@ -397,9 +335,9 @@ impl Fleet {
     pub(crate) fn most_memory(&self, request: &Request, rule: u32) -> Option<u64> {
         let need = Need::of(&request.resources, &self.names);
         let mut lacking = request.resources.worker_count() as usize;
-        for (memory, workers) in
-            self.shapes.memories(&request.runs, &need, &self.rules[rule as usize].require)
-        {
+        let place = request.resources.placement()?;
+        let require = self.rules[rule as usize].require.iter().chain(place.required());
+        for (memory, workers) in self.shapes.memories(&request.runs, &need, &require) {
             let takes_work = |worker: &u32| !self.workers[*worker as usize].draining;
             let there = workers.ones().filter(takes_work).take(lacking).count();
             lacking -= there;
@@ -421,6 +359,7 @@ impl Fleet {
         there.free_slots as usize + gone.len() > 0
             && free.has(&asked.need)
             && self.is_apart_without(worker.0, asked.rule, gone)
+            && self.welcomes_without(worker.0, asked, gone)
     }
 
     /// A rule by its number.
@@ -456,14 +395,21 @@ impl Fleet {
         let mut at = 0;
         loop {
             let Some(known) = self.classes[class.0 as usize].as_ref() else { return false };
-            let Some(worker) = known.room.first_common(&self.open, at) else { return false };
-            if !self.workers[worker as usize].free.has(&known.need) || !self.is_apart(worker, known.rule) {
+            let Some(worker) = self.first_open(known, at) else { return false };
+            if !self.admits(worker, known) {
                 self.shut_out(worker, class);
             } else if self.spares(WorkerId(worker), asked) {
                 return true;
             }
             at = worker + 1;
         }
+    }
+
+    /// Whether a worker that could run jobs of a class has as much free, and nobody from whom they are kept apart.
+    pub(super) fn admits(&self, worker: u32, class: &Class) -> bool {
+        self.workers[worker as usize].free.has(&class.need)
+            && self.is_apart(worker, class.rule)
+            && self.groups.welcome(worker, class.place())
     }
 
     /// Whether jobs of a class may be on a worker beside what is there under their rule.
@@ -496,7 +442,7 @@ impl Fleet {
     fn let_in(&mut self, at: u32) {
         let worker = &mut self.workers[at as usize];
         let (free, apart) = (&worker.free, &worker.apart);
-        let (classes, rules) = (&mut self.classes, &self.rules);
+        let (classes, rules, groups) = (&mut self.classes, &self.rules, &self.groups);
         worker.shut_out.retain(|class| {
             let Some(class) = classes[*class as usize].as_mut() else { return false };
             if !free.has(&class.need) {
@@ -504,60 +450,12 @@ impl Fleet {
             }
             let kept_apart =
                 rules[class.rule as usize].apart && apart.iter().any(|(of, _)| *of == class.rule);
+            let kept_apart = kept_apart || !groups.welcome(at, class.place());
             if !kept_apart && class.able.has(at) {
                 class.room.set(at);
             }
             kept_apart
         });
-    }
-
-    fn known(&mut self, class: ClassId) -> &mut Class {
-        self.classes[class.0 as usize].as_mut().expect("a class is there as long as jobs are counted for it")
-    }
-
-    fn numbers(&self, wanted: impl Fn(&Class) -> bool) -> impl Iterator<Item = u32> {
-        (0..)
-            .zip(&self.classes)
-            .filter(move |(_, class)| class.as_ref().is_some_and(&wanted))
-            .map(|(at, _)| at)
-    }
-
-    /// Decides anew to which workers a class could go.
-    fn look(&mut self, at: u32) {
-        let Some(class) = self.classes[at as usize].as_mut() else { return };
-        let rule = &self.rules[class.rule as usize];
-        class.able = self.shapes.able(&class.request.runs, &class.need, &rule.require);
-        for (worker, _) in (0..).zip(&self.workers).filter(|(_, worker)| worker.draining) {
-            class.able.clear(worker);
-        }
-        class.room = class.able.clone();
-        class.preferred = Bits::default();
-        if !rule.prefer.is_empty() {
-            class.preferred = self.shapes.selected(&rule.prefer);
-            class.preferred.keep(&class.able);
-        }
-    }
-
-    /// Something is offered that was not known before: classes that asked for it in vain are looked at again.
-    fn learn(&mut self) {
-        for at in self.numbers(|class| class.need.is_unknown()).collect::<Vec<u32>>() {
-            if let Some(class) = self.classes[at as usize].as_mut() {
-                class.need = Need::of(&class.request.resources, &self.names);
-            }
-        }
-    }
-
-    fn forget_classes(&mut self) {
-        let idle = |class: &Class| class.uses == 0;
-        for at in self.numbers(idle).collect::<Vec<u32>>() {
-            self.classes[at as usize] = None;
-            self.free_classes.push(at);
-        }
-        let classes = &self.classes;
-        self.by_number.retain(|_, class| classes[*class as usize].is_some());
-        for worker in &mut self.workers {
-            worker.shut_out.retain(|class| classes[*class as usize].is_some());
-        }
     }
 
     /// Changes how many slots of a worker are free, and everything that goes by it.

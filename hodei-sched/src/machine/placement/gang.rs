@@ -48,7 +48,7 @@ impl Fleet {
     pub(super) fn may_have(&self, class: &Class) -> bool {
         let (mut found, mut at) = (0, 0);
         while found < class.workers
-            && let Some(worker) = class.room.first_common(&self.open, at)
+            && let Some(worker) = self.first_open(class, at)
         {
             found += 1;
             at = worker + 1;
@@ -59,6 +59,9 @@ impl Fleet {
     /// Holds the workers for a class that lack the least; nothing where there are too few.
     pub(super) fn hold_nearest(&mut self, class: ClassId, level: Priority) {
         let nearest = self.nearest_all(class);
+        if nearest.is_empty() {
+            return;
+        }
         self.held_too = Bits::default();
         self.hold = nearest.split_first().map(|(first, others)| {
             for worker in others {

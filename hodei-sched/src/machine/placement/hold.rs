@@ -46,11 +46,12 @@ impl Fleet {
         let lack = |worker: &u32| {
             let there = &self.workers[*worker as usize];
             let slot = if there.free_slots == 0 { 1_000 } else { 0 };
-            // Where another job of the rule is, none comes before that has ended.
-            let apart = if self.is_apart(*worker, class.rule) { 0 } else { 1_000 };
+            // Where another job is from which it is kept apart, it comes when that has ended.
+            let alone = self.is_apart(*worker, class.rule) && self.groups.welcome(*worker, class.place());
+            let apart = if alone { 0 } else { 1_000 };
             (there.free.lack(&class.need) + slot + apart, *worker)
         };
-        let able = class.able.ones().take(LOOKED_AT.max(workers));
+        let able = self.able_now(class).take(LOOKED_AT.max(workers));
         if workers == 1 {
             return able.min_by_key(lack).map(WorkerId).into_iter().collect();
         }
@@ -70,7 +71,7 @@ impl Fleet {
         let Some((waits, more)) = class(hold.class).zip(class(asked.class)) else { return true };
         let there = &self.workers[worker.0 as usize];
         // Both take a slot each.
-        let spares = there.free_slots > 1 && there.free.spares(&more.need, &waits.need);
+        let spares = there.free_slots > 1 && there.free.spares(&more.need, &waits.need) && !more.shuns(waits);
         spares || self.ends_in_time()
     }
 

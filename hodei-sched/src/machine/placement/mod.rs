@@ -3,8 +3,10 @@
 mod amounts;
 mod bits;
 mod candidates;
+mod class;
 mod fleet;
 mod gang;
+mod group;
 mod hold;
 mod room;
 mod rule;
@@ -14,5 +16,6 @@ mod tests;
 
 pub use candidates::{Asked, Candidates};
 pub use fleet::{Fleet, WorkerId};
+pub use hodei_core::job::Selector;
 pub(super) use room::Room;
-pub use rule::{Rule, Selector};
+pub use rule::Rule;

@@ -1,39 +1,6 @@
 //! On which workers the jobs of a queue may run.
 
-use hodei_core::text::TextMap;
-
-/// What a worker's labels must say.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Selector {
-    /// The label has one of these values.
-    In(String, Vec<String>),
-    /// The label is absent or has none of these values.
-    NotIn(String, Vec<String>),
-    /// The label is there.
-    Has(String),
-    /// The label is absent.
-    Lacks(String),
-}
-
-impl Selector {
-    /// The label has this value.
-    pub fn is(label: impl Into<String>, value: impl Into<String>) -> Self {
-        Self::In(label.into(), vec![value.into()])
-    }
-
-    /// Whether it applies to a worker with these labels.
-    #[must_use]
-    pub fn applies(&self, labels: &TextMap) -> bool {
-        let among = |values: &[String], value: &str| values.iter().any(|one| one == value);
-        match self {
-            Self::In(label, values) => labels.get(label).is_some_and(|value| among(values, value)),
-            Self::NotIn(label, values) => labels.get(label).is_none_or(|value| !among(values, value)),
-            Self::Has(label) => labels.get(label).is_some(),
-            Self::Lacks(label) => labels.get(label).is_none(),
-        }
-    }
-}
+use hodei_core::job::Selector;
 
 /// Where the jobs of a queue are placed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -6,12 +6,11 @@
 use std::collections::HashMap;
 
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Resources, Runs};
+use hodei_core::job::{Resources, Runs, Selector};
 use hodei_core::text::TextMap;
 
 use super::amounts::{Amounts, Names, Need};
 use super::bits::Bits;
-use super::rule::Selector;
 
 /// What workers of a shape have in common.
 type Key = (Vec<Runs>, TextMap, Resources);
@@ -96,15 +95,24 @@ impl Shapes {
     }
 
     /// Whether workers of a shape run something, have as much in all, and all selectors apply to them.
-    pub(super) fn fits(&self, shape: u32, runs: &Runs, need: &Need, selectors: &[Selector]) -> bool {
+    pub(super) fn fits<'s>(
+        &self,
+        shape: u32,
+        runs: &Runs,
+        need: &Need,
+        mut selectors: impl Iterator<Item = &'s Selector>,
+    ) -> bool {
         let Shape { key: (offered, labels, _), capacity, .. } = &self.shapes[shape as usize];
-        offered.contains(runs)
-            && capacity.has(need)
-            && selectors.iter().all(|selector| selector.applies(labels))
+        offered.contains(runs) && capacity.has(need) && selectors.all(|selector| selector.applies(labels))
     }
 
     /// The workers that run something, have as much in all, and to which all selectors apply.
-    pub(super) fn able(&self, runs: &Runs, need: &Need, selectors: &[Selector]) -> Bits {
+    pub(super) fn able<'s>(
+        &self,
+        runs: &Runs,
+        need: &Need,
+        selectors: impl Iterator<Item = &'s Selector>,
+    ) -> Bits {
         let mut shapes = self.runs.get(runs).cloned().unwrap_or_default();
         for selector in selectors {
             self.select(&mut shapes, selector);
@@ -120,8 +128,13 @@ impl Shapes {
     }
 
     /// As [`Shapes::able`], with the memory that the workers have, those with the most first.
-    pub(super) fn memories(&self, runs: &Runs, need: &Need, selectors: &[Selector]) -> Vec<(u64, &Bits)> {
-        let fits = |shape: &u32| self.fits(*shape, runs, need, selectors);
+    pub(super) fn memories<'s>(
+        &self,
+        runs: &Runs,
+        need: &Need,
+        selectors: &(impl Iterator<Item = &'s Selector> + Clone),
+    ) -> Vec<(u64, &Bits)> {
+        let fits = |shape: &u32| self.fits(*shape, runs, need, selectors.clone());
         let shapes = self.runs.get(runs).into_iter().flat_map(Bits::ones).filter(fits);
         let mut memories: Vec<(u64, &Bits)> = shapes
             .map(|shape| &self.shapes[shape as usize])
@@ -132,7 +145,7 @@ impl Shapes {
     }
 
     /// The workers to which all selectors apply.
-    pub(super) fn selected(&self, selectors: &[Selector]) -> Bits {
+    pub(super) fn selected<'s>(&self, selectors: impl Iterator<Item = &'s Selector>) -> Bits {
         let mut shapes = self.all.clone();
         for selector in selectors {
             self.select(&mut shapes, selector);

@@ -12,6 +12,8 @@ use super::{Asked, Fleet, Room, Rule, Selector, WorkerId};
 use crate::balance::{Balancer, Fit, LeastLoaded, ResourceAware, RoundRobin, TwoChoices};
 use crate::queue::ClassId;
 
+mod company;
+
 fn resources((cpu, memory, gpus, licences): (u64, u64, u32, u64)) -> Resources {
     Resources::none().cpu_millis(cpu).memory(memory).gpus(gpus).custom(Name::literal("licence"), licences)
 }

@@ -2,6 +2,7 @@
 
 mod backfill;
 mod cancel;
+mod company;
 mod drain;
 mod exact;
 mod fair;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hodei_core::job::{Epoch, Finish, Job, Lease, NewJob, Output, State, rules};
+use hodei_core::job::{Epoch, Finish, Job, Lease, NewJob, Output, Request, State, rules};
 use hodei_core::store::*;
 use hodei_core::{Clock, JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
 
@@ -16,6 +16,15 @@ use super::harm::{Harm, Unwritten};
 const UNWRITTEN_FOR: Duration = Duration::from_millis(400);
 /// How long after the end of a run its spawned jobs are written, where that is the bug.
 const SPAWNED_AFTER: Duration = Duration::from_millis(50);
+
+/// A request without what it says of where its jobs run.
+fn anywhere(request: &Request) -> Arc<Request> {
+    let said = request.resources.customs().map(|(name, _)| name);
+    let said: Vec<Name> = said.filter(|name| name.as_str().starts_with("hodei.place.")).cloned().collect();
+    let mut request = request.clone();
+    request.resources = said.into_iter().fold(request.resources, |all, name| all.custom(name, 0));
+    Arc::new(request)
+}
 
 /// A store in memory, and the bug planted on it.
 #[derive(Debug)]
@@ -258,7 +267,11 @@ impl JobStore for Planted {
 
     async fn lanes(&self, served: &Served) -> Result<Lanes> {
         self.write_what_was_acknowledged();
-        self.inner.lanes(served).await
+        let mut lanes = self.inner.lanes(served).await?;
+        if self.bug(Bug::PlaceUnread).is_some() {
+            lanes.heads.iter_mut().for_each(|head| head.request = anywhere(&head.request));
+        }
+        Ok(lanes)
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
@@ -386,6 +399,10 @@ impl JobStore for Planted {
 impl Coordination for Planted {
     async fn round(&self, round: Round) -> Result<Rounded> {
         round_by_verbs(self, round).await
+    }
+
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.inner.owners().await
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -112,6 +112,9 @@ impl Generator {
         } else if self.random.chance(10) {
             spec = spec.resources(Resources::none().tokens(self.random.one_of(&[2, 3, 7])));
         }
+        if self.random.chance(10) {
+            spec = spec.group("g").apart("g");
+        }
         for key in KEYS {
             if self.random.chance(20) {
                 spec = spec.limited_by(key);
