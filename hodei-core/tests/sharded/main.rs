@@ -3,6 +3,7 @@
 mod crash;
 mod failing;
 mod lists;
+mod logs;
 mod moving;
 mod routing;
 mod world;

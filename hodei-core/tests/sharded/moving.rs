@@ -382,8 +382,9 @@ async fn a_reader_waits_for_the_mover_of_its_process() {
     let story = Story::begin(&store).await;
     let before = story.seen(&store).await.expect("nothing moves");
     let slot = story.tenant.slot();
-    // Of shard 1 the move asks to expect the slot, to know the owner, to keep the rows, and to open it.
-    shards.faults[1].hold(3);
+    // Of shard 1 the move asks to expect the slot, to know the owner, to keep the rows, where its log
+    // ends, and to open it.
+    shards.faults[1].hold(4);
     let mut moving = Box::pin(store.move_slot(slot, 1));
     assert!(poll_fn(|cx| Poll::Ready(moving.as_mut().poll(cx).is_pending())).await);
     let mut reading = Box::pin(story.seen(&store));

@@ -30,8 +30,9 @@ pub(super) struct Appends {
     /// Where the keys and the rows are.
     places: Vec<(Range<usize>, Range<usize>)>,
     bytes: Vec<u8>,
-    /// The ids that end the keys.
-    ids: JobSet,
+    /// The ids that end the keys, once one has come before another: most rows come in their order, where the last key
+    /// says what a look at all of them would.
+    ids: Option<JobSet>,
 }
 
 impl Appends {
@@ -53,14 +54,32 @@ impl Appends {
             codec::bind_from(row, tab, key, &mut self.bytes);
         }
         let end = self.bytes.len();
+        if self.ids.is_none() && self.last().is_some_and(|last| last >= key) {
+            self.ids = Some(
+                self.places.iter().filter_map(|(key, _)| key::last_id(&self.bytes[key.clone()])).collect(),
+            );
+        }
         self.places.push((start..row, row..end));
-        self.ids.extend(key::last_id(key));
+        if let Some(ids) = &mut self.ids {
+            ids.extend(key::last_id(key));
+        }
         Ok(end - start)
+    }
+
+    /// Returns the key that came last.
+    fn last(&self) -> Option<&[u8]> {
+        self.places.last().map(|(key, _)| &self.bytes[key.clone()])
     }
 
     /// Says whether a key may be among those that are still to be written.
     pub(super) fn may_have(&self, key: &[u8]) -> bool {
-        !self.places.is_empty() && key::last_id(key).is_none_or(|id| self.ids.contains(&id))
+        match &self.ids {
+            Some(ids) => key::last_id(key).is_none_or(|id| ids.contains(&id)),
+            None => {
+                let has = || self.places.binary_search_by(|(at, _)| self.bytes[at.clone()].cmp(key)).is_ok();
+                self.last().is_some_and(|last| last >= key) && has()
+            }
+        }
     }
 
     /// Says whether a row with a key is no second one, and has room.
@@ -76,12 +95,14 @@ impl Appends {
     /// Writes what was kept.
     pub(super) fn write(&mut self, table: &mut Table<'_, &'static [u8], &'static [u8]>) -> Result<()> {
         let Self { places, bytes, ids } = self;
-        places.sort_unstable_by(|(one, _), (other, _)| bytes[one.clone()].cmp(&bytes[other.clone()]));
+        if ids.is_some() {
+            places.sort_unstable_by(|(one, _), (other, _)| bytes[one.clone()].cmp(&bytes[other.clone()]));
+        }
         let rows = places.iter().map(|(key, row)| (&bytes[key.clone()], &bytes[row.clone()]));
         let written = write_ascending(table, &rows.collect::<Vec<_>>());
         places.clear();
         bytes.clear();
-        ids.clear();
+        *ids = None;
         written
     }
 }
@@ -161,16 +182,21 @@ mod tests {
                 }
                 let mut appends = Appends::default();
                 for (number, batch) in batches.iter().enumerate() {
-                    // In an order that is not theirs.
-                    for n in batch.iter().rev() {
+                    // Every other batch in an order that is not theirs.
+                    let mut batch: Vec<u64> = batch.iter().copied().collect();
+                    if number % 2 == 0 {
+                        batch.reverse();
+                    }
+                    for n in &batch {
                         prop_assert!(appends.has_room_for(&id(*n)));
                         let row = [n.to_le_bytes(), (number as u64).to_le_bytes()].concat();
                         appends.take(Tab::Born, &id(*n), |into| { into.extend_from_slice(&row); Ok(()) }).unwrap();
-                        prop_assert!(appends.may_have(&id(*n)));
+                        prop_assert!(appends.may_have(&id(*n)) && !appends.may_have(&id(400)));
                         let mut sealed = Vec::new();
                         codec::seal(Tab::Born, &id(*n), &row, &mut sealed);
                         model.insert(id(*n).to_vec(), sealed);
                     }
+                    prop_assert!(batch.iter().all(|n| appends.may_have(&id(*n))));
                     appends.write(&mut table).unwrap();
                     prop_assert!(appends.is_empty());
                 }

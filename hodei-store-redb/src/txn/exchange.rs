@@ -24,6 +24,7 @@ pub(crate) fn exchange(work: &mut Work<'_, '_>, exchange: &Exchange) -> Result<E
     lock(work.context.committed).index.promote(now);
     let mut done = Exchanged::default();
     done.applied.reserve(exchange.transitions.len());
+    work.expect(exchange.transitions.len());
     for transition in &exchange.transitions {
         let applied = apply(work, transition, &mut done.changes)?;
         done.applied.push(applied);

@@ -54,6 +54,7 @@ pub(crate) fn submit(
         return Err(Error::new(ErrorKind::LimitExceeded, "store.submit").with("job", large.id));
     }
     let mut taken = Taken { highest: work.highest(), ..Taken::default() };
+    taken.ids.reserve(jobs.len());
     let mut replies = Vec::with_capacity(jobs.len());
     for job in jobs {
         let reply = answer(work, job, &taken, room)?;
@@ -76,6 +77,8 @@ pub(crate) fn submit(
     hold_to_limit(work, taken.ids.len(), room.jobs)?;
     let mut changes = Vec::with_capacity(jobs.len());
     let mut encoded = Encoded::default();
+    work.expect(taken.ids.len());
+    work.delta.opened.reserve(taken.ids.len());
     for (job, reply) in jobs.iter().zip(&replies) {
         if let Submitted::New(_) = reply {
             admit(work, job.clone(), &mut encoded, &mut changes)?;

@@ -187,6 +187,11 @@ impl<'a, 'txn> Work<'a, 'txn> {
         self.delta.now = self.now;
     }
 
+    /// Makes room for so many jobs that will move.
+    pub(super) fn expect(&mut self, jobs: usize) {
+        self.moved.reserve(jobs);
+    }
+
     fn table(&mut self, tab: Tab) -> Result<&mut Open<'txn>> {
         let place = &mut self.tables[tab.number()];
         if place.is_none() {

@@ -18,4 +18,5 @@ mod prune;
 mod query;
 mod reopen;
 mod shards;
+mod story;
 mod together;

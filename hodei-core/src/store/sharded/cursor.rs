@@ -13,12 +13,36 @@ const JOBS: u8 = 0xa1;
 const CHANGES: u8 = 0xa2;
 /// The length of a cursor that is not there: from the beginning.
 const ABSENT: u32 = u32::MAX;
+/// The length that says that a change stands there instead of a cursor.
+const HEAD: u32 = u32::MAX - 1;
 
 /// The place of a job in a list.
 pub(super) type Key = (Timestamp, JobId);
 
 /// The cursors of the shards, one for each; absent where its list begins.
 pub(super) type Starts = Vec<Option<Cursor>>;
+
+/// Where a shard's log is read on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Start {
+    /// At the oldest change that is kept.
+    #[default]
+    Oldest,
+    /// At this version of this job, which was the oldest change when the list began.
+    Head(JobId, u32),
+    /// Behind what a cursor names.
+    Behind(Cursor),
+}
+
+impl Start {
+    /// Returns the cursor, or none where the log is read from the oldest change that is kept.
+    pub(super) const fn cursor(&self) -> Option<&Cursor> {
+        match self {
+            Self::Oldest | Self::Head(..) => None,
+            Self::Behind(cursor) => Some(cursor),
+        }
+    }
+}
 
 /// Where a list of jobs goes on: behind a job, and no later than there in each shard.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,33 +118,66 @@ impl Place {
 }
 
 /// Makes the cursor of a list of changes.
-pub(super) fn of_changes(starts: &Starts) -> Cursor {
+pub(super) fn of_changes(starts: &[Start]) -> Cursor {
     let mut out = vec![CHANGES];
-    put_starts(&mut out, starts);
+    put_count(&mut out, starts.len());
+    for start in starts {
+        match start {
+            Start::Head(job, version) => {
+                out.put_u32(HEAD);
+                out.put_slice(job.as_bytes());
+                out.put_u32(*version);
+            }
+            Start::Oldest | Start::Behind(_) => put_start(&mut out, start.cursor()),
+        }
+    }
     Cursor::from_bytes(out)
 }
 
 /// Reads the cursor of a list of changes for so many shards.
-pub(super) fn changes_of(cursor: Option<&Cursor>, shards: usize) -> Result<Starts> {
-    let Some(cursor) = cursor else { return Ok(vec![None; shards]) };
+pub(super) fn changes_of(cursor: Option<&Cursor>, shards: usize) -> Result<Vec<Start>> {
+    let Some(cursor) = cursor else { return Ok(vec![Start::Oldest; shards]) };
     let mut bytes = Bytes::copy_from_slice(cursor.as_bytes());
     let tag = bytes.try_get_u8().ok().filter(|tag| *tag == CHANGES);
-    let starts = tag.and_then(|_| take_starts(&mut bytes, shards)).filter(|_| !bytes.has_remaining());
-    starts.ok_or_else(foreign)
+    let starts = tag.and_then(|_| take_each(&mut bytes, shards, take_change));
+    starts.filter(|_| !bytes.has_remaining()).ok_or_else(foreign)
+}
+
+fn take_change(bytes: &mut Bytes, len: u32) -> Option<Start> {
+    if len != HEAD {
+        return Some(take_start(bytes, len)?.map_or(Start::Oldest, Start::Behind));
+    }
+    let mut id = [0; 16];
+    bytes.try_copy_to_slice(&mut id).ok()?;
+    Some(Start::Head(JobId::from_bytes(id), bytes.try_get_u32().ok()?))
 }
 
 fn put_starts(out: &mut Vec<u8>, starts: &Starts) {
-    out.put_u16(u16::try_from(starts.len()).unwrap_or(u16::MAX));
-    for start in starts {
-        let bytes = start.as_ref().map(Cursor::as_bytes);
-        let len = bytes.and_then(|bytes| u32::try_from(bytes.len()).ok()).unwrap_or(ABSENT);
-        out.put_u32(len);
-        out.put_slice(bytes.unwrap_or_default());
-    }
+    put_count(out, starts.len());
+    starts.iter().for_each(|start| put_start(out, start.as_ref()));
 }
 
-/// Reads the cursors of the shards; in those that came since, the list begins.
+fn put_count(out: &mut Vec<u8>, shards: usize) {
+    out.put_u16(u16::try_from(shards).unwrap_or(u16::MAX));
+}
+
+fn put_start(out: &mut Vec<u8>, start: Option<&Cursor>) {
+    let bytes = start.map(Cursor::as_bytes);
+    let len = bytes.and_then(|bytes| u32::try_from(bytes.len()).ok()).unwrap_or(ABSENT);
+    out.put_u32(len);
+    out.put_slice(bytes.unwrap_or_default());
+}
+
 fn take_starts(bytes: &mut Bytes, shards: usize) -> Option<Starts> {
+    take_each(bytes, shards, take_start)
+}
+
+/// Reads what there is of each shard, behind its length; of those that came since nothing: there the list begins.
+fn take_each<T: Default>(
+    bytes: &mut Bytes,
+    shards: usize,
+    take: impl Fn(&mut Bytes, u32) -> Option<T>,
+) -> Option<Vec<T>> {
     let n = usize::from(bytes.try_get_u16().ok()?);
     if n == 0 || n > shards.min(SHARDS_MAX) {
         return None;
@@ -128,15 +185,19 @@ fn take_starts(bytes: &mut Bytes, shards: usize) -> Option<Starts> {
     let mut starts = Vec::with_capacity(shards);
     for _ in 0..n {
         let len = bytes.try_get_u32().ok()?;
-        let start = match usize::try_from(len).ok()? {
-            _ if len == ABSENT => None,
-            len if len > bytes.remaining() => return None,
-            len => Some(Cursor::from_bytes(bytes.split_to(len))),
-        };
-        starts.push(start);
+        starts.push(take(bytes, len)?);
     }
-    starts.resize(shards, None);
+    starts.resize_with(shards, T::default);
     Some(starts)
+}
+
+#[expect(clippy::option_option, reason = "the outer one says that the bytes are of no cursor")]
+fn take_start(bytes: &mut Bytes, len: u32) -> Option<Option<Cursor>> {
+    match usize::try_from(len).ok()? {
+        _ if len == ABSENT => Some(None),
+        len if len > bytes.remaining() => None,
+        len => Some(Some(Cursor::from_bytes(bytes.split_to(len)))),
+    }
 }
 
 fn foreign() -> Error {
@@ -151,6 +212,13 @@ mod tests {
 
     fn starts() -> Starts {
         vec![Some(Cursor::from_bytes(vec![1, 2, 3])), None, Some(Cursor::from_bytes(Vec::new()))]
+    }
+
+    fn logs() -> Vec<Start> {
+        let mut logs: Vec<Start> =
+            starts().into_iter().map(|start| start.map_or(Start::Oldest, Start::Behind)).collect();
+        logs[2] = Start::Head(JobId::from_parts(7, Slot::new(3).unwrap(), 9), 4);
+        logs
     }
 
     fn place() -> Place {
@@ -170,8 +238,8 @@ mod tests {
             let wider = Place::decode(Some(&place.encode()), 5).unwrap();
             assert_eq!((wider.starts.len(), &wider.starts[..3], &wider.starts[3]), (5, &starts()[..], &None));
         }
-        assert_eq!(changes_of(Some(&of_changes(&starts())), 3).unwrap(), starts());
-        assert_eq!(changes_of(None, 2).unwrap(), [None, None]);
+        assert_eq!(changes_of(Some(&of_changes(&logs())), 3).unwrap(), logs());
+        assert_eq!(changes_of(None, 2).unwrap(), [Start::Oldest, Start::Oldest]);
     }
 
     #[test]
@@ -184,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_forged_cut_or_of_another_list_is_invalid() {
-        let (jobs, changes) = (place().encode(), of_changes(&starts()));
+        let (jobs, changes) = (place().encode(), of_changes(&logs()));
         let refused = |cursor: &Cursor, shards| {
             let a = Place::decode(Some(cursor), shards).unwrap_err();
             let b = changes_of(Some(cursor), shards).unwrap_err();

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::super::Note;
+use super::super::{Cursor, Note};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Name, Slot};
 use crate::time::Timestamp;
@@ -13,7 +13,9 @@ pub(super) const SHARDS_MAX: usize = 64;
 /// before are in the order of the clocks.
 const FORMER_MAX: usize = 4_096;
 const SLOTS: usize = Slot::MAX.number() as usize + 1;
-const MAGIC: &[u8; 8] = b"hodei-m1";
+const MAGIC: &[u8; 8] = b"hodei-m2";
+/// Maps that did not note where in the log of a shard a slot has arrived.
+const FIRST: &[u8; 8] = b"hodei-m1";
 
 /// The map, as a version of its note has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub(super) struct ShardMap {
 }
 
 /// A move under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Relocation {
     pub(super) slot: Slot,
     pub(super) to: u16,
@@ -47,12 +49,13 @@ pub(super) struct Relocation {
 }
 
 /// How far a move has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The rows are on their way; the slot is in the source.
     Copying,
-    /// Everything was copied by this time of the source; there is no way back, and the slot may be in neither shard.
-    Switching(Timestamp),
+    /// Everything was copied by this time of the source, and will be seen in the target behind this place of its log;
+    /// there is no way back, and the slot may be in neither shard.
+    Switching(Timestamp, Option<Cursor>),
     /// The slot stays in the source, and is to be opened there again.
     Staying,
     /// The slot has arrived, and this shard, which it left, still has its rows.
@@ -67,19 +70,19 @@ impl Relocation {
 }
 
 impl Step {
-    const fn encode(self) -> (u8, Timestamp) {
+    fn encode(&self) -> (u8, Timestamp, Option<&Cursor>) {
         match self {
-            Self::Copying => (0, Timestamp::EPOCH),
-            Self::Switching(at) => (1, at),
-            Self::Staying => (2, Timestamp::EPOCH),
-            Self::Clearing(left) => (3, Timestamp::from_micros(left as i64)),
+            Self::Copying => (0, Timestamp::EPOCH, None),
+            Self::Switching(at, since) => (1, *at, since.as_ref()),
+            Self::Staying => (2, Timestamp::EPOCH, None),
+            Self::Clearing(left) => (3, Timestamp::from_micros(i64::from(*left)), None),
         }
     }
 
-    fn decode(tag: u8, at: Timestamp) -> Option<Self> {
+    fn decode(tag: u8, at: Timestamp, since: Option<Cursor>) -> Option<Self> {
         match tag {
             0 => Some(Self::Copying),
-            1 => Some(Self::Switching(at)),
+            1 => Some(Self::Switching(at, since)),
             2 => Some(Self::Staying),
             3 => u16::try_from(at.as_micros()).ok().map(Self::Clearing),
             _ => None,
@@ -88,12 +91,22 @@ impl Step {
 }
 
 /// A stay of a slot in a shard that it has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Former {
     slot: Slot,
     pub(super) shard: u16,
     /// No change of the slot was recorded there later, unless it came back.
     pub(super) until: Timestamp,
+    /// Where the next stay begins in the log of its shard.
+    next: Option<Cursor>,
+}
+
+/// A stay of a slot in a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stay {
+    pub(super) shard: usize,
+    /// Behind which place of the shard's log its changes are; the first stay of all began with the log.
+    pub(super) since: Option<Cursor>,
 }
 
 impl ShardMap {
@@ -120,7 +133,7 @@ impl ShardMap {
 
     /// Returns a slot that is in neither shard just now.
     pub(super) fn switching(&self) -> Option<Slot> {
-        let is_switching = |relocation: &&Relocation| matches!(relocation.step, Step::Switching(_));
+        let is_switching = |relocation: &&Relocation| matches!(relocation.step, Step::Switching(..));
         self.moves.iter().find(is_switching).map(|relocation| relocation.slot)
     }
 
@@ -138,14 +151,27 @@ impl ShardMap {
     /// Returns the stays of a slot that are over, in their order; the one that it is leaving for good is over too.
     pub(super) fn former_of(&self, slot: Slot) -> impl Iterator<Item = Former> {
         let leaving = self.move_of(slot).and_then(|relocation| self.left_by(relocation));
-        self.former.iter().filter(move |former| former.slot == slot).copied().chain(leaving)
+        self.former.iter().filter(move |former| former.slot == slot).cloned().chain(leaving)
+    }
+
+    /// Returns the stays of a slot in their order; the last one is where it is, or is about to be for good.
+    pub(super) fn stays_of(&self, slot: Slot) -> Vec<Stay> {
+        let (mut stays, mut since) = (Vec::new(), None);
+        for former in self.former_of(slot) {
+            stays.push(Stay { shard: former.shard.into(), since });
+            since = former.next;
+        }
+        let to = self.move_of(slot).filter(|relocation| matches!(relocation.step, Step::Switching(..)));
+        let shard = to.map_or_else(|| self.shard_of(slot), |relocation| relocation.to.into());
+        stays.push(Stay { shard, since });
+        stays
     }
 
     /// Returns the stay that ends with a move, once there is no way back.
     fn left_by(&self, relocation: &Relocation) -> Option<Former> {
-        let Step::Switching(until) = relocation.step else { return None };
+        let Step::Switching(until, next) = relocation.step.clone() else { return None };
         let shard = self.homes.get(usize::from(relocation.slot.number())).copied()?;
-        Some(Former { slot: relocation.slot, shard, until })
+        Some(Former { slot: relocation.slot, shard, until, next })
     }
 
     /// Returns how many slots have arrived in another shard so far.
@@ -194,7 +220,7 @@ impl ShardMap {
             return;
         }
         let again = |n: &usize| {
-            let stay = self.former[*n];
+            let stay = &self.former[*n];
             let home = self.homes[usize::from(stay.slot.number())] == stay.shard;
             let same = |later: &Former| (later.slot, later.shard) == (stay.slot, stay.shard);
             home || self.former[n + 1..].iter().any(same)
@@ -202,6 +228,20 @@ impl ShardMap {
         if let Some(oldest) = (0..self.former.len()).find(again) {
             let stay = self.former.remove(oldest);
             self.forgotten = self.forgotten.max(stay.until);
+            self.join_stays(oldest, stay);
+        }
+    }
+
+    /// Has the next stay in the shard of one that was forgotten begin where that began: its changes are still there.
+    fn join_stays(&mut self, place: usize, stay: Former) {
+        let of_slot = |former: &Former| former.slot == stay.slot;
+        // Whoever stood before it is followed by whoever followed it.
+        let before = self.former[..place].iter().rposition(of_slot);
+        let since = before.and_then(|before| std::mem::replace(&mut self.former[before].next, stay.next));
+        let again = self.former[place..].iter().position(|f| of_slot(f) && f.shard == stay.shard);
+        let behind = again.map_or(self.former.len(), |again| place + again);
+        if let Some(leads) = self.former[..behind].iter().rposition(of_slot) {
+            self.former[leads].next = since;
         }
     }
 
@@ -216,9 +256,10 @@ impl ShardMap {
             out.put_u16(relocation.slot.number());
             out.put_u16(relocation.to);
             out.put_u64(relocation.number);
-            let (tag, at) = relocation.step.encode();
+            let (tag, at, since) = relocation.step.encode();
             out.put_u8(tag);
             out.put_i64(at.as_micros());
+            put_place(&mut out, since);
         }
         out.put_i64(self.forgotten.as_micros());
         out.put_u64(self.arrivals);
@@ -227,6 +268,7 @@ impl ShardMap {
             out.put_u16(former.slot.number());
             out.put_u16(former.shard);
             out.put_i64(former.until.as_micros());
+            put_place(&mut out, former.next.as_ref());
         }
         out.into()
     }
@@ -239,7 +281,8 @@ impl ShardMap {
     fn parse(note: &Note) -> Option<Self> {
         let mut bytes = note.value.clone();
         let mut head = [0; MAGIC.len()];
-        bytes.try_copy_to_slice(&mut head).ok().filter(|()| head == *MAGIC)?;
+        bytes.try_copy_to_slice(&mut head).ok().filter(|()| head == *MAGIC || head == *FIRST)?;
+        let is_first = head == *FIRST;
         let mut cluster = [0; 16];
         bytes.try_copy_to_slice(&mut cluster).ok()?;
         let shards = bytes.try_get_u16().ok().filter(|n| (1..=SHARDS_MAX).contains(&usize::from(*n)))?;
@@ -252,7 +295,8 @@ impl ShardMap {
             let (slot, to) = (slot(&mut bytes)?, shard(&mut bytes)?);
             let number = bytes.try_get_u64().ok()?;
             let tag = bytes.try_get_u8().ok()?;
-            let step = Step::decode(tag, time(&mut bytes)?)?;
+            let at = time(&mut bytes)?;
+            let step = Step::decode(tag, at, take_place(&mut bytes, is_first)?)?;
             Some(Relocation { slot, to, number, step })
         });
         let moves = moves.collect::<Option<Vec<Relocation>>>()?;
@@ -261,7 +305,7 @@ impl ShardMap {
         let n = bytes.try_get_u32().ok()?;
         let former = (0..n).map(|_| {
             let (slot, shard, until) = (slot(&mut bytes)?, shard(&mut bytes)?, time(&mut bytes)?);
-            Some(Former { slot, shard, until })
+            Some(Former { slot, shard, until, next: take_place(&mut bytes, is_first)? })
         });
         let former = former.collect::<Option<Vec<Former>>>()?;
         let (version, whole) = (note.version, !bytes.has_remaining());
@@ -273,6 +317,30 @@ fn put_len(out: &mut Vec<u8>, len: usize) {
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 
+/// Writes a place in a log behind its length and one more; zero where there is none.
+fn put_place(out: &mut Vec<u8>, place: Option<&Cursor>) {
+    match place.and_then(|place| Some((u16::try_from(place.as_bytes().len()).ok()?.checked_add(1)?, place))) {
+        Some((len, place)) => {
+            out.put_u16(len);
+            out.put_slice(place.as_bytes());
+        }
+        None => out.put_u16(0),
+    }
+}
+
+/// Reads a place in a log; the first maps had none.
+#[expect(clippy::option_option, reason = "the outer one says that the bytes are of no map")]
+fn take_place(bytes: &mut Bytes, is_first: bool) -> Option<Option<Cursor>> {
+    if is_first {
+        return Some(None);
+    }
+    match bytes.try_get_u16().ok()?.checked_sub(1).map(usize::from) {
+        None => Some(None),
+        Some(len) if len > bytes.remaining() => None,
+        Some(len) => Some(Some(Cursor::from_bytes(bytes.split_to(len)))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,13 +349,17 @@ mod tests {
         Slot::new(number).unwrap()
     }
 
+    fn place(n: i64) -> Cursor {
+        Cursor::from_bytes(n.to_be_bytes().to_vec())
+    }
+
     fn map() -> ShardMap {
         let mut map = ShardMap::spread([7; 16], 3);
         map.version = 4;
         map.begin(slot(9), 2);
         map.begin(slot(10), 0);
-        let copying = *map.move_of(slot(9)).unwrap();
-        map.take_step(&copying, Step::Switching(Timestamp::from_micros(5)));
+        let copying = map.move_of(slot(9)).unwrap().clone();
+        map.take_step(&copying, Step::Switching(Timestamp::from_micros(5), None));
         map.take_step(&copying, Step::Staying);
         map
     }
@@ -309,17 +381,50 @@ mod tests {
     fn a_slot_that_has_arrived_is_there_and_was_elsewhere() {
         let mut map = map();
         assert_eq!((map.shard_of(slot(9)), map.switching()), (0, Some(slot(9))));
-        let switching = *map.move_of(slot(9)).unwrap();
+        let switching = map.move_of(slot(9)).unwrap().clone();
         map.go_on(&switching);
         assert_eq!((map.shard_of(slot(9)), map.switching()), (2, None));
-        let clearing = *map.move_of(slot(9)).unwrap();
-        assert_eq!((clearing.step, clearing.is_decided()), (Step::Clearing(0), true));
+        let clearing = map.move_of(slot(9)).unwrap().clone();
+        assert_eq!((clearing.step.clone(), clearing.is_decided()), (Step::Clearing(0), true));
         let note = Note { version: map.version, value: map.encode() };
         assert_eq!(ShardMap::decode(&note).unwrap(), map);
         map.go_on(&clearing);
         let former: Vec<_> = map.former_of(slot(9)).map(|former| (former.shard, former.until)).collect();
         assert_eq!(former, [(0, Timestamp::from_micros(5))]);
         assert_eq!((map.moves.len(), map.move_of(slot(10)).unwrap().number), (1, 5));
+    }
+
+    #[test]
+    fn a_slot_has_its_stays_in_order_from_the_switch_on() {
+        let mut map = ShardMap::spread([7; 16], 3);
+        let stay = |shard, since| Stay { shard, since };
+        map.begin(slot(9), 2);
+        assert_eq!(map.stays_of(slot(9)), [stay(0, None)]);
+        let copying = map.moves[0].clone();
+        map.take_step(&copying, Step::Switching(Timestamp::from_micros(5), Some(place(1))));
+        for _ in 0..2 {
+            assert_eq!(map.stays_of(slot(9)), [stay(0, None), stay(2, Some(place(1)))]);
+            let note = Note { version: map.version, value: map.encode() };
+            assert_eq!(ShardMap::decode(&note).unwrap(), map);
+            let known = map.moves[0].clone();
+            map.go_on(&known);
+        }
+        assert_eq!(map.stays_of(slot(10)), [stay(1, None)]);
+    }
+
+    #[test]
+    fn maps_that_did_not_note_where_slots_arrived_are_read() {
+        let mut map = ShardMap::spread([7; 16], 3);
+        map.begin(slot(9), 2);
+        let copying = map.moves[0].clone();
+        map.take_step(&copying, Step::Switching(Timestamp::from_micros(5), None));
+        for _ in 0..2 {
+            let known = map.moves[0].clone();
+            map.go_on(&known);
+        }
+        let today = map.encode();
+        let first = [&FIRST[..], &today[MAGIC.len()..today.len() - 2]].concat();
+        assert_eq!(ShardMap::decode(&Note { version: 0, value: first.into() }).unwrap(), map);
     }
 
     #[test]
@@ -337,15 +442,15 @@ mod tests {
     #[test]
     fn very_old_stays_are_forgotten_and_the_shards_are_not() {
         let mut map = ShardMap::spread([7; 16], 3);
-        let stays = i64::try_from(FORMER_MAX).unwrap() + 10;
-        for n in 0..stays {
+        let stays_made = i64::try_from(FORMER_MAX).unwrap() + 10;
+        for n in 0..stays_made {
             map.version += 1;
             let to = if n == 0 { 1 } else { u16::try_from(1 + n % 2).unwrap() };
             map.begin(slot(0), to);
-            let copying = map.moves[0];
-            map.take_step(&copying, Step::Switching(Timestamp::from_micros(n)));
+            let copying = map.moves[0].clone();
+            map.take_step(&copying, Step::Switching(Timestamp::from_micros(n), Some(place(n))));
             for _ in 0..2 {
-                let known = map.moves[0];
+                let known = map.moves[0].clone();
                 map.go_on(&known);
             }
         }
@@ -356,6 +461,11 @@ mod tests {
             "the first, in a shard of its own, stays known"
         );
         assert_eq!(map.former_of(slot(0)).next().unwrap().shard, 0);
+        // What was recorded in stays that are forgotten is part of the next ones.
+        let stays = map.stays_of(slot(0));
+        let first = |shard| stays.iter().find(|stay| stay.shard == shard).unwrap().since.clone();
+        assert_eq!([first(0), first(1), first(2)], [None, Some(place(0)), Some(place(1))]);
+        assert_eq!(stays.last().unwrap().since, Some(place(stays_made - 1)));
         let note = Note { version: map.version, value: map.encode() };
         assert_eq!(ShardMap::decode(&note).unwrap(), map);
     }

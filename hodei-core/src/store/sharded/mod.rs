@@ -16,6 +16,12 @@
 //! - **The change log is in order tenant by tenant**, across a move of its slot too. Between shards it follows their
 //!   clocks. A cursor is the vector of the shards' cursors. Changes do not move with their slot: who has read them would
 //!   read them again, and who is about to would miss them. Each shard prunes its own log.
+//! - **The log of one tenant has no gap.** It is whole while every shard in which the slot was keeps its part. The map
+//!   notes where in the log of a shard each stay begins: whoever begins without a cursor is told of nothing before the
+//!   last stay that has lost changes, and whoever goes on gets `CursorExpired` where what would follow is gone. Of the
+//!   log over all tenants, read without a cursor, each shard gives what it keeps: of a slot that has moved changes in
+//!   the middle may be missing there, where the shard that it came to has pruned more than the one it left. A cursor is
+//!   good for the scope of its list.
 //! - **Lists are in the order asked for**, by (created at, id) over all shards. A cursor is the last place listed and
 //!   the vector of the shards' cursors. When slots have moved since, each shard is read again from where its last job
 //!   was listed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Relocate, Shard, SlotRow};
+use super::super::{Cursor, Relocate, Shard, SlotRow};
 use super::map::{Relocation, Step};
 use super::store::ShardedStore;
 use crate::error::{Error, ErrorKind, Fault, Result};
@@ -40,12 +40,12 @@ impl ShardedStore {
         loop {
             let map = self.map();
             match map.move_of(slot) {
-                Some(relocation) if relocation.is_decided() => self.carry_on(*relocation).await?,
+                Some(relocation) if relocation.is_decided() => self.carry_on(relocation.clone()).await?,
                 Some(relocation) if relocation.to != target => {
                     let error = Error::new(ErrorKind::Conflict, OP).with("slot", slot.number());
                     return Err(error.with("to", relocation.to));
                 }
-                Some(relocation) => return self.carry_on(*relocation).await,
+                Some(relocation) => return self.carry_on(relocation.clone()).await,
                 None if map.shard_of(slot) == to => return Ok(()),
                 None => {
                     self.mover_of(map.shard_of(slot))?;
@@ -70,7 +70,7 @@ impl ShardedStore {
         self.renew(&self.map()).await?;
         let moves = self.map().moves.clone();
         for relocation in &moves {
-            self.carry_on(*relocation).await?;
+            self.carry_on(relocation.clone()).await?;
         }
         Ok(moves.len())
     }
@@ -89,13 +89,13 @@ impl ShardedStore {
         let _mover = self.mover();
         self.renew(&self.map()).await?;
         loop {
-            let relocation = self.map().move_of(slot).copied();
-            match relocation.map(|relocation| (relocation, relocation.step)) {
-                Some((relocation, Step::Staying)) => return self.carry_on(relocation).await,
-                Some((relocation, Step::Copying)) => {
+            let relocation = self.map().move_of(slot).cloned();
+            match relocation.map(|relocation| (relocation.step.clone(), relocation)) {
+                Some((Step::Staying, relocation)) => return self.carry_on(relocation).await,
+                Some((Step::Copying, relocation)) => {
                     self.change_map(|map| map.take_step(&relocation, Step::Staying)).await?;
                 }
-                Some((_, Step::Switching(_) | Step::Clearing(_))) | None => {
+                Some((Step::Switching(..) | Step::Clearing(_), _)) | None => {
                     return Err(Error::new(ErrorKind::Conflict, OP).with("slot", slot.number()));
                 }
             }
@@ -122,11 +122,11 @@ impl ShardedStore {
     /// counts is the map, and a shard refuses what comes late.
     async fn carry_on(&self, mut relocation: Relocation) -> Result<()> {
         let slot = relocation.slot;
-        let meant = relocation;
+        let meant = relocation.clone();
         loop {
             let map = self.map();
             match map.move_of(slot) {
-                Some(known) if known.number == meant.number => relocation = *known,
+                Some(known) if known.number == meant.number => relocation = known.clone(),
                 _ if meant.is_decided() || map.shard_of(slot) == usize::from(meant.to) => {
                     return Ok(());
                 }
@@ -134,15 +134,15 @@ impl ShardedStore {
                 _ => return Err(Error::new(ErrorKind::Conflict, OP).with("slot", slot.number())),
             }
             let from = map.shard_of(slot);
-            let made = match relocation.step {
+            let made = match &relocation.step {
                 Step::Copying => self.copy(from, &relocation).await.map(Some),
-                Step::Switching(_) => self.switch(from, &relocation).await.map(|()| None),
+                Step::Switching(..) => self.switch(from, &relocation).await.map(|()| None),
                 Step::Staying => self.stay(from, &relocation).await.map(|()| None),
-                Step::Clearing(left) => self.clear(usize::from(left), &relocation).await.map(|()| None),
+                Step::Clearing(left) => self.clear(usize::from(*left), &relocation).await.map(|()| None),
             };
             match made {
-                Ok(Some(sealed)) => {
-                    let step = Step::Switching(sealed);
+                Ok(Some((sealed, since))) => {
+                    let step = Step::Switching(sealed, Some(since));
                     self.change_map(|map| map.take_step(&relocation, step)).await?;
                 }
                 Ok(None) => {
@@ -155,8 +155,9 @@ impl ShardedStore {
         }
     }
 
-    /// Seals the slot and copies its rows; returns the source's time.
-    async fn copy(&self, from: usize, relocation: &Relocation) -> Result<Timestamp> {
+    /// Seals the slot and copies its rows; returns the source's time, and behind which place of the target's log the
+    /// changes will be that are made there.
+    async fn copy(&self, from: usize, relocation: &Relocation) -> Result<(Timestamp, Cursor)> {
         let Relocation { slot, number, .. } = *relocation;
         let to = usize::from(relocation.to);
         let (source, target) = (self.mover_of(from)?, self.mover_of(to)?);
@@ -170,7 +171,9 @@ impl ShardedStore {
             self.ask_one(to, target.import_slot(slot, number, batch.rows)).await?;
             after = batch.next;
             if after.is_none() {
-                return Ok(sealed);
+                // Nobody writes to the slot there before it is opened.
+                let end = self.ask_one(to, self.shards()[to].changes_end()).await?;
+                return Ok((sealed, end));
             }
         }
     }

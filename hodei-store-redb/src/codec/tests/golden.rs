@@ -2,8 +2,8 @@
 //! stays readable.
 //!
 //! Each text has the rows that its schema was the first to have, or to have otherwise: schema 5 changed no row, it is the first
-//! to have a number of the jobs that wait again beside them. Whole files of schemas 1 to 4, each written by a version that had
-//! it, are read in `tests/it/migrate.rs`; a file of schema 5 is one of schema 6 whose counts are taken away, in `src/migrate.rs`.
+//! to have a number of the jobs that wait again beside them. Whole files of every schema, each written by a version that had it,
+//! are read in `tests/it/migrate.rs`.
 
 use crate::codec::samples::samples;
 
