@@ -1,12 +1,8 @@
 //! What holds of a store that keeps no history: all of the suite that does not look for a job after its end.
 
-use std::sync::Arc;
+use hodei_core::testkit::conformance::PROPERTIES;
 
-use hodei_core::testkit::conformance::{PROPERTIES, hold};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-
-use crate::Databases;
+use crate::{Databases, hold_all};
 
 /// What looks for ended jobs, or for what is kept of them.
 const OF_THE_ENDED: &[&str] = &[
@@ -69,28 +65,14 @@ const OF_THE_ENDED: &[&str] = &[
     "who_has_not_had_its_turn_is_not_pruned",
 ];
 
-/// How many properties are held at once.
-const AT_ONCE: usize = 2;
+fn bare() -> Databases {
+    let mut bare = Databases::new();
+    bare.history = false;
+    bare
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_history_all_holds_that_is_not_of_the_ended() {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut holding = JoinSet::new();
-    for property in PROPERTIES.iter().filter(|property| !OF_THE_ENDED.contains(&property.name)) {
-        let room = Arc::clone(&room);
-        holding.spawn(async move {
-            let _room = room.acquire_owned().await.expect("it is never closed");
-            let mut fixture = Databases::new();
-            fixture.history = false;
-            // Each on a thread of its own: making databases blocks it, and no other may stand still in a transaction meanwhile.
-            let held = tokio::task::spawn_blocking(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(hold(fixture, property.name));
-            });
-            held.await.err().map(|_| property.name)
-        });
-    }
-    let mut broken: Vec<&str> = holding.join_all().await.into_iter().flatten().collect();
-    broken.sort_unstable();
-    assert_eq!(broken, Vec::<&str>::new());
+    let held = PROPERTIES.iter().filter(|property| !OF_THE_ENDED.contains(&property.name));
+    assert_eq!(hold_all(held, bare).await, Vec::<&str>::new());
 }
