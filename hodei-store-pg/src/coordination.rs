@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hodei_core::job::{Epoch, Lease};
-use hodei_core::store::{Beat, Coordination, OWNER_TTL_MIN, Round, Rounded, Term};
+use hodei_core::store::{Beat, Coordination, Living, OWNER_TTL_MIN, Round, Rounded, Term};
 use hodei_core::{Error, ErrorKind, Fault, Name, OwnerId, Result, Timestamp};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::ask;
+use crate::codec::damaged;
 use crate::error::{RETRY_AFTER, Stage, of};
 use crate::inner::Inner;
 use crate::names::column;
@@ -100,6 +101,24 @@ fn hear(beats: &mut [Beat], row: &PgRow) -> Result<()> {
         beat.cancel.push((id_of(id), Epoch::from_number(epoch.cast_unsigned())));
     }
     Ok(())
+}
+
+/// The rows of those who live have not been cleared; those of the dead are, soon.
+const OWNERS: &str = "SELECT o.name, o.incarnation, o.expires_at, ARRAY(
+        SELECT t.duty FROM hodei.term t
+        WHERE t.owner = o.name AND t.incarnation = o.incarnation AND t.expires_at > hodei.now() ORDER BY 1
+    ) FROM hodei.owner o WHERE NOT o.cleared AND o.expires_at > hodei.now() ORDER BY 1, 2";
+
+fn living(row: &PgRow) -> Result<Living> {
+    let bad = |_| damaged("a bad name of an owner or of a duty");
+    let owner = OwnerId::new(column::<String>(row, 0)?).map_err(bad)?;
+    let incarnation = column::<i64>(row, 1)?.cast_unsigned();
+    let duties = column::<Vec<String>>(row, 3)?.into_iter().map(|duty| Name::new(duty).map_err(bad));
+    Ok(Living {
+        lease: Lease { owner, incarnation },
+        until: Timestamp::from_micros(column(row, 2)?),
+        duties: duties.collect::<Result<_>>()?,
+    })
 }
 
 fn owner_of(lease: &Lease) -> (String, i64) {
@@ -205,6 +224,11 @@ impl Coordination for PgStore {
             .bind(incarnation)
             .bind(life(ttl));
         first(&self.inner().reserved("store.keep_term", patience(ttl), query).await?)
+    }
+
+    async fn owners(&self) -> Result<Vec<Living>> {
+        let rows = self.inner().reserved("store.owners", PATIENCE, ask::query(OWNERS)).await?;
+        rows.iter().map(living).collect()
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -12,7 +12,7 @@ use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed, Consistency,
     Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Fired, JobStore, Lanes, Limit, LimitOf,
-    LimitUse, Page, Policies, Pruned, Query, QueueCounts, QueuePolicy, QueueQuery, Reaped, Redriven,
+    LimitUse, Living, Page, Policies, Pruned, Query, QueueCounts, QueuePolicy, QueueQuery, Reaped, Redriven,
     Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Result, Tenant, Timestamp};
@@ -370,6 +370,11 @@ impl Coordination for RedbStore {
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         let term = term.clone();
         self.write("store.keep_term", 1, move |work| txn::keep_term(work, &term, ttl)).await
+    }
+
+    async fn owners(&self) -> Result<Vec<Living>> {
+        let now = self.0.inner.config.clock.now();
+        self.read("store.owners", INLINE_ROWS + 1, move |rows| query::owners(rows, now)).await
     }
 
     async fn now(&self) -> Result<Timestamp> {

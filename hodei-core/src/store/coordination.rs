@@ -33,6 +33,17 @@ pub struct Beat {
     pub cancel: Vec<(JobId, Epoch)>,
 }
 
+/// An owner that is alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// Who it is, in which of its lives.
+    pub lease: Lease,
+    /// Until when it lives unless it beats.
+    pub until: Timestamp,
+    /// The duties that it leads, by name.
+    pub duties: Vec<Name>,
+}
+
 /// What a node asks at each of its heartbeats.
 #[derive(Clone, Debug)]
 pub struct Round {
@@ -150,6 +161,18 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     async fn round(&self, round: Round) -> Result<Rounded> {
         round_by_verbs(self, round).await
     }
+
+    /// Lists who is alive, by name, and what he leads.
+    ///
+    /// # Behavior
+    ///
+    /// A reading, for people: who is on the list may have died when the reply is there. A node that has nothing to do and
+    /// leads nothing may let its life end, and is on the list again when it works.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn owners(&self) -> Result<Vec<Living>>;
 
     /// Tells the time by which the store rules leases, eligibility and deadlines.
     ///

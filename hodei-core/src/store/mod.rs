@@ -36,7 +36,7 @@ pub use cache_stats::CacheStats;
 #[cfg_attr(docsrs, doc(cfg(feature = "cache")))]
 pub use cached::{CachedStore, CachedStoreBuilder, LatestReads};
 pub use change::{Change, ChangeLog, ChangePage};
-pub use coordination::{Beat, Coordination, OWNER_TTL_MIN, Round, Rounded, Term, round_by_verbs};
+pub use coordination::{Beat, Coordination, Living, OWNER_TTL_MIN, Round, Rounded, Term, round_by_verbs};
 pub use exchange::{Applied, Claimed, Exchange, Exchanged, Input, Move, Transition};
 pub use feed::{ChangeSink, Feed, Feeds};
 pub use lane::{Before, Lane, LaneHead, Lanes, Pick, Served};

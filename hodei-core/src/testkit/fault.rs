@@ -336,6 +336,10 @@ impl<S: Coordination> Coordination for Faulty<S> {
         self.meet(self.inner.round(round)).await
     }
 
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.meet(self.inner.owners()).await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.meet(self.inner.now()).await
     }

@@ -12,7 +12,7 @@ use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::{
     Applied, Beat, Before, CancelReply, Capabilities, ChangePage, ChangeSink, Claimed, Committed,
     Consistency, Coordination, Counts, Cursor, Exchange, Exchanged, Feed, Feeds, Fired, JobStore, Lanes,
-    Limit, LimitOf, LimitUse, MemoryStore, Page, Policies, Pruned, Query, QueueCounts, QueuePolicy,
+    Limit, LimitOf, LimitUse, Living, MemoryStore, Page, Policies, Pruned, Query, QueueCounts, QueuePolicy,
     QueueQuery, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted,
     SummaryStream, Term, Wakeups,
 };
@@ -210,6 +210,10 @@ impl Coordination for Scripted {
 
     async fn keep_term(&self, term: &Term, ttl: Duration) -> Result<bool> {
         self.inner.keep_term(term, ttl).await
+    }
+
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.inner.owners().await
     }
 
     async fn now(&self) -> Result<Timestamp> {

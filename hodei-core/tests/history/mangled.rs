@@ -365,6 +365,10 @@ impl Coordination for Mangled {
         self.after(kept).await
     }
 
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.inner.owners().await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.inner.now().await
     }

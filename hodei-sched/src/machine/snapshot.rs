@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hodei_core::job::{Priority, Resources, Runs};
-use hodei_core::store::{Counts, LimitUse};
+use hodei_core::store::{Counts, LimitUse, Living};
 use hodei_core::{Name, Tenant, Timestamp};
 
 use super::scheduler::Scheduler;
@@ -59,6 +59,9 @@ pub struct QueueLoad {
 pub struct StoreLoad {
     /// The store's time when it was asked.
     pub now: Timestamp,
+    /// The dispatchers that are alive, of all nodes, and what they lead; a node with nothing to do rests, and is not among
+    /// them.
+    pub owners: Vec<Living>,
     /// How many jobs are in each state.
     pub counts: Counts,
     /// What is ready and not claimed, by tenant, queue and level, the most urgent first. Queues that this node does not serve,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use futures_util::future::try_join4;
+use futures_util::future::try_join5;
 use hodei_core::Result;
 use hodei_core::job::Priority;
 use hodei_core::store::{LaneHead, LimitUse, Scope};
@@ -19,8 +19,8 @@ const LIMITS_MAX: usize = 1_000;
 
 impl Orchestrator {
     /// Says how the node stands: its workers, what they run, and what waits for them; and how its store does, which is the same
-    /// for all nodes on it: what is ready by tenant, queue and level, how old that is, and which limits are in use. Which other
-    /// nodes there are no store tells.
+    /// for all nodes on it: what is ready by tenant, queue and level, how old that is, which limits are in use,
+    /// and which dispatchers of which nodes are alive and lead.
     ///
     /// # Errors
     ///
@@ -45,6 +45,7 @@ impl Orchestrator {
     /// orchestrator.submit(NewJob::new(JobSpec::command(["true"]).queue("mail").build()?)).await?;
     /// let store = orchestrator.snapshot().await?.store.unwrap_or_default();
     /// assert_eq!((store.queues[0].queue.as_str(), store.queues[0].jobs), ("mail", 1));
+    /// assert_eq!(store.owners.len(), 1);
     /// # Ok(()) }
     /// ```
     pub async fn snapshot(&self) -> Result<Snapshot> {
@@ -64,15 +65,16 @@ impl Orchestrator {
 
     async fn store_load(&self) -> Result<StoreLoad> {
         let store = self.store();
-        let (now, counts, lanes, limits) = try_join4(
+        let (now, owners, counts, lanes, limits) = try_join5(
             store.now(),
+            store.owners(),
             store.counts(&Scope::All),
             store.lanes(self.served()),
             store.limits(&Scope::All),
         )
         .await?;
         let (queues, limits) = (by_queue(lanes.heads), fullest(limits));
-        Ok(StoreLoad { now, counts, queues, limits, next_due: lanes.next_due })
+        Ok(StoreLoad { now, owners, counts, queues, limits, next_due: lanes.next_due })
     }
 }
 

@@ -410,6 +410,10 @@ impl Coordination for Door {
         }
     }
 
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.meet("owners", self.store.owners()).await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.meet("now", self.store.now()).await
     }

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::id::{Name, OwnerId, Tenant};
 use crate::job::Lease;
 use crate::store::{
-    Beat, Coordination, Limit, LimitOf, LimitUse, Policies, QueuePolicy, Round, Rounded, Schedule, Scope,
-    Term,
+    Beat, Coordination, Limit, LimitOf, LimitUse, Living, Policies, QueuePolicy, Round, Rounded, Schedule,
+    Scope, Term,
 };
 use crate::time::Timestamp;
 
@@ -39,6 +39,10 @@ impl<S: Coordination> Coordination for CachedStore<S> {
 
     async fn round(&self, round: Round) -> Result<Rounded> {
         self.inner.round(round).await
+    }
+
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.inner.owners().await
     }
 
     async fn now(&self) -> Result<Timestamp> {

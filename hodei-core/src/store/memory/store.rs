@@ -342,6 +342,10 @@ impl Coordination for MemoryStore {
         Ok(self.write(|state, now| state.keep_term(term, ttl, now)))
     }
 
+    async fn owners(&self) -> Result<Vec<Living>> {
+        Ok(self.read(|state, now| state.owners(now)))
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         Ok(self.read(|_, now| now))
     }

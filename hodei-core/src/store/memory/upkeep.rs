@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Beat, Change, Fired, Pruned, Reaped, Retention, Submitted, Term};
+use super::super::{Beat, Change, Fired, Living, Pruned, Reaped, Retention, Submitted, Term};
 use super::state::{OwnerRow, State, TermRow};
 use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Job, Lease, State as JobState, rules};
@@ -43,6 +43,22 @@ impl State {
         for row in self.terms.values_mut().filter(|row| of(&row.term.holder)) {
             row.expires_at = row.expires_at.min(now);
         }
+    }
+
+    /// Who is alive, and what he leads.
+    pub(super) fn owners(&self, now: Timestamp) -> Vec<Living> {
+        let living = self.owners.iter().filter(|(_, row)| row.expires_at > now);
+        let mut living: Vec<Living> = living
+            .map(|(owner, row)| {
+                let lease = Lease { owner: owner.clone(), incarnation: row.incarnation };
+                let led = self.terms.values().filter(|row| row.expires_at > now && row.term.holder == lease);
+                let mut duties: Vec<Name> = led.map(|row| row.term.duty.clone()).collect();
+                duties.sort_unstable();
+                Living { lease, until: row.expires_at, duties }
+            })
+            .collect();
+        living.sort_unstable_by(|a, b| a.lease.owner.name().cmp(b.lease.owner.name()));
+        living
     }
 
     /// Returns what an owner holds, by id.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::super::{Beat, Coordination, Round, Rounded, Shard, Term, round_by_verbs};
+use super::super::{Beat, Coordination, Living, Round, Rounded, Shard, Term, round_by_verbs};
 use super::store::{Asked, ShardedStore};
 use crate::error::Result;
 use crate::id::{Name, OwnerId};
@@ -112,6 +112,10 @@ impl Coordination for ShardedStore {
 
     async fn round(&self, round: Round) -> Result<Rounded> {
         round_by_verbs(self, round).await
+    }
+
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.ask_one(0, self.home().owners()).await
     }
 
     async fn now(&self) -> Result<Timestamp> {

@@ -7,7 +7,7 @@ use super::jobs::*;
 use crate::error::ErrorKind;
 use crate::id::OwnerId;
 use crate::job::Lease;
-use crate::store::{Beat, CancelReply, OWNER_TTL_MIN};
+use crate::store::{Beat, CancelReply, Living, OWNER_TTL_MIN};
 
 async fn beat(env: &Env, owners: &[&Lease]) -> Vec<Beat> {
     let owners = owners.iter().copied().cloned().collect();
@@ -121,4 +121,31 @@ pub(super) async fn a_dead_owner_is_told_nothing(env: &mut Env) {
     env.cancel(&[id]).await;
     env.advance(LIFE).await;
     assert_eq!(beat(env, &[&owner]).await, [Beat::default()]);
+}
+
+pub(super) async fn who_lives_is_listed_with_what_he_leads(env: &mut Env) {
+    let listed = async |env: &Env| env.store().owners().await.expect("owners");
+    assert_eq!(listed(env).await, []);
+    let (older, b) = (env.owner("a").await, env.owner("b").await);
+    let led = env.store().take_term(&name("lead"), &older, LIFE).await.expect("take_term");
+    assert!(led.is_some());
+    let a = env.owner("a").await;
+    let until = env.now().saturating_add(LIFE);
+    let term = env.store().take_term(&name("clean"), &b, LIFE).await.expect("take_term");
+    assert!(term.is_some());
+    let living = |lease: &Lease, until, duties: &[&'static str]| Living {
+        lease: lease.clone(),
+        until,
+        duties: duties.iter().map(|duty| name(duty)).collect(),
+    };
+    let all = listed(env).await;
+    assert_eq!(all, [living(&a, until, &[]), living(&b, until, &["clean"])], "an older life is none");
+    env.advance(LIFE / 2).await;
+    beat(env, &[&b]).await;
+    let later = env.now().saturating_add(LIFE);
+    assert_eq!(listed(env).await, [living(&a, until, &[]), living(&b, later, &["clean"])]);
+    env.advance(LIFE / 2).await;
+    assert_eq!(listed(env).await, [living(&b, later, &[])], "a term ends by its own time");
+    env.store().retire(&b).await.expect("retire");
+    assert_eq!(listed(env).await, []);
 }

@@ -196,6 +196,7 @@ properties! { $
     owners {
         incarnations_rise
         incarnations_rise_after_a_prune
+        who_lives_is_listed_with_what_he_leads
         a_life_too_short_is_refused
         a_beat_prolongs_a_life_and_the_end_is_the_end
         many_owners_beat_at_once

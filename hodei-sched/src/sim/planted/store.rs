@@ -388,6 +388,10 @@ impl Coordination for Planted {
         round_by_verbs(self, round).await
     }
 
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.inner.owners().await
+    }
+
     async fn now(&self) -> Result<Timestamp> {
         self.inner.now().await
     }

@@ -9,7 +9,7 @@ use super::store::RecordingStore;
 use crate::error::Result;
 use crate::id::{Name, OwnerId};
 use crate::job::Lease;
-use crate::store::{Beat, Coordination, Round, Rounded, Term, round_by_verbs};
+use crate::store::{Beat, Coordination, Living, Round, Rounded, Term, round_by_verbs};
 use crate::time::Timestamp;
 
 #[async_trait]
@@ -47,6 +47,11 @@ impl<S: Coordination> Coordination for RecordingStore<S> {
     /// Noted as the verbs that it stands for, and made of them.
     async fn round(&self, round: Round) -> Result<Rounded> {
         round_by_verbs(self, round).await
+    }
+
+    /// Not noted: nothing is promised of a reading.
+    async fn owners(&self) -> Result<Vec<Living>> {
+        self.inner.owners().await
     }
 
     /// Not noted: nothing is promised of a reading.
