@@ -38,4 +38,4 @@ pub use selector::Selector;
 pub use share::Share;
 pub use spec::{JobSpec, JobSpecBuilder, Priority, SpecLimits, SpecParts};
 pub use state::{Cause, State, Transitions, next};
-pub use unique::{UNIQUE_KEY_MAX, Unique};
+pub use unique::{Held, UNIQUE_KEY_MAX, Unique};

@@ -10,7 +10,7 @@ use super::new::Parent;
 use super::outcome::{Manifest, Outcome, Output};
 use super::spec::{JobSpec, Priority};
 use super::state::{Cause, State};
-use super::unique::Unique;
+use super::unique::Held;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
 use crate::time::Timestamp;
 
@@ -123,10 +123,10 @@ pub struct Job {
 }
 
 impl Job {
-    /// Returns the unique key that it holds: one that is free since its end is no more its own.
+    /// Returns the unique key that it holds: one that it has left is no more its own.
     #[must_use]
     pub fn held_key(&self) -> Option<&Arc<str>> {
-        self.unique.as_ref().filter(|key| !self.state.is_terminal() || !Unique::is_while_open(key))
+        self.unique.as_ref().filter(|key| Held::of(key).by(self))
     }
 
     /// Goes through the parents that its submission named: without the one that only comes before it in its sequence.

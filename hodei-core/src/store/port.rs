@@ -255,7 +255,7 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// One reply per job, in order. Parents may stand earlier in the same batch; one that was refused there is no
     /// parent. A job with the id of a stored one, or else with the unique key that one holds
     /// ([`Job::held_key`](crate::job::Job::held_key)), is `Existing` when their fingerprints
-    /// are equal, else `Conflict`; jobs earlier in the batch count as stored, and as open. A job is told at once of the parents
+    /// are equal, else `Conflict`; jobs earlier in the batch count as stored, and as waiting. A job is told at once of the parents
     /// that have settled already.
     ///
     /// A job of a sequence ([`JobSpec::sequence`](crate::job::JobSpec::sequence)) has its turn behind the one of its tenant

@@ -62,6 +62,16 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
             script.submitted(job, |facts| facts.unique = Some("open:key".into()));
         }
     }),
+    (Invariant::IdempotentSubmit, "two jobs that have not failed have one key", |script| {
+        for job in [script.retried, script.second] {
+            script.submitted(job, |facts| facts.unique = Some("unfailed:key".into()));
+        }
+    }),
+    (Invariant::IdempotentSubmit, "two jobs wait with one key", |script| {
+        for job in [script.retried, script.second] {
+            script.submitted(job, |facts| facts.unique = Some("waiting:key".into()));
+        }
+    }),
     (Invariant::NoPhantom, "a refused job is there", |script| {
         let job = script.foreign;
         script.answers(|answer| {

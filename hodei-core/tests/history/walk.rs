@@ -228,7 +228,9 @@ impl World {
         job.id = JobId::from_parts(ticket | dice.below(4096), tenant.slot(), dice.below(1 << 50));
         if dice.one_in(6) {
             let number = dice.below(8);
-            job = job.unique(format!("{}key-{number}", if number < 4 { "open:" } else { "" }));
+            let begins =
+                ["", "open:", "unfailed:", "waiting:"][usize::try_from(number / 2).expect("below 4")];
+            job = job.unique(format!("{begins}key-{number}"));
         }
         if dice.one_in(8) {
             job = job.run_at(now.saturating_add(Duration::from_millis(dice.below(300))));

@@ -245,7 +245,9 @@ impl MixedLoad {
         }
         if scene.random.chance(self.shape.unique) {
             let number = scene.random.below(200);
-            job.unique = Some(format!("{}key-{number}", if number < 100 { "open:" } else { "" }).into());
+            let begins = ["", "open:", "unfailed:", "waiting:"];
+            let begin = usize::try_from(number / 50).ok().and_then(|kind| begins.get(kind)).unwrap_or(&"");
+            job.unique = Some(format!("{begin}key-{number}").into());
         }
         job
     }

@@ -32,7 +32,8 @@ $$;
 -- The first ready jobs of lanes that have no limits, each lane once: where they are, their ids one after the other, whether they
 -- are as they were born, and, where one lost an owner, which did and the lanes of all. Whoever is alone at these lanes and finds
 -- that nobody ever held one of them takes them as they are, and deletes them before he does anything else: to lock them first
--- would be written to the WAL. Everybody else locks them, and passes over what is locked.
+-- would be written to the WAL. Everybody else locks them, and passes over what is locked. What is ready is due, whatever the
+-- clock shows now: it may have been set back.
 CREATE OR REPLACE FUNCTION hodei.heads(
     p_alone bool, p_tenant int4, p_now int8, p_lane int4[], p_rank int2[], p_n int8[],
     OUT tids tid[], OUT ids bytea, OUT plain bool, OUT lost int2[], OUT lanes int4[]
@@ -48,7 +49,7 @@ BEGIN
         INTO tids, ids, plain, lost, lanes, v_held
         FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
             SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost, r.xmax AS holder FROM hodei.ready r
-            WHERE r.lane = p.lane AND r.rank <= p.rank AND r.eligible_at <= p_now
+            WHERE r.lane = p.lane AND r.rank <= p.rank
                 AND (r.deadline IS NULL OR r.deadline > p_now)
             ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n
         ) x;
@@ -59,9 +60,8 @@ BEGIN
             CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END
         INTO tids, ids, plain, lost, lanes
         FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
-            -- What came in since the clock was read waits for the next call.
             SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
-            WHERE r.lane = p.lane AND r.rank <= p.rank AND r.eligible_at <= p_now
+            WHERE r.lane = p.lane AND r.rank <= p.rank
                 AND (r.deadline IS NULL OR r.deadline > p_now)
             ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
         ) x;
@@ -162,7 +162,7 @@ BEGIN
                     CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost
                 INTO v_one FROM (
                     SELECT r.ctid AS tid, r.id, r.version, r.pipeline, r.lost FROM hodei.ready r
-                    WHERE r.lane = v_lane.lane AND r.rank <= v_lane.rank AND r.eligible_at <= p_now
+                    WHERE r.lane = v_lane.lane AND r.rank <= v_lane.rank
                         AND (r.deadline IS NULL OR r.deadline > p_now)
                         AND (v_again IS NULL OR r.ctid <> ALL (v_again))
                     ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
@@ -204,13 +204,16 @@ BEGIN
         RETURN QUERY
         WITH d AS (
             DELETE FROM hodei.ready r WHERE r.ctid = ANY (v_tids) RETURNING r.*
+        ), t AS MATERIALIZED (
+            -- Not before any of them was ready.
+            SELECT greatest(p_now, max(d.eligible_at)) AS at FROM d
         ), l AS (
             INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, pipeline, settled)
-            SELECT d.id, p_now, p_holder, d.lane, v_tenant, d.lost, d.generation, d.version + 1, d.attempt,
+            SELECT d.id, t.at, p_holder, d.lane, v_tenant, d.lost, d.generation, d.version + 1, d.attempt,
                 CASE WHEN d.version IS NOT NULL THEN coalesce(d.epoch, 0) + 1 END,
                 CASE WHEN d.version IS NOT NULL THEN d.eligible_at END, d.deadline, d.started_at, d.pipeline,
-                d.settled FROM d
+                d.settled FROM d CROSS JOIN t
         ), h AS MATERIALIZED (
             SELECT hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*)::int4 AS n FROM d
             -- Who asked is to have what there is, also where somebody was there before after all.
@@ -218,9 +221,9 @@ BEGIN
         ), c AS (
             -- Pending to scheduled, claimed.
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
-            SELECT h.pos, h.no, p_now, p_node, v_tenant, h.n,
+            SELECT h.pos, h.no, t.at, p_node, v_tenant, h.n,
                 CASE WHEN v_plain THEN hodei.alike_bytes(2, 0, 1, 33686528, h.n, v_body) ELSE v_body END
-            FROM h WHERE p_record
+            FROM h CROSS JOIN t WHERE p_record
         ), e AS (
             INSERT INTO hodei.delta (tenant, lane, pending, scheduled, changes)
             SELECT v_tenant, d.lane, -count(*), count(*), CASE WHEN p_record THEN count(*) END FROM d GROUP BY d.lane

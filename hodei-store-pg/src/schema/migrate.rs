@@ -64,6 +64,7 @@ const STEPS: &[Step] = &[
             include_str!("history_quiet.sql"),
             include_str!("history_tables.sql"),
             include_str!("wide.sql"),
+            include_str!("clock.sql"),
         ],
         last: &[
             include_str!("history_locks.sql"),

@@ -16,6 +16,43 @@ BEGIN
 END
 $$;
 
+-- Brings back by so much what lies ahead of a clock that was set back. Whoever died before that would be held for alive, and who
+-- led for leading, until the clock is again where it was, and rates would be closed as long. What somebody has locked is found
+-- with his own next heartbeat or claim: nobody waits for it.
+CREATE OR REPLACE FUNCTION hodei.set_back(p_now int8, p_by int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
+DECLARE
+    v_ahead int8 := p_now + p_by / 2;
+BEGIN
+    UPDATE hodei.owner o SET expires_at = o.expires_at - p_by FROM (
+        SELECT no FROM hodei.owner WHERE expires_at > v_ahead FOR NO KEY UPDATE SKIP LOCKED
+    ) x WHERE o.no = x.no;
+    UPDATE hodei.term t SET expires_at = t.expires_at - p_by FROM (
+        SELECT duty FROM hodei.term WHERE expires_at > v_ahead FOR NO KEY UPDATE SKIP LOCKED
+    ) x WHERE t.duty = x.duty;
+    UPDATE hodei.wide w SET full_at = w.full_at - p_by * 1000 FROM (
+        SELECT tenant, queue FROM hodei.wide WHERE full_at > v_ahead * 1000 FOR NO KEY UPDATE SKIP LOCKED
+    ) x WHERE w.tenant = x.tenant AND w.queue = x.queue;
+    UPDATE hodei.usage u SET full_at = u.full_at - p_by * 1000 FROM (
+        SELECT no FROM hodei.usage WHERE full_at > v_ahead * 1000 FOR NO KEY UPDATE SKIP LOCKED
+    ) x WHERE u.no = x.no;
+END
+$$;
+
+-- Compares the clock with what heartbeats saw before. Less than ten seconds are nothing that had to be brought back: all of it
+-- is there again so soon.
+CREATE OR REPLACE FUNCTION hodei.look_at_the_clock(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_seen int8 := (SELECT last_value FROM hodei.clock_seen);
+BEGIN
+    IF p_now < v_seen - 10000000 THEN
+        PERFORM hodei.set_back(p_now, v_seen - p_now);
+        PERFORM setval('hodei.clock_seen', p_now);
+    ELSIF p_now > v_seen + 1000000 THEN
+        PERFORM setval('hodei.clock_seen', p_now);
+    END IF;
+END
+$$;
+
 -- Prolongs lives, and says of each whether it is one and which jobs it must stop.
 CREATE OR REPLACE FUNCTION hodei.beat(
     p_name text[], p_incarnation int8[], p_ttl int8, OUT ord int8, OUT id uuid, OUT epoch int8
@@ -33,6 +70,7 @@ BEGIN
         WHERE o.name = u.name AND o.incarnation = u.incarnation AND o.expires_at > v_now RETURNING o.no
     )
     SELECT array_agg(no) INTO v_alive FROM b;
+    PERFORM hodei.look_at_the_clock(v_now);
     RETURN QUERY
     SELECT u.ord, l.id, l.epoch
     FROM unnest(p_name, p_incarnation) WITH ORDINALITY u (name, incarnation, ord)

@@ -251,6 +251,27 @@ BEGIN
 END
 $$;
 
+-- Frees those among keys that no job holds any more, for whoever asks for them. The job of a key may have gone with its era,
+-- may have ended where keys did not go with their jobs yet, or may have left it without a look at it: neither a failure nor
+-- a claim looks for keys. What was ever claimed has an epoch.
+CREATE OR REPLACE FUNCTION hodei.free_keys(p_tenant int4, p_key text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    DELETE FROM hodei.unique_key k USING unnest(p_key) u (key) WHERE k.tenant = p_tenant AND k.key = u.key AND (
+        NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)
+        OR (k.key LIKE 'open:%' AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id))
+        OR (k.key LIKE 'unfailed:%' AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id AND d.state IN (5, 6)))
+        OR (k.key LIKE 'waiting:%' AND (
+            EXISTS (SELECT 1 FROM hodei.leased l WHERE l.id = k.id)
+            OR EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id)
+            OR EXISTS (SELECT 1 FROM hodei.ready r WHERE r.id = k.id AND r.version IS NOT NULL
+                AND (r.epoch <> 0 OR r.generation <> 0))
+            OR EXISTS (SELECT 1 FROM hodei.delayed d WHERE d.id = k.id AND (d.epoch <> 0 OR d.generation <> 0))))
+    );
+END
+$$;
+
 -- Frees keys of jobs, and gives keys to jobs, in the order of the keys: whoever passes several waits for others, but never in
 -- a circle. A key that one job leaves to another is freed first.
 CREATE OR REPLACE FUNCTION hodei.pass_keys(p_tenant int4[], p_key text[], p_id uuid[], p_taken bool[]) RETURNS void

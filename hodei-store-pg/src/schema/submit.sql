@@ -75,10 +75,7 @@ BEGIN
     ELSE
         -- An id speaks before a key. Keys are taken in one order, so that nobody waits in a circle.
         v_known := ARRAY(SELECT j.id FROM unnest(p_id) u (id) JOIN hodei.job j ON j.id = u.id);
-        -- The job of a key may have gone with its era, or have ended where keys did not go with their jobs yet.
-        DELETE FROM hodei.unique_key k USING unnest(p_key) u (key) WHERE k.tenant = p_tenant AND k.key = u.key
-            AND (NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)
-                OR (k.key LIKE 'open:%' AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id)));
+        PERFORM hodei.free_keys(p_tenant, p_key);
         WITH k AS (
             INSERT INTO hodei.unique_key (tenant, key, id)
             SELECT p_tenant, u.key, u.id FROM unnest(p_key, p_id) u (key, id)

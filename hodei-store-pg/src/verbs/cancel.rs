@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hodei_core::job::{Job, State, rules};
+use hodei_core::job::{Held, Job, State, rules};
 use hodei_core::store::{CancelReply, Redriven, Scope};
 use hodei_core::{JobId, Result, Tenant};
 
@@ -80,9 +80,10 @@ impl Verb for Redrive {
     }
 }
 
-/// The key that the end of a job freed.
+/// The key that the end of a job freed, and that it takes when it goes round again.
 fn freed_key(job: &Job) -> Option<(Tenant, Arc<str>)> {
-    let key = job.unique.as_ref().filter(|_| job.held_key().is_none())?;
+    let freed = |key: &&Arc<str>| job.held_key().is_none() && Held::of(key).is_taken_again();
+    let key = job.unique.as_ref().filter(freed)?;
     Some((job.tenant.clone(), Arc::clone(key)))
 }
 

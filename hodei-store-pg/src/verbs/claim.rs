@@ -73,12 +73,17 @@ pub(crate) fn claimed(
     {
         let Some((place, batch)) = batch.split_first() else { continue };
         let mut claims = Vec::with_capacity(batch.len());
+        // Not before any of them was ready, though the clock may have been set back since.
+        let mut moved_at = now;
+        for row in batch {
+            moved_at = moved_at.max(Timestamp::from_micros(column(row, at::ELIGIBLE_AT)?));
+        }
         for row in batch {
             let (order, lane) = picks
                 .rows
                 .get(&column(row, at::LANE)?)
                 .ok_or_else(|| damaged("a job of a lane that was not picked"))?;
-            claims.push((*order, lane.no, Arc::new(claimed_one(lane, row, owner, now)?)));
+            claims.push((*order, lane.no, Arc::new(claimed_one(lane, row, owner, moved_at)?)));
         }
         let in_line = |claim: &(usize, i32, Arc<Job>)| {
             let (order, _, job) = claim;

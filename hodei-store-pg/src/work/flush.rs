@@ -107,8 +107,7 @@ impl Work<'_> {
         for entry in self.entries.values_mut().filter(|entry| entry.changed) {
             entry.changed = false;
             let delayed = entry.job.state == State::Pending && entry.job.eligible_at > now;
-            let fresh = entry.job.version == 1;
-            entry.before = Some(super::transaction::Place { state: entry.job.state, delayed, fresh });
+            entry.before = Some(super::transaction::Place::of(&entry.job, delayed));
         }
         Ok(())
     }

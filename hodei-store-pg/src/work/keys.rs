@@ -3,11 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use hodei_core::job::Unique;
 use hodei_core::{JobId, Result, Tenant};
 use uuid::Uuid;
 
-use super::transaction::{Entry, Work};
+use super::transaction::Work;
 use crate::ask;
 use crate::codec::damaged;
 use crate::error::failed;
@@ -41,12 +40,11 @@ impl Work<'_> {
         let (tenants, texts): (Vec<&str>, Vec<&str>) =
             keys.iter().map(|(tenant, key)| (tenant.as_str(), &**key)).unzip();
         self.inner.trip();
-        // The job of a key may have gone with its era, or have ended where keys did not go with their jobs yet.
         ask::query(
-            "DELETE FROM hodei.unique_key k USING unnest($1::text[], $2::text[]) u (tenant, key), hodei.tenant t
-             WHERE t.name = u.tenant AND k.tenant = t.no AND k.key = u.key
-                 AND (NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)
-                     OR (k.key LIKE 'open:%' AND EXISTS (SELECT 1 FROM hodei.done d WHERE d.id = k.id)))",
+            "SELECT hodei.free_keys(t.no, u.keys) FROM (
+                 SELECT u.tenant, array_agg(u.key) AS keys FROM unnest($1::text[], $2::text[]) u (tenant, key)
+                 GROUP BY u.tenant
+             ) u JOIN hodei.tenant t ON t.name = u.tenant ORDER BY t.no",
         )
         .bind(&tenants)
         .bind(&texts)
@@ -71,12 +69,13 @@ impl Work<'_> {
         rows.iter().map(holder).collect()
     }
 
-    /// Frees the keys that go with the ends of their jobs, and takes those of jobs that are new or go round again.
+    /// Frees the keys that jobs leave, and takes those of jobs that are new or go round again.
     pub(super) async fn write_keys(&mut self) -> Result<()> {
         let (mut tenants, mut keys, mut ids, mut taken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for entry in self.changed() {
             let Some(key) = entry.job.unique.as_deref() else { continue };
-            let takes = match (held_before(entry, key), entry.job.held_key().is_some()) {
+            let held_before = entry.before.is_some_and(|place| place.keyed);
+            let takes = match (held_before, entry.job.held_key().is_some()) {
                 (true, false) => false,
                 (false, true) => true,
                 (true, true) | (false, false) => continue,
@@ -100,9 +99,4 @@ impl Work<'_> {
             .map(drop)
             .map_err(failed("store.write"))
     }
-}
-
-/// Whether a job held its key when it was read.
-fn held_before(entry: &Entry, key: &str) -> bool {
-    entry.before.is_some_and(|place| !place.state.is_terminal() || !Unique::is_while_open(key))
 }

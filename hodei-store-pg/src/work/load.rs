@@ -72,7 +72,7 @@ impl Work<'_> {
         let inner = std::sync::Arc::clone(&self.inner);
         for record in records(&inner.names, &mut *self.conn, &rows).await? {
             let job = record.job;
-            let place = Place { state: job.state, delayed: record.delayed, fresh: job.version == 1 };
+            let place = Place::of(&job, record.delayed);
             let entry =
                 Entry { before: Some(place), lane: record.lane, holder: record.holder, changed: false, job };
             self.entries.insert(entry.job.id, entry);

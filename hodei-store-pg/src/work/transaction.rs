@@ -98,6 +98,15 @@ pub(super) struct Place {
     pub(super) delayed: bool,
     /// Whether nothing had happened to it since it was submitted.
     pub(super) fresh: bool,
+    /// Whether it held its unique key.
+    pub(super) keyed: bool,
+}
+
+impl Place {
+    /// Where a job is that is read or was written.
+    pub(super) fn of(job: &Job, delayed: bool) -> Self {
+        Self { state: job.state, delayed, fresh: job.version == 1, keyed: job.held_key().is_some() }
+    }
 }
 
 impl<'c> Work<'c> {

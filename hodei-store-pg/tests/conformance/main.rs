@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hodei_core::store::Store;
-use hodei_core::testkit::conformance::{Fixture, START, Setup};
+use hodei_core::testkit::conformance::{Fixture, Property, START, Setup, hold};
 use hodei_core::{Clock, ManualClock, Timestamp, store_conformance};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 mod bare;
+mod cached;
 
 /// Stores in databases of one server, on one clock, which is that of the database.
 struct Databases {
     server: &'static Postgres,
-    clock: ManualClock,
+    clock: Arc<ManualClock>,
     setup: Setup,
     /// Whether ended jobs are kept.
     history: bool,
@@ -36,7 +39,7 @@ fn server() -> &'static Postgres {
 impl Databases {
     fn new() -> Self {
         let server = server();
-        let clock = ManualClock::at(START);
+        let clock = Arc::new(ManualClock::at(START));
         Self { server, clock, setup: Setup::default(), history: true, database: None, store: None }
     }
 
@@ -104,6 +107,33 @@ impl Fixture for Databases {
         let store = self.store.as_ref().expect("it was opened");
         store.advance_clock(by).await.expect("the clock moves");
     }
+}
+
+/// How many properties are held at once.
+const AT_ONCE: usize = 2;
+
+/// Holds stores to some of the properties, and names those that are broken.
+async fn hold_all<F: Fixture + 'static>(
+    properties: impl Iterator<Item = &'static Property>,
+    fixture: fn() -> F,
+) -> Vec<&'static str> {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut holding = JoinSet::new();
+    for property in properties {
+        let room = Arc::clone(&room);
+        holding.spawn(async move {
+            let _room = room.acquire_owned().await.expect("it is never closed");
+            // Each on a thread of its own: making databases blocks it, and no other may stand still in a transaction meanwhile.
+            let held = tokio::task::spawn_blocking(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(hold(fixture(), property.name));
+            });
+            held.await.err().map(|_| property.name)
+        });
+    }
+    let mut broken: Vec<&str> = holding.join_all().await.into_iter().flatten().collect();
+    broken.sort_unstable();
+    broken
 }
 
 store_conformance!(Databases::new());

@@ -9,7 +9,7 @@ use hodei_core::store::{
 };
 use hodei_core::{JobId, OwnerId};
 use hodei_store_pg::PgStore;
-use hodei_test_servers::{Database, Postgres};
+use hodei_test_servers::{Database, Postgres, PostgresBuilder};
 
 /// Longer than any test takes.
 pub(crate) const TTL: Duration = Duration::from_secs(3_600);
@@ -27,6 +27,31 @@ pub(crate) fn sql(database: &Database, sql: &str) -> String {
 /// Runs SQL that may be refused.
 pub(crate) fn try_sql(database: &Database, sql: &str) -> Result<String, hodei_test_servers::StartError> {
     Postgres::shared().expect("PostgreSQL").sql(database.name(), sql)
+}
+
+/// A server of its own, and a database there.
+pub(crate) struct World {
+    pub(crate) server: Postgres,
+    pub(crate) database: Database,
+}
+
+impl World {
+    pub(crate) fn start(server: &PostgresBuilder) -> Self {
+        let server = server.clone().start().expect("PostgreSQL");
+        let database = server.database().expect("a database");
+        Self { server, database }
+    }
+
+    pub(crate) fn sql(&self, text: &str) -> String {
+        self.server.sql(self.database.name(), text).expect("the server answers")
+    }
+
+    /// What the server has written down.
+    pub(crate) fn log(&self) -> String {
+        let data = self.server.data();
+        let log = data.parent().expect("it lies in a directory").join("log");
+        String::from_utf8_lossy(&std::fs::read(log).expect("there is a log")).into_owned()
+    }
 }
 
 pub(crate) async fn open(database: &Database) -> PgStore {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use hodei_core::{Clock, SystemClock};
 use hodei_store_pg::PgStore;
-use hodei_test_servers::{Database, Postgres};
+use hodei_test_servers::Postgres;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
+use crate::env::World;
 use crate::eras::FIRST_SCHEMA;
 
 /// How many jobs there are; `HODEI_PG_MIGRATE_ROWS` sets another number.
@@ -34,24 +35,10 @@ const ENDS: &str = "BEGIN;
     INSERT INTO hodei.delta (tenant, pending, succeeded) VALUES (1, -1, 1);
     COMMIT";
 
-struct World {
-    server: Postgres,
-    database: Database,
-}
-
-impl World {
-    fn sql(&self, text: &str) -> String {
-        self.server.sql(self.database.name(), text).expect("the server answers")
-    }
-
-    /// Who was told of as waiting for longer than a moment.
-    fn waiters(&self) -> Vec<String> {
-        let data = self.server.data();
-        let log = data.parent().expect("it lies in a directory").join("log");
-        let log = String::from_utf8_lossy(&std::fs::read(log).expect("there is a log")).into_owned();
-        let waits = |line: &&str| line.starts_with("writer ") && line.contains("still waiting for");
-        log.lines().filter(waits).map(str::to_owned).collect()
-    }
+/// Who was told of as waiting for longer than a moment.
+fn waiters(world: &World) -> Vec<String> {
+    let waits = |line: &&str| line.starts_with("writer ") && line.contains("still waiting for");
+    world.log().lines().filter(waits).map(str::to_owned).collect()
 }
 
 /// A database of the first schema, with jobs that have ended.
@@ -61,9 +48,7 @@ fn world(rows: u64) -> World {
         .setting("deadlock_timeout", MOMENT)
         .setting("log_line_prefix", "%a ")
         .setting("max_wal_size", "4GB");
-    let server = telling.start().expect("PostgreSQL");
-    let database = server.database().expect("a database");
-    let world = World { server, database };
+    let world = World::start(&telling);
     world.sql(&FIRST_SCHEMA.join(";\n"));
     world.sql(
         "INSERT INTO hodei.tenant (name) VALUES ('default');
@@ -132,7 +117,7 @@ async fn nobody_waits_long_for_a_migration_of_many_jobs() {
         "{rows} jobs migrated in {took:?} beside {written} of {WRITERS} writers, of whom one took {longest:?}"
     );
     assert_eq!((done.from, done.to), (1, 2));
-    assert_eq!(world.waiters(), Vec::<String>::new(), "nobody waits for {MOMENT}");
+    assert_eq!(waiters(&world), Vec::<String>::new(), "nobody waits for {MOMENT}");
     let total = (rows + written).to_string();
     assert_eq!(world.sql("SELECT count(*) FROM hodei.done"), total);
     let counted = "SELECT sum(succeeded) FROM hodei.queue_counts(NULL, NULL, NULL, NULL, 10)";
@@ -145,7 +130,7 @@ async fn nobody_waits_long_for_a_migration_of_many_jobs() {
     let mut host = crate::locks::stranger(&world.database, "LOCK TABLE hodei.job IN EXCLUSIVE MODE").await;
     let text = COMES.replace("{id}", "00000000-0000-7000-8000-000000000001");
     let waiting = tokio::spawn(async move { run(&mut conn, &text).await });
-    while world.waiters().is_empty() {
+    while waiters(&world).is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     run(&mut host, "COMMIT").await;

@@ -58,8 +58,11 @@ async fn no_verb_reads_a_large_table_whole() {
 
 pub(crate) async fn every_verb(store: &hodei_store_pg::PgStore) {
     let worker = owner(store, "another").await;
-    let new = vec![job().unique("key"), job().deadline(hodei_core::Timestamp::from_micros(0))];
+    let keyed = || ["key", "unfailed:key", "waiting:key"].map(|key| job().unique(key)).to_vec();
+    let mut new = keyed();
+    new.push(job().deadline(hodei_core::Timestamp::from_micros(0)));
     store.submit(new, SubmitOptions::each()).await.expect("submit");
+    store.submit(keyed(), SubmitOptions::each()).await.expect("submit");
     let id = submit(store, vec![job()]).await[0];
     let child = job()
         .unique("open:child")

@@ -8,9 +8,9 @@ use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::job::{NewJob, Parent, Requires};
 use hodei_core::store::{Coordination, JobStore, Limit, Move, Policies, Round, SubmitOptions, Transition};
 use hodei_core::{Name, Tenant};
-use hodei_test_servers::{Database, Postgres};
+use hodei_test_servers::{Postgres, PostgresBuilder};
 
-use crate::env::{TTL, burn, claim, exchange, job, jobs, open, owner, spec};
+use crate::env::{TTL, World, burn, claim, exchange, job, jobs, open, owner, spec};
 
 /// How many jobs there are in all; `HODEI_PG_PLAN_JOBS` sets another number.
 const JOBS: usize = 100_000;
@@ -20,40 +20,21 @@ const FEW_PAGES: usize = 64;
 const READ_WHOLE: &str = "leased";
 
 /// A server that writes down the plan of whatever it does, once it is asked to.
-fn server() -> Postgres {
-    let telling = Postgres::builder()
+fn telling() -> PostgresBuilder {
+    Postgres::builder()
         .setting("session_preload_libraries", "auto_explain")
         .setting("auto_explain.log_nested_statements", "on")
         .setting("track_functions", "all")
-        .setting("max_wal_size", "4GB");
-    telling.start().expect("PostgreSQL")
+        .setting("max_wal_size", "4GB")
 }
 
-struct World {
-    server: Postgres,
-    database: Database,
-}
-
-impl World {
-    fn sql(&self, text: &str) -> String {
-        self.server.sql(self.database.name(), text).expect("the server answers")
-    }
-
-    /// What the server has written down.
-    fn log(&self) -> String {
-        let data = self.server.data();
-        let log = data.parent().expect("it lies in a directory").join("log");
-        String::from_utf8_lossy(&std::fs::read(log).expect("there is a log")).into_owned()
-    }
-
-    /// The tables that are too large to be read whole.
-    fn large(&self) -> Vec<String> {
-        let text = format!(
-            "SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'hodei'::regnamespace AND relkind = 'r'
-                 AND pg_relation_size(oid) > {FEW_PAGES} * 8192 AND relname <> '{READ_WHOLE}'"
-        );
-        self.sql(&text).split(' ').map(str::to_owned).collect()
-    }
+/// The tables that are too large to be read whole.
+fn large(world: &World) -> Vec<String> {
+    let text = format!(
+        "SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'hodei'::regnamespace AND relkind = 'r'
+             AND pg_relation_size(oid) > {FEW_PAGES} * 8192 AND relname <> '{READ_WHOLE}'"
+    );
+    world.sql(&text).split(' ').map(str::to_owned).collect()
 }
 
 /// Fills every table with jobs of each kind.
@@ -126,9 +107,7 @@ fn take_an_era_out(world: &World, few: &str) {
 #[tokio::test]
 async fn no_statement_at_size_reads_a_large_table_whole() {
     let n = std::env::var("HODEI_PG_PLAN_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(JOBS);
-    let server = server();
-    let database = server.database().expect("a database");
-    let world = World { server, database };
+    let world = World::start(&telling());
     let store = open(&world.database).await;
     fill(&store, n).await;
     // Many changes that were recorded one by one.
@@ -146,8 +125,9 @@ async fn no_statement_at_size_reads_a_large_table_whole() {
     crate::plan::every_verb(&store).await;
     let few = rarer_verbs(&store).await;
     world.sql("SELECT hodei.outlived(0, 0, 10); SELECT * FROM hodei.surplus(0, '{}', hodei.now(), 10)");
+    world.sql("SELECT hodei.set_back(hodei.now(), 60000000)");
     world.sql(&format!("SELECT hodei.forget({few}); SELECT hodei.remove({few}); SELECT hodei.fold()"));
-    let large = world.large();
+    let large = large(&world);
     take_an_era_out(&world, &few);
     store.close().await;
     tokio::time::sleep(Duration::from_millis(300)).await;

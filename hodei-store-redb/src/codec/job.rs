@@ -3,15 +3,15 @@
 use std::sync::{Arc, LazyLock};
 
 use hodei_core::job::{
-    Cause, Command, Epoch, Fingerprint, Job, JobSpec, Lease, Outcome, Output, Parent, Payload, Priority,
-    RequestClass, Resources, Settled, SpecParts, State, Unique,
+    Cause, Command, Epoch, Fingerprint, Held, Job, JobSpec, Lease, Outcome, Output, Parent, Payload,
+    Priority, RequestClass, Resources, Settled, SpecParts, State,
 };
 use hodei_core::store::Lane;
 use hodei_core::text::{TextMap, Texts};
 use hodei_core::{JobId, Name, OwnerId, PipelineId, Result, Tenant, Timestamp};
 
 use super::envelope::{append_second, decode_second};
-use super::row::{BornRow, CHILDREN, HeadRow, OPEN_KEY, marks};
+use super::row::{BornRow, HeadRow, marks, marks_of};
 use super::spec::work;
 use super::value::{Names, cause, priority, requires_of, shared, state, texts, time};
 
@@ -34,8 +34,8 @@ pub(crate) struct Head {
     pub(crate) batch: u64,
     /// Whether other jobs may wait for it.
     pub(crate) has_children: bool,
-    /// Whether its unique key is free once it has ended.
-    pub(crate) open_key: bool,
+    /// In which states it holds its unique key, if it has one.
+    pub(crate) key: Held,
     /// Whether there is a row of how its last run ended.
     pub(crate) has_end: bool,
 }
@@ -83,7 +83,7 @@ impl Head {
             limit_keys: job.spec.limit_keys().clone(),
             batch,
             has_children: false,
-            open_key: job.unique.as_deref().is_some_and(Unique::is_while_open),
+            key: job.unique.as_deref().map(Held::of).unwrap_or_default(),
             has_end: false,
             job,
         }
@@ -130,7 +130,7 @@ impl Head {
 
     /// Says whether the job holds its unique key, if it has one.
     pub(crate) fn holds_key(&self) -> bool {
-        !self.open_key || !self.job.state.is_terminal()
+        self.key.by(&self.job)
     }
 
     /// Says whether the job waits to be claimed, and has moved before.
@@ -248,7 +248,7 @@ fn newborn_of(id: JobId, row: &BornRow<'_>, names: &mut Names) -> Result<Head> {
         limit_keys: limit_keys(names, row.limit_keys)?,
         batch: row.batch,
         has_children: false,
-        open_key: row.unique.is_some_and(Unique::is_while_open),
+        key: row.unique.map(Held::of).unwrap_or_default(),
         has_end: false,
     })
 }
@@ -326,7 +326,7 @@ pub(crate) fn head_row(head: &Head, into: &mut Vec<u8>) -> Result<()> {
         started_at: job.started_at.map(Timestamp::as_micros),
         lease: job.lease.as_ref().map(|lease| (lease.owner.name().as_str(), lease.incarnation)),
         batch: head.batch,
-        marks: if head.has_children { CHILDREN } else { 0 } | if head.open_key { OPEN_KEY } else { 0 },
+        marks: marks_of(head.has_children, head.key),
         has_end: head.has_end,
     };
     append_second(&row, into)
@@ -335,7 +335,7 @@ pub(crate) fn head_row(head: &Head, into: &mut Vec<u8>) -> Result<()> {
 /// Reads what moves of a job.
 pub(crate) fn head(id: JobId, bytes: &[u8], names: &mut Names) -> Result<Head> {
     let row: HeadRow<'_> = decode_second(bytes)?;
-    let (has_children, open_key) = marks(row.marks)?;
+    let (has_children, key) = marks(row.marks)?;
     let lease = match row.lease {
         Some((owner, incarnation)) => {
             Some(Lease { owner: OwnerId::from(shared(&mut names.owner, owner)?), incarnation })
@@ -376,7 +376,7 @@ pub(crate) fn head(id: JobId, bytes: &[u8], names: &mut Names) -> Result<Head> {
         limit_keys: limit_keys(names, row.limit_keys)?,
         batch: row.batch,
         has_children,
-        open_key,
+        key,
         has_end: row.has_end,
     })
 }

@@ -2,6 +2,7 @@
 
 use bincode::{BorrowDecode, Decode, Encode};
 use hodei_core::Result;
+use hodei_core::job::Held;
 
 use crate::error::corrupt;
 
@@ -11,16 +12,21 @@ pub(super) type Id = [u8; 16];
 pub(super) type Wait = (u64, u32);
 
 /// Other jobs may wait for it.
-pub(super) const CHILDREN: u8 = 1;
-/// Its unique key is free once it has ended.
-pub(super) const OPEN_KEY: u8 = 2;
+const CHILDREN: u8 = 1;
+/// In which states it holds its unique key: none of them where it holds it until it is pruned.
+const KEYS: [(Held, u8); 4] =
+    [(Held::UntilPruned, 0), (Held::WhileOpen, 2), (Held::UnlessFailed, 4), (Held::WhileWaiting, 6)];
 
-/// Whether it is said of a job that others may wait for it, and that its key is free once it has ended.
-pub(super) fn marks(marks: u8) -> Result<(bool, bool)> {
-    if marks > CHILDREN | OPEN_KEY {
-        return Err(corrupt("row.decode", "unknown marks"));
-    }
-    Ok((marks & CHILDREN != 0, marks & OPEN_KEY != 0))
+/// Says of a job whether others may wait for it, and in which states it holds its key.
+pub(super) fn marks_of(has_children: bool, key: Held) -> u8 {
+    let key = KEYS.iter().find(|(held, _)| *held == key).map_or(0, |(_, mark)| *mark);
+    if has_children { key | CHILDREN } else { key }
+}
+
+/// What is said of a job: whether others may wait for it, and in which states it holds its key.
+pub(super) fn marks(marks: u8) -> Result<(bool, Held)> {
+    let key = KEYS.iter().find(|(_, mark)| *mark == marks & !CHILDREN).map(|(held, _)| *held);
+    Ok((marks & CHILDREN != 0, key.ok_or_else(|| corrupt("row.decode", "unknown marks"))?))
 }
 
 /// What moves of a job, of schema 2.
@@ -49,7 +55,7 @@ pub(super) struct HeadRow<'a> {
     pub(super) started_at: Option<i64>,
     pub(super) lease: Option<(&'a str, u64)>,
     pub(super) batch: u64,
-    /// [`CHILDREN`], [`OPEN_KEY`] or both.
+    /// As [`marks_of`] says.
     pub(super) marks: u8,
     pub(super) has_end: bool,
 }

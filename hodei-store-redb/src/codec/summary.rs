@@ -41,7 +41,7 @@ pub(crate) fn shown(id: JobId, bytes: &[u8], names: &mut Names) -> Result<Shown>
     summary.started_at = row.option(Walk::time)?;
     row.option(|row| row.bytes().and_then(|_| row.wide()))?;
     row.wide()?;
-    let ((has_children, _open_key), _has_end) = (marks(row.byte()?)?, row.flag()?);
+    let ((has_children, _key), _has_end) = (marks(row.byte()?)?, row.flag()?);
     row.end()?;
     let newborn = summary.state == State::Pending && summary.version == 1 && !has_children;
     Ok(Shown { summary, newborn })

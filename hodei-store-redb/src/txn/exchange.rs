@@ -214,6 +214,7 @@ fn claim_one(
     let Some(change) = rules::claim(&mut step.head.job, exchange.owner.clone(), work.now) else {
         return Ok(Took::Nothing);
     };
+    work.free_key(&step.head)?;
     work.note(change, &step.head.queue, &mut done.changes);
     let job = step.head.with(fixed, end);
     work.keep_step(step);
@@ -264,7 +265,7 @@ pub(crate) fn redrive(work: &mut Work<'_, '_>, scope: &Scope, jobs: &[JobId]) ->
             done.replies.push(Redriven::OutOfTurn);
             continue;
         }
-        let key = if ended_badly { work.key_of(&head)? } else { None };
+        let key = if ended_badly { work.key_taken_again(&head)? } else { None };
         if let Some(key) = &key
             && let Some(holder) = work.read(Tab::Unique, key, codec::id)?
         {

@@ -1,8 +1,7 @@
 //! A process that is killed at any moment loses nothing that it acknowledged.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use hodei_core::JobId;
 use hodei_core::job::State;
 use hodei_core::store::{Consistency, Scope, Store};
 use hodei_core::testkit::history::{Recorder, RecordingStore, check};
+use hodei_core::testkit::lines;
 use hodei_store_redb::RedbStore;
 
 use crate::child::{Order, say, spawn, spawn_under};
@@ -70,28 +70,10 @@ impl Said {
     }
 }
 
-/// Hands on what a process says, line by line, to its end.
-fn lines(child: &mut Child) -> mpsc::Receiver<String> {
-    let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        while said.read_line(&mut line).is_ok_and(|read| read > 0) {
-            // A line without an end was not said.
-            let Some(whole) = line.strip_suffix('\n') else { return };
-            if sender.send(whole.to_owned()).is_err() {
-                return;
-            }
-            line.clear();
-        }
-    });
-    lines
-}
-
 /// Lets a process work and kills it after a while: of its work, or of its life.
 pub(crate) fn kill_after(order: Order, wait: Duration, of_its_work: bool, file: &Path) -> Said {
     let mut child = spawn(order, file, &[]);
-    let (lines, mut said) = (lines(&mut child), Said::default());
+    let (lines, mut said) = (lines(child.stdout.take().expect("a pipe")), Said::default());
     while of_its_work && !said.open {
         said.hear(&lines.recv().expect("it begins to work"));
     }
@@ -196,7 +178,7 @@ async fn every_acknowledged_job_is_there_after_the_kernel_failed_to_sync() {
         strace.args(["--follow-forks", "--output=/dev/null", "--trace=fsync,fdatasync"]);
         strace.arg(format!("--inject=fsync,fdatasync:error=EIO:when={sync}+"));
         let mut child = spawn_under(strace, Order::Work, &env.path());
-        lines(&mut child).iter().for_each(|line| said.hear(&line));
+        lines(child.stdout.take().expect("a pipe")).iter().for_each(|line| said.hear(&line));
         assert!(!child.wait().expect("it ends").success(), "a store that cannot sync does not work on");
         assert!(said.stored.len() < 8 * sync, "{} are acknowledged by {sync} syncs", said.stored.len());
         known.add(said);

@@ -15,6 +15,7 @@ use crate::find::Account;
 use crate::process::{Process, Recipe};
 use crate::secret::secret;
 use crate::server::{Running, Server, on_free_port};
+use crate::wait::until;
 use crate::{StartError, find};
 
 /// How long a statement of a test may wait for a lock, as the server reads it.
@@ -109,6 +110,52 @@ impl Postgres {
         Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 
+    /// Starts a standby of this server, which takes from it, byte for byte, what it writes. It has the same databases and the
+    /// same password, and answers what only reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    ///
+    /// # Performance
+    ///
+    /// A second or two: the data is copied.
+    pub fn standby(&self) -> Result<Self, StartError> {
+        let account = Account::for_postgres()?;
+        let directory = Directory::new("postgres", account)?;
+        let copy = find::postgres("pg_basebackup")?;
+        let mut command = under(account, &copy);
+        command.args(["-h", "127.0.0.1", "-U", USER, "-w", "-X", "stream", "-c", "fast", "-R", "-p"]);
+        command.arg(self.address().port().to_string()).arg("-D").arg(data_of(&directory));
+        // Without syncs: what is copied here is written again by the next test.
+        command.arg("--no-sync").env("PGPASSWORD", &self.password).current_dir("/");
+        told("pg_basebackup", command.output().map_err(StartError::io("start pg_basebackup"))?)?;
+        PostgresBuilder::default().run(directory, account, self.password.clone())
+    }
+
+    /// Has a standby take over: from its answer on it can be written to.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Failed`] with what the server said.
+    pub fn promote(&self) -> Result<(), StartError> {
+        self.sql("postgres", "SELECT pg_promote(true)").map(drop)
+    }
+
+    /// Sets a parameter of the running server for all sessions, and returns when it is in force.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Failed`] with what the server said, or when it does not take it.
+    pub fn set(&self, name: &str, value: &str) -> Result<(), StartError> {
+        self.sql("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'"))?;
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        let shown = || self.sql("postgres", &format!("SHOW {name}")).is_ok_and(|shown| shown == value);
+        let refused = format!("{name} is not {value}");
+        let failed = || StartError::Failed { program: "postgres".to_owned(), output: refused };
+        if until(shown) { Ok(()) } else { Err(failed()) }
+    }
+
     /// The password of the superuser `postgres`.
     #[must_use]
     pub fn password(&self) -> &str {
@@ -177,8 +224,6 @@ impl PostgresBuilder {
     ///
     /// Most of a second, mainly for `initdb`.
     pub fn start(self) -> Result<Postgres, StartError> {
-        let program = find::postgres("postgres")?;
-        let psql = find::program("psql", "postgresql-client").or_else(|_| find::postgres("psql"))?;
         let account = Account::for_postgres()?;
         let directory = Directory::new("postgres", account)?;
         let password = secret()?;
@@ -187,6 +232,19 @@ impl PostgresBuilder {
         for (name, content) in &self.files {
             put(&data.join(name), content, account)?;
         }
+        self.run(directory, account, password)
+    }
+
+    /// Starts a server on the files that are there.
+    fn run(
+        self,
+        directory: Directory,
+        account: Option<Account>,
+        password: String,
+    ) -> Result<Postgres, StartError> {
+        let program = find::postgres("postgres")?;
+        let psql = find::program("psql", "postgresql-client").or_else(|_| find::postgres("psql"))?;
+        let data = data_of(&directory);
         let running = on_free_port(|address| {
             let process = Process::start(Recipe {
                 name: "postgres",
@@ -235,21 +293,20 @@ fn initialise(directory: &Directory, account: Option<Account>, password: &str) -
     let initdb = find::postgres("initdb")?;
     let file = directory.path().join("password");
     put(&file, password.as_bytes(), account)?;
-    let mut command = match account {
-        None => Command::new(initdb),
-        Some(account) => {
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--reuid", account.name, "--regid", account.name, "--init-groups", "--"])
-                .arg(initdb);
-            command
-        }
-    };
+    let mut command = under(account, &initdb);
     // MD5, since the tests open thousands of connections and SCRAM is slow by design. What is written here needs no sync:
     // a test that loses the machine's power starts anew.
     command.args(["--auth=md5", "--username", USER, "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
     command.arg("--pwfile").arg(&file).arg("--pgdata").arg(data_of(directory)).current_dir("/");
     told("initdb", command.output().map_err(StartError::io("start initdb"))?).map(drop)
+}
+
+/// A program that runs under the account of the server.
+fn under(account: Option<Account>, program: &Path) -> Command {
+    let Some(account) = account else { return Command::new(program) };
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", account.name, "--regid", account.name, "--init-groups", "--"]).arg(program);
+    command
 }
 
 /// What a program said, unless it failed.

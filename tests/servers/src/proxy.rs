@@ -36,6 +36,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Where connections go instead of where they went first.
+    redirected: Option<SocketAddr>,
     held: bool,
     refusing: bool,
     closed: bool,
@@ -97,6 +99,14 @@ impl Proxy {
     /// Takes connections again.
     pub fn admit(&self) {
         self.change(|state| state.refusing = false);
+    }
+
+    /// Cuts every connection, and has each new one go to another server.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.change(|state| {
+            state.redirected = Some(target);
+            state.cut();
+        });
     }
 
     /// Delays every chunk of bytes, in either direction.
@@ -209,10 +219,17 @@ impl Shared {
     }
 
     fn link(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
-        let server = TcpStream::connect(self.target)?;
+        let redirected = self.lock().redirected;
+        let server = TcpStream::connect(redirected.unwrap_or(self.target))?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
-        let number = self.lock().open(client.try_clone()?, server.try_clone()?);
+        let links = (client.try_clone()?, server.try_clone()?);
+        let mut state = self.lock();
+        if state.redirected != redirected {
+            return Ok(());
+        }
+        let number = state.open(links.0, links.1);
+        drop(state);
         let up = (client.try_clone()?, server.try_clone()?, Way::Up);
         for (from, to, way) in [up, (server, client, Way::Down)] {
             let shared = Arc::clone(self);

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Unique;
+use super::{Held, Unique};
 use bytes::Bytes;
 
-use crate::id::{JobId, Name, Tenant};
-use crate::job::{Encoding, JobSpec, JobSpecBuilder, NewJob, Payload, State, rules};
+use crate::id::{JobId, Name, OwnerId, Tenant};
+use crate::job::{Encoding, Job, JobSpec, JobSpecBuilder, Lease, NewJob, Payload, State, rules};
+use crate::store::Change;
 use crate::time::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -31,6 +32,8 @@ fn a_name_alone_is_the_key() {
     assert_eq!(&*key(command(&["a"]), "k"), "k");
     assert_eq!(&*key(command(&["a"]), String::from("k")), "k");
     assert_eq!(&*key(command(&["a"]), Unique::key("k").while_open()), "open:k");
+    assert_eq!(&*key(command(&["a"]), Unique::key("k").unless_failed()), "unfailed:k");
+    assert_eq!(&*key(command(&["a"]), Unique::key("k").while_open().while_waiting()), "waiting:k");
     assert_eq!(key(command(&["a"]), "open:k"), key(command(&["b"]), Unique::key("k").while_open()));
 }
 
@@ -91,6 +94,55 @@ fn periods_follow_one_another_from_1970_on() {
         key(minted(0), Unique::new().per(Duration::ZERO)),
         key(minted(0), Unique::new().per(Duration::ZERO))
     );
+}
+
+#[test]
+fn what_a_key_begins_with_says_when_it_is_held() {
+    let all = [("k", Held::UntilPruned), ("open:k", Held::WhileOpen), ("unfailed:k", Held::UnlessFailed)];
+    for (text, held) in
+        all.into_iter().chain([("waiting:k", Held::WhileWaiting), ("opened:k", Held::UntilPruned)])
+    {
+        assert_eq!(Held::of(text), held, "{text}");
+        assert_eq!(held.is_taken_again(), matches!(held, Held::WhileOpen | Held::UnlessFailed));
+    }
+    assert!(
+        ["open:", "unfailed:", "waiting:"]
+            .map(|begin| command(&["a"]).unique(begin).check().is_err())
+            .iter()
+            .all(|e| *e)
+    );
+}
+
+/// A job's way through every state, and where it holds which keys.
+#[test]
+fn a_job_holds_its_key_in_the_states_of_its_set() {
+    let now = Timestamp::from_micros(1);
+    let lease = || Lease { owner: OwnerId::new("w").expect("a name"), incarnation: 1 };
+    for (begin, held) in
+        [("", "yyyyyyy"), ("open:", "yyyyyny"), ("unfailed:", "yyyyyny"), ("waiting:", "ynnnnnn")]
+    {
+        let new = NewJob::of(Tenant::default(), command(&["a"]).spec).unique(format!("{begin}k"));
+        let (mut job, _) = rules::admit(new, now);
+        let mut seen = vec![job.held_key().is_some()];
+        let mut step = |job: &mut Job, made: Option<Change>| {
+            made.expect("a legal move");
+            seen.push(job.held_key().is_some());
+        };
+        let made = rules::claim(&mut job, lease(), now);
+        step(&mut job, made);
+        let made = rules::lose(&mut job, 9, now);
+        step(&mut job, made);
+        let made = rules::claim(&mut job, lease(), now);
+        step(&mut job, made);
+        let made = rules::lose(&mut job, 9, now);
+        step(&mut job, made);
+        let made = rules::cancel(&mut job, now).1;
+        step(&mut job, made);
+        let made = rules::redrive(&mut job, now);
+        step(&mut job, made);
+        let seen: String = seen.into_iter().map(|held| if held { 'y' } else { 'n' }).collect();
+        assert_eq!(seen, held, "{begin}");
+    }
 }
 
 #[test]

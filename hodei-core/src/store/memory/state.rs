@@ -11,7 +11,7 @@ use super::super::{
 use super::limits::{Limits, Set};
 use super::relocate::Slots;
 use crate::id::{JobId, Name, OwnerId, PipelineId, Tenant};
-use crate::job::{Job, JobSpec, Lease, Priority, Request, State as JobState, rules};
+use crate::job::{Held, Job, JobSpec, Lease, Priority, Request, State as JobState, rules};
 use crate::map::{JobMap, JobSet};
 use crate::time::Timestamp;
 
@@ -139,7 +139,7 @@ impl State {
         now: Timestamp,
         rule: impl FnOnce(&mut Job) -> (R, Option<Change>),
     ) -> R {
-        let before = Placed::of(job);
+        let (before, held) = (Placed::of(job), job.held_key().is_some());
         let (reply, change) = rule(Arc::make_mut(job));
         let after = Placed::of(job);
         if before != after {
@@ -147,7 +147,7 @@ impl State {
             self.unplace(job, &before);
             self.place(job, &after, now);
             self.count(job, Some(before.state), Some(after.state));
-            if before.state.is_terminal() != after.state.is_terminal() {
+            if held != job.held_key().is_some() {
                 self.turn_key(job);
             }
         }
@@ -234,7 +234,7 @@ impl State {
         }
     }
 
-    /// Frees the key of a job that has ended, if it goes with the end; gives it back to one that goes round again.
+    /// Frees the key of a job that has left it; gives it back to one that goes round again.
     fn turn_key(&mut self, job: &Job) {
         if let Some(key) = &job.unique {
             let key = (job.tenant.clone(), Arc::clone(key));
@@ -245,11 +245,11 @@ impl State {
         }
     }
 
-    /// Returns the other job that holds the key of a job.
+    /// Returns the other job that holds the key that a job would take again.
     pub(super) fn key_taken(&self, id: JobId) -> Option<JobId> {
         let job = self.jobs.get(&id)?;
-        let key = (job.tenant.clone(), Arc::clone(job.unique.as_ref()?));
-        self.unique.get(&key).copied().filter(|holder| *holder != id)
+        let key = job.unique.as_ref().filter(|key| Held::of(key).is_taken_again())?;
+        self.unique.get(&(job.tenant.clone(), Arc::clone(key))).copied().filter(|holder| *holder != id)
     }
 
     fn place(&mut self, job: &Job, at: &Placed, now: Timestamp) {

@@ -97,6 +97,15 @@ properties! { $
         a_job_that_is_pruned_takes_no_key_of_another
         keys_are_held_by_the_same_after_reopening
         one_of_many_that_race_for_a_key_gets_it
+        a_key_unless_failed_is_free_after_a_failure
+        a_key_unless_failed_is_held_after_a_success
+        what_failed_goes_round_again_unless_another_has_its_key
+        a_key_while_waiting_is_held_until_the_claim
+        who_waits_again_does_without_a_key_while_waiting
+        what_is_redriven_does_without_a_key_while_waiting
+        a_run_may_have_the_next_one_wait
+        keys_that_were_left_are_free_after_reopening
+        one_of_many_that_race_for_a_key_that_was_left_gets_it
     }
     lanes {
         an_empty_store_has_no_lanes

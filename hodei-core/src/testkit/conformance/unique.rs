@@ -195,6 +195,164 @@ pub(super) async fn keys_are_held_by_the_same_after_reopening(env: &mut Env) {
     env.add(other()).await;
 }
 
+/// A job that is the only one of its key unless it fails.
+fn once() -> NewJob {
+    job().unique(Unique::key("k").unless_failed())
+}
+
+/// A job that is the only one of its key that waits.
+fn next() -> NewJob {
+    job().unique(Unique::key("k").while_waiting())
+}
+
+pub(super) async fn a_key_unless_failed_is_free_after_a_failure(env: &mut Env) {
+    for end in [failed(), cancelled()] {
+        let held = env.running(once()).await;
+        assert_eq!(env.submit(vec![once()]).await, [Existing(held.job.id)], "it runs");
+        assert_eq!(env.tell(&held, end).await, Applied::Done);
+    }
+    let waits = env.add(once()).await;
+    env.cancel(&[waits]).await;
+    env.add(once().deadline(env.ahead(SECOND))).await;
+    let term = env.term().await;
+    env.advance(SECOND).await;
+    env.reap(&term, 9).await;
+    // A failure that is not the last one frees nothing.
+    let last = env.running(once()).await;
+    assert_eq!(env.tell(&last, retried(Duration::ZERO)).await, Applied::Done);
+    assert_eq!(env.submit(vec![once()]).await, [Existing(last.job.id)]);
+}
+
+pub(super) async fn a_key_unless_failed_is_held_after_a_success(env: &mut Env) {
+    let id = env.add(once()).await;
+    env.run(id, succeeded()).await;
+    let other = job_of(spec().name("other")).unique(Unique::key("k").unless_failed());
+    assert_eq!(env.submit(vec![once(), other]).await, [Existing(id), Conflict(id)]);
+    // Under other names, which begin differently, there are others.
+    env.add(only()).await;
+    env.add(next()).await;
+}
+
+pub(super) async fn what_failed_goes_round_again_unless_another_has_its_key(env: &mut Env) {
+    let first = env.add(once()).await;
+    env.run(first, failed()).await;
+    assert_eq!(env.redrive(&[first]).await, [Redriven::Done]);
+    assert_eq!(env.submit(vec![once()]).await, [Existing(first)], "it has the key again");
+    env.run(first, failed()).await;
+    let second = env.add(once()).await;
+    assert_eq!(env.redrive(&[first]).await, [Redriven::KeyTaken(second)]);
+    env.run(second, succeeded()).await;
+    assert_eq!(env.redrive(&[first]).await, [Redriven::KeyTaken(second)]);
+    assert_eq!(env.state(first).await, State::Failed);
+}
+
+pub(super) async fn a_key_while_waiting_is_held_until_the_claim(env: &mut Env) {
+    let different = || job_of(spec().name("other")).unique(Unique::key("k").while_waiting());
+    let first = env.add(next()).await;
+    assert_eq!(env.submit(vec![next(), different()]).await, [Existing(first), Conflict(first)]);
+    let held = env.hold(first).await;
+    let second = env.add(next()).await;
+    assert_eq!(env.submit(vec![next(), different()]).await, [Existing(second), Conflict(second)]);
+    assert_eq!(env.tell(&held, started()).await, Applied::Done);
+    assert_eq!(env.submit(vec![next()]).await, [Existing(second)], "the first one runs");
+    assert_eq!(env.tell(&held, succeeded()).await, Applied::Done);
+    assert_eq!(env.submit(vec![next()]).await, [Existing(second)], "the first one has ended");
+    let running = env.hold(second).await;
+    let delayed = env.add(next().run_at(env.ahead(HOUR))).await;
+    assert_eq!(env.tell(&running, failed()).await, Applied::Done);
+    assert_eq!(env.submit(vec![next()]).await, [Conflict(delayed)]);
+    // Cancelled before it was claimed.
+    env.cancel(&[delayed]).await;
+    let parent = env.add(job_of(spec().queue("parent"))).await;
+    let blocked = next().after(needs(&[parent]));
+    assert_eq!(env.submit(vec![blocked.clone(), different()]).await, [New(blocked.id), Conflict(blocked.id)]);
+    env.run(parent, succeeded()).await;
+    assert_eq!(env.submit(vec![different()]).await, [Conflict(blocked.id)], "it is ready now");
+    env.hold(blocked.id).await;
+    env.add(next()).await;
+}
+
+/// Each of them could come back to a key that another has by then.
+pub(super) async fn who_waits_again_does_without_a_key_while_waiting(env: &mut Env) {
+    let mut waiting = env.add(next()).await;
+    for step in [retried(SECOND), snoozed(SECOND), Move::Preempted, Move::Returned] {
+        let held = env.hold(waiting).await;
+        if step != Move::Returned {
+            assert_eq!(env.tell(&held, started()).await, Applied::Done);
+        }
+        assert_eq!(env.tell(&held, step).await, Applied::Done);
+        let other = env.add(next()).await;
+        assert_eq!(env.submit(vec![next()]).await, [Existing(other)]);
+        // Out of the way of the next one, if it is there already.
+        env.cancel(&[waiting]).await;
+        waiting = other;
+    }
+    let term = env.term().await;
+    let owner = env.owner("mortal").await;
+    env.take(&owner, waiting).await;
+    env.advance(LIFE).await;
+    env.reap(&term, 9).await;
+    let after = env.add(next()).await;
+    assert_eq!(env.submit(vec![next()]).await, [Existing(after)]);
+}
+
+pub(super) async fn what_is_redriven_does_without_a_key_while_waiting(env: &mut Env) {
+    let first = env.add(next()).await;
+    env.cancel(&[first]).await;
+    let expired = env.add(next().deadline(env.ahead(SECOND))).await;
+    let term = env.term().await;
+    env.advance(SECOND).await;
+    env.reap(&term, 9).await;
+    let holder = env.add(next()).await;
+    assert_eq!(env.redrive(&[first, expired]).await, [Redriven::Done; 2]);
+    assert_eq!(env.submit(vec![next()]).await, [Existing(holder)]);
+    env.cancel(&[holder]).await;
+    let last = env.add(next()).await;
+    assert_eq!(env.submit(vec![next()]).await, [Existing(last)]);
+}
+
+pub(super) async fn a_run_may_have_the_next_one_wait(env: &mut Env) {
+    let first = env.add(next()).await;
+    let (second, other) = (next(), next());
+    env.run(first, spawning(vec![second.clone(), other])).await;
+    assert_eq!(env.submit(vec![next()]).await, [Existing(second.id)]);
+    let term = env.term().await;
+    env.advance(40 * 24 * HOUR).await;
+    env.prune(&term, Retention { changes: 1_000, ..Retention::default() }, 100).await;
+    assert_eq!(env.find(first).await, None);
+    assert_eq!(env.submit(vec![next()]).await, [Existing(second.id)], "it was not of the job that went");
+}
+
+pub(super) async fn keys_that_were_left_are_free_after_reopening(env: &mut Env) {
+    let (claimed, ended, kept) = (env.add(next()).await, once(), job().unique("unfailed:kept"));
+    env.hold(claimed).await;
+    env.add(ended.clone()).await;
+    env.run(ended.id, failed()).await;
+    env.add(kept.clone()).await;
+    env.run(kept.id, succeeded()).await;
+    if !env.reopen().await {
+        return;
+    }
+    assert_eq!(env.submit(vec![job().unique("unfailed:kept")]).await, [Existing(kept.id)]);
+    let (waiting, again) = (env.add(next()).await, env.add(once()).await);
+    assert_eq!(env.submit(vec![next(), once()]).await, [Existing(waiting), Existing(again)]);
+    assert_eq!(env.redrive(&[ended.id]).await, [Redriven::KeyTaken(again)]);
+}
+
+pub(super) async fn one_of_many_that_race_for_a_key_that_was_left_gets_it(env: &mut Env) {
+    let mut last = env.add(next()).await;
+    for _ in 0..4 {
+        let held = env.hold(last).await;
+        let replies = race(env, (0..8).map(|_| next()).collect()).await;
+        let new: Vec<JobId> =
+            replies.iter().filter_map(|reply| if let New(id) = reply { Some(*id) } else { None }).collect();
+        assert_eq!(new.len(), 1, "{replies:?}");
+        assert_eq!(replies.iter().filter(|reply| **reply == Existing(new[0])).count(), 7, "{replies:?}");
+        assert_eq!(env.tell(&held, succeeded()).await, Applied::Done);
+        last = new[0];
+    }
+}
+
 /// Submits one job by each of many callers at once, and returns the replies.
 async fn race(env: &mut Env, jobs: Vec<NewJob>) -> Vec<Submitted> {
     env.seen.unordered = true;

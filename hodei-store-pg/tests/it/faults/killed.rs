@@ -1,8 +1,7 @@
 //! Nodes that are processes at work, killed at any moment: in the middle of a submission, an exchange, a commit, a reaping or
 //! a pruning. Another one goes on, and what any of them was told stands.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -14,7 +13,7 @@ use hodei_core::store::{
     Served, SubmitOptions, Submitted, Term, Transition,
 };
 use hodei_core::testkit::history::{Bounds, Recorder, RecordingStore, check_within};
-use hodei_core::testkit::typical_spec;
+use hodei_core::testkit::{lines, typical_spec};
 use hodei_core::{JobId, Name, OwnerId, Result, Tenant};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
@@ -191,24 +190,6 @@ impl Said {
     }
 }
 
-/// Hands on what a process says, line by line, to its end.
-fn lines(child: &mut Child) -> mpsc::Receiver<String> {
-    let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        while said.read_line(&mut line).is_ok_and(|read| read > 0) {
-            // A line without an end was not said.
-            let Some(whole) = line.strip_suffix('\n') else { return };
-            if sender.send(whole.to_owned()).is_err() {
-                return;
-            }
-            line.clear();
-        }
-    });
-    lines
-}
-
 /// Something that grows with what was said.
 type Count = fn(&Said) -> usize;
 
@@ -222,7 +203,7 @@ fn kill_after(database: &Database, name: &str, since: Option<Count>, wait: Durat
     command.args(["--exact", "it_does_what_its_environment_says", "--nocapture", "--test-threads=1"]);
     command.env(URL, database.url()).env(NAME, name).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("a process more");
-    let lines = lines(&mut child);
+    let lines = lines(child.stdout.take().expect("a pipe"));
     if let Some(counted) = since {
         let before = counted(said);
         while counted(said) == before {

@@ -1,6 +1,8 @@
 //! Servers that restart, connections that break, nodes that race, freeze and die: what was acknowledged stands, and every
 //! history is held to the guarantees.
 
+mod clocks;
+mod failover;
 mod fleet;
 mod killed;
 mod node;

@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 const LIFE: Duration = Duration::from_secs(60);
 const QUEUES: [&str; 2] = ["a", "b"];
 const KEYS: [&str; 2] = ["k", "l"];
+const UNIQUE: [&str; 10] =
+    ["u1", "u2", "u3", "open:u", "open:u", "open:v", "unfailed:u", "unfailed:u", "waiting:u", "waiting:u"];
 
 /// What was seen so far, for repetitions and for what is stale.
 #[derive(Debug)]
@@ -143,7 +145,8 @@ impl Generator {
             new = new.deadline(model.now.saturating_add(self.step()));
         }
         if self.random.chance(15) {
-            new = new.unique(self.random.one_of(&["u1", "u2", "u3", "u4", "open:u", "open:u", "open:v", ""]));
+            let key = if self.random.chance(10) { "" } else { self.random.one_of(&UNIQUE) };
+            new = new.unique(key);
         }
         if self.random.chance(20) {
             let ticket = self.random.one_of(&[1, 2]);

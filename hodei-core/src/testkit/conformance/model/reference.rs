@@ -325,7 +325,8 @@ impl Model {
                 let same = |other: &&Job| {
                     other.id != job.id && other.tenant == job.tenant && held(other) == job.unique.as_deref()
                 };
-                if let Some(holder) = self.jobs.values().filter(|_| job.unique.is_some()).find(same) {
+                let takes = job.unique.as_deref().is_some_and(|key| !key.starts_with("waiting:"));
+                if let Some(holder) = self.jobs.values().filter(|_| takes).find(same) {
                     return Redriven::KeyTaken(holder.id);
                 }
                 self.shift(*id, |job| ((), rules::redrive(job, now)));
@@ -362,7 +363,13 @@ impl Model {
     }
 }
 
-/// The key that nobody else can have: one that begins with `open:` only until the job has ended.
+/// The key that nobody else can have.
 fn held(job: &Job) -> Option<&str> {
-    job.unique.as_deref().filter(|key| !key.starts_with("open:") || !job.state.is_terminal())
+    let new = job.epoch.number() == 0 && job.generation == 0;
+    job.unique.as_deref().filter(|key| match key.split_once(':') {
+        Some(("open", _)) => !job.state.is_terminal(),
+        Some(("unfailed", _)) => job.state == State::Succeeded || !job.state.is_terminal(),
+        Some(("waiting", _)) => new && matches!(job.state, State::Blocked | State::Pending),
+        _ => true,
+    })
 }

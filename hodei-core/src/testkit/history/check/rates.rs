@@ -1,6 +1,7 @@
 //! I11: rates, at each claim of the change log.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::super::call::Call;
 use super::super::facts::Facts;
@@ -8,6 +9,7 @@ use super::super::report::{Invariant, Report};
 use super::book::Book;
 use crate::job::Cause;
 use crate::store::{Change, LimitOf, Rate, Spent};
+use crate::time::Timestamp;
 
 /// A call that set a limit or removed it, or may have: its begin, its end, and the rate.
 type Setting = (usize, usize, Option<Rate>);
@@ -18,7 +20,12 @@ struct Bucket {
     spent: Spent,
     /// Where the call began that made the last claim.
     since: usize,
+    /// When that was, on the store's clock.
+    at: Timestamp,
 }
+
+/// How far a clock goes back that was set back; calls that run side by side have times that differ by less.
+const SET_BACK: Duration = Duration::from_secs(10);
 
 pub(super) fn check(book: &Book<'_>, report: &mut Report) {
     let Some(log) = book.log() else { return };
@@ -35,12 +42,14 @@ pub(super) fn check(book: &Book<'_>, report: &mut Report) {
                 buckets.remove(*of);
                 continue;
             };
-            let full = || Bucket { rate, spent: Spent::default(), since: begin };
+            let full = || Bucket { rate, spent: Spent::default(), since: begin, at: change.at };
             let bucket = buckets.entry(of).or_insert_with(full);
-            if bucket.rate != rate || was_another(set, rate, bucket.since.min(begin), end) {
+            // Where the clock was set back nobody knows how long a bucket had to fill.
+            let set_back = change.at.saturating_add(SET_BACK) < bucket.at;
+            if set_back || bucket.rate != rate || was_another(set, rate, bucket.since.min(begin), end) {
                 *bucket = full();
             }
-            bucket.since = begin;
+            (bucket.since, bucket.at) = (begin, change.at);
             claim(of, bucket, facts, change, report);
         }
     }

@@ -7,14 +7,14 @@ use super::super::facts::Facts;
 use super::super::report::{Invariant, Report};
 use super::book::Book;
 use crate::id::JobId;
-use crate::job::Unique;
+use crate::job::{Cause, Epoch, Held, State};
 use crate::store::{Fired, Submitted};
 
 pub(super) fn check(book: &Book<'_>, report: &mut Report) {
     acknowledged_are_logged(book, report);
     answers_tell_apart(book, report);
     keys_are_unique(book, report);
-    open_keys_are_unique(book, report);
+    freed_keys_are_unique(book, report);
     phantoms(book, report);
     fires(book, report);
 }
@@ -94,26 +94,48 @@ fn keys_are_unique(book: &Book<'_>, report: &mut Report) {
     let mut holders = HashMap::new();
     for (id, job) in book.jobs.iter().filter(|(_, job)| !job.path.is_empty()) {
         let Some(facts) = job.sure_facts() else { continue };
-        let Some(key) = facts.unique.as_deref().filter(|key| !Unique::is_while_open(key)) else { continue };
+        let Some(key) = facts.unique.as_deref().filter(|key| Held::of(key) == Held::UntilPruned) else {
+            continue;
+        };
         if let Some(first) = holders.insert((&facts.tenant, key), id) {
             report.add(Invariant::IdempotentSubmit, *id, format!("has the key {key:?} of job {first}"));
         }
     }
 }
 
-/// Keys that are free with the end of their job go from one to the next in the order of the log: times need not tell it,
-/// since who waits for a key may have looked at the clock before.
-fn open_keys_are_unique(book: &Book<'_>, report: &mut Report) {
+/// Keys that a job may leave go from one to the next in the order of the log: times need not tell it, since who waits for a
+/// key may have looked at the clock before.
+fn freed_keys_are_unique(book: &Book<'_>, report: &mut Report) {
     let mut holders = HashMap::new();
     for change in book.log().unwrap_or_default() {
         let facts = book.jobs.get(&change.job).and_then(|job| job.sure_facts());
-        let key = facts.and_then(|facts| Some((&facts.tenant, facts.unique.as_deref()?)));
-        let Some(held) = key.filter(|(_, key)| Unique::is_while_open(key)) else { continue };
-        if change.to.is_terminal() {
-            holders.remove(&held);
-        } else if let Some(first) = holders.insert(held, change.job).filter(|first| *first != change.job) {
-            let text = format!("has the key {:?} of job {first}, which has not ended", held.1);
-            report.add(Invariant::IdempotentSubmit, change.job, text);
+        let Some((tenant, key)) = facts.and_then(|facts| Some((&facts.tenant, facts.unique.as_deref()?)))
+        else {
+            continue;
+        };
+        let holds = match Held::of(key) {
+            Held::UntilPruned => continue,
+            Held::WhileOpen => !change.to.is_terminal(),
+            Held::UnlessFailed => !matches!(change.to, State::Failed | State::Cancelled),
+            // Only those of its changes that come before its first claim: no later one takes the key again.
+            Held::WhileWaiting => {
+                change.epoch == Epoch::default()
+                    && change.cause != Cause::Redriven
+                    && matches!(change.to, State::Blocked | State::Pending)
+            }
+        };
+        let held = (tenant, key);
+        if !holds {
+            // Whoever left it before may have given it to another.
+            if holders.get(&held).is_some_and(|(holder, _)| *holder == change.job) {
+                holders.remove(&held);
+            }
+        } else if let Some((first, ended)) = holders.insert(held, (change.job, change.to.is_terminal())) {
+            // One that succeeded may have been pruned meanwhile.
+            if first != change.job && (!ended || book.pruned_jobs == Some(0)) {
+                let text = format!("has the key {key:?}, which job {first} holds");
+                report.add(Invariant::IdempotentSubmit, change.job, text);
+            }
         }
     }
 }
