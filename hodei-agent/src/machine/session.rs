@@ -105,8 +105,12 @@ impl Machine {
             self.reports.pop_front();
         }
         let mut effects = Vec::new();
+        let mut stops: Vec<(JobId, Epoch)> = desired.stop.iter().map(|stop| (stop.job, stop.epoch)).collect();
+        stops.sort_unstable();
         for assignment in desired.assign {
-            self.assigned(assignment, holds, &mut effects);
+            // What is to be stopped at once is not begun: somebody else may have it by now.
+            let stays = stops.binary_search(&(assignment.job.id, assignment.job.epoch)).is_err();
+            self.assigned(assignment, holds && stays, &mut effects);
         }
         for stop in desired.stop {
             if self.running.get(&stop.job).is_some_and(|held| held.epoch == stop.epoch) {
@@ -384,6 +388,19 @@ mod tests {
         let reports = machine.state().reports;
         let told: Vec<_> = reports.iter().map(|report| (report.job, &report.news)).collect();
         assert_eq!(told, [(assignment(2, 1).job.id, &News::Returned)]);
+    }
+
+    #[test]
+    fn what_is_stopped_with_the_answer_that_brings_it_is_not_begun() {
+        let mut machine = machine(8);
+        let (job, epoch) = (assignment(1, 1).job.id, Epoch::from_number(1));
+        let stop = Stop { job, epoch, why: StopCause::LeaseLost };
+        let assign = vec![assignment(1, 1), assignment(2, 1)];
+        let both = Desired { number: 1, assign, stop: vec![stop], ..Desired::default() };
+        assert_eq!(machine.desired(both, Timestamp::EPOCH), [Effect::Start(assignment(2, 1))]);
+        let told: Vec<_> =
+            machine.state().reports.into_iter().map(|report| (report.job, report.news)).collect();
+        assert_eq!(told, [(job, News::Returned)]);
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Session {
         while let Some((number, jobs)) = self.unseen.pop_front() {
             if elsewhere || number > seen {
                 self.disowned.clear();
-                self.unsent.extend(jobs.into_iter().filter(|job| self.assigned.contains_key(job)));
+                self.say_again(jobs);
                 // Stops of a lost reply are level-triggered too.
                 let stops = self.assigned.values().filter_map(|assigned| {
                     let why = assigned.stop?;
@@ -254,7 +254,14 @@ impl Session {
         let mut running: Vec<(JobId, Epoch)> = running.iter().map(|run| (run.job, run.epoch)).collect();
         running.sort_unstable();
         let missing = held.into_iter().filter(|job| running.binary_search(job).is_err());
-        self.unsent.extend(missing.map(|(job, _)| job));
+        self.say_again(missing.map(|(job, _)| job).collect());
+    }
+
+    /// Notes jobs for the next reply that others have named, those that are still its own, and each once.
+    fn say_again(&mut self, jobs: Vec<JobId>) {
+        let mut noted: HashSet<JobId, IdState> = self.unsent.iter().copied().collect();
+        let ours = jobs.into_iter().filter(|job| self.assigned.contains_key(job));
+        self.unsent.extend(ours.filter(|job| noted.insert(*job)));
     }
 
     /// Notes a report whose transition is on its way to the store.

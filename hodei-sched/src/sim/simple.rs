@@ -99,7 +99,11 @@ impl AgentModel for SimpleAgent {
             self.reports.pop_front();
         }
         let mut actions = Vec::new();
-        desired.assign.into_iter().for_each(|assignment| self.assigned(assignment, holds, &mut actions));
+        for assignment in desired.assign {
+            let (job, epoch) = (assignment.job.id, assignment.job.epoch);
+            let stays = !desired.stop.iter().any(|stop| (stop.job, stop.epoch) == (job, epoch));
+            self.assigned(assignment, holds && stays, &mut actions);
+        }
         let runs = |stop: &Stop| self.running.get(&stop.job) == Some(&stop.epoch);
         actions.extend(desired.stop.into_iter().filter(runs).map(Action::Stop));
         actions
