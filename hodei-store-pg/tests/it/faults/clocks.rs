@@ -1,4 +1,4 @@
-//! A server whose clock is set forward and back: nothing is lost or done twice, and work goes on.
+//! A server whose clock is set back: what was ready, dead or spent is so afterwards.
 
 use hodei_core::job::{Lease, NewJob, Priority};
 use hodei_core::store::{
@@ -9,10 +9,9 @@ use hodei_core::{Name, OwnerId, Tenant};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
 
-use super::fleet::{Fleet, TTL};
+use super::fleet::TTL;
 
 const HOUR: i64 = 3_600;
-const YEAR: i64 = 365 * 24 * HOUR;
 
 /// Sets the clock of a database so many seconds forward of the time that it is, or back.
 fn set(postgres: &Postgres, database: &Database, seconds: i64) {
@@ -21,21 +20,6 @@ fn set(postgres: &Postgres, database: &Database, seconds: i64) {
              $$ SELECT ((extract(epoch FROM clock_timestamp()) + {seconds}) * 1000000)::int8 $$"
     );
     tokio::task::block_in_place(|| postgres.sql(database.name(), &sql)).expect("the clock is set");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_work_on_whatever_the_clock_of_the_server_does() {
-    let postgres = Postgres::shared().expect("PostgreSQL");
-    let database = postgres.database().expect("a database");
-    let fleet = Fleet::start((0..2).map(|_| PgStore::builder(database.url()).connections(4))).await;
-    let steps = [HOUR, 0, -HOUR, 10 * YEAR, 0, -10 * YEAR, 0];
-    for seconds in steps {
-        fleet.progress(20).await;
-        set(postgres, &database, seconds);
-    }
-    fleet.progress(20).await;
-    let outcome = fleet.finish().await;
-    println!("the clock was set {} times: {outcome}", steps.len());
 }
 
 async fn register(store: &PgStore, name: &str) -> Lease {
