@@ -17,6 +17,7 @@ use hodei_core::testkit::{lines, typical_spec};
 use hodei_core::{JobId, Name, OwnerId, Result, Tenant};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
+use tokio::task::JoinHandle;
 
 use super::fleet::PATIENCE;
 use super::node::{URL, say};
@@ -36,8 +37,8 @@ const LIMIT: u32 = 3;
 const BATCH: u32 = 4;
 /// How many submit at once in a process that will be killed.
 const SUBMITTERS: u32 = 2;
-/// How long nothing may be left before it is held for finished: a server ends a statement whose client is dead.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long to wait before looking again whether something is over.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Set for a process that works until it is killed: the name of its node.
 const NAME: &str = "HODEI_PG_TEST_WORKER";
@@ -223,16 +224,59 @@ fn kill_after(database: &Database, name: &str, since: Option<Count>, wait: Durat
     lines.iter().for_each(|line| said.hear(&line));
 }
 
-/// Waits until all work is done, and nobody who is dead adds to it.
-async fn finished(store: &PgStore) {
-    let (end, mut quiet) = (Instant::now() + PATIENCE, Instant::now());
-    while quiet.elapsed() < QUIET {
-        assert!(Instant::now() < end, "work is left: {:?}", store.counts(&Scope::All).await);
-        if store.counts(&Scope::All).await.expect("the server is well").open() > 0 {
-            quiet = Instant::now();
-        }
-        tokio::time::sleep(QUIET / 10).await;
+/// Works off what the killed processes leave.
+struct Heir {
+    over: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Heir {
+    fn starts(store: PgStore, settled: &Arc<AtomicU64>) -> Self {
+        let (over, settled) = (Arc::new(AtomicBool::new(false)), Arc::clone(settled));
+        let settled = move |_| {
+            settled.fetch_add(1, Ordering::SeqCst);
+        };
+        let worker = Worker { store, name: "heir".to_owned(), settled };
+        let task = tokio::spawn({
+            let over = Arc::clone(&over);
+            async move { worker.works(&over).await }
+        });
+        Self { over, task }
     }
+
+    /// Waits until nothing is left to do, and ends.
+    async fn finishes(self, store: &PgStore) {
+        let end = Instant::now() + PATIENCE;
+        while open(store).await > 0 {
+            assert!(Instant::now() < end, "work is left: {:?}", store.counts(&Scope::All).await);
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.over.store(true, Ordering::SeqCst);
+        self.task.await.expect("it panics never");
+    }
+}
+
+/// How many jobs have not ended.
+async fn open(store: &PgStore) -> u64 {
+    store.counts(&Scope::All).await.expect("the server is well").open()
+}
+
+/// Waits until the server has ended the statements of everybody who was killed: what they sent may yet be done.
+async fn left_alone(postgres: &Postgres, database: &Database) {
+    let name = database.name();
+    let clients = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'client backend'"
+    );
+    let end = Instant::now() + PATIENCE;
+    while postgres.sql("postgres", &clients).expect("the server is well") != "0" {
+        assert!(Instant::now() < end, "somebody uses {name} still");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A store with few connections.
+async fn connected(database: &Database) -> PgStore {
+    PgStore::builder(database.url()).connections(3).connect().await.expect("the store opens")
 }
 
 /// Holds a database to what was acknowledged and to the guarantees; returns how many jobs it has.
@@ -264,17 +308,11 @@ async fn nodes_that_are_killed_at_work_lose_nothing_that_they_were_told() {
     let mut by_the_heir = 0;
     while killed < kills {
         let database = postgres.database().unwrap();
-        let store = PgStore::builder(database.url()).connections(3).connect().await.expect("the store opens");
+        let mut store = connected(&database).await;
         let limit = Limit::key(Tenant::default(), Name::literal("scarce"), LIMIT);
         store.set_limit(limit).await.expect("the server is well");
-        let (over, settled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let heir = tokio::spawn({
-            let (store, over, settled) = (store.clone(), Arc::clone(&over), Arc::clone(&settled));
-            let settled = move |_| {
-                settled.fetch_add(1, Ordering::SeqCst);
-            };
-            async move { Worker { store, name: "heir".to_owned(), settled }.works(&over).await }
-        });
+        let settled = Arc::new(AtomicU64::new(0));
+        let mut heir = Heir::starts(store.clone(), &settled);
         let mut said = Said::default();
         for n in 0..KILLS_PER_DATABASE.min(kills - killed) {
             let wait = numbers.millis(2, 60);
@@ -284,9 +322,16 @@ async fn nodes_that_are_killed_at_work_lose_nothing_that_they_were_told() {
             });
             killed += 1;
         }
-        finished(&store).await;
-        over.store(true, Ordering::SeqCst);
-        heir.await.expect("it panics never");
+        loop {
+            heir.finishes(&store).await;
+            drop(store);
+            left_alone(postgres, &database).await;
+            store = connected(&database).await;
+            if open(&store).await == 0 {
+                break;
+            }
+            heir = Heir::starts(store.clone(), &settled);
+        }
         let total = hold(store, &said).await;
         (opened, by_the_heir) = (opened + said.opened, by_the_heir + settled.load(Ordering::SeqCst));
         (stored, done) = (stored + said.stored.len() as u64, done + said.done.len() as u64);
