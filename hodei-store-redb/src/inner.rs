@@ -122,7 +122,7 @@ impl Inner {
     pub(crate) fn alone<R>(&self, run: impl FnOnce(&mut Work<'_, '_>) -> Result<R>) -> Result<R> {
         let (txn, context) = (self.db.begin_write().map_err(failed(OP))?, self.context());
         let mut work = Work::new(&txn, &context);
-        work.tick();
+        work.tick()?;
         let done = run(&mut work)?;
         work.write_out()?;
         work.flush()?;

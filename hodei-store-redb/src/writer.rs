@@ -337,8 +337,8 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
         if seat.refused.is_some() {
             continue;
         }
+        work.tick()?;
         let before = work.mark();
-        work.tick();
         let request = &mut seat.request;
         let Err(error) = guarded("store.write", || request.run(&mut work).and_then(|()| work.write_out()))
         else {

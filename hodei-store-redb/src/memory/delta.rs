@@ -87,6 +87,8 @@ pub(crate) struct Delta {
     pub(crate) highest: Option<JobId>,
     /// Whether something may be ready or has to stop.
     pub(crate) ring: bool,
+    /// What the clock said last, where it was looked at.
+    pub(crate) seen: Option<Timestamp>,
     /// The store's clock when the transaction ended.
     pub(crate) now: Timestamp,
     /// How many of the steps `added`, `gone` and `due` have taken in: only claims look at them.

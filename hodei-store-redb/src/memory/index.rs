@@ -87,6 +87,10 @@ pub(crate) struct Index {
     pub(crate) slots: Slots,
     /// No id of a job is higher.
     pub(crate) highest: Option<JobId>,
+    /// What the clock said last.
+    pub(crate) seen: Option<Timestamp>,
+    /// The latest that it ever said: what was due by then is ready.
+    pub(crate) latest: Option<Timestamp>,
 }
 
 pub(super) fn add(number: u64, change: i64) -> u64 {
@@ -226,6 +230,8 @@ impl Index {
         }
         self.apply_slots(delta);
         self.moved_rows = add(self.moved_rows, delta.moved_rows);
+        self.seen = delta.seen.or(self.seen);
+        self.latest = self.latest.max(delta.seen);
         self.next_change += delta.changes;
         self.floor = delta.floor.unwrap_or(self.floor);
         self.incarnation = delta.incarnation.unwrap_or(self.incarnation);
@@ -421,6 +427,7 @@ impl Index {
         self.next_batch = self.next_batch.max(older.next_batch);
         self.highest = self.highest.max(older.highest);
         self.prune_from.clone_from(&older.prune_from);
+        (self.seen, self.latest) = (older.seen, older.latest);
     }
 }
 

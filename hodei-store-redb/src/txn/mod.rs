@@ -2,6 +2,7 @@
 
 mod append;
 mod checkpoint;
+mod clock;
 mod coordinate;
 mod count;
 mod exchange;

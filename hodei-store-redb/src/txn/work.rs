@@ -151,10 +151,19 @@ const CHANGES_PER_ROW: usize = 32;
 impl<'a, 'txn> Work<'a, 'txn> {
     /// Begins.
     pub(crate) fn new(txn: &'txn WriteTransaction, context: &'a Context<'a>) -> Self {
-        let (next_change, first_batch, has_wide, slots, counting) = {
+        let (next_change, first_batch, has_wide, slots, counting, seen) = {
             let index = &lock(context.committed).index;
-            (index.next_change, index.next_batch, !index.wide.is_empty(), index.slots.clone(), index.counting)
+            (
+                index.next_change,
+                index.next_batch,
+                !index.wide.is_empty(),
+                index.slots.clone(),
+                index.counting,
+                index.seen,
+            )
         };
+        let mut delta = Delta::default();
+        delta.seen = seen;
         Self {
             txn,
             tables: [const { None }; Tab::ALL.len()],
@@ -172,7 +181,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             appends: std::array::from_fn(|_| Appends::default()),
             noted: 0,
             highest: None,
-            delta: Delta::default(),
+            delta,
             tally: Tally::default(),
             now: context.clock.now(),
             slots,
@@ -182,12 +191,6 @@ impl<'a, 'txn> Work<'a, 'txn> {
     /// Tells what has been done so far; another mark means that a verb has left something behind.
     pub(crate) fn mark(&self) -> (u64, u64, usize, usize) {
         (self.tally.written, self.noted, self.delta.opened.len(), self.moved.len())
-    }
-
-    /// Looks at the clock, before each verb.
-    pub(crate) fn tick(&mut self) {
-        self.now = self.context.clock.now();
-        self.delta.now = self.now;
     }
 
     /// Makes room for so many jobs that will move.
