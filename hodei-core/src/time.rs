@@ -51,7 +51,17 @@ impl Timestamp {
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// Returns by how much a clock was set back that says this after it said `before`. Less than ten seconds are no more than what
+    /// keeps clocks right, and nothing.
+    #[must_use]
+    pub fn set_back_from(self, before: Self) -> Option<Duration> {
+        Some(before.saturating_since(self)).filter(|by| *by >= SET_BACK_MIN)
+    }
 }
+
+/// From how far on a clock that goes back was set back.
+const SET_BACK_MIN: Duration = Duration::from_secs(10);
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -132,7 +132,8 @@ impl RedbStoreBuilder {
     }
 
     /// Sets how many jobs of a file of an older schema are rewritten, or rows of it removed or counted, in one transaction of
-    /// its migration; 10,000 unless set. A migration that is interrupted goes on with the next opening.
+    /// its migration at most; 10,000 unless set. While the file is in use it is 1,000 at most, unless somebody waits for the
+    /// end. A migration that is interrupted goes on with the next opening.
     pub fn migrate_jobs(mut self, jobs: usize) -> Self {
         self.migrate_jobs = jobs;
         self
@@ -163,8 +164,9 @@ impl RedbStoreBuilder {
         import(&self, lines)
     }
 
-    /// Opens the file, or makes it. Blocks while the file is verified, migrated from an older schema, in bounded transactions
-    /// ([`RedbStoreBuilder::migrate_jobs`]), or repaired because it was not closed.
+    /// Opens the file, or makes it. Blocks while the file is verified, or repaired because it was not closed. A file of an older
+    /// schema is migrated while it is in use, in bounded transactions ([`RedbStoreBuilder::migrate_jobs`]); one of schema 1
+    /// is rewritten before.
     ///
     /// # Errors
     ///

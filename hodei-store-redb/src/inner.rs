@@ -14,15 +14,15 @@ use crate::backup::bear;
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
-use crate::memory::{Delta, Index, Slots};
+use crate::memory::{Delta, Index, Slots, Uncounted};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::{Gone, Recent, Specs};
 use crate::rows::Rows as _;
 use crate::stats::Stats;
 use crate::sync::lock;
-use crate::table::{META_MIGRATED, META_MOVED, META_SCHEMA, SCHEMA, Tab};
-use crate::txn::{Context, Room, Work, expire_all};
+use crate::table::{META_COUNTING, META_MIGRATED, META_MOVED, META_SCHEMA, SCHEMA, Tab};
+use crate::txn::{Context, Room, Work, count_some, expire_all};
 
 const OP: &str = "store.open";
 
@@ -81,6 +81,17 @@ impl Inner {
         })
     }
 
+    /// What a transaction needs of it.
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context {
+            committed: &self.committed,
+            clock: &*self.config.clock,
+            changes: self.config.changes,
+            room: self.config.room,
+            recent: &self.recent,
+        }
+    }
+
     /// Takes a database that nobody else has.
     fn over(db: Database, config: RedbStoreBuilder) -> Result<Self> {
         match check_schema(&db.begin_read().map_err(failed(OP))?)? {
@@ -99,6 +110,28 @@ impl Inner {
         let view = Mutex::new(view);
         let (gone, stale) = (Gone::default(), AtomicBool::new(false));
         Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, feeds, stale })
+    }
+
+    /// Counts all that an older schema has not counted by queue, and gives the file back.
+    fn counted(self) -> Result<Database> {
+        while self.alone(|work| count_some(work, self.config.migrate_jobs))? {}
+        Ok(self.db)
+    }
+
+    /// Writes in a transaction while no thread does.
+    pub(crate) fn alone<R>(&self, run: impl FnOnce(&mut Work<'_, '_>) -> Result<R>) -> Result<R> {
+        let (txn, context) = (self.db.begin_write().map_err(failed(OP))?, self.context());
+        let mut work = Work::new(&txn, &context);
+        work.tick()?;
+        let done = run(&mut work)?;
+        work.write_out()?;
+        work.flush()?;
+        let delta = std::mem::take(&mut work.delta);
+        drop(work);
+        txn.commit().map_err(failed(OP))?;
+        self.take_over(&delta)?;
+        self.remember(delta);
+        Ok(done)
     }
 
     /// Takes over what a committed transaction changed, and shows it to those who read from now on.
@@ -160,11 +193,12 @@ pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
         let mut db = unlocked(|| take(config))?;
         // Nobody may be reading meanwhile.
         let schema = check_schema(&db.begin_read().map_err(failed(OP))?)?;
-        match schema {
-            Schema::Ours => {}
+        if matches!(schema, Schema::None) {
+            return Ok(false);
+        }
+        if matches!(schema, Schema::Older) || uncounted(&db)?.is_some() {
             // What it leaves behind is what there is to be saved.
-            Schema::Older => migrate(&db, config.migrate_jobs)?,
-            Schema::None => return Ok(false),
+            db = Inner::over(db, config.clone())?.counted()?;
         }
         db.compact().map_err(failed(OP))
     })
@@ -263,6 +297,14 @@ fn check_schema(txn: &ReadTransaction) -> Result<Schema> {
         txn.list_tables().map_err(failed(OP))?.map(|table| table.name().to_owned()).collect();
     let whole = Tab::ALL.iter().all(|tab| tables.iter().any(|name| name == tab.name()));
     if whole { Ok(Schema::Ours) } else { Err(corrupt(OP, "a table is missing")) }
+}
+
+/// Returns which jobs are still to be counted by queue.
+pub(crate) fn uncounted(db: &Database) -> Result<Option<Uncounted>> {
+    let txn = db.begin_read().map_err(failed(OP))?;
+    let meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
+    let row = meta.get_owned(META_COUNTING).map_err(failed(OP))?;
+    row.map(|row| Uncounted::read(codec::unseal(Tab::Meta, META_COUNTING, row.value())?)).transpose()
 }
 
 /// Makes every table, and notes the version of the schema.

@@ -142,6 +142,11 @@ pub(crate) fn slot_of(key: &[u8]) -> Option<Slot> {
     Slot::new(u16::from_be_bytes(key.try_into().ok()?))
 }
 
+/// Says whether a key whose last part may be a text ends before it: no text holds the NUL behind the tenant.
+pub(crate) fn ends_with_tenant(key: &[u8]) -> bool {
+    key.last() == Some(&0)
+}
+
 /// (slot, tenant, queue)
 pub(crate) fn apart(of: Slot, tenant: &Tenant, queue: &Name) -> Vec<u8> {
     [&slot(of)[..], &tenant_text(tenant, queue.as_str())].concat()

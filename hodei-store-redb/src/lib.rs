@@ -29,6 +29,8 @@ mod key;
 mod lines;
 mod memory;
 mod migrate;
+#[cfg(any(test, feature = "testkit"))]
+mod older;
 mod query;
 mod reader;
 mod recent;

@@ -112,8 +112,8 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
     }
     // A job whose rows are lost would not be missed otherwise.
     let mut counted = Counts::default();
-    rows.scan(Tab::Counts, Span::ALL, |_, row| {
-        counted = counted.plus(codec::counts(row)?.counts);
+    rows.scan(Tab::Counts, Span::ALL, |key, row| {
+        counted = counted.plus(codec::counted(key, row)?.2);
         Ok(true)
     })?;
     if lines.counts().jobs != counted {

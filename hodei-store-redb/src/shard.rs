@@ -81,7 +81,8 @@ fn left(until: i64, now: Timestamp) -> Option<Duration> {
 
 /// Where a slot is, is a row, and what changes it has a commit of its own: whatever else is in a transaction sees it as
 /// it was committed. Rows that come are stored in their places, out of sight; opening the slot reads what is open of
-/// it into memory. Rows that go are out of sight with the first commit, and removed by those that follow.
+/// it into memory. Rows that go are out of sight with the first commit, and removed by those that follow. A file of an older
+/// schema is counted to its end before: what comes and goes is counted by queue.
 #[async_trait]
 impl Relocate for RedbStore {
     async fn seal_slot(&self, slot: Slot, number: u64) -> Result<Timestamp> {
@@ -105,6 +106,7 @@ impl Relocate for RedbStore {
     }
 
     async fn import_slot(&self, slot: Slot, number: u64, rows: Vec<SlotRow>) -> Result<()> {
+        self.counted().await?;
         let (max_jobs, rows) = (self.inner().config.room.jobs, Arc::new(rows));
         loop {
             let rows = Arc::clone(&rows);
@@ -119,6 +121,7 @@ impl Relocate for RedbStore {
     }
 
     async fn close_slot(&self, slot: Slot, number: u64, limit: usize) -> Result<bool> {
+        self.counted().await?;
         self.alone("store.close_slot", move |work| txn::close_slot(work, slot, number)).await?;
         if limit == 0 {
             return Ok(true);
@@ -127,6 +130,7 @@ impl Relocate for RedbStore {
     }
 
     async fn open_slot(&self, slot: Slot, number: u64) -> Result<()> {
+        self.counted().await?;
         self.alone("store.open_slot", move |work| txn::open_slot(work, slot, number)).await
     }
 }

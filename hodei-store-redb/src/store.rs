@@ -132,6 +132,15 @@ impl RedbStore {
         self.0.writer.write(op, Size::Begins(usize::MAX), run).await
     }
 
+    /// Counts all that an older schema has not counted by queue, for whoever cannot go on without.
+    pub(crate) async fn counted(&self) -> Result<()> {
+        while self.look(|index| index.counting.is_some()) {
+            let most = self.0.inner.config.migrate_jobs;
+            self.alone("store.count", move |work| txn::count_some(work, most)).await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn read<R, F>(&self, op: &'static str, rows: usize, read: F) -> Result<R>
     where
         R: Send + 'static,
@@ -316,6 +325,7 @@ impl JobStore for RedbStore {
 
     async fn queue_counts(&self, scope: &Scope, query: QueueQuery) -> Result<Vec<QueueCounts>> {
         query.check()?;
+        self.counted().await?;
         self.look(|index| {
             index.slots.readable("store.queue_counts", query::slot_of(scope))?;
             Ok(index.queues.page(scope, &query))
@@ -342,6 +352,7 @@ impl JobStore for RedbStore {
     }
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {
+        self.counted().await?;
         self.upkeep("store.verify_indexes", 1, txn::contradictions).await
     }
 }

@@ -47,7 +47,8 @@ tables! {
     Children = "children",
     /// sequence number of the first → changes, a few to a row.
     Changes = "changes",
-    /// (tenant, queue) → how many jobs are in each state; none for a queue without jobs.
+    /// (tenant, queue) → how many jobs are in each state; none for a queue without jobs. Beside them (tenant), as older
+    /// schemas have it: the jobs of theirs that are not counted by queue yet.
     Counts = "counts",
     /// (tenant, key) → limit; beside them (tenant), (tenant, NUL, queue) and (): those of a tenant, a queue, and all.
     Limits = "limits",
@@ -97,5 +98,7 @@ pub(crate) const META_INCARNATION: &[u8] = b"incarnation";
 pub(crate) const META_FLOOR: &[u8] = b"floor";
 /// Where the number of jobs is that wait to be claimed and have moved before: each has a row of its moves.
 pub(crate) const META_MOVED: &[u8] = b"moved";
+/// Where it is which jobs of an older schema are still to be counted by queue, as long as there are some.
+pub(crate) const META_COUNTING: &[u8] = b"counting";
 /// Where the last job that was migrated is, while a file of schema 1 is on its way to ours.
 pub(crate) const META_MIGRATED: &[u8] = b"migrated";

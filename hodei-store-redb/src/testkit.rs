@@ -6,6 +6,7 @@ pub use redb::StorageBackend;
 use crate::codec;
 use crate::config::RedbStoreBuilder;
 use crate::inner::Inner;
+pub use crate::older::{as_schema_5, counted_to, grow_schema_1};
 use crate::store::RedbStore;
 
 /// Opens a store on what stands in for a file; the path of the builder is not looked at.

@@ -18,7 +18,7 @@ use crate::inner::Inner;
 use crate::memory::Delta;
 use crate::stats::Tally;
 use crate::sync::lock;
-use crate::txn::{Context, Work};
+use crate::txn::{Work, count_some};
 
 /// Something to do inside a transaction, and somebody to tell. It may run more than once: what ran in a transaction
 /// that was given up runs again in the next.
@@ -152,11 +152,57 @@ impl Group<'_> {
 /// waking a thread takes longer than it does to send it.
 const LOOKS: u32 = 128;
 
+/// How many jobs of an older schema are counted in one go at most: whoever comes meanwhile waits for that.
+const COUNTED_MAX: usize = 1_000;
+
+/// After how many groups of callers who leave the thread no time some jobs are counted all the same.
+const GROUPS_BETWEEN: u32 = 16;
+
+/// The counting of a file of an older schema, which goes on while nobody calls, and now and then between those who do.
+struct Counting {
+    /// What became of the last of its requests.
+    last: Option<oneshot::Receiver<Result<bool>>>,
+    /// Whether there may be more to count. After an error it is left to the next opening, and to whoever asks for what is
+    /// to be counted.
+    more: bool,
+    /// How many groups there were since the last.
+    groups: u32,
+}
+
+impl Counting {
+    fn of(inner: &Inner) -> Self {
+        Self { last: None, more: lock(&inner.committed).index.counting.is_some(), groups: 0 }
+    }
+
+    /// Counts some when it is long since the last.
+    fn in_turn(&mut self, inner: &Inner) -> Option<Box<dyn Request>> {
+        self.groups = self.groups.saturating_add(1);
+        if self.groups > GROUPS_BETWEEN { self.some(inner) } else { None }
+    }
+
+    /// Counts some, unless all is counted.
+    fn some(&mut self, inner: &Inner) -> Option<Box<dyn Request>> {
+        if let Some(mut last) = self.last.take() {
+            self.more = matches!(last.try_recv(), Ok(Ok(true)));
+        }
+        if !self.more {
+            return None;
+        }
+        self.groups = 0;
+        let most = inner.config.migrate_jobs.min(COUNTED_MAX);
+        let (caller, answer) = oneshot::channel();
+        self.last = Some(answer);
+        let run = move |work: &mut Work<'_, '_>| count_some(work, most);
+        Some(Box::new(Call { run, out: None, size: Size::Begins(usize::MAX), caller }))
+    }
+}
+
 /// Waits for a request; nothing when every sender is gone.
 fn receive(
     inner: &Inner,
     requests: &mut mpsc::Receiver<Box<dyn Request>>,
     ahead: &mut Ahead,
+    counting: &mut Counting,
 ) -> Option<Box<dyn Request>> {
     let mut looks = 0;
     while looks < LOOKS {
@@ -173,13 +219,17 @@ fn receive(
     }
     // Nobody comes who would.
     inner.gone.clear_away(usize::MAX);
-    requests.blocking_recv()
+    counting.some(inner).or_else(|| requests.blocking_recv())
 }
 
 /// Runs until every sender is gone.
 fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
-    let (mut next, mut ahead) = (None, Ahead::default());
-    while let Some(first) = next.take().or_else(|| receive(inner, &mut requests, &mut ahead)) {
+    let (mut next, mut ahead, mut counting) = (None, Ahead::default(), Counting::of(inner));
+    while let Some(first) = counting
+        .in_turn(inner)
+        .or_else(|| next.take())
+        .or_else(|| receive(inner, &mut requests, &mut ahead, &mut counting))
+    {
         let mut group = Group {
             seats: Vec::new(),
             items: 0,
@@ -190,7 +240,7 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
         };
         group.board(first);
         let end = run_group(inner, &mut group);
-        next = group.next.take();
+        next = group.next.take().or(next);
         let answer = |seat: Seat| {
             let own = match (seat.refused, &end) {
                 (Some(error), _) => Err(error),
@@ -279,13 +329,7 @@ enum Attempt {
 fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
     let mut txn = inner.db.begin_write().map_err(failed("store.begin"))?;
     txn.set_durability(Durability::Immediate).map_err(failed("store.begin"))?;
-    let context = Context {
-        committed: &inner.committed,
-        clock: &*inner.config.clock,
-        changes: inner.config.changes,
-        room: inner.config.room,
-        recent: &inner.recent,
-    };
+    let context = inner.context();
     let mut work = Work::new(&txn, &context);
     let mut number = 0;
     while let Some(seat) = group.seat(number) {
@@ -293,8 +337,8 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
         if seat.refused.is_some() {
             continue;
         }
+        work.tick()?;
         let before = work.mark();
-        work.tick();
         let request = &mut seat.request;
         let Err(error) = guarded("store.write", || request.run(&mut work).and_then(|()| work.write_out()))
         else {

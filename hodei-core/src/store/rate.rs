@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 ///
 /// In any span of time the claims take at most as many tokens as come in it, and a burst. A job that takes more than a burst is
 /// claimed when the bucket is full, and leaves it owing the rest; then the claims take no more than that job beyond what comes.
-/// Time is that of the store's clock: where that is set back, tokens come when it is as late again.
+/// Time is that of the store's clock: where that is set back, a store brings back by as much what is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rate {
     /// How many tokens come in each `per`; at least one.
@@ -139,6 +139,12 @@ impl Spent {
     #[must_use]
     pub const fn as_nanos(self) -> i64 {
         self.0
+    }
+
+    /// Returns the same of a clock that was set back by so much.
+    #[must_use]
+    pub fn brought_back(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
     }
 
     /// How long it takes until the bucket is full, in nanoseconds.

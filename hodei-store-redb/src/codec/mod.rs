@@ -26,8 +26,11 @@ pub(crate) use end::{end, end_fits, end_row};
 pub(crate) use envelope::{bind, bind_from, decode, encode, seal, unseal};
 pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use policy::uncounted;
 pub(crate) use policy::{
-    counts, counts_row, limit, limit_row, queue, queue_row, rate, rate_row, schedule, schedule_row,
+    counted, counts, counts_row, limit, limit_row, queue, queue_row, rate, rate_row, schedule, schedule_row,
+    uncounted_row,
 };
 pub(crate) use row::{OwnerRow, TermRow};
 #[cfg(feature = "testkit")]

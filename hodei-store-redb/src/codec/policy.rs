@@ -9,10 +9,11 @@ use hodei_core::store::{Counts, Limit, LimitOf, QueueCounts, QueuePolicy, Rate, 
 use hodei_core::{Name, Result, Tenant, Timestamp};
 
 use super::envelope::{decode, encode};
-use super::row::{CountsRow, LimitRow, QueueRow, RateRow, ScheduleRow};
+use super::row::{CountsRow, LimitRow, QueueRow, RateRow, ScheduleRow, UncountedRow};
 use super::spec::{spec, spec_row};
 use super::value::{name, tenant, time};
 use crate::error::corrupt;
+use crate::key;
 use crate::memory::Paced;
 
 /// Writes how many jobs of a queue are in each state.
@@ -29,6 +30,27 @@ pub(crate) fn counts(bytes: &[u8]) -> Result<QueueCounts> {
         queue: name(row.queue)?,
         counts: Counts::from_numbers(row.counts),
     })
+}
+
+/// Writes how many jobs of a tenant that are not counted by queue are in each state.
+pub(crate) fn uncounted_row(tenant: &Tenant, counts: &Counts) -> Result<Vec<u8>> {
+    encode(&UncountedRow { tenant: tenant.as_str(), counts: State::ALL.map(|state| counts.of(state)) }, 64)
+}
+
+/// Reads how many jobs of a tenant that are not counted by queue are in each state.
+pub(crate) fn uncounted(bytes: &[u8]) -> Result<(Tenant, Counts)> {
+    let row: UncountedRow<'_> = decode(bytes)?;
+    Ok((tenant(row.tenant)?, Counts::from_numbers(row.counts)))
+}
+
+/// Reads how many jobs are in each state: of a queue, or of a tenant where the key names none.
+pub(crate) fn counted(key: &[u8], bytes: &[u8]) -> Result<(Tenant, Option<Name>, Counts)> {
+    if key::ends_with_tenant(key) {
+        let (tenant, counts) = uncounted(bytes)?;
+        return Ok((tenant, None, counts));
+    }
+    let QueueCounts { tenant, queue, counts } = counts(bytes)?;
+    Ok((tenant, Some(queue), counts))
 }
 
 /// What the name of a queue begins with where a limit may have a key instead: no name holds it.

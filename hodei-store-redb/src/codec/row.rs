@@ -213,6 +213,13 @@ pub(super) struct CountsRow<'a> {
     pub(super) counts: [u64; 7],
 }
 
+/// The jobs of a tenant that are not counted by queue, as schema 5 counted all of them.
+#[derive(Encode, BorrowDecode)]
+pub(super) struct UncountedRow<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) counts: [u64; 7],
+}
+
 #[derive(Encode, BorrowDecode)]
 pub(super) struct LimitRow<'a> {
     pub(super) tenant: &'a str,

@@ -314,7 +314,11 @@ fn sixth_samples() -> Vec<Sample> {
     let paced = (rate, Spent::until_nanos(NOW.as_micros() * 1_000 + 1));
     let rate = codec::rate_row(&of, &paced).expect("a small row");
     let rate_again = |bytes: &[u8]| codec::rate(bytes).and_then(|(of, paced)| codec::rate_row(&of, &paced));
-    vec![Sample { name: "counts", row, again }, Sample { name: "rate", row: rate, again: rate_again }]
+    let older = codec::uncounted_row(&Tenant::default(), &counts).expect("a small row");
+    let older_again =
+        |bytes: &[u8]| codec::uncounted(bytes).and_then(|(of, counts)| codec::uncounted_row(&of, &counts));
+    let older = Sample { name: "uncounted", row: older, again: older_again };
+    vec![older, Sample { name: "counts", row, again }, Sample { name: "rate", row: rate, again: rate_again }]
 }
 
 /// Every sample.

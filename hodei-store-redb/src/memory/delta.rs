@@ -15,6 +15,7 @@ use super::queues::{Moved, QueueDelta};
 use super::rates::RatesDelta;
 use super::slots::Moving;
 use super::standing::{Standing, place_of};
+use super::uncounted::UncountedDelta;
 use super::wide::WideDelta;
 use crate::codec::Head;
 use crate::recent::Spare;
@@ -48,6 +49,8 @@ pub(crate) struct Delta {
     pub(crate) counts: HashMap<Tenant, Moved, IdState>,
     /// The same by queue.
     pub(crate) queues: QueueDelta,
+    /// The same of jobs that are not counted by queue yet.
+    pub(crate) uncounted: UncountedDelta,
     /// Lanes that are new, with what their jobs ask.
     pub(crate) new_lanes: HashMap<Lane, Arc<Request>, IdState>,
     /// Whether lanes in which nothing waits are to be forgotten.
@@ -84,6 +87,8 @@ pub(crate) struct Delta {
     pub(crate) highest: Option<JobId>,
     /// Whether something may be ready or has to stop.
     pub(crate) ring: bool,
+    /// What the clock said last, where it was looked at.
+    pub(crate) seen: Option<Timestamp>,
     /// The store's clock when the transaction ended.
     pub(crate) now: Timestamp,
     /// How many of the steps `added`, `gone` and `due` have taken in: only claims look at them.
@@ -126,8 +131,14 @@ impl Delta {
         self.delays
     }
 
-    /// Notes that a job came into, moved between or left states.
-    pub(crate) fn moved(&mut self, tenant: &Tenant, queue: &Name, from: Option<State>, to: Option<State>) {
+    /// Notes that a job came into, moved between or left states. Without a queue it is one that is not counted by queue yet.
+    pub(crate) fn moved(
+        &mut self,
+        tenant: &Tenant,
+        queue: Option<&Name>,
+        from: Option<State>,
+        to: Option<State>,
+    ) {
         if from == to {
             return;
         }
@@ -135,7 +146,11 @@ impl Delta {
             self.counts.insert(tenant.clone(), Moved::default());
         }
         let of_tenant = self.counts.get_mut(tenant);
-        for counts in of_tenant.into_iter().chain([self.queues.of(tenant, queue)]) {
+        let in_detail = match queue {
+            Some(queue) => self.queues.of(tenant, queue),
+            None => self.uncounted.moved.entry(tenant.clone()).or_default(),
+        };
+        for counts in of_tenant.into_iter().chain([in_detail]) {
             if let Some(from) = from {
                 counts[from as usize] -= 1;
             }
@@ -143,6 +158,12 @@ impl Delta {
                 counts[to as usize] += 1;
             }
         }
+    }
+
+    /// Notes that so many jobs of a tenant in a state are counted by queue from now on.
+    pub(crate) fn counted(&mut self, tenant: &Tenant, queue: &Name, state: State) {
+        self.queues.of(tenant, queue)[state as usize] += 1;
+        self.uncounted.moved.entry(tenant.clone()).or_default()[state as usize] -= 1;
     }
 
     /// Notes that all jobs of a queue come into sight, or go out of it.

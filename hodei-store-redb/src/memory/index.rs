@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hodei_core::job::{Epoch, Lease, Priority, State};
 use hodei_core::map::{IdState, JobSet};
-use hodei_core::store::{Counts, Lane, QueueCounts, QueueTally, Scope};
+use hodei_core::store::{Counts, Lane, QueueTally, Scope};
 use hodei_core::text::Texts;
 use hodei_core::{JobId, Result, Tenant, Timestamp};
 
@@ -14,13 +14,14 @@ use super::lane::{LaneState, Place, Waiting};
 use super::rates::Rates;
 use super::slots::Slots;
 use super::standing::{Standing, place_of};
+use super::uncounted::Uncounted;
 use super::wide::Wide;
 use crate::codec::{self, Head};
 use crate::error::corrupt;
 use crate::key;
 use crate::reader::Snapshot;
 use crate::rows::{Rows, Span};
-use crate::table::{META_FLOOR, META_INCARNATION, META_MOVED, Tab};
+use crate::table::{META_COUNTING, META_FLOOR, META_INCARNATION, META_MOVED, Tab};
 
 /// Which limit: a tenant and a key.
 pub(crate) type LimitKey = (Tenant, Box<str>);
@@ -43,6 +44,10 @@ pub(crate) struct Index {
     pub(crate) counts: BTreeMap<Tenant, Counts>,
     /// By tenant and queue.
     pub(crate) queues: QueueTally,
+    /// By tenant: those that no queue's count has yet.
+    pub(crate) uncounted: BTreeMap<Tenant, Counts>,
+    /// Which jobs those are; nothing in a file that is counted.
+    pub(crate) counting: Option<Uncounted>,
     /// How many jobs of all tenants are in each state.
     pub(crate) all: [u64; State::ALL.len()],
     /// Pending jobs that are not as they were born: each has a row of what moves.
@@ -82,6 +87,10 @@ pub(crate) struct Index {
     pub(crate) slots: Slots,
     /// No id of a job is higher.
     pub(crate) highest: Option<JobId>,
+    /// What the clock said last.
+    pub(crate) seen: Option<Timestamp>,
+    /// The latest that it ever said: what was due by then is ready.
+    pub(crate) latest: Option<Timestamp>,
 }
 
 pub(super) fn add(number: u64, change: i64) -> u64 {
@@ -196,6 +205,7 @@ impl Index {
             }
         }
         self.apply_queues(&delta.queues);
+        self.apply_uncounted(&delta.uncounted);
         for (lane, request) in &delta.new_lanes {
             self.know(lane, request);
         }
@@ -220,6 +230,8 @@ impl Index {
         }
         self.apply_slots(delta);
         self.moved_rows = add(self.moved_rows, delta.moved_rows);
+        self.seen = delta.seen.or(self.seen);
+        self.latest = self.latest.max(delta.seen);
         self.next_change += delta.changes;
         self.floor = delta.floor.unwrap_or(self.floor);
         self.incarnation = delta.incarnation.unwrap_or(self.incarnation);
@@ -355,10 +367,16 @@ impl Index {
     /// Reads the index from the rows, with another reader of them where there is one.
     pub(crate) fn read(rows: &mut impl Rows, ahead: Option<Snapshot<'_>>, now: Timestamp) -> Result<Self> {
         let mut index = Self::default();
-        rows.scan(Tab::Counts, Span::ALL, |_, row| {
-            let QueueCounts { tenant, queue, counts } = codec::counts(row)?;
+        let counting = rows.read(Tab::Meta, META_COUNTING, Uncounted::read)?;
+        index.counting = counting;
+        rows.scan(Tab::Counts, Span::ALL, |key, row| {
+            let (tenant, queue, counts) = codec::counted(key, row)?;
             index.all.iter_mut().zip(State::ALL).for_each(|(all, state)| *all += counts.of(state));
-            index.queues.set(&tenant, &queue, counts);
+            match queue {
+                Some(queue) => index.queues.set(&tenant, &queue, counts),
+                None if counting.is_some() => drop(index.uncounted.insert(tenant.clone(), counts)),
+                None => return Err(corrupt("index.read", "a count of no queue")),
+            }
             let of_tenant = index.counts.entry(tenant).or_default();
             *of_tenant = of_tenant.plus(counts);
             Ok(true)
@@ -409,6 +427,7 @@ impl Index {
         self.next_batch = self.next_batch.max(older.next_batch);
         self.highest = self.highest.max(older.highest);
         self.prune_from.clone_from(&older.prune_from);
+        (self.seen, self.latest) = (older.seen, older.latest);
     }
 }
 

@@ -10,6 +10,7 @@ mod read;
 mod shown;
 mod slots;
 mod standing;
+mod uncounted;
 mod wide;
 
 pub(crate) use delta::{BATCH, Delta, Step};
@@ -18,4 +19,5 @@ pub(crate) use lane::{LaneState, Place, Waiting};
 pub(crate) use rates::Paced;
 pub(crate) use slots::{Moving, Phase, Slots, conflict};
 pub(crate) use standing::Standing;
+pub(crate) use uncounted::Uncounted;
 pub(crate) use wide::wide_room;

@@ -1,6 +1,7 @@
 //! The rates of limits, and what is spent of them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hodei_core::store::{LaneRoom, LimitOf, Rate, Spent};
 use hodei_core::{Result, Slot, Tenant};
@@ -28,6 +29,11 @@ impl Rates {
     /// Returns the rate of a limit; nothing where it has none.
     pub(crate) fn get(&self, of: &LimitOf) -> Option<Paced> {
         self.0.get(of).copied()
+    }
+
+    /// Returns the rates, and what they are after a clock was set back by so much.
+    pub(crate) fn brought_back(&self, by: Duration) -> Vec<(LimitOf, Paced)> {
+        self.0.iter().map(|(of, (rate, spent))| (of.clone(), (*rate, spent.brought_back(by)))).collect()
     }
 
     /// Holds a lane to the rates that it is under.

@@ -241,7 +241,8 @@ impl Index {
             self.deadlines.insert((at, job.id));
         }
         let (lane, ready) = &mut bulk.lanes[bulk.lane];
-        if place.eligible_at <= now {
+        // What had to wait for nothing is ready, though the clock be set back since it came.
+        if place.eligible_at <= now.max(job.moved_at) {
             ready.push((place, waiting));
         } else if let Some(of) = self.lanes.get_mut(lane) {
             of.waiting += 1;

@@ -103,7 +103,9 @@ fn some_jobs(
     })?;
     *rows.names() = names;
     for job in &mut found {
-        *job = job.take().filter(|(head, _)| scope.covers(&head.job.tenant));
+        if job.as_ref().is_some_and(|(head, _)| !scope.covers(&head.job.tenant)) {
+            *job = None;
+        }
     }
     let unmoved = found.iter().zip(moved).map(|(job, moved)| job.as_ref().filter(|_| !moved));
     let confirmed = rows.confirmed(unmoved.map(|job| job.map(|(head, _)| head)));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hodei_core::job::{Epoch, Lease};
 use hodei_core::store::{Beat, OWNER_TTL_MIN, Term};
+use hodei_core::time::micros;
 use hodei_core::{Error, Fault, JobId, Name, OwnerId, Result, Timestamp};
 
 use super::work::Work;
@@ -54,6 +55,26 @@ impl Work<'_, '_> {
             }
             Ok(true)
         })?;
+        terms.into_iter().try_for_each(|(key, row)| self.put(Tab::Terms, &key, &row))
+    }
+
+    /// Brings the lives of owners and the terms back by so much.
+    pub(super) fn bring_lives_back(&mut self, by: Duration) -> Result<()> {
+        let by = micros(by);
+        let (mut owners, mut terms) = (Vec::new(), Vec::new());
+        self.scan(Tab::Owners, Span::ALL, |key, row| {
+            let row: OwnerRow = codec::decode(row)?;
+            let row = OwnerRow { expires_at: row.expires_at.saturating_sub(by), ..row };
+            owners.push((text(key)?, row));
+            Ok(true)
+        })?;
+        self.scan(Tab::Terms, Span::ALL, |key, row| {
+            let row: TermRow<'_> = codec::decode(row)?;
+            let row = TermRow { expires_at: row.expires_at.saturating_sub(by), ..row };
+            terms.push((key.to_vec(), codec::encode(&row, 64)?));
+            Ok(true)
+        })?;
+        owners.into_iter().try_for_each(|(owner, row)| self.put_owner(&owner, row))?;
         terms.into_iter().try_for_each(|(key, row)| self.put(Tab::Terms, &key, &row))
     }
 

@@ -81,7 +81,7 @@ fn is_served(work: &mut Work<'_, '_>, lane: &Lane) -> Result<bool> {
 }
 
 /// How many jobs one claim passes over at most that cannot be claimed now: they are past their deadline, and gone when they
-/// are reaped, or the clock was set back.
+/// are reaped.
 const LATE_MAX: usize = 4_096;
 
 fn claim(work: &mut Work<'_, '_>, exchange: &Exchange, pick: &Pick, done: &mut Exchanged) -> Result<()> {
@@ -112,10 +112,7 @@ fn claim_up_to(
         after = found.last().map(|(place, _)| *place);
         let all = found.len() < most;
         let now = work.now;
-        // The clock may have been set back since a job became ready.
-        let in_time = |(place, waiting): &&(Place, Waiting)| {
-            place.eligible_at <= now && waiting.deadline.is_none_or(|at| at > now)
-        };
+        let in_time = |(_, waiting): &&(Place, Waiting)| waiting.deadline.is_none_or(|at| at > now);
         let ids: Vec<(JobId, bool)> =
             found.iter().filter(in_time).map(|(place, waiting)| (place.id, waiting.newborn)).collect();
         late += found.len() - ids.len();
@@ -211,7 +208,9 @@ fn claim_one(
         None => work.fixed(id)?,
     };
     let (end, inputs) = (work.end(&step.head)?, work.inputs(&fixed.parents)?);
-    let Some(change) = rules::claim(&mut step.head.job, exchange.owner.clone(), work.now) else {
+    // It is ready, though the clock be set back since it was.
+    let now = work.now.max(step.head.job.eligible_at);
+    let Some(change) = rules::claim(&mut step.head.job, exchange.owner.clone(), now) else {
         return Ok(Took::Nothing);
     };
     work.free_key(&step.head)?;

@@ -63,7 +63,7 @@ fn bring_job(
         return Ok(Some(Fault::new("unique", "duplicate")));
     }
     work.store_whole(job, edges, last)?;
-    work.delta.moved(&job.tenant, job.spec.queue(), None, Some(job.state));
+    work.delta.moved(&job.tenant, Some(job.spec.queue()), None, Some(job.state));
     // Whoever registers here must not be taken for who held the job elsewhere.
     let held = job.lease.as_ref().map_or(0, |lease| lease.incarnation);
     let last = work.delta.incarnation.unwrap_or_else(|| work.look(|index| index.incarnation));

@@ -155,7 +155,12 @@ fn prune_jobs(work: &mut Work<'_, '_>, retention: Retention, limit: usize, done:
                 // Not where a slot only leaves: whoever runs the job elsewhere goes on from here.
                 work.remove(Tab::Checkpoints, &key::checkpoint(id, &head.job.tenant))?;
             }
-            work.delta.moved(&head.job.tenant, &head.queue, Some(head.job.state), None);
+            work.delta.moved(
+                &head.job.tenant,
+                work.queue_counting(id, &head.queue),
+                Some(head.job.state),
+                None,
+            );
             done.jobs += 1;
             done.gone.push((head.job.tenant.clone(), id));
         }

@@ -2,7 +2,9 @@
 
 mod append;
 mod checkpoint;
+mod clock;
 mod coordinate;
+mod count;
 mod exchange;
 mod import;
 mod limit;
@@ -20,6 +22,7 @@ pub(crate) use checkpoint::{
     bring_checkpoint, checkpoints, forget_checkpoints, open_checkpoint, save_checkpoint,
 };
 pub(crate) use coordinate::{beat, expire_all, keep_term, register, retire, take_term};
+pub(crate) use count::count_some;
 pub(crate) use exchange::{cancel, exchange, redrive};
 pub(crate) use import::{bring_row, check_edges};
 pub(crate) use limit::{remove_limit, set_limit};

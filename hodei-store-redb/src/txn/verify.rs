@@ -34,8 +34,10 @@ pub(crate) fn contradictions(work: &mut Work<'_, '_>) -> Result<Vec<String>> {
     compare_batches(work, &mut wrong)?;
     work.check_checkpoints(&mut wrong)?;
     let mut memory = work.look(Index::clone);
-    let mut read = Index::read(work, None, work.now)?;
-    while memory.promote(work.now) {}
+    // What was due when the clock was later is ready.
+    let latest = memory.latest.map_or(work.now, |latest| latest.max(work.now));
+    let mut read = Index::read(work, None, latest)?;
+    while memory.promote(latest) {}
     read.remember(&memory);
     memory.lanes.retain(|_, lane| !lane.is_idle());
     if memory != read {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use hodei_core::job::{Requires, State, rules};
 use hodei_core::map::JobMap;
-use hodei_core::store::{Change, ChangeLog, Counts, Lane, QueueCounts};
+use hodei_core::store::{Change, ChangeLog, Counts, Lane};
 use hodei_core::{Clock, JobId, Name, Result, Tenant, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -16,7 +16,7 @@ use crate::codec::{self, Fixed, Head, Names};
 use crate::error::{corrupt, failed};
 use crate::inner::Committed;
 use crate::key;
-use crate::memory::{BATCH, Delta, Index, Slots, Standing, Step};
+use crate::memory::{BATCH, Delta, Index, Slots, Standing, Step, Uncounted};
 use crate::recent::Recent;
 use crate::rows::{self, Rows, Span};
 use crate::stats::Tally;
@@ -41,7 +41,7 @@ pub(crate) struct Context<'a> {
 
 /// A transaction: its tables, opened as they are needed, and what it will have changed.
 pub(crate) struct Work<'a, 'txn> {
-    txn: &'txn WriteTransaction,
+    pub(super) txn: &'txn WriteTransaction,
     tables: [Option<Open<'txn>>; Tab::ALL.len()],
     pub(crate) context: &'a Context<'a>,
     pub(super) next_change: u64,
@@ -62,6 +62,8 @@ pub(crate) struct Work<'a, 'txn> {
     first_batch: u64,
     /// Whether there is a limit that is wider than a key, or was when the transaction began.
     pub(super) has_wide: bool,
+    /// Which jobs are still to be counted by queue.
+    pub(super) counting: Option<Uncounted>,
     /// The lane that was last found to be known.
     known_lane: Option<Lane>,
     /// Whether it has the room of the steps that nobody needs any more.
@@ -149,10 +151,19 @@ const CHANGES_PER_ROW: usize = 32;
 impl<'a, 'txn> Work<'a, 'txn> {
     /// Begins.
     pub(crate) fn new(txn: &'txn WriteTransaction, context: &'a Context<'a>) -> Self {
-        let (next_change, first_batch, has_wide, slots) = {
+        let (next_change, first_batch, has_wide, slots, counting, seen) = {
             let index = &lock(context.committed).index;
-            (index.next_change, index.next_batch, !index.wide.is_empty(), index.slots.clone())
+            (
+                index.next_change,
+                index.next_batch,
+                !index.wide.is_empty(),
+                index.slots.clone(),
+                index.counting,
+                index.seen,
+            )
         };
+        let mut delta = Delta::default();
+        delta.seen = seen;
         Self {
             txn,
             tables: [const { None }; Tab::ALL.len()],
@@ -160,6 +171,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             next_change,
             first_batch,
             has_wide,
+            counting,
             known_lane: None,
             has_spare: false,
             log: Vec::new(),
@@ -169,7 +181,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             appends: std::array::from_fn(|_| Appends::default()),
             noted: 0,
             highest: None,
-            delta: Delta::default(),
+            delta,
             tally: Tally::default(),
             now: context.clock.now(),
             slots,
@@ -179,12 +191,6 @@ impl<'a, 'txn> Work<'a, 'txn> {
     /// Tells what has been done so far; another mark means that a verb has left something behind.
     pub(crate) fn mark(&self) -> (u64, u64, usize, usize) {
         (self.tally.written, self.noted, self.delta.opened.len(), self.moved.len())
-    }
-
-    /// Looks at the clock, before each verb.
-    pub(crate) fn tick(&mut self) {
-        self.now = self.context.clock.now();
-        self.delta.now = self.now;
     }
 
     /// Makes room for so many jobs that will move.
@@ -275,7 +281,8 @@ impl<'a, 'txn> Work<'a, 'txn> {
     pub(super) fn note(&mut self, change: Change, queue: &Name, changes: &mut Vec<Change>) {
         let change = Change { queue: Some(queue.clone()), ..change };
         self.noted += 1;
-        self.delta.moved(&change.tenant, queue, change.from, Some(change.to));
+        let of = self.queue_counting(change.job, queue);
+        self.delta.moved(&change.tenant, of, change.from, Some(change.to));
         if self.context.changes.records(&change) {
             self.log.push(change.clone());
             self.next_change += 1;
@@ -474,15 +481,7 @@ impl<'a, 'txn> Work<'a, 'txn> {
             // What is recorded is all that is told.
             self.delta.committed.extend(log);
         }
-        for QueueCounts { tenant, queue, counts } in self.look(|index| index.queues_with(&self.delta.queues))
-        {
-            let key = key::tenant_text(&tenant, queue.as_str());
-            if counts.total() == 0 {
-                self.remove(Tab::Counts, &key)?;
-            } else {
-                self.put(Tab::Counts, &key, &codec::counts_row(&tenant, &queue, &counts)?)?;
-            }
-        }
+        self.flush_counts()?;
         if self.delta.moved_rows != 0 {
             let moved = self.look(|index| index.moved_rows).saturating_add_signed(self.delta.moved_rows);
             self.put(Tab::Meta, META_MOVED, &codec::number_row(moved)?)?;

@@ -20,6 +20,8 @@ pub(crate) enum Order {
     Open,
     /// Submits and settles jobs without end, and says each that was acknowledged.
     Work,
+    /// The same on a file of an older schema, few jobs of which are counted at a time.
+    Count,
     /// Submits, settles and moves slots between two files without end, and says each that was acknowledged.
     Move,
     /// Opens damaged files and says what became of each.
@@ -66,6 +68,7 @@ fn it_does_what_its_environment_says() {
         },
         Ok("Move") => shards::work(file.unwrap().as_ref()),
         Ok("Examine") => faults::examine(),
+        Ok("Count") => kill::work(RedbStore::builder(file.unwrap()).migrate_jobs(4).open().unwrap()),
         Ok("Work") => kill::work(RedbStore::open(file.unwrap()).unwrap()),
         _ => assert_eq!(file, None, "without an order there is nothing to do"),
     }

@@ -1,5 +1,6 @@
 //! A process that is killed at any moment loses nothing that it acknowledged.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -11,6 +12,7 @@ use hodei_core::store::{Consistency, Scope, Store};
 use hodei_core::testkit::history::{Recorder, RecordingStore, check};
 use hodei_core::testkit::lines;
 use hodei_store_redb::RedbStore;
+use hodei_store_redb::testkit::{as_schema_5, counted_to};
 
 use crate::child::{Order, say, spawn, spawn_under};
 use crate::env::{Env, claim, done, job, owner, report, submit};
@@ -163,6 +165,41 @@ async fn every_acknowledged_job_is_there_after_each_kill() {
     );
     println!("opened in {:?} (p50), {:?} (p99), {:?} (max); {rate:.1} cycles/s", at(50), at(99), at(100));
     assert!(acknowledged > 0, "some were killed at work");
+}
+
+/// A file of an older schema is counted while it is in use: a process that is killed meanwhile loses neither what was
+/// acknowledged nor the count, and the next one goes on with it.
+#[tokio::test]
+async fn every_acknowledged_job_is_there_after_kills_while_an_older_file_is_counted() {
+    const OLDER: usize = 4_000;
+    let (env, mut known) = (Env::new(), Acknowledged::default());
+    {
+        let store = env.open();
+        known.stored = submit(&store, (0..OLDER).map(|_| job()).collect()).await;
+        let node = owner(&store, "node").await;
+        for of in claim(&store, &node, 100).await {
+            report(&store, &node, (of.job.id, of.job.epoch), done()).await;
+        }
+    }
+    as_schema_5(&env.path()).unwrap();
+    let (mut places, mut kills, mut wait) = (BTreeSet::new(), 0, Duration::from_millis(60));
+    while places.len() < 4 {
+        known.add(kill_after(Order::Count, wait, true, &env.path()));
+        let place = counted_to(&env.path()).unwrap().expect("it takes longer than that");
+        assert!(
+            places.last().is_none_or(|last| *last <= place),
+            "it goes on where it was: {places:?}, {place}"
+        );
+        if !places.insert(place) {
+            // A slow disk: few commits in that time.
+            wait *= 2;
+        }
+        kills += 1;
+        assert!(kills < 20, "it goes on: {places:?}");
+    }
+    assert!(known.len() > OLDER, "and something was done meanwhile");
+    known.hold(&env).await;
+    assert_eq!(counted_to(&env.path()).unwrap(), None);
 }
 
 /// The kernel says that a sync failed, from some sync on: the process ends with it, and what it acknowledged is there.

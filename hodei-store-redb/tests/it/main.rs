@@ -5,6 +5,7 @@ mod backup;
 mod budget;
 mod checkpoints;
 mod child;
+mod clock;
 mod env;
 mod faults;
 mod gate;

@@ -161,22 +161,6 @@ async fn a_pruning_that_removes_nothing_goes_on_where_it_stopped() {
     assert_eq!((second.jobs, second.more), (1, false));
 }
 
-#[tokio::test]
-async fn a_clock_that_is_set_back_costs_no_claim_the_whole_lane() {
-    let env = Env::new();
-    // Nothing is remembered, so that whatever is looked at is read.
-    let store = env.builder().recent_jobs(0).open().unwrap();
-    let node = owner(&store, "node").await;
-    submit(&store, (0..10_000).map(|_| job()).collect()).await;
-    let ready = env.clock.now();
-    env.clock.set(ready.saturating_sub(std::time::Duration::from_secs(3_600)));
-    let before = store.stats().rows_read;
-    assert!(claim(&store, &node, 100).await.is_empty(), "what was ready is so no more");
-    assert!(store.stats().rows_read - before < 100, "and is not read to find that out");
-    env.clock.set(ready);
-    assert_eq!(claim(&store, &node, 100).await.len(), 100);
-}
-
 /// What is asked of one of a few jobs.
 #[derive(Clone, Copy, Debug)]
 enum Ask {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::{Limit, LimitOf, Rate, Spent};
 use crate::id::{Name, Tenant};
@@ -69,6 +70,11 @@ impl Limits {
             (Some((before, spent)), Some(rate)) => rate.instead_of(&before, spent, now),
             _ => Spent::default(),
         }
+    }
+
+    /// Takes what is spent of rates for that of a clock that was set back by so much.
+    pub(super) fn bring_back(&mut self, by: Duration) {
+        self.set.values_mut().for_each(|set| set.spent = set.spent.brought_back(by));
     }
 
     /// How many leased jobs count against the limit of a queue or a key.

@@ -3,6 +3,7 @@
 //! Everything is under one mutex and every index changes in one function, `State::put`. It is gone with the
 //! process.
 
+mod clock;
 mod limits;
 mod read;
 mod relocate;

@@ -91,6 +91,10 @@ pub(super) struct State {
     /// One counter for all owners, so that the rows of dead ones can go.
     pub(super) last_incarnation: u64,
     pub(super) terms: HashMap<Name, TermRow>,
+    /// What the clock said last.
+    pub(super) seen: Option<Timestamp>,
+    /// The latest that it ever said.
+    pub(super) latest: Option<Timestamp>,
 
     pub(super) notes: HashMap<Name, Note>,
     pub(super) slots: Slots,

@@ -149,6 +149,7 @@ impl MemoryStore {
         let now = self.0.clock.now();
         let mut state = self.state();
         state.stats.commits += 1;
+        state.look_at_clock(now);
         let result = write(&mut state, now);
         let changes = std::mem::take(&mut state.committing);
         let readied = std::mem::take(&mut state.readied);
@@ -330,7 +331,7 @@ impl Coordination for MemoryStore {
     }
 
     async fn retire(&self, owner: &Lease) -> Result<()> {
-        self.write(|state, now| state.retire(owner, now));
+        self.write(|state, _| state.retire(owner));
         Ok(())
     }
 

@@ -8,6 +8,9 @@ use crate::id::{JobId, Name, OwnerId, Tenant};
 use crate::job::{Job, Lease, State as JobState, rules};
 use crate::time::Timestamp;
 
+/// When what was ended has ended: whatever a clock says.
+const ENDED: Timestamp = Timestamp::from_micros(i64::MIN);
+
 impl State {
     pub(super) fn register(&mut self, owner: &OwnerId, ttl: Duration, now: Timestamp) -> Lease {
         self.last_incarnation += 1;
@@ -33,15 +36,15 @@ impl State {
         Beat { alive: true, cancel: asked.map(|job| (job.id, job.epoch)).collect() }
     }
 
-    pub(super) fn retire(&mut self, lease: &Lease, now: Timestamp) {
+    pub(super) fn retire(&mut self, lease: &Lease) {
         if let Some(row) = self.owners.get_mut(&lease.owner)
             && row.incarnation == lease.incarnation
         {
-            row.expires_at = row.expires_at.min(now);
+            row.expires_at = ENDED;
         }
         let of = |holder: &Lease| holder.owner == lease.owner && holder.incarnation <= lease.incarnation;
         for row in self.terms.values_mut().filter(|row| of(&row.term.holder)) {
-            row.expires_at = row.expires_at.min(now);
+            row.expires_at = ENDED;
         }
     }
 

@@ -270,6 +270,8 @@ impl State {
             if late || (alone && !first) {
                 return ((false, late), None);
             }
+            // It was ready before the clock was set back.
+            let now = now.max(job.eligible_at);
             let change = rules::claim(job, owner.clone(), now);
             ((change.is_some(), !alone), change)
         });

@@ -15,8 +15,8 @@ const BEFORE: &str = concat!(
 );
 /// What schema 6 has in the place of some of them.
 const SIXTH: &str = include_str!("../../../tests/golden/rows-schema-6.txt");
-/// Kinds that schema 6 writes otherwise: what they say is counted anew when a file is migrated.
-const COUNTED: [&str; 1] = ["counts"];
+/// The kind that schema 6 has beside its own of that name while a file is being counted by queue, and its name today.
+const UNCOUNTED: (&str, &str) = ("counts", "uncounted");
 /// The same of schema 1, whose checksums did not cover the key.
 const FIRST: &str = include_str!("../../../tests/golden/rows-schema-1.txt");
 /// Kinds that schema 2 writes otherwise, or not at all: files that have them are migrated.
@@ -25,8 +25,11 @@ const MIGRATED: [&str; 9] =
 
 /// The rows as they are written now.
 fn rows() -> String {
-    let stays = |line: &&str| !COUNTED.iter().any(|kind| line.split(' ').next() == Some(kind));
-    BEFORE.lines().filter(stays).chain(SIXTH.lines()).map(|line| format!("{line}\n")).collect()
+    let (uncounted, stays): (Vec<&str>, Vec<&str>) =
+        BEFORE.lines().partition(|line| line.split(' ').next() == Some(UNCOUNTED.0));
+    let uncounted = uncounted.into_iter().map(|line| line.replacen(UNCOUNTED.0, UNCOUNTED.1, 1));
+    let stays = stays.into_iter().map(str::to_owned).chain(uncounted);
+    stays.chain(SIXTH.lines().map(str::to_owned)).map(|line| line + "\n").collect()
 }
 
 fn hex(row: &[u8]) -> String {
