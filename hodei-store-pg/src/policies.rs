@@ -142,13 +142,13 @@ async fn pace(work: &mut Work<'_>, tenant: i32, of: &LimitOf, rate: Option<Rate>
         LimitOf::Key(_, key) => (
             key.as_str(),
             "SELECT tokens, per, burst, full_at, hodei.now() FROM hodei.usage WHERE tenant = $1 AND key = $2",
-            "UPDATE hodei.usage SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7
+            "UPDATE hodei.usage SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7, spent_at = $8
              WHERE tenant = $1 AND key = $2",
         ),
         wide => (
             if let LimitOf::Queue(_, queue) = wide { queue.as_str() } else { "" },
             "SELECT tokens, per, burst, full_at, hodei.now() FROM hodei.wide WHERE tenant = $1 AND queue = $2",
-            "UPDATE hodei.wide SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7
+            "UPDATE hodei.wide SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7, spent_at = $8
              WHERE tenant = $1 AND queue = $2",
         ),
     };
@@ -172,7 +172,8 @@ async fn pace(work: &mut Work<'_>, tenant: i32, of: &LimitOf, rate: Option<Rate>
         .bind(rate.map(nanos))
         .bind(rate.map(|rate| i64::from(rate.burst)))
         .bind(rate.map(|rate| rate.gap()))
-        .bind(after.map(|(_, spent)| spent.as_nanos()));
+        .bind(after.map(|(_, spent)| spent.as_nanos()))
+        .bind(after.map(|_| now.as_micros()));
     set.execute(&mut *work.conn).await.map_err(failed(OP)).map(drop)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hodei_core::job::Job;
 use hodei_core::store::{Before, Lane, LaneHead, Lanes, Served};
 use hodei_core::{Result, Timestamp};
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::ask;
 use crate::codec::{damaged, priority};
@@ -28,31 +28,49 @@ impl Inner {
         // It moves what has become due, so it is run to its end.
         self.detached(OP, async move {
             reading!(inner, OP, conn => {
+                let mut rows = inner.look(&mut conn, queues.as_deref()).await?;
+                if rows.iter().any(is_ahead) {
                     inner.trip();
-                    let rows = ask::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1)")
-                        .bind(&queues)
-                        .fetch_all(&mut *conn)
+                    ask::query("SELECT hodei.bring_back_rates(hodei.now())")
+                        .execute(&mut *conn)
                         .await
                         .map_err(failed(OP))?;
-                    inner.read(rows.len());
-                    let mut lanes: Vec<i32> = Vec::new();
-                    for row in &rows {
-                        lanes.extend(column::<Option<i32>>(row, 0)?);
+                    rows = inner.look(&mut conn, queues.as_deref()).await?;
+                }
+                inner.read(rows.len());
+                let mut lanes: Vec<i32> = Vec::new();
+                for row in &rows {
+                    lanes.extend(column::<Option<i32>>(row, 0)?);
+                }
+                let lanes = inner.names.load_lanes(&mut conn, &distinct(lanes)).await?;
+                let mut found = Lanes::default();
+                for row in &rows {
+                    found.next_due = column::<Option<i64>>(row, 5)?.map(Timestamp::from_micros);
+                    if column::<Option<i16>>(row, 1)? == Some(OPENS) {
+                        found.opens_at = column::<Option<i64>>(row, 3)?.map(Timestamp::from_micros);
                     }
-                    let lanes = inner.names.load_lanes(&mut conn, &distinct(lanes)).await?;
-                    let mut found = Lanes::default();
-                    for row in &rows {
-                        found.next_due = column::<Option<i64>>(row, 5)?.map(Timestamp::from_micros);
-                        if column::<Option<i16>>(row, 1)? == Some(OPENS) {
-                            found.opens_at = column::<Option<i64>>(row, 3)?.map(Timestamp::from_micros);
-                        }
-                        found.heads.extend(head(&lanes, row)?);
-                    }
-                    Ok(found)
-                })
+                    found.heads.extend(head(&lanes, row)?);
+                }
+                Ok(found)
+            })
         })
         .await
     }
+
+    async fn look(&self, conn: &mut PgConnection, queues: Option<&[String]>) -> Result<Vec<PgRow>> {
+        self.trip();
+        ask::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1)")
+            .bind(queues)
+            .fetch_all(conn)
+            .await
+            .map_err(failed(OP))
+    }
+}
+
+/// Whether a rate is closed until a time that a clock saw which was set back since.
+fn is_ahead(row: &PgRow) -> bool {
+    let told = column::<Option<i16>>(row, 1).ok().flatten() == Some(OPENS);
+    told && column::<Option<i64>>(row, 2).is_ok_and(|depth| depth.is_some())
 }
 
 /// The job's own lane, then lane by lane, without looking at those in which nothing is ready, until as many are counted.

@@ -105,11 +105,20 @@ DECLARE
     v_priced bool := false;
     v_each int8 := 1;
     v_alone bool;
+    v_now int8 := p_now;
     v_timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
     SELECT h.wide = 2, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(p_lane) h;
     IF v_limits IS NOT NULL OR v_wide THEN
         v_priced := EXISTS (SELECT 1 FROM hodei.price);
+        -- Nobody else writes these rows from here on. The clock may have been set back since the caller looked at it, and since
+        -- somebody looked at it who has claimed under them.
+        v_now := least(p_now, hodei.now());
+        IF EXISTS (SELECT 1 FROM hodei.usage WHERE no = ANY (v_limits) AND hodei.is_ahead(spent_at, v_now))
+            OR v_wide AND EXISTS (SELECT 1 FROM hodei.wide WHERE hodei.is_ahead(spent_at, v_now))
+        THEN
+            PERFORM hodei.bring_back_rates(v_now);
+        END IF;
     END IF;
     -- Without limits, and each lane once, one look finds them all.
     v_simple := v_limits IS NULL AND NOT v_wide AND cardinality(p_lane) = (SELECT count(DISTINCT x) FROM unnest(p_lane) x);
@@ -145,13 +154,13 @@ BEGIN
                     v_each := coalesce((SELECT p.tokens FROM hodei.price p WHERE p.lane = v_lane.lane), 1);
                 END IF;
                 IF v_lane.limits IS NOT NULL THEN
-                    SELECT least(v_room, min(greatest(most - in_use, 0)), min(hodei.paced(burst, gap, full_at, v_each, p_now)))
+                    SELECT least(v_room, min(greatest(most - in_use, 0)), min(hodei.paced(burst, gap, full_at, v_each, v_now)))
                         INTO v_room FROM hodei.usage
                         WHERE no = ANY (v_lane.limits) AND most IS NOT NULL;
                 END IF;
                 IF v_wide THEN
                     SELECT least(v_room, min(greatest(w.most - w.in_use, 0)),
-                        min(hodei.paced(w.burst, w.gap, w.full_at, v_each, p_now))) INTO v_room FROM hodei.wide w
+                        min(hodei.paced(w.burst, w.gap, w.full_at, v_each, v_now))) INTO v_room FROM hodei.wide w
                         WHERE w.tenant IN (0, v_tenant) AND w.queue IN ('', v_lane.queue);
                 END IF;
                 CONTINUE WHEN v_room <= 0;
@@ -181,11 +190,13 @@ BEGIN
                 v_plain := v_plain AND v_one.plain;
                 IF v_lane.limits IS NOT NULL THEN
                     UPDATE hodei.usage SET in_use = in_use + v_one.n,
-                        full_at = hodei.spent(gap, full_at, v_each, p_now, v_one.n) WHERE no = ANY (v_lane.limits);
+                        full_at = hodei.spent(gap, full_at, v_each, v_now, v_one.n),
+                        spent_at = CASE WHEN gap IS NOT NULL THEN v_now END WHERE no = ANY (v_lane.limits);
                 END IF;
                 IF v_wide THEN
                     UPDATE hodei.wide SET in_use = in_use + v_one.n,
-                        full_at = hodei.spent(gap, full_at, v_each, p_now, v_one.n)
+                        full_at = hodei.spent(gap, full_at, v_each, v_now, v_one.n),
+                        spent_at = CASE WHEN gap IS NOT NULL THEN v_now END
                         WHERE tenant IN (0, v_tenant) AND queue IN ('', v_lane.queue);
                 END IF;
             END LOOP;
@@ -250,10 +261,12 @@ CREATE OR REPLACE FUNCTION hodei.claim(
     SELECT * FROM hodei.claim(p_holder, p_now, p_node, p_record, p_lane, p_rank, p_n, false)
 $$;
 
--- What is ready, and what its lanes are, as far as there is room; and when their rates let more through.
+-- What is ready, and what its lanes are, as far as there is room; and when their rates let more through, and whether that is
+-- as late as a clock saw it that was set back since.
 CREATE OR REPLACE FUNCTION hodei.open_lanes(
     p_queues text[], p_now int8, p_due int8, OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
-    OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8, OUT opens_at int8
+    OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8, OUT opens_at int8,
+    OUT ahead bool
 ) RETURNS SETOF record LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_wide bool := EXISTS (SELECT 1 FROM hodei.wide);
@@ -272,7 +285,7 @@ BEGIN
         FROM w WHERE w.no IS NOT NULL
     )
     SELECT l.no, n.name, l.queue, l.class, l.request, h.rank, least(z.ready, z.tokens),
-        h.eligible_at, coalesce(q.weight, 1), p_due, o.opens_at
+        h.eligible_at, coalesce(q.weight, 1), p_due, o.opens_at, o.ahead
     FROM s JOIN hodei.lane l ON l.no = s.no
     JOIN hodei.tenant n ON n.no = l.tenant
     CROSS JOIN LATERAL (
@@ -295,12 +308,13 @@ BEGIN
             WHERE r.lane = l.no AND r.rank = h.rank LIMIT s.most) x)) AS ready, least(room.tokens, wide.tokens) AS tokens
     ) z
     LEFT JOIN LATERAL (
-        SELECT max(hodei.opens_at(y.burst, y.gap, hodei.spent(y.gap, y.full_at, s.each, p_now, z.tokens), s.each)) AS opens_at
+        SELECT max(hodei.opens_at(y.burst, y.gap, hodei.spent(y.gap, y.full_at, s.each, p_now, z.tokens), s.each)) AS opens_at,
+            bool_or(hodei.is_ahead(y.spent_at, p_now)) AS ahead
         FROM (
-            SELECT u.burst, u.gap, u.full_at FROM hodei.usage u
+            SELECT u.burst, u.gap, u.full_at, u.spent_at FROM hodei.usage u
             WHERE l.limits IS NOT NULL AND u.no = ANY (l.limits) AND u.most IS NOT NULL AND u.gap IS NOT NULL
             UNION ALL
-            SELECT u.burst, u.gap, u.full_at FROM hodei.wide u
+            SELECT u.burst, u.gap, u.full_at, u.spent_at FROM hodei.wide u
             WHERE v_wide AND u.tenant IN (0, l.tenant) AND u.queue IN ('', l.queue) AND u.gap IS NOT NULL
         ) y WHERE z.ready > z.tokens
     ) o ON true
@@ -310,7 +324,7 @@ END
 $$;
 
 -- What is ready, and what its lanes are; moves what has become due before. A row of no lane and rank -1 tells, as the time since
--- when it is ready, when rates let more through.
+-- when it is ready, when rates let more through; it has a depth where that is to be brought back first.
 CREATE OR REPLACE FUNCTION hodei.lanes(
     p_queues text[], OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
     OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
@@ -326,7 +340,8 @@ BEGIN
     SELECT o.lane, o.tenant, o.queue, o.class, o.request, o.rank, o.depth, o.eligible_at, o.weight, o.next_due
         FROM o WHERE o.depth > 0
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, -1::int2, NULL, min(o.opens_at), NULL, v_due FROM o
+    SELECT NULL, NULL, NULL, NULL, NULL, -1::int2, CASE WHEN bool_or(o.ahead) THEN 1::int8 END, min(o.opens_at), NULL,
+        v_due FROM o
         HAVING min(o.opens_at) IS NOT NULL;
     IF NOT FOUND THEN
         next_due := v_due;

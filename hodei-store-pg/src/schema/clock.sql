@@ -1,2 +1,4 @@
--- The latest time that a heartbeat saw, to within a second: by it the next one sees that the clock was set back.
-CREATE SEQUENCE hodei.clock_seen MINVALUE 0 START 0 CACHE 1;
+-- How long a life or a term was to last when it was last prolonged, in microseconds: so it shows when that was, also where the
+-- clock was set back since. Absent where that was before there was this column.
+ALTER TABLE hodei.owner ADD COLUMN IF NOT EXISTS lasts int8;
+ALTER TABLE hodei.term ADD COLUMN IF NOT EXISTS lasts int8;

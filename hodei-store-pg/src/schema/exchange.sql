@@ -39,16 +39,18 @@ BEGIN
     ), d AS (
         DELETE FROM hodei.blocked b USING n WHERE b.id = n.child AND b.waits_for <= n.told RETURNING b.*
     ), t AS MATERIALIZED (
-        SELECT d.id, greatest(d.eligible_at, p_now) AS eligible_at, d.lane, d.rank, d.deadline, d.pipeline, l.tenant
+        -- What was to run at once is ready, though the clock may show less than when it was born.
+        SELECT d.id, greatest(d.eligible_at, p_now) AS eligible_at, d.lane, d.rank, d.deadline, d.pipeline, l.tenant,
+            d.eligible_at > p_now AND d.eligible_at > coalesce((SELECT j.created_at FROM hodei.job j WHERE j.id = d.id), 0) AS waits
         FROM d JOIN hodei.lane l ON l.no = d.lane
     ), r AS (
         INSERT INTO hodei.ready (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
         SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
-        WHERE t.eligible_at <= p_now
+        WHERE NOT t.waits
     ), y AS (
         INSERT INTO hodei.delayed (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
         SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
-        WHERE t.eligible_at > p_now
+        WHERE t.waits
     ), h AS MATERIALIZED (
         -- Blocked to pending, parents settled.
         SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,

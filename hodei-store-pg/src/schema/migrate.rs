@@ -59,12 +59,15 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "history in parts, checkpoints, wide limits, counts by queue",
-        before: &[include_str!("history_before.sql"), include_str!("history_proved.sql")],
+        before: &[
+            include_str!("clock.sql"),
+            include_str!("history_before.sql"),
+            include_str!("history_proved.sql"),
+        ],
         sql: &[
             include_str!("history_quiet.sql"),
             include_str!("history_tables.sql"),
             include_str!("wide.sql"),
-            include_str!("clock.sql"),
         ],
         last: &[
             include_str!("history_locks.sql"),

@@ -10,46 +10,24 @@ BEGIN
     v_now := hodei.now();
     v_incarnation := nextval('hodei.incarnation');
     UPDATE hodei.owner SET expires_at = v_now WHERE name = p_name AND expires_at > v_now;
-    INSERT INTO hodei.owner (name, incarnation, expires_at) VALUES (p_name, v_incarnation, v_now + p_ttl)
-        ON CONFLICT (name, incarnation) DO UPDATE SET expires_at = excluded.expires_at;
+    INSERT INTO hodei.owner (name, incarnation, expires_at, lasts) VALUES (p_name, v_incarnation, v_now + p_ttl, p_ttl)
+        ON CONFLICT (name, incarnation) DO UPDATE SET expires_at = excluded.expires_at, lasts = excluded.lasts;
     RETURN v_incarnation;
 END
 $$;
 
--- Brings back by so much what lies ahead of a clock that was set back. Whoever died before that would be held for alive, and who
--- led for leading, until the clock is again where it was, and rates would be closed as long. What somebody has locked is found
--- with his own next heartbeat or claim: nobody waits for it.
-CREATE OR REPLACE FUNCTION hodei.set_back(p_now int8, p_by int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
-DECLARE
-    v_ahead int8 := p_now + p_by / 2;
+-- Brings back what whoever saw a later clock wrote. Whoever died before that clock was set back would be held for alive, and who led
+-- for leading, until it is again where it was, and rates would be closed as long. A life or a term lasts from now on as
+-- long as it was to. What somebody has locked is found with the next heartbeat: nobody waits for it.
+CREATE OR REPLACE FUNCTION hodei.bring_back(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
 BEGIN
-    UPDATE hodei.owner o SET expires_at = o.expires_at - p_by FROM (
-        SELECT no FROM hodei.owner WHERE expires_at > v_ahead FOR NO KEY UPDATE SKIP LOCKED
+    UPDATE hodei.owner o SET expires_at = p_now + o.lasts FROM (
+        SELECT no FROM hodei.owner WHERE hodei.is_ahead(expires_at - lasts, p_now) FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE o.no = x.no;
-    UPDATE hodei.term t SET expires_at = t.expires_at - p_by FROM (
-        SELECT duty FROM hodei.term WHERE expires_at > v_ahead FOR NO KEY UPDATE SKIP LOCKED
+    UPDATE hodei.term t SET expires_at = p_now + t.lasts FROM (
+        SELECT duty FROM hodei.term WHERE hodei.is_ahead(expires_at - lasts, p_now) FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE t.duty = x.duty;
-    UPDATE hodei.wide w SET full_at = w.full_at - p_by * 1000 FROM (
-        SELECT tenant, queue FROM hodei.wide WHERE full_at > v_ahead * 1000 FOR NO KEY UPDATE SKIP LOCKED
-    ) x WHERE w.tenant = x.tenant AND w.queue = x.queue;
-    UPDATE hodei.usage u SET full_at = u.full_at - p_by * 1000 FROM (
-        SELECT no FROM hodei.usage WHERE full_at > v_ahead * 1000 FOR NO KEY UPDATE SKIP LOCKED
-    ) x WHERE u.no = x.no;
-END
-$$;
-
--- Compares the clock with what heartbeats saw before. Less than ten seconds are nothing that had to be brought back: all of it
--- is there again so soon.
-CREATE OR REPLACE FUNCTION hodei.look_at_the_clock(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    v_seen int8 := (SELECT last_value FROM hodei.clock_seen);
-BEGIN
-    IF p_now < v_seen - 10000000 THEN
-        PERFORM hodei.set_back(p_now, v_seen - p_now);
-        PERFORM setval('hodei.clock_seen', p_now);
-    ELSIF p_now > v_seen + 1000000 THEN
-        PERFORM setval('hodei.clock_seen', p_now);
-    END IF;
+    PERFORM hodei.bring_back_rates(p_now);
 END
 $$;
 
@@ -66,11 +44,11 @@ BEGIN
         ON o.name = u.name AND o.incarnation = u.incarnation ORDER BY o.no FOR NO KEY UPDATE OF o;
     v_now := hodei.now();
     WITH b AS (
-        UPDATE hodei.owner o SET expires_at = v_now + p_ttl FROM unnest(p_name, p_incarnation) u (name, incarnation)
+        UPDATE hodei.owner o SET expires_at = v_now + p_ttl, lasts = p_ttl FROM unnest(p_name, p_incarnation) u (name, incarnation)
         WHERE o.name = u.name AND o.incarnation = u.incarnation AND o.expires_at > v_now RETURNING o.no
     )
     SELECT array_agg(no) INTO v_alive FROM b;
-    PERFORM hodei.look_at_the_clock(v_now);
+    PERFORM hodei.bring_back(v_now);
     RETURN QUERY
     SELECT u.ord, l.id, l.epoch
     FROM unnest(p_name, p_incarnation) WITH ORDINALITY u (name, incarnation, ord)
@@ -108,8 +86,8 @@ DECLARE
 BEGIN
     SELECT expires_at INTO v_ends FROM hodei.term WHERE duty = p_duty;
     IF NOT FOUND THEN
-        INSERT INTO hodei.term (duty, number, owner, incarnation, expires_at)
-            VALUES (p_duty, 1, p_owner, p_incarnation, v_now + p_ttl)
+        INSERT INTO hodei.term (duty, number, owner, incarnation, expires_at, lasts)
+            VALUES (p_duty, 1, p_owner, p_incarnation, v_now + p_ttl, p_ttl)
             ON CONFLICT DO NOTHING RETURNING number INTO v_number;
         RETURN v_number;
     ELSIF v_ends > v_now THEN
@@ -121,7 +99,7 @@ BEGIN
     END IF;
     v_now := hodei.now();
     UPDATE hodei.term SET number = number + 1, owner = p_owner, incarnation = p_incarnation,
-        expires_at = v_now + p_ttl
+        expires_at = v_now + p_ttl, lasts = p_ttl
         WHERE duty = p_duty AND expires_at <= v_now RETURNING number INTO v_number;
     RETURN v_number;
 END
@@ -136,7 +114,7 @@ DECLARE
 BEGIN
     PERFORM 1 FROM hodei.term WHERE duty = p_duty FOR NO KEY UPDATE;
     v_now := hodei.now();
-    UPDATE hodei.term SET expires_at = v_now + p_ttl WHERE duty = p_duty AND number = p_number
+    UPDATE hodei.term SET expires_at = v_now + p_ttl, lasts = p_ttl WHERE duty = p_duty AND number = p_number
         AND owner = p_owner AND incarnation = p_incarnation AND expires_at > v_now;
     RETURN FOUND;
 END

@@ -1,4 +1,4 @@
--- Token buckets. Claims and lanes reckon with them row by row, so these are expressions that are put in their place.
+-- Token buckets, and clocks that are set back. Claims and lanes reckon with them row by row, so these are expressions that are put in their place.
 
 -- How many jobs that take so many tokens each a rate lets through; absent where there is none.
 CREATE OR REPLACE FUNCTION hodei.paced(p_burst int8, p_gap int8, p_full_at int8, p_each int8, p_now int8) RETURNS int8
@@ -18,4 +18,23 @@ $$;
 CREATE OR REPLACE FUNCTION hodei.opens_at(p_burst int8, p_gap int8, p_full_at int8, p_each int8) RETURNS int8
 LANGUAGE sql IMMUTABLE AS $$
     SELECT (p_full_at - (p_burst - least(p_each, p_burst)) * p_gap + 999) / 1000
+$$;
+
+-- Whether something was written by a clock that was set back since, which is so late that it is to be brought back. Ten seconds are
+-- not: all of it is there again so soon, and calls that run side by side have times that differ.
+CREATE OR REPLACE FUNCTION hodei.is_ahead(p_written_at int8, p_now int8) RETURNS bool LANGUAGE sql IMMUTABLE AS $$
+    SELECT p_written_at > p_now + 10000000
+$$;
+
+-- Brings rates back that a claim left which saw a later clock: as much is spent as then. What somebody has locked is found
+-- with the next look: nobody waits for it.
+CREATE OR REPLACE FUNCTION hodei.bring_back_rates(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
+BEGIN
+    UPDATE hodei.wide w SET full_at = w.full_at - (w.spent_at - p_now) * 1000, spent_at = p_now FROM (
+        SELECT tenant, queue FROM hodei.wide WHERE hodei.is_ahead(spent_at, p_now) FOR NO KEY UPDATE SKIP LOCKED
+    ) x WHERE w.tenant = x.tenant AND w.queue = x.queue;
+    UPDATE hodei.usage u SET full_at = u.full_at - (u.spent_at - p_now) * 1000, spent_at = p_now FROM (
+        SELECT no FROM hodei.usage WHERE hodei.is_ahead(spent_at, p_now) FOR NO KEY UPDATE SKIP LOCKED
+    ) x WHERE u.no = x.no;
+END
 $$;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hodei_core::job::{Job, Lease, Requires, State, rules};
 use hodei_core::store::Change;
-use hodei_core::{JobId, Result};
+use hodei_core::{JobId, Result, Timestamp};
 use uuid::Uuid;
 
 use super::transaction::{Entry, Work};
@@ -106,8 +106,7 @@ impl Work<'_> {
         let now = self.now;
         for entry in self.entries.values_mut().filter(|entry| entry.changed) {
             entry.changed = false;
-            let delayed = entry.job.state == State::Pending && entry.job.eligible_at > now;
-            entry.before = Some(super::transaction::Place::of(&entry.job, delayed));
+            entry.before = Some(super::transaction::Place::of(&entry.job, waits(&entry.job, now)));
         }
         Ok(())
     }
@@ -254,7 +253,7 @@ impl Work<'_> {
                 }
             }
             if self.stays(&entry.job) {
-                put.push(entry, entry.job.state == State::Pending && entry.job.eligible_at > now);
+                put.push(entry, waits(&entry.job, now));
             }
             moved += 1;
         }
@@ -401,4 +400,9 @@ impl Work<'_> {
     pub(crate) fn inner(&self) -> &Arc<crate::inner::Inner> {
         &self.inner
     }
+}
+
+/// Says whether a job waits for its time. What was to run at once does not, though the clock may show less than when it was born.
+fn waits(job: &Job, now: Timestamp) -> bool {
+    job.state == State::Pending && job.eligible_at > now && job.eligible_at > job.created_at
 }

@@ -125,7 +125,7 @@ async fn no_statement_at_size_reads_a_large_table_whole() {
     crate::plan::every_verb(&store).await;
     let few = rarer_verbs(&store).await;
     world.sql("SELECT hodei.outlived(0, 0, 10); SELECT * FROM hodei.surplus(0, '{}', hodei.now(), 10)");
-    world.sql("SELECT hodei.set_back(hodei.now(), 60000000)");
+    world.sql("SELECT hodei.bring_back(hodei.now() - 60000000)");
     world.sql(&format!("SELECT hodei.forget({few}); SELECT hodei.remove({few}); SELECT hodei.fold()"));
     let large = large(&world);
     take_an_era_out(&world, &few);

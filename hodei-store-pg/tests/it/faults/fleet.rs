@@ -68,9 +68,7 @@ impl Fleet {
             let store = builder.connect().await.expect("the store opens");
             fleet.stores.push(Arc::new(RecordingStore::new(store, fleet.recorder.clone())));
         }
-        let rate = Rate::new(1_000, Duration::from_secs(1)).burst(5);
-        let limit = Limit::key(Tenant::default(), Name::literal("scarce"), LIMIT).rate(rate);
-        fleet.stores[0].set_limit(limit).await.expect("the server is well");
+        fleet.pace(Rate::new(1_000, Duration::from_secs(1)).burst(5)).await;
         for (n, store) in fleet.stores.iter().enumerate() {
             let node = Node {
                 name: format!("node-{n}"),
@@ -81,6 +79,12 @@ impl Fleet {
             fleet.tasks.push(tokio::spawn(node.works()));
         }
         fleet
+    }
+
+    /// Gives the limited key another rate.
+    pub(super) async fn pace(&self, rate: Rate) {
+        let limit = Limit::key(Tenant::default(), Name::literal("scarce"), LIMIT).rate(rate);
+        self.stores[0].set_limit(limit).await.expect("the server is well");
     }
 
     pub(super) fn settled(&self) -> u64 {
