@@ -9,11 +9,13 @@
 //! closes it.
 
 use std::fmt;
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, pending, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use futures_util::FutureExt;
 use hodei_core::job::NewJob;
 use hodei_core::store::{Exchange, Wakeups};
 use hodei_core::{Error, ErrorKind, Timestamp};
@@ -22,8 +24,11 @@ use tokio::sync::mpsc;
 use crate::driver::{Message, Shared, ask};
 use crate::machine::{Effect, Input, Standby};
 
-/// A call of the store that somebody else has begun.
-pub(crate) struct Claiming(pub(crate) Pin<Box<dyn Future<Output = Input> + Send>>);
+/// A call of the store under way.
+type Call = Pin<Box<dyn Future<Output = Input> + Send>>;
+
+/// One that somebody else has begun.
+pub(crate) struct Claiming(pub(crate) Call);
 
 impl fmt::Debug for Claiming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,7 +106,7 @@ impl Post {
 
 /// A claim that is made behind a submission. The driver waits for it, and hears of it whatever happens.
 pub(crate) struct Claim<'d> {
-    call: Pin<Box<dyn Future<Output = Input> + Send>>,
+    call: Call,
     driver: Option<mpsc::Permit<'d, Message>>,
 }
 
@@ -129,10 +134,13 @@ impl<'d> Claim<'d> {
 
     /// Begins the claim, and hands it to the driver.
     fn begin(mut self) {
-        let call = match self.call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => Box::pin(ready(answer)),
+        let mut cx = Context::from_waker(Waker::noop());
+        let call: Call = match catch_unwind(AssertUnwindSafe(|| self.call.as_mut().poll(&mut cx))) {
+            Ok(Poll::Ready(answer)) => Box::pin(ready(answer)),
             // The driver polls it again when it comes there.
-            Poll::Pending => std::mem::replace(&mut self.call, Box::pin(std::future::pending())),
+            Ok(Poll::Pending) => std::mem::replace(&mut self.call, Box::pin(pending())),
+            // Whoever submits has no part in it.
+            Err(panic) => Box::pin(ready(()).map(|()| -> Input { resume_unwind(panic) })),
         };
         if let Some(driver) = self.driver.take() {
             driver.send(Message::Claiming(Claiming(call)));
@@ -143,7 +151,7 @@ impl<'d> Claim<'d> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if let Some(driver) = self.driver.take() {
-            // The store has panicked, here or at the submission.
+            // The store has panicked at the submission.
             let lost = Input::Exchanged(Err(Error::new(ErrorKind::Indeterminate, "store.exchange")));
             driver.send(Message::Claiming(Claiming(Box::pin(ready(lost)))));
         }
