@@ -71,9 +71,9 @@ type Told = oneshot::Sender<Instant>;
 
 /// The times that a message takes, in nanoseconds, from a caller through two tasks to a third one that is begun for it: as
 /// a job goes from its submission through the node's loop and the agent's to the task that runs it. With a place for a
-/// file it is written and synced twice on the way, by a thread of its own, as a submission and a claim are. Nothing
-/// else is done, and all sleep between two messages.
-pub(crate) async fn hops(n: usize, file: Option<&Path>) -> io::Result<Vec<u64>> {
+/// file it is written and synced on the way, by a thread of its own, as a submission is; with `again` it is once more, as
+/// a claim of its own would be. Nothing else is done, and all sleep between two messages.
+pub(crate) async fn hops(n: usize, file: Option<&Path>, again: bool) -> io::Result<Vec<u64>> {
     let file = file.map(|directory| File::create(directory.join("hops"))).transpose()?;
     let (writes, written) = channel::<oneshot::Sender<io::Result<()>>>();
     let writer = file.map(|mut file| {
@@ -89,7 +89,7 @@ pub(crate) async fn hops(n: usize, file: Option<&Path>) -> io::Result<Vec<u64>> 
     let writes = writer.is_some().then_some(writes);
     let (to_node, mut node) = mpsc::channel::<Told>(16);
     let (to_agent, mut agent) = mpsc::channel::<Told>(16);
-    let claims = writes.clone();
+    let claims = writes.clone().filter(|_| again);
     tokio::spawn(async move {
         while let Some(told) = node.recv().await {
             if synced(claims.as_ref()).await.is_err() || to_agent.send(told).await.is_err() {

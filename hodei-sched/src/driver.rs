@@ -22,8 +22,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::herald::Herald;
+use crate::lending::{parcel, show_surplus, take_parcel};
 use crate::machine::{Effect, Input, Policy, Scheduler, Snapshot, Ticket, Why};
-use crate::queue::{Parcel, Seat};
+use crate::queue::Seat;
+use crate::standby::{Claiming, Post};
 
 /// How many messages are taken in before the machine decides.
 const COLLECT_MAX: usize = 1_024;
@@ -45,6 +47,8 @@ pub(crate) type SyncReply = oneshot::Sender<Result<Desired, Error>>;
 #[derive(Debug)]
 pub(crate) enum Message {
     Sync(Box<SessionState>, SyncReply),
+    /// A claim that was made with a submission.
+    Claiming(Claiming),
     /// Jobs whose end somebody wants, under these epochs or lower ones.
     Cancelled(Vec<(JobId, Epoch)>),
     /// Until when a lease of ours holds, as a heartbeat told; nothing when it was given up. And whether it may rest.
@@ -121,6 +125,8 @@ pub(crate) struct Shared {
     pub(crate) codecs: Codecs,
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
+    /// What whoever submits may claim for the dispatcher.
+    pub(crate) post: Post,
     /// The workers connected now; a std mutex, held for a copy.
     pub(crate) workers: Mutex<Vec<Worker>>,
     /// The logs that go with their jobs, as long as somebody has them; a std mutex, held for a copy.
@@ -166,6 +172,7 @@ impl Common {
             codecs: self.codecs.clone(),
             owner,
             ttl: self.ttl,
+            post: Post::new(self.store.wakeups()),
             workers: Mutex::default(),
             logs: Mutex::default(),
             checkpoints: Mutex::default(),
@@ -232,6 +239,12 @@ pub(crate) struct Driver {
     answer: Option<Input>,
     /// How many such answers came one after the other.
     in_a_row: u32,
+    /// Whether the store takes calls in the order in which they are begun.
+    in_order: bool,
+    /// Whether whoever submits may claim.
+    stands_by: bool,
+    /// Whether somebody has claimed, and the claim is on its way here.
+    awaits_claim: bool,
     draining: bool,
     /// The place among the dispatchers of the node, where there are several.
     seat: Option<Seat<Claimed>>,
@@ -257,6 +270,8 @@ impl Driver {
         seat: Option<Seat<Claimed>>,
     ) -> Self {
         let wakeups = shared.store.wakeups();
+        // One process, and one order: a claim that is begun behind a submission finds it.
+        let in_order = shared.store.capabilities().exclusive;
         Self {
             shared,
             machine,
@@ -268,6 +283,9 @@ impl Driver {
             light: None,
             answer: None,
             in_a_row: 0,
+            in_order,
+            stands_by: false,
+            awaits_claim: false,
             draining: false,
             seat,
         }
@@ -276,12 +294,13 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         loop {
             let now = self.shared.pace.now();
-            let mut light = None;
+            let (mut light, mut answered) = (None, 0);
             while let Some(effect) = self.machine.poll_effect(now) {
                 if self.is_light(&effect) {
                     // When everybody has his answer.
                     light = Some(effect);
                 } else {
+                    answered += u32::from(matches!(effect, Effect::Reply(..)));
                     self.carry_out(effect);
                 }
             }
@@ -292,14 +311,20 @@ impl Driver {
                 show_surplus(&mut self.machine, seat, now);
             }
             if let Some(question) = light {
+                if answered == 1 && matches!(question, Effect::AskLanes) {
+                    // What a lone agent was just told does not wait behind a look at what else there is.
+                    give_way().await;
+                }
                 self.try_at_once(question).await;
             }
             if self.draining && self.machine.is_idle() && !self.is_asking() {
                 return;
             }
+            self.stand_by(now);
             let input = self.next_input(now).await;
             let Some(input) = input else { return };
             let now = self.shared.pace.now();
+            self.stand_down(now);
             self.machine.handle(input, now);
             self.collect(now);
         }
@@ -307,7 +332,26 @@ impl Driver {
 
     /// Whether the store has been asked something, and its answer is not taken in.
     fn is_asking(&self) -> bool {
-        !self.call.is_empty() || self.light.is_some() || self.answer.is_some()
+        !self.call.is_empty() || self.light.is_some() || self.answer.is_some() || self.awaits_claim
+    }
+
+    /// Lets whoever submits claim, where the machine waits for work.
+    fn stand_by(&mut self, now: Timestamp) {
+        if !self.in_order || self.is_asking() {
+            return;
+        }
+        if let Some(standby) = self.machine.standby(now) {
+            self.shared.post.open(standby);
+            self.stands_by = true;
+        }
+    }
+
+    /// Lets nobody claim any more, before anything is told to the machine; tells it first when somebody has claimed.
+    fn stand_down(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.stands_by) && self.shared.post.close() {
+            self.awaits_claim = true;
+            self.machine.handle(Input::Claiming, now);
+        }
     }
 
     /// Waits for the first thing to happen; nothing when the last handle is gone.
@@ -331,7 +375,12 @@ impl Driver {
                 self.shared.health(&input);
                 Some(input)
             }
-            _ = self.wakeups.next() => Some(Input::Woken),
+            _ = self.wakeups.next() => {
+                // Nobody claims any more before it is forgotten that it rang.
+                self.stand_down(now);
+                self.shared.post.heard();
+                Some(Input::Woken)
+            }
             () = parcel(self.seat.as_ref()) => {
                 self.parcels(now);
                 Some(Input::Tick)
@@ -342,6 +391,7 @@ impl Driver {
 
     /// Answers other dispatchers, and takes in what they lend.
     fn parcels(&mut self, now: Timestamp) {
+        self.stand_down(now);
         let Some(seat) = &mut self.seat else { return };
         while let Some(parcel) = seat.take() {
             take_parcel(&mut self.machine, seat, parcel, now);
@@ -358,7 +408,13 @@ impl Driver {
     }
 
     fn input(&mut self, message: Message) -> Input {
+        self.stand_down(self.shared.pace.now());
         match message {
+            Message::Claiming(Claiming(call)) => {
+                self.awaits_claim = false;
+                self.light = Some(call);
+                Input::Tick
+            }
             Message::Sync(state, reply) => {
                 self.next_ticket += 1;
                 self.replies.insert(self.next_ticket, reply);
@@ -457,30 +513,6 @@ impl Driver {
     }
 }
 
-/// Shows the other dispatchers what could be lent to them, or asks them for work.
-pub(crate) fn show_surplus(machine: &mut Scheduler, seat: &mut Seat<Claimed>, now: Timestamp) {
-    seat.show(machine.surplus());
-    if machine.is_hungry(now) && seat.ask(machine.room()) {
-        machine.has_asked();
-    }
-}
-
-/// Answers another dispatcher, or takes in what it lends.
-pub(crate) fn take_parcel(
-    machine: &mut Scheduler,
-    seat: &Seat<Claimed>,
-    parcel: Parcel<Claimed>,
-    now: Timestamp,
-) {
-    match parcel {
-        Parcel::Asked(by, room) => {
-            let back = seat.give(by, machine.lend(room));
-            machine.unlend(back, now);
-        }
-        Parcel::Given(_, jobs) => machine.take_lent(jobs, now),
-    }
-}
-
 /// Waits for the answer to a call; for ever, where there is none.
 ///
 /// # Cancel safety
@@ -493,12 +525,17 @@ async fn under_way(call: &mut Option<Pin<Box<dyn Future<Output = Input> + Send>>
     }
 }
 
-/// Waits for a parcel; for ever, where there is only one dispatcher.
-async fn parcel(seat: Option<&Seat<Claimed>>) {
-    match seat {
-        Some(seat) => poll_fn(|cx| seat.poll_parcel(cx)).await,
-        None => std::future::pending().await,
-    }
+/// Lets what this task has just woken go first on this thread; another thread may go on with the task at once.
+async fn give_way() {
+    let mut gave = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gave, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn shifted(at: Timestamp, shift: i64) -> Timestamp {

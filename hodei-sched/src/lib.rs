@@ -34,6 +34,7 @@ pub mod balance;
 pub mod cron;
 mod driver;
 mod herald;
+mod lending;
 pub mod machine;
 mod maintain;
 mod orchestrator;
@@ -42,6 +43,7 @@ mod settled;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
+mod standby;
 mod sweep;
 
 /// Runs the example of the README.

@@ -1,6 +1,7 @@
 //! Whole-system tests: one binary, one module per promise.
 
 mod agent_by_hand;
+mod along;
 mod audited;
 mod examples;
 mod house;

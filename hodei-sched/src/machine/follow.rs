@@ -85,6 +85,11 @@ impl Follow {
         self.is_blind
     }
 
+    /// Something else has come that was not held against what else is ready.
+    pub(super) fn came_blindly(&mut self) {
+        self.is_blind = true;
+    }
+
     /// The store is asked for its lanes.
     pub(super) fn looks(&mut self) {
         self.is_blind = false;

@@ -23,6 +23,7 @@ mod scheduler;
 mod session;
 mod share;
 mod snapshot;
+mod standby;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -34,3 +35,4 @@ pub(crate) use agents::worker_key;
 pub use explain::Why;
 pub use scheduler::{Effect, Input, Policy, Scheduler, SchedulerConfig, Ticket};
 pub use snapshot::{Claims, ClassLoad, QueueLoad, Snapshot, StoreLoad, WorkerLoad};
+pub use standby::Standby;

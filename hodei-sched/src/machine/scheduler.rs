@@ -20,6 +20,7 @@ use super::placement::{Fleet, Rule, WorkerId};
 use super::rivals::Rivals;
 use super::session::Session;
 use super::snapshot::Claims;
+use super::standby::Lately;
 use super::turns::Turns;
 use super::unstarted::Pace;
 use crate::balance::{Balancer, LeastLoaded};
@@ -162,6 +163,9 @@ pub enum Input {
     Drain,
     /// As [`Input::Drain`], and every session is gone: what it ran goes back, at no cost to the job.
     Abandon,
+    /// Somebody has claimed with a submission what [`Scheduler::standby`] said; the store's answer follows as
+    /// [`Input::Exchanged`].
+    Claiming,
     /// The policy has changed. Where jobs run that wait here already stays as it was decided.
     Policy(Box<Policy>),
     /// Time has passed.
@@ -239,6 +243,8 @@ pub struct Scheduler {
     pub(super) rivals: Rivals,
     /// What becomes ready by the ends that the store is told of next.
     pub(super) follow: Follow,
+    /// What is claimed with its submission.
+    pub(super) lately: Lately,
     /// How many were asked for and came in all.
     pub(super) claims: Claims,
     /// What other dispatchers have that the store may still take for ours.
@@ -313,6 +319,7 @@ impl Scheduler {
             asked: 0,
             rivals: Rivals::default(),
             follow: Follow::default(),
+            lately: Lately::default(),
             claims: Claims::default(),
             lent: JobMap::default(),
             borrowed: JobMap::default(),
@@ -366,6 +373,7 @@ impl Scheduler {
                 let end = |name| self.end_session(name, &Move::Preempted, ErrorKind::Unavailable);
                 sessions.iter().for_each(end);
             }
+            Input::Claiming => self.claiming(),
             Input::Policy(policy) => self.set_policy(*policy),
             Input::Tick => {}
         }
@@ -377,6 +385,7 @@ impl Scheduler {
     }
 
     fn set_policy(&mut self, policy: Policy) {
+        self.forget_lanes(|_| true);
         for (queue, number) in &self.rules {
             if !policy.rules.contains_key(queue) {
                 self.fleet.set_rule(*number, Rule::anywhere());

@@ -129,6 +129,8 @@ impl Session {
         // The agent stops a run of an older epoch by itself, and reports nothing of it.
         if let Some(older) = self.assigned.get(&job.id).map(|assigned| assigned.job.epoch) {
             self.release(job.id, older, fleet);
+            // It may be noted already: for the first time, or to be said again.
+            self.unsent.retain(|unsent| *unsent != job.id);
         }
         self.unsent.push(job.id);
         let memory = fleet.memory(class);

@@ -124,7 +124,11 @@ impl Scheduler {
     pub(super) fn exchanged(&mut self, exchanged: Result<Exchanged, Error>, now: Timestamp) {
         self.store = Store::Idle;
         let sent = std::mem::take(&mut self.sent);
-        self.follow.over(exchanged.as_ref().ok().map(|exchanged| exchanged.claimed.len()));
+        let came = exchanged.as_ref().ok().map(|exchanged| exchanged.claimed.len());
+        self.follow.over(came);
+        if self.lately.over(came) {
+            self.follow.came_blindly();
+        }
         let Ok(exchanged) = exchanged else {
             // Perhaps it was applied. The transitions can be repeated; for the claims we ask.
             for outgoing in sent.into_iter().rev() {
@@ -436,6 +440,9 @@ impl Scheduler {
             return;
         }
         let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
+        for (lane, class) in self.new_lanes(&picked) {
+            self.claims_from(lane, class);
+        }
         let (fleet, emptied) = (&mut self.fleet, &mut self.emptied);
         self.turns.serve(&mut self.heads, |Head { head, class, .. }| {
             picked.get(&head.lane).map_or(0, |n| n.saturating_mul(fleet.gang_size(*class)))

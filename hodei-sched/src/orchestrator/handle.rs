@@ -25,6 +25,7 @@ use super::explain::{Explanation, explain, explain_limits};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::Why;
+use crate::standby::{Claim, begun_with};
 
 /// So many jobs are counted at most that come before one that is explained.
 const BEFORE_MAX: u64 = 10_000;
@@ -246,7 +247,8 @@ impl Orchestrator {
     ) -> Result<Vec<Submitted>> {
         self.note(|| audit::submitted(&jobs)).await?;
         let jobs = self.inner.shared.codecs.encode_jobs(jobs).await?;
-        let committed = self.store().submit(jobs, options).await?;
+        let claim = Claim::of(&self.inner.dispatchers, &self.inner.drivers, &jobs);
+        let committed = begun_with(claim, self.store().submit(jobs, options)).await?;
         Ok(committed.replies)
     }
 
@@ -552,7 +554,7 @@ impl Orchestrator {
     ///
     /// Not cancel safe: when dropped, the node is gone and what it held is taken back after its time.
     pub async fn shutdown(&self) {
-        self.end(Message::Drain).await;
+        self.end(|| Message::Drain).await;
     }
 
     /// Takes no more work and gives back everything, what runs included, at no cost to the jobs. Call it when the
@@ -562,16 +564,12 @@ impl Orchestrator {
     ///
     /// As [`Orchestrator::shutdown`].
     pub async fn stop(&self) {
-        self.end(Message::Abandon).await;
+        self.end(|| Message::Abandon).await;
     }
 
-    async fn end(&self, how: Message) {
+    async fn end(&self, how: fn() -> Message) {
         let Some(mut tasks) = self.inner.tasks.lock().await.take() else { return };
-        self.tell(|| match how {
-            Message::Abandon => Message::Abandon,
-            _ => Message::Drain,
-        })
-        .await;
+        self.tell(how).await;
         for driver in &mut tasks.drivers {
             // A driver that panicked has nothing left to drain.
             let _ = driver.await;

@@ -53,6 +53,18 @@ struct Block<T> {
     entries: [Option<Entry<T>>; BLOCK],
 }
 
+impl<T> Block<T> {
+    /// Adds an entry behind the others, where there is room, and returns its place.
+    #[inline]
+    fn put(&mut self, entry: Entry<T>) -> u32 {
+        let at = self.used;
+        self.used += 1;
+        self.live |= 1 << at;
+        self.entries[at as usize % BLOCK] = Some(entry);
+        at
+    }
+}
+
 /// A line: its first and its last block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
@@ -102,6 +114,12 @@ impl<T> Blocks<T> {
         chunk.push(block);
         u32::try_from(number + chunk.len() - 1).expect("fewer than 2^27 blocks")
     }
+
+    /// Lends a block, if there is one of that number.
+    #[inline]
+    fn get_mut(&mut self, number: u32) -> Option<&mut Block<T>> {
+        self.0.get_mut((number >> CHUNK_BITS) as usize)?.get_mut(number as usize % CHUNK)
+    }
 }
 
 impl<T> std::ops::Index<u32> for Blocks<T> {
@@ -124,24 +142,36 @@ impl<T> Lines<T> {
     /// Adds an entry at the end of a flow's line, and returns its number.
     #[inline]
     pub(super) fn push(&mut self, line: &mut Line, flow: u32, entry: Entry<T>) -> u32 {
-        let full = line.tail == NONE || self.blocks[line.tail].used as usize == BLOCK;
-        if full {
-            self.extend(line, flow);
-        }
-        let block = &mut self.blocks[line.tail];
-        let at = block.used;
-        block.used += 1;
-        block.live |= 1 << at;
-        block.entries[at as usize] = Some(entry);
         line.len += 1;
-        line.tail << BLOCK_BITS | at
+        // Mostly there is room, and the block is looked up once.
+        if let Some(block) = self.blocks.get_mut(line.tail)
+            && (block.used as usize) < BLOCK
+        {
+            return line.tail << BLOCK_BITS | block.put(entry);
+        }
+        self.extend(line, flow);
+        line.tail << BLOCK_BITS | self.blocks[line.tail].put(entry)
     }
 
     /// Takes the first entry of a line.
     #[inline]
     pub(super) fn pop(&mut self, line: &mut Line) -> Option<Entry<T>> {
-        let first = self.first_at(line)?;
-        self.take(line, first)
+        if line.len == 0 {
+            return None;
+        }
+        let block = &mut self.blocks[line.head];
+        let entry = block.entries[block.live.trailing_zeros() as usize % BLOCK].take()?;
+        block.live &= block.live - 1;
+        line.len -= 1;
+        if block.live == 0 {
+            if line.head == line.tail {
+                // The line keeps its last block: the next job comes soon.
+                block.used = 0;
+            } else {
+                self.drop_block(line, line.head);
+            }
+        }
+        Some(entry)
     }
 
     /// Takes an entry out of the line that it is in.

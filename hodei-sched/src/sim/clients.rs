@@ -67,6 +67,10 @@ impl<A: AgentModel> World<A> {
             | Act::Redrive(_)
             | Act::Policy(_) => {}
         }
+        let submitted = match &act {
+            Act::Submit(jobs, _) => jobs.clone(),
+            _ => Vec::new(),
+        };
         self.acting += 1;
         let door = Arc::clone(&self.door);
         let acts = async move {
@@ -79,6 +83,7 @@ impl<A: AgentModel> World<A> {
             Done::Acted
         };
         self.spawn(Of::Client, Box::pin(acts));
+        self.claims_along(&submitted);
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Figures {
     pub preempted: u64,
     /// How often a dispatcher let its life end because nobody needed it.
     pub rests: u64,
+    /// Jobs that were claimed with their submission, as far as the claim came behind it.
+    pub along: u64,
     /// Calls that reached the store.
     pub calls: u64,
     /// Calls that failed, or whose answer was lost.
@@ -56,6 +58,7 @@ impl Figures {
         self.lent += other.lent;
         self.preempted += other.preempted;
         self.rests += other.rests;
+        self.along += other.along;
         self.calls += other.calls;
         self.failed_calls += other.failed_calls;
         self.faults += other.faults;

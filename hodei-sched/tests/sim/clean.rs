@@ -30,7 +30,7 @@ fn no_seed_breaks_a_guarantee() {
         );
     }
     assert!(campaign.failed.is_empty(), "{} seeds failed", campaign.failed.len());
-    let Figures { lent, preempted, rests, faults, stops, .. } = campaign.figures;
-    let exercised = [lent, preempted, rests, faults, stops].iter().all(|times| *times > 10);
+    let Figures { lent, preempted, rests, faults, stops, along, .. } = campaign.figures;
+    let exercised = [lent, preempted, rests, faults, stops, along].iter().all(|times| *times > 10);
     assert!(exercised || !enough, "hardly anything of some kind happened: {campaign}");
 }

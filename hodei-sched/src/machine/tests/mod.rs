@@ -21,6 +21,7 @@ mod queues;
 mod recovery;
 mod session;
 mod share;
+mod standby;
 mod unstarted;
 mod verdict;
 mod window;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use hodei_core::ErrorKind;
 use hodei_core::gateway::{News, RunningJob, StopCause};
 use hodei_core::job::{Epoch, State};
-use hodei_core::store::{Applied, Exchanged, Move};
+use hodei_core::store::{Applied, Exchanged, JobStore, Move, Redriven, Scope};
 
-use super::world::{Agent, World, assigned, command, success};
+use super::world::{Agent, World, assigned, command, now, success};
 use crate::machine::{Effect, Input};
 
 #[test]
@@ -241,4 +241,19 @@ fn an_offer_is_shown_while_the_agent_is_heard_of() {
     assert_eq!(shown, [("w".to_owned(), 3)]);
     world.tell(Input::Abandon);
     assert_eq!(world.machine.workers().count(), 0);
+}
+
+#[test]
+fn a_job_that_comes_back_before_the_agent_heard_of_it_is_said_once() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 4));
+    world.submit(command(), 1);
+    world.news(&mut agent);
+    // It has not called again, so this one waits to be said.
+    let jobs = world.submit(command(), 1);
+    world.cancel_in_store(jobs[0]);
+    let redriven = now(world.store.redrive(&Scope::All, jobs.clone())).expect("the store redrives");
+    assert_eq!(redriven.replies, [Redriven::Done]);
+    world.tell(Input::Woken);
+    let heard = world.news(&mut agent);
+    assert_eq!((assigned(&heard), heard.assign[0].job.epoch), (jobs.clone(), world.job(jobs[0]).epoch));
 }
