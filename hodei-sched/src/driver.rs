@@ -419,7 +419,7 @@ impl Driver {
                 let asked = exchange.picks.iter().map(|pick| pick.n as usize);
                 exchange.transitions.len() + asked.sum::<usize>() <= LIGHT_MAX
             }
-            Effect::AskLanes | Effect::AskLeases | Effect::Register => true,
+            Effect::AskLanes { .. } | Effect::AskLeases | Effect::Register => true,
         };
         few && self.in_a_row < IN_A_ROW_MAX
     }
@@ -509,8 +509,11 @@ fn shifted(at: Timestamp, shift: i64) -> Timestamp {
 /// any loop can drive it.
 pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
     match question {
-        Effect::AskLanes => {
-            let lanes = shared.store.lanes(&shared.served).await;
+        Effect::AskLanes { every_level } => {
+            let lanes = match every_level {
+                true => shared.store.lanes(&Served { every_level, ..shared.served.clone() }).await,
+                false => shared.store.lanes(&shared.served).await,
+            };
             Input::Lanes(lanes.map(|mut lanes| {
                 let shift = shared.shift();
                 lanes.heads.iter_mut().for_each(|head| head.eligible_at = shifted(head.eligible_at, shift));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::job::Job;
+use hodei_core::job::{Job, Priority};
 use hodei_core::store::{Before, Lane, LaneHead, Lanes, Served};
 use hodei_core::{Result, Timestamp};
 use sqlx::postgres::PgRow;
@@ -24,13 +24,15 @@ impl Inner {
     pub(crate) async fn lanes(self: &Arc<Self>, served: &Served) -> Result<Lanes> {
         let queues: Option<Vec<String>> =
             served.queues.as_ref().map(|all| all.iter().map(|queue| queue.as_str().to_owned()).collect());
+        let levels = if served.every_level { i32::from(Priority::MAX.level()) + 1 } else { 1 };
         let inner = Arc::clone(self);
         // It moves what has become due, so it is run to its end.
         self.detached(OP, async move {
             reading!(inner, OP, conn => {
                     inner.trip();
-                    let rows = ask::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1)")
+                    let rows = ask::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1, $2)")
                         .bind(&queues)
+                        .bind(levels)
                         .fetch_all(&mut *conn)
                         .await
                         .map_err(failed(OP))?;
