@@ -93,7 +93,7 @@ async fn burn(store: PgStore, owner: String) -> usize {
         };
         let transitions: Vec<Transition> = held.drain(..).map(ended).collect();
         done += transitions.len();
-        let pick = Pick { lane: Lane::clone(&lane), floor: Priority::MIN, n: CLAIM };
+        let pick = Pick { lane: Lane::clone(&lane), floor: Priority::MIN, ceiling: Priority::MAX, n: CLAIM };
         let exchange = Exchange { owner: owner.clone(), transitions, picks: vec![pick] };
         let exchanged = store.exchange(exchange).await.expect("exchange");
         if exchanged.claimed.is_empty() {

@@ -311,7 +311,7 @@ impl Driver {
                 show_surplus(&mut self.machine, seat, now);
             }
             if let Some(question) = light {
-                if answered == 1 && matches!(question, Effect::AskLanes) {
+                if answered == 1 && matches!(question, Effect::AskLanes { .. }) {
                     // What a lone agent was just told does not wait behind a look at what else there is.
                     give_way().await;
                 }
@@ -475,7 +475,7 @@ impl Driver {
                 let asked = exchange.picks.iter().map(|pick| pick.n as usize);
                 exchange.transitions.len() + asked.sum::<usize>() <= LIGHT_MAX
             }
-            Effect::AskLanes | Effect::AskLeases | Effect::Register => true,
+            Effect::AskLanes { .. } | Effect::AskLeases | Effect::Register => true,
         };
         few && self.in_a_row < IN_A_ROW_MAX
     }
@@ -546,8 +546,11 @@ fn shifted(at: Timestamp, shift: i64) -> Timestamp {
 /// any loop can drive it.
 pub(crate) async fn ask(shared: Arc<Shared>, question: Effect) -> Input {
     match question {
-        Effect::AskLanes => {
-            let lanes = shared.store.lanes(&shared.served).await;
+        Effect::AskLanes { every_level } => {
+            let lanes = match every_level {
+                true => shared.store.lanes(&Served { every_level, ..shared.served.clone() }).await,
+                false => shared.store.lanes(&shared.served).await,
+            };
             Input::Lanes(lanes.map(|mut lanes| {
                 let shift = shared.shift();
                 lanes.heads.iter_mut().for_each(|head| head.eligible_at = shifted(head.eligible_at, shift));

@@ -322,7 +322,7 @@ mod tests {
         };
         let heads = store.lanes(&Served::default()).await.unwrap().heads;
         assert_eq!(heads.len(), INLINE_ROWS + 1);
-        let nothing = store.lanes(&Served { queues: Some(Vec::new()) }).await.unwrap();
+        let nothing = store.lanes(&Served { queues: Some(Vec::new()), ..Served::default() }).await.unwrap();
         assert!(nothing.heads.is_empty() && !waiting.is_finished(), "and others wait for their turn");
         drop(open);
         for read in long {

@@ -32,6 +32,9 @@ impl Lane {
 pub struct Served {
     /// Only lanes of these queues; all queues when absent.
     pub queues: Option<Vec<Name>>,
+    /// Whether a lane is shown with each level at which it has ready work, and not with the highest alone: so one sees what
+    /// has waited for long behind more urgent jobs of its lane.
+    pub every_level: bool,
 }
 
 impl Served {
@@ -42,14 +45,14 @@ impl Served {
     }
 }
 
-/// The most urgent ready work of a lane.
+/// The most urgent ready work of a lane, or the first that it has at one of its levels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneHead {
     /// Which lane.
     pub lane: Lane,
     /// What its jobs ask of a worker.
     pub request: Arc<Request>,
-    /// The highest level with ready work.
+    /// The highest level with ready work; where every level was asked for, one with ready work.
     pub level: Priority,
     /// How many jobs are ready at that level, as far as the lane's limits leave room and its rates have tokens; at least one.
     pub depth: u64,
@@ -65,7 +68,7 @@ pub struct LaneHead {
 /// paused queues and lanes whose limits or rates are used up do not appear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lanes {
-    /// One head per lane with ready work, in no order.
+    /// One head per lane with ready work, or per lane and level where every level was asked for, in no order.
     pub heads: Vec<LaneHead>,
     /// When the next delayed job becomes ready, of whichever queue.
     pub next_due: Option<Timestamp>,
@@ -107,13 +110,23 @@ impl Before {
     }
 }
 
-/// What to claim from a lane: up to `n` jobs of at least a level.
+/// What to claim from a lane: up to `n` jobs between two levels, the most urgent first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pick {
     /// Which lane.
     pub lane: Lane,
     /// Jobs below this level stay, so that a claim cannot overtake more urgent work of another lane.
     pub floor: Priority,
+    /// Jobs above this level stay, so that a claim can take what has waited for long behind them.
+    pub ceiling: Priority,
     /// How many at most.
     pub n: u32,
+}
+
+impl Pick {
+    /// Says whether a job of a level may be claimed.
+    #[must_use]
+    pub fn covers(&self, level: Priority) -> bool {
+        (self.floor..=self.ceiling).contains(&level)
+    }
 }

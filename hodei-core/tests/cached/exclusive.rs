@@ -177,7 +177,7 @@ async fn after_an_answer_that_lacks_a_part_of_the_store_nothing_is_known() {
     assert_eq!(version(&cache, id, CACHED).await, 1);
     cache.inner().loses_replies.store(true, Ordering::SeqCst);
     let lane = Lane::of(&read(&cache, id, CACHED).await.unwrap());
-    let picks = vec![Pick { lane, floor: Priority::MIN, n: 1 }];
+    let picks = vec![Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 1 }];
     let claim = Exchange { owner: worker, transitions: Vec::new(), picks };
     assert_eq!(cache.exchange(claim).await.unwrap().claimed, []);
     assert_eq!(cached_version(&cache, id), None);

@@ -49,7 +49,8 @@ pub(crate) async fn owner(store: &dyn Store) -> Lease {
 /// Claims a job that is the first of its lane and starts it.
 pub(crate) async fn start(store: &dyn Store, owner: &Lease, id: JobId) -> Arc<Job> {
     let lane = Lane::of(&read(store, id, Consistency::Latest).await.expect("the job is stored"));
-    let pick = Pick { lane, floor: hodei_core::job::Priority::MIN, n: 1 };
+    let pick =
+        Pick { lane, floor: hodei_core::job::Priority::MIN, ceiling: hodei_core::job::Priority::MAX, n: 1 };
     let exchange = Exchange { owner: owner.clone(), transitions: Vec::new(), picks: vec![pick] };
     let held = store.exchange(exchange).await.expect("the store answers").claimed.remove(0).job;
     assert_eq!(held.id, id);

@@ -52,8 +52,12 @@ impl Stage {
         let head = heads
             .into_iter()
             .find(|head| head.lane.tenant.as_str() == tenant && head.lane.queue.as_str() == queue);
-        let pick =
-            Pick { lane: head.expect("a ready lane").lane, floor: hodei_core::job::Priority::MIN, n: 1 };
+        let pick = Pick {
+            lane: head.expect("a ready lane").lane,
+            floor: hodei_core::job::Priority::MIN,
+            ceiling: hodei_core::job::Priority::MAX,
+            n: 1,
+        };
         let exchange = Exchange { owner: self.owner.clone(), transitions: Vec::new(), picks: vec![pick] };
         let done = self.store.exchange(exchange).await.expect("an answer");
         self.clock.advance(Duration::from_millis(1));

@@ -306,7 +306,7 @@ impl World {
         let heads = self.store.lanes(&Served::default()).await.map(|lanes| lanes.heads).unwrap_or_default();
         let n = 1 + u32::try_from(dice.below(2)).expect("a small number");
         let picks = heads.into_iter().filter(|_| dice.one_in(2));
-        picks.map(|head| Pick { lane: head.lane, floor: head.level, n }).collect()
+        picks.map(|head| Pick { lane: head.lane, floor: head.level, ceiling: Priority::MAX, n }).collect()
     }
 
     /// Moves one of the held jobs: begins to run it, or ends its run.

@@ -552,7 +552,12 @@ impl Load {
         while !self.is_over() || !outgoing.is_empty() {
             self.shards.tick();
             let heads = self.store.lanes(&Served::default()).await.expect("lanes").heads;
-            let pick = |head: LaneHead| Pick { lane: head.lane, floor: head.level, n: 2 };
+            let pick = |head: LaneHead| Pick {
+                lane: head.lane,
+                floor: head.level,
+                ceiling: hodei_core::job::Priority::MAX,
+                n: 2,
+            };
             let transitions = std::mem::take(&mut outgoing);
             let exchange = Exchange {
                 owner: owner.clone(),

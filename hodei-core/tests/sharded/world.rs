@@ -82,7 +82,7 @@ pub(crate) async fn add(store: &ShardedStore, jobs: Vec<NewJob>) -> Vec<JobId> {
 /// Picks from the lane of jobs.
 pub(crate) fn pick(job: &NewJob, n: u32) -> Pick {
     let lane = Lane { tenant: job.tenant.clone(), queue: job.spec.queue().clone(), class: job.spec.class() };
-    Pick { lane, floor: Priority::MIN, n }
+    Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n }
 }
 
 pub(crate) fn claiming(owner: &Lease, picks: Vec<Pick>) -> Exchange {

@@ -118,7 +118,7 @@ impl Scheduler {
         for (lane, class, level) in &lanes {
             let n = room.take(*class, *level, JOBS_MAX);
             if n > 0 {
-                picks.push(Pick { lane: lane.clone(), floor: Priority::MIN, n });
+                picks.push(Pick { lane: lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n });
             }
         }
         lanes.iter().for_each(|(_, class, _)| self.fleet.discount(*class));

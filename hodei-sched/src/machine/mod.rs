@@ -6,6 +6,7 @@
 
 mod agents;
 mod backfill;
+mod behind;
 mod buffer;
 mod deal;
 mod explain;

@@ -20,6 +20,8 @@ pub(super) struct Head {
     pub(super) share: Share,
     /// The level that its first job has risen to.
     pub(super) level: Priority,
+    /// Whether it has risen behind more urgent jobs of its lane.
+    pub(super) behind: bool,
     /// Whose turn it is, when the lanes were put in order last.
     pub(super) turn: Turn,
 }

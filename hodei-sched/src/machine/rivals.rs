@@ -54,7 +54,7 @@ impl Rivals {
         if self.since == 0 {
             return;
         }
-        let first = left.iter().take(LANES_MAX);
+        let first = left.iter().filter(|head| !head.behind).take(LANES_MAX);
         let mut left: HashMap<&Lane, &LaneHead> = first.map(|head| (&head.head.lane, &head.head)).collect();
         let mut gone = 0;
         for head in shown {

@@ -10,6 +10,7 @@ use hodei_core::map::JobMap;
 use hodei_core::store::{Claimed, Exchange, Exchanged, Lanes, Move, Transition};
 use hodei_core::{Error, ErrorKind, JobId, Name, Timestamp};
 
+use super::behind::Behind;
 use super::buffer::Buffer;
 use super::follow::Follow;
 use super::learned::Learned;
@@ -69,11 +70,10 @@ pub struct SchedulerConfig {
     /// How long what was claimed ahead waits for a slot before it goes back to the store, where another node may take it: 3 s. As
     /// many jobs stay as began within that time. It costs a job no attempt, but a token of its rates with each claim.
     pub claim_wait: Duration,
-    /// When jobs that wait rise: by a level after each minute. That bounds how long a job waits behind more urgent ones of
-    /// other lanes, and not of its own: a store shows of each lane only its most urgent jobs, so behind a stream of more urgent
-    /// ones of the same tenant, queue and request a job does not rise before it is claimed. Give what must not starve a queue
-    /// of its own: there it begins within [`Ageing::bound`], the run that is under way then, and its turn among those who have
-    /// risen as far.
+    /// When jobs that wait rise: by a level after each minute. That bounds how long a job waits behind more urgent ones, be they
+    /// of other lanes or of its own: it begins within [`Ageing::bound`], a quarter of [`Ageing::every`] in which the store is not
+    /// asked what has risen, the run that is under way then, and its turn among those who have risen as far. Of those of its own
+    /// lane and level that came before it one begins at first, then two, four, and so on, and what was claimed ahead in between.
     pub ageing: Option<Ageing>,
     /// Which of the workers that have room gets a job: the one with the most free slots.
     pub balancer: Box<dyn Balancer>,
@@ -176,7 +176,10 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Effect {
     /// Ask the store for the lanes with ready work.
-    AskLanes,
+    AskLanes {
+        /// With each level at which they have any.
+        every_level: bool,
+    },
     /// Settle and claim.
     Exchange(Box<Exchange>),
     /// Ask the store what this node holds, after a reply was lost.
@@ -292,6 +295,8 @@ pub struct Scheduler {
     /// Whose turn it is among the tenants of a level, their queues and the pipelines of these.
     pub(super) turns: Turns,
     pub(super) look: Look,
+    /// What waits behind more urgent jobs of its own lane.
+    pub(super) behind: Behind,
     pub(super) effects: VecDeque<Effect>,
 }
 
@@ -350,6 +355,7 @@ impl Scheduler {
             memory: Memory::default(),
             turns: Turns::default(),
             look: Look::new(now),
+            behind: Behind::default(),
             effects: VecDeque::new(),
         }
     }

@@ -55,7 +55,7 @@ impl Standby {
         }
         let n = u32::try_from(jobs.len()).map_or(*room, |jobs| jobs.min(*room));
         // The lane itself gives its most urgent jobs first.
-        let pick = Pick { lane: lane.clone(), floor: Priority::MIN, n };
+        let pick = Pick { lane: lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n };
         Some(Exchange { owner: self.owner.clone(), transitions: Vec::new(), picks: vec![pick] })
     }
 }
@@ -127,7 +127,7 @@ impl Scheduler {
     }
 
     /// The lanes among those that are claimed from now which are not remembered; none where they are many.
-    pub(super) fn new_lanes(&self, picked: &HashMap<&Lane, u32>) -> Vec<(Lane, ClassId)> {
+    pub(super) fn new_lanes(&self, picked: &HashMap<(&Lane, Priority), u32>) -> Vec<(Lane, ClassId)> {
         if picked.len() > LANES_MAX {
             return Vec::new();
         }
@@ -135,7 +135,10 @@ impl Scheduler {
             let mut lanes = self.lately.lanes.iter();
             lanes.any(|(lane, class)| *class == head.class && *lane == head.head.lane)
         };
-        let new = self.heads.iter().filter(|head| picked.contains_key(&head.head.lane) && !knows(head));
+        let new = self
+            .heads
+            .iter()
+            .filter(|head| picked.contains_key(&(&head.head.lane, head.head.level)) && !knows(head));
         new.map(|head| (head.head.lane.clone(), head.class)).collect()
     }
 

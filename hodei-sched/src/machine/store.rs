@@ -47,9 +47,11 @@ impl Scheduler {
     fn take_heads(&mut self, heads: Vec<LaneHead>, now: Timestamp) {
         // Let go when the new ones are counted: what both have in common keeps its classes.
         let before = std::mem::take(&mut self.heads);
-        self.rivals.looked(&before, &heads);
+        let (first, behind) = self.behind.part(heads, self.config.ageing, now);
+        self.rivals.looked(&before, &first);
         self.look_due = None;
-        for head in heads {
+        let first = first.into_iter().map(|head| (head, false));
+        for (head, behind) in first.chain(behind.into_iter().map(|head| (head, true))) {
             let rule = self.rules.get(&head.lane.queue).copied().unwrap_or(0);
             let class = match self.grown_lane(&head.lane.queue, head.lane.class, &head.request) {
                 Some(grown) => self.fleet.class_for(&head.lane.tenant, &grown, rule),
@@ -62,7 +64,7 @@ impl Scheduler {
             self.fleet.count(class);
             let level = picks::risen(head.level, head.eligible_at, self.config.ageing, now);
             let share = head.request.share();
-            self.heads.push(Head { head, class, share, level, turn: Turn::default() });
+            self.heads.push(Head { head, class, share, level, behind, turn: Turn::default() });
         }
         before.iter().for_each(|head| self.fleet.discount(head.class));
         let mut weights: BTreeMap<&Tenant, BTreeMap<&Name, u32>> = BTreeMap::new();
@@ -351,6 +353,7 @@ impl Scheduler {
             self.next_due = self.next_due.filter(|due| *due > now);
             self.look_due = self.look_due.filter(|due| *due > now);
         }
+        self.lanes_stale |= !self.heads.is_empty() && self.behind.is_due(self.config.ageing, now);
         let left: u64 = self.heads.iter().map(|head| head.head.depth).sum();
         self.lanes_stale |= self.rivals.may_be_gone(left);
         self.rests &= !self.must_live();
@@ -366,7 +369,7 @@ impl Scheduler {
             self.last_ask = now;
             self.look.asks();
             self.follow.looks();
-            (Store::Lanes, Effect::AskLanes)
+            (Store::Lanes, Effect::AskLanes { every_level: self.behind.asks(self.config.ageing, now) })
         } else {
             match self.exchange(now) {
                 Some(exchange) => (Store::Exchange, Effect::Exchange(Box::new(exchange))),
@@ -439,16 +442,18 @@ impl Scheduler {
         if picks.is_empty() {
             return;
         }
-        let picked: HashMap<&Lane, u32> = picks.iter().map(|pick| (&pick.lane, pick.n)).collect();
+        let picked: HashMap<(&Lane, Priority), u32> =
+            picks.iter().map(|pick| ((&pick.lane, pick.floor), pick.n)).collect();
+        picks.iter().for_each(|pick| self.behind.take(&pick.lane, pick.floor, pick.n));
         for (lane, class) in self.new_lanes(&picked) {
             self.claims_from(lane, class);
         }
         let (fleet, emptied) = (&mut self.fleet, &mut self.emptied);
         self.turns.serve(&mut self.heads, |Head { head, class, .. }| {
-            picked.get(&head.lane).map_or(0, |n| n.saturating_mul(fleet.gang_size(*class)))
+            picked.get(&(&head.lane, head.level)).map_or(0, |n| n.saturating_mul(fleet.gang_size(*class)))
         });
         self.heads.retain_mut(|Head { head, class, .. }| {
-            let n = picked.get(&head.lane).copied().unwrap_or(0);
+            let n = picked.get(&(&head.lane, head.level)).copied().unwrap_or(0);
             head.depth = head.depth.saturating_sub(u64::from(n));
             if head.depth == 0 {
                 fleet.discount(*class);
@@ -468,12 +473,12 @@ impl Scheduler {
         // others: they are asked for when it is known.
         let mut leaves = false;
         let mut all = None;
-        for (Head { head, .. }, n) in self.heads.iter().zip(&mut wanted) {
+        for (Head { head, behind, .. }, n) in self.heads.iter().zip(&mut wanted) {
             let part = u32::try_from(self.rivals.part(head.depth)).unwrap_or(u32::MAX);
             let whole = *n > part || u64::from(*n) >= head.depth;
             leaves |= *n > part;
             *n = part.min(*n);
-            all = all.or_else(|| whole.then_some(head.level));
+            all = all.or_else(|| (whole && !behind).then_some(head.level));
         }
         if let Some(level) = all {
             self.heads
@@ -483,8 +488,10 @@ impl Scheduler {
                 .for_each(|(_, n)| *n = 0);
         }
         let wanted = self.heads.iter().zip(wanted).filter(|(_, n)| *n > 0);
-        let pick =
-            |(Head { head, .. }, n): (&Head, u32)| Pick { lane: head.lane.clone(), floor: head.level, n };
+        let pick = |(Head { head, behind, .. }, n): (&Head, u32)| {
+            let ceiling = if *behind { head.level } else { Priority::MAX };
+            Pick { lane: head.lane.clone(), floor: head.level, ceiling, n }
+        };
         (wanted.map(pick).collect(), leaves)
     }
 

@@ -312,7 +312,7 @@ impl OrchestratorBuilder {
         }
         let queues: Option<Result<Vec<Name>>> =
             self.queues.as_ref().map(|queues| queues.iter().map(Name::new).collect());
-        Ok((OwnerId::new(node)?, Served { queues: queues.transpose()? }))
+        Ok((OwnerId::new(node)?, Served { queues: queues.transpose()?, every_level: false }))
     }
 }
 

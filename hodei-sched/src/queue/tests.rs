@@ -257,6 +257,100 @@ proptest! {
     }
 }
 
+/// A member of a stage: its weight, and those who share what it gets.
+#[derive(Clone, Debug)]
+struct Member {
+    weight: u32,
+    within: Vec<Self>,
+}
+
+/// Tenants, queues of each, and pipelines of each of these.
+fn stages() -> impl Strategy<Value = Vec<Member>> {
+    let leaf = (1_u32..20).prop_map(|weight| Member { weight, within: Vec::new() });
+    let of = |within: BoxedStrategy<Member>| {
+        let members = (1_u32..20, prop::collection::vec(within, 1..4));
+        members.prop_map(|(weight, within)| Member { weight, within }).boxed()
+    };
+    prop::collection::vec(of(of(leaf.boxed())), 1..4)
+}
+
+/// What somebody has had, and what he ought to have had: of the whole, and of what went to whom he draws from.
+#[derive(Debug, Default)]
+struct Account {
+    served: f64,
+    of_all: f64,
+    of_stage: f64,
+}
+
+/// Opens the shares of a stage, and notes of each lane that is opened from whom it draws, the first stage first.
+fn open(queue: &mut ReadyQueue<usize>, stage: &[Member], path: &[(ShareId, usize)], tree: &mut Tree) {
+    let all: u32 = stage.iter().map(|member| member.weight).sum();
+    for member in stage {
+        let share = queue.open_share(path.last().map(|(share, _)| *share), member.weight);
+        let above = path.last().map_or(1.0, |(_, at)| tree.parts[*at].1);
+        let part = f64::from(member.weight) / f64::from(all);
+        tree.parts.push((part, above * part));
+        let path: Vec<_> = path.iter().copied().chain([(share, tree.parts.len() - 1)]).collect();
+        if member.within.is_empty() {
+            let lane = queue.open_lane(share, ClassId(0), 1);
+            (0..300).for_each(|_| {
+                queue.push(tree.leaves.len(), lane, Priority::DEFAULT, at(0));
+            });
+            tree.leaves.push(path.iter().map(|(_, at)| *at).collect());
+        } else {
+            open(queue, &member.within, &path, tree);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tree {
+    /// What each member ought to get: of its stage, and of all.
+    parts: Vec<(f64, f64)>,
+    /// The members that each lane draws from.
+    leaves: Vec<Vec<usize>>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn nobody_lags_a_job_for_each_stage_behind_the_ideal(tenants in stages()) {
+        let (mut queue, mut tree) = (ReadyQueue::new(None), Tree::default());
+        open(&mut queue, &tenants, &[], &mut tree);
+        let mut accounts: Vec<Account> = tree.parts.iter().map(|_| Account::default()).collect();
+        // Nobody runs out of work.
+        for _ in 0..300 {
+            let leaf = queue.pop().expect("there is work").item;
+            for (account, (_, of_all)) in accounts.iter_mut().zip(&tree.parts) {
+                account.of_all += of_all;
+            }
+            let mut above = None;
+            for member in &tree.leaves[leaf] {
+                // Whoever shares with it what has been given out now.
+                let stage: Vec<usize> = tree.leaves.iter().filter_map(|path| {
+                    let at = path.iter().position(|it| Some(*it) == above).map_or(0, |at| at + 1);
+                    (above.is_none() || path.contains(&above?)).then(|| path[at])
+                }).collect();
+                for (n, (account, (of_stage, _))) in accounts.iter_mut().zip(&tree.parts).enumerate() {
+                    if stage.contains(&n) {
+                        account.of_stage += of_stage;
+                    }
+                }
+                accounts[*member].served += 1.0;
+                above = Some(*member);
+            }
+            for path in &tree.leaves {
+                for (stage, member) in path.iter().enumerate() {
+                    let Account { served, of_all, of_stage } = &accounts[*member];
+                    let stages = f64::from(u32::try_from(stage + 1).expect("three"));
+                    prop_assert!(of_stage - served <= 1.001, "{} of its stage", of_stage - served);
+                    prop_assert!(of_all - served <= stages + 0.001, "{} in stage {stages}", of_all - served);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_flood_delays_nobody() {
     let mut queue = ReadyQueue::new(None);

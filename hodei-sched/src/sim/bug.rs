@@ -78,11 +78,13 @@ pub enum Bug {
     OpenIgnored,
     /// The lanes do not tell where their jobs say that they run, nor beside whom.
     PlaceUnread,
+    /// Claims take the most urgent of a lane, also where what has waited behind it is asked for.
+    CeilingIgnored,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::NoFence,
         Self::StateOnlySettle,
         Self::StaleIsDone,
@@ -118,6 +120,7 @@ impl Bug {
         Self::RateRefilled,
         Self::OpenIgnored,
         Self::PlaceUnread,
+        Self::CeilingIgnored,
     ];
 }
 

@@ -249,7 +249,7 @@ impl<A: AgentModel> World<A> {
                 if forgets && matches!(question, Effect::AskLeases) {
                     return self.desk_done(desk, Input::Leases(Ok(Vec::new())));
                 }
-                let lanes = matches!(question, Effect::AskLanes);
+                let lanes = matches!(question, Effect::AskLanes { .. });
                 let ask = ask(Arc::clone(&dispatcher.shared), question);
                 if lanes {
                     self.watch.asked(desk, self.now);

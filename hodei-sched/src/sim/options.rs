@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use hodei_core::job::Priority;
+
 use super::bug::Bug;
 use super::random::Random;
 use crate::balance::{Balancer, ConsistentHash, Fit, LeastLoaded, ResourceAware, RoundRobin, TwoChoices};
 use crate::machine::SchedulerConfig;
+use crate::queue::Ageing;
 
 /// How a simulation ends, and what is asked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +239,7 @@ impl Options {
         options
     }
 
-    /// Draws how nodes work: dispatchers beside each other, a balancer, preemption, rest, and how much tenants may have open.
+    /// Draws how nodes work: dispatchers beside each other, a balancer, preemption, rest, ageing, and how much tenants may have open.
     fn draw(&mut self, random: &mut Random) {
         if random.chance(400) {
             self.dispatchers = 2 + random.place(2);
@@ -263,6 +266,10 @@ impl Options {
         }
         self.tenant_max_open = random.chance(200).then(|| 4 + random.below(60));
         self.scheduler.memory_growth = random.pick(&[1, 2, 16]).copied().unwrap_or(16);
+        if random.chance(400) {
+            // Within the time that a simulation lasts.
+            self.scheduler.ageing = Some(Ageing { every: random.millis(20, 2_000), ceiling: Priority::MAX });
+        }
     }
 
     /// Plants a bug, and switches on the faults without which it cannot show.
@@ -332,6 +339,11 @@ impl Options {
             Bug::LeadsWithoutTerm => (self.looks, self.nodes) = (true, self.nodes.max(2)),
             Bug::OpenIgnored => self.tenant_max_open = Some(4),
             Bug::PlaceUnread => self.agents = self.agents.max(2),
+            Bug::CeilingIgnored => {
+                (self.nodes, self.agents, self.slots) = (1, 1, 1);
+                self.scheduler.ageing =
+                    Some(Ageing { every: Duration::from_millis(20), ceiling: Priority::MAX });
+            }
             _ => {}
         }
     }

@@ -168,14 +168,19 @@ async fn what_no_agent_could_run_is_no_load() {
 async fn queues_that_are_scaled_apart_have_loads_apart() {
     let store = MemoryStore::new();
     let (fast, slow) = (Name::literal("fast"), Name::literal("slow"));
-    let served = |queue: &Name| Served { queues: Some(vec![queue.clone()]) };
+    let served = |queue: &Name| Served { queues: Some(vec![queue.clone()]), ..Served::default() };
     let reader = |queue| LoadReader::new(&store, Scope::All).served(served(queue));
     let (of_fast, of_slow) = (reader(&fast), reader(&slow));
     let job = |queue: &'static str| NewJob::new(JobSpec::command(["true"]).queue(queue).build().unwrap());
     store.submit(vec![job("fast"), job("fast"), job("slow")], SubmitOptions::each()).await.unwrap();
     let owner = store.register(&OwnerId::new("node").unwrap(), Duration::from_secs(60)).await.unwrap();
     let lanes = store.lanes(&served(&fast)).await.unwrap();
-    let picks = lanes.heads.into_iter().map(|head| Pick { lane: head.lane, floor: Priority::MIN, n: 2 });
+    let picks = lanes.heads.into_iter().map(|head| Pick {
+        lane: head.lane,
+        floor: Priority::MIN,
+        ceiling: Priority::MAX,
+        n: 2,
+    });
     let exchange = Exchange { owner, transitions: Vec::new(), picks: picks.collect() };
     let held = store.exchange(exchange).await.unwrap().claimed;
     let load = async |reader: &LoadReader<'_>| {

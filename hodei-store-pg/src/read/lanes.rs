@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::job::Job;
+use hodei_core::job::{Job, Priority};
 use hodei_core::store::{Before, Lane, LaneHead, Lanes, Served};
 use hodei_core::{Result, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
@@ -24,18 +24,19 @@ impl Inner {
     pub(crate) async fn lanes(self: &Arc<Self>, served: &Served) -> Result<Lanes> {
         let queues: Option<Vec<String>> =
             served.queues.as_ref().map(|all| all.iter().map(|queue| queue.as_str().to_owned()).collect());
+        let levels = if served.every_level { i32::from(Priority::MAX.level()) + 1 } else { 1 };
         let inner = Arc::clone(self);
         // It moves what has become due, so it is run to its end.
         self.detached(OP, async move {
             reading!(inner, OP, conn => {
-                let mut rows = inner.look(&mut conn, queues.as_deref()).await?;
+                let mut rows = inner.look(&mut conn, queues.as_deref(), levels).await?;
                 if rows.iter().any(is_ahead) {
                     inner.trip();
                     ask::query("SELECT hodei.bring_back_rates(hodei.now())")
                         .execute(&mut *conn)
                         .await
                         .map_err(failed(OP))?;
-                    rows = inner.look(&mut conn, queues.as_deref()).await?;
+                    rows = inner.look(&mut conn, queues.as_deref(), levels).await?;
                 }
                 inner.read(rows.len());
                 let mut lanes: Vec<i32> = Vec::new();
@@ -57,10 +58,16 @@ impl Inner {
         .await
     }
 
-    async fn look(&self, conn: &mut PgConnection, queues: Option<&[String]>) -> Result<Vec<PgRow>> {
+    async fn look(
+        &self,
+        conn: &mut PgConnection,
+        queues: Option<&[String]>,
+        levels: i32,
+    ) -> Result<Vec<PgRow>> {
         self.trip();
-        ask::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1)")
+        ask::query("SELECT lane, rank, depth, eligible_at, weight, next_due FROM hodei.lanes($1, $2)")
             .bind(queues)
+            .bind(levels)
             .fetch_all(conn)
             .await
             .map_err(failed(OP))

@@ -49,7 +49,7 @@ BEGIN
         INTO tids, ids, plain, lost, lanes, v_held
         FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
             SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost, r.xmax AS holder FROM hodei.ready r
-            WHERE r.lane = p.lane AND r.rank <= p.rank
+            WHERE r.lane = p.lane AND r.rank >= (p.rank >> 6) AND r.rank <= (p.rank & 63)
                 AND (r.deadline IS NULL OR r.deadline > p_now)
             ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n
         ) x;
@@ -61,7 +61,7 @@ BEGIN
         INTO tids, ids, plain, lost, lanes
         FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
             SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
-            WHERE r.lane = p.lane AND r.rank <= p.rank
+            WHERE r.lane = p.lane AND r.rank >= (p.rank >> 6) AND r.rank <= (p.rank & 63)
                 AND (r.deadline IS NULL OR r.deadline > p_now)
             ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
         ) x;
@@ -76,7 +76,7 @@ BEGIN
 END
 $$;
 
--- Leases the first ready jobs of lanes, pick by pick: at most p_n of a rank of at most p_rank each. A row of `what` 3 tells
+-- Leases the first ready jobs of lanes, pick by pick: at most p_n each, of the ranks from p_rank / 64 to p_rank % 64. A row of `what` 3 tells
 -- where the changes stand of the claims that follow it, in no order, and, unless each lane was picked once and has no limits,
 -- which picks they are of, with the lane of each and how many there are. What a job has of its birth is absent.
 -- With p_alone it may come to nothing, with 55P03, where somebody else is at these lanes or their tables: then it is made
@@ -171,7 +171,7 @@ BEGIN
                     CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost
                 INTO v_one FROM (
                     SELECT r.ctid AS tid, r.id, r.version, r.pipeline, r.lost FROM hodei.ready r
-                    WHERE r.lane = v_lane.lane AND r.rank <= v_lane.rank
+                    WHERE r.lane = v_lane.lane AND r.rank >= (v_lane.rank >> 6) AND r.rank <= (v_lane.rank & 63)
                         AND (r.deadline IS NULL OR r.deadline > p_now)
                         AND (v_again IS NULL OR r.ctid <> ALL (v_again))
                     ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
@@ -261,12 +261,12 @@ CREATE OR REPLACE FUNCTION hodei.claim(
     SELECT * FROM hodei.claim(p_holder, p_now, p_node, p_record, p_lane, p_rank, p_n, false)
 $$;
 
--- What is ready, and what its lanes are, as far as there is room; and when their rates let more through, and whether that is
--- as late as a clock saw it that was set back since.
+-- What is ready, and what its lanes are, as far as there is room, of each the first so many levels; and when their rates let
+-- more through, and whether that is as late as a clock saw it that was set back since.
 CREATE OR REPLACE FUNCTION hodei.open_lanes(
-    p_queues text[], p_now int8, p_due int8, OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
-    OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8, OUT opens_at int8,
-    OUT ahead bool
+    p_queues text[], p_now int8, p_due int8, p_levels int4, OUT lane int4, OUT tenant text, OUT queue text, OUT class int8,
+    OUT request bytea, OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8,
+    OUT opens_at int8, OUT ahead bool
 ) RETURNS SETOF record LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_wide bool := EXISTS (SELECT 1 FROM hodei.wide);
@@ -289,8 +289,19 @@ BEGIN
     FROM s JOIN hodei.lane l ON l.no = s.no
     JOIN hodei.tenant n ON n.no = l.tenant
     CROSS JOIN LATERAL (
-        SELECT r.rank, r.eligible_at FROM hodei.ready r WHERE r.lane = l.no
-        ORDER BY r.rank, r.eligible_at, r.id LIMIT 1
+        (SELECT r.rank, r.eligible_at FROM hodei.ready r WHERE r.lane = l.no
+            ORDER BY r.rank, r.eligible_at, r.id LIMIT 1)
+        UNION ALL
+        (WITH RECURSIVE v AS (
+            (SELECT r.rank, r.eligible_at, 1 AS n FROM hodei.ready r WHERE r.lane = l.no
+                ORDER BY r.rank, r.eligible_at, r.id LIMIT 1)
+            UNION ALL
+            SELECT x.rank, x.eligible_at, v.n + 1 FROM v CROSS JOIN LATERAL (
+                SELECT r.rank, r.eligible_at FROM hodei.ready r WHERE r.lane = l.no AND r.rank > v.rank
+                ORDER BY r.rank, r.eligible_at, r.id LIMIT 1
+            ) x WHERE v.n < p_levels
+        )
+        SELECT v.rank, v.eligible_at FROM v WHERE v.n > 1 AND p_levels > 1)
     ) h
     LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
     LEFT JOIN LATERAL (
@@ -323,10 +334,11 @@ BEGIN
 END
 $$;
 
--- What is ready, and what its lanes are; moves what has become due before. A row of no lane and rank -1 tells, as the time since
--- when it is ready, when rates let more through; it has a depth where that is to be brought back first.
+-- What is ready at the first so many levels of each lane, and what the lanes are; moves what has become due before. A row of
+-- no lane and rank -1 tells, as the time since when it is ready, when rates let more through; it has a depth where that is to
+-- be brought back first.
 CREATE OR REPLACE FUNCTION hodei.lanes(
-    p_queues text[], OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
+    p_queues text[], p_levels int4, OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
     OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
 ) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -336,7 +348,7 @@ BEGIN
     PERFORM hodei.promote(hodei.now());
     SELECT min(d.eligible_at) INTO v_due FROM hodei.delayed d;
     RETURN QUERY
-    WITH o AS MATERIALIZED (SELECT * FROM hodei.open_lanes(p_queues, hodei.now(), v_due))
+    WITH o AS MATERIALIZED (SELECT * FROM hodei.open_lanes(p_queues, hodei.now(), v_due, p_levels))
     SELECT o.lane, o.tenant, o.queue, o.class, o.request, o.rank, o.depth, o.eligible_at, o.weight, o.next_due
         FROM o WHERE o.depth > 0
     UNION ALL
@@ -348,4 +360,12 @@ BEGIN
         RETURN NEXT;
     END IF;
 END
+$$;
+
+-- As nodes of before call it, while they run beside those of now.
+CREATE OR REPLACE FUNCTION hodei.lanes(
+    p_queues text[], OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
+    OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
+) RETURNS SETOF record LANGUAGE sql VOLATILE AS $$
+    SELECT * FROM hodei.lanes(p_queues, 1)
 $$;

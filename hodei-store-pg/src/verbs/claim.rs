@@ -1,7 +1,7 @@
 //! What the server says of claimed jobs.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use hodei_core::job::{Cause, Epoch, Fingerprint, Job, Lease, Output, State};
@@ -91,7 +91,7 @@ pub(crate) fn claimed(
         };
         claims.sort_unstable_by_key(in_line);
         if let Some(shares) = shares(place)? {
-            deal(&mut claims, shares)?;
+            deal(&mut claims, shares, picks)?;
             claims.sort_by_key(|claim| claim.0);
         }
         let changes = claims.iter().map(|(_, _, job)| Change::of(job, Some(State::Pending))).collect();
@@ -103,28 +103,39 @@ pub(crate) fn claimed(
 }
 
 /// What each pick got, by lane: the number of the pick, and of how many jobs. Nothing where every lane was picked once.
-type Shares = HashMap<i32, VecDeque<(usize, i32)>>;
+type Shares = HashMap<i32, Vec<(usize, i32)>>;
 
 fn shares(place: &PgRow) -> Result<Option<Shares>> {
     let Some(ords) = column::<Option<Vec<i32>>>(place, at::ORDS)? else { return Ok(None) };
     let lanes: Vec<i32> = column::<Option<_>>(place, at::LANES)?.unwrap_or_default();
     let mut shares = Shares::new();
     for (ord, of) in ords.into_iter().zip(lanes.chunks_exact(2)) {
-        shares.entry(of[0]).or_default().push_back((usize::try_from(ord).unwrap_or_default(), of[1]));
+        shares.entry(of[0]).or_default().push((usize::try_from(ord).unwrap_or_default(), of[1]));
     }
     Ok(Some(shares))
 }
 
-/// Gives claims, which are in the order of their lanes, to the picks that made them.
-fn deal(claims: &mut [(usize, i32, Arc<Job>)], mut shares: Shares) -> Result<()> {
-    for (order, lane, _) in claims {
-        let picks = shares.get_mut(lane).ok_or_else(|| damaged("a claim of nobody"))?;
-        while picks.front().is_some_and(|(_, left)| *left == 0) {
-            picks.pop_front();
+/// Gives claims, which are in the order of their lanes, to the picks that made them: each has taken the first of the levels that it
+/// asked for which those before it had left.
+fn deal(claims: &mut [(usize, i32, Arc<Job>)], mut shares: Shares, picks: &Picks) -> Result<()> {
+    for claims in claims.chunk_by_mut(|(_, a, _), (_, b, _)| a == b) {
+        let mut shares = claims.first().and_then(|(_, lane, _)| shares.remove(lane)).unwrap_or_default();
+        let mut left: Vec<_> = claims.iter_mut().collect();
+        for (ord, jobs) in &mut shares {
+            left.retain_mut(|(order, _, job)| {
+                let takes = *jobs > 0 && picks.covers(*ord, job.spec.priority());
+                if takes {
+                    (*order, *jobs) = (*ord, *jobs - 1);
+                }
+                !takes
+            });
         }
-        let (ord, left) = picks.front_mut().ok_or_else(|| damaged("a claim of nobody"))?;
-        *left -= 1;
-        *order = *ord;
+        // What has come while they were made may have gone to a later one.
+        for (order, ..) in left {
+            let share = shares.iter_mut().find(|(_, jobs)| *jobs > 0);
+            let (ord, jobs) = share.ok_or_else(|| damaged("a claim of nobody"))?;
+            (*order, *jobs) = (*ord, *jobs - 1);
+        }
     }
     Ok(())
 }

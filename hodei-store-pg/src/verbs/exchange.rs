@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hodei_core::job::{NewJob, rules};
+use hodei_core::job::{NewJob, Priority, rules};
 use hodei_core::store::{Applied, Claimed, Exchange, Exchanged, Move, Pick, Transition};
 use hodei_core::{JobId, Result, Timestamp};
 use sqlx::postgres::PgConnection;
@@ -177,11 +177,28 @@ async fn next_due(work: &mut Work<'_>) -> Result<Option<Timestamp>> {
 #[derive(Debug, Default)]
 pub(crate) struct Picks {
     pub(crate) lanes: Vec<i32>,
-    /// The lowest rank of each.
+    /// The last rank of each, and, by 64, the first.
     pub(crate) ranks: Vec<i16>,
     pub(crate) numbers: Vec<i64>,
     /// The rows of the lanes, each with the number of its first pick.
     pub(crate) rows: HashMap<i32, (usize, Arc<LaneRow>)>,
+}
+
+impl Picks {
+    /// Whether the pick of a number, the first of which is 1, asks for jobs of a level.
+    pub(crate) fn covers(&self, number: usize, level: Priority) -> bool {
+        let ranks = number.checked_sub(1).and_then(|at| self.ranks.get(at));
+        ranks.is_some_and(|ranks| (ranks >> 6..=ranks & 63).contains(&rank(level)))
+    }
+}
+
+fn rank(level: Priority) -> i16 {
+    63 - i16::from(level.level())
+}
+
+/// The ranks of a pick in one number, as a program of before tells the last one of all that are more urgent: by itself.
+fn ranks_of(pick: &Pick) -> i16 {
+    rank(pick.ceiling) * 64 + rank(pick.floor)
 }
 
 /// Turns picks into what the server takes; those of lanes that nobody has made fall away.
@@ -194,7 +211,7 @@ pub(crate) async fn picks_of(
     for pick in picks {
         if let Some(lane) = names.find_lane(conn, &pick.lane).await? {
             all.lanes.push(lane.no);
-            all.ranks.push(63 - i16::from(pick.floor.level()));
+            all.ranks.push(ranks_of(pick));
             all.numbers.push(i64::from(pick.n));
             let order = all.rows.len();
             all.rows.entry(lane.no).or_insert((order, lane));

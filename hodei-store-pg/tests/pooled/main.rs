@@ -24,7 +24,7 @@ async fn burn(store: &PgStore, owner: &str) -> usize {
     let owner = OwnerId::new(owner).expect("a name");
     let owner = store.register(&owner, Duration::from_secs(60)).await.expect("register");
     let lanes = store.lanes(&Served::default()).await.expect("lanes");
-    let pick = |lane| Pick { lane, floor: Priority::MIN, n: 50 };
+    let pick = |lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 50 };
     let picks: Vec<Pick> = lanes.heads.into_iter().map(|head| pick(head.lane)).collect();
     let (mut transitions, mut ended) = (Vec::new(), 0);
     loop {

@@ -100,7 +100,7 @@ pub(crate) async fn exchange(
 /// Claims from every lane, at most so many from each.
 pub(crate) async fn claim(store: &PgStore, owner: &Lease, n: u32) -> Vec<Claimed> {
     let lanes = store.lanes(&Served::default()).await.expect("the store is sound");
-    let pick = |lane: Lane| Pick { lane, floor: Priority::MIN, n };
+    let pick = |lane: Lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n };
     let picks = lanes.heads.into_iter().map(|head| pick(head.lane)).collect();
     exchange(store, owner, Vec::new(), picks).await.claimed
 }
@@ -113,8 +113,11 @@ pub(crate) fn done(job: JobId, epoch: Epoch) -> Transition {
 /// Runs everything that is ready to its end, so many at a time in one round trip, and returns how many that were.
 pub(crate) async fn burn(store: &PgStore, owner: &Lease, n: u32) -> usize {
     let lanes = store.lanes(&Served::default()).await.expect("the store is sound");
-    let picks: Vec<Pick> =
-        lanes.heads.into_iter().map(|head| Pick { lane: head.lane, floor: Priority::MIN, n }).collect();
+    let picks: Vec<Pick> = lanes
+        .heads
+        .into_iter()
+        .map(|head| Pick { lane: head.lane, floor: Priority::MIN, ceiling: Priority::MAX, n })
+        .collect();
     let (mut held, mut ended): (Vec<Claimed>, usize) = (Vec::new(), 0);
     loop {
         let transitions: Vec<Transition> =

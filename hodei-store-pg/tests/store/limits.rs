@@ -89,7 +89,7 @@ impl Node {
 
     async fn picks(&mut self) -> Vec<Pick> {
         let lanes = self.store.lanes(&Served::default()).await.expect("lanes");
-        let pick = |lane: Lane| Pick { lane, floor: Priority::MIN, n: EACH };
+        let pick = |lane: Lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: EACH };
         let mut picks: Vec<Pick> = lanes.heads.into_iter().map(|head| pick(head.lane)).collect();
         self.dice.shuffle(&mut picks);
         picks.truncate(3);

@@ -187,7 +187,8 @@ async fn a_claim_that_waited_past_the_end_of_its_owner_leases_nothing() {
     let limited = spec().limited_by("scarce").build().expect("a valid spec");
     submit(&store, vec![hodei_core::job::NewJob::new(limited)]).await;
     let lanes = store.lanes(&Served::default()).await.expect("lanes");
-    let picks = vec![Pick { lane: lanes.heads[0].lane.clone(), floor: Priority::MIN, n: 1 }];
+    let picks =
+        vec![Pick { lane: lanes.heads[0].lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n: 1 }];
     let mut host = stranger(&database, "SELECT 1 FROM hodei.usage FOR UPDATE").await;
     let claiming = {
         let (store, owner) = (store.clone(), worker.clone());
@@ -271,7 +272,7 @@ async fn who_was_there_before_after_all_costs_a_claim_one_more_try() {
         let lane = store.lanes(&Served::default()).await.expect("lanes").heads[0].lane.clone();
         let exchanging = {
             let (store, worker) = (store.clone(), worker.clone());
-            let picks = vec![Pick { lane, floor: Priority::MIN, n: 3 }];
+            let picks = vec![Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 3 }];
             let end = crate::env::done(first.id, first.epoch);
             tokio::spawn(async move { crate::env::exchange(&store, &worker, vec![end], picks).await })
         };

@@ -21,6 +21,16 @@ impl Place {
         Self { rank: rank(level), eligible_at, id }
     }
 
+    /// The place before all jobs of a rank.
+    const fn first(rank: u8) -> Self {
+        Self { rank, eligible_at: Timestamp::from_micros(i64::MIN), id: JobId::from_bytes([0; 16]) }
+    }
+
+    /// The place before all jobs of a level.
+    pub(crate) fn before(level: Priority) -> Self {
+        Self::first(rank(level))
+    }
+
     /// Says whether the job is of at least a level.
     pub(crate) fn is_at_least(&self, floor: Priority) -> bool {
         self.rank <= rank(floor)
@@ -95,19 +105,18 @@ impl LaneState {
         self.ready.is_empty() && self.waiting == 0
     }
 
-    /// Returns the highest level with ready work, since when its first job is ready, and how many are ready there.
-    pub(crate) fn head(&self) -> Option<(Priority, Timestamp, u64)> {
-        let (place, _) = self.ready.first_key_value()?;
-        let depth = self.depths.get(&place.rank).copied().unwrap_or(1);
-        Some((place.level(), place.eligible_at, depth))
+    /// Goes through the levels with ready work, the highest first: since when its first job is ready, and how many are ready there.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (Priority, Timestamp, u64)> + '_ {
+        self.depths.iter().filter_map(|(rank, depth)| {
+            let (place, _) = self.ready.range(Place::first(*rank)..).next()?;
+            Some((place.level(), place.eligible_at, *depth))
+        })
     }
 
     /// How many can be claimed before a place; those of its own rank are gone through, up to so many.
     pub(crate) fn before(&self, place: &Place, most: usize) -> u64 {
         let above: u64 = self.depths.range(..place.rank).map(|(_, jobs)| jobs).sum();
-        let at = Timestamp::from_micros(i64::MIN);
-        let first = Place { rank: place.rank, eligible_at: at, id: JobId::from_bytes([0; 16]) };
-        above + self.ready.range(first..*place).take(most).count() as u64
+        above + self.ready.range(Place::first(place.rank)..*place).take(most).count() as u64
     }
 
     /// Goes through what is ready, behind a place.

@@ -184,8 +184,15 @@ fn exchange(
 ) -> Result<Vec<Transition>> {
     let lanes: Vec<Lane> =
         work.look(|index| index.lanes.keys().filter(|lane| lane.queue.as_str() == queue).cloned().collect());
-    let picks =
-        lanes.into_iter().map(|lane| Pick { lane, floor: hodei_core::job::Priority::MIN, n: 2 }).collect();
+    let picks = lanes
+        .into_iter()
+        .map(|lane| Pick {
+            lane,
+            floor: hodei_core::job::Priority::MIN,
+            ceiling: hodei_core::job::Priority::MAX,
+            n: 2,
+        })
+        .collect();
     let done = txn::exchange(work, &Exchange { owner: owner.clone(), transitions, picks })?;
     let end = |claimed: &hodei_core::store::Claimed| Transition {
         job: claimed.job.id,

@@ -24,16 +24,18 @@ pub(crate) fn lanes(rows: &mut Snapshot<'_>, inner: &Inner, served: &Served) -> 
         let nothing = served.queues.as_ref().is_some_and(Vec::is_empty);
         let lanes = (!nothing).then(|| index.lanes.iter()).into_iter().flatten();
         let full = lanes.filter(|(lane, _)| served.covers(&lane.queue) && index.serves(lane));
-        let first = |(lane, of): (&Lane, &crate::memory::LaneState)| {
-            let (level, eligible_at, depth) = of.head()?;
+        let most = if served.every_level { usize::MAX } else { 1 };
+        let levels = full.flat_map(|(lane, of)| of.heads().take(most).map(move |head| (lane, of, head)));
+        let first = |(lane, of, head): (&Lane, &crate::memory::LaneState, _)| {
             let (lane, request) = (lane.clone(), Arc::clone(&of.request));
             let mut room = LaneRoom::unlimited(request.resources.token_count(), now);
             room.hold(index.wide_room(&lane));
             let under = LimitOf::of_jobs(&lane.tenant, &lane.queue, &request.limit_keys);
             index.rates.pace(&mut room, under);
-            Some(First { lane, request, level, eligible_at, depth, room })
+            let (level, eligible_at, depth) = head;
+            First { lane, request, level, eligible_at, depth, room }
         };
-        (full.filter_map(first).collect::<Vec<_>>(), committed.index.next_due(&Delta::default()))
+        (levels.map(first).collect::<Vec<_>>(), committed.index.next_due(&Delta::default()))
     };
     let (mut heads, mut opens_at) = (Vec::with_capacity(first.len()), None);
     for first in first {

@@ -104,7 +104,8 @@ fn claim_up_to(
     wanted: usize,
     done: &mut Exchanged,
 ) -> Result<()> {
-    let (mut after, mut claimed, mut late) = (None, 0, 0);
+    // Nothing is in that place, only behind it.
+    let (mut after, mut claimed, mut late) = (Some(Place::before(pick.ceiling)), 0, 0);
     while claimed < wanted && late <= LATE_MAX {
         let most = wanted - claimed;
         work.delta.catch_up();

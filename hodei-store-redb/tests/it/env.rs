@@ -86,7 +86,10 @@ pub(crate) async fn claim(store: &dyn Store, owner: &Lease, n: u32) -> Vec<Claim
     let lanes = store.lanes(&Served::default()).await.expect("the store is sound");
     let mut lanes: Vec<Lane> = lanes.heads.into_iter().map(|head| head.lane).collect();
     lanes.sort();
-    let picks = lanes.into_iter().map(|lane| Pick { lane, floor: Priority::MIN, n }).collect();
+    let picks = lanes
+        .into_iter()
+        .map(|lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n })
+        .collect();
     let exchange = Exchange { owner: owner.clone(), transitions: Vec::new(), picks };
     store.exchange(exchange).await.expect("the store is sound").claimed
 }

@@ -231,7 +231,12 @@ async fn delayed_jobs_can_be_claimed_by_whoever_knows_their_lane() {
     assert_eq!(claim(&store, &node, 1).await.len(), 1);
     let late = env.clock.now().saturating_add(Duration::from_secs(1));
     submit(&store, vec![job().run_at(late)]).await;
-    let pick = hodei_core::store::Pick { lane, floor: hodei_core::job::Priority::MIN, n: 5 };
+    let pick = hodei_core::store::Pick {
+        lane,
+        floor: hodei_core::job::Priority::MIN,
+        ceiling: hodei_core::job::Priority::MAX,
+        n: 5,
+    };
     for (wait, n, next_due) in [(0, 0, Some(late)), (1, 1, None)] {
         env.clock.advance(Duration::from_secs(wait));
         let (owner, picks) = (node.clone(), vec![pick.clone()]);

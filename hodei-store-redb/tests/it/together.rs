@@ -10,7 +10,7 @@ use hodei_core::store::{
     Applied, ChangeLog, Claimed, Exchange, JobStore, Lane, Limit, LimitOf, LimitUse, Move, Pick, Policies,
     Retention, Scope, Served, Spent, SubmitOptions, Transition,
 };
-use hodei_core::{Clock, JobId, Name, Tenant};
+use hodei_core::{JobId, Name, Tenant};
 use hodei_store_redb::RedbStore;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -56,7 +56,7 @@ async fn a_limit_that_is_set_between_claims_of_one_commit_counts_them() {
     let lane = Lane { tenant: tenant.clone(), queue: spec.queue().clone(), class: spec.class() };
     store.submit(all, SubmitOptions::each()).await.unwrap();
     let node = owner(&store, "node").await;
-    let pick = |n| Pick { lane: lane.clone(), floor: Priority::MIN, n };
+    let pick = |n| Pick { lane: lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n };
     let claims = |n| Exchange { owner: node.clone(), transitions: Vec::new(), picks: vec![pick(n)] };
     let queue = LimitOf::Queue(Tenant::default(), lane.queue.clone());
     let limit = |max| Limit::new(queue.clone(), max);
@@ -221,7 +221,7 @@ impl Few {
                     asked(async move { store.redrive(&Scope::All, vec![id]).await.map(|_| Vec::new()) })
                 }
                 Ask::Claim(n) => {
-                    let pick = |lane| Pick { lane, floor: Priority::MIN, n };
+                    let pick = |lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n };
                     picks.extend(lanes.iter().map(|head| pick(head.lane.clone())));
                     self.exchange(store, transitions, picks)
                 }

@@ -53,7 +53,7 @@ impl Drop for Node {
 fn the_jobs_of_a_node_that_is_killed_run_at_others() {
     let database = Postgres::shared().expect("a server").database().expect("a database");
     let [dies, stays] = [(); 2].map(|()| Node::start(&database, &[]));
-    [&dies, &stays].map(|node| node.prints(" works"));
+    [&dies, &stays].into_iter().for_each(|node| node.prints(" works"));
     let submits = Node::start(&database, &["200"]);
     dies.prints("resized");
     drop(dies);

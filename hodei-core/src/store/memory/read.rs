@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 
 use super::super::{Before, ChangePage, Cursor, Lane, LaneHead, Lanes, Order, Page, Query, Scope, Served};
-use super::state::{Key, Lists, State};
+use super::state::{Key, Lists, State, first_of};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::id::JobId;
 use crate::job::{Job, JobSummary, State as JobState};
@@ -23,21 +23,20 @@ impl State {
             if closed || !served.covers(&lane.queue) || self.paused(lane) {
                 continue;
             }
-            let Some(((level, eligible_at, _), depth)) = ready.jobs.first().zip(ready.levels.values().next())
-            else {
-                continue;
-            };
-            let (depth, opens) = self.room(lane, &ready.request, now).shown(*depth);
-            opens_at = [opens_at, opens].into_iter().flatten().min();
-            if depth > 0 {
-                heads.push(LaneHead {
-                    lane: lane.clone(),
-                    request: std::sync::Arc::clone(&ready.request),
-                    level: level.0,
-                    depth,
-                    eligible_at: *eligible_at,
-                    weight: self.weight(lane),
-                });
+            for (level, depth) in ready.levels.iter().take(if served.every_level { usize::MAX } else { 1 }) {
+                let Some((_, eligible_at, _)) = ready.jobs.range(first_of(*level)..).next() else { continue };
+                let (depth, opens) = self.room(lane, &ready.request, now).shown(*depth);
+                opens_at = [opens_at, opens].into_iter().flatten().min();
+                if depth > 0 {
+                    heads.push(LaneHead {
+                        lane: lane.clone(),
+                        request: std::sync::Arc::clone(&ready.request),
+                        level: level.0,
+                        depth,
+                        eligible_at: *eligible_at,
+                        weight: self.weight(lane),
+                    });
+                }
             }
         }
         Lanes { heads, next_due: self.due.first().map(|(at, _)| *at), opens_at }
@@ -47,8 +46,7 @@ impl State {
     pub(super) fn before(&mut self, job: &Job, most: u64, now: Timestamp) -> Before {
         self.promote(now);
         let level = Reverse(job.spec.priority());
-        let (first, own) =
-            ((level, Timestamp::from_micros(i64::MIN), JobId::from_bytes([0; 16])), Lane::of(job));
+        let (first, own) = (first_of(level), Lane::of(job));
         let mut before = Before::default();
         let others = self.ready.iter().filter(|(lane, _)| **lane != own);
         for (lane, ready) in self.ready.get_key_value(&own).into_iter().chain(others) {

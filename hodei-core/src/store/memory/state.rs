@@ -18,6 +18,11 @@ use crate::time::Timestamp;
 /// The place of a ready job in its lane: level, highest first; then the time; then the id.
 pub(super) type Place = (Reverse<Priority>, Timestamp, JobId);
 
+/// The place before all jobs of a level.
+pub(super) fn first_of(level: Reverse<Priority>) -> Place {
+    (level, Timestamp::from_micros(i64::MIN), JobId::from_bytes([0; 16]))
+}
+
 /// A lane with ready work.
 #[derive(Debug)]
 pub(super) struct Ready {

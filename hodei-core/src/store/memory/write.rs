@@ -1,5 +1,6 @@
 //! Submit, exchange, cancel, redrive.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, LazyLock};
@@ -8,7 +9,7 @@ use super::super::{
     Applied, CancelReply, Claimed, Exchange, Exchanged, Input, Move, Pick, Redriven, Refusal, Scope,
     SubmitOptions, Submitted, Transition,
 };
-use super::state::{Place, State, sequence_of};
+use super::state::{Place, State, first_of, sequence_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Slot, Tenant};
 use crate::job::{Fingerprint, Job, Lease, NewJob, Output, Requires, State as JobState, rules};
@@ -233,7 +234,7 @@ impl State {
         now: Timestamp,
         claimed: &mut Vec<Claimed>,
     ) {
-        let (before, mut after) = (claimed.len(), Bound::Unbounded);
+        let (before, mut after) = (claimed.len(), Bound::Included(first_of(Reverse(pick.ceiling))));
         // Once, unless some are passed over: then others come in their place.
         while claimed.len() - before < room {
             let Some(lane) = self.ready.get(&pick.lane) else { return };

@@ -110,7 +110,7 @@ impl ShardedStore {
     }
 
     async fn ask_parts(&self, owner: &Lease, parts: &mut [Part]) -> Vec<(usize, Result<Answer>)> {
-        let nothing = Served { queues: Some(Vec::new()) };
+        let nothing = Served { queues: Some(Vec::new()), ..Served::default() };
         let empty = parts.iter().all(Part::is_empty);
         let asked = parts.iter_mut().zip(self.shards()).enumerate().map(|(n, (part, shard))| {
             let answer: Asked<'_, Answer> = if !part.is_empty() || (empty && n == 0) {
@@ -265,7 +265,7 @@ impl Merged {
     }
 }
 
-/// Says which pick each claimed job was granted to, by the rules of a claim: the lane, the floor, how many, and that a
+/// Says which pick each claimed job was granted to, by the rules of a claim: the lane, the levels, how many, and that a
 /// job which lost an owner is alone.
 fn by_pick(picks: &[(usize, Pick)], claimed: Vec<Claimed>) -> Vec<(usize, Claimed)> {
     let mut claimed = VecDeque::from(claimed);
@@ -274,7 +274,7 @@ fn by_pick(picks: &[(usize, Pick)], claimed: Vec<Claimed>) -> Vec<(usize, Claime
         let mut granted = 0;
         while let Some(next) = claimed.front() {
             let lost = next.job.lost_count > 0;
-            let fits = granted < pick.n && next.job.spec.priority() >= pick.floor && (granted == 0 || !lost);
+            let fits = granted < pick.n && pick.covers(next.job.spec.priority()) && (granted == 0 || !lost);
             if !fits || Lane::of(&next.job) != pick.lane {
                 break;
             }

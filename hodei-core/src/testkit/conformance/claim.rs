@@ -8,7 +8,7 @@ use crate::store::{Applied, Exchange, Input, Lane, Pick, QueuePolicy};
 use crate::time::Timestamp;
 
 fn pick(lane: &Lane, floor: u8, n: u32) -> Pick {
-    Pick { lane: lane.clone(), floor: priority(floor), n }
+    Pick { lane: lane.clone(), floor: priority(floor), ceiling: priority(63), n }
 }
 
 pub(super) async fn a_claim_leases_the_job_under_a_new_epoch(env: &mut Env) {
@@ -57,6 +57,25 @@ pub(super) async fn a_pick_takes_at_most_n_and_nothing_below_its_floor(env: &mut
     ] {
         let done = env.exchange(&worker, Vec::new(), vec![pick(&lane, floor, n)]).await;
         assert_eq!(ids(&done.claimed), expected, "at least {floor}, at most {n}");
+    }
+}
+
+pub(super) async fn a_pick_takes_nothing_above_its_ceiling(env: &mut Env) {
+    let jobs = vec![urgent(10), urgent(40), urgent(20), urgent(10), urgent(20), urgent(63)];
+    let all = env.add_all(jobs).await;
+    let lane = Lane::of(&env.get(all[0]).await);
+    let worker = env.worker().await;
+    let between = |floor, ceiling, n| Pick { ceiling: priority(ceiling), ..pick(&lane, floor, n) };
+    for (picks, expected) in [
+        (vec![between(0, 9, 9)], vec![]),
+        (vec![between(21, 20, 9)], vec![]),
+        (vec![between(10, 10, 1)], vec![all[0]]),
+        // Each level for itself, as what has waited for long is claimed: in the order of the picks.
+        (vec![between(10, 10, 1), between(20, 20, 1), between(40, 63, 1)], vec![all[3], all[2], all[5]]),
+        (vec![between(0, 39, 9), between(0, 63, 9)], vec![all[4], all[1]]),
+    ] {
+        let done = env.exchange(&worker, Vec::new(), picks.clone()).await;
+        assert_eq!(ids(&done.claimed), expected, "{picks:?}");
     }
 }
 

@@ -212,7 +212,7 @@ impl Env {
 
     /// Claims from a lane, at any level.
     pub(super) async fn claim(&mut self, owner: &Lease, lane: &Lane, n: u32) -> Vec<Claimed> {
-        let pick = Pick { lane: lane.clone(), floor: Priority::MIN, n };
+        let pick = Pick { lane: lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n };
         self.exchange(owner, Vec::new(), vec![pick]).await.claimed
     }
 
@@ -269,6 +269,14 @@ impl Env {
     pub(super) async fn lanes(&self) -> Lanes {
         let mut lanes = self.store.lanes(&Served::default()).await.expect("lanes");
         lanes.heads.sort_by(|a, b| a.lane.cmp(&b.lane));
+        lanes
+    }
+
+    /// Returns what is ready at every level, the heads by lane, the highest level of each first.
+    pub(super) async fn levels(&self) -> Lanes {
+        let served = Served { every_level: true, ..Served::default() };
+        let mut lanes = self.store.lanes(&served).await.expect("lanes");
+        lanes.heads.sort_by(|a, b| a.lane.cmp(&b.lane).then(b.level.cmp(&a.level)));
         lanes
     }
 

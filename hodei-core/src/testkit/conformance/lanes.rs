@@ -5,7 +5,7 @@ use super::jobs::*;
 use crate::id::{PipelineId, Tenant};
 use crate::job::{JobSpec, Resources, Selector, Share};
 use crate::pipeline::{Pipeline, Step};
-use crate::store::{Lane, LaneHead, Limit, QueuePolicy, Served};
+use crate::store::{Lane, LaneHead, Limit, LimitOf, QueuePolicy, Served};
 
 pub(super) async fn an_empty_store_has_no_lanes(env: &mut Env) {
     let lanes = env.lanes().await;
@@ -30,6 +30,34 @@ pub(super) async fn a_head_tells_level_depth_and_age(env: &mut Env) {
         weight: 1,
     };
     assert_eq!(env.lanes().await.heads, [head]);
+}
+
+pub(super) async fn every_level_of_a_lane_is_shown_to_whoever_asks(env: &mut Env) {
+    let mut since = Vec::new();
+    for level in [10, 40, 10, 63, 0] {
+        since.push(env.now());
+        env.add(urgent(level)).await;
+        env.advance(SECOND).await;
+    }
+    env.add(job_of(spec().queue("other").priority(priority(5)))).await;
+    let tell = |head: &LaneHead| (head.lane.queue.clone(), head.level.level(), head.depth, head.eligible_at);
+    let (own, other) = (env.levels().await, name("other"));
+    let queue = own.heads.iter().find(|head| head.level == priority(63)).expect("shown").lane.queue.clone();
+    let of = |queue: &crate::id::Name| -> Vec<_> {
+        own.heads.iter().map(tell).filter(|head| head.0 == *queue).collect()
+    };
+    let first = |level, depth, at: usize| (queue.clone(), level, depth, since[at]);
+    assert_eq!(of(&queue), [first(63, 1, 3), first(40, 1, 1), first(10, 2, 0), first(0, 1, 4)]);
+    assert_eq!(of(&other), [(other.clone(), 5, 1, env.now())]);
+    assert_eq!(env.lanes().await.heads.len(), 2, "who does not ask sees one of each lane");
+    // What a limit leaves is told of each level for itself: one of them may take it all.
+    let limited = |level| job_of(spec().queue("limited").limited_by("k").priority(priority(level)));
+    env.add_all(vec![limited(7), limited(9), limited(7), limited(9)]).await;
+    let limit = Limit::new(LimitOf::Key(Tenant::default(), name("k")), 1);
+    env.store().set_limit(limit).await.expect("set_limit");
+    let levels = env.levels().await.heads;
+    let levels = levels.iter().map(tell).filter(|head| head.0 == name("limited"));
+    assert_eq!(levels.map(|head| (head.1, head.2)).collect::<Vec<_>>(), [(9, 1), (7, 1)]);
 }
 
 pub(super) async fn heads_follow_what_is_claimed(env: &mut Env) {
@@ -119,7 +147,7 @@ pub(super) async fn what_jobs_say_of_their_place_parts_lanes_and_is_kept(env: &m
 pub(super) async fn only_served_queues_are_shown(env: &mut Env) {
     env.add_all(vec![job_of(spec().queue("a")), job_of(spec().queue("b")), job_of(spec().queue("c"))]).await;
     for queues in [&["a"][..], &["a", "c"], &["nobody"], &[]] {
-        let served = Served { queues: Some(queues.iter().copied().map(name).collect()) };
+        let served = Served { queues: Some(queues.iter().copied().map(name).collect()), ..Served::default() };
         let mut shown: Vec<_> = env
             .store()
             .lanes(&served)

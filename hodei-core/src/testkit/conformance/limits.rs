@@ -27,7 +27,7 @@ pub(super) async fn a_limit_holds_over_lanes_and_picks(env: &mut Env) {
     let there = job_of(spec().queue("other").limited_by("k"));
     let there = env.add_all(vec![there, job_of(spec().queue("other").limited_by("k"))]).await;
     let lanes = [Lane::of(&env.get(here[0]).await), Lane::of(&env.get(there[0]).await)];
-    let picks = lanes.map(|lane| Pick { lane, floor: priority(0), n: 9 }).to_vec();
+    let picks = lanes.map(|lane| Pick { lane, floor: priority(0), ceiling: priority(63), n: 9 }).to_vec();
     let worker = env.worker().await;
     let done = env.exchange(&worker, Vec::new(), picks.clone()).await;
     assert_eq!(ids(&done.claimed), [here[0], here[1], there[0]]);

@@ -110,6 +110,7 @@ properties! { $
     lanes {
         an_empty_store_has_no_lanes
         a_head_tells_level_depth_and_age
+        every_level_of_a_lane_is_shown_to_whoever_asks
         heads_follow_what_is_claimed
         lanes_part_tenants_queues_and_requests
         pipelines_part_lanes
@@ -126,6 +127,7 @@ properties! { $
         a_claim_leases_the_job_under_a_new_epoch
         claims_come_by_level_then_time_then_id
         a_pick_takes_at_most_n_and_nothing_below_its_floor
+        a_pick_takes_nothing_above_its_ceiling
         picks_are_granted_in_their_order
         a_delayed_job_is_not_claimed_before_its_time
         a_job_past_its_deadline_is_not_claimed

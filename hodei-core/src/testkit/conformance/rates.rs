@@ -96,7 +96,12 @@ pub(super) async fn a_rate_holds_over_lanes_and_picks(env: &mut Env) {
     let free = env.add_all(vec![job(), job()]).await;
     let mut picks = Vec::new();
     for id in [here[0], there[0], here[0], free[0]] {
-        picks.push(Pick { lane: Lane::of(&env.get(id).await), floor: priority(0), n: 2 });
+        picks.push(Pick {
+            lane: Lane::of(&env.get(id).await),
+            floor: priority(0),
+            ceiling: priority(63),
+            n: 2,
+        });
     }
     let worker = env.worker().await;
     let done = env.exchange(&worker, Vec::new(), picks).await;
@@ -136,7 +141,8 @@ pub(super) async fn only_served_lanes_open(env: &mut Env) {
     pace(env, &of_key(), Rate::new(1, SECOND)).await;
     let jobs = keyed_jobs(env, 2).await;
     env.hold(jobs[0]).await;
-    let served = |queue| crate::store::Served { queues: Some(vec![name(queue)]) };
+    let served =
+        |queue| crate::store::Served { queues: Some(vec![name(queue)]), ..crate::store::Served::default() };
     let opens = async |queue| env.store().lanes(&served(queue)).await.expect("lanes").opens_at;
     assert_eq!((opens("default").await, opens("other").await), (Some(env.ahead(SECOND)), None));
 }

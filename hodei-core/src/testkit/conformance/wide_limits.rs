@@ -208,7 +208,7 @@ pub(super) async fn race(env: &mut Env) -> (Vec<JobId>, Vec<Claimed>) {
     let owner = env.worker().await;
     let racing = (0..RACERS).map(|n| {
         let lane = lanes[n % lanes.len()].clone();
-        let picks = vec![Pick { lane, floor: priority(0), n: 2 }];
+        let picks = vec![Pick { lane, floor: priority(0), ceiling: priority(63), n: 2 }];
         let (store, owner) = (env.shared(), owner.clone());
         Box::pin(async move {
             let exchange = Exchange { owner, transitions: Vec::new(), picks };

@@ -233,6 +233,14 @@ impl From<&Transition> for Step {
     }
 }
 
+fn highest() -> Priority {
+    Priority::MAX
+}
+
+fn is_highest(level: &Priority) -> bool {
+    *level == Priority::MAX
+}
+
 /// What an owner wanted of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Want {
@@ -244,6 +252,9 @@ pub struct Want {
     pub class: RequestClass,
     /// The lowest level.
     pub floor: Priority,
+    /// The highest level.
+    #[serde(default = "highest", skip_serializing_if = "is_highest")]
+    pub ceiling: Priority,
     /// How many at most.
     pub n: u32,
 }
@@ -254,12 +265,18 @@ impl Want {
     pub fn is_of(&self, lane: &Lane) -> bool {
         (&self.tenant, &self.queue, self.class) == (&lane.tenant, &lane.queue, lane.class)
     }
+
+    /// Says whether jobs of a level are wanted.
+    #[must_use]
+    pub fn covers(&self, level: Priority) -> bool {
+        (self.floor..=self.ceiling).contains(&level)
+    }
 }
 
 impl From<&Pick> for Want {
     fn from(pick: &Pick) -> Self {
         let Lane { tenant, queue, class } = pick.lane.clone();
-        Self { tenant, queue, class, floor: pick.floor, n: pick.n }
+        Self { tenant, queue, class, floor: pick.floor, ceiling: pick.ceiling, n: pick.n }
     }
 }
 

@@ -133,8 +133,17 @@ proptest! {
     }
 }
 
-/// How long a job of a level waits in a queue of its own, while of rivals twice as many come as end.
-fn waits(ageing: Ageing, from: u8, rivals: u8) -> Duration {
+/// Where a job waits.
+#[derive(Clone, Copy, Debug)]
+enum Where {
+    /// In a lane of its own.
+    Apart,
+    /// In the lane of its rivals, behind so many of its level.
+    Among(usize),
+}
+
+/// How long a job of a level waits, while of rivals twice as many come as end.
+fn waits(ageing: Ageing, place: Where, from: u8, rivals: u8) -> Duration {
     let config = SchedulerConfig { ageing: Some(ageing), ..SchedulerConfig::default() };
     let (mut world, mut agent) = (World::with(config), Agent::new("w", 1));
     for n in 0..2 {
@@ -145,11 +154,16 @@ fn waits(ageing: Ageing, from: u8, rivals: u8) -> Duration {
         let spec = command().queue(queue).priority(level(at)).limited_by("licence");
         Arc::new(spec.build().expect("a valid spec"))
     };
-    let (own, theirs) = (spec("own", from), spec("theirs", rivals));
+    let theirs = spec("theirs", rivals);
+    let (of, own, before) = match place {
+        Where::Apart => (tenant(0), spec("own", from), 0),
+        Where::Among(before) => (tenant(1), spec("theirs", from), before),
+    };
     let rival = || NewJob::of(tenant(1), Arc::clone(&theirs));
     world.submit_all((0..3).map(|_| rival()).collect());
     world.settle(&mut agent);
-    let waits = world.submit_all(vec![NewJob::of(tenant(0), own)])[0];
+    let own = (0..=before).map(|_| NewJob::of(of.clone(), Arc::clone(&own))).collect();
+    let waits = world.submit_all(own)[before];
     let since = world.clock_now();
     while !agent.jobs().contains(&waits) {
         world.submit_all(vec![rival(), rival()]);
@@ -165,8 +179,21 @@ proptest! {
     #[test]
     fn a_job_begins_within_the_bound_of_its_level(from in 0_u8..64, rivals in 0_u8..64, every in 2_u32..8) {
         let ageing = Ageing { every: STEP * every, ceiling: Priority::MAX };
-        let (waited, bound) = (waits(ageing, from, rivals), ageing.bound(level(from)));
+        let (waited, bound) = (waits(ageing, Where::Apart, from, rivals), ageing.bound(level(from)));
         // The run that is under way when it has risen, and its turn among those who have risen as far.
         prop_assert!(waited <= bound + STEP * 4, "waited {waited:?}, the bound is {bound:?}");
+    }
+
+    #[test]
+    fn a_job_begins_within_the_bound_of_its_level_also_behind_its_own_lane(
+        from in 0_u8..64, rivals in 0_u8..64, every in 2_u32..8, before in 0_usize..12,
+    ) {
+        let ageing = Ageing { every: STEP * every, ceiling: Priority::MAX };
+        let (waited, bound) = (waits(ageing, Where::Among(before), from, rivals), ageing.bound(level(from)));
+        // What has risen is looked for so often. Those of its level that came before it begin before it: one, two more, four more,
+        // and each time what others have claimed ahead, which is two jobs where runs end one by one.
+        let (all, rounds) = (u32::try_from(before).expect("few"), (before + 1).ilog2() + 1);
+        let turn = ageing.every / 4 + STEP * (4 + all + 2 * rounds);
+        prop_assert!(waited <= bound + turn, "waited {waited:?}, the bound is {bound:?} and {turn:?}");
     }
 }

@@ -42,7 +42,7 @@ fn a_store_whose_clock_is_behind_is_not_asked_without_end() {
     let mut asked = 0;
     for _ in 0..1_000 {
         while let Some(call) = world.held.pop_front() {
-            assert!(matches!(call, Effect::AskLanes), "{call:?}");
+            assert!(matches!(call, Effect::AskLanes { .. }), "{call:?}");
             asked += 1;
             world.tell(answer());
         }
@@ -57,10 +57,10 @@ fn what_is_due_is_asked_for_at_once_when_the_store_says_so_for_the_first_time() 
     world.hold = true;
     world.sync(&mut agent);
     let call = world.take_call();
-    assert!(matches!(call, Effect::AskLanes));
+    assert!(matches!(call, Effect::AskLanes { .. }));
     let next_due = Some(world.clock_now());
     world.tell(Input::Lanes(Ok(Lanes { next_due, ..Lanes::default() })));
-    assert!(matches!(world.take_call(), Effect::AskLanes));
+    assert!(matches!(world.take_call(), Effect::AskLanes { .. }));
 }
 
 #[test]

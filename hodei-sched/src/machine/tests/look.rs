@@ -58,7 +58,7 @@ fn until_the_store_has_answered_nothing_is_handed_out_but_not_for_long() {
     world.submit(command().priority(level(63)), 1);
     world.clock.advance(MILLIS(100));
     assert_eq!(next(&mut world, &mut agent), [], "the store is asked");
-    assert!(world.held.iter().any(|call| matches!(call, Effect::AskLanes)));
+    assert!(world.held.iter().any(|call| matches!(call, Effect::AskLanes { .. })));
     let wait = world.machine.poll_timeout().saturating_since(world.clock.now());
     assert_eq!(wait, MILLIS(100));
     world.pass(wait);

@@ -72,7 +72,7 @@ fn waits_double_while_the_store_fails_and_start_anew_when_it_answers() {
     world.hold = true;
     world.sync(&mut agent);
     for wait in [50, 100, 200, 400, 800, 1_600, 3_200, 3_200] {
-        assert!(matches!(world.take_call(), Effect::AskLanes));
+        assert!(matches!(world.take_call(), Effect::AskLanes { .. }));
         world.tell(Input::Lanes(Err(unavailable())));
         // Heard of meanwhile, so that the session lives on.
         world.sync(&mut agent);
@@ -276,7 +276,7 @@ fn a_node_that_knows_of_no_ready_work_asks_for_some_only_when_it_is_woken() {
     }
     assert!(world.held.is_empty(), "{:?}", world.held);
     world.submit(command(), 1);
-    assert!(matches!(world.take_call(), Effect::AskLanes));
+    assert!(matches!(world.take_call(), Effect::AskLanes { .. }));
 }
 
 #[test]
@@ -287,5 +287,5 @@ fn a_node_with_ready_work_that_it_cannot_run_looks_again_every_second() {
     world.sync(&mut agent);
     world.hold = true;
     world.pass(Duration::from_secs(1));
-    assert!(matches!(world.take_call(), Effect::AskLanes));
+    assert!(matches!(world.take_call(), Effect::AskLanes { .. }));
 }

@@ -120,7 +120,9 @@ impl World {
     /// Carries a call of the store out, and returns its answer.
     pub(super) fn perform(&mut self, call: Effect) -> Input {
         match call {
-            Effect::AskLanes => Input::Lanes(now(self.store.lanes(&Served::default()))),
+            Effect::AskLanes { every_level } => {
+                Input::Lanes(now(self.store.lanes(&Served { every_level, ..Served::default() })))
+            }
             Effect::Exchange(exchange) => {
                 self.exchanges.push((*exchange).clone());
                 Input::Exchanged(now(self.store.exchange(*exchange)))

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hodei_core::job::{Epoch, Finish, Job, Lease, NewJob, Output, Request, State, rules};
+use hodei_core::job::{Epoch, Finish, Job, Lease, NewJob, Output, Priority, Request, State, rules};
 use hodei_core::store::*;
 use hodei_core::{Clock, JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
 
@@ -135,6 +135,9 @@ impl Planted {
         let told: Vec<Epoch> = exchange.transitions.iter().map(|transition| transition.epoch).collect();
         if let Some(mut harm) = self.harm() {
             exchange.transitions.iter_mut().for_each(|transition| self.taken(&mut harm, transition));
+        }
+        if self.bug(Bug::CeilingIgnored).is_some() {
+            exchange.picks.iter_mut().for_each(|pick| pick.ceiling = Priority::MAX);
         }
         let jobs: Vec<JobId> = exchange.transitions.iter().map(|transition| transition.job).collect();
         let mut late = Vec::new();

@@ -114,7 +114,7 @@ impl World {
 
     async fn run(&self, owner: &Lease, id: JobId) {
         let job = self.truth(&[id]).await.remove(0).expect("it was added");
-        let picks = vec![Pick { lane: Lane::of(&job), floor: Priority::MIN, n: 1 }];
+        let picks = vec![Pick { lane: Lane::of(&job), floor: Priority::MIN, ceiling: Priority::MAX, n: 1 }];
         let ask = Exchange { owner: owner.clone(), transitions: Vec::new(), picks };
         let claimed = self.store.exchange(ask).await.expect("memory answers").claimed.remove(0).job;
         assert_eq!(claimed.id, id);

@@ -40,7 +40,7 @@ async fn register(store: &PgStore, name: &str) -> Lease {
 async fn claim(store: &PgStore, owner: &Lease, beside: &NewJob) -> Vec<Claimed> {
     let (tenant, queue) = (beside.tenant.clone(), beside.spec.queue().clone());
     let lane = Lane { tenant, queue, class: beside.spec.class() };
-    let picks = vec![Pick { lane, floor: Priority::MIN, n: 1 }];
+    let picks = vec![Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 1 }];
     let exchange = Exchange { owner: owner.clone(), transitions: Vec::new(), picks };
     store.exchange(exchange).await.expect("the server is well").claimed
 }

@@ -277,7 +277,7 @@ impl Node {
     async fn exchanges(&self, held: &mut Held) -> bool {
         let served = Served::default();
         let lanes = self.again(|| self.store.lanes(&served)).await;
-        let pick = |lane| Pick { lane, floor: Priority::MIN, n: BATCH };
+        let pick = |lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: BATCH };
         let picks = lanes.heads.into_iter().map(|head| pick(head.lane)).collect();
         let transitions = std::mem::take(&mut held.told);
         let exchange = Exchange { owner: held.lease.clone(), transitions, picks };

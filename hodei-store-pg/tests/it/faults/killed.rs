@@ -121,7 +121,7 @@ impl<S: Fn(JobId) + Sync> Worker<S> {
                 term = self.leads(term).await;
             }
             let lanes = again(|| self.store.lanes(&served)).await;
-            let pick = |lane| Pick { lane, floor: Priority::MIN, n: BATCH };
+            let pick = |lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: BATCH };
             let picks: Vec<Pick> = lanes.heads.into_iter().map(|head| pick(head.lane)).collect();
             let transitions = std::mem::take(&mut told);
             let exchange = Exchange { owner: lease.clone(), transitions, picks };

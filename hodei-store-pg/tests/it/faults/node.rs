@@ -42,7 +42,7 @@ fn done() -> Move {
 async fn claim(store: &dyn JobStore, owner: &Lease) -> Vec<Claimed> {
     let lanes = store.lanes(&Served::default()).await.expect("the server is well");
     let most = u32::try_from(JOBS).expect("a small number");
-    let pick = |lane| Pick { lane, floor: Priority::MIN, n: most };
+    let pick = |lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: most };
     let picks = lanes.heads.into_iter().map(|head| pick(head.lane)).collect();
     let exchange = Exchange { owner: owner.clone(), transitions: Vec::new(), picks };
     store.exchange(exchange).await.expect("the server is well").claimed

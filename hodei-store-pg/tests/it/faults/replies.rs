@@ -65,7 +65,7 @@ async fn one_life(store: &Store) -> (u64, u64) {
         }
     };
     let lane = Lane { tenant: job.tenant.clone(), queue: job.spec.queue().clone(), class: job.spec.class() };
-    let picks = vec![Pick { lane, floor: Priority::MIN, n: 1 }];
+    let picks = vec![Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 1 }];
     let ask = Exchange { owner: lease.clone(), transitions: Vec::new(), picks };
     let claimed = loop {
         if let Some(done) = unless_lost(store.exchange(ask.clone()).await) {

@@ -167,7 +167,10 @@ impl<'e> Exam<'e> {
         let owner = self.store.register(&OwnerId::new("examiner").expect("a name"), TTL).await;
         let Some(owner) = self.noted(owner) else { return moved };
         let lanes: BTreeSet<Lane> = self.before.jobs.iter().map(Lane::of).collect();
-        let picks = lanes.into_iter().map(|lane| Pick { lane, floor: Priority::MIN, n: 9 }).collect();
+        let picks = lanes
+            .into_iter()
+            .map(|lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 9 })
+            .collect();
         let exchange = Exchange { owner: owner.clone(), transitions: Vec::new(), picks };
         let Some(claimed) = self.noted(self.store.exchange(exchange).await) else { return moved };
         claimed.claimed.iter().for_each(|of| self.is_as_claimed(of));

@@ -308,7 +308,10 @@ impl Worker {
         let mut lanes: Vec<Lane> = lanes.heads.into_iter().map(|head| head.lane).collect();
         lanes.sort();
         let n = u32::try_from(self.numbers.below(3)).expect("few");
-        let picks = lanes.into_iter().map(|lane| Pick { lane, floor: Priority::MIN, n }).collect();
+        let picks = lanes
+            .into_iter()
+            .map(|lane| Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n })
+            .collect();
         let done = store.exchange(Exchange { owner: node.clone(), transitions, picks }).await?;
         if done.owner_lost {
             self.die();

@@ -70,7 +70,12 @@ impl Load {
         let mut outgoing: Vec<Transition> = Vec::new();
         while !self.is_over() || !outgoing.is_empty() {
             let heads = self.store.lanes(&Served::default()).await.expect("lanes").heads;
-            let pick = |head: LaneHead| Pick { lane: head.lane, floor: head.level, n: 3 };
+            let pick = |head: LaneHead| Pick {
+                lane: head.lane,
+                floor: head.level,
+                ceiling: hodei_core::job::Priority::MAX,
+                n: 3,
+            };
             let transitions = std::mem::take(&mut outgoing);
             let picks = heads.into_iter().map(pick).collect();
             let exchange = Exchange { owner: owner.clone(), transitions: transitions.clone(), picks };

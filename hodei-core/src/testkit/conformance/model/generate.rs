@@ -211,7 +211,8 @@ impl Generator {
         let id = self.id(model, |state| state == State::Pending)?;
         let lane = Lane::of(&model.jobs[&id]);
         let floor = jobs::priority(self.random.one_of(&[0, 0, 0, 20, 40]));
-        Some(Pick { lane, floor, n: self.random.one_of(&[0, 1, 1, 2, 3, 9]) })
+        let ceiling = jobs::priority(self.random.one_of(&[63, 63, 63, 40, 20, 0]));
+        Some(Pick { lane, floor, ceiling, n: self.random.one_of(&[0, 1, 1, 2, 3, 9]) })
     }
 
     fn transition(&mut self, model: &Model) -> Option<Transition> {

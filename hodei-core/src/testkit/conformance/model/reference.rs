@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::id::{JobId, Name, OwnerId, Tenant};
-use crate::job::{Fingerprint, Job, JobSummary, Lease, NewJob, Output, Requires, State, rules};
+use crate::job::{Fingerprint, Job, JobSummary, Lease, NewJob, Output, Priority, Requires, State, rules};
 use crate::store::{
     Applied, CancelReply, Change, Claimed, Counts, Exchange, Exchanged, Input, Lane, LaneHead, LaneRoom,
     Lanes, Limit, LimitOf, LimitUse, Move, Pick, Query, QueuePolicy, Redriven, Refusal, Schedule, Scope,
@@ -187,7 +187,7 @@ impl Model {
         let in_time = |job: &&Job| job.deadline.is_none_or(|deadline| deadline > self.now);
         let ready = self.ready(&pick.lane).into_iter().filter(in_time);
         let ready: Vec<(JobId, bool)> = ready
-            .filter(|job| job.spec.priority() >= pick.floor)
+            .filter(|job| pick.covers(job.spec.priority()))
             .map(|job| (job.id, job.lost_count > 0))
             .collect();
         let mut claimed: Vec<Claimed> = Vec::new();
@@ -283,20 +283,34 @@ impl Model {
 
     /// What is ready, the heads by lane.
     pub(super) fn lanes(&self) -> Lanes {
+        self.shown(1)
+    }
+
+    /// What is ready at every level, the heads by lane, the highest level of each first.
+    pub(super) fn levels(&self) -> Lanes {
+        self.shown(usize::MAX)
+    }
+
+    /// What is ready at the highest levels of each lane, so many of them.
+    fn shown(&self, most: usize) -> Lanes {
         let lanes: BTreeSet<Lane> = self.jobs.values().map(Lane::of).collect();
-        let seen: Vec<(LaneHead, Option<Timestamp>)> =
-            lanes.into_iter().filter_map(|lane| self.head(lane)).collect();
+        let levels = |lane: Lane| {
+            let levels: BTreeSet<_> =
+                self.ready(&lane).iter().map(|job| Reverse(job.spec.priority())).collect();
+            levels.into_iter().take(most).filter_map(move |level| self.head(lane.clone(), level.0))
+        };
+        let seen: Vec<(LaneHead, Option<Timestamp>)> = lanes.into_iter().flat_map(levels).collect();
         let opens_at = seen.iter().filter_map(|(_, opens_at)| *opens_at).min();
         let heads = seen.into_iter().map(|(head, _)| head).filter(|head| head.depth > 0).collect();
         Lanes { heads, next_due: self.next_due(), opens_at }
     }
 
-    /// The head of a lane, be it that nothing of it may be claimed, and when its rates let more through.
-    fn head(&self, lane: Lane) -> Option<(LaneHead, Option<Timestamp>)> {
-        let ready = self.ready(&lane);
+    /// The head of a lane at a level, be it that nothing of it may be claimed, and when its rates let more through.
+    fn head(&self, lane: Lane, level: Priority) -> Option<(LaneHead, Option<Timestamp>)> {
+        let mut ready = self.ready(&lane);
+        ready.retain(|job| job.spec.priority() == level);
         let first = *ready.first().filter(|_| !self.paused(&lane))?;
-        let level = first.spec.priority();
-        let count = ready.iter().filter(|job| job.spec.priority() == level).count() as u64;
+        let count = ready.len() as u64;
         let (depth, opens_at) = self.room(first).shown(count);
         let policy = self.queues.get(&(lane.tenant.clone(), lane.queue.clone()));
         let weight = policy.map_or(1, |policy| policy.weight);

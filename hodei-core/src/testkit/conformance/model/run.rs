@@ -312,6 +312,7 @@ impl Pair {
     async fn compare_lanes(&self) {
         let lanes = self.env.lanes().await;
         assert_eq!(lanes, self.model.lanes());
+        assert_eq!(self.env.levels().await, self.model.levels());
         let counts = self.env.store().counts(&Scope::All).await.expect("counts");
         assert_eq!(counts, self.model.counts(&Scope::All));
     }

@@ -181,9 +181,9 @@ fn wanted(wants: &[Want], claimed: &[(Seen, Facts)], report: &mut Report) {
         }
     }
     for (seen, facts) in claimed {
-        let floor = lanes.get(&facts.lane()).and_then(|(_, asked)| asked.iter().map(|want| want.floor).min());
-        if floor.is_some_and(|floor| facts.priority < floor) {
-            report.add(Invariant::QueueOrder, seen.job, "was claimed below the level asked for".to_owned());
+        let asked = lanes.get(&facts.lane()).map(|(_, asked)| asked).filter(|asked| !asked.is_empty());
+        if asked.is_some_and(|asked| !asked.iter().any(|want| want.covers(facts.priority))) {
+            report.add(Invariant::QueueOrder, seen.job, "was claimed at a level not asked for".to_owned());
         }
     }
 }

@@ -1,9 +1,9 @@
-//! I12: the order of claims within a lane.
+//! I12: the order of claims within a lane, and within the levels that were asked for of it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
-use super::super::call::{Call, Step};
+use super::super::call::{Call, Reply, Step, Want};
 use super::super::facts::Facts;
 use super::super::report::{Invariant, Report};
 use super::book::Book;
@@ -25,6 +25,8 @@ struct Lane {
 /// The change log as it is gone through.
 struct Replay<'b, 'h> {
     book: &'b Book<'h>,
+    /// Up to which level was asked for where a job was claimed; nothing where nobody left what is more urgent.
+    ceilings: Option<HashMap<(JobId, Epoch), Priority>>,
     /// How long each report asked its job to wait; nothing where two reports differ.
     waits: HashMap<(JobId, Epoch, Cause), Option<std::time::Duration>>,
     lanes: HashMap<(&'h str, &'h str, RequestClass), Lane>,
@@ -37,6 +39,7 @@ pub(super) fn check(book: &Book<'_>, bound: u64, report: &mut Report) {
     let Some(log) = book.log() else { return };
     let mut replay = Replay {
         book,
+        ceilings: ceilings(book),
         waits: waits(book),
         lanes: HashMap::new(),
         eligible: HashMap::new(),
@@ -52,6 +55,31 @@ pub(super) fn check(book: &Book<'_>, bound: u64, report: &mut Report) {
             replay.waits_again(change, facts);
         }
     }
+}
+
+fn ceilings(book: &Book<'_>) -> Option<HashMap<(JobId, Epoch), Priority>> {
+    let calls = || {
+        book.spans.iter().filter_map(|span| match span.call {
+            Call::Exchange { wants, .. } => Some((wants, span.reply())),
+            _ => None,
+        })
+    };
+    if calls().all(|(wants, _)| wants.iter().all(|want| want.ceiling == Priority::MAX)) {
+        return None;
+    }
+    let mut ceilings = HashMap::new();
+    for (wants, reply) in calls() {
+        let Some(Reply::Exchanged { claimed, .. }) = reply else { continue };
+        for (seen, facts) in claimed {
+            let of_lane =
+                |want: &&Want| (want.tenant.as_str(), want.queue.as_str(), want.class) == lane_of(facts);
+            let covers = wants.iter().filter(of_lane).filter(|want| want.covers(facts.priority));
+            if let Some(ceiling) = covers.map(|want| want.ceiling).max() {
+                ceilings.insert((seen.job, seen.epoch), ceiling);
+            }
+        }
+    }
+    Some(ceilings)
 }
 
 fn waits(book: &Book<'_>) -> HashMap<(JobId, Epoch, Cause), Option<std::time::Duration>> {
@@ -145,9 +173,15 @@ impl<'h> Replay<'_, 'h> {
         let kept = |job: &JobId| !self.redriven.contains(job);
         let deadline =
             |job: &JobId| self.book.facts(*job).and_then(|facts| facts.deadline).filter(|_| kept(job));
+        // Of a claim whose answer is not known it may have been its own level alone.
+        let asked = |all: &HashMap<_, Priority>| {
+            all.get(&(claim.job, claim.epoch)).copied().unwrap_or(facts.priority)
+        };
+        let ceiling = self.ceilings.as_ref().map_or(Priority::MAX, asked);
+        let from = (Reverse(ceiling), Timestamp::from_micros(i64::MIN), JobId::from_bytes([0; 16]));
         let mut expired = Vec::new();
         let (mut overtaken, mut first) = (0, None);
-        for waiting in lane.ready.range(..place) {
+        for waiting in lane.ready.range(from.min(place)..place) {
             let (_, since, job) = waiting;
             if deadline(job).is_some_and(|deadline| deadline <= claim.at) {
                 expired.push(*waiting);
