@@ -8,7 +8,7 @@ use hodei_core::job::{Request, RequestClass, Selector, Share};
 
 use super::amounts::Need;
 use super::bits::Bits;
-use super::fleet::{Class, Fleet};
+use super::fleet::{Class, Fleet, Worker};
 use super::group::Place;
 use super::rule::Rule;
 use crate::queue::ClassId;
@@ -181,6 +181,21 @@ impl Fleet {
         if class.preferences(rule).next().is_some() {
             class.preferred = self.shapes.selected(class.preferences(rule));
             class.preferred.keep(&class.able);
+        }
+    }
+
+    /// Decides anew whether a class could go to a worker, were it idle, and whether it had rather go there.
+    pub(super) fn decide_for(&mut self, worker: u32, class: u32) {
+        let Some(known) = self.classes[class as usize].as_ref() else { return };
+        let Worker { shape, draining, .. } = self.workers[worker as usize];
+        let able = !draining && self.could_run(shape, known);
+        let rule = &self.rules[known.rule as usize];
+        let prefers = known.preferences(rule).next().is_some();
+        let comes_first = prefers && self.shapes.suits(shape, known.preferences(rule));
+        if let Some(class) = self.classes[class as usize].as_mut() {
+            class.able.put(worker, able);
+            class.room.put(worker, able);
+            class.preferred.put(worker, able && comes_first);
         }
     }
 

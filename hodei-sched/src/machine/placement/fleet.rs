@@ -147,15 +147,7 @@ impl Fleet {
             company: Vec::new(),
         };
         for number in self.numbers(|_| true).collect::<Vec<u32>>() {
-            let able =
-                self.classes[number as usize].as_ref().is_some_and(|class| self.could_run(shape, class));
-            if let Some(class) = self.classes[number as usize].as_mut().filter(|_| able) {
-                let rule = &self.rules[class.rule as usize];
-                let comes_first = class.preferences(rule).all(|selector| selector.applies(&offer.labels));
-                class.able.set(at);
-                class.room.set(at);
-                class.preferred.put(at, comes_first);
-            }
+            self.decide_for(at, number);
         }
         self.slots_changed(at, |worker| worker.free_slots = worker.slots);
         self.joined += 1;
@@ -186,13 +178,8 @@ impl Fleet {
     /// Gives a worker no more work, or gives it work again.
     pub fn set_draining(&mut self, worker: WorkerId, draining: bool) {
         self.slots_changed(worker.0, |worker| worker.draining = draining);
-        let shape = self.workers[worker.0 as usize].shape;
-        for at in self.numbers(|_| true).collect::<Vec<u32>>() {
-            let able = self.classes[at as usize].as_ref().is_some_and(|class| self.could_run(shape, class));
-            if let Some(class) = self.classes[at as usize].as_mut() {
-                class.able.put(worker.0, able && !draining);
-                class.room.put(worker.0, able && !draining);
-            }
+        for class in self.numbers(|_| true).collect::<Vec<u32>>() {
+            self.decide_for(worker.0, class);
         }
         self.workers[worker.0 as usize].shut_out.clear();
         if self.is_held(worker) {

@@ -106,6 +106,12 @@ impl Shapes {
         offered.contains(runs) && capacity.has(need) && selectors.all(|selector| selector.applies(labels))
     }
 
+    /// Whether all selectors apply to workers of a shape.
+    pub(super) fn suits<'s>(&self, shape: u32, mut selectors: impl Iterator<Item = &'s Selector>) -> bool {
+        let Shape { key: (_, labels, _), .. } = &self.shapes[shape as usize];
+        selectors.all(|selector| selector.applies(labels))
+    }
+
     /// The workers that run something, have as much in all, and to which all selectors apply.
     pub(super) fn able<'s>(
         &self,

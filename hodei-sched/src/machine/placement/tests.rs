@@ -245,6 +245,35 @@ fn selectors_say_where_preferences_where_first_and_apart_how_many() {
 }
 
 #[test]
+fn who_joins_later_or_works_again_comes_first_only_where_that_is_preferred() {
+    let mut fleet = Fleet::new();
+    let preferring = fleet.add_rule(Rule::anywhere().prefer(Selector::is("zone", "b")));
+    let [a, b] = ["a", "b"].map(|zone| fleet.join(&offer(9, Resources::none(), &[("zone", zone)]), 0));
+    let plain = request(Resources::none());
+    let [anywhere, in_b] = [0, preferring].map(|rule| fleet.class(&plain, rule));
+    let mut in_turn = RoundRobin::new();
+    let mut placed = |fleet: &mut Fleet, class| {
+        let workers: Vec<_> =
+            (0..4).map(|_| fleet.place(asked(class, 32), &mut in_turn).expect("room")).collect();
+        workers.iter().for_each(|worker| fleet.release(*worker, class));
+        workers.iter().filter(|worker| **worker == b).count()
+    };
+    let late = fleet.join(&offer(9, Resources::none(), &[]), 0);
+    let first = fleet.place(asked(anywhere, 32), &mut RoundRobin::new()).expect("room");
+    assert_eq!(first, a, "nobody is preferred");
+    fleet.release(first, anywhere);
+    fleet.leave(late);
+    for worker in [a, b] {
+        fleet.set_draining(worker, true);
+    }
+    fleet.set_rule(preferring, Rule::anywhere().prefer(Selector::is("zone", "b")));
+    for worker in [b, a] {
+        fleet.set_draining(worker, false);
+    }
+    assert_eq!([anywhere, in_b].map(|class| placed(&mut fleet, class)), [2, 4]);
+}
+
+#[test]
 fn a_rule_that_changes_holds_from_then_on() {
     let mut fleet = Fleet::new();
     let [a, b] = ["a", "b"].map(|zone| fleet.join(&offer(9, Resources::none(), &[("zone", zone)]), 0));

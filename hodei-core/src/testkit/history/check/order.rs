@@ -74,7 +74,8 @@ fn ceilings(book: &Book<'_>) -> Option<HashMap<(JobId, Epoch), Priority>> {
             let of_lane =
                 |want: &&Want| (want.tenant.as_str(), want.queue.as_str(), want.class) == lane_of(facts);
             let covers = wants.iter().filter(of_lane).filter(|want| want.covers(facts.priority));
-            if let Some(ceiling) = covers.map(|want| want.ceiling).max() {
+            // Whichever of them took it, those of the others have an order of their own.
+            if let Some(ceiling) = covers.map(|want| want.ceiling).min() {
                 ceilings.insert((seen.job, seen.epoch), ceiling);
             }
         }
