@@ -146,8 +146,9 @@ impl MemoryStore {
 
     /// Runs a verb, counts it, tells the sinks what it changed, and wakes whoever waits for what it made ready.
     fn commit<R>(&self, write: impl FnOnce(&mut State, Timestamp) -> R) -> (R, Vec<Change>) {
-        let now = self.0.clock.now();
         let mut state = self.state();
+        // Behind the lock: who came first was told no later time.
+        let now = self.0.clock.now();
         state.stats.commits += 1;
         state.look_at_clock(now);
         let result = write(&mut state, now);
