@@ -94,8 +94,11 @@ impl Fleet {
     /// Waits until so many more jobs were settled.
     pub(super) async fn progress(&self, jobs: u64) {
         let goal = self.settled() + jobs;
-        let end = Instant::now() + PATIENCE;
-        while self.settled() < goal {
+        let (mut settled, mut end) = (self.settled(), Instant::now() + PATIENCE);
+        while settled < goal {
+            if self.settled() > settled {
+                (settled, end) = (self.settled(), Instant::now() + PATIENCE);
+            }
             assert!(Instant::now() < end, "no progress: {:?}", self.shared);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
