@@ -167,17 +167,7 @@ impl Scheduler {
         self.claims.asked += self.asked.max(claimed) as u64;
         self.claims.came += claimed as u64;
         if claimed < self.asked {
-            // The lanes are not as they were.
-            self.rivals.lacked(self.asked - claimed);
-            self.drop_heads();
-            if claimed == 0 {
-                // Somebody else was there before, or its time is up and nobody has said so yet. No store rings for what is left,
-                // so it is asked for again, after waits that double.
-                let wait = self.config.retry_wait * (1 << self.vain.min(16));
-                let again = now.saturating_add(wait.min(self.config.poll_interval));
-                self.vain = self.vain.saturating_add(1);
-                self.look_due = Some(self.look_due.map_or(again, |due| due.min(again)));
-            }
+            self.lacked(claimed, now);
         }
         if claimed > 0 {
             self.vain = 0;
@@ -192,6 +182,20 @@ impl Scheduler {
         if self.arrived.is_empty() {
             self.forget_unwanted();
             self.shed();
+        }
+    }
+
+    /// Fewer jobs came than were asked for: the lanes are not as they were.
+    fn lacked(&mut self, claimed: usize, now: Timestamp) {
+        self.rivals.lacked(self.asked - claimed);
+        self.drop_heads();
+        if claimed == 0 {
+            // Somebody else was there before, or its time is up and nobody has said so yet. No store rings for what is left,
+            // so it is asked for again, after waits that double.
+            let wait = self.config.retry_wait * (1 << self.vain.min(16));
+            let again = now.saturating_add(wait.min(self.config.poll_interval));
+            self.vain = self.vain.saturating_add(1);
+            self.look_due = Some(self.look_due.map_or(again, |due| due.min(again)));
         }
     }
 
