@@ -137,7 +137,7 @@ pub struct Desired {
     pub number: u64,
     /// Jobs to run. Those that are running already, or were run under this epoch before, are repetitions.
     pub assign: Vec<Assignment>,
-    /// Jobs to stop.
+    /// Jobs to stop: all that are to, as long as the agent says that they run. Those that end already are repetitions.
     pub stop: Vec<Stop>,
     /// Reports up to this number have arrived and need not be sent again to this node.
     pub received: u64,

@@ -1,6 +1,6 @@
 //! What the machine knows of a connected agent.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,9 +73,11 @@ pub(super) struct Session {
     unseen: VecDeque<(u64, Vec<JobId>)>,
     /// Said in a reply that the agent has confirmed just now.
     confirmed: Vec<JobId>,
-    stops: Vec<Stop>,
-    /// What it still runs although it was told that it has no lease for it.
-    disowned: HashSet<(JobId, Epoch), IdState>,
+    /// What it is to stop, until it runs that no more: its own, and what it runs and has no lease for. Each reply names all
+    /// of it: whichever the agent takes in, it runs nothing on that it should not.
+    stops: BTreeMap<(JobId, Epoch), StopCause>,
+    /// Whether there is one that was not said yet, or was said in a reply that was lost.
+    stops_unsaid: bool,
     /// Reports whose transitions are not durable, in order.
     outstanding: VecDeque<u64>,
     told_acked: u64,
@@ -107,8 +109,8 @@ impl Session {
             unsent: Vec::new(),
             unseen: VecDeque::new(),
             confirmed: Vec::new(),
-            stops: Vec::new(),
-            disowned: HashSet::default(),
+            stops: BTreeMap::new(),
+            stops_unsaid: false,
             outstanding: VecDeque::new(),
             told_acked: 0,
             number: seen,
@@ -133,6 +135,8 @@ impl Session {
             self.unsent.retain(|unsent| *unsent != job.id);
         }
         self.unsent.push(job.id);
+        // It has a lease for that run again.
+        self.stops.remove(&(job.id, job.epoch));
         let memory = fleet.memory(class);
         let (told, preempted) = (false, false);
         self.assigned.insert(
@@ -172,6 +176,7 @@ impl Session {
             return None;
         }
         let mut assigned = self.assigned.remove(&job)?;
+        self.stops.remove(&(job, epoch));
         fleet.release(self.worker, assigned.class);
         assigned.leave_others(fleet);
         fleet.discount(assigned.class);
@@ -193,7 +198,7 @@ impl Session {
         }
     }
 
-    /// Tells the agent to stop a job, once.
+    /// Tells the agent to stop a job.
     pub(super) fn stop(&mut self, job: JobId, why: StopCause) {
         let Some(assigned) = self.assigned.get_mut(&job) else { return };
         let told = assigned.stop.is_some_and(|told| told == why || told == StopCause::LeaseLost);
@@ -205,17 +210,18 @@ impl Session {
         assigned.stop = Some(why);
         // Whoever is stopped for good makes room for nobody: he has his own end.
         assigned.preempted = false;
-        self.stops.push(Stop { job, epoch: assigned.job.epoch, why });
+        self.stops.insert((job, assigned.job.epoch), why);
+        self.stops_unsaid = true;
     }
 
-    /// Tells the agent to stop what it runs and has no lease for: once, and again when the reply was lost.
+    /// Tells the agent to stop what it runs and has no lease for.
     pub(super) fn disown(&mut self, mut unknown: Vec<(JobId, Epoch)>) {
         unknown.sort_unstable();
-        self.disowned.retain(|told| unknown.binary_search(told).is_ok());
-        for (job, epoch) in unknown {
-            if self.disowned.insert((job, epoch)) {
-                self.stops.push(Stop { job, epoch, why: StopCause::LeaseLost });
-            }
+        let assigned = &self.assigned;
+        let ours = |job: &JobId, epoch: Epoch| assigned.get(job).is_some_and(|held| held.job.epoch == epoch);
+        self.stops.retain(|run, _| ours(&run.0, run.1) || unknown.binary_search(run).is_ok());
+        for run in unknown {
+            self.stops_unsaid |= self.stops.insert(run, StopCause::LeaseLost).is_none();
         }
     }
 
@@ -229,15 +235,8 @@ impl Session {
         self.lost = self.number > seen;
         while let Some((number, jobs)) = self.unseen.pop_front() {
             if elsewhere || number > seen {
-                self.disowned.clear();
                 self.say_again(jobs);
-                // Stops of a lost reply are level-triggered too.
-                let stops = self.assigned.values().filter_map(|assigned| {
-                    let why = assigned.stop?;
-                    Some(Stop { job: assigned.job.id, epoch: assigned.job.epoch, why })
-                });
-                self.stops = stops.collect();
-                self.stops.sort_unstable_by_key(|stop| stop.job);
+                self.stops_unsaid = true;
             } else {
                 self.confirmed.extend(jobs);
             }
@@ -289,15 +288,17 @@ impl Session {
     /// Whether a reply would tell the agent something: if nothing else, that its node is there, when it has lost the reply
     /// that said so and would wait for the next as long again.
     pub(super) fn has_news(&self) -> bool {
-        self.lost || !self.unsent.is_empty() || !self.stops.is_empty() || self.acked() > self.told_acked
+        self.lost || !self.unsent.is_empty() || self.has_unsaid_stops() || self.acked() > self.told_acked
+    }
+
+    /// Whether there is something to stop of which the agent was not told.
+    fn has_unsaid_stops(&self) -> bool {
+        self.stops_unsaid && !self.stops.is_empty()
     }
 
     /// Whether the agent runs nothing, and has heard that all it reported is durable.
     pub(super) fn is_done(&self) -> bool {
-        self.assigned.is_empty()
-            && self.outstanding.is_empty()
-            && self.disowned.is_empty()
-            && !self.has_news()
+        self.assigned.is_empty() && self.outstanding.is_empty() && self.stops.is_empty() && !self.has_news()
     }
 
     /// Says everything that the agent should know now.
@@ -314,7 +315,9 @@ impl Session {
                 assign.push(Assignment { job, inputs, beside, memory });
             }
         }
-        let stop = std::mem::take(&mut self.stops);
+        let stops = self.stops.iter().map(|((job, epoch), why)| Stop { job: *job, epoch: *epoch, why: *why });
+        let stop: Vec<Stop> = stops.collect();
+        self.stops_unsaid = false;
         if !jobs.is_empty() || !stop.is_empty() {
             self.unseen.push_back((self.number, jobs));
         }

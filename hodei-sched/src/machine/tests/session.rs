@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use hodei_core::ErrorKind;
-use hodei_core::gateway::{News, RunningJob, StopCause};
-use hodei_core::job::{Epoch, State};
+use hodei_core::gateway::{Desired, News, RunningJob, SessionState, StopCause};
+use hodei_core::job::{Epoch, Finish, State};
 use hodei_core::store::{Applied, Exchanged, JobStore, Move, Redriven, Scope};
 
-use super::world::{Agent, World, assigned, command, now, success};
+use super::world::{Agent, World, assigned, command, now, success, whichever};
 use crate::machine::{Effect, Input};
 
 #[test]
@@ -179,6 +179,84 @@ fn a_run_that_nobody_knows_is_stopped() {
     let heard = world.news(&mut agent);
     let told: Vec<_> = heard.stop.iter().map(|stop| (stop.job, stop.epoch, stop.why)).collect();
     assert_eq!(told, [(jobs[0], stale.epoch, StopCause::LeaseLost)]);
+}
+
+#[test]
+fn each_reply_names_what_is_to_be_stopped_until_it_runs_no_more() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 3));
+    let jobs = world.submit(command(), 2);
+    world.news(&mut agent);
+    let stale = RunningJob { epoch: Epoch::from_number(9), ..agent.state.running[0] };
+    agent.state.running.push(stale);
+    assert!(world.sync(&mut agent).is_some(), "it is told to stop what nobody knows");
+    world.tell(Input::Cancelled(whichever(&jobs[1..])));
+    let told = |heard: &Desired| -> Vec<_> {
+        heard.stop.iter().map(|stop| (stop.job, stop.epoch, stop.why)).collect()
+    };
+    let unknown = (jobs[0], stale.epoch, StopCause::LeaseLost);
+    let cancelled = (jobs[1], agent.state.running[1].epoch, StopCause::Cancelled);
+    assert_eq!(told(&world.news(&mut agent)), [unknown, cancelled]);
+    assert!(world.sync(&mut agent).is_none(), "that they have not ended yet is no news");
+    world.submit(command(), 1);
+    let heard = world.hear(&mut agent).expect("news").expect("an answer");
+    assert_eq!((heard.assign.len(), told(&heard)), (1, vec![unknown, cancelled]));
+    agent.state.running.retain(|run| *run != stale);
+    agent.report(jobs[0], success());
+    assert_eq!(told(&world.news(&mut agent)), [cancelled]);
+    agent.report(jobs[1], News::Ended(Box::new(Finish::cancelled())));
+    assert_eq!(told(&world.news(&mut agent)), []);
+}
+
+#[test]
+fn what_a_lost_reply_said_is_to_be_stopped_is_said_again_at_once() {
+    // The reply is lost, or the agent has heard another node since and so ignores it.
+    for heard_elsewhere in [0, 7] {
+        let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+        let jobs = world.submit(command(), 1);
+        world.news(&mut agent);
+        assert!(world.sync(&mut agent).is_none());
+        let seen = agent.state.seen;
+        world.tell(Input::Cancelled(whichever(&jobs)));
+        let first = world.hear(&mut agent).expect("news").expect("an answer");
+        agent.state.seen = seen + heard_elsewhere;
+        let again = world.news(&mut agent);
+        assert_eq!((first.stop.len(), &again.stop), (1, &first.stop));
+        assert!(world.sync(&mut agent).is_none(), "it was seen, and is said with the next news");
+    }
+}
+
+#[test]
+fn what_is_assigned_is_not_to_be_stopped_any_more() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    world.hold = true;
+    let jobs = world.submit(command(), 1);
+    agent.state.running.push(RunningJob { job: jobs[0], epoch: Epoch::from_number(1), progress: None });
+    assert_eq!(world.news(&mut agent).stop.len(), 1, "nobody has a lease for it yet");
+    assert!(world.sync(&mut agent).is_none());
+    world.let_go();
+    let heard = world.hear(&mut agent).expect("news").expect("an answer");
+    assert_eq!((heard.assign[0].job.epoch, heard.stop), (Epoch::from_number(1), Vec::new()));
+}
+
+#[test]
+fn a_run_is_stopped_although_another_nodes_reply_had_the_number_of_the_one_that_said_so() {
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 8));
+    let mut other = World::beside(&world, "other");
+    let first = world.submit(command(), 1);
+    world.news(&mut agent);
+    assert!(world.sync(&mut agent).is_none());
+    // The next call is long on its way, and the answer to this one comes before it arrives.
+    let mut late = agent.state.clone();
+    late.seq += 1;
+    let second = world.submit(command(), 1);
+    let one = world.hear(&mut agent).expect("news").expect("an answer");
+    let now = std::mem::replace(&mut agent.state, late);
+    let same = other.news(&mut agent);
+    assert_eq!((one.number, same.number, same.stop[0].job), (2, 2, first[0]));
+    // It ignores that.
+    agent.state = SessionState { seq: agent.state.seq, ..now };
+    let stopped: Vec<_> = other.news(&mut agent).stop.iter().map(|stop| stop.job).collect();
+    assert_eq!(stopped, [first, second].concat());
 }
 
 #[test]
