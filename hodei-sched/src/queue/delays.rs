@@ -2,14 +2,14 @@
 
 use hodei_core::job::Priority;
 
-use super::seats::NONE;
+use super::names::{NONE, Name};
 use super::wheel::{Spot, Wheel};
 
 /// A job that waits for its time.
 #[derive(Debug)]
 pub(super) struct Delayed<T> {
     pub(super) item: T,
-    pub(super) seat: u32,
+    pub(super) name: Name,
     pub(super) lane: u32,
     pub(super) level: Priority,
 }
@@ -44,9 +44,9 @@ impl<T> Default for Delays<T> {
 
 impl<T> Delays<T> {
     /// Adds a job, and returns the number of its node.
-    pub(super) fn insert(&mut self, item: T, seat: u32, lane: u32, level: Priority, due: i64) -> u32 {
+    pub(super) fn insert(&mut self, item: T, name: Name, lane: u32, level: Priority, due: i64) -> u32 {
         self.newest = self.newest.wrapping_add(1);
-        let waits = Some(Delayed { item, seat, lane, level });
+        let waits = Some(Delayed { item, name, lane, level });
         let at = if self.free == NONE { u32::try_from(self.nodes.len()).unwrap_or(NONE) } else { self.free };
         let node = Node { waits, spot: self.wheel.insert(due, at), order: self.newest };
         match self.nodes.get_mut(at as usize) {
@@ -54,19 +54,22 @@ impl<T> Delays<T> {
                 self.free = free.order;
                 *free = node;
             }
-            None => self.nodes.push(node),
+            None => {
+                assert!(at < 1 << 31, "fewer than 2^31 jobs");
+                self.nodes.push(node);
+            }
         }
         at
     }
 
-    /// Takes a job out, with its lane.
-    pub(super) fn remove(&mut self, at: u32) -> Option<(T, u32)> {
+    /// Takes a job out.
+    pub(super) fn remove(&mut self, at: u32) -> Option<Delayed<T>> {
         let spot = self.nodes[at as usize].spot;
         let gone = self.vacate(at)?;
         if let Some(moved) = self.wheel.remove(spot) {
             self.nodes[moved as usize].spot = spot;
         }
-        Some((gone.item, gone.lane))
+        Some(gone)
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&T> {
@@ -110,9 +113,14 @@ impl<T> Delays<T> {
         self.wheel.next_due()
     }
 
-    /// Goes through the jobs with their seats, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&T, u32)> {
-        self.nodes.iter().filter_map(|node| node.waits.as_ref()).map(|waits| (&waits.item, waits.seat))
+    /// The name of the job of a node, if it has any.
+    pub(super) fn name_at(&self, at: u32) -> Option<Name> {
+        self.nodes.get(at as usize)?.waits.as_ref().map(|waits| waits.name)
+    }
+
+    /// Goes through the jobs with their nodes, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Delayed<T>)> {
+        (0..).zip(&self.nodes).filter_map(|(at, node)| Some((at, node.waits.as_ref()?)))
     }
 
     fn vacate(&mut self, at: u32) -> Option<Delayed<T>> {

@@ -3,9 +3,7 @@
 //! Jobs lie in blocks, one behind the other, so that going along a line reads memory in order. A job that goes leaves
 //! a hole, and a block of holes is freed.
 
-use std::num::NonZeroU32;
-
-use super::seats::NONE;
+use super::names::{NONE, Name};
 
 /// How many jobs a block has, as a power of two.
 const BLOCK_BITS: u32 = 4;
@@ -21,24 +19,11 @@ pub(super) struct Entry<T> {
     pub(super) item: T,
     /// Since when it is in the line, in microseconds.
     pub(super) since: i64,
-    /// One more than the number of its seat, so that a place without a job takes no more room.
-    seat: NonZeroU32,
+    pub(super) name: Name,
 }
 
 const _: () = assert!(size_of::<Option<Entry<u64>>>() <= 24, "a job takes little of a cache line");
 const _: () = assert!(size_of::<Option<Entry<[usize; 3]>>>() <= 64, "a job fits into a cache line");
-
-impl<T> Entry<T> {
-    #[inline]
-    pub(super) fn new(item: T, since: i64, seat: u32) -> Self {
-        Self { item, since, seat: NonZeroU32::MIN.saturating_add(seat) }
-    }
-
-    #[inline]
-    pub(super) fn seat(&self) -> u32 {
-        self.seat.get() - 1
-    }
-}
 
 #[derive(Debug)]
 struct Block<T> {
@@ -174,23 +159,30 @@ impl<T> Lines<T> {
         Some(entry)
     }
 
-    /// Takes an entry out of the line that it is in.
+    /// Takes an entry out of the line that it is in, which is found by the number of its flow; returns that too.
     #[inline]
-    pub(super) fn take(&mut self, line: &mut Line, at: u32) -> Option<Entry<T>> {
+    pub(super) fn take<'line>(
+        &mut self,
+        at: u32,
+        line_of: impl FnOnce(u32) -> &'line mut Line,
+    ) -> Option<(u32, Entry<T>)> {
         let (number, place) = split(at);
-        let block = &mut self.blocks[number];
+        // All that is needed of the block is read at once: it may be far away in memory.
+        let block = self.blocks.get_mut(number)?;
+        let flow = block.flow;
         let entry = block.entries[place].take()?;
         block.live &= !(1 << place);
+        let line = line_of(flow);
         line.len -= 1;
         if block.live == 0 {
             if line.head == line.tail {
                 // The line keeps its last block: the next job comes soon.
                 block.used = 0;
             } else {
-                self.drop_block(line, at >> BLOCK_BITS);
+                self.drop_block(line, number);
             }
         }
-        Some(entry)
+        Some((flow, entry))
     }
 
     /// Frees what an empty line still has.
@@ -214,18 +206,12 @@ impl<T> Lines<T> {
         self.get(self.first_at(line)?)
     }
 
-    /// The seat of the job at a place, if there is any job.
+    /// The name of the job at a place, if there is any job.
     #[inline]
-    pub(super) fn seat_at(&self, at: u32) -> Option<u32> {
+    pub(super) fn name_at(&self, at: u32) -> Option<Name> {
         let (number, place) = split(at);
         let chunk = self.blocks.0.get((number >> CHUNK_BITS) as usize)?;
-        chunk.get(number as usize % CHUNK)?.entries[place].as_ref().map(Entry::seat)
-    }
-
-    /// Whose line an entry is in.
-    #[inline]
-    pub(super) fn flow_of(&self, at: u32) -> u32 {
-        self.blocks[split(at).0].flow
+        chunk.get(number as usize % CHUNK)?.entries[place].as_ref().map(|entry| entry.name)
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&Entry<T>> {
@@ -238,11 +224,14 @@ impl<T> Lines<T> {
         self.blocks[block].entries[place].as_mut()
     }
 
-    /// Goes through all entries with their flows, in no order.
+    /// Goes through all entries with their numbers, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<T>)> {
-        let taken = |block: &Block<T>| block.live != 0;
-        let blocks = self.blocks.0.iter().flatten().filter(move |block| taken(block));
-        blocks.flat_map(|block| block.entries.iter().flatten().map(|entry| (block.flow, entry)))
+        let taken = |(_, block): &(u32, &Block<T>)| block.live != 0;
+        let blocks = (0..).zip(self.blocks.0.iter().flatten()).filter(taken);
+        blocks.flat_map(|(number, block)| {
+            let numbered = (number << BLOCK_BITS..).zip(&block.entries);
+            numbered.filter_map(|(at, entry)| Some((at, entry.as_ref()?)))
+        })
     }
 
     /// Adds a block to a line.

@@ -17,9 +17,9 @@ mod held;
 mod intake;
 mod lend;
 mod lines;
+mod names;
 mod ready;
 mod rounds;
-mod seats;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -28,5 +28,5 @@ mod wheel;
 
 pub use intake::{Intake, Refused};
 pub use lend::{Parcel, Seat, seats};
+pub use names::Handle;
 pub use ready::{Ageing, ClassId, Entry, LaneId, Next, Popped, ReadyQueue, ShareId};
-pub use seats::Handle;

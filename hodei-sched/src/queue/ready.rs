@@ -8,7 +8,7 @@ use hodei_core::job::Priority;
 use super::delays::Delays;
 use super::held::Held;
 use super::lines::{self, Lines};
-use super::seats::{Handle, NONE, Place, Seats};
+use super::names::{Handle, NONE, Name, Names, Place};
 use super::tree::{Standing, Tree};
 use super::wheel::Wheel;
 
@@ -103,7 +103,7 @@ const RISE_MAX: usize = 4_096;
 /// ```
 #[derive(Debug)]
 pub struct ReadyQueue<T> {
-    seats: Seats,
+    names: Names,
     lines: Lines<T>,
     tree: Tree,
     ageing: Option<Ageing>,
@@ -120,7 +120,7 @@ impl<T> ReadyQueue<T> {
     #[must_use]
     pub fn new(ageing: Option<Ageing>) -> Self {
         Self {
-            seats: Seats::default(),
+            names: Names::default(),
             lines: Lines::default(),
             tree: Tree::default(),
             ageing: ageing.filter(|ageing| !ageing.every.is_zero()),
@@ -176,8 +176,9 @@ impl<T> ReadyQueue<T> {
     #[inline]
     pub fn push(&mut self, item: T, lane: LaneId, level: Priority, now: Timestamp) -> Handle {
         self.now = self.now.max(now.as_micros());
-        let seat = self.seats.take();
-        self.enter(item, seat, lane.0, level)
+        let name = self.names.give();
+        let at = self.enter(item, name, lane.0, level);
+        Handle::new(name, Place::Ready(at))
     }
 
     /// Adds a submission.
@@ -187,37 +188,33 @@ impl<T> ReadyQueue<T> {
 
     /// Adds a job that is ready once [`ReadyQueue::advance`] has reached a time. Its age counts from then.
     pub fn push_delayed(&mut self, item: T, lane: LaneId, level: Priority, due: Timestamp) -> Handle {
-        let seat = self.seats.take();
+        let name = self.names.give();
         self.tree.delay(lane.0);
-        let at = self.delays.insert(item, seat, lane.0, level, due.as_micros());
-        self.seats.moved(seat, Place::Delayed(at))
+        let at = self.delays.insert(item, name, lane.0, level, due.as_micros());
+        Handle::new(name, Place::Delayed(at))
     }
 
     /// Takes a job out wherever it is; nothing when it has gone already.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
-        // Its seat and its place are looked at side by side: each may be far away in memory.
-        if self.lines.seat_at(handle.at) == Some(handle.seat) && self.seats.has(handle) {
-            let item = self.take(self.lines.flow_of(handle.at), handle.at)?.item;
-            self.seats.leave(handle.seat);
-            return Some(item);
-        }
-        let (seat, place) = self.seats.find(handle)?;
-        let item = match place {
-            Place::Ready(at) => self.take(self.lines.flow_of(at), at)?.item,
-            Place::Delayed(at) => {
-                let (item, lane) = self.delays.remove(at)?;
-                self.tree.undelay(lane);
-                item
+        match self.find(handle)? {
+            Place::Ready(at) => {
+                let entry = self.take(at)?;
+                self.names.retire(entry.name);
+                Some(entry.item)
             }
-        };
-        self.seats.leave(seat);
-        Some(item)
+            Place::Delayed(at) => {
+                let delayed = self.delays.remove(at)?;
+                self.tree.undelay(delayed.lane);
+                self.names.retire(delayed.name);
+                Some(delayed.item)
+            }
+        }
     }
 
     /// Lends a job that is still there.
     #[must_use]
     pub fn get(&self, handle: Handle) -> Option<&T> {
-        match self.seats.find(handle)?.1 {
+        match self.find(handle)? {
             Place::Ready(at) => self.lines.get(at).map(|entry| &entry.item),
             Place::Delayed(at) => self.delays.get(at),
         }
@@ -225,7 +222,7 @@ impl<T> ReadyQueue<T> {
 
     /// As [`ReadyQueue::get`], to change it.
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
-        match self.seats.find(handle)?.1 {
+        match self.find(handle)? {
             Place::Ready(at) => self.lines.get_mut(at).map(|entry| &mut entry.item),
             Place::Delayed(at) => self.delays.get_mut(at),
         }
@@ -250,7 +247,7 @@ impl<T> ReadyQueue<T> {
         let entry = self.lines.pop(&mut flow.line)?;
         let more = !flow.line.is_empty();
         self.tree.served(number, 1, more);
-        self.seats.leave(entry.seat());
+        self.names.retire(entry.name);
         Some(Popped { item: entry.item, level, lane })
     }
 
@@ -271,7 +268,7 @@ impl<T> ReadyQueue<T> {
             while out.len() - first < most
                 && let Some(entry) = self.lines.pop(&mut flow.line)
             {
-                self.seats.leave(entry.seat());
+                self.names.retire(entry.name);
                 out.push(Popped { item: entry.item, level, lane });
             }
             let more = !flow.line.is_empty();
@@ -308,7 +305,7 @@ impl<T> ReadyQueue<T> {
             let mut fired = self.delays.advance(self.now);
             for delayed in fired.drain(..) {
                 self.tree.undelay(delayed.lane);
-                self.enter(delayed.item, delayed.seat, delayed.lane, delayed.level);
+                self.move_in(delayed.item, delayed.name, delayed.lane, delayed.level);
             }
             self.delays.done(fired);
         }
@@ -327,7 +324,7 @@ impl<T> ReadyQueue<T> {
     /// How many jobs are there, those that are delayed or held back too.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.seats.len()
+        self.names.len()
     }
 
     /// Whether no job is there.
@@ -354,9 +351,10 @@ impl<T> ReadyQueue<T> {
 
     /// The handles of the jobs for which `wanted` says so, in no order.
     pub fn find_all(&self, mut wanted: impl FnMut(&T) -> bool) -> Vec<Handle> {
-        let ready = self.lines.iter().map(|(_, entry)| (&entry.item, entry.seat()));
-        let all = ready.chain(self.delays.iter());
-        all.filter(|(item, _)| wanted(item)).map(|(_, seat)| self.seats.handle(seat)).collect()
+        let ready = self.lines.iter().map(|(at, entry)| (&entry.item, entry.name, Place::Ready(at)));
+        let delayed = self.delays.iter().map(|(at, waits)| (&waits.item, waits.name, Place::Delayed(at)));
+        let all = ready.chain(delayed).filter(|(item, ..)| wanted(item));
+        all.map(|(_, name, place)| Handle::new(name, place)).collect()
     }
 
     #[inline]
@@ -383,27 +381,50 @@ impl<T> ReadyQueue<T> {
         }
     }
 
-    /// Puts a job at the end of the line of its lane at a level.
+    /// Where a job is: mostly where it was when its handle was made.
     #[inline]
-    fn enter(&mut self, item: T, seat: u32, lane: u32, level: Priority) -> Handle {
+    fn find(&self, handle: Handle) -> Option<Place> {
+        let there = |place: Place| {
+            let name = match place {
+                Place::Ready(at) => self.lines.name_at(at),
+                Place::Delayed(at) => self.delays.name_at(at),
+            };
+            name.is_some_and(|name| handle.names(name))
+        };
+        if there(handle.place()) {
+            return Some(handle.place());
+        }
+        self.names.moved_to(handle).map(Place::Ready).filter(|place| there(*place))
+    }
+
+    /// Puts a job that was elsewhere at the end of the line of its lane at a level.
+    fn move_in(&mut self, item: T, mut name: Name, lane: u32, level: Priority) {
+        name.moves();
+        let at = self.enter(item, name, lane, level);
+        self.names.moved(name, at);
+    }
+
+    /// Puts a job at the end of the line of its lane at a level, and returns its place.
+    #[inline]
+    fn enter(&mut self, item: T, name: Name, lane: u32, level: Priority) -> u32 {
         let number = self.tree.flow_at(lane, level);
         let flow = self.tree.flow(number);
         let first = flow.line.is_empty();
-        let entry = lines::Entry::new(item, self.now, seat);
-        let at = self.lines.push(&mut flow.line, number, entry);
+        let at = self.lines.push(&mut flow.line, number, lines::Entry { item, since: self.now, name });
         if first {
             self.held.came(flow.class, level);
             self.tree.activate(number);
             self.watch(number);
         }
-        self.seats.moved(seat, Place::Ready(at))
+        at
     }
 
-    /// Takes an entry out of a flow's line.
+    /// Takes an entry out of the line that it is in.
     #[inline]
-    fn take(&mut self, number: u32, at: u32) -> Option<lines::Entry<T>> {
+    fn take(&mut self, at: u32) -> Option<lines::Entry<T>> {
+        let tree = &mut self.tree;
+        let (number, entry) = self.lines.take(at, |flow| &mut tree.flow(flow).line)?;
         let flow = self.tree.flow(number);
-        let entry = self.lines.take(&mut flow.line, at)?;
         if flow.line.is_empty() {
             match flow.standing {
                 Standing::Active => self.tree.deactivate(number, Standing::Empty),
@@ -442,10 +463,9 @@ impl<T> ReadyQueue<T> {
             while left > 0
                 && let Some(at) = self.lines.first_at(&self.tree.flow(number).line)
                 && self.lines.get(at).is_some_and(|first| first.since <= old)
-                && let Some(entry) = self.take(number, at)
+                && let Some(entry) = self.take(at)
             {
-                let seat = entry.seat();
-                self.enter(entry.item, seat, flow.lane, above);
+                self.move_in(entry.item, entry.name, flow.lane, above);
                 left -= 1;
             }
             self.watch(number);

@@ -406,7 +406,7 @@ fn lanes_and_shares_are_closed_when_nothing_is_left_in_them() {
 }
 
 #[test]
-fn a_handle_does_not_name_the_next_job_of_its_seat_and_place() {
+fn a_handle_does_not_name_the_next_job_of_its_place() {
     let mut queue = ReadyQueue::new(None);
     let share = queue.open_share(None, 1);
     let lane = queue.open_lane(share, ClassId(0), 1);
@@ -419,4 +419,35 @@ fn a_handle_does_not_name_the_next_job_of_its_seat_and_place() {
     let there = queue.push(3, lane, Priority::MIN, at(0));
     assert_eq!(gone.map(|handle| queue.remove(handle)), [None; 2]);
     assert_eq!(queue.remove(there), Some(3));
+}
+
+#[test]
+fn handles_go_with_jobs_that_rise_and_become_ready() {
+    let ageing = Ageing { every: Duration::from_millis(1), ceiling: Priority::MAX };
+    let mut queue = ReadyQueue::new(Some(ageing));
+    let share = queue.open_share(None, 1);
+    let lane = queue.open_lane(share, ClassId(0), 1);
+    let rises = queue.push("rises", lane, Priority::MIN, at(0));
+    let fires = queue.push_delayed("fires", lane, Priority::MIN, at(5_000));
+    queue.advance(at(10_000));
+    let places = ["in the place of who rose", "in the place of who fired"];
+    let came = [
+        queue.push(places[0], lane, Priority::MIN, at(10_000)),
+        queue.push_delayed(places[1], lane, Priority::MIN, at(1_000_000)),
+    ];
+    // What is found now has the same handles, whether or not it has moved.
+    let found = queue.find_all(|_| true);
+    for (handle, job) in
+        [rises, fires, came[0], came[1]].into_iter().zip(["rises", "fires", places[0], places[1]])
+    {
+        let again = found.iter().find(|found| **found == handle);
+        assert_eq!(again.and_then(|again| queue.get(*again)), Some(&job));
+        assert_eq!(queue.get_mut(handle).copied(), Some(job));
+    }
+    assert_eq!(queue.pop().map(|popped| popped.item), Some("rises"));
+    assert_eq!(queue.remove(rises), None, "it has gone");
+    assert_eq!(queue.remove(fires), Some("fires"));
+    assert_eq!(queue.remove(fires), None, "it has gone");
+    assert_eq!(came.map(|handle| queue.remove(handle)), places.map(Some));
+    assert!(queue.is_empty());
 }

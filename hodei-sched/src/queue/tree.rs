@@ -4,7 +4,7 @@ use super::rounds::Rounds;
 use hodei_core::job::Priority;
 
 use super::lines::Line;
-use super::seats::NONE;
+use super::names::NONE;
 
 /// Whose turn it is, on the way down: a node of the tree, or a flow when the highest bit is set.
 const FLOW: u32 = 1 << 31;
