@@ -75,8 +75,8 @@ pub(crate) struct Inner {
     pub(crate) counted: Counted,
     /// Whether the last exchange has seen limits wider than a key: ends of leases then wake those who wait.
     pub(crate) limited: AtomicBool,
-    /// Whether the last claim under limits of keys got less than it asked for: then what ends makes room for what is claimed
-    /// in the same exchange, and is to come first.
+    /// Whether limits of keys had no room left behind the last claim for another one like it: then what ends makes room for
+    /// what is claimed in the same exchange, and is to come first.
     pub(crate) tight: AtomicBool,
 }
 

@@ -196,7 +196,7 @@ impl Inner {
         .bind(alone);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
-        let (mut now, mut wide) = (Timestamp::from_micros(0), 0);
+        let (mut now, mut wide, mut room) = (Timestamp::from_micros(0), 0, None);
         for row in rows {
             match column::<i16>(&row, at::WHAT)? {
                 what::MOVED | what::SUCCEEDED => moves.push(row),
@@ -206,11 +206,11 @@ impl Inner {
                     done.next_due = column::<Option<i64>>(&row, at::ELIGIBLE_AT)?.map(Timestamp::from_micros);
                     now = Timestamp::from_micros(column(&row, at::MOVED_AT)?);
                     wide = column::<Option<i16>>(&row, at::LOST)?.unwrap_or(0);
+                    room = column::<Option<i32>>(&row, at::VERSION)?;
                 }
             }
         }
         let taken = claims.iter().filter_map(place_of).collect::<Result<Vec<_>>>()?;
-        let got = taken.len();
         self.frontier.ended(&picks, &starts, taken.into_iter());
         let lanes = self.names.load_lanes(&mut conn, &lanes_of(&moves)?).await?;
         let mut settled = Settled::of(&exchange.transitions, now);
@@ -218,10 +218,9 @@ impl Inner {
             settled.take(&lanes, row)?;
         }
         self.limited.store(wide > 0, Ordering::Relaxed);
-        let limited = picks.rows.values().any(|(_, lane)| !lane.limits.is_empty());
-        if limited {
+        if !picks.lanes.is_empty() {
             let asked: i64 = picks.numbers.iter().sum();
-            self.tight.store(i64::try_from(got).is_ok_and(|got| got < asked), Ordering::Relaxed);
+            self.tight.store(room.is_some_and(|room| i64::from(room) < asked), Ordering::Relaxed);
         }
         // A full limit that has room again lets somebody else through.
         let readied = settled.readied || (settled.ended && wide == 2);

@@ -261,6 +261,11 @@ BEGIN
     v_meta.state := CASE WHEN v_holder IS NULL THEN 0 ELSE 1 END;
     v_meta.moved_at := v_now;
     v_meta.lost := v_wide;
+    IF v_limits IS NOT NULL AND cardinality(p_lane) > 0 THEN
+        -- How many more leases the limits of keys let through.
+        SELECT least(min(most - in_use), 2147483647) INTO v_meta.version FROM hodei.usage
+            WHERE no = ANY (v_limits) AND most IS NOT NULL;
+    END IF;
     SELECT min(eligible_at) INTO v_meta.eligible_at FROM hodei.delayed;
     RETURN NEXT v_meta;
 END

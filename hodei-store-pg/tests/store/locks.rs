@@ -423,6 +423,31 @@ async fn much_that_ends_under_a_limit_waits_for_no_claim() {
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
 }
 
+/// Where jobs wait for the room that ends make, the ends come first: each exchange leases as many as the one before has.
+#[tokio::test]
+async fn what_waits_for_the_room_of_ends_comes_behind_them() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    store.set_limit(Limit::key(Tenant::default(), Name::literal("key"), 100)).await.expect("set_limit");
+    let spec = std::sync::Arc::new(spec().limited_by("key").build().expect("a valid spec"));
+    submit(&store, (0..500).map(|_| hodei_core::job::NewJob::new(std::sync::Arc::clone(&spec))).collect())
+        .await;
+    let lane = store.lanes(&Served::default()).await.expect("lanes").heads[0].lane.clone();
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let ends = held
+            .iter()
+            .map(|held: &hodei_core::store::Claimed| crate::env::done(held.job.id, held.job.epoch));
+        let pick = Pick { lane: lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n: 100 };
+        let exchanged = crate::env::exchange(&store, &worker, ends.collect(), vec![pick]).await;
+        assert!(exchanged.applied.iter().all(|applied| *applied == hodei_core::store::Applied::Done));
+        held = exchanged.claimed;
+        assert_eq!(held.len(), 100);
+    }
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
 /// What came free of a limit under which nobody claims any more is taken off when the counts are added up.
 #[tokio::test]
 async fn what_came_free_is_taken_off_in_the_end() {
