@@ -14,7 +14,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::config::{Commits, PgStoreBuilder};
 use crate::error::{Stage, failed, of};
-use crate::fast::Groups;
+use crate::fast::{Frontier, Groups};
 use crate::listen::Announcer;
 use crate::names::Names;
 use crate::pool::{Conn, Pools};
@@ -67,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) teller: Arc<Teller>,
     pub(crate) groups: Groups,
+    pub(crate) frontier: Frontier,
     pub(crate) announcer: Arc<Announcer>,
     pub(crate) wakeups: WakeupSignal,
     /// Which process wrote a change.
@@ -74,6 +75,9 @@ pub(crate) struct Inner {
     pub(crate) counted: Counted,
     /// Whether the last exchange has seen limits wider than a key: ends of leases then wake those who wait.
     pub(crate) limited: AtomicBool,
+    /// Whether limits of keys had no room left behind the last claim for another one like it: then what ends makes room for
+    /// what is claimed in the same exchange, and is to come first.
+    pub(crate) tight: AtomicBool,
 }
 
 impl Drop for Inner {
@@ -105,11 +109,13 @@ impl Inner {
             names: Names::default(),
             teller: Arc::default(),
             groups: Groups::default(),
+            frontier: Frontier::default(),
             announcer: Arc::default(),
             wakeups: WakeupSignal::new(),
             node: RandomState::new().hash_one(std::process::id()).cast_signed(),
             counted: Counted::default(),
             limited: AtomicBool::new(false),
+            tight: AtomicBool::new(false),
         }
     }
 
@@ -275,6 +281,10 @@ impl Inner {
         };
         let (segments, rows, readied) = (work.segments, work.rows, work.readied);
         self.commit(op, conn).await?;
+        if readied {
+            // Perhaps behind what was claimed already.
+            self.frontier.forget();
+        }
         self.wrote(rows);
         let changes = self.committed(ticket, segments, readied).await;
         Ok((reply, changes))

@@ -268,7 +268,9 @@ impl Policies for PgStore {
         let rows = self
             .inner()
             .listed(
-                "SELECT t.name, NULL, u.key, u.most, u.in_use, u.tokens, u.per, u.burst, u.full_at
+                "SELECT t.name, NULL, u.key, u.most,
+                     u.in_use - coalesce((SELECT sum(f.n)::int8 FROM hodei.freed f WHERE f.no = u.no), 0),
+                     u.tokens, u.per, u.burst, u.full_at
                      FROM hodei.usage u JOIN hodei.tenant t ON t.no = u.tenant
                      WHERE u.most IS NOT NULL AND ($1::text IS NULL OR t.name = $1)
                  UNION ALL

@@ -158,7 +158,7 @@ impl Inner {
         {
             let mut recent = lock(&self.recent);
             recent.apply(delta.steps, delta.spare, backlog, &mut gone);
-            delta.forgotten.into_iter().for_each(|id| recent.forget(id, &mut gone));
+            recent.depart(&delta.forgotten, &mut gone);
         }
         self.gone.leave(gone.into_iter().map(|spec| (1, Box::new(spec) as _)));
     }

@@ -21,6 +21,8 @@ pub(crate) struct Recent {
     /// Each spec in the place that its fingerprint names; another one of that place takes it.
     specs: Vec<Option<Arc<JobSpec>>>,
     spare: Spare,
+    /// How often something went away that may come back another.
+    departures: u64,
 }
 
 /// How many specs are remembered: jobs come by the thousand and are of few specs, or each is of its own.
@@ -34,6 +36,7 @@ impl Recent {
             held: Fifo::new(most),
             specs: vec![None; usize::from(SPECS)],
             spare: Spare::default(),
+            departures: 0,
         }
     }
 
@@ -97,8 +100,21 @@ impl Recent {
         ids
     }
 
+    /// Returns how often something went away. Whoever reads jobs in order to bring them looks before it does.
+    pub(crate) fn departures(&self) -> u64 {
+        self.departures
+    }
+
+    /// Remembers stored jobs as they were born, unless something went away since they were read: their ids may be
+    /// others' by now.
+    pub(crate) fn bring_all(&mut self, heads: Vec<Head>, departures: u64, gone: &mut Vec<Arc<JobSpec>>) {
+        if departures == self.departures {
+            heads.into_iter().for_each(|head| self.bring(head, gone));
+        }
+    }
+
     /// Remembers a stored job as it was born.
-    pub(crate) fn bring(&mut self, head: Head, gone: &mut Vec<Arc<JobSpec>>) {
+    fn bring(&mut self, head: Head, gone: &mut Vec<Arc<JobSpec>>) {
         if !is_small(&head) {
             return;
         }
@@ -109,8 +125,14 @@ impl Recent {
         }
     }
 
+    /// Forgets jobs that went away.
+    pub(crate) fn depart(&mut self, jobs: &[JobId], gone: &mut Vec<Arc<JobSpec>>) {
+        self.departures += u64::from(!jobs.is_empty());
+        jobs.iter().for_each(|id| self.forget(*id, gone));
+    }
+
     /// Forgets how a job was born.
-    pub(crate) fn forget(&mut self, id: JobId, gone: &mut Vec<Arc<JobSpec>>) {
+    fn forget(&mut self, id: JobId, gone: &mut Vec<Arc<JobSpec>>) {
         if !self.born.rows.is_empty()
             && let Some(step) = self.born.rows.remove(&id)
         {
@@ -120,6 +142,7 @@ impl Recent {
 
     /// Forgets the jobs of a slot.
     pub(crate) fn leave(&mut self, slot: Slot) {
+        self.departures += 1;
         self.born.rows.retain(|id, _| id.slot() != slot);
         self.held.rows.retain(|id, _| id.slot() != slot);
     }
@@ -150,6 +173,7 @@ impl Recent {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
+        self.departures += 1;
         self.born.clear();
         self.held.clear();
         self.specs.fill(None);
@@ -318,5 +342,36 @@ impl<V> Fifo<V> {
     fn clear(&mut self) {
         self.rows.clear();
         self.order.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::job::{JobSpec, NewJob, rules};
+    use hodei_core::{Tenant, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_something_went_away_is_not_brought() {
+        let new = NewJob::new(JobSpec::command(["true"]).build().expect("a valid spec"));
+        let (id, other) = (new.id, JobId::from_parts(1, Tenant::default().slot(), 1));
+        let head = Head::of(rules::admit(new, Timestamp::EPOCH).0, 1);
+        let departures: [fn(&mut Recent, JobId); 3] = [
+            |recent, other| recent.depart(&[other], &mut Vec::new()),
+            |recent, other| recent.leave(other.slot()),
+            |recent, _| recent.clear(),
+        ];
+        for depart in departures {
+            let mut recent = Recent::new(8);
+            let before = recent.departures();
+            depart(&mut recent, other);
+            recent.bring_all(vec![head.clone()], before, &mut Vec::new());
+            assert!(recent.born(id).is_none());
+            recent.depart(&[], &mut Vec::new());
+            let now = recent.departures();
+            recent.bring_all(vec![head.clone()], now, &mut Vec::new());
+            assert!(recent.born(id).is_some());
+        }
     }
 }

@@ -102,7 +102,7 @@ impl RedbStore {
         let inner = Arc::new(inner);
         let (reader, mut threads) = Reader::start()?;
         let (writer, writing) = Writer::start(&inner)?;
-        threads.push(writing);
+        threads.extend(writing);
         Ok(Self(Arc::new(Shared { inner, writer, reader, _threads: Threads(threads) })))
     }
 

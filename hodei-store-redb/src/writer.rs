@@ -88,12 +88,14 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread; it ends with the writer, when it has done everything that was sent.
-    pub(crate) fn start(inner: &Arc<Inner>) -> Result<(Self, JoinHandle<()>)> {
+    /// Starts the thread, and the one that reads ahead of it; they end with the writer, when everything that was sent
+    /// is done.
+    pub(crate) fn start(inner: &Arc<Inner>) -> Result<(Self, [JoinHandle<()>; 2])> {
         let (sender, requests) = mpsc::channel(inner.config.waiting_calls);
+        let (ahead, reading) = Ahead::start(inner)?;
         let (own, inner) = (Arc::clone(inner), Arc::clone(inner));
-        let thread = crate::sync::thread("hodei-redb-write", move || serve(&own, requests))?;
-        Ok((Self { requests: sender, inner }, thread))
+        let writing = crate::sync::thread("hodei-redb-write", move || serve(&own, requests, ahead))?;
+        Ok((Self { requests: sender, inner }, [writing, reading]))
     }
 
     /// Runs something in a transaction and waits for its commit.
@@ -223,8 +225,8 @@ fn receive(
 }
 
 /// Runs until every sender is gone.
-fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
-    let (mut next, mut ahead, mut counting) = (None, Ahead::default(), Counting::of(inner));
+fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>, mut ahead: Ahead) {
+    let (mut next, mut counting) = (None, Counting::of(inner));
     while let Some(first) = counting
         .in_turn(inner)
         .or_else(|| next.take())
@@ -239,7 +241,7 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
             max_items: inner.config.group_items,
         };
         group.board(first);
-        let end = run_group(inner, &mut group);
+        let end = run_group(inner, &mut group, &mut ahead);
         next = group.next.take().or(next);
         let answer = |seat: Seat| {
             let own = match (seat.refused, &end) {
@@ -253,7 +255,6 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
         let left: Vec<_> = group.seats.into_iter().map(answer).collect();
         // Everybody is on his way by now.
         inner.gone.leave(left.into_iter());
-        ahead.begin(end.as_ref().ok().and_then(Option::as_deref));
         if let Ok(Some(delta)) = end {
             let remembered = guarded("store.write", || {
                 inner.remember(*delta);
@@ -270,12 +271,12 @@ fn serve(inner: &Arc<Inner>, mut requests: mpsc::Receiver<Box<dyn Request>>) {
 type Failed = (ErrorKind, String);
 
 /// Runs a group until it is committed, and returns what is still to be remembered of it.
-fn run_group(inner: &Inner, group: &mut Group<'_>) -> Result<Option<Box<Delta>>, Failed> {
+fn run_group(inner: &Inner, group: &mut Group<'_>, ahead: &mut Ahead) -> Result<Option<Box<Delta>>, Failed> {
     if inner.stale.load(Ordering::Acquire) {
         rebuild(inner).map_err(|error| told(&error))?;
     }
     loop {
-        match guarded("store.write", || attempt(inner, group)) {
+        match guarded("store.write", || attempt(inner, group, ahead)) {
             Ok(Attempt::Again) => {}
             Ok(Attempt::Done(mut delta, tally)) => {
                 inner.stats.committed(tally);
@@ -326,7 +327,7 @@ enum Attempt {
 
 /// Runs the group in one transaction, and with it whoever comes while it runs. A request that fails after it wrote
 /// something takes the transaction with it: the others run again without it.
-fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
+fn attempt(inner: &Inner, group: &mut Group<'_>, ahead: &mut Ahead) -> Result<Attempt> {
     let mut txn = inner.db.begin_write().map_err(failed("store.begin"))?;
     txn.set_durability(Durability::Immediate).map_err(failed("store.begin"))?;
     let context = inner.context();
@@ -363,6 +364,7 @@ fn attempt(inner: &Inner, group: &mut Group<'_>) -> Result<Attempt> {
     work.flush()?;
     let (delta, tally) = (std::mem::take(&mut work.delta), work.tally);
     drop(work);
+    ahead.begin(&delta);
     commit(txn)?;
     Ok(Attempt::Done(Box::new(delta), tally))
 }

@@ -90,7 +90,10 @@ impl Inner {
         Detached::new(async move {
             let asked: u64 = exchange.picks.iter().map(|pick| u64::from(pick.n)).sum();
             let much = exchange.transitions.len() >= MUCH && asked >= MUCH as u64;
-            let free = || !inner.limited.load(Ordering::Relaxed) && inner.names.are_free(&exchange.picks);
+            let free = || {
+                let tight = inner.tight.load(Ordering::Relaxed) && !inner.names.are_free(&exchange.picks);
+                !inner.limited.load(Ordering::Relaxed) && !tight
+            };
             if much && inner.config.connections > 1 && free() {
                 return inner.side_by_side(exchange, columns).await;
             }
@@ -169,10 +172,11 @@ impl Inner {
     ) -> Result<Half> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
         let picks = picks_of(&self.names, &mut conn, &exchange.picks).await?;
+        let starts = self.frontier.starts(&picks);
         let ticket = self.teller.begin();
         let log = recorded(self.config.change_log);
         let query = ask::query(
-            "SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            "SELECT * FROM hodei.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         )
         .bind(exchange.owner.owner.name().as_str())
         .bind(exchange.owner.incarnation.cast_signed())
@@ -186,11 +190,13 @@ impl Inner {
         .bind(&picks.lanes)
         .bind(&picks.ranks)
         .bind(&picks.numbers)
+        .bind(&starts.ranks)
+        .bind(&starts.since)
         .bind(self.config.history)
         .bind(alone);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
-        let (mut now, mut wide) = (Timestamp::from_micros(0), 0);
+        let (mut now, mut wide, mut room) = (Timestamp::from_micros(0), 0, None);
         for row in rows {
             match column::<i16>(&row, at::WHAT)? {
                 what::MOVED | what::SUCCEEDED => moves.push(row),
@@ -200,15 +206,22 @@ impl Inner {
                     done.next_due = column::<Option<i64>>(&row, at::ELIGIBLE_AT)?.map(Timestamp::from_micros);
                     now = Timestamp::from_micros(column(&row, at::MOVED_AT)?);
                     wide = column::<Option<i16>>(&row, at::LOST)?.unwrap_or(0);
+                    room = column::<Option<i32>>(&row, at::VERSION)?;
                 }
             }
         }
+        let taken = claims.iter().filter_map(place_of).collect::<Result<Vec<_>>>()?;
+        self.frontier.ended(&picks, &starts, taken.into_iter());
         let lanes = self.names.load_lanes(&mut conn, &lanes_of(&moves)?).await?;
         let mut settled = Settled::of(&exchange.transitions, now);
         for row in &moves {
             settled.take(&lanes, row)?;
         }
         self.limited.store(wide > 0, Ordering::Relaxed);
+        if !picks.lanes.is_empty() {
+            let asked: i64 = picks.numbers.iter().sum();
+            self.tight.store(room.is_some_and(|room| i64::from(room) < asked), Ordering::Relaxed);
+        }
         // A full limit that has room again lets somebody else through.
         let readied = settled.readied || (settled.ended && wide == 2);
         let mut segments = settled.segments;
@@ -257,6 +270,16 @@ fn recorded(log: ChangeLog) -> i16 {
         ChangeLog::All => 0,
         ChangeLog::TerminalOnly => 1,
         ChangeLog::Off => 2,
+    }
+}
+
+/// The lane of a job that was claimed, and where it was in it.
+fn place_of(row: &PgRow) -> Option<Result<(i32, (i16, i64))>> {
+    let place = || Ok((column(row, at::LANE)?, (column(row, at::RANK)?, column(row, at::ELIGIBLE_AT)?)));
+    match column::<i16>(row, at::WHAT) {
+        Ok(what::CLAIMED) => Some(place()),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
     }
 }
 

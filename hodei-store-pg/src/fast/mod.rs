@@ -2,8 +2,10 @@
 //! the rules of core. Whatever is not of the common kind goes the long way.
 
 mod exchange;
+mod frontier;
 mod group;
 mod once;
 mod submit;
 
+pub(crate) use frontier::Frontier;
 pub(crate) use group::Groups;

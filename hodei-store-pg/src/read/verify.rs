@@ -78,8 +78,11 @@ const CONTRADICTIONS: &[&str] = &[
     "SELECT format('a queue without jobs is counted in tenant %s', tenant) FROM hodei.total
      WHERE (blocked, pending, scheduled, running, succeeded, failed, cancelled, changes) = (0, 0, 0, 0, 0, 0, 0, 0)",
     "SELECT format('limit %s of tenant %s is not used as its row says', u.key, u.tenant) FROM hodei.usage u
-         WHERE u.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
+         WHERE u.in_use - coalesce((SELECT sum(f.n) FROM hodei.freed f WHERE f.no = u.no), 0)
+             <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
              WHERE u.no = ANY (l.limits))",
+    "SELECT format('what is free of limit %s is of nobody', f.no) FROM hodei.freed f
+         WHERE f.n <= 0 OR f.no NOT IN (SELECT no FROM hodei.usage)",
     "SELECT format('the limit of tenant %s and queue %s is not used as its row says', w.tenant, w.queue)
          FROM hodei.wide w WHERE w.in_use <> (SELECT count(*) FROM hodei.leased d JOIN hodei.lane l ON l.no = d.lane
              WHERE w.tenant IN (0, l.tenant) AND w.queue IN ('', l.queue))",

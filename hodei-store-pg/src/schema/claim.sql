@@ -20,51 +20,73 @@ BEGIN
 END
 $$;
 
--- The picks of a tenant's lanes, in their order, but for those of queues that are paused.
-CREATE OR REPLACE FUNCTION hodei.picks_of(p_tenant int4, p_lane int4[], p_rank int2[], p_n int8[])
-RETURNS TABLE (ord int4, lane int4, rank int2, n int8, limits int4[], queue text) LANGUAGE sql STABLE AS $$
-    SELECT u.ord::int4, u.lane, u.rank, u.n, l.limits, l.queue
-    FROM unnest(p_lane, p_rank, p_n) WITH ORDINALITY u (lane, rank, n, ord)
+-- The picks of a tenant's lanes, in their order, but for those of queues that are paused, and from where on each looks: from
+-- p_since at the rank p_level, where nothing more urgent is ready, and else from its first rank.
+CREATE OR REPLACE FUNCTION hodei.picks_of(
+    p_tenant int4, p_lane int4[], p_rank int2[], p_n int8[], p_level int2[], p_since int8[]
+) RETURNS TABLE (
+    ord int4, lane int4, first_rank int4, last_rank int4, from_rank int4, from_at int8, n int8, limits int4[], queue text
+) LANGUAGE sql STABLE AS $$
+    SELECT u.ord::int4, u.lane, u.rank >> 6, u.rank & 63, CASE WHEN s.since IS NULL THEN u.rank >> 6 ELSE u.level END,
+        coalesce(s.since, '-9223372036854775808'), u.n, l.limits, l.queue
+    FROM unnest(p_lane, p_rank, p_n, p_level, p_since) WITH ORDINALITY u (lane, rank, n, level, since, ord)
     JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN u.since IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM hodei.ready r WHERE r.lane = u.lane AND r.rank >= (u.rank >> 6) AND r.rank < u.level
+        ) THEN u.since END AS since
+    ) s
     WHERE l.tenant = p_tenant AND NOT coalesce(q.paused, false) ORDER BY u.ord
 $$;
 
--- The first ready jobs of lanes that have no limits, each lane once: where they are, their ids one after the other, whether they
--- are as they were born, and, where one lost an owner, which did and the lanes of all. Whoever is alone at these lanes and finds
--- that nobody ever held one of them takes them as they are, and deletes them before he does anything else: to lock them first
--- would be written to the WAL. Everybody else locks them, and passes over what is locked. What is ready is due, whatever the
--- clock shows now: it may have been set back.
+-- The first ready jobs of lanes that have no limits, each lane once: where they are, their ids one after the other, whether
+-- they are as they were born, and, where one lost an owner, which did, and the lanes of all. Whoever is alone at these lanes
+-- and finds that nobody ever held one of them takes them as they are, and deletes them before he does anything else: to lock
+-- them first would be written to the WAL. Everybody else locks them, and passes over what is locked. What is ready is due,
+-- whatever the clock shows now: it may have been set back.
 CREATE OR REPLACE FUNCTION hodei.heads(
-    p_alone bool, p_tenant int4, p_now int8, p_lane int4[], p_rank int2[], p_n int8[],
+    p_alone bool, p_tenant int4, p_now int8, p_lane int4[], p_rank int2[], p_n int8[], p_level int2[], p_since int8[],
     OUT tids tid[], OUT ids bytea, OUT plain bool, OUT lost int2[], OUT lanes int4[]
 ) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     v_held bool := true;
+    v_lanes int4[];
+    v_since int8[] := p_since;
 BEGIN
-    IF p_alone THEN
-        SELECT array_agg(x.tid), string_agg(uuid_send(x.id), ''), bool_and(x.version IS NULL AND x.pipeline IS NULL),
-            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END,
-            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END, bool_or(x.holder <> '0')
-        INTO tids, ids, plain, lost, lanes, v_held
-        FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
-            SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost, r.xmax AS holder FROM hodei.ready r
-            WHERE r.lane = p.lane AND r.rank >= (p.rank >> 6) AND r.rank <= (p.rank & 63)
-                AND (r.deadline IS NULL OR r.deadline > p_now)
-            ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n
-        ) x;
-    END IF;
-    IF v_held THEN
-        SELECT array_agg(x.tid), string_agg(uuid_send(x.id), ''), bool_and(x.version IS NULL AND x.pipeline IS NULL),
-            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END,
-            CASE WHEN count(x.lost) > 0 THEN array_agg(x.lane) END
-        INTO tids, ids, plain, lost, lanes
-        FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n) p CROSS JOIN LATERAL (
-            SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
-            WHERE r.lane = p.lane AND r.rank >= (p.rank >> 6) AND r.rank <= (p.rank & 63)
-                AND (r.deadline IS NULL OR r.deadline > p_now)
-            ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
-        ) x;
+    LOOP
+        IF p_alone THEN
+            SELECT array_agg(x.tid), string_agg(uuid_send(x.id), ''), bool_and(x.version IS NULL AND x.pipeline IS NULL),
+                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END, array_agg(x.lane), bool_or(x.holder <> '0')
+            INTO tids, ids, plain, lost, v_lanes, v_held
+            FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n, p_level, v_since) p CROSS JOIN LATERAL (
+                SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost, r.xmax AS holder FROM hodei.ready r
+                WHERE r.lane = p.lane AND (r.rank, r.eligible_at) >= (p.from_rank, p.from_at) AND r.rank <= p.last_rank
+                    AND (r.deadline IS NULL OR r.deadline > p_now)
+                ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n
+            ) x;
+        END IF;
+        IF v_held THEN
+            SELECT array_agg(x.tid), string_agg(uuid_send(x.id), ''), bool_and(x.version IS NULL AND x.pipeline IS NULL),
+                CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END, array_agg(x.lane)
+            INTO tids, ids, plain, lost, v_lanes
+            FROM hodei.picks_of(p_tenant, p_lane, p_rank, p_n, p_level, v_since) p CROSS JOIN LATERAL (
+                SELECT r.ctid AS tid, r.id, r.lane, r.version, r.pipeline, r.lost FROM hodei.ready r
+                WHERE r.lane = p.lane AND (r.rank, r.eligible_at) >= (p.from_rank, p.from_at) AND r.rank <= p.last_rank
+                    AND (r.deadline IS NULL OR r.deadline > p_now)
+                ORDER BY r.rank, r.eligible_at, r.id LIMIT p.n FOR UPDATE SKIP LOCKED
+            ) x;
+        END IF;
+        -- Where a lane had too few from some place on, all of them are looked for from the beginning.
+        EXIT WHEN v_since IS NULL OR NOT EXISTS (
+            SELECT 1 FROM unnest(p_lane, p_n, v_since) u (lane, n, since) JOIN hodei.lane l ON l.no = u.lane
+            WHERE u.since IS NOT NULL AND l.tenant = p_tenant
+                AND u.n > coalesce(cardinality(array_positions(v_lanes, u.lane)), 0)
+        );
+        v_since := NULL;
+    END LOOP;
+    IF lost IS NOT NULL THEN
+        lanes := v_lanes;
     END IF;
 END
 $$;
@@ -79,12 +101,15 @@ $$;
 -- Leases the first ready jobs of lanes, pick by pick: at most p_n each, of the ranks from p_rank / 64 to p_rank % 64. A row of `what` 3 tells
 -- where the changes stand of the claims that follow it, in no order, and, unless each lane was picked once and has no limits,
 -- which picks they are of, with the lane of each and how many there are. What a job has of its birth is absent.
+-- Where p_since says so, a pick looks for jobs of the rank p_level from that time on, and for others only where there are too
+-- few: whoever took what lies before spares the server the way past it.
 -- With p_alone it may come to nothing, with 55P03, where somebody else is at these lanes or their tables: then it is made
 -- again without.
 CREATE OR REPLACE FUNCTION hodei.claim(
-    p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[], p_alone bool
+    p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[], p_level int2[],
+    p_since int8[], p_alone bool
 ) RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     v_lane record;
@@ -109,6 +134,9 @@ DECLARE
     v_timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
     SELECT h.wide = 2, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(p_lane) h;
+    IF v_limits IS NOT NULL THEN
+        PERFORM hodei.take_off(v_limits);
+    END IF;
     IF v_limits IS NOT NULL OR v_wide THEN
         v_priced := EXISTS (SELECT 1 FROM hodei.price);
         -- Nobody else writes these rows from here on. The clock may have been set back since the caller looked at it, and since
@@ -133,7 +161,8 @@ BEGIN
         v_ords := NULL;
         v_lanes := NULL;
         IF v_simple THEN
-            SELECT * INTO v_one FROM hodei.heads(v_alone, v_tenant, p_now, p_lane, p_rank, p_n);
+            SELECT * INTO v_one FROM hodei.heads(v_alone, v_tenant, p_now, p_lane, p_rank, p_n, p_level,
+                p_since);
             CONTINUE WHEN v_one.tids IS NULL;
             v_tids := v_one.tids;
             v_body := v_one.ids;
@@ -148,7 +177,7 @@ BEGIN
                     ) y WHERE y.bad = 0 OR y.rn = 1 ORDER BY y.ord);
             END IF;
         ELSE
-            FOR v_lane IN SELECT * FROM hodei.picks_of(v_tenant, p_lane, p_rank, p_n) LOOP
+            FOR v_lane IN SELECT * FROM hodei.picks_of(v_tenant, p_lane, p_rank, p_n, p_level, p_since) LOOP
                 v_room := v_lane.n;
                 IF v_priced THEN
                     v_each := coalesce((SELECT p.tokens FROM hodei.price p WHERE p.lane = v_lane.lane), 1);
@@ -166,16 +195,22 @@ BEGIN
                 CONTINUE WHEN v_room <= 0;
                 v_again := CASE WHEN v_lane.lane = ANY (v_seen) THEN v_tids END;
                 v_seen := v_seen || v_lane.lane;
-                SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids, count(*)::int4 AS n,
-                    bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
-                    CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost
-                INTO v_one FROM (
-                    SELECT r.ctid AS tid, r.id, r.version, r.pipeline, r.lost FROM hodei.ready r
-                    WHERE r.lane = v_lane.lane AND r.rank >= (v_lane.rank >> 6) AND r.rank <= (v_lane.rank & 63)
-                        AND (r.deadline IS NULL OR r.deadline > p_now)
-                        AND (v_again IS NULL OR r.ctid <> ALL (v_again))
-                    ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
-                ) x;
+                LOOP
+                    SELECT array_agg(x.tid) AS tids, string_agg(uuid_send(x.id), '') AS ids, count(*)::int4 AS n,
+                        bool_and(x.version IS NULL AND x.pipeline IS NULL) AS plain,
+                        CASE WHEN count(x.lost) > 0 THEN array_agg(x.lost) END AS lost
+                    INTO v_one FROM (
+                        SELECT r.ctid AS tid, r.id, r.version, r.pipeline, r.lost FROM hodei.ready r
+                        WHERE r.lane = v_lane.lane AND (r.rank, r.eligible_at) >= (v_lane.from_rank, v_lane.from_at)
+                            AND r.rank <= v_lane.last_rank AND (r.deadline IS NULL OR r.deadline > p_now)
+                            AND (v_again IS NULL OR r.ctid <> ALL (v_again))
+                        ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
+                    ) x;
+                    -- Too few from some place on: they are looked for from the beginning.
+                    EXIT WHEN v_one.n >= v_room OR v_lane.from_at = '-9223372036854775808';
+                    v_lane.from_at := '-9223372036854775808';
+                    v_lane.from_rank := v_lane.first_rank;
+                END LOOP;
                 CONTINUE WHEN v_one.n = 0;
                 IF v_one.lost IS NOT NULL THEN
                     -- Whoever lost an owner is claimed alone.
@@ -258,7 +293,7 @@ $$;
 CREATE OR REPLACE FUNCTION hodei.claim(
     p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[]
 ) RETURNS SETOF hodei.exchanged LANGUAGE sql VOLATILE AS $$
-    SELECT * FROM hodei.claim(p_holder, p_now, p_node, p_record, p_lane, p_rank, p_n, false)
+    SELECT * FROM hodei.claim(p_holder, p_now, p_node, p_record, p_lane, p_rank, p_n, NULL, NULL, false)
 $$;
 
 -- What is ready, and what its lanes are, as far as there is room, of each the first so many levels; and when their rates let
@@ -305,7 +340,8 @@ BEGIN
     ) h
     LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
     LEFT JOIN LATERAL (
-        SELECT min(greatest(u.most - u.in_use, 0)) AS free,
+        SELECT min(greatest(u.most - u.in_use + coalesce((SELECT sum(f.n)::int8 FROM hodei.freed f
+                WHERE f.no = u.no), 0), 0)) AS free,
             min(hodei.paced(u.burst, u.gap, u.full_at, s.each, p_now)) AS tokens FROM hodei.usage u
         WHERE l.limits IS NOT NULL AND u.no = ANY (l.limits) AND u.most IS NOT NULL
     ) room ON true
@@ -341,7 +377,7 @@ CREATE OR REPLACE FUNCTION hodei.lanes(
     p_queues text[], p_levels int4, OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
     OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
 ) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_due int8;
 BEGIN

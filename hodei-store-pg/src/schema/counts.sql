@@ -1,14 +1,21 @@
 -- The counts.
 
--- Adds up what was counted, by queue. Somebody else doing so is enough. A queue without jobs has no row, and the changes that
+-- Adds up what was counted, by queue, and what came free of limits. Somebody else doing so is enough. A queue without jobs has no row, and the changes that
 -- are kept are in one.
 CREATE OR REPLACE FUNCTION hodei.fold() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_tenant int4[];
     v_queue text[];
+    v_keys int4[];
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('hodei.fold', 0)) THEN
         RETURN;
+    END IF;
+    -- Of limits under which nobody claims any more.
+    SELECT array_agg(DISTINCT f.no ORDER BY f.no) INTO v_keys FROM (SELECT no FROM hodei.freed LIMIT 1000) f;
+    IF v_keys IS NOT NULL THEN
+        PERFORM 1 FROM hodei.usage WHERE no = ANY (v_keys) ORDER BY no FOR NO KEY UPDATE;
+        PERFORM hodei.take_off(v_keys);
     END IF;
     WITH d AS (DELETE FROM hodei.delta RETURNING *), s AS (
         SELECT d.tenant, coalesce(l.queue, '') AS queue, coalesce(sum(d.blocked), 0) AS b, coalesce(sum(d.pending), 0) AS p,

@@ -4,7 +4,7 @@
 -- another way, or ask for a failure, may end themselves, and theirs: that is left to the rules.
 CREATE OR REPLACE FUNCTION hodei.tell_children(p_id uuid[], p_now int8, p_node int8, p_log int2)
 RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_parents uuid[];
@@ -74,12 +74,14 @@ $$;
 -- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
 -- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
 -- nothing is claimed then. Without p_history ended jobs go, but for those that somebody waits for. Rows of `what` 2 are
--- claims, that of `what` 0 tells of the owner and the clock. p_alone is what hodei.claim makes of it.
+-- claims, that of `what` 0 tells of the owner and the clock. p_level, p_since and p_alone are what hodei.claim makes of
+-- them.
 CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
-    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_history bool, p_alone bool
+    p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_level int2[], p_since int8[],
+    p_history bool, p_alone bool
 ) RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -92,11 +94,23 @@ DECLARE
     v_ends record;
     v_wide int2 := 0;
     v_ended uuid[] := '{}';
+    v_freed bool := false;
 BEGIN
     -- Before the clock is read, also for claims alone: between the look at the owner and its leases nobody is waited for.
     IF cardinality(p_id) + cardinality(p_lane) > 0 AND hodei.limited() THEN
-        SELECT h.wide, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(
-            p_lane || ARRAY(SELECT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id))) h;
+        v_freed := cardinality(p_lane) = 0 AND cardinality(p_id) >= 64 AND NOT EXISTS (SELECT 1 FROM hodei.wide);
+        IF v_freed THEN
+            -- Who only ends, and much, writes down what comes free, and waits for nobody. Many keys are held all the same:
+            -- to write each down costs more than to count it.
+            SELECT array_agg(DISTINCT x) INTO v_limits FROM (
+                SELECT DISTINCT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id)
+            ) y JOIN hodei.lane n ON n.no = y.lane, unnest(n.limits) x;
+            v_freed := coalesce(cardinality(v_limits) <= 16, false);
+        END IF;
+        IF NOT v_freed THEN
+            SELECT h.wide, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(
+                p_lane || ARRAY(SELECT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id))) h;
+        END IF;
     END IF;
     -- Jobs are locked in one order, by whoever locks several. Starts come after ends here, so they are to be of later jobs.
     IF 0 = ANY (p_kind) AND (SELECT min(u.id::text) FILTER (WHERE u.kind = 0) < max(u.id::text) FILTER (WHERE u.kind > 0)
@@ -163,8 +177,11 @@ BEGIN
         ), f AS (
             UPDATE hodei.usage s SET in_use = s.in_use - x.n FROM (
                 SELECT y AS no, count(*) AS n FROM d JOIN hodei.lane n ON n.no = d.lane, unnest(n.limits) y
-                WHERE v_limits IS NOT NULL GROUP BY y
+                WHERE v_limits IS NOT NULL AND NOT v_freed GROUP BY y
             ) x WHERE s.no = x.no
+        ), w AS (
+            INSERT INTO hodei.freed (no, n)
+            SELECT y, count(*) FROM d JOIN hodei.lane n ON n.no = d.lane, unnest(n.limits) y WHERE v_freed GROUP BY y
         ), g AS (
             UPDATE hodei.wide s SET in_use = s.in_use - x.n FROM (
                 SELECT v.tenant, v.queue, count(*) AS n
@@ -237,12 +254,18 @@ BEGIN
         WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now AND NOT cleared;
     -- What was not made is looked at by the caller before anything is claimed.
     IF FOUND AND v_made = cardinality(p_id) AND cardinality(p_lane) > 0 THEN
-        RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n, p_alone);
+        RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n, p_level,
+            p_since, p_alone);
     END IF;
     v_meta.what := 0;
     v_meta.state := CASE WHEN v_holder IS NULL THEN 0 ELSE 1 END;
     v_meta.moved_at := v_now;
     v_meta.lost := v_wide;
+    IF v_limits IS NOT NULL AND cardinality(p_lane) > 0 THEN
+        -- How many more leases the limits of keys let through.
+        SELECT least(min(most - in_use), 2147483647) INTO v_meta.version FROM hodei.usage
+            WHERE no = ANY (v_limits) AND most IS NOT NULL;
+    END IF;
     SELECT min(eligible_at) INTO v_meta.eligible_at FROM hodei.delayed;
     RETURN NEXT v_meta;
 END
@@ -253,8 +276,8 @@ CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
     p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
 ) RETURNS SETOF hodei.exchanged LANGUAGE sql VOLATILE
-SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
     SELECT * FROM hodei.exchange(p_owner, p_incarnation, p_node, p_log, p_id, p_epoch, p_kind, p_ran, p_end, p_lane, p_rank,
-        p_n, true, false)
+        p_n, NULL, NULL, true, false)
 $$;

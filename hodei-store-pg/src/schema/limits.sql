@@ -33,6 +33,16 @@ BEGIN
 END
 $$;
 
+-- Takes what came free of the limits of keys off what is in use. Called by whoever holds their rows.
+CREATE OR REPLACE FUNCTION hodei.take_off(p_keys int4[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM hodei.freed WHERE no = ANY (p_keys)) THEN
+        WITH d AS (DELETE FROM hodei.freed WHERE no = ANY (p_keys) RETURNING no, n)
+        UPDATE hodei.usage u SET in_use = u.in_use - x.n FROM (SELECT no, sum(n) AS n FROM d GROUP BY no) x WHERE u.no = x.no;
+    END IF;
+END
+$$;
+
 -- Sets a limit that is wider than a key. What is leased is counted when its row is made. It is looked for first: who had
 -- changed nothing with a lock in his hands would wait for others like him in a circle.
 CREATE OR REPLACE FUNCTION hodei.set_wide(p_tenant int4, p_queue text, p_most int8) RETURNS void

@@ -68,6 +68,7 @@ const STEPS: &[Step] = &[
             include_str!("history_quiet.sql"),
             include_str!("history_tables.sql"),
             include_str!("wide.sql"),
+            include_str!("freed.sql"),
         ],
         last: &[
             include_str!("history_locks.sql"),

@@ -187,8 +187,12 @@ pub(crate) struct Picks {
 impl Picks {
     /// Whether the pick of a number, the first of which is 1, asks for jobs of a level.
     pub(crate) fn covers(&self, number: usize, level: Priority) -> bool {
-        let ranks = number.checked_sub(1).and_then(|at| self.ranks.get(at));
-        ranks.is_some_and(|ranks| (ranks >> 6..=ranks & 63).contains(&rank(level)))
+        number.checked_sub(1).is_some_and(|at| self.has(at, rank(level)))
+    }
+
+    /// Whether the pick at a place asks for jobs of a rank.
+    pub(crate) fn has(&self, at: usize, rank: i16) -> bool {
+        self.ranks.get(at).is_some_and(|ranks| (ranks >> 6..=ranks & 63).contains(&rank))
     }
 }
 
@@ -229,7 +233,7 @@ async fn claim(
 ) -> Result<Vec<Claimed>> {
     let inner = Arc::clone(work.inner());
     work.inner().trip();
-    let rows = ask::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7, $8)")
+    let rows = ask::query("SELECT * FROM hodei.claim($1, $2, $3, $4, $5, $6, $7, NULL, NULL, $8)")
         .bind(holder)
         .bind(work.now.as_micros())
         .bind(inner.node)

@@ -13,7 +13,7 @@ mod terms;
 
 pub(crate) use cancel::{Cancel, Redrive};
 pub(crate) use claim::{at, claimed, inputs_of, pipeline_of, what};
-pub(crate) use exchange::{ExchangeVerb, Settle, picks_of};
+pub(crate) use exchange::{ExchangeVerb, Picks, Settle, picks_of};
 pub(crate) use fire::Fire;
 pub(crate) use prune::Prune;
 pub(crate) use reap::Reap;

@@ -247,12 +247,13 @@ async fn a_claim_outlives_who_locks_a_table_for_long() {
 }
 
 /// Has whoever claims without locks look, and wait for half a second before it takes what it saw.
-const SLOW_LOOK: &str = "ALTER FUNCTION hodei.heads(bool, int4, int8, int4[], int2[], int8[]) RENAME TO heads_at_once;
+const SLOW_LOOK: &str = "ALTER FUNCTION hodei.heads(bool, int4, int8, int4[], int2[], int8[], int2[], int8[])
+        RENAME TO heads_at_once;
     CREATE FUNCTION hodei.heads(p_alone bool, p_tenant int4, p_now int8, p_lane int4[], p_rank int2[], p_n int8[],
-        OUT tids tid[], OUT ids bytea, OUT plain bool, OUT lost int2[], OUT lanes int4[]) LANGUAGE plpgsql VOLATILE AS $$
+        p_level int2[], p_since int8[], OUT tids tid[], OUT ids bytea, OUT plain bool, OUT lost int2[], OUT lanes int4[]) LANGUAGE plpgsql VOLATILE AS $$
     BEGIN
         SELECT h.tids, h.ids, h.plain, h.lost, h.lanes INTO tids, ids, plain, lost, lanes
-            FROM hodei.heads_at_once(p_alone, p_tenant, p_now, p_lane, p_rank, p_n) h;
+            FROM hodei.heads_at_once(p_alone, p_tenant, p_now, p_lane, p_rank, p_n, p_level, p_since) h;
         IF p_alone THEN PERFORM pg_sleep(0.5); END IF;
     END $$";
 
@@ -391,4 +392,72 @@ async fn a_prune_reads_no_more_of_a_backlog_than_it_removes() {
     assert_eq!((pruned.gone.len(), pruned.more), (20, true));
     let spent = read().await - before;
     assert!(spent < 1_000, "{spent} rows read to remove 20 of 5000");
+}
+
+/// What ends under a limit, and is much, is written down as free, and waits for nobody who claims under it. Whoever claims next
+/// takes it off.
+#[tokio::test]
+async fn much_that_ends_under_a_limit_waits_for_no_claim() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    store.set_limit(Limit::key(Tenant::default(), Name::literal("key"), 100)).await.expect("set_limit");
+    let spec = std::sync::Arc::new(spec().limited_by("key").build().expect("a valid spec"));
+    let limited = (0..300).map(|_| hodei_core::job::NewJob::new(std::sync::Arc::clone(&spec))).collect();
+    submit(&store, limited).await;
+    let held = claim(&store, &worker, 300).await;
+    assert_eq!(held.len(), 100);
+    let mut claiming = stranger(&database, "SELECT 1 FROM hodei.usage FOR NO KEY UPDATE").await;
+    let ends = held.iter().map(|held| crate::env::done(held.job.id, held.job.epoch)).collect();
+    let ended = at_once("an end", crate::env::exchange(&store, &worker, ends, Vec::new())).await;
+    assert_eq!(ended.applied.len(), 100);
+    let in_use = async || store.limits(&Scope::All).await.expect("limits")[0].in_use;
+    assert_eq!(sql(&database, "SELECT in_use, (SELECT n FROM hodei.freed) FROM hodei.usage"), "100|100");
+    assert_eq!(in_use().await, 0);
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+    run(&mut claiming, "COMMIT").await;
+    assert_eq!(claim(&store, &worker, 300).await.len(), 100, "there is room again, and no more");
+    assert_eq!(in_use().await, 100);
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.freed"), "0");
+    assert_eq!(claim(&store, &worker, 300).await.len(), 0);
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
+/// Where jobs wait for the room that ends make, the ends come first: each exchange leases as many as the one before has.
+#[tokio::test]
+async fn what_waits_for_the_room_of_ends_comes_behind_them() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    store.set_limit(Limit::key(Tenant::default(), Name::literal("key"), 100)).await.expect("set_limit");
+    let spec = std::sync::Arc::new(spec().limited_by("key").build().expect("a valid spec"));
+    submit(&store, (0..500).map(|_| hodei_core::job::NewJob::new(std::sync::Arc::clone(&spec))).collect())
+        .await;
+    let lane = store.lanes(&Served::default()).await.expect("lanes").heads[0].lane.clone();
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let ends = held
+            .iter()
+            .map(|held: &hodei_core::store::Claimed| crate::env::done(held.job.id, held.job.epoch));
+        let pick = Pick { lane: lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n: 100 };
+        let exchanged = crate::env::exchange(&store, &worker, ends.collect(), vec![pick]).await;
+        assert!(exchanged.applied.iter().all(|applied| *applied == hodei_core::store::Applied::Done));
+        held = exchanged.claimed;
+        assert_eq!(held.len(), 100);
+    }
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
+/// What came free of a limit under which nobody claims any more is taken off when the counts are added up.
+#[tokio::test]
+async fn what_came_free_is_taken_off_in_the_end() {
+    let database = database();
+    let store = open(&database).await;
+    store.set_limit(Limit::key(Tenant::default(), Name::literal("key"), 100)).await.expect("set_limit");
+    sql(
+        &database,
+        "UPDATE hodei.usage SET in_use = 7; INSERT INTO hodei.freed SELECT no, 7 FROM hodei.usage",
+    );
+    sql(&database, "SELECT hodei.fold()");
+    assert_eq!(sql(&database, "SELECT in_use, (SELECT count(*) FROM hodei.freed) FROM hodei.usage"), "0|0");
 }

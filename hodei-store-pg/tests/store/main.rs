@@ -3,6 +3,7 @@
 mod bare;
 mod budget;
 mod checkpoints;
+mod claims;
 mod counts;
 mod env;
 mod eras;

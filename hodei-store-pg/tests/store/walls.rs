@@ -90,7 +90,7 @@ async fn a_hostile_tenant_sees_and_changes_nothing_of_others() {
         "DELETE FROM hodei.ready",
         "INSERT INTO hodei.role_tenant VALUES ('hostile', 1)",
         "SELECT hodei.promote(9000000000000000000)",
-        "SELECT * FROM hodei.claim(1, 9000000000000000000, 0, true, '{1,2}', '{63,63}', '{9,9}', true)",
+        "SELECT * FROM hodei.claim(1, 9000000000000000000, 0, true, '{1,2}', '{63,63}', '{9,9}', NULL, NULL, true)",
         "SELECT hodei.admit('hostile', 'default')",
         "SELECT hodei.enqueue('kind', tenant => 'default')",
         "SELECT hodei.enqueue('kind', to_jsonb(repeat('x', 2000000)), tenant => 'acme')",

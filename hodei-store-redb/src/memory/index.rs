@@ -187,9 +187,9 @@ impl Index {
         found
     }
 
-    /// Returns the first jobs of a lane that are as they were born, at most so many.
-    pub(crate) fn first_newborn(&self, lane: &Lane, most: usize) -> Vec<JobId> {
-        let waiting = self.lanes.get(lane).into_iter().flat_map(|lane| lane.behind(None)).take(most);
+    /// Returns the first jobs of a lane behind a place that are as they were born, at most so many.
+    pub(crate) fn first_newborn(&self, lane: &Lane, after: Place, most: usize) -> Vec<JobId> {
+        let waiting = self.lanes.get(lane).into_iter().flat_map(|lane| lane.behind(Some(after))).take(most);
         waiting.filter(|(_, waiting)| waiting.newborn).map(|(place, _)| place.id).collect()
     }
 
