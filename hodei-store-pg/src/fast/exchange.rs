@@ -11,6 +11,7 @@ use hodei_core::{Error, ErrorKind, Result, Timestamp};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::frontier::Place;
 use crate::ask;
 use crate::codec::{damaged, end_bytes};
 use crate::detached::Detached;
@@ -195,23 +196,8 @@ impl Inner {
         .bind(self.config.history)
         .bind(alone);
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
-        let (mut moves, mut claims, mut done) = (Vec::new(), Vec::new(), Exchanged::default());
-        let (mut now, mut wide, mut room) = (Timestamp::from_micros(0), 0, None);
-        for row in rows {
-            match column::<i16>(&row, at::WHAT)? {
-                what::MOVED | what::SUCCEEDED => moves.push(row),
-                what::CLAIMED | what::CLAIMS => claims.push(row),
-                _ => {
-                    done.owner_lost = column::<i16>(&row, at::STATE)? == 0;
-                    done.next_due = column::<Option<i64>>(&row, at::ELIGIBLE_AT)?.map(Timestamp::from_micros);
-                    now = Timestamp::from_micros(column(&row, at::MOVED_AT)?);
-                    wide = column::<Option<i16>>(&row, at::LOST)?.unwrap_or(0);
-                    room = column::<Option<i32>>(&row, at::VERSION)?;
-                }
-            }
-        }
-        let taken = claims.iter().filter_map(place_of).collect::<Result<Vec<_>>>()?;
-        self.frontier.ended(&picks, &starts, taken.into_iter());
+        let Answer { moves, claims, places, mut done, now, wide, room } = Answer::of(rows)?;
+        self.frontier.ended(&picks, &starts, places);
         let lanes = self.names.load_lanes(&mut conn, &lanes_of(&moves)?).await?;
         let mut settled = Settled::of(&exchange.transitions, now);
         for row in &moves {
@@ -273,13 +259,44 @@ fn recorded(log: ChangeLog) -> i16 {
     }
 }
 
-/// The lane of a job that was claimed, and where it was in it.
-fn place_of(row: &PgRow) -> Option<Result<(i32, (i16, i64))>> {
-    let place = || Ok((column(row, at::LANE)?, (column(row, at::RANK)?, column(row, at::ELIGIBLE_AT)?)));
-    match column::<i16>(row, at::WHAT) {
-        Ok(what::CLAIMED) => Some(place()),
-        Ok(_) => None,
-        Err(error) => Some(Err(error)),
+/// What the server says of an exchange.
+#[derive(Default)]
+struct Answer {
+    moves: Vec<PgRow>,
+    claims: Vec<PgRow>,
+    /// Where in its lane each claimed job was.
+    places: Vec<(i32, Place)>,
+    done: Exchanged,
+    now: Timestamp,
+    /// What kinds of limits there are beside those of keys, as `hodei.hold_limits` says it.
+    wide: i16,
+    /// How many more leases the limits of keys let through, where the picks have any.
+    room: Option<i32>,
+}
+
+impl Answer {
+    fn of(rows: Vec<PgRow>) -> Result<Self> {
+        let mut all = Self::default();
+        for row in rows {
+            match column::<i16>(&row, at::WHAT)? {
+                what::MOVED | what::SUCCEEDED => all.moves.push(row),
+                what::CLAIMED => {
+                    let place = (column(&row, at::RANK)?, column(&row, at::ELIGIBLE_AT)?);
+                    all.places.push((column(&row, at::LANE)?, place));
+                    all.claims.push(row);
+                }
+                what::CLAIMS => all.claims.push(row),
+                _ => {
+                    all.done.owner_lost = column::<i16>(&row, at::STATE)? == 0;
+                    let due = column::<Option<i64>>(&row, at::ELIGIBLE_AT)?;
+                    all.done.next_due = due.map(Timestamp::from_micros);
+                    all.now = Timestamp::from_micros(column(&row, at::MOVED_AT)?);
+                    all.wide = column::<Option<i16>>(&row, at::LOST)?.unwrap_or(0);
+                    all.room = column(&row, at::VERSION)?;
+                }
+            }
+        }
+        Ok(all)
     }
 }
 

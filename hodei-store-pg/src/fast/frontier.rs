@@ -19,7 +19,7 @@ const MUCH: i64 = 64;
 const LANES: usize = 10_000;
 
 /// Where in its lane a job is: its rank, and since when it is ready in microseconds.
-type Place = (i16, i64);
+pub(super) type Place = (i16, i64);
 
 /// Where the last claim of a lane ended, and when the lane was looked at from its beginning.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ impl Frontier {
     }
 
     /// Learns where claims ended that began there; each comes with its lane.
-    pub(crate) fn ended(&self, picks: &Picks, starts: &Starts, claims: impl Iterator<Item = (i32, Place)>) {
+    pub(crate) fn ended(&self, picks: &Picks, starts: &Starts, claims: Vec<(i32, Place)>) {
         let mut took: HashMap<i32, (i64, Place)> = HashMap::new();
         for (lane, place) in claims {
             let (jobs, last) = took.entry(lane).or_insert((0, place));

@@ -20,6 +20,11 @@ BEGIN
 END
 $$;
 
+-- Before whatever is ready.
+CREATE OR REPLACE FUNCTION hodei.beginning() RETURNS int8 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT '-9223372036854775808'::int8
+$$;
+
 -- The picks of a tenant's lanes, in their order, but for those of queues that are paused, and from where on each looks: from
 -- p_since at the rank p_level, where nothing more urgent is ready, and else from its first rank.
 CREATE OR REPLACE FUNCTION hodei.picks_of(
@@ -28,7 +33,7 @@ CREATE OR REPLACE FUNCTION hodei.picks_of(
     ord int4, lane int4, first_rank int4, last_rank int4, from_rank int4, from_at int8, n int8, limits int4[], queue text
 ) LANGUAGE sql STABLE AS $$
     SELECT u.ord::int4, u.lane, u.rank >> 6, u.rank & 63, CASE WHEN s.since IS NULL THEN u.rank >> 6 ELSE u.level END,
-        coalesce(s.since, '-9223372036854775808'), u.n, l.limits, l.queue
+        coalesce(s.since, hodei.beginning()), u.n, l.limits, l.queue
     FROM unnest(p_lane, p_rank, p_n, p_level, p_since) WITH ORDINALITY u (lane, rank, n, level, since, ord)
     JOIN hodei.lane l ON l.no = u.lane LEFT JOIN hodei.queue q ON q.tenant = l.tenant AND q.queue = l.queue
     CROSS JOIN LATERAL (
@@ -109,7 +114,8 @@ CREATE OR REPLACE FUNCTION hodei.claim(
     p_holder int4, p_now int8, p_node int8, p_record bool, p_lane int4[], p_rank int2[], p_n int8[], p_level int2[],
     p_since int8[], p_alone bool
 ) RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     v_lane record;
@@ -207,8 +213,8 @@ BEGIN
                         ORDER BY r.rank, r.eligible_at, r.id LIMIT v_room FOR UPDATE SKIP LOCKED
                     ) x;
                     -- Too few from some place on: they are looked for from the beginning.
-                    EXIT WHEN v_one.n >= v_room OR v_lane.from_at = '-9223372036854775808';
-                    v_lane.from_at := '-9223372036854775808';
+                    EXIT WHEN v_one.n >= v_room OR v_lane.from_at = hodei.beginning();
+                    v_lane.from_at := hodei.beginning();
                     v_lane.from_rank := v_lane.first_rank;
                 END LOOP;
                 CONTINUE WHEN v_one.n = 0;
@@ -377,7 +383,8 @@ CREATE OR REPLACE FUNCTION hodei.lanes(
     p_queues text[], p_levels int4, OUT lane int4, OUT tenant text, OUT queue text, OUT class int8, OUT request bytea,
     OUT rank int2, OUT depth int8, OUT eligible_at int8, OUT weight int8, OUT next_due int8
 ) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_due int8;
 BEGIN

@@ -1,7 +1,7 @@
 -- The counts.
 
--- Adds up what was counted, by queue, and what came free of limits. Somebody else doing so is enough. A queue without jobs has no row, and the changes that
--- are kept are in one.
+-- Adds up what was counted, by queue, and takes off what came free of limits, that of 1,000 rows. Somebody else doing so is
+-- enough. A queue without jobs has no row, and the changes that are kept are in one.
 CREATE OR REPLACE FUNCTION hodei.fold() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_tenant int4[];

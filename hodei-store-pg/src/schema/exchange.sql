@@ -4,8 +4,8 @@
 -- another way, or ask for a failure, may end themselves, and theirs: that is left to the rules.
 CREATE OR REPLACE FUNCTION hodei.tell_children(p_id uuid[], p_now int8, p_node int8, p_log int2)
 RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_parents uuid[];
     v_badly bool;
@@ -81,8 +81,8 @@ CREATE OR REPLACE FUNCTION hodei.exchange(
     p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_level int2[], p_since int8[],
     p_history bool, p_alone bool
 ) RETURNS SETOF hodei.exchanged
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_now int8;
@@ -95,17 +95,21 @@ DECLARE
     v_wide int2 := 0;
     v_ended uuid[] := '{}';
     v_freed bool := false;
+    -- From how many ends on, and of how many keys at most, what comes free is written down.
+    v_ends_min CONSTANT int4 := 64;
+    v_keys_max CONSTANT int4 := 16;
 BEGIN
     -- Before the clock is read, also for claims alone: between the look at the owner and its leases nobody is waited for.
     IF cardinality(p_id) + cardinality(p_lane) > 0 AND hodei.limited() THEN
-        v_freed := cardinality(p_lane) = 0 AND cardinality(p_id) >= 64 AND NOT EXISTS (SELECT 1 FROM hodei.wide);
+        v_freed := cardinality(p_lane) = 0 AND cardinality(p_id) >= v_ends_min
+            AND NOT EXISTS (SELECT 1 FROM hodei.wide);
         IF v_freed THEN
             -- Who only ends, and much, writes down what comes free, and waits for nobody. Many keys are held all the same:
             -- to write each down costs more than to count it.
             SELECT array_agg(DISTINCT x) INTO v_limits FROM (
                 SELECT DISTINCT l.lane FROM hodei.leased l WHERE l.id = ANY (p_id)
             ) y JOIN hodei.lane n ON n.no = y.lane, unnest(n.limits) x;
-            v_freed := coalesce(cardinality(v_limits) <= 16, false);
+            v_freed := coalesce(cardinality(v_limits) <= v_keys_max, false);
         END IF;
         IF NOT v_freed THEN
             SELECT h.wide, h.keys INTO v_wide, v_limits FROM hodei.hold_limits(
@@ -276,8 +280,8 @@ CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
     p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[]
 ) RETURNS SETOF hodei.exchanged LANGUAGE sql VOLATILE
-SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
     SELECT * FROM hodei.exchange(p_owner, p_incarnation, p_node, p_log, p_id, p_epoch, p_kind, p_ran, p_end, p_lane, p_rank,
         p_n, NULL, NULL, true, false)
 $$;

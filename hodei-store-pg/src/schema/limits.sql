@@ -10,7 +10,8 @@ END
 $$;
 
 -- Locks the rows of all limits that lanes count against: those wider than a key, then those of keys, each in one order. Whoever
--- leases or ends leases calls it with the lanes of all of them, before he locks a job: so nobody waits in a circle. `wide` is 2
+-- leases or ends leases calls it with the lanes of all of them, before he locks a job, but for who writes down what comes free
+-- (hodei.freed) and holds none: so nobody waits in a circle. `wide` is 2
 -- where there are such limits for these lanes, and 1 where there are only others; `keys` are the numbers of those of keys,
 -- absent where there are none.
 CREATE OR REPLACE FUNCTION hodei.hold_limits(p_lane int4[], OUT wide int2, OUT keys int4[]) LANGUAGE plpgsql VOLATILE AS $$

@@ -2,7 +2,8 @@
 
 -- Where jobs are, each locked until the end of the transaction.
 CREATE OR REPLACE FUNCTION hodei.take(p_ids uuid[]) RETURNS SETOF hodei.placed
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_left uuid[];
     v_got hodei.placed[];
@@ -68,7 +69,8 @@ $$;
 -- As hodei.take, of jobs whose leases may end, for whoever leases from lanes afterwards: what all of them count against is
 -- locked before the jobs are.
 CREATE OR REPLACE FUNCTION hodei.take_with_limits(p_ids uuid[], p_lane int4[]) RETURNS SETOF hodei.placed
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     IF hodei.limited() THEN
         -- By their births: who is not leased yet may be when he is locked.
@@ -81,7 +83,8 @@ $$;
 
 -- Where jobs are, as this statement sees it.
 CREATE OR REPLACE FUNCTION hodei.places(p_ids uuid[]) RETURNS SETOF hodei.placed
-LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE sql STABLE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
     SELECT l.id, (CASE WHEN l.running THEN 3 ELSE 2 END)::int2, false, l.lane, j.rank, l.holder,
         coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0::int2),
         coalesce(l.generation, 0::int2), (CASE WHEN l.running THEN 5 ELSE 4 END)::int2, coalesce(l.cancel, false),
@@ -130,7 +133,8 @@ CREATE OR REPLACE FUNCTION hodei.move(
     p_cause int2[], p_cancel bool[], p_eligible_at int8[], p_deadline int8[], p_moved_at int8[],
     p_started_at int8[], p_pipeline uuid[], p_settled bytea[]
 ) RETURNS void
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_from int4[];
     v_was int4[];
@@ -255,8 +259,8 @@ $$;
 -- may have ended where keys did not go with their jobs yet, or may have left it without a look at it: neither a failure nor
 -- a claim looks for keys. What was ever claimed has an epoch.
 CREATE OR REPLACE FUNCTION hodei.free_keys(p_tenant int4, p_key text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     DELETE FROM hodei.unique_key k USING unnest(p_key) u (key) WHERE k.tenant = p_tenant AND k.key = u.key AND (
         NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = k.id)

@@ -1,12 +1,14 @@
 //! What holds a row for long holds up nobody who has no need of it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use hodei_core::job::{Parent, Priority, Requires};
+use hodei_core::job::{NewJob, Parent, Priority, Requires};
 use hodei_core::store::{
-    Coordination, Exchange, JobStore, Limit, Pick, Policies, Retention, Scope, Served, SubmitOptions,
+    Applied, Claimed, Coordination, Exchange, JobStore, Limit, Pick, Policies, Retention, Scope, Served,
+    SubmitOptions,
 };
 use hodei_core::{ErrorKind, Name, Tenant};
 use hodei_store_pg::PgStore;
@@ -14,7 +16,7 @@ use hodei_test_servers::Database;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::env::{TTL, burn, claim, database, job, jobs, open, owner, spec, sql, submit};
+use crate::env::{TTL, burn, claim, database, done, exchange, job, jobs, open, owner, spec, sql, submit};
 
 /// What waits for nobody takes no longer, on a machine that does other things too. Whoever is waited for here stays for ever.
 const AT_ONCE: Duration = Duration::from_secs(60);
@@ -185,7 +187,7 @@ async fn a_claim_that_waited_past_the_end_of_its_owner_leases_nothing() {
     let limit = Limit::key(Tenant::default(), Name::literal("scarce"), 3);
     store.set_limit(limit).await.expect("set_limit");
     let limited = spec().limited_by("scarce").build().expect("a valid spec");
-    submit(&store, vec![hodei_core::job::NewJob::new(limited)]).await;
+    submit(&store, vec![NewJob::new(limited)]).await;
     let lanes = store.lanes(&Served::default()).await.expect("lanes");
     let picks =
         vec![Pick { lane: lanes.heads[0].lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n: 1 }];
@@ -274,8 +276,8 @@ async fn who_was_there_before_after_all_costs_a_claim_one_more_try() {
         let exchanging = {
             let (store, worker) = (store.clone(), worker.clone());
             let picks = vec![Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 3 }];
-            let end = crate::env::done(first.id, first.epoch);
-            tokio::spawn(async move { crate::env::exchange(&store, &worker, vec![end], picks).await })
+            let end = done(first.id, first.epoch);
+            tokio::spawn(async move { exchange(&store, &worker, vec![end], picks).await })
         };
         let looked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'
             AND datname = current_database()";
@@ -291,7 +293,7 @@ async fn who_was_there_before_after_all_costs_a_claim_one_more_try() {
         let done = at_once("an exchange", exchanging).await.expect("no panic");
         let claimed: Vec<_> = done.claimed.iter().map(|claimed| claimed.job.id).collect();
         assert_eq!(claimed, [ids[0], ids[2], ids[3]]);
-        assert_eq!(done.applied, [hodei_core::store::Applied::Done]);
+        assert_eq!(done.applied, [Applied::Done]);
         let ended = format!("SELECT count(*) FROM hodei.done WHERE id = '{}'", first.id);
         assert_eq!(sql(&database, &ended), "1");
         run(&mut host, "ROLLBACK").await;
@@ -318,8 +320,8 @@ async fn a_ready_row_without_its_job_stops_no_lane() {
 async fn a_node_hears_of_work_while_the_end_of_the_log_is_held_up() {
     let database = database();
     let (here, there) = (open(&database).await, open(&database).await);
-    let ear = std::sync::Arc::<crate::nodes::Ear>::default();
-    let _feed = there.feed(std::sync::Arc::<crate::nodes::Ear>::clone(&ear));
+    let ear = Arc::<crate::nodes::Ear>::default();
+    let _feed = there.feed(Arc::<crate::nodes::Ear>::clone(&ear));
     let begun = ear.begun(&here).await;
     let mut host = stranger(&database, "CREATE TABLE theirs (id int)").await;
     submit(&here, vec![job()]).await;
@@ -394,6 +396,12 @@ async fn a_prune_reads_no_more_of_a_backlog_than_it_removes() {
     assert!(spent < 1_000, "{spent} rows read to remove 20 of 5000");
 }
 
+/// Jobs that count against the limit of a key.
+fn limited(n: usize) -> Vec<NewJob> {
+    let spec = Arc::new(spec().limited_by("key").build().expect("a valid spec"));
+    (0..n).map(|_| NewJob::new(Arc::clone(&spec))).collect()
+}
+
 /// What ends under a limit, and is much, is written down as free, and waits for nobody who claims under it. Whoever claims next
 /// takes it off.
 #[tokio::test]
@@ -402,14 +410,12 @@ async fn much_that_ends_under_a_limit_waits_for_no_claim() {
     let store = open(&database).await;
     let worker = owner(&store, "worker").await;
     store.set_limit(Limit::key(Tenant::default(), Name::literal("key"), 100)).await.expect("set_limit");
-    let spec = std::sync::Arc::new(spec().limited_by("key").build().expect("a valid spec"));
-    let limited = (0..300).map(|_| hodei_core::job::NewJob::new(std::sync::Arc::clone(&spec))).collect();
-    submit(&store, limited).await;
+    submit(&store, limited(300)).await;
     let held = claim(&store, &worker, 300).await;
     assert_eq!(held.len(), 100);
     let mut claiming = stranger(&database, "SELECT 1 FROM hodei.usage FOR NO KEY UPDATE").await;
-    let ends = held.iter().map(|held| crate::env::done(held.job.id, held.job.epoch)).collect();
-    let ended = at_once("an end", crate::env::exchange(&store, &worker, ends, Vec::new())).await;
+    let ends = held.iter().map(|held| done(held.job.id, held.job.epoch)).collect();
+    let ended = at_once("an end", exchange(&store, &worker, ends, Vec::new())).await;
     assert_eq!(ended.applied.len(), 100);
     let in_use = async || store.limits(&Scope::All).await.expect("limits")[0].in_use;
     assert_eq!(sql(&database, "SELECT in_use, (SELECT n FROM hodei.freed) FROM hodei.usage"), "100|100");
@@ -430,18 +436,14 @@ async fn what_waits_for_the_room_of_ends_comes_behind_them() {
     let store = open(&database).await;
     let worker = owner(&store, "worker").await;
     store.set_limit(Limit::key(Tenant::default(), Name::literal("key"), 100)).await.expect("set_limit");
-    let spec = std::sync::Arc::new(spec().limited_by("key").build().expect("a valid spec"));
-    submit(&store, (0..500).map(|_| hodei_core::job::NewJob::new(std::sync::Arc::clone(&spec))).collect())
-        .await;
+    submit(&store, limited(500)).await;
     let lane = store.lanes(&Served::default()).await.expect("lanes").heads[0].lane.clone();
     let mut held = Vec::new();
     for _ in 0..5 {
-        let ends = held
-            .iter()
-            .map(|held: &hodei_core::store::Claimed| crate::env::done(held.job.id, held.job.epoch));
+        let ends = held.iter().map(|held: &Claimed| done(held.job.id, held.job.epoch));
         let pick = Pick { lane: lane.clone(), floor: Priority::MIN, ceiling: Priority::MAX, n: 100 };
-        let exchanged = crate::env::exchange(&store, &worker, ends.collect(), vec![pick]).await;
-        assert!(exchanged.applied.iter().all(|applied| *applied == hodei_core::store::Applied::Done));
+        let exchanged = exchange(&store, &worker, ends.collect(), vec![pick]).await;
+        assert!(exchanged.applied.iter().all(|applied| *applied == Applied::Done));
         held = exchanged.claimed;
         assert_eq!(held.len(), 100);
     }
