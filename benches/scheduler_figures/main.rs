@@ -1,12 +1,13 @@
 //! The figures of the scheduler, each beside what it is measured against and with its goal.
 //!
-//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [verbs] [decide] [beside] [over_one] [idle] [dispatch]
-//! [explain] [pipelines]`
+//! `cargo bench --package hodei-benches --bench scheduler_figures -- [--quick] [queue] [verbs] [decide] [beside] [crowd] [over_one] [idle]
+//! [dispatch] [explain] [pipelines]`
 //!
 //! Absolute figures are the best of five rounds; what a ratio compares is measured in the same rounds, one beside the
 //! other. A goal that is missed is said and is no failure; a wrong result is one. `--quick` measures with less and
 //! tells the direction only; `--test` only shows that everything runs.
 
+mod crowd;
 mod decide;
 mod elsewhere;
 mod engine;
@@ -47,11 +48,12 @@ fn main() -> ExitCode {
         (false, false) => (FULL, "the full run"),
     };
     let mut report = Report::new(&format!("Scheduler, {how}, best of {}", sizes.rounds));
-    let parts: [(&str, Part); 9] = [
+    let parts: [(&str, Part); 10] = [
         ("queue", queue::figures),
         ("verbs", queue::verbs),
         ("decide", decide::figures),
         ("beside", decide::beside),
+        ("crowd", crowd::figures),
         ("over_one", over_one::figures),
         ("idle", engine::idle_figures),
         ("dispatch", engine::dispatch_figures),

@@ -99,14 +99,6 @@ impl Worker {
     fn of((name, incarnation, offer): (&Name, u64, &Arc<Offer>)) -> Self {
         Self { name: name.clone(), incarnation, offer: Arc::clone(offer) }
     }
-
-    fn is(&self, (name, incarnation, offer): (&Name, u64, &Arc<Offer>)) -> bool {
-        self.name == *name && self.incarnation == incarnation && Arc::ptr_eq(&self.offer, offer)
-    }
-
-    fn same_life(&self, other: &Self) -> bool {
-        self.name == other.name && self.incarnation == other.incarnation
-    }
 }
 
 /// What the parts of a node share.
@@ -239,6 +231,8 @@ pub(crate) struct Driver {
     answer: Option<Input>,
     /// How many such answers came one after the other.
     in_a_row: u32,
+    /// The comings and goings that have been shown.
+    shown: u64,
     /// Whether the store takes calls in the order in which they are begun.
     in_order: bool,
     /// Whether whoever submits may claim.
@@ -283,6 +277,7 @@ impl Driver {
             light: None,
             answer: None,
             in_a_row: 0,
+            shown: 0,
             in_order,
             stands_by: false,
             awaits_claim: false,
@@ -490,22 +485,25 @@ impl Driver {
     }
 
     /// Shows who is connected to those who explain, and tells the bus who came and went.
-    fn show_workers(&self) {
-        let mut shown = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = shown.len() == self.machine.workers().count()
-            && shown.iter().zip(self.machine.workers()).all(|(worker, now)| worker.is(now));
-        if same {
+    fn show_workers(&mut self) {
+        let now = self.machine.comings_and_goings();
+        if std::mem::replace(&mut self.shown, now) == now {
             return;
         }
-        let before = std::mem::take(&mut *shown);
-        *shown = self.machine.workers().map(Worker::of).collect();
+        let mut shown = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = self.machine.workers().map(Worker::of).collect();
+        let before = std::mem::replace(&mut *shown, after);
         let Some(bus) = &self.shared.herald.bus else { return };
         let at = self.shared.clock.now();
         let event = |worker: &Worker, connected| {
             let (worker, incarnation) = (worker.name.clone(), worker.incarnation);
             Event::Worker(WorkerEvent { worker, incarnation, at, connected })
         };
-        let in_both = |worker: &Worker, others: &[Worker]| others.iter().any(|other| other.same_life(worker));
+        // Both are in the order of names.
+        let in_both = |worker: &Worker, others: &[Worker]| {
+            let at = others.binary_search_by(|other| other.name.cmp(&worker.name));
+            at.is_ok_and(|at| others[at].incarnation == worker.incarnation)
+        };
         let gone = before.iter().filter(|worker| !in_both(worker, &shown)).map(|worker| event(worker, false));
         let came = shown.iter().filter(|worker| !in_both(worker, &before)).map(|worker| event(worker, true));
         let events: Vec<Event> = gone.chain(came).collect();

@@ -1,10 +1,11 @@
 //! The scheduler's dealings with agents: their calls, what they are given, and how they are lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hodei_core::gateway::{News, Peer, Report, SessionState, StopCause};
 use hodei_core::job::{Epoch, Job, Outcome};
+use hodei_core::map::JobMap;
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
@@ -13,7 +14,8 @@ use super::fence::alone;
 use super::placement::WorkerId;
 use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
-use super::session::{Assigned, Gang, Session};
+use super::session::{Assigned, Gang};
+use super::sessions::Sessions;
 use super::verdict::verdict;
 
 /// So many gangs are noted before it is looked whether they still run.
@@ -29,12 +31,12 @@ impl Scheduler {
                 self.lose_session(&state.worker);
             }
         }
-        let session = self.sessions.entry(state.worker.clone()).or_insert_with(|| {
+        let session = self.sessions.of_caller(&state, now, || {
             // What nobody could run before it may run.
             self.lanes_stale = true;
             let worker = self.fleet.join(&state.offer, worker_key(&state.worker));
             self.names.insert(worker, state.worker.clone());
-            Session::new(state.incarnation, Arc::clone(&state.offer), worker, state.seen, now)
+            worker
         });
         if state.seq <= session.seq {
             // Overtaken on the way: the later call has said more.
@@ -136,20 +138,39 @@ impl Scheduler {
         for (job, epoch) in jobs {
             // Nobody was told of it: the store has cancelled it under us, or will when we give it back.
             let waits = self.buffer.epoch_of(*job).is_some_and(|waits| waits <= *epoch);
-            let mut untold = if waits { self.unbuffer(*job) } else { None };
-            for session in self.sessions.values_mut() {
-                if session.assigned.get(job).is_none_or(|assigned| assigned.job.epoch > *epoch) {
-                    continue;
-                }
-                match session.withdraw(*job, &mut self.fleet) {
-                    Some(assigned) => untold = Some(assigned.job),
-                    None => session.stop(*job, StopCause::Cancelled),
-                }
-            }
-            if let Some(job) = untold {
-                self.give_back(&job);
+            let untold = if waits { self.unbuffer(*job) } else { None };
+            untold.iter().for_each(|job| self.give_back(job));
+        }
+        for (at, worker) in self.runs_of(jobs) {
+            let Some(session) = self.sessions.get_mut(&worker) else { continue };
+            let (job, _) = jobs[at];
+            match session.withdraw(job, &mut self.fleet) {
+                Some(assigned) => self.give_back(&assigned.job),
+                None => session.stop(job, StopCause::Cancelled),
             }
         }
+    }
+
+    /// Finds who has runs of these epochs or of lower ones: the place of each in the list, and the worker, in order. Looks at
+    /// no more of a session than it has, nor than there are in the list.
+    fn runs_of(&self, jobs: &[(JobId, Epoch)]) -> Vec<(usize, Name)> {
+        let mut places: JobMap<usize> = JobMap::default();
+        places.extend(jobs.iter().enumerate().map(|(at, (job, _))| (*job, at)));
+        let mut found = Vec::new();
+        for (name, session) in self.sessions.iter() {
+            let meant = |at: &usize| {
+                let (job, epoch) = jobs[*at];
+                session.assigned.get(&job).is_some_and(|assigned| assigned.job.epoch <= epoch)
+            };
+            let known: Vec<usize> = if session.assigned.len() < places.len() {
+                session.assigned.keys().filter_map(|job| places.get(job).copied()).filter(meant).collect()
+            } else {
+                places.values().copied().filter(meant).collect()
+            };
+            found.extend(known.into_iter().map(|at| (at, name.clone())));
+        }
+        found.sort_unstable();
+        found
     }
 
     /// Gives back what no connected worker could run any more: another node's may, and here it would only be in the
@@ -288,49 +309,41 @@ impl Scheduler {
     /// Answers the calls of sessions for which there is news. An agent of which a node that ends wants nothing more is let go,
     /// to another one.
     pub(super) fn reply(&mut self) {
-        if self.draining {
-            let done = |session: &Session| session.waiter.is_some() && session.is_done();
-            let leave = self.sessions.iter().filter(|(_, session)| done(session));
-            let leave: Vec<Name> = leave.map(|(name, _)| name.clone()).collect();
-            leave.iter().for_each(|name| self.end_session(name, &Move::Returned, ErrorKind::Unavailable));
-        }
-        let bounds = (self.config.session_ttl, self.alive_until);
-        for session in self.sessions.values_mut() {
-            if session.has_news()
+        let (next_sync, ttl, alive_until) =
+            (self.config.next_sync, self.config.session_ttl, self.alive_until);
+        for name in self.sessions.take_touched() {
+            let Some(session) = self.sessions.get(&name).filter(|session| session.waiter.is_some()) else {
+                continue;
+            };
+            if self.draining && session.is_done() {
+                self.end_session(&name, &Move::Returned, ErrorKind::Unavailable);
+            } else if session.has_news()
+                && let Some(session) = self.sessions.get_mut(&name)
                 && let Some(ticket) = session.waiter.take()
             {
                 let called = session.last_sync;
-                let desired =
-                    session.desired(self.config.next_sync, alone(called, called, bounds.0, bounds.1));
+                let desired = session.desired(next_sync, alone(called, called, ttl, alive_until));
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }
     }
 
-    /// Answers calls that have waited long enough.
-    pub(super) fn expire_waiters(&mut self, now: Timestamp) {
+    /// Takes back what those had who have been silent too long, and answers calls that have waited long enough.
+    pub(super) fn expire(&mut self, now: Timestamp) {
         let (next_sync, ttl, alive_until) =
             (self.config.next_sync, self.config.session_ttl, self.alive_until);
-        for session in self.sessions.values_mut() {
-            if session.waiter.is_some()
-                && now >= session.waits_since.saturating_add(next_sync)
-                && let Some(ticket) = session.waiter.take()
-            {
-                let called = std::mem::replace(&mut session.last_sync, now);
-                let desired = session.desired(next_sync, alone(called, now, ttl, alive_until));
-                self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
-            }
+        let (mut silent, mut waiting) = (Vec::new(), Vec::new());
+        for name in self.sessions.overdue(now) {
+            let waits = self.sessions.get(&name).is_some_and(|session| session.waiter.is_some());
+            if waits { waiting.push(name) } else { silent.push(name) }
         }
-    }
-
-    pub(super) fn expire_sessions(&mut self, now: Timestamp) {
-        let ttl = self.config.session_ttl;
-        let silent = |(name, session): (&Name, &Session)| {
-            (session.waiter.is_none() && now >= session.last_sync.saturating_add(ttl)).then(|| name.clone())
-        };
-        let dead: Vec<Name> = self.sessions.iter().filter_map(silent).collect();
-        for name in dead {
-            self.lose_session(&name);
+        silent.iter().for_each(|name| self.lose_session(name));
+        for name in waiting {
+            let Some(session) = self.sessions.get_mut(&name) else { continue };
+            let Some(ticket) = session.waiter.take() else { continue };
+            let called = std::mem::replace(&mut session.last_sync, now);
+            let desired = session.desired(next_sync, alone(called, now, ttl, alive_until));
+            self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
         }
     }
 
@@ -369,7 +382,7 @@ fn succeeded(news: &News) -> bool {
 }
 
 /// The workers on which a job has room beside its own, and what it is told of them.
-fn gang(others: Vec<WorkerId>, names: &HashMap<WorkerId, Name>, sessions: &BTreeMap<Name, Session>) -> Gang {
+fn gang(others: Vec<WorkerId>, names: &HashMap<WorkerId, Name>, sessions: &Sessions) -> Gang {
     let peer = |worker: &WorkerId| {
         let name = names.get(worker)?;
         Some(Peer { worker: name.clone(), labels: sessions.get(name)?.offer.labels.clone() })

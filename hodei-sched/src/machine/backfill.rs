@@ -1,6 +1,6 @@
 //! Whom a job may overtake: the head that waits for a worker, where the job has ended before the head could begin.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use hodei_core::{Name, Timestamp};
 
@@ -9,6 +9,7 @@ use super::learned::Learned;
 use super::picks::Head;
 use super::placement::{Fleet, WorkerId};
 use super::session::Session;
+use super::sessions::Sessions;
 use crate::queue::ClassId;
 
 /// Whether anything waits, here or in the store, that is of another class than the one for which workers are held. Where
@@ -22,7 +23,7 @@ pub(super) fn is_beside(held: ClassId, buffer: &Buffer, heads: &[Head]) -> bool 
 pub(super) fn reserved_start(
     fleet: &Fleet,
     names: &HashMap<WorkerId, Name>,
-    sessions: &BTreeMap<Name, Session>,
+    sessions: &Sessions,
     learned: &Learned,
     now: Timestamp,
 ) -> Option<Timestamp> {

@@ -99,7 +99,7 @@ impl Scheduler {
         let place = request.resources.placement()?;
         let mut able_workers: Vec<(u64, &Name, WorkerId)> = Vec::new();
         let mut nearest: Option<(usize, Why)> = None;
-        for (name, session) in &self.sessions {
+        for (name, session) in self.sessions.iter() {
             let offer = &session.offer;
             let able = !session.draining && offer.slots > 0 && offer.runs.contains(&request.runs);
             if !able || !request.resources.fits(&offer.capacity) {

@@ -22,6 +22,7 @@ mod preempt;
 mod rivals;
 mod scheduler;
 mod session;
+mod sessions;
 mod share;
 mod snapshot;
 mod standby;

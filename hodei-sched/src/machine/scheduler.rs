@@ -19,7 +19,7 @@ use super::memory::Memory;
 use super::picks::Head;
 use super::placement::{Fleet, Rule, WorkerId};
 use super::rivals::Rivals;
-use super::session::Session;
+use super::sessions::Sessions;
 use super::snapshot::Claims;
 use super::standby::Lately;
 use super::turns::Turns;
@@ -216,7 +216,7 @@ pub(super) enum Store {
 pub struct Scheduler {
     pub(super) config: SchedulerConfig,
     pub(super) owner: Lease,
-    pub(super) sessions: BTreeMap<Name, Session>,
+    pub(super) sessions: Sessions,
     pub(super) buffer: Buffer,
     /// What the last exchange claimed, on its way into the buffer: the next exchange is asked for first.
     pub(super) arrived: Vec<Claimed>,
@@ -306,9 +306,9 @@ impl Scheduler {
     pub fn new(config: SchedulerConfig, owner: Lease, now: Timestamp) -> Self {
         Self {
             buffer: Buffer::new(config.ageing),
+            sessions: Sessions::new(config.next_sync, config.session_ttl),
             config,
             owner,
-            sessions: BTreeMap::new(),
             arrived: Vec::new(),
             outgoing: VecDeque::new(),
             later: BTreeMap::new(),
@@ -375,7 +375,7 @@ impl Scheduler {
             Input::Drain => self.drain(),
             Input::Abandon => {
                 self.drain();
-                let sessions: Vec<Name> = self.sessions.keys().cloned().collect();
+                let sessions: Vec<Name> = self.sessions.iter().map(|(name, _)| name.clone()).collect();
                 let end = |name| self.end_session(name, &Move::Preempted, ErrorKind::Unavailable);
                 sessions.iter().for_each(end);
             }
@@ -386,8 +386,7 @@ impl Scheduler {
         self.buffer.advance(now);
         self.fence(now);
         self.reclaim(now);
-        self.expire_sessions(now);
-        self.expire_waiters(now);
+        self.expire(now);
     }
 
     fn set_policy(&mut self, policy: Policy) {
@@ -451,14 +450,9 @@ impl Scheduler {
         at = self.buffer.next_due().map_or(at, |due| due.min(at));
         at = [self.fence_at(), self.rest_at(), self.bereaved_at, self.look.until(), self.unstarted_at()]
             .into_iter()
+            .chain([self.sessions.next_due()])
             .flatten()
             .fold(at, Timestamp::min);
-        for session in self.sessions.values() {
-            at = at.min(match session.waiter {
-                Some(_) => session.waits_since.saturating_add(self.config.next_sync),
-                None => session.last_sync.saturating_add(self.config.session_ttl),
-            });
-        }
         at
     }
 
@@ -475,5 +469,11 @@ impl Scheduler {
     /// Goes through the connected workers: their names, which of their lives it is, and what they offer.
     pub fn workers(&self) -> impl Iterator<Item = (&Name, u64, &Arc<hodei_core::gateway::Offer>)> {
         self.sessions.iter().map(|(name, session)| (name, session.incarnation, &session.offer))
+    }
+
+    /// Counts the workers that came and went: as long as it is the same, so are [`Scheduler::workers`].
+    #[must_use]
+    pub fn comings_and_goings(&self) -> u64 {
+        self.sessions.changes()
     }
 }

@@ -84,6 +84,10 @@ pub(super) struct Session {
     /// The number of the last reply, and whether the agent calls again without having taken it in.
     number: u64,
     lost: bool,
+    /// Whether it was given out to be changed since calls were answered.
+    pub(super) touched: bool,
+    /// Before when nothing is due of it, as is noted of all sessions in order.
+    pub(super) due: Option<Timestamp>,
 }
 
 impl Session {
@@ -115,6 +119,16 @@ impl Session {
             told_acked: 0,
             number: seen,
             lost: false,
+            touched: false,
+            due: None,
+        }
+    }
+
+    /// When its call has waited long enough, or it has been silent too long.
+    pub(super) fn is_due(&self, next_sync: Duration, ttl: Duration) -> Timestamp {
+        match self.waiter {
+            Some(_) => self.waits_since.saturating_add(next_sync),
+            None => self.last_sync.saturating_add(ttl),
         }
     }
 

@@ -1,22 +1,21 @@
 //! The scheduler's dealings with the store: what it is asked, when, and what its answers mean.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::StopCause;
-use hodei_core::job::{Job, Lease, Priority};
-use hodei_core::map::JobSet;
+use hodei_core::job::{Epoch, Job, Lease, Priority};
+use hodei_core::map::{IdState, JobSet};
 use hodei_core::store::{
     Applied, Claimed, Exchange, Exchanged, Lane, LaneHead, Lanes, Move, Pick, Transition,
 };
-use hodei_core::{Error, Name, Tenant, Timestamp};
+use hodei_core::{Error, JobId, Name, Tenant, Timestamp};
 
 use super::look::LOOK;
 use super::picks::{self, Decision, Head};
 use super::placement::Room;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store};
-use super::session::Session;
 use super::turns::Turn;
 
 /// A claim whose answer was lost may still be made after the first question for it was answered: a store can be slow to
@@ -271,8 +270,10 @@ impl Scheduler {
 
     /// Takes in what is held already, but for what is known: the answer to its claim was lost.
     fn found(&mut self, held: Vec<Claimed>, now: Timestamp) {
+        let mut known = if held.is_empty() { HashSet::default() } else { self.known() };
         for claimed in held {
-            if !self.knows(&claimed.job) {
+            let (id, epoch) = (claimed.job.id, claimed.job.epoch);
+            if !self.buffer.contains(id, epoch) && known.insert((id, epoch)) {
                 self.claimed(claimed, now);
             }
         }
@@ -286,15 +287,14 @@ impl Scheduler {
         }
     }
 
-    /// Whether a claim is here already, or on its way back.
-    fn knows(&self, job: &Job) -> bool {
-        let (id, epoch) = (job.id, job.epoch);
-        let has = |session: &Session| session.assigned.get(&id).is_some_and(|of| of.job.epoch == epoch);
-        let told = |outgoing: &Outgoing| (outgoing.transition.job, outgoing.transition.epoch) == (id, epoch);
-        self.lent.get(&id) == Some(&epoch)
-            || self.buffer.contains(id, epoch)
-            || self.sessions.values().any(has)
-            || self.outgoing.iter().chain(self.later.values().flatten()).any(told)
+    /// The claims that have left the buffer: to sessions, to other dispatchers, or on their way back.
+    fn known(&self) -> HashSet<(JobId, Epoch), IdState> {
+        let assigned = self.sessions.values().flat_map(|session| session.assigned.values());
+        let assigned = assigned.map(|assigned| (assigned.job.id, assigned.job.epoch));
+        let told = self.outgoing.iter().chain(self.later.values().flatten());
+        let told = told.map(|outgoing| (outgoing.transition.job, outgoing.transition.epoch));
+        let lent = self.lent.iter().map(|(job, epoch)| (*job, *epoch));
+        assigned.chain(told).chain(lent).collect()
     }
 
     /// The node was given up: whatever it holds is somebody else's now.

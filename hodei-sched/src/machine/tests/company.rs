@@ -191,7 +191,7 @@ fn a_job_that_is_given_more_memory_stays_where_it_says() {
     world.settle(&mut large);
     world.settle(&mut small);
     assert_eq!((large.jobs(), small.jobs()), (vec![], vec![job]));
-    let given = world.machine.sessions[&Name::literal("small")].assigned[&job].memory;
+    let given = world.machine.sessions.get(&Name::literal("small")).unwrap().assigned[&job].memory;
     assert_eq!(given, 3 * GIB, "as much as a worker has that it may be on");
 }
 

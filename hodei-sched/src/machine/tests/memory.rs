@@ -290,7 +290,7 @@ proptest! {
                 world.settle(agent);
             }
             for (agent, (slots, gib)) in agents.iter().zip(&workers) {
-                let session = &world.machine.sessions[&agent.state.worker];
+                let session = world.machine.sessions.get(&agent.state.worker).unwrap();
                 let promised: u64 = session.assigned.values().map(|assigned| assigned.memory).sum();
                 prop_assert!(promised <= gib * GIB && session.assigned.len() <= *slots as usize);
             }
@@ -303,7 +303,7 @@ proptest! {
             for agent in &mut agents {
                 for job in agent.jobs() {
                     running += 1;
-                    let memory = world.machine.sessions[&agent.state.worker].assigned[&job].memory;
+                    let memory = world.machine.sessions.get(&agent.state.worker).unwrap().assigned[&job].memory;
                     let end = ends.next().unwrap_or(9);
                     agent.report(job, match end {
                         0 => failed(FailureClass::Exit),

@@ -114,7 +114,9 @@ impl World {
                     self.machine.handle(input, self.clock.now());
                 }
             }
+            self.machine.sessions.check();
         }
+        self.machine.sessions.check();
     }
 
     /// Carries a call of the store out, and returns its answer.
