@@ -24,8 +24,8 @@ pub struct QueuePolicy {
     /// Whether nothing is claimed from it.
     pub paused: bool,
     /// How it weighs against the tenant's other queues; at least 1. The tenant weighs against others as the heaviest of its
-    /// queues that have work. Weights count among jobs of a level. Within a queue pipelines take turns without weights
-    /// ([`Share`](crate::job::Share)).
+    /// queues that have work. Weights count among jobs of a level. Within a queue pipelines take turns by weights of their
+    /// own ([`PipelineBuilder::weight`](crate::pipeline::PipelineBuilder::weight)).
     pub weight: u32,
 }
 
