@@ -145,6 +145,14 @@ impl Resources {
         self.customs().filter(move |(name, _)| !told.contains(name) && !Self::is_place(name))
     }
 
+    /// Returns what of it a worker must have, and nothing of what else is kept with it.
+    #[must_use]
+    pub fn of_worker(&self) -> Self {
+        let custom = if self.custom.is_empty() { Vec::new() } else { self.named().collect() };
+        let custom = custom.into_iter().map(|(name, amount)| (name.clone(), amount)).collect();
+        Self { custom, ..*self }
+    }
+
     /// Goes through the resources that the application names, in the order of their names.
     pub fn customs(&self) -> impl ExactSizeIterator<Item = (&Name, u64)> + '_ {
         self.custom.iter().map(|(name, amount)| (name, *amount))
@@ -257,7 +265,9 @@ mod tests {
         let share = Share::from_code(7).weighing(3);
         let step = sample().share(share);
         assert_eq!((step.turns_with(), step.named().count(), step.missing(&sample())), (share, 1, None));
-        assert_eq!((sample().turns_with(), step.share(Share::NONE)), (Share::NONE, sample()));
+        assert_eq!((sample().turns_with(), step.clone().share(Share::NONE)), (Share::NONE, sample()));
+        let all = step.workers(3).tokens(2);
+        assert_eq!((all.of_worker(), sample().of_worker()), (sample(), sample()));
         let alone = |resources: Resources| resources.share_alone();
         assert_eq!(alone(Resources::none()), Some(Share::NONE));
         assert_eq!(alone(Resources::none().share(share)), Some(share));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use hodei_core::gateway::{News, Peer, Report, SessionState, StopCause};
+use hodei_core::gateway::{News, Peer, Report, RunningJob, SessionState, StopCause};
 use hodei_core::job::{Epoch, Job, Outcome};
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
@@ -54,15 +54,18 @@ impl Scheduler {
             self.effects.push_back(Effect::Reply(old, Err(ErrorKind::Cancelled)));
         }
         session.confirm(state.seen);
-        let unknown: Vec<(JobId, Epoch)> = state
-            .running
-            .iter()
-            .filter(|running| {
-                session.assigned.get(&running.job).is_none_or(|assigned| assigned.job.epoch != running.epoch)
-            })
-            .map(|running| (running.job, running.epoch))
-            .collect();
-        session.disown(unknown);
+        let ours = |run: &RunningJob| {
+            session.assigned.get(&run.job).is_some_and(|assigned| assigned.job.epoch == run.epoch)
+        };
+        let strays: Vec<&RunningJob> = state.running.iter().filter(|run| !ours(run)).collect();
+        // What it runs is what it says: it takes in no answer but one to this call.
+        let mut unknown: Vec<(JobId, Epoch)> = strays.iter().map(|run| (run.job, run.epoch)).collect();
+        unknown.sort_unstable();
+        self.fleet.keep_strays(session.worker, |run| unknown.binary_search(run).is_ok());
+        for run in strays {
+            self.fleet.add_stray(session.worker, (run.job, run.epoch), &run.resources);
+        }
+        session.disown(&unknown);
         for report in state.reports {
             self.report(&state.worker, report, now);
         }
@@ -289,19 +292,20 @@ impl Scheduler {
     /// to another one.
     pub(super) fn reply(&mut self) {
         if self.draining {
-            let done = |session: &Session| session.waiter.is_some() && session.is_done();
+            let fleet = &self.fleet;
+            let done = |session: &Session| session.waiter.is_some() && session.is_done(fleet);
             let leave = self.sessions.iter().filter(|(_, session)| done(session));
             let leave: Vec<Name> = leave.map(|(name, _)| name.clone()).collect();
             leave.iter().for_each(|name| self.end_session(name, &Move::Returned, ErrorKind::Unavailable));
         }
         let bounds = (self.config.session_ttl, self.alive_until);
         for session in self.sessions.values_mut() {
-            if session.has_news()
+            if session.has_news(&self.fleet)
                 && let Some(ticket) = session.waiter.take()
             {
                 let called = session.last_sync;
-                let desired =
-                    session.desired(self.config.next_sync, alone(called, called, bounds.0, bounds.1));
+                let alone = alone(called, called, bounds.0, bounds.1);
+                let desired = session.desired(self.config.next_sync, alone, &self.fleet);
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }
@@ -317,7 +321,8 @@ impl Scheduler {
                 && let Some(ticket) = session.waiter.take()
             {
                 let called = std::mem::replace(&mut session.last_sync, now);
-                let desired = session.desired(next_sync, alone(called, now, ttl, alive_until));
+                let alone = alone(called, now, ttl, alive_until);
+                let desired = session.desired(next_sync, alone, &self.fleet);
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }
