@@ -121,6 +121,11 @@ impl Planted {
             transition.step = Move::Finished(Box::new(Finish::cancelled()));
         }
         if harm.bug == Bug::SpawnOutsideSettle
+        if harm.bug == Bug::ManifestLost
+            && let Move::Finished(finish) = &mut transition.step
+        {
+            finish.manifest = None;
+        }
             && let Move::Finished(finish) = &mut transition.step
         {
             let jobs = std::mem::take(&mut finish.spawn);
