@@ -274,6 +274,18 @@ pub trait Policies: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>>;
 
+    /// Reads the limits that jobs of a tenant's queue with these keys count against, those that somebody set, as
+    /// [`Policies::limits`] lists them.
+    ///
+    /// # Performance
+    ///
+    /// Reads the rows of these limits alone, however many others are set.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>>;
+
     /// Sets a schedule; what it fired last stays known. `last_fired` of the argument is ignored.
     ///
     /// # Errors
