@@ -339,9 +339,9 @@ impl Options {
             Bug::LeadsWithoutTerm => (self.looks, self.nodes) = (true, self.nodes.max(2)),
             Bug::OpenIgnored => self.tenant_max_open = Some(4),
             Bug::RunsUnweighed => {
-                // An agent goes to another dispatcher while it runs something, and has more slots than memory.
+                // Agents go to another dispatcher while they run something, and have more slots than memory.
                 (self.nodes, self.dispatchers, self.slots) = (2, 3, 12);
-                self.agents = 1;
+                self.agents = self.agents.clamp(1, 2);
                 let apart = Duration::from_millis(400);
                 let (dispatcher_deaths, node_crashes) = (true, true);
                 self.faults =
