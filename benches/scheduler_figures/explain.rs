@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use hodei_benches::report::{Goal, Report, Unit};
 use hodei_benches::{BATCH, Noop, directory, runtime};
-use hodei_core::Tenant;
 use hodei_core::gateway::WorkerGateway;
 use hodei_core::job::{JobSpec, NewJob};
-use hodei_core::store::{MemoryStore, Store, SubmitOptions};
+use hodei_core::store::{Limit, MemoryStore, Store, SubmitOptions};
+use hodei_core::{Name, Tenant};
 use hodei_sched::{Explanation, Orchestrator};
 use hodei_store_redb::RedbStore;
 
@@ -17,6 +17,9 @@ use crate::{Sizes, queue::Draw};
 
 /// How many jobs the worker runs, none of which ends.
 const SLOTS: u32 = 512;
+
+/// How many limits of keys a tenant has.
+const KEYS: usize = 10_000;
 
 /// Over how many lanes the jobs lie: of so many queues of so many tenants.
 const LANES: [(usize, usize); 2] = [(1, 1), (10, 100)];
@@ -33,7 +36,25 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
         let times = runtime().block_on(explain(Arc::new(store), lanes, queued, asked))?;
         show(&format!("redb, {n} lanes"), times, report);
     }
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let times = runtime().block_on(among_limits(Arc::clone(&store), queued, asked))?;
+    show(&format!("memory store, 1 lane, {KEYS} limits of the tenant"), times, report);
+    let files = directory();
+    let store = RedbStore::open(files.path().join("limits.redb")).map_err(|error| error.to_string())?;
+    let times = runtime().block_on(among_limits(Arc::new(store), queued, asked))?;
+    show(&format!("redb, 1 lane, {KEYS} limits of the tenant"), times, report);
     Ok(())
+}
+
+/// As [`explain`] in one lane, where the tenant has many limits.
+async fn among_limits(store: Arc<dyn Store>, queued: usize, asked: usize) -> Result<Vec<u64>, String> {
+    let tenant = Tenant::new("tenant-0").map_err(|error| error.to_string())?;
+    for n in 0..KEYS {
+        let key = Name::new(format!("key-{n}")).map_err(|error| error.to_string())?;
+        let limit = Limit::key(tenant.clone(), key, 1);
+        store.set_limit(limit).await.map_err(|error| error.to_string())?;
+    }
+    explain(store, LANES[0], queued, asked).await
 }
 
 fn show(what: &str, times: Vec<u64>, report: &mut Report) {

@@ -147,6 +147,11 @@ async fn work(
 }
 
 fn running(has: &HashMap<JobId, Told>) -> Vec<RunningJob> {
-    let run = |told: &Told| RunningJob { job: told.job, epoch: told.epoch, progress: None };
+    let run = |told: &Told| RunningJob {
+        job: told.job,
+        epoch: told.epoch,
+        progress: None,
+        resources: Resources::none(),
+    };
     has.values().map(run).collect()
 }

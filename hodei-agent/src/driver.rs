@@ -1,14 +1,13 @@
 //! The agent's loop: sync with the node, begin and end runs, report how they ended.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use hodei_core::gateway::{News, StopCause};
 use hodei_core::job::{Epoch, JobSpec, Runs};
 use hodei_core::map::IdState;
+use hodei_core::turn::give_way;
 use hodei_core::{Clock, Error, ErrorKind, JobId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -208,37 +207,5 @@ impl Driver {
             token.stop(StopCause::LeaseLost);
         }
         self.crew.end().await;
-    }
-}
-
-/// Lets what this task has just woken go first on this thread. Another thread may go on with the task at once: where it is run on
-/// is not said, as it is for [`yield_now`](tokio::task::yield_now), so nobody that blocks holds it up.
-async fn give_way() {
-    let mut gave = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut gave, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_was_woken_goes_before_whoever_gives_way() {
-        let began = Arc::new(AtomicBool::new(false));
-        let run = Arc::clone(&began);
-        let run = tokio::spawn(async move { run.store(true, Ordering::Relaxed) });
-        assert!(!began.load(Ordering::Relaxed), "there is one thread, and it is here");
-        give_way().await;
-        assert!(began.load(Ordering::Relaxed));
-        run.await.expect("it has ended");
     }
 }

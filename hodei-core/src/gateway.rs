@@ -29,8 +29,8 @@ pub struct Offer {
     pub labels: TextMap,
 }
 
-/// A job that an agent has and has not reported the end of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A job that an agent has and has not reported the end of, or one that it runs under an older epoch and is ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningJob {
     /// Which job.
     pub job: JobId,
@@ -38,6 +38,9 @@ pub struct RunningJob {
     pub epoch: Epoch,
     /// How far it is: steps done and steps in all.
     pub progress: Option<(u32, u32)>,
+    /// What it takes of what the worker has, beside a slot: as much as was set aside for it. A node that knows nothing of the
+    /// run keeps that for it until it has ended.
+    pub resources: Resources,
 }
 
 /// What happened to a job that was assigned.
@@ -79,7 +82,7 @@ pub struct SessionState {
     pub seen: u64,
     /// What the worker has.
     pub offer: Arc<Offer>,
-    /// Everything that was assigned and not reported as ended.
+    /// Everything that takes room: what was assigned and not reported as ended, and what is ending under an older epoch.
     pub running: Vec<RunningJob>,
     /// The reports after the last one that was received, in order.
     pub reports: Vec<Report>,
@@ -145,7 +148,8 @@ pub struct Desired {
     pub acked: u64,
     /// When to sync again at the latest.
     pub next_sync: Duration,
-    /// The [`seq`](SessionState::seq) of the call that this answers.
+    /// The [`seq`](SessionState::seq) of the call that this answers. An agent takes in one answer to the last call that it
+    /// made, and no other: so what it runs is what that call said, and what this says.
     pub answers: u64,
     /// How long after it made that call the agent may run on without another answer. When that is over it ends what it
     /// runs: somebody else may be about to run it. Nothing where the node sets no bound.

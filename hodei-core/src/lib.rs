@@ -42,6 +42,7 @@ pub mod store;
 pub mod testkit;
 pub mod text;
 pub mod time;
+pub mod turn;
 
 pub use error::{Error, ErrorKind, Fault, Result};
 pub use id::{JobId, Name, OwnerId, PipelineId, Slot, Tenant};

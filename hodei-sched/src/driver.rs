@@ -17,6 +17,7 @@ use hodei_core::gateway::{Desired, Offer, SessionState};
 use hodei_core::job::{Epoch, Job, Lease};
 use hodei_core::log::LogStore;
 use hodei_core::store::{Claimed, Exchanged, Feed, Lanes, Served, Store, Wakeups};
+use hodei_core::turn::give_way;
 use hodei_core::{Clock, Error, ErrorKind, JobId, Name, OwnerId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -521,19 +522,6 @@ async fn under_way(call: &mut Option<Pin<Box<dyn Future<Output = Input> + Send>>
         Some(call) => call.await,
         None => std::future::pending().await,
     }
-}
-
-/// Lets what this task has just woken go first on this thread; another thread may go on with the task at once.
-async fn give_way() {
-    let mut gave = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut gave, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 fn shifted(at: Timestamp, shift: i64) -> Timestamp {

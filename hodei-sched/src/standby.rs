@@ -177,3 +177,111 @@ pub(crate) async fn begun_with<T>(
     }
     submission.await
 }
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::OwnerId;
+    use hodei_core::job::{JobSpec, Lease, rules};
+    use hodei_core::store::{JobStore, Lane, MemoryStore, SubmitOptions};
+    use tokio::sync::mpsc::Receiver;
+
+    use super::*;
+
+    fn job() -> NewJob {
+        NewJob::new(JobSpec::command(["true"]).build().expect("a valid spec"))
+    }
+
+    fn standby() -> Standby {
+        let owner = Lease { owner: OwnerId::new("node").expect("a name"), incarnation: 1 };
+        let (record, _) = rules::admit(job(), Timestamp::EPOCH);
+        Standby::of_lane(owner, Lane::of(&record), 3)
+    }
+
+    #[tokio::test]
+    async fn what_rang_since_the_driver_looked_closes_the_post() {
+        let store = MemoryStore::new();
+        let post = Post::new(store.wakeups());
+        let take = || post.take(&[job()], Timestamp::EPOCH).is_some();
+        post.heard();
+        assert!(!take(), "nothing was left there");
+        post.open(standby());
+        store.submit(vec![job()], SubmitOptions::each()).await.expect("the store takes it");
+        assert!(!take(), "what was stored before may be ready, and comes first");
+        assert!(!take() && !post.close(), "it stays closed until the driver has looked");
+        post.open(standby());
+        assert!(take(), "the bell has been heard");
+        assert!(!take(), "it is one claim");
+        assert!(post.close() && !post.close(), "the driver is told once");
+    }
+
+    #[tokio::test]
+    async fn the_driver_hears_the_bell_itself_before_it_opens() {
+        let store = MemoryStore::new();
+        let post = Post::new(store.wakeups());
+        store.submit(vec![job()], SubmitOptions::each()).await.expect("the store takes it");
+        post.heard();
+        post.open(standby());
+        assert!(post.take(&[job()], Timestamp::EPOCH).is_some());
+    }
+
+    fn claim<'d>(driver: &'d mpsc::Sender<Message>, call: Call) -> Claim<'d> {
+        Claim { call, driver: Some(driver.try_reserve().expect("there is room")) }
+    }
+
+    /// What has come to the driver.
+    fn heard(driver: &mut Receiver<Message>) -> Call {
+        match driver.try_recv() {
+            Ok(Message::Claiming(Claiming(call))) => call,
+            other => panic!("a claim is under way, not {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_panics_is_the_drivers_affair_and_not_of_whoever_submits() {
+        let (sender, mut driver) = mpsc::channel(1);
+        let claim = claim(&sender, Box::pin(async { panic!("a store that panics at the claim") }));
+        assert_eq!(begun_with(Some(claim), Box::pin(ready(7))).await, 7);
+        let panic = AssertUnwindSafe(heard(&mut driver)).catch_unwind().await.expect_err("it goes on there");
+        assert_eq!(panic.downcast_ref(), Some(&"a store that panics at the claim"));
+    }
+
+    #[tokio::test]
+    async fn a_submission_that_panics_leaves_the_driver_with_a_claim_of_unknown_outcome() {
+        let (sender, mut driver) = mpsc::channel(1);
+        let claim = claim(&sender, Box::pin(pending()));
+        let submission = Box::pin(async { panic!("a store that panics at the submission") });
+        let done: Result<(), _> = AssertUnwindSafe(begun_with(Some(claim), submission)).catch_unwind().await;
+        assert!(done.is_err());
+        let Input::Exchanged(Err(error)) = heard(&mut driver).await else { panic!("the answer of a claim") };
+        assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    }
+
+    #[tokio::test]
+    async fn the_claim_is_begun_behind_the_submission_and_is_the_drivers_from_then_on() {
+        let (sender, mut driver) = mpsc::channel(1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |what: &'static str| {
+            let order = Arc::clone(&order);
+            move || order.lock().expect("nobody panics").push(what)
+        };
+        let (submits, claims, goes_on) = (note("submits"), note("claims"), note("goes on"));
+        let claim = claim(
+            &sender,
+            Box::pin(async move {
+                claims();
+                hodei_core::turn::give_way().await;
+                goes_on();
+                Input::Woken
+            }),
+        );
+        let submission = Box::pin(async move {
+            submits();
+            pending::<()>().await;
+        });
+        // Whoever submits gives it up: the claim goes on.
+        assert!(begun_with(Some(claim), submission).now_or_never().is_none());
+        assert_eq!(*order.lock().expect("nobody panics"), ["submits", "claims"]);
+        assert!(matches!(heard(&mut driver).await, Input::Woken));
+        assert_eq!(*order.lock().expect("nobody panics"), ["submits", "claims", "goes on"]);
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hodei_core::store::{Limit, LimitOf, LimitUse, Policies, QueuePolicy, Rate, Schedule, Scope, Spent};
+use hodei_core::text::Texts;
 use hodei_core::{Error, Fault, Name, Result, Tenant, Timestamp};
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -227,6 +228,12 @@ fn limit_use(row: &PgRow) -> Result<LimitUse> {
     Ok(LimitUse { limit, in_use: number(row, 4)?, spent: spent.unwrap_or_default() })
 }
 
+fn limit_uses(rows: &[PgRow]) -> Result<Vec<LimitUse>> {
+    let mut uses = rows.iter().map(limit_use).collect::<Result<Vec<_>>>()?;
+    uses.sort_unstable_by(|a, b| a.limit.of.cmp(&b.limit.of));
+    Ok(uses)
+}
+
 #[async_trait]
 impl Policies for PgStore {
     async fn set_queue(&self, policy: QueuePolicy) -> Result<()> {
@@ -280,9 +287,28 @@ impl Policies for PgStore {
                 scope,
             )
             .await?;
-        let mut uses = rows.iter().map(limit_use).collect::<Result<Vec<_>>>()?;
-        uses.sort_unstable_by(|a, b| a.limit.of.cmp(&b.limit.of));
-        Ok(uses)
+        limit_uses(&rows)
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        let keys: Vec<&str> = keys.iter().collect();
+        let (inner, scope) = (self.inner(), &Scope::Tenant(tenant.clone()));
+        let rows = reading!(inner, OP, scope, conn => {
+            inner.trip();
+            let query = ask::query(
+                "SELECT t.name, NULL, u.key, u.most,
+                     u.in_use - coalesce((SELECT sum(f.n)::int8 FROM hodei.freed f WHERE f.no = u.no), 0),
+                     u.tokens, u.per, u.burst, u.full_at
+                     FROM hodei.tenant t JOIN hodei.usage u ON u.tenant = t.no
+                     WHERE t.name = $1 AND u.key = ANY ($3) AND u.most IS NOT NULL
+                 UNION ALL
+                     SELECT t.name, nullif(w.queue, ''), NULL, w.most, w.in_use, w.tokens, w.per, w.burst, w.full_at
+                     FROM hodei.wide w LEFT JOIN hodei.tenant t ON t.no = w.tenant
+                     WHERE w.queue IN ('', $2) AND (w.tenant = 0 OR t.name = $1)",
+            );
+            query.bind(tenant.as_str()).bind(queue.as_str()).bind(&keys).fetch_all(&mut *conn).await.map_err(failed(OP))
+        });
+        limit_uses(&rows?)
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

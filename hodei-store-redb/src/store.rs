@@ -1,5 +1,6 @@
 //! The store, and how its verbs reach the threads.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hodei_core::store::{
     LimitUse, Living, Page, Policies, Pruned, Query, QueueCounts, QueuePolicy, QueueQuery, Reaped, Redriven,
     Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted, SummaryStream, Term, Wakeups,
 };
+use hodei_core::text::Texts;
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Result, Tenant, Timestamp};
 use tokio::sync::oneshot;
 
@@ -416,6 +418,12 @@ impl Policies for RedbStore {
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         let (inner, scope) = (Arc::clone(&self.0.inner), scope.clone());
         self.read("store.limits", INLINE_ROWS + 1, move |rows| query::limits(rows, &inner, &scope)).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        let (inner, slot) = (Arc::clone(&self.0.inner), tenant.slot());
+        let of: BTreeSet<LimitOf> = LimitOf::of_jobs(tenant, queue, keys).collect();
+        self.read("store.limits_on", of.len(), move |rows| query::limits_on(rows, &inner, slot, &of)).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

@@ -37,7 +37,8 @@ impl HandAgent {
         self.state.seen = desired.number;
         self.state.reports.retain(|report| report.number > desired.received);
         for assignment in &desired.assign {
-            let running = RunningJob { job: assignment.job.id, epoch: assignment.job.epoch, progress: None };
+            let (job, resources) = (&assignment.job, assignment.job.spec.resources().of_worker());
+            let running = RunningJob { job: job.id, epoch: job.epoch, progress: None, resources };
             self.state.running.push(running);
         }
         Ok(desired)

@@ -115,11 +115,7 @@ impl<S> Context<S> {
         let parent = |id| Parent { id, requires: Requires::Success };
         let own = self.job().id;
         let parents = std::iter::once(own).chain(needs.into_iter().filter(|id| *id != own)).map(parent);
-        let job = NewJob::of(self.job().tenant.clone(), spec).after(parents);
-        let job = match self.job().pipeline {
-            Some(pipeline) => job.in_pipeline(pipeline),
-            None => job,
-        };
+        let job = NewJob::of(self.job().tenant.clone(), spec).after(parents).in_pipeline_with(self.job());
         let id = job.id;
         self.spawn(job);
         id

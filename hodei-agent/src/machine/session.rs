@@ -7,7 +7,7 @@ use std::time::Duration;
 use hodei_core::gateway::{
     Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
 };
-use hodei_core::job::{Epoch, Outcome};
+use hodei_core::job::{Epoch, JobSpec, Outcome};
 use hodei_core::map::JobMap;
 use hodei_core::{JobId, Name, Timestamp};
 
@@ -35,6 +35,9 @@ pub enum Effect {
 /// An agent that hears nothing of its node for as long as that said ([`Desired::alone`]) ends what it runs, for somebody else
 /// may be about to run it, and gives it back with the next call that gets through. What an answer brings that was on its way
 /// for that long it gives back at once.
+///
+/// It takes in one answer to the last call that it made, and no other. So whoever answers knows from the call all that runs
+/// here, also where another node had the agent before, whose answers may still be on their way.
 #[derive(Debug)]
 pub struct Machine {
     worker: Name,
@@ -43,6 +46,9 @@ pub struct Machine {
     seen: u64,
     offer: Arc<Offer>,
     running: JobMap<Held>,
+    /// Runs that were stopped because their job came again under a higher epoch, and have not ended yet. Nothing more is said
+    /// of them but that they take room.
+    outdated: Vec<(JobId, Held)>,
     /// Runs in the order of their beginning that may have to be reported as started.
     young: VecDeque<(Timestamp, JobId, Epoch)>,
     reports: VecDeque<Report>,
@@ -51,6 +57,8 @@ pub struct Machine {
     epochs: JobMap<Epoch>,
     remembered: VecDeque<JobId>,
     draining: bool,
+    /// The call that is not answered yet.
+    asked: Option<u64>,
     /// The time, as far as it was told; nothing is counted from a call that was made before.
     now: Timestamp,
     /// The calls that may still be answered, and when each was made.
@@ -64,6 +72,9 @@ struct Held {
     epoch: Epoch,
     /// Whether it was ended because nothing was heard of the node.
     fenced: bool,
+    /// What was set aside for it.
+    spec: Arc<JobSpec>,
+    memory: u64,
     progress: Option<(u32, u32)>,
 }
 
@@ -78,6 +89,7 @@ impl Machine {
             seen: 0,
             offer,
             running: JobMap::default(),
+            outdated: Vec::new(),
             young: VecDeque::new(),
             reports: VecDeque::new(),
             next_report: 1,
@@ -85,6 +97,7 @@ impl Machine {
             epochs: JobMap::default(),
             remembered: VecDeque::new(),
             draining: false,
+            asked: None,
             now: Timestamp::EPOCH,
             calls: VecDeque::new(),
             alone_until: None,
@@ -94,9 +107,10 @@ impl Machine {
     /// Takes in what the node wants, and returns what to do about it.
     pub fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Effect> {
         self.now = self.now.max(now);
-        if desired.number <= self.seen {
+        if desired.number <= self.seen || self.asked != Some(desired.answers) {
             return Vec::new();
         }
+        self.asked = None;
         self.seen = desired.number;
         let holds = self.answered(desired.answers, desired.alone);
         // A node that has received less than we knew has forgotten the session: the rest is said again.
@@ -152,12 +166,15 @@ impl Machine {
         if let Some(stale) = self.running.remove(&job) {
             // The lease was lost meanwhile, and came back to us under another epoch.
             effects.push(Effect::Stop(Stop { job, epoch: stale.epoch, why: StopCause::LeaseLost }));
+            self.outdated.push((job, stale));
         }
-        if !holds || self.draining || self.running.len() >= self.offer.slots as usize {
+        let slots_used = self.running.len() + self.outdated.len();
+        if !holds || self.draining || slots_used >= self.offer.slots as usize {
             self.report(job, epoch, News::Returned);
             return;
         }
-        self.running.insert(job, Held { epoch, fenced: false, progress: None });
+        let (spec, memory) = (Arc::clone(&assignment.job.spec), assignment.memory);
+        self.running.insert(job, Held { epoch, fenced: false, spec, memory, progress: None });
         self.young.push_back((self.now, job, epoch));
         effects.push(Effect::Start(assignment));
     }
@@ -181,6 +198,7 @@ impl Machine {
 
     /// Takes in how a run ended.
     pub fn ended(&mut self, job: JobId, epoch: Epoch, news: News) {
+        self.outdated.retain(|(of, held)| *of != job || held.epoch != epoch);
         let Some(held) = self.running.get(&job).filter(|held| held.epoch == epoch) else { return };
         let own =
             held.fenced && !matches!(&news, News::Ended(finish) if finish.outcome == Outcome::Succeeded);
@@ -204,7 +222,7 @@ impl Machine {
     /// Says whether nothing runs and everything that ended has been acknowledged.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.reports.is_empty()
+        self.running.is_empty() && self.outdated.is_empty() && self.reports.is_empty()
     }
 
     /// Notes the runs that have lasted long enough to be reported as started, and returns those to end because nothing was
@@ -260,10 +278,13 @@ impl Machine {
         if self.now > Timestamp::EPOCH {
             self.calls.push_back((self.seq, self.now));
         }
-        let running = self.running.iter().map(|(job, held)| RunningJob {
+        self.asked = Some(self.seq);
+        let outdated = self.outdated.iter().map(|(job, held)| (job, held));
+        let running = self.running.iter().chain(outdated).map(|(job, held)| RunningJob {
             job: *job,
             epoch: held.epoch,
             progress: held.progress,
+            resources: held.spec.resources().of_worker().memory(held.memory),
         });
         let unsaid = self.reports.partition_point(|report| report.number <= self.received);
         SessionState {
@@ -309,9 +330,17 @@ mod tests {
         Assignment { job: Arc::new(job), inputs: Arc::from([]), beside: None, memory: 0 }
     }
 
+    /// Takes in an answer to a call that is made for it.
+    fn answer(machine: &mut Machine, desired: Desired) -> Vec<Effect> {
+        machine.seq += 1;
+        let answers = machine.seq;
+        machine.asked = Some(answers);
+        machine.desired(Desired { answers, ..desired }, Timestamp::EPOCH)
+    }
+
     fn assign(machine: &mut Machine, number: u64, ticket: u64, epoch: u64) -> usize {
         let desired = Desired { number, assign: vec![assignment(ticket, epoch)], ..Desired::default() };
-        machine.desired(desired, Timestamp::EPOCH).len()
+        answer(machine, desired).len()
     }
 
     #[test]
@@ -332,11 +361,11 @@ mod tests {
         machine.ended(assignment(1, 1).job.id, Epoch::from_number(1), News::Returned);
         assert_eq!(machine.state().reports.len(), 1);
         assert_eq!(machine.state().reports.len(), 1);
-        machine.desired(Desired { number: 2, received: 1, ..Desired::default() }, Timestamp::EPOCH);
+        answer(&mut machine, Desired { number: 2, received: 1, ..Desired::default() });
         assert_eq!((machine.state().reports.len(), machine.is_idle()), (0, false));
         machine.reconnect();
         assert_eq!(machine.state().reports.len(), 1);
-        machine.desired(Desired { number: 3, received: 1, acked: 1, ..Desired::default() }, Timestamp::EPOCH);
+        answer(&mut machine, Desired { number: 3, received: 1, acked: 1, ..Desired::default() });
         assert!(machine.is_idle());
     }
 
@@ -345,21 +374,24 @@ mod tests {
         let mut machine = machine(8);
         assign(&mut machine, 1, 1, 1);
         machine.ended(assignment(1, 1).job.id, Epoch::from_number(1), News::Returned);
-        machine.desired(Desired { number: 2, received: 1, ..Desired::default() }, Timestamp::EPOCH);
+        answer(&mut machine, Desired { number: 2, received: 1, ..Desired::default() });
         assert_eq!(machine.state().reports.len(), 0);
-        machine.desired(Desired { number: 3, received: 0, ..Desired::default() }, Timestamp::EPOCH);
+        answer(&mut machine, Desired { number: 3, received: 0, ..Desired::default() });
         assert_eq!(machine.state().reports.len(), 1);
     }
 
     #[test]
     fn a_run_is_stopped_when_its_job_comes_again_under_a_higher_epoch() {
-        let mut machine = machine(1);
+        let mut machine = machine(2);
         assign(&mut machine, 1, 1, 1);
         let again = Desired { number: 2, assign: vec![assignment(1, 2)], ..Desired::default() };
-        let effects = machine.desired(again, Timestamp::EPOCH);
+        let effects = answer(&mut machine, again);
         let (job, epoch) = (assignment(1, 1).job.id, Epoch::from_number(1));
         let stop = Effect::Stop(Stop { job, epoch, why: StopCause::LeaseLost });
         assert_eq!(effects, [stop, Effect::Start(assignment(1, 2))]);
+        assert_eq!(machine.state().running.len(), 2, "both take room");
+        assert_eq!(assign(&mut machine, 3, 2, 1), 0, "there are two slots");
+        answer(&mut machine, Desired { number: 4, received: 1, acked: 1, ..Desired::default() });
         machine.ended(job, epoch, News::Returned);
         assert_eq!(
             (machine.state().reports.len(), machine.state().running.len()),
@@ -372,18 +404,19 @@ mod tests {
     fn what_an_answer_brings_that_was_too_long_on_its_way_is_not_begun() {
         let mut machine = machine(8);
         let _ = machine.tick(Timestamp::from_micros(1));
-        let call = machine.state().seq;
         let alone = Some(Duration::from_secs(5));
-        let answer = |number, ticket| Desired {
-            number,
+        let answer = |answers, ticket| Desired {
+            number: ticket,
             assign: vec![assignment(ticket, 1)],
-            answers: call,
+            answers,
             alone,
             ..Desired::default()
         };
-        let in_time = machine.desired(answer(1, 1), Timestamp::from_micros(5_000_000));
+        let call = machine.state().seq;
+        let in_time = machine.desired(answer(call, 1), Timestamp::from_micros(5_000_000));
         assert_eq!(in_time, [Effect::Start(assignment(1, 1))]);
-        let late = machine.desired(answer(2, 2), Timestamp::from_micros(5_000_001));
+        let call = machine.state().seq;
+        let late = machine.desired(answer(call, 2), Timestamp::from_micros(10_000_000));
         assert_eq!(late, []);
         let reports = machine.state().reports;
         let told: Vec<_> = reports.iter().map(|report| (report.job, &report.news)).collect();
@@ -397,7 +430,7 @@ mod tests {
         let stop = Stop { job, epoch, why: StopCause::LeaseLost };
         let assign = vec![assignment(1, 1), assignment(2, 1)];
         let both = Desired { number: 1, assign, stop: vec![stop], ..Desired::default() };
-        assert_eq!(machine.desired(both, Timestamp::EPOCH), [Effect::Start(assignment(2, 1))]);
+        assert_eq!(answer(&mut machine, both), [Effect::Start(assignment(2, 1))]);
         let told: Vec<_> =
             machine.state().reports.into_iter().map(|report| (report.job, report.news)).collect();
         assert_eq!(told, [(job, News::Returned)]);
@@ -413,13 +446,43 @@ mod tests {
     }
 
     #[test]
+    fn one_answer_to_the_last_call_is_taken_in() {
+        let mut machine = machine(8);
+        let told = |number, answers| Desired {
+            number,
+            answers,
+            assign: vec![assignment(number, 1)],
+            ..Desired::default()
+        };
+        let (first, second) = (machine.state().seq, machine.state().seq);
+        let mut begins = |number, call| machine.desired(told(number, call), Timestamp::EPOCH).len();
+        assert_eq!(begins(9, first), 0, "another node may have been called since");
+        assert_eq!(begins(1, second), 1);
+        assert_eq!(begins(2, second), 0, "of another session, which cannot know of the first");
+        let state = machine.state();
+        assert_eq!((state.seen, state.running.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_runs_is_told_with_what_was_set_aside_for_it() {
+        let mut machine = machine(8);
+        let mut given = assignment(1, 1);
+        let asks = Resources::none().cpu_millis(500).memory(1 << 20).custom(Name::literal("licence"), 1);
+        let spec = JobSpec::command(["true"]).resources(asks.clone().tokens(7)).build().unwrap();
+        Arc::make_mut(&mut given.job).spec = Arc::new(spec);
+        given.memory = 1 << 21;
+        answer(&mut machine, Desired { number: 1, assign: vec![given], ..Desired::default() });
+        assert_eq!(machine.state().running[0].resources, asks.memory(1 << 21));
+    }
+
+    #[test]
     fn only_the_run_that_is_named_is_stopped() {
         let mut machine = machine(8);
         assign(&mut machine, 1, 1, 2);
         let stop = |epoch, why| Stop { job: assignment(1, 1).job.id, epoch: Epoch::from_number(epoch), why };
         let (stale, own) = (stop(1, StopCause::LeaseLost), stop(2, StopCause::Cancelled));
         let desired = Desired { number: 2, stop: vec![stale, own], ..Desired::default() };
-        assert_eq!(machine.desired(desired, Timestamp::EPOCH), [Effect::Stop(own)]);
+        assert_eq!(answer(&mut machine, desired), [Effect::Stop(own)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
+use super::record::Job;
 use super::share::Share;
 use super::spec::JobSpec;
 use super::state::{Cause, State};
@@ -224,11 +225,26 @@ impl NewJob {
     }
 
     /// Sets the pipeline it is a step of, with whose steps it has its turns from then on ([`Share`]): that is a part of its
-    /// spec.
+    /// spec. Where its spec is that of a step already, the pipeline weighs as much as the step's does.
     #[must_use]
-    pub fn in_pipeline(mut self, pipeline: PipelineId) -> Self {
+    pub fn in_pipeline(self, pipeline: PipelineId) -> Self {
+        let weight = self.spec.resources().turns_with().weight();
+        self.in_pipeline_of(pipeline, weight)
+    }
+
+    /// Makes it a step of the pipeline that another job is a step of, which weighs as much as that says; of none where that
+    /// is of none.
+    #[must_use]
+    pub fn in_pipeline_with(self, step: &Job) -> Self {
+        match step.pipeline {
+            Some(pipeline) => self.in_pipeline_of(pipeline, step.spec.resources().turns_with().weight()),
+            None => self,
+        }
+    }
+
+    fn in_pipeline_of(mut self, pipeline: PipelineId, weight: u32) -> Self {
         self.pipeline = Some(pipeline);
-        Arc::make_mut(&mut self.spec).set_share(Share::of(pipeline));
+        Arc::make_mut(&mut self.spec).set_share(Share::of(pipeline).weighing(weight));
         self
     }
 

@@ -122,20 +122,20 @@ impl Resources {
     /// `hodei.share`.
     #[must_use]
     pub fn share(self, share: Share) -> Self {
-        self.custom(SHARE.clone(), share.number().into())
+        self.custom(SHARE.clone(), share.code())
     }
 
     /// Returns whom the job has its turns with.
     #[must_use]
     pub fn turns_with(&self) -> Share {
-        if self.custom.is_empty() { Share::NONE } else { Share::from_number(self.amount(&SHARE)) }
+        if self.custom.is_empty() { Share::NONE } else { Share::from_code(self.amount(&SHARE)) }
     }
 
     /// Returns whom the job has its turns with where it asks for nothing else.
     pub(super) fn share_alone(&self) -> Option<Share> {
         let fixed = self.cpu_millis == 0 && self.memory == 0 && self.gpus == 0;
         let share = self.turns_with();
-        let custom = self.custom.iter().all(|(name, n)| *name == *SHARE && *n == u64::from(share.number()));
+        let custom = self.custom.iter().all(|(name, n)| *name == *SHARE && *n == share.code());
         (fixed && custom).then_some(share)
     }
 
@@ -143,6 +143,14 @@ impl Resources {
     pub fn named(&self) -> impl Iterator<Item = (&Name, u64)> + '_ {
         let told = [&*WORKERS, &*TOKENS, &*SHARE];
         self.customs().filter(move |(name, _)| !told.contains(name) && !Self::is_place(name))
+    }
+
+    /// Returns what of it a worker must have, and nothing of what else is kept with it.
+    #[must_use]
+    pub fn of_worker(&self) -> Self {
+        let custom = if self.custom.is_empty() { Vec::new() } else { self.named().collect() };
+        let custom = custom.into_iter().map(|(name, amount)| (name.clone(), amount)).collect();
+        Self { custom, ..*self }
     }
 
     /// Goes through the resources that the application names, in the order of their names.
@@ -254,10 +262,12 @@ mod tests {
 
     #[test]
     fn whom_a_job_has_its_turns_with_is_nothing_that_a_worker_has() {
-        let share = Share::from_number(7);
+        let share = Share::from_code(7).weighing(3);
         let step = sample().share(share);
         assert_eq!((step.turns_with(), step.named().count(), step.missing(&sample())), (share, 1, None));
-        assert_eq!((sample().turns_with(), step.share(Share::NONE)), (Share::NONE, sample()));
+        assert_eq!((sample().turns_with(), step.clone().share(Share::NONE)), (Share::NONE, sample()));
+        let all = step.workers(3).tokens(2);
+        assert_eq!((all.of_worker(), sample().of_worker()), (sample(), sample()));
         let alone = |resources: Resources| resources.share_alone();
         assert_eq!(alone(Resources::none()), Some(Share::NONE));
         assert_eq!(alone(Resources::none().share(share)), Some(share));

@@ -218,6 +218,9 @@ impl JobSpec {
         let command = matches!(self.parts.payload, Payload::Command(_));
         let share =
             self.parts.resources.share_alone().filter(|_| command && self.parts.limit_keys.is_empty())?;
+        if share.weight() > 1 {
+            return None;
+        }
         PLAIN.get(usize::from(share.number())).copied()
     }
 

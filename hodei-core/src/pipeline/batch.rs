@@ -26,6 +26,7 @@ use crate::job::JobSpecBuilder;
 pub struct Batch {
     name: String,
     tenant: Tenant,
+    weight: u32,
     jobs: Vec<JobSpecBuilder>,
     on_success: Option<JobSpecBuilder>,
     on_failure: Option<JobSpecBuilder>,
@@ -39,6 +40,7 @@ impl Batch {
         Self {
             name: name.into(),
             tenant: Tenant::default(),
+            weight: 1,
             jobs: Vec::new(),
             on_success,
             on_failure,
@@ -49,6 +51,12 @@ impl Batch {
     /// Sets whose batch it is.
     pub fn tenant(mut self, tenant: Tenant) -> Self {
         self.tenant = tenant;
+        self
+    }
+
+    /// Sets what it weighs, as [`PipelineBuilder::weight`](super::PipelineBuilder::weight). Default: 1.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
         self
     }
 
@@ -104,7 +112,7 @@ impl Batch {
             return Err(Error::invalid("batch.build", faults));
         }
         let names: Vec<String> = (0..self.jobs.len()).map(|n| format!("item-{n}")).collect();
-        let mut pipeline = Pipeline::builder(self.name).tenant(self.tenant);
+        let mut pipeline = Pipeline::builder(self.name).tenant(self.tenant).weight(self.weight);
         for (name, job) in names.iter().zip(self.jobs) {
             pipeline = pipeline.step(Step::new(name, job));
         }
@@ -136,6 +144,7 @@ mod tests {
             (Batch::new("b"), "jobs: empty"),
             (Batch::new("b").jobs([job()]).on_failure(job()), "on_failure: without_on_success"),
             (Batch::new("b/").jobs([job()]), "name: bad_char: b/"),
+            (Batch::new("b").jobs([job()]).weight(0), "weight: zero"),
         ] {
             assert_eq!(batch.build().unwrap_err().faults()[0].to_string(), expected);
         }

@@ -105,6 +105,7 @@ impl Step {
 pub struct PipelineBuilder {
     name: String,
     tenant: Tenant,
+    weight: u32,
     steps: Steps,
 }
 
@@ -112,6 +113,18 @@ impl PipelineBuilder {
     /// Sets whose pipeline it is. Default: the default tenant.
     pub fn tenant(mut self, tenant: Tenant) -> Self {
         self.tenant = tenant;
+        self
+    }
+
+    /// Sets what it weighs against the other pipelines of its queues, and against the jobs there that are of none, which weigh
+    /// 1: where all of them have work that is as urgent, one that weighs 3 has three turns for each of theirs. It weighs that
+    /// for ever, together with the steps that its steps add, and when it is resumed. Default: 1; at most
+    /// [`Share::WEIGHT_MAX`].
+    ///
+    /// Pipelines of [`Share::SMALL_STEPS`] steps at most have their turns together with all others that are as small and
+    /// weigh the same.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
         self
     }
 
@@ -138,11 +151,16 @@ impl PipelineBuilder {
     ///
     /// # Errors
     ///
-    /// `Invalid`: `name`; `steps: empty | too_many`; of a step `duplicate_step`, `too_many`, `self_dep`,
+    /// `Invalid`: `name`; `weight: zero | too_large`; `steps: empty | too_many`; of a step `duplicate_step`, `too_many`, `self_dep`,
     /// `duplicate`, `unknown_dep` and every fault of its spec; `steps: cycle` with the path of a cycle.
     pub fn build_within(self, limits: &PipelineLimits) -> Result<Pipeline> {
         let invalid = |faults| Error::invalid("pipeline.build", faults);
         let mut faults: Vec<Fault> = Name::fault("name", &self.name).into_iter().collect();
+        match self.weight {
+            0 => faults.push(Fault::new("weight", "zero")),
+            1..=Share::WEIGHT_MAX => {}
+            _ => faults.push(Fault::new("weight", "too_large").limit(Share::WEIGHT_MAX.into())),
+        }
         if self.steps.len() == 0 {
             faults.push(Fault::new("steps", "empty"));
         }
@@ -161,7 +179,7 @@ impl PipelineBuilder {
         graph.critical_first(&mut order, &lasts(&self.steps));
         let name = Name::new(&self.name)?;
         let id = PipelineId::mint(&self.tenant, &SystemClock);
-        let share = Share::of_steps(id, self.steps.len());
+        let share = Share::of_steps(id, self.steps.len()).weighing(self.weight);
         let (specs, requires) = specs(self.steps, share, limits)?;
         let jobs = jobs(id, &self.tenant, specs, &requires, &graph, &order);
         Ok(Pipeline { id, name, tenant: self.tenant, jobs: Arc::new(jobs) })
@@ -302,7 +320,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Begins a pipeline.
     pub fn builder(name: impl Into<String>) -> PipelineBuilder {
-        PipelineBuilder { name: name.into(), tenant: Tenant::default(), steps: Steps::default() }
+        PipelineBuilder { name: name.into(), tenant: Tenant::default(), weight: 1, steps: Steps::default() }
     }
 
     /// Returns its id.
@@ -423,6 +441,28 @@ mod tests {
             let asks = added.spec.request();
             assert_eq!((asks.share(), asks.class()), (Share::of(pipeline.id()), added.spec.class()));
             assert_eq!(asks.without_share(), JobSpec::command(["true"]).build().unwrap().request());
+        }
+    }
+
+    #[test]
+    fn what_a_pipeline_weighs_is_told_exactly_and_kept_by_its_steps() {
+        for (weight, expected) in [(0, "weight: zero"), (101, "weight: too_large (limit 100)")] {
+            let error = Pipeline::builder("p").weight(weight).step(step("a", &[])).build().unwrap_err();
+            assert_eq!(error.to_string(), format!("pipeline.build: invalid input: {expected}"));
+        }
+        for (weight, steps) in [(1, 3), (100, 3), (1, 20), (7, 20)] {
+            let builder = Pipeline::builder("p").weight(weight);
+            let steps = (0..steps).map(|n| step(&n.to_string(), &[]));
+            let pipeline = steps.fold(builder, PipelineBuilder::step).build().unwrap();
+            let share = Share::of_steps(pipeline.id(), pipeline.jobs().len()).weighing(weight);
+            for job in pipeline.jobs() {
+                assert_eq!((job.spec.request().share(), share.weight()), (share, weight));
+                assert_eq!(job.spec.class(), job.spec.request().class());
+            }
+            // As it is resumed: with the spec of a step.
+            let other = PipelineId::mint(&Tenant::default(), &SystemClock);
+            let again = NewJob::new(Arc::clone(&pipeline.jobs()[0].spec)).in_pipeline(other);
+            assert_eq!(again.spec.request().share(), Share::of(other).weighing(weight));
         }
     }
 

@@ -24,8 +24,8 @@ pub struct QueuePolicy {
     /// Whether nothing is claimed from it.
     pub paused: bool,
     /// How it weighs against the tenant's other queues; at least 1. The tenant weighs against others as the heaviest of its
-    /// queues that have work. Weights count among jobs of a level. Within a queue pipelines take turns without weights
-    /// ([`Share`](crate::job::Share)).
+    /// queues that have work. Weights count among jobs of a level. Within a queue pipelines take turns by weights of their
+    /// own ([`PipelineBuilder::weight`](crate::pipeline::PipelineBuilder::weight)).
     pub weight: u32,
 }
 
@@ -273,6 +273,18 @@ pub trait Policies: Send + Sync + fmt::Debug {
     ///
     /// Only those of the store itself.
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>>;
+
+    /// Reads the limits that jobs of a tenant's queue with these keys count against, those that somebody set, as
+    /// [`Policies::limits`] lists them.
+    ///
+    /// # Performance
+    ///
+    /// Reads the rows of these limits alone, however many others are set.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>>;
 
     /// Sets a schedule; what it fired last stays known. `last_fired` of the argument is ignored.
     ///

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Name, OwnerId, Slot, Tenant};
 use crate::job::{Job, Lease, NewJob, Output};
 use crate::store::*;
+use crate::text::Texts;
 use crate::time::Timestamp;
 
 /// How a call fails.
@@ -366,6 +367,10 @@ impl<S: Policies> Policies for Faulty<S> {
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.meet(self.inner.limits(scope)).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.meet(self.inner.limits_on(tenant, queue, keys)).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

@@ -16,6 +16,7 @@ use hodei_core::store::{
     QueueQuery, Reaped, Redriven, Retention, Schedule, Scope, Served, StoreStats, SubmitOptions, Submitted,
     SummaryStream, Term, Wakeups,
 };
+use hodei_core::text::Texts;
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 
 /// A store in memory with a will of its own.
@@ -241,6 +242,10 @@ impl Policies for Scripted {
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.inner.limits(scope).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.inner.limits_on(tenant, queue, keys).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

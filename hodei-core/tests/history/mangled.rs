@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hodei_core::job::{Epoch, Job, JobSpec, Lease, NewJob, Output, Priority, SpecParts};
 use hodei_core::store::*;
+use hodei_core::text::Texts;
 use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Result, Tenant, Timestamp};
 
 /// What a store does wrong.
@@ -397,6 +398,10 @@ impl Policies for Mangled {
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.inner.limits(&self.scope(scope)).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.inner.limits_on(tenant, queue, keys).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

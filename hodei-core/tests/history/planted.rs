@@ -7,7 +7,7 @@ use hodei_core::store::{Applied, CancelReply, Change, Fired, Rate, Refusal, Subm
 use hodei_core::testkit::history::{Call, Entry, Facts, History, Invariant, Reply, check};
 use hodei_core::{JobId, Timestamp};
 
-use crate::script::{Script, script};
+use crate::script::{SECRET, Script, script};
 
 /// What is done to the script.
 type Plant = fn(&mut Script);
@@ -299,6 +299,45 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
             }
         }
     }),
+    (Invariant::WholeLogs, "bytes are lost and not counted", |script| {
+        script.logs(|entry| {
+            if let Entry::LogEnded { dropped, .. } = entry {
+                *dropped = dropped.saturating_sub(1);
+            }
+        });
+    }),
+    (Invariant::WholeLogs, "the end of a run says nothing of its logs", |script| {
+        script.entries.retain(|entry| !matches!(entry, Entry::LogEnded { .. }));
+    }),
+    (Invariant::WholeLogs, "a reader is given another run's bytes", |script| {
+        script.logs(|entry| {
+            if let Entry::LogRead { bytes, .. } = entry {
+                bytes[0] = b'#';
+            }
+        });
+    }),
+    (Invariant::WholeLogs, "a reader is given the same bytes again", |script| {
+        script.logs(|entry| {
+            if let Entry::LogRead { offset, .. } = entry {
+                *offset = 0;
+            }
+        });
+    }),
+    (Invariant::WholeLogs, "a reader is told of the end before it is there", |script| {
+        script.logs(|entry| {
+            if let Entry::LogRead { ended, .. } = entry {
+                *ended = true;
+            }
+        });
+    }),
+    (Invariant::WholeLogs, "a reader is given more than was written", |script| {
+        script.logs(|entry| {
+            if let Entry::LogRead { bytes, next, .. } = entry {
+                bytes.extend([b'x'; 40]);
+                *next += 40;
+            }
+        });
+    }),
     (Invariant::OneJobPerFire, "a fire time gives a second job", |script| {
         let job = script.second;
         script.replies(|reply| {
@@ -346,6 +385,24 @@ const PLANTS: &[(Invariant, &str, Plant)] = &[
             }
         });
     }),
+    (Invariant::NoSecretShown, "a log has a secret", |script| {
+        script.logs(|entry| {
+            if let Entry::LogWritten { bytes, .. } = entry {
+                *bytes = [b"token=", SECRET.as_bytes()].concat();
+            }
+        });
+    }),
+    (Invariant::NoSecretShown, "a file has a secret in hex", |script| {
+        script.logs(|entry| {
+            if let Entry::Output { bytes, .. } = entry {
+                *bytes = SECRET.bytes().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect();
+            }
+        });
+    }),
+    (Invariant::NoSecretShown, "an error says a secret", |script| {
+        let (call, kind) = (u64::MAX, format!("no such token: {SECRET}"));
+        script.entries.push(Entry::Failed { call, kind, unknown: false });
+    }),
     (Invariant::RecoveryIdempotent, "a job is another after the store was opened again", |script| {
         let last = script.entries.iter_mut().rev().find_map(|entry| match entry {
             Entry::Held { seen } => Some(seen),
@@ -390,6 +447,10 @@ impl Script {
                 edit(what);
             }
         }
+    }
+
+    fn logs(&mut self, edit: impl FnMut(&mut Entry)) {
+        self.entries.iter_mut().for_each(edit);
     }
 
     fn replies(&mut self, mut edit: impl FnMut(&mut Reply)) {

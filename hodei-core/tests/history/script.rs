@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hodei_core::job::{
-    Failure, FailureClass, Finish, JobSpec, NewJob, Output, Parent, Requires, RetryPolicy,
+    Failure, FailureClass, Finish, JobSpec, LogEnd, Manifest, NewJob, Output, Parent, Requires, RetryPolicy,
+    Secret, Stream,
 };
+use hodei_core::log::{LogKey, LogRead};
 use hodei_core::store::*;
 use hodei_core::testkit::history::{Entry, Recorder, RecordingStore};
 use hodei_core::{Clock, JobId, ManualClock, Name, OwnerId, Tenant, Timestamp};
@@ -86,6 +89,35 @@ fn succeeded() -> Move {
     Move::Finished(Box::new(Finish::succeeded(Output::none())))
 }
 
+/// What the script keeps to itself.
+pub(crate) const SECRET: &str = "hunter2-hunter2";
+
+/// A run writes to its log, which somebody reads, and has some of it dropped: what it ends with says so.
+fn logs(recorder: &Recorder, claimed: &Claimed) -> Move {
+    recorder.secret(&Secret::new(SECRET));
+    let (job, reader) = (&claimed.job, Name::literal("reader"));
+    let key = |stream| LogKey { tenant: job.tenant.clone(), job: job.id, epoch: job.epoch, stream };
+    let read = |bytes: &'static str, next, ended| LogRead {
+        bytes: Bytes::from_static(bytes.as_bytes()),
+        next,
+        ended,
+        dropped: 0,
+    };
+    let (out, err) = (key(Stream::Stdout), key(Stream::Stderr));
+    recorder.log_written(&out, b"one two ");
+    recorder.log_read(&reader, &out, 0, &read("one", 3, false));
+    recorder.log_written(&out, b"three");
+    // What stood before is kept no more.
+    recorder.log_read(&reader, &out, 3, &read("three", 13, true));
+    recorder.log_written(&err, b"more than there is room for");
+    recorder.log_read(&reader, &err, 0, &LogRead { dropped: 18, ..read("more than", 9, true) });
+    recorder.output("the store's file", b"all of it");
+    let end = |stream, kept, dropped| LogEnd { stream, kept, dropped, crc32: 0 };
+    let logs = vec![end(Stream::Stdout, 13, 0), end(Stream::Stderr, 9, 18)];
+    let manifest = Some(Arc::new(Manifest { logs, artifacts: Vec::new() }));
+    Move::Finished(Box::new(Finish { manifest, ..Finish::succeeded(Output::none()) }))
+}
+
 /// Plays the script on the store in memory.
 pub(crate) fn script() -> Script {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without drivers");
@@ -144,7 +176,7 @@ async fn walks(stage: &Stage) {
     let failure = Failure::new(FailureClass::Error, "it failed");
     stage.run(&claimed, Move::Retried { failure, wait: Duration::from_millis(50), manifest: None }).await;
     let second = stage.claim("acme", "work").await;
-    stage.run(&second, succeeded()).await;
+    stage.run(&second, logs(stage.store.recorder(), &second)).await;
     stage.clock.advance(Duration::from_millis(50));
     let claimed = stage.claim("acme", "work").await;
     stage.run(&claimed, succeeded()).await;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hodei_core::gateway::{News, Peer, Report, SessionState, StopCause};
+use hodei_core::gateway::{News, Peer, Report, RunningJob, SessionState, StopCause};
 use hodei_core::job::{Epoch, Job, Outcome};
 use hodei_core::map::JobMap;
 use hodei_core::store::{Move, Transition};
@@ -56,15 +56,18 @@ impl Scheduler {
             self.effects.push_back(Effect::Reply(old, Err(ErrorKind::Cancelled)));
         }
         session.confirm(state.seen);
-        let unknown: Vec<(JobId, Epoch)> = state
-            .running
-            .iter()
-            .filter(|running| {
-                session.assigned.get(&running.job).is_none_or(|assigned| assigned.job.epoch != running.epoch)
-            })
-            .map(|running| (running.job, running.epoch))
-            .collect();
-        session.disown(unknown);
+        let ours = |run: &RunningJob| {
+            session.assigned.get(&run.job).is_some_and(|assigned| assigned.job.epoch == run.epoch)
+        };
+        let strays: Vec<&RunningJob> = state.running.iter().filter(|run| !ours(run)).collect();
+        // What it runs is what it says: it takes in no answer but one to this call.
+        let mut unknown: Vec<(JobId, Epoch)> = strays.iter().map(|run| (run.job, run.epoch)).collect();
+        unknown.sort_unstable();
+        self.fleet.keep_strays(session.worker, |run| unknown.binary_search(run).is_ok());
+        for run in strays {
+            self.fleet.add_stray(session.worker, (run.job, run.epoch), &run.resources);
+        }
+        session.disown(&unknown);
         for report in state.reports {
             self.report(&state.worker, report, now);
         }
@@ -311,18 +314,23 @@ impl Scheduler {
     pub(super) fn reply(&mut self) {
         let (next_sync, ttl, alive_until) =
             (self.config.next_sync, self.config.session_ttl, self.alive_until);
+        for worker in self.fleet.take_relieved() {
+            let name = self.names.get(&worker);
+            name.and_then(|name| self.sessions.get_mut(name));
+        }
         for name in self.sessions.take_touched() {
             let Some(session) = self.sessions.get(&name).filter(|session| session.waiter.is_some()) else {
                 continue;
             };
-            if self.draining && session.is_done() {
+            if self.draining && session.is_done(&self.fleet) {
                 self.end_session(&name, &Move::Returned, ErrorKind::Unavailable);
-            } else if session.has_news()
+            } else if session.has_news(&self.fleet)
                 && let Some(session) = self.sessions.get_mut(&name)
                 && let Some(ticket) = session.waiter.take()
             {
                 let called = session.last_sync;
-                let desired = session.desired(next_sync, alone(called, called, ttl, alive_until));
+                let alone = alone(called, called, ttl, alive_until);
+                let desired = session.desired(next_sync, alone, &self.fleet);
                 self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
             }
         }
@@ -342,7 +350,8 @@ impl Scheduler {
             let Some(session) = self.sessions.get_mut(&name) else { continue };
             let Some(ticket) = session.waiter.take() else { continue };
             let called = std::mem::replace(&mut session.last_sync, now);
-            let desired = session.desired(next_sync, alone(called, now, ttl, alive_until));
+            let alone = alone(called, now, ttl, alive_until);
+            let desired = session.desired(next_sync, alone, &self.fleet);
             self.effects.push_back(Effect::Reply(ticket, Ok(Box::new(desired))));
         }
     }

@@ -64,6 +64,8 @@ struct Grouped {
     share: ShareId,
     /// Of whose jobs it was opened for: it weighs as that.
     queue: Name,
+    /// That of its pipeline, in the queue.
+    weight: u32,
     key: u64,
     lanes: BTreeMap<u32, LaneId>,
 }
@@ -86,10 +88,15 @@ impl Weights {
     fn of(&self, queue: &Name) -> u32 {
         self.queues.get(queue).copied().unwrap_or(1)
     }
+
+    /// What a pipeline of a queue weighs against all that the tenant has.
+    fn within(&self, queue: &Name, weight: u32) -> u32 {
+        self.of(queue).saturating_mul(weight)
+    }
 }
 
 /// Claimed jobs in the order in which they are to be assigned: by level, then tenants in turn by weight, then their queues and
-/// pipelines in turn, a pipeline with the weight of its queue, then as they were claimed.
+/// pipelines in turn, a pipeline with its weight times that of its queue, then as they were claimed.
 #[derive(Debug)]
 pub(super) struct Buffer {
     queue: ReadyQueue<Waiting>,
@@ -302,7 +309,7 @@ impl Buffer {
         if let Some(tenancy) = self.tenants.get(tenant) {
             self.queue.reweigh(tenancy.share, heaviest);
             for grouped in tenancy.groups.values() {
-                self.queue.reweigh(grouped.share, weights.of(&grouped.queue));
+                self.queue.reweigh(grouped.share, weights.within(&grouped.queue, grouped.weight));
             }
         }
         if heaviest == 1 && weights.queues.is_empty() {
@@ -358,12 +365,16 @@ impl Buffer {
             share: queue.open_share(None, weights.map_or(1, |weights| weights.tenant)),
             groups: BTreeMap::new(),
         });
-        let grouped = tenancy.groups.entry(group.clone()).or_insert_with(|| Grouped {
-            share: queue
-                .open_share(Some(tenancy.share), weights.map_or(1, |weights| weights.of(job.spec.queue()))),
-            queue: job.spec.queue().clone(),
-            key: group.key(&job.tenant),
-            lanes: BTreeMap::new(),
+        let grouped = tenancy.groups.entry(group.clone()).or_insert_with(|| {
+            let (name, weight) = (job.spec.queue().clone(), job.spec.resources().turns_with().weight());
+            let within = weights.map_or(weight, |weights| weights.within(&name, weight));
+            Grouped {
+                share: queue.open_share(Some(tenancy.share), within),
+                queue: name,
+                weight,
+                key: group.key(&job.tenant),
+                lanes: BTreeMap::new(),
+            }
         });
         let lane = *grouped.lanes.entry(class.0).or_insert_with(|| {
             self.lanes += 1;

@@ -38,7 +38,7 @@ impl Deal {
             for heads in heads.chunk_by(|a, b| a.head.lane.queue == b.head.lane.queue) {
                 let queue = deal.add(turns::weight(heads), tenant);
                 for heads in heads.chunk_by(|a, b| a.share == b.share) {
-                    let share = deal.add(1, queue);
+                    let share = deal.add(heads[0].share.weight(), queue);
                     deal.lanes.extend(heads.iter().map(|_| share));
                 }
             }

@@ -73,9 +73,10 @@ impl Decision<'_> {
     /// Decides how many to claim of each lane.
     ///
     /// The tenants of a level share what is free by their weights, the queues of a tenant what it gets, and the pipelines of a
-    /// queue what that gets; a tenant weighs as the heaviest of its queues, and pipelines weigh the same. What a level leaves goes to the next one. The first lane that finds no room although slots
-    /// are free has one job claimed all the same: a worker is kept for it from then on, or smaller jobs would have all room
-    /// before it for ever. So is one for which what runs makes room.
+    /// queue what that gets; a tenant weighs as the heaviest of its queues, and a pipeline as it says. What a level leaves goes
+    /// to the next one. The first lane that finds no room although slots are free has one job claimed all the same: a worker is
+    /// kept for it from then on, or smaller jobs would have all room before it for ever. So is one for which what runs makes
+    /// room.
     pub(super) fn take(
         mut self,
         heads: &[Head],

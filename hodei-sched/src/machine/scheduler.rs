@@ -41,8 +41,8 @@ pub struct SchedulerConfig {
     /// the next 100 ms: so often the store is looked at, and what was claimed waits for its answer, up to 100 ms and up to a
     /// ninth of the time.
     ///
-    /// Tenants of a level share by their weights, the queues of a tenant by theirs, and the pipelines of a queue
-    /// ([`Share`](hodei_core::job::Share)) evenly. Where slots come free one by one, nobody is more than two jobs and one for
+    /// Tenants of a level share by their weights, the queues of a tenant by theirs, and so do the pipelines of a queue
+    /// ([`Share`](hodei_core::job::Share)). Where slots come free one by one, nobody is more than two jobs and one for
     /// each slot behind an ideal that serves all of them at once.
     pub prefetch_max: u32,
     /// How many transitions go into one exchange at most: 4,096.

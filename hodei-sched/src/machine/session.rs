@@ -144,13 +144,18 @@ impl Session {
         let Claimed { job, inputs } = claimed;
         // The agent stops a run of an older epoch by itself, and reports nothing of it.
         if let Some(older) = self.assigned.get(&job.id).map(|assigned| assigned.job.epoch) {
-            self.release(job.id, older, fleet);
+            let older = self.release(job.id, older, fleet).filter(|older| older.told);
+            if let Some(older) = older {
+                // Until it has, that takes its room.
+                fleet.add_stray(self.worker, (job.id, older.job.epoch), &fleet.resources(older.class));
+            }
             // It may be noted already: for the first time, or to be said again.
             self.unsent.retain(|unsent| *unsent != job.id);
         }
         self.unsent.push(job.id);
         // It has a lease for that run again.
         self.stops.remove(&(job.id, job.epoch));
+        fleet.keep_strays(self.worker, |run| *run != (job.id, job.epoch));
         let memory = fleet.memory(class);
         let (told, preempted) = (false, false);
         self.assigned.insert(
@@ -228,14 +233,13 @@ impl Session {
         self.stops_unsaid = true;
     }
 
-    /// Tells the agent to stop what it runs and has no lease for.
-    pub(super) fn disown(&mut self, mut unknown: Vec<(JobId, Epoch)>) {
-        unknown.sort_unstable();
+    /// Tells the agent to stop what it runs and has no lease for, in order.
+    pub(super) fn disown(&mut self, unknown: &[(JobId, Epoch)]) {
         let assigned = &self.assigned;
         let ours = |job: &JobId, epoch: Epoch| assigned.get(job).is_some_and(|held| held.job.epoch == epoch);
         self.stops.retain(|run, _| ours(&run.0, run.1) || unknown.binary_search(run).is_ok());
         for run in unknown {
-            self.stops_unsaid |= self.stops.insert(run, StopCause::LeaseLost).is_none();
+            self.stops_unsaid |= self.stops.insert(*run, StopCause::LeaseLost).is_none();
         }
     }
 
@@ -301,8 +305,9 @@ impl Session {
 
     /// Whether a reply would tell the agent something: if nothing else, that its node is there, when it has lost the reply
     /// that said so and would wait for the next as long again.
-    pub(super) fn has_news(&self) -> bool {
-        self.lost || !self.unsent.is_empty() || self.has_unsaid_stops() || self.acked() > self.told_acked
+    pub(super) fn has_news(&self, fleet: &Fleet) -> bool {
+        let assigns = !self.unsent.is_empty() && !fleet.is_crowded(self.worker);
+        self.lost || assigns || self.has_unsaid_stops() || self.acked() > self.told_acked
     }
 
     /// Whether there is something to stop of which the agent was not told.
@@ -311,14 +316,16 @@ impl Session {
     }
 
     /// Whether the agent runs nothing, and has heard that all it reported is durable.
-    pub(super) fn is_done(&self) -> bool {
-        self.assigned.is_empty() && self.outstanding.is_empty() && self.stops.is_empty() && !self.has_news()
+    pub(super) fn is_done(&self, fleet: &Fleet) -> bool {
+        let runs_nothing = self.assigned.is_empty() && self.stops.is_empty();
+        runs_nothing && self.outstanding.is_empty() && !self.has_news(fleet)
     }
 
-    /// Says everything that the agent should know now.
-    pub(super) fn desired(&mut self, next_sync: Duration, alone: Duration) -> Desired {
+    /// Says everything that the agent should know now. While it runs more than there is room for, it is to begin nothing.
+    pub(super) fn desired(&mut self, next_sync: Duration, alone: Duration, fleet: &Fleet) -> Desired {
         self.number += 1;
-        let jobs = std::mem::take(&mut self.unsent);
+        let crowded = fleet.is_crowded(self.worker);
+        let jobs = if crowded { Vec::new() } else { std::mem::take(&mut self.unsent) };
         let mut assign = Vec::with_capacity(jobs.len());
         for job in &jobs {
             if let Some(assigned) = self.assigned.get_mut(job) {

@@ -155,11 +155,11 @@ impl Sessions {
 
 #[cfg(test)]
 impl Sessions {
-    /// Panics if somebody would be forgotten by whoever looks at the noted only: when calls have been answered, nobody waits for
-    /// news that is there, and of nobody anything is due before what is noted.
-    pub(super) fn check(&self) {
+    /// Panics if somebody was forgotten who is not noted: when calls have been answered, nobody waits for news that is there, and
+    /// of nobody anything is due before what is noted.
+    pub(super) fn check(&self, fleet: &super::placement::Fleet) {
         for (name, session) in &self.by_name {
-            assert!(session.touched || session.waiter.is_none() || !session.has_news(), "{name} is not told");
+            assert!(session.waiter.is_none() || !session.has_news(fleet), "{name} is not told");
             let due = session.is_due(self.next_sync, self.ttl);
             let noted = session.due.filter(|noted| self.due.contains(&(*noted, name.clone())));
             assert!(session.touched || noted.is_some_and(|noted| noted <= due), "{name}: {due:?}, {noted:?}");

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "sim")]
+use hodei_core::JobId;
 use hodei_core::job::{Priority, Resources, Runs};
 use hodei_core::store::{Counts, LimitUse, Living};
+#[cfg(feature = "sim")]
+use hodei_core::text::TextMap;
 use hodei_core::{Name, Tenant, Timestamp};
 
 use super::scheduler::Scheduler;
@@ -142,6 +146,20 @@ fn classes(loads: impl Iterator<Item = ClassLoad>) -> Vec<ClassLoad> {
 }
 
 impl Scheduler {
+    /// Goes through the jobs that sessions have, with their workers.
+    #[cfg(feature = "sim")]
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (&Name, JobId)> + '_ {
+        let jobs =
+            |(worker, session): (_, &'_ Session)| session.jobs().into_iter().map(move |job| (worker, job));
+        self.sessions.iter().flat_map(jobs)
+    }
+
+    /// What a worker says about itself.
+    #[cfg(feature = "sim")]
+    pub(crate) fn labels_of(&self, worker: &Name) -> Option<&TextMap> {
+        self.sessions.get(worker).map(|session| &session.offer.labels)
+    }
+
     /// Says how everything stands, but for what the store knows.
     ///
     /// # Performance

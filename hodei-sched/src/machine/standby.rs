@@ -60,6 +60,14 @@ impl Standby {
     }
 }
 
+#[cfg(test)]
+impl Standby {
+    /// Room for so many jobs of a lane, for ever.
+    pub(crate) fn of_lane(owner: Lease, lane: Lane, room: u32) -> Self {
+        Self { owner, lanes: vec![(lane, room)], until: None }
+    }
+}
+
 /// From which lanes was claimed lately, and how claims with submissions went.
 #[derive(Debug, Default)]
 pub(super) struct Lately {

@@ -4,11 +4,11 @@
 //! Start-time fair queueing (Goyal, Vin, Cheng 1996), in three stages: each tenant has a start, how much virtual time it has
 //! been served for, and whoever has the lowest comes first; so has each queue within its tenant, and within the queue each
 //! [`Share`] of it: pipelines are spread among a few of them, as in stochastic fairness queueing (McKenney 1990). A job moves
-//! the start of its tenant, that of its queue and that of its share by a turn each, which is the shorter the more these weigh;
-//! shares weigh the same. Who comes with work after a while, or could not be served, begins where those are who are served: it
+//! the start of its tenant, that of its queue and that of its share by a turn each, which is the shorter the more these weigh.
+//! Who comes with work after a while, or could not be served, begins where those are who are served: it
 //! neither gains nor loses by that. When nobody has had work at a level, nobody is behind there any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hodei_core::job::{Priority, Share};
 use hodei_core::{Name, Tenant};
@@ -30,23 +30,35 @@ pub(super) struct Turn {
 }
 
 /// The shares of a queue that have work.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shares(u64);
+#[derive(Clone, Debug, Default)]
+struct Shares {
+    /// Of those that weigh 1, a bit each.
+    light: u64,
+    heavy: BTreeSet<Share>,
+}
 
 const _: () = assert!(Share::COUNT <= 64, "a bit for each share");
 
 impl Shares {
     fn add(&mut self, share: Share) {
-        self.0 |= 1 << share.number();
+        if share.weight() > 1 {
+            self.heavy.insert(share);
+        } else {
+            self.light |= 1 << share.number();
+        }
     }
 
-    fn has(self, share: Share) -> bool {
-        self.0 >> share.number() & 1 == 1
+    fn has(&self, share: Share) -> bool {
+        if share.weight() > 1 { self.heavy.contains(&share) } else { self.light >> share.number() & 1 == 1 }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Share> + '_ {
+        Share::all().filter(|share| self.has(*share)).chain(self.heavy.iter().copied())
     }
 
     /// Whether others have work than the jobs of no pipeline.
-    fn take_turns(self) -> bool {
-        self.0 > 1 << Share::NONE.number()
+    fn take_turns(&self) -> bool {
+        self.light > 1 << Share::NONE.number() || !self.heavy.is_empty()
     }
 }
 
@@ -127,7 +139,7 @@ impl Tenancy {
             }
             let Some(shares) = self.shares.get_mut(*queue) else { continue };
             shares.keep(|share| busy.has(*share));
-            Share::all().filter(|share| busy.has(*share)).for_each(|share| shares.enter(&share));
+            busy.iter().for_each(|share| shares.enter(&share));
             if !busy.take_turns() && shares.starts.len() == 1 {
                 self.shares.remove(*queue);
             }
@@ -152,7 +164,7 @@ impl Tenancy {
             };
             if let Some(shares) = self.shares.get_mut(name) {
                 shares.reach(first.turn.share);
-                queue.iter().for_each(|head| shares.charge(&head.share, 1, jobs(head)));
+                queue.iter().for_each(|head| shares.charge(&head.share, head.share.weight(), jobs(head)));
             }
         }
         for head in served() {

@@ -439,7 +439,8 @@ impl Orchestrator {
                 return Ok(Explanation::NotServed);
             }
             let scope = Scope::Tenant(job.tenant.clone());
-            let asked = (self.store().queues(&scope), self.store().limits(&scope));
+            let (tenant, queue, keys) = (&job.tenant, job.spec.queue(), job.spec.limit_keys());
+            let asked = (self.store().queues(&scope), self.store().limits_on(tenant, queue, keys));
             let (queues, limits) = futures_util::future::try_join(asked.0, asked.1).await?;
             if queues.iter().any(|policy| policy.paused && policy.queue == *job.spec.queue()) {
                 return Ok(Explanation::Paused);

@@ -80,11 +80,17 @@ pub enum Bug {
     PlaceUnread,
     /// Claims take the most urgent of a lane, also where what has waited behind it is asked for.
     CeilingIgnored,
+    /// An agent does not say what its runs take.
+    RunsUnweighed,
+    /// A dispatcher does not know where the jobs that it has claimed say that they run, nor beside whom.
+    CompanyUnread,
+    /// The end of a run is committed without what it says of its logs.
+    ManifestLost,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::NoFence,
         Self::StateOnlySettle,
         Self::StaleIsDone,
@@ -121,6 +127,9 @@ impl Bug {
         Self::OpenIgnored,
         Self::PlaceUnread,
         Self::CeilingIgnored,
+        Self::RunsUnweighed,
+        Self::CompanyUnread,
+        Self::ManifestLost,
     ];
 }
 

@@ -7,12 +7,13 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use hodei_core::gateway::{Desired, SessionState};
-use hodei_core::job::{Lease, NewJob};
-use hodei_core::store::Claimed;
+use hodei_core::job::{JobSpec, Lease, NewJob};
+use hodei_core::store::{Claimed, Exchanged};
 use hodei_core::{Clock, ErrorKind, Timestamp};
 
 use super::agent::AgentModel;
 use super::bug::Bug;
+use super::company::Company;
 use super::network::Place;
 use super::options::Options;
 use super::task::{Done, Of};
@@ -49,6 +50,8 @@ pub(super) struct Dispatcher {
     /// Whether a call of its machine is under way, and whether that claims with a submission.
     asking: bool,
     along: bool,
+    /// Where it has placed the jobs that say where they may run.
+    company: Company,
     /// Until when its thread stands still, while the others go on.
     pub(super) stalled: Timestamp,
 }
@@ -74,6 +77,7 @@ impl Dispatcher {
             tick: Timestamp::EPOCH,
             asking: false,
             along: false,
+            company: Company::default(),
             stalled: Timestamp::EPOCH,
         }
     }
@@ -151,14 +155,28 @@ impl<A: AgentModel> World<A> {
         for input in std::mem::take(&mut dispatcher.inbox) {
             dispatcher.machine.handle(input, now);
         }
+        dispatcher.company.before(&dispatcher.machine);
         self.figures.steps += 1;
         while let Some(effect) =
             self.dispatcher(desk).and_then(|dispatcher| dispatcher.machine.poll_effect(now))
         {
             self.carry_out(desk, effect);
         }
+        self.places(desk);
         self.shows(desk, now);
         self.desk_rests(desk, now);
+    }
+
+    /// What a dispatcher has placed is where it may be.
+    fn places(&mut self, desk: Desk) {
+        let Some(dispatcher) = self.dispatcher(desk).filter(|dispatcher| !dispatcher.company.is_empty())
+        else {
+            return;
+        };
+        let wrong = dispatcher.company.wrong(&dispatcher.machine);
+        for wrong in wrong {
+            self.watch.find(format!("placement: node-{} places a job {wrong}", desk.node));
+        }
     }
 
     /// Shows the others what a dispatcher has left over, and whether it rests; whoever has a parcel looks at it.
@@ -194,7 +212,10 @@ impl<A: AgentModel> World<A> {
                 self.tell(format_args!("node-{}/{}: is lent {n} jobs by {from}", desk.node, desk.seat));
             }
             let Some(dispatcher) = self.dispatcher(desk) else { return };
-            let Dispatcher { machine, seat: Some(seat), .. } = dispatcher else { return };
+            let Dispatcher { machine, seat: Some(seat), company, .. } = dispatcher else { return };
+            if let Parcel::Given(_, jobs) = &parcel {
+                company.learn(jobs);
+            }
             match (bug, parcel) {
                 (Some(Bug::LentTwice), Parcel::Asked(by, room)) => {
                     let lent = machine.lend(room);
@@ -278,6 +299,15 @@ impl<A: AgentModel> World<A> {
         let bug = self.options.bug;
         let Some(dispatcher) = self.dispatcher(desk) else { return };
         dispatcher.asking = false;
+        match &mut input {
+            Input::Exchanged(Ok(Exchanged { claimed, .. })) | Input::Leases(Ok(claimed)) => {
+                dispatcher.company.learn(claimed);
+                if bug == Some(Bug::CompanyUnread) {
+                    claimed.iter_mut().for_each(anywhere);
+                }
+            }
+            _ => {}
+        }
         let along = std::mem::take(&mut dispatcher.along);
         if matches!(bug, Some(Bug::NoNodeFence | Bug::DeafNode))
             && let Input::Registered(_, until) = &mut input
@@ -330,5 +360,18 @@ impl<A: AgentModel> World<A> {
         self.tell(format_args!("node-{}/{}: claims with a submission", desk.node, desk.seat));
         self.spawn(Of::Desk(desk), Box::pin(async move { Done::Input(ask.await) }));
         true
+    }
+}
+
+/// Takes out what a job says of its place.
+fn anywhere(claimed: &mut Claimed) {
+    let spec = &claimed.job.spec;
+    let mut parts = spec.parts().clone();
+    parts.resources = parts.resources.of_worker();
+    if parts.resources != spec.parts().resources {
+        let plain = JobSpec::restore(parts, spec.class(), spec.fingerprint());
+        let class = plain.request().class();
+        let plain = JobSpec::restore(plain.parts().clone(), class, plain.fingerprint());
+        Arc::make_mut(&mut claimed.job).spec = Arc::new(plain);
     }
 }

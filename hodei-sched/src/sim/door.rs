@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use hodei_core::job::{Job, Lease, NewJob, Output};
 use hodei_core::store::*;
 use hodei_core::testkit::history::RecordingStore;
+use hodei_core::text::Texts;
 use hodei_core::{Clock, Error, ErrorKind, JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
 
 use super::bug::Bug;
@@ -440,6 +441,10 @@ impl Policies for Door {
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.meet("limits", self.store.limits(scope)).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.meet("limits_on", self.store.limits_on(tenant, queue, keys)).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

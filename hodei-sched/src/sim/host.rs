@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hodei_core::gateway::{Desired, News, Offer, StopCause};
-use hodei_core::job::{Epoch, Finish, Lease, Placement, Resources, Runs};
-use hodei_core::testkit::history::Entry;
+use hodei_core::gateway::{Assignment, Desired, News, Offer, StopCause};
+use hodei_core::job::{Epoch, Finish, Lease, LogEnd, Manifest, Placement, Resources, Runs, Stream};
+use hodei_core::testkit::history::{Entry, LogSeen};
 use hodei_core::text::TextMap;
 use hodei_core::{ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 
@@ -14,6 +14,7 @@ use super::agent::{Action, AgentModel};
 use super::bug::Bug;
 use super::mixed::MEMORY_MAX;
 use super::network::Place;
+use super::workload::RunPlan;
 use super::world::{Caller, Event, World};
 
 /// The first wait after a failed call, doubled up to 32 times.
@@ -52,6 +53,8 @@ pub(super) struct Busy<A> {
     tick: Timestamp,
     /// The number of the last reply that was taken in.
     seen: u64,
+    /// The number of the last call that is not answered, as the model counts them.
+    asked: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -105,6 +108,7 @@ impl<A: AgentModel> World<A> {
             ended: Vec::new(),
             tick: Timestamp::EPOCH,
             seen: 0,
+            asked: None,
         });
         let life = host.life;
         self.tell(format_args!("agent-{n}: starts, life {life}"));
@@ -140,7 +144,7 @@ impl<A: AgentModel> World<A> {
     }
 
     pub(super) fn call_now(&mut self, n: usize, life: u64, call: u64) {
-        let lossy = self.options.bug == Some(Bug::LostReport);
+        let bug = self.options.bug;
         let host = &mut self.hosts[n];
         let Some(busy) = host.up.as_mut().filter(|busy| host.life == life && busy.call == call) else {
             return;
@@ -150,10 +154,14 @@ impl<A: AgentModel> World<A> {
             return self.at(at, Event::Call { agent: n, life, call });
         }
         let mut state = busy.model.state();
-        if lossy {
+        if bug == Some(Bug::LostReport) {
             state.reports.retain(|report| report.number % 16 != 7);
         }
+        if bug == Some(Bug::RunsUnweighed) {
+            state.running.iter_mut().for_each(|run| run.resources = Resources::none());
+        }
         busy.carries = !state.reports.is_empty();
+        busy.asked = Some(state.seq);
         let home = host.home;
         let faults = self.faults();
         let route = (Place::Agent(n), Place::Node(home));
@@ -290,8 +298,11 @@ impl<A: AgentModel> World<A> {
         let now = self.now;
         let bug = self.options.bug;
         let Some(busy) = &mut self.hosts[n].up else { return };
-        let fresh = desired.number > busy.seen;
-        busy.seen = busy.seen.max(desired.number);
+        // Another answer than one to its last call is nothing to an agent.
+        let fresh = desired.number > busy.seen && busy.asked == Some(desired.answers);
+        if fresh {
+            (busy.seen, busy.asked) = (desired.number, None);
+        }
         let stops = desired.stop.clone();
         let assigned = desired.assign.len();
         let (number, received, acked) = (desired.number, desired.received, desired.acked);
@@ -330,17 +341,19 @@ impl<A: AgentModel> World<A> {
         self.set_agent_tick(n);
     }
 
-    fn starts(&mut self, n: usize, assignment: &hodei_core::gateway::Assignment) {
+    fn starts(&mut self, n: usize, assignment: &Assignment) {
         let (job, epoch) = (assignment.job.id, assignment.job.epoch);
         let (load, mut scene) = self.scene();
-        let plan = load.run(assignment, &mut scene);
+        let mut plan = load.run(assignment, &mut scene);
         let name = self.trace.name(job);
         self.tell(format_args!("agent-{n}: runs j{name} e{epoch} for {:?}", plan.lasts));
         self.runs_alone(n, job);
+        let written = writes_log(assignment, &mut plan);
         let host = &mut self.hosts[n];
         let life = host.life;
         let owner = Lease { owner: OwnerId::from(host.worker.clone()), incarnation: life };
         self.history.push(Entry::RunBegan { job, epoch, owner });
+        written.into_iter().for_each(|entry| self.history.push(entry));
         self.figures.runs += 1;
         let serial = self.figures.runs;
         let (spec, tenant) = (&assignment.job.spec, assignment.job.tenant.clone());
@@ -411,11 +424,11 @@ impl<A: AgentModel> World<A> {
         }
     }
 
-    /// What runs and was not told to stop never needs more than there is.
+    /// What runs never needs more than there is, what was told to stop and has not ended yet too.
     fn capacity(&mut self, n: usize) {
         let host = &self.hosts[n];
         let Some(busy) = &host.up else { return };
-        let running: Vec<&Run> = busy.runs.values().filter(|run| !run.stopping).collect();
+        let running: Vec<&Run> = busy.runs.values().collect();
         let sum = |sum: Option<Resources>, run: &&Run| sum?.checked_add(&run.resources);
         let needs = running.iter().fold(Some(Resources::none()), sum);
         let fits = needs.is_some_and(|needs| needs.fits(&host.offer.capacity));
@@ -423,6 +436,7 @@ impl<A: AgentModel> World<A> {
             let text = format!("I11: agent-{n} runs {} jobs, more than it has room for", running.len());
             self.watch.find(text);
         }
+        let running: Vec<&Run> = running.into_iter().filter(|run| !run.stopping).collect();
         let shunned = running.iter().enumerate().find_map(|(at, one)| {
             let others =
                 running.iter().enumerate().filter(|(other, run)| *other != at && run.tenant == one.tenant);
@@ -437,4 +451,20 @@ impl<A: AgentModel> World<A> {
             self.watch.find(text);
         }
     }
+}
+
+/// One run of four writes to its log, of which a part has no room; how it ends says how much.
+fn writes_log(assignment: &Assignment, plan: &mut RunPlan) -> Option<Entry> {
+    let (job, epoch, stream) = (assignment.job.id, assignment.job.epoch, Stream::Stdout);
+    let News::Ended(finish) = &mut plan.news else { return None };
+    let turn = job.as_bytes()[15];
+    if !turn.is_multiple_of(4) {
+        return None;
+    }
+    let bytes = format!("epoch {epoch} of job {job}\n").into_bytes();
+    let all = bytes.len() as u64;
+    let dropped = all.min(u64::from(turn) / 4);
+    let logs = vec![LogEnd { stream, kept: all - dropped, dropped, crc32: 0 }];
+    finish.manifest = Some(Arc::new(Manifest { logs, artifacts: Vec::new() }));
+    Some(Entry::LogWritten { log: LogSeen { job, epoch, stream }, bytes })
 }

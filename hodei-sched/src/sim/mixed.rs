@@ -7,10 +7,10 @@ use std::time::Duration;
 use hodei_core::gateway::{Assignment, News};
 use hodei_core::job::{
     Backoff, Failure, FailureClass, Finish, JobSpec, JobSpecBuilder, NewJob, Output, Parent, Priority,
-    Requires, Resources, RetryPolicy, Selector,
+    Requires, Resources, RetryPolicy, Selector, Share,
 };
 use hodei_core::store::{Limit, LimitOf, QueuePolicy, Rate, SubmitOptions};
-use hodei_core::{JobId, Name, Result, Tenant};
+use hodei_core::{JobId, Name, PipelineId, Result, Tenant};
 
 use super::host::ZONES;
 use super::random::Random;
@@ -159,6 +159,27 @@ impl MixedLoad {
         Ok(self)
     }
 
+    /// Has some of the jobs be steps of pipelines, which weigh as they like, in some of the seeds.
+    ///
+    /// # Errors
+    ///
+    /// None that a seed can cause: every spec it draws is valid.
+    pub fn with_pipelines(mut self, seed: u64) -> Result<Self> {
+        let mut random = Random::of_seed(seed ^ 0x7069_7065);
+        if random.chance(400) {
+            for n in 0..1 + random.below(5) {
+                let weight =
+                    if random.chance(500) { 1 } else { u32::try_from(1 + random.below(100)).unwrap_or(1) };
+                let share = Share::from_code(1 + random.below(33)).weighing(weight);
+                let spec = JobSpec::command(["simulated".to_owned(), format!("step-{n}")]);
+                let spec = spec.queue(random.pick(&self.queues).map_or("default", Name::as_str));
+                let spec = spec.resources(Resources::none().share(share)).retry(RetryPolicy::attempts(2));
+                self.specs.push(Arc::new(spec.build()?));
+            }
+        }
+        Ok(self)
+    }
+
     /// Has some runs that have memory run out of it, in some of the seeds.
     #[must_use]
     pub fn with_hunger(mut self) -> Self {
@@ -237,6 +258,11 @@ impl MixedLoad {
     fn job(&self, tenant: &Tenant, scene: &mut Scene<'_>) -> NewJob {
         let spec = &self.specs[scene.random.place(self.specs.len())];
         let mut job = scene.job(tenant, spec);
+        let share = spec.resources().turns_with();
+        if share != Share::NONE {
+            // All steps of a share are of one pipeline here.
+            job.pipeline = Some(PipelineId::from_parts(share.code(), tenant.slot(), 0));
+        }
         if scene.random.chance(self.shape.delayed) {
             job.run_at = Some(scene.now.saturating_add(scene.random.millis(1, 5_000)));
         }

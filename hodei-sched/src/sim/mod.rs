@@ -31,6 +31,7 @@ mod agent;
 mod bug;
 mod chaos;
 mod clients;
+mod company;
 mod desk;
 mod door;
 mod fires;

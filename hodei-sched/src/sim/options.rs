@@ -338,7 +338,17 @@ impl Options {
             }
             Bug::LeadsWithoutTerm => (self.looks, self.nodes) = (true, self.nodes.max(2)),
             Bug::OpenIgnored => self.tenant_max_open = Some(4),
-            Bug::PlaceUnread => self.agents = self.agents.max(2),
+            Bug::RunsUnweighed => {
+                // Agents go to another dispatcher while they run something, and have more slots than memory.
+                (self.nodes, self.dispatchers, self.slots) = (2, 3, 12);
+                self.agents = self.agents.clamp(1, 2);
+                let apart = Duration::from_millis(400);
+                let (dispatcher_deaths, node_crashes) = (true, true);
+                self.faults =
+                    Faults { dispatcher_deaths, node_crashes, roaming: true, apart, ..Faults::none() };
+                (self.named, self.trouble) = (false, self.trouble.max(Duration::from_secs(20)));
+            }
+            Bug::PlaceUnread | Bug::CompanyUnread => self.agents = self.agents.max(2),
             Bug::CeilingIgnored => {
                 (self.nodes, self.agents, self.slots) = (1, 1, 1);
                 self.scheduler.ageing =

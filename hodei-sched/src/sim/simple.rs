@@ -6,14 +6,14 @@ use std::sync::Arc;
 use hodei_core::gateway::{
     Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
 };
-use hodei_core::job::Epoch;
+use hodei_core::job::{Epoch, Resources};
 use hodei_core::{JobId, Name, Timestamp};
 
 use super::agent::{Action, AgentModel};
 
 /// The least that an agent must do: run each epoch once, stop what it is told to stop, say what ended until that is
-/// durable, end what it runs when it hears nothing of its node for too long, and begin nothing that came too late. It
-/// tells of every start at once and forgets no epoch.
+/// durable, end what it runs when it hears nothing of its node for too long, and begin nothing that came too late, nor
+/// with another answer than one to its last call. It tells of every start at once and forgets no epoch.
 #[derive(Debug)]
 pub struct SimpleAgent {
     worker: Name,
@@ -22,6 +22,9 @@ pub struct SimpleAgent {
     seq: u64,
     seen: u64,
     running: BTreeMap<JobId, Epoch>,
+    /// What it runs, what is ending under an older epoch too, and what was set aside for that.
+    room: BTreeMap<(JobId, Epoch), Resources>,
+    asked: Option<u64>,
     /// The highest epoch seen of each job.
     epochs: BTreeMap<JobId, Epoch>,
     reports: VecDeque<Report>,
@@ -45,10 +48,12 @@ impl SimpleAgent {
         if let Some(older) = self.running.remove(&job) {
             actions.push(Action::Stop(Stop { job, epoch: older, why: StopCause::LeaseLost }));
         }
-        if !holds || self.running.len() >= self.offer.slots as usize {
+        if !holds || self.room.len() >= self.offer.slots as usize {
             return self.report(job, epoch, News::Returned);
         }
         self.running.insert(job, epoch);
+        let resources = assignment.job.spec.resources().of_worker().memory(assignment.memory);
+        self.room.insert((job, epoch), resources);
         self.report(job, epoch, News::Started);
         actions.push(Action::Start(assignment));
     }
@@ -68,6 +73,8 @@ impl AgentModel for SimpleAgent {
             seq: 0,
             seen: 0,
             running: BTreeMap::new(),
+            room: BTreeMap::new(),
+            asked: None,
             epochs: BTreeMap::new(),
             reports: VecDeque::new(),
             next_report: 1,
@@ -81,9 +88,10 @@ impl AgentModel for SimpleAgent {
 
     fn desired(&mut self, desired: Desired, now: Timestamp) -> Vec<Action> {
         self.now = now;
-        if desired.number <= self.seen {
+        if desired.number <= self.seen || self.asked != Some(desired.answers) {
             return Vec::new();
         }
+        self.asked = None;
         self.seen = desired.number;
         self.calls = self.calls.split_off(&desired.answers);
         let until = self
@@ -110,6 +118,7 @@ impl AgentModel for SimpleAgent {
     }
 
     fn ended(&mut self, job: JobId, epoch: Epoch, news: News) {
+        self.room.remove(&(job, epoch));
         if self.running.get(&job) == Some(&epoch) {
             self.running.remove(&job);
             let given_up = self.given_up.remove(&job) == Some(epoch);
@@ -137,7 +146,13 @@ impl AgentModel for SimpleAgent {
     fn state(&mut self) -> SessionState {
         self.seq += 1;
         self.calls.insert(self.seq, self.now);
-        let running = self.running.iter();
+        self.asked = Some(self.seq);
+        let running = |((job, epoch), resources): (&(JobId, Epoch), &Resources)| RunningJob {
+            job: *job,
+            epoch: *epoch,
+            progress: None,
+            resources: resources.clone(),
+        };
         let unsaid = self.reports.partition_point(|report| report.number <= self.received);
         SessionState {
             worker: self.worker.clone(),
@@ -145,9 +160,7 @@ impl AgentModel for SimpleAgent {
             seq: self.seq,
             seen: self.seen,
             offer: Arc::clone(&self.offer),
-            running: running
-                .map(|(job, epoch)| RunningJob { job: *job, epoch: *epoch, progress: None })
-                .collect(),
+            running: self.room.iter().map(running).collect(),
             reports: self.reports.iter().skip(unsaid).cloned().collect(),
             draining: false,
         }

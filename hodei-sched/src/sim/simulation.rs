@@ -34,7 +34,8 @@ impl<A: AgentModel> Simulation<A> {
     ///
     /// As [`MixedLoad::of_seed`].
     pub fn swarm(options: Options, jobs: u32) -> hodei_core::Result<Self> {
-        let mut load = MixedLoad::of_seed(options.seed, jobs)?.with_hunger().with_places(options.seed)?;
+        let load = MixedLoad::of_seed(options.seed, jobs)?.with_hunger();
+        let mut load = load.with_places(options.seed)?.with_pipelines(options.seed)?;
         if options.looks {
             load = load.with_lulls();
         }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use hodei_agent::{Agent, AgentHandle, Context, Outcome};
 use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, Resources, State};
-use hodei_core::store::{Before, Limit, LimitOf, QueuePolicy, Rate, Scope, SubmitOptions};
+use hodei_core::store::{
+    Before, Limit, LimitOf, MemoryStore, Policies, QueuePolicy, Rate, Scope, SubmitOptions,
+};
+use hodei_core::testkit::history::{Entry, Recorder, RecordingStore, Reply};
 use hodei_core::{Name, Tenant};
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
@@ -262,6 +265,27 @@ async fn limits_of_every_kind_are_set_shown_and_removed_while_the_node_runs() {
     doors.add_permits(2);
     assert_eq!(hodei.wait(waits).await.expect("it ends").state, State::Succeeded);
     agent.shutdown().await;
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_ten_thousand_limits_only_those_of_the_job_are_read_to_explain_it() {
+    let recorder = Recorder::new();
+    let store = Arc::new(RecordingStore::new(MemoryStore::new(), recorder.clone()));
+    for n in 0..10_000 {
+        let key = Name::new(format!("key-{n}")).expect("a name");
+        store.set_limit(Limit::key(Tenant::default(), key, u32::from(n != 77))).await.expect("set");
+    }
+    let hodei = Orchestrator::builder().shared_store(store).start().await.expect("the node starts");
+    let spec = JobSpec::of(&Work {}).expect("arguments").limited_by("key-1").limited_by("key-77");
+    let job = hodei.submit(NewJob::new(spec.build().expect("a valid spec"))).await.expect("submitted");
+    let full = LimitOf::Key(Tenant::default(), Name::literal("key-77"));
+    assert_eq!(hodei.explain(job).await.expect("an explanation"), Explanation::LimitReached(full));
+    let read = recorder.take().into_iter().filter_map(|entry| match entry {
+        Entry::Returned { reply: Reply::Limits { limits }, .. } => Some(limits.len()),
+        _ => None,
+    });
+    assert_eq!(read.collect::<Vec<_>>(), [2]);
     hodei.shutdown().await;
 }
 

@@ -1,7 +1,9 @@
 //! What operators set.
 
+use std::collections::BTreeSet;
+
 use hodei_core::store::{Limit, LimitOf, LimitUse, QueuePolicy, Schedule, Scope};
-use hodei_core::{Result, Tenant};
+use hodei_core::{Result, Slot, Tenant};
 
 use super::list::slot_of;
 use crate::codec;
@@ -54,6 +56,25 @@ pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> R
         limits.extend(rows.read(Tab::Limits, &key::limit(&LimitOf::All), codec::limit)?);
     }
     limits.sort_unstable_by(|a, b| a.of.cmp(&b.of));
+    Ok(with_use(inner, limits))
+}
+
+/// Reads those of some limits of a slot that somebody set, with their use.
+pub(crate) fn limits_on(
+    rows: &mut Snapshot<'_>,
+    inner: &Inner,
+    slot: Slot,
+    of: &BTreeSet<LimitOf>,
+) -> Result<Vec<LimitUse>> {
+    rows.view.slots.readable("store.limits_on", std::iter::once(slot))?;
+    let mut limits = Vec::new();
+    for of in of {
+        limits.extend(rows.read(Tab::Limits, &key::limit(of), codec::limit)?);
+    }
+    Ok(with_use(inner, limits))
+}
+
+fn with_use(inner: &Inner, limits: Vec<Limit>) -> Vec<LimitUse> {
     let index = &lock(&inner.committed).index;
     let with_use = |limit: Limit| {
         let used = match &limit.of {
@@ -66,7 +87,7 @@ pub(crate) fn limits(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope) -> R
         let in_use = u32::try_from(used).unwrap_or(u32::MAX);
         LimitUse { limit: Limit { rate, ..limit }, in_use, spent: spent.unwrap_or_default() }
     };
-    Ok(limits.into_iter().map(with_use).collect())
+    limits.into_iter().map(with_use).collect()
 }
 
 /// Lists the schedules.

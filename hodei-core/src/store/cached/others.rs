@@ -12,6 +12,7 @@ use crate::store::{
     Beat, Coordination, Limit, LimitOf, LimitUse, Living, Policies, QueuePolicy, Round, Rounded, Schedule,
     Scope, Term,
 };
+use crate::text::Texts;
 use crate::time::Timestamp;
 
 #[async_trait]
@@ -71,6 +72,10 @@ impl<S: Policies> Policies for CachedStore<S> {
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         self.inner.limits(scope).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.inner.limits_on(tenant, queue, keys).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::super::{
-    Change, ChangeLog, Counts, Lane, LaneRoom, Limit, LimitOf, Note, QueuePolicy, QueueTally, Schedule,
-    StoreStats, Term,
+    Change, ChangeLog, Counts, Lane, LaneRoom, Limit, LimitOf, LimitUse, Note, QueuePolicy, QueueTally,
+    Schedule, StoreStats, Term,
 };
 use super::limits::{Limits, Set};
 use super::relocate::Slots;
@@ -371,6 +371,12 @@ impl State {
             LimitOf::Tenant(tenant) => leased(self.counts_of(tenant)),
             LimitOf::Queue(..) | LimitOf::Key(..) => self.limits.in_use(of),
         }
+    }
+
+    /// A limit that somebody set, with its use.
+    pub(super) fn limit_use(&self, of: &LimitOf, set: &Set) -> LimitUse {
+        let in_use = u32::try_from(self.in_use(of)).unwrap_or(u32::MAX);
+        LimitUse { limit: set.limit(of), in_use, spent: set.spent }
     }
 
     /// How many more jobs of a lane the limits let through.

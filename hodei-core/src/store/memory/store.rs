@@ -1,6 +1,6 @@
 //! The store, and how its verbs reach the state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -14,6 +14,7 @@ use super::state::State;
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, Name, OwnerId, Slot, Tenant};
 use crate::job::{Job, Lease, NewJob, Output};
+use crate::text::Texts;
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// The store in memory. Cloning shares it.
@@ -395,12 +396,16 @@ impl Policies for MemoryStore {
             state.slots.readable("store.limits", slot_of(scope))?;
             let covered = |of: &LimitOf| of.tenant().is_none_or(|tenant| scope.covers(tenant));
             let rows = state.limits.iter().filter(|(of, _)| covered(of));
-            let shown = rows.map(|(of, set)| LimitUse {
-                limit: set.limit(of),
-                in_use: u32::try_from(state.in_use(of)).unwrap_or(u32::MAX),
-                spent: set.spent,
-            });
-            Ok(shown.collect())
+            Ok(rows.map(|(of, set)| state.limit_use(of, set)).collect())
+        })
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.read(|state, _| {
+            state.slots.readable("store.limits_on", std::iter::once(tenant.slot()))?;
+            let named: BTreeSet<LimitOf> = LimitOf::of_jobs(tenant, queue, keys).collect();
+            let set = named.iter().filter_map(|of| Some(state.limit_use(of, state.limits.get(of)?)));
+            Ok(set.collect())
         })
     }
 

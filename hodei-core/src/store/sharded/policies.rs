@@ -6,6 +6,7 @@ use super::super::*;
 use super::store::{Asked, ShardedStore, slot_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Name, Slot, Tenant};
+use crate::text::Texts;
 
 impl ShardedStore {
     /// Writes in the shard of a slot.
@@ -71,6 +72,10 @@ impl Policies for ShardedStore {
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
         let key = |row: &LimitUse| row.limit.of.clone();
         self.rows("store.limits", scope, |shard| shard.limits(scope), key).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.read_slot(tenant.slot(), |shard| shard.limits_on(tenant, queue, keys)).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

@@ -96,12 +96,23 @@ pub(super) async fn pipelines_part_lanes(env: &mut Env) {
     let wide = [wide[0], *apart.expect("they are spread")];
     let first = job().in_pipeline(wide[0]);
     let child = job().in_pipeline(wide[0]).after(needs(&[first.id]));
-    let small = Pipeline::builder("p").step(Step::new("job", spec())).build().expect("a valid pipeline");
-    let jobs = vec![job(), small.jobs()[0].clone(), first, job().in_pipeline(wide[1]), child];
+    let small = |weight| {
+        let pipeline = Pipeline::builder("p").weight(weight).step(Step::new("job", spec()));
+        pipeline.build().expect("a valid pipeline").jobs()[0].clone()
+    };
+    let (last, heaviest) = (job().in_pipeline(wide[1]), Share::WEIGHT_MAX);
+    let heavy = job_of(spec().resources(Resources::none().share(Share::SMALL.weighing(7))));
+    let jobs = vec![job(), small(1), first, last, child, small(heaviest), heavy.in_pipeline(wide[0])];
     let ids = env.add_all(jobs).await;
     let shares = [Share::NONE, Share::SMALL, Share::of(wide[0]), Share::of(wide[1])];
     let heads = env.lanes().await.heads;
-    assert_eq!(heads.len(), 4);
+    assert_eq!(heads.len(), 6, "pipelines of different weights are apart");
+    let heavy = [(ids[5], Share::SMALL.weighing(heaviest)), (ids[6], Share::of(wide[0]).weighing(7))];
+    for (id, share) in heavy {
+        let lane = Lane::of(&env.get(id).await);
+        let head = heads.iter().find(|head| head.lane == lane).expect("its lane is shown");
+        assert_eq!((head.request.share(), head.request.class()), (share, lane.class));
+    }
     for (id, share) in ids.iter().zip(shares) {
         let lane = Lane::of(&env.get(*id).await);
         let head = heads.iter().find(|head| head.lane == lane).expect("its lane is shown");

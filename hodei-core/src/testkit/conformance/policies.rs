@@ -50,6 +50,20 @@ pub(super) async fn limits_are_listed_from_the_widest_to_the_narrowest(env: &mut
     assert_eq!(env.store().limits(&Scope::All).await.expect("limits"), expected);
     let expected: Vec<_> = expected.into_iter().filter(|row| row.limit.of.tenant() == Some(&own())).collect();
     assert_eq!(env.store().limits(&super::jobs::own()).await.expect("limits"), expected);
+    let keys = |keys: &[&str]| {
+        let job = job_of(keys.iter().fold(spec(), |spec, key| spec.limited_by(*key)));
+        job.spec.limit_keys().clone()
+    };
+    for (tenant, queue, named, limits) in [
+        (own(), "default", &["c", "a", "unset"][..], &[1, 2, 5, 6][..]),
+        (own(), "elsewhere", &[], &[1]),
+        (acme(), "z", &["a", "b"], &[0, 4]),
+        (Tenant::new("nobody").expect("a name"), "z", &["a"], &[]),
+    ] {
+        let limits: Vec<_> = limits.iter().map(|n: &usize| used(&all[*n], uses[*n])).collect();
+        let found = env.store().limits_on(&tenant, &name(queue), &keys(named)).await.expect("limits_on");
+        assert_eq!(found, limits, "those of {tenant}, {queue} and {named:?} alone");
+    }
     let raised = Limit { max: u32::MAX, ..all[5].clone() };
     env.store().set_limit(raised.clone()).await.expect("set_limit");
     assert_eq!(env.store().limits(&super::jobs::own()).await.expect("limits")[3], used(&raised, 1));

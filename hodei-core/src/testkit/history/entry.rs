@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::call::{Call, Reply};
 use super::facts::{Facts, Seen};
 use crate::id::{JobId, Name, Tenant};
-use crate::job::{Epoch, Lease};
+use crate::job::{Epoch, Lease, Stream};
+use crate::log::LogKey;
 use crate::store::{Change, LimitOf};
 
 /// One line of a history.
@@ -61,6 +62,51 @@ pub enum Entry {
         /// The fencing number it ran under.
         epoch: Epoch,
     },
+    /// A run handed bytes over to its log, secrets masked.
+    LogWritten {
+        /// Which stream of which run.
+        log: LogSeen,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// A reader was given a part of a log.
+    LogRead {
+        /// Who read, from the first byte on.
+        reader: Name,
+        /// Which stream of which run.
+        log: LogSeen,
+        /// Where the bytes begin in the stream as it is kept.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// Where the reader was told to go on.
+        next: u64,
+        /// Whether it was told that nothing follows.
+        ended: bool,
+        /// How many bytes it was told were dropped.
+        dropped: u64,
+    },
+    /// What the store holds of a log with the end of its run, which ended well.
+    LogEnded {
+        /// Which stream of which run.
+        log: LogSeen,
+        /// How many bytes are kept.
+        kept: u64,
+        /// How many bytes were dropped.
+        dropped: u64,
+    },
+    /// A value from here on is a secret, whoever says it.
+    Secret {
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Something was written down elsewhere: a store's file, an event, a metric, an error.
+    Output {
+        /// Where.
+        place: String,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// A subscriber without a filter was told of a transition.
     Observed {
         /// Who was told.
@@ -99,6 +145,23 @@ pub enum Entry {
         /// What the store says of its limits.
         limits: Vec<LimitSeen>,
     },
+}
+
+/// A stream of the log of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LogSeen {
+    /// Which job.
+    pub job: JobId,
+    /// Which run of it.
+    pub epoch: Epoch,
+    /// Which stream of the run.
+    pub stream: Stream,
+}
+
+impl From<&LogKey> for LogSeen {
+    fn from(key: &LogKey) -> Self {
+        Self { job: key.job, epoch: key.epoch, stream: key.stream }
+    }
 }
 
 /// A limit as a read showed it.

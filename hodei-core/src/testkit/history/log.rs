@@ -1,9 +1,9 @@
 //! A history, and what of it others may write.
 
-use super::entry::{Entry, LimitSeen, QueueSeen};
+use super::entry::{Entry, LimitSeen, LogSeen, QueueSeen};
 use super::facts::{Facts, Seen};
 use crate::id::JobId;
-use crate::job::{Job, NewJob};
+use crate::job::{Job, NewJob, State};
 use crate::store::{Change, Counts, LimitUse, QueueCounts};
 
 /// What happened, in the order in which it was noted.
@@ -98,6 +98,7 @@ impl Survey {
         entries.extend(self.changes.into_iter().map(|change| Entry::Logged { change }));
         let jobs = self.jobs.as_deref();
         entries.extend(jobs.unwrap_or_default().iter().map(|job| Entry::Held { seen: Seen::from(job) }));
+        entries.extend(jobs.unwrap_or_default().iter().flat_map(log_ends));
         entries.push(Entry::SurveyEnded {
             held: jobs.map(|jobs| jobs.len() as u64),
             counts: self.counts.map(numbers),
@@ -129,7 +130,18 @@ impl Entry {
     }
 }
 
+/// What a job that succeeded has of the logs of its last run.
+fn log_ends(job: &Job) -> impl Iterator<Item = Entry> + '_ {
+    let settled = job.settled.as_deref().filter(|_| job.state == State::Succeeded);
+    let logs = settled.and_then(|settled| settled.manifest.as_deref()).map(|manifest| &manifest.logs);
+    logs.into_iter().flatten().map(|end| Entry::LogEnded {
+        log: LogSeen { job: job.id, epoch: job.epoch, stream: end.stream },
+        kept: end.kept,
+        dropped: end.dropped,
+    })
+}
+
 /// Returns the number of each state, in the order of their numbers.
 pub(super) fn numbers(counts: Counts) -> Vec<u64> {
-    crate::job::State::ALL.into_iter().map(|state| counts.of(state)).collect()
+    State::ALL.into_iter().map(|state| counts.of(state)).collect()
 }

@@ -44,7 +44,7 @@ mod report;
 
 pub use call::{Call, Reply, Step, Want};
 pub use check::{Bounds, check, check_within};
-pub use entry::{Entry, LimitSeen, QueueSeen};
+pub use entry::{Entry, LimitSeen, LogSeen, QueueSeen};
 pub use facts::{Facts, Seen};
 pub use log::{History, Survey};
 pub use recorder::{Recorder, Run};

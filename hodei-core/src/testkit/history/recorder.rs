@@ -12,7 +12,8 @@ use super::log::{History, Survey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::JobEvent;
 use crate::id::{JobId, Name};
-use crate::job::{Epoch, Lease};
+use crate::job::{Epoch, Lease, Secret};
+use crate::log::{LogKey, LogRead};
 
 /// Notes what happens, in the order in which it is told. Cloning shares it; any thread may note.
 #[derive(Clone, Debug)]
@@ -99,6 +100,39 @@ impl Recorder {
     /// Notes that a submission was acknowledged, where the call itself is not recorded.
     pub fn acknowledged(&self, job: JobId) {
         self.note(Entry::Acknowledged { job });
+    }
+
+    /// Notes what a run hands over to its log, secrets masked.
+    pub fn log_written(&self, key: &LogKey, bytes: &[u8]) {
+        self.note(Entry::LogWritten { log: key.into(), bytes: bytes.to_vec() });
+    }
+
+    /// Notes what a reader of a log was given who began with its first byte.
+    pub fn log_read(&self, reader: &Name, key: &LogKey, offset: u64, read: &LogRead) {
+        self.note(Entry::LogRead {
+            reader: reader.clone(),
+            log: key.into(),
+            // What is missing is what `next` is ahead of the bytes.
+            offset: if read.bytes.is_empty() {
+                offset
+            } else {
+                read.next.saturating_sub(read.bytes.len() as u64)
+            },
+            bytes: read.bytes.to_vec(),
+            next: read.next,
+            ended: read.ended,
+            dropped: read.dropped,
+        });
+    }
+
+    /// Notes that nobody is to be shown a value from here on. The history itself keeps it.
+    pub fn secret(&self, secret: &Secret) {
+        self.note(Entry::Secret { value: secret.expose().to_vec() });
+    }
+
+    /// Notes what was written down somewhere: a store's file, an event, a metric, an error.
+    pub fn output(&self, place: impl Into<String>, bytes: &[u8]) {
+        self.note(Entry::Output { place: place.into(), bytes: bytes.to_vec() });
     }
 
     /// Notes what a subscriber without a filter was told.

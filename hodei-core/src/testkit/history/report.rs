@@ -34,10 +34,14 @@ pub enum Invariant {
     QueueOrder,
     /// I13: announced, observed and recorded transitions are the same, without a gap.
     EventStream,
+    /// I14: what is read of a log is what was written, and every byte that is missing is counted.
+    WholeLogs,
     /// I15: a fire time of a schedule gives one job.
     OneJobPerFire,
     /// I16: a call for one tenant neither shows nor touches another's.
     TenantIsolation,
+    /// I17: no secret is shown, in whatever encoding.
+    NoSecretShown,
     /// I19: opening a store again changes nothing.
     RecoveryIdempotent,
     /// I20: what is counted is what is there.
@@ -46,7 +50,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant, in the order of their ids.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::NoLostAck,
         Self::IdempotentSubmit,
         Self::NoPhantom,
@@ -60,8 +64,10 @@ impl Invariant {
         Self::LimitsKept,
         Self::QueueOrder,
         Self::EventStream,
+        Self::WholeLogs,
         Self::OneJobPerFire,
         Self::TenantIsolation,
+        Self::NoSecretShown,
         Self::RecoveryIdempotent,
         Self::Conservation,
     ];
@@ -87,8 +93,10 @@ impl Invariant {
             Self::LimitsKept => ("I11", "limits kept"),
             Self::QueueOrder => ("I12", "queue order"),
             Self::EventStream => ("I13", "event stream"),
+            Self::WholeLogs => ("I14", "whole logs"),
             Self::OneJobPerFire => ("I15", "one job per fire time"),
             Self::TenantIsolation => ("I16", "tenant isolation"),
+            Self::NoSecretShown => ("I17", "no secret shown"),
             Self::RecoveryIdempotent => ("I19", "idempotent recovery"),
             Self::Conservation => ("I20", "conservation"),
         }

@@ -64,6 +64,11 @@ impl Need {
         Self { fixed: fixed(resources), custom, unknown }
     }
 
+    /// The same without what no worker has ever offered.
+    pub(super) fn known(self) -> Self {
+        Self { unknown: false, ..self }
+    }
+
     pub(super) fn is_unknown(&self) -> bool {
         self.unknown
     }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use hodei_core::Timestamp;
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Priority, Request, RequestClass, Resources};
+use hodei_core::job::{Epoch, Priority, Request, RequestClass, Resources};
+use hodei_core::{JobId, Timestamp};
 
 use super::amounts::{Amounts, Names, Need};
 use super::bits::Bits;
@@ -42,12 +42,25 @@ pub(super) struct Worker {
     pub(super) key: u64,
     slots: u32,
     pub(super) draining: bool,
+    /// Whether something runs here for which nothing could be set aside: then nothing more is placed here.
+    crowded: bool,
+    /// What runs here that was not placed here.
+    strays: Vec<Stray>,
     /// The classes for which there is no room here before something is free.
     pub(super) shut_out: Vec<u32>,
     /// How many jobs it has under each rule.
     apart: Vec<(u32, u32)>,
     /// How many it has of each group, and how many that shun it.
     pub(super) company: Vec<Company>,
+}
+
+/// A run that was not placed on its worker, and takes room there until it has ended.
+#[derive(Debug)]
+struct Stray {
+    run: (JobId, Epoch),
+    need: Need,
+    /// Whether that is set aside.
+    has: bool,
 }
 
 /// What jobs ask for, and where they could go.
@@ -96,6 +109,8 @@ pub struct Fleet {
     pub(super) groups: Groups,
     /// Whether a job of a group has come to a worker that had none of it.
     joined_group: bool,
+    /// The workers that are crowded no more, since this was asked last.
+    relieved: Vec<WorkerId>,
     pub(super) rules: Vec<Arc<Rule>>,
     /// Workers that take work and have a free slot.
     pub(super) open: Bits,
@@ -142,6 +157,8 @@ impl Fleet {
             key,
             slots: offer.slots,
             draining: false,
+            crowded: false,
+            strays: Vec::new(),
             shut_out: Vec::new(),
             apart: Vec::new(),
             company: Vec::new(),
@@ -263,15 +280,96 @@ impl Fleet {
         if let Some(place) = left.place.as_deref() {
             self.groups.goes(worker.0, place, &mut there.company);
         }
-        self.let_in(worker.0);
         self.placed -= 1;
         self.slots_changed(worker.0, |worker| worker.free_slots += 1);
+        self.freed(worker);
+    }
+
+    /// Something has become free on a worker: what runs there without having anything comes first.
+    fn freed(&mut self, worker: WorkerId) {
+        self.house_strays(worker);
+        self.let_in(worker.0);
         let waits = self.hold.filter(|_| self.is_held(worker)).map(|hold| hold.class);
         let waits = waits.and_then(|class| self.classes[class.0 as usize].as_ref());
         if waits.is_some_and(|waits| !self.has_company(worker.0, waits)) {
             // Nothing is to be had there any more.
             self.hold = None;
         }
+    }
+
+    /// Sets room aside for a run that is under way on a worker and was not placed there, until [`Fleet::keep_strays`] lets it go.
+    /// Where there is not enough, nothing is placed there before there is.
+    pub(in crate::machine) fn add_stray(
+        &mut self,
+        worker: WorkerId,
+        run: (JobId, Epoch),
+        resources: &Resources,
+    ) {
+        let there = &mut self.workers[worker.0 as usize];
+        if there.strays.iter().all(|stray| stray.run != run) {
+            let need = Need::of(resources, &self.names).known();
+            there.strays.push(Stray { run, need, has: false });
+            self.house_strays(worker);
+        }
+    }
+
+    /// Lets those strays of a worker go that are not to be kept: they have ended.
+    pub(in crate::machine) fn keep_strays(
+        &mut self,
+        worker: WorkerId,
+        keep: impl Fn(&(JobId, Epoch)) -> bool,
+    ) {
+        let there = &mut self.workers[worker.0 as usize];
+        if there.strays.is_empty() {
+            return;
+        }
+        let mut ended = Vec::new();
+        there.strays.retain(|stray| {
+            let stays = keep(&stray.run);
+            if !stays && stray.has {
+                ended.push(stray.need.clone());
+            }
+            stays
+        });
+        let slots = u32::try_from(ended.len()).unwrap_or(u32::MAX);
+        ended.iter().for_each(|need| there.free.give(need));
+        self.placed -= u64::from(slots);
+        self.slots_changed(worker.0, |worker| worker.free_slots += slots);
+        self.freed(worker);
+    }
+
+    /// Whether more runs on a worker than there is room for: then nothing more may begin there.
+    pub(in crate::machine) fn is_crowded(&self, worker: WorkerId) -> bool {
+        self.workers[worker.0 as usize].crowded
+    }
+
+    /// Sets aside what strays take, as far as there is room.
+    fn house_strays(&mut self, worker: WorkerId) {
+        let there = &mut self.workers[worker.0 as usize];
+        if there.strays.iter().all(|stray| stray.has) && !there.crowded {
+            return;
+        }
+        let mut slots = 0;
+        for stray in there.strays.iter_mut().filter(|stray| !stray.has) {
+            if there.free_slots > slots && there.free.has(&stray.need) {
+                there.free.take(&stray.need, 1);
+                (stray.has, slots) = (true, slots + 1);
+            }
+        }
+        let crowded = there.strays.iter().any(|stray| !stray.has);
+        if there.crowded && !crowded {
+            self.relieved.push(worker);
+        }
+        self.placed += u64::from(slots);
+        self.slots_changed(worker.0, |worker| {
+            worker.free_slots -= slots;
+            worker.crowded = crowded;
+        });
+    }
+
+    /// Takes the workers that are crowded no more, since this was asked last.
+    pub(in crate::machine) fn take_relieved(&mut self) -> Vec<WorkerId> {
+        std::mem::take(&mut self.relieved)
     }
 
     /// Whether a job of a group has come to a worker that had none of it, since this was asked last.
@@ -310,6 +408,12 @@ impl Fleet {
             1 if class.place.is_none() => !class.able.is_empty(),
             workers => self.able_now(class).take(workers as usize).count() == workers as usize,
         })
+    }
+
+    /// What a job of a class is given of what its worker has.
+    pub(in crate::machine) fn resources(&self, class: ClassId) -> Resources {
+        let known = self.classes[class.0 as usize].as_ref();
+        known.map_or_else(Resources::none, |class| class.request.resources.of_worker())
     }
 
     /// How much memory a job of a class is given, in bytes.
@@ -448,7 +552,7 @@ impl Fleet {
     /// Changes how many slots of a worker are free, and everything that goes by it.
     fn slots_changed(&mut self, at: u32, change: impl FnOnce(&mut Worker)) {
         let worker = &mut self.workers[at as usize];
-        let counted = |worker: &Worker| if worker.draining { 0 } else { worker.free_slots };
+        let counted = |worker: &Worker| if worker.draining || worker.crowded { 0 } else { worker.free_slots };
         let before = counted(worker);
         change(worker);
         let after = counted(worker);

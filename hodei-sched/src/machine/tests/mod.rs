@@ -22,6 +22,7 @@ mod recovery;
 mod session;
 mod share;
 mod standby;
+mod strays;
 mod unstarted;
 mod verdict;
 mod window;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hodei_core::job::{JobSpec, NewJob, Share};
-use hodei_core::pipeline::{Pipeline, PipelineLimits, Step};
+use hodei_core::pipeline::{Pipeline, PipelineBuilder, PipelineLimits, Step};
 use hodei_core::store::{Policies, QueuePolicy};
 use hodei_core::{JobId, Name, Tenant};
 use proptest::prelude::*;
@@ -14,9 +14,14 @@ use crate::machine::SchedulerConfig;
 
 /// A pipeline of steps that do not wait for each other, in a queue.
 fn pipeline_of(queue: &str, steps: usize) -> Pipeline {
+    weighing(1, queue, steps)
+}
+
+/// As [`pipeline_of`], which weighs so much.
+fn weighing(weight: u32, queue: &str, steps: usize) -> Pipeline {
     let step = |n| Step::new(format!("s{n}"), command().queue(queue));
-    let pipeline =
-        (0..steps).map(step).fold(Pipeline::builder("p"), hodei_core::pipeline::PipelineBuilder::step);
+    let builder = Pipeline::builder("p").weight(weight);
+    let pipeline = (0..steps).map(step).fold(builder, PipelineBuilder::step);
     pipeline.build_within(&PipelineLimits::default()).expect("a valid pipeline")
 }
 
@@ -25,8 +30,8 @@ fn share_of(pipeline: &Pipeline) -> Share {
 }
 
 /// A pipeline that stands in one line with no other.
-fn pipeline_beside(others: &mut Vec<Share>, queue: &str, steps: usize) -> Vec<NewJob> {
-    let pipeline = std::iter::repeat_with(|| pipeline_of(queue, steps))
+fn pipeline_beside(others: &mut Vec<Share>, weight: u32, queue: &str, steps: usize) -> Vec<NewJob> {
+    let pipeline = std::iter::repeat_with(|| weighing(weight, queue, steps))
         .find(|pipeline| !others.contains(&share_of(pipeline)))
         .expect("there are more shares than pipelines here");
     others.push(share_of(&pipeline));
@@ -100,8 +105,11 @@ impl Shop {
     }
 }
 
+/// What a queue weighs, and each of the pipelines in it.
+type Queue = (u32, Vec<u32>);
+
 /// By how many jobs anybody is behind the ideal at most: some pipelines in each queue, beside jobs of none.
-fn lag(queues: &[(u32, usize)], slots: u32, together: usize, turns: usize) -> f64 {
+fn lag(queues: &[Queue], slots: u32, together: usize, turns: usize) -> f64 {
     let mut shop = Shop::open(slots);
     let all: f64 = queues.iter().map(|(weight, _)| f64::from(*weight)).sum();
     for (n, (weight, pipelines)) in queues.iter().enumerate() {
@@ -109,24 +117,30 @@ fn lag(queues: &[(u32, usize)], slots: u32, together: usize, turns: usize) -> f6
         let queue = Name::new(&name).expect("a name");
         let policy = QueuePolicy { tenant: Tenant::default(), queue, paused: false, weight: *weight };
         now(shop.world.store.set_queue(policy)).expect("the store keeps it");
-        let part = f64::from(*weight) / all / (*pipelines as f64 + 1.0);
+        let within = f64::from(pipelines.iter().sum::<u32>() + 1);
+        let part = f64::from(*weight) / all / within;
         // Nobody runs out of work.
         let jobs = turns * together + 2 * slots as usize + 2;
         shop.come(plain(&name, jobs), part);
         let mut shares = Vec::new();
-        for _ in 0..*pipelines {
-            shop.come(pipeline_beside(&mut shares, &name, jobs), part);
+        for weight in pipelines {
+            shop.come(pipeline_beside(&mut shares, *weight, &name, jobs), part * f64::from(*weight));
         }
     }
     shop.turns(turns, together);
     shop.worst
 }
 
+fn queues() -> impl Strategy<Value = Vec<Queue>> {
+    let weights = prop::collection::vec(1_u32..12, 0..5);
+    prop::collection::vec((1_u32..6, weights), 1..4)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn no_pipeline_is_far_behind_the_ideal_when_slots_come_free_one_by_one(
-        queues in prop::collection::vec((1_u32..6, 0_usize..5), 1..4),
+        queues in queues(),
         slots in 1_u32..12,
     ) {
         let worst = lag(&queues, slots, 1, 80);
@@ -136,7 +150,7 @@ proptest! {
 
     #[test]
     fn what_is_claimed_ahead_of_pipelines_adds_no_more_than_itself(
-        queues in prop::collection::vec((1_u32..6, 0_usize..5), 1..4),
+        queues in queues(),
         together in 2_usize..8,
     ) {
         let most = 2.0 + 4.0 * together as f64;
@@ -149,9 +163,9 @@ proptest! {
 fn a_pipeline_does_not_wait_for_the_thousands_of_steps_of_another() {
     for steps in [5, 40] {
         let (mut shop, mut shares) = (Shop::open(8), Vec::new());
-        shop.come(pipeline_beside(&mut shares, "default", 100_000), 0.5);
+        shop.come(pipeline_beside(&mut shares, 1, "default", 100_000), 0.5);
         shop.turns(50, 1);
-        let late = shop.come(pipeline_beside(&mut shares, "default", steps), 0.5);
+        let late = shop.come(pipeline_beside(&mut shares, 1, "default", steps), 0.5);
         shop.turns(2 * steps + 16, 1);
         assert_eq!(shop.served(late), steps, "every other one, behind what was claimed before");
     }
@@ -176,6 +190,24 @@ fn pipelines_and_jobs_of_none_do_not_wait_for_the_backlog_of_each_other() {
 }
 
 #[test]
+fn a_heavy_pipeline_has_as_many_turns_as_it_weighs() {
+    for small in [true, false] {
+        let mut shop = Shop::open(8);
+        let steps = if small { 16 } else { 4_000 };
+        // Small ones of one weight have their turns together.
+        let many = |weight| -> Vec<NewJob> {
+            let one = || weighing(weight, "default", steps).jobs().to_vec();
+            std::iter::repeat_with(one).take(4_000 / steps).flatten().collect()
+        };
+        let who = [shop.come(plain("default", 4_000), 0.1), shop.come(many(9), 0.9)];
+        shop.turns(992, 1);
+        let [plain, heavy] = who.map(|who| shop.served(who));
+        assert_eq!(plain + heavy, 1_000);
+        assert!((95..=105).contains(&plain), "{plain} of 1,000");
+    }
+}
+
+#[test]
 fn pipelines_that_come_into_one_share_stand_in_one_line() {
     let mut shop = Shop::open(1);
     let first = pipeline_of("default", 30);
@@ -193,7 +225,7 @@ fn pipelines_that_come_into_one_share_stand_in_one_line() {
 fn steps_that_ask_the_same_are_the_same_for_workers() {
     let (mut shop, mut shares) = (Shop::open(1), Vec::new());
     for _ in 0..10 {
-        shop.come(pipeline_beside(&mut shares, "default", 30), 0.1);
+        shop.come(pipeline_beside(&mut shares, 1, "default", 30), 0.1);
     }
     shop.come(plain("default", 30), 0.1);
     shop.serve();

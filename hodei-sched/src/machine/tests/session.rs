@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hodei_core::ErrorKind;
 use hodei_core::gateway::{Desired, News, RunningJob, SessionState, StopCause};
-use hodei_core::job::{Epoch, Finish, State};
+use hodei_core::job::{Epoch, Finish, Resources, State};
 use hodei_core::store::{Applied, Exchanged, JobStore, Move, Redriven, Scope};
 
 use super::world::{Agent, World, assigned, command, now, success, whichever};
@@ -174,8 +174,8 @@ fn a_run_that_nobody_knows_is_stopped() {
     let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
     let jobs = world.submit(command(), 1);
     world.news(&mut agent);
-    let stale = RunningJob { epoch: Epoch::from_number(9), ..agent.state.running[0] };
-    agent.state.running.push(stale);
+    let stale = RunningJob { epoch: Epoch::from_number(9), ..agent.state.running[0].clone() };
+    agent.state.running.push(stale.clone());
     let heard = world.news(&mut agent);
     let told: Vec<_> = heard.stop.iter().map(|stop| (stop.job, stop.epoch, stop.why)).collect();
     assert_eq!(told, [(jobs[0], stale.epoch, StopCause::LeaseLost)]);
@@ -183,11 +183,11 @@ fn a_run_that_nobody_knows_is_stopped() {
 
 #[test]
 fn each_reply_names_what_is_to_be_stopped_until_it_runs_no_more() {
-    let (mut world, mut agent) = (World::new(), Agent::new("w", 3));
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 4));
     let jobs = world.submit(command(), 2);
     world.news(&mut agent);
-    let stale = RunningJob { epoch: Epoch::from_number(9), ..agent.state.running[0] };
-    agent.state.running.push(stale);
+    let stale = RunningJob { epoch: Epoch::from_number(9), ..agent.state.running[0].clone() };
+    agent.state.running.push(stale.clone());
     assert!(world.sync(&mut agent).is_some(), "it is told to stop what nobody knows");
     world.tell(Input::Cancelled(whichever(&jobs[1..])));
     let told = |heard: &Desired| -> Vec<_> {
@@ -227,10 +227,10 @@ fn what_a_lost_reply_said_is_to_be_stopped_is_said_again_at_once() {
 
 #[test]
 fn what_is_assigned_is_not_to_be_stopped_any_more() {
-    let (mut world, mut agent) = (World::new(), Agent::new("w", 1));
+    let (mut world, mut agent) = (World::new(), Agent::new("w", 2));
     world.hold = true;
     let jobs = world.submit(command(), 1);
-    agent.state.running.push(RunningJob { job: jobs[0], epoch: Epoch::from_number(1), progress: None });
+    agent.runs(jobs[0], 1, Resources::none());
     assert_eq!(world.news(&mut agent).stop.len(), 1, "nobody has a lease for it yet");
     assert!(world.sync(&mut agent).is_none());
     world.let_go();

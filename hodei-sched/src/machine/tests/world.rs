@@ -114,9 +114,8 @@ impl World {
                     self.machine.handle(input, self.clock.now());
                 }
             }
-            self.machine.sessions.check();
         }
-        self.machine.sessions.check();
+        self.machine.sessions.check(&self.machine.fleet);
     }
 
     /// Carries a call of the store out, and returns its answer.
@@ -280,14 +279,21 @@ impl Agent {
         }
         self.state.seen = desired.number;
         self.state.reports.retain(|report| report.number > desired.received);
-        for Assignment { job, .. } in &desired.assign {
-            self.state.running.push(RunningJob { job: job.id, epoch: job.epoch, progress: None });
+        for Assignment { job, memory, .. } in &desired.assign {
+            let resources = job.spec.resources().of_worker().memory(*memory);
+            self.state.running.push(RunningJob { job: job.id, epoch: job.epoch, progress: None, resources });
         }
+    }
+
+    /// It runs something that its node knows nothing of.
+    pub(super) fn runs(&mut self, job: JobId, epoch: u64, resources: Resources) {
+        let epoch = Epoch::from_number(epoch);
+        self.state.running.push(RunningJob { job, epoch, progress: None, resources });
     }
 
     /// Reports on a job that runs; an end takes it out.
     pub(super) fn report(&mut self, job: JobId, news: News) {
-        let held = self.state.running.iter().find(|running| running.job == job).copied();
+        let held = self.state.running.iter().find(|running| running.job == job);
         let epoch = held.expect("it runs here").epoch;
         if news != News::Started {
             self.state.running.retain(|running| running.job != job);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hodei_core::job::{Epoch, Finish, Job, Lease, NewJob, Output, Priority, Request, State, rules};
 use hodei_core::store::*;
+use hodei_core::text::Texts;
 use hodei_core::{Clock, JobId, ManualClock, Name, OwnerId, Result, Tenant, Timestamp};
 
 use super::super::bug::Bug;
@@ -120,6 +121,11 @@ impl Planted {
         if harm.bug == Bug::PreemptionEnds && transition.step == Move::Preempted {
             transition.step = Move::Finished(Box::new(Finish::cancelled()));
         }
+        if harm.bug == Bug::ManifestLost
+            && let Move::Finished(finish) = &mut transition.step
+        {
+            finish.manifest = None;
+        }
         if harm.bug == Bug::SpawnOutsideSettle
             && let Move::Finished(finish) = &mut transition.step
         {
@@ -129,6 +135,18 @@ impl Planted {
                 harm.unwritten.push(Unwritten { since, jobs, options: SubmitOptions::each() });
             }
         }
+    }
+
+    /// Limits as whoever asks is told of them.
+    fn seen(&self, mut limits: Vec<LimitUse>) -> Vec<LimitUse> {
+        if let Some(harm) = self.harm() {
+            for used in &mut limits {
+                let of = &used.limit.of;
+                used.in_use += harm.leaked.get(of).copied().unwrap_or(0);
+                used.limit.max = harm.limits.get(of).copied().unwrap_or(used.limit.max);
+            }
+        }
+        limits
     }
 
     fn exchanged(&self, mut exchange: Exchange) -> Result<Exchanged> {
@@ -481,15 +499,11 @@ impl Policies for Planted {
     }
 
     async fn limits(&self, scope: &Scope) -> Result<Vec<LimitUse>> {
-        let mut limits = self.inner.limits(scope).await?;
-        if let Some(harm) = self.harm() {
-            for used in &mut limits {
-                let of = &used.limit.of;
-                used.in_use += harm.leaked.get(of).copied().unwrap_or(0);
-                used.limit.max = harm.limits.get(of).copied().unwrap_or(used.limit.max);
-            }
-        }
-        Ok(limits)
+        self.inner.limits(scope).await.map(|limits| self.seen(limits))
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        self.inner.limits_on(tenant, queue, keys).await.map(|limits| self.seen(limits))
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {

@@ -4,8 +4,8 @@ use super::super::log::History;
 use super::super::report::Report;
 use super::book::Book;
 use super::{
-    answers, cancel, duties, limits, order, parents, path, rates, reads, runs, stream, submission, tenants,
-    totals,
+    answers, cancel, duties, limits, logs, order, parents, path, rates, reads, runs, secrets, stream,
+    submission, tenants, totals,
 };
 
 /// How far the guarantees that a deployment may relax are relaxed.
@@ -39,7 +39,9 @@ pub fn check_within(history: &History, bounds: Bounds) -> Report {
     rates::check(&book, &mut report);
     order::check(&book, bounds.overtaken, &mut report);
     stream::check(&book, &mut report);
+    logs::check(&book, &mut report);
     tenants::check(&book, &mut report);
+    secrets::check(&book, &mut report);
     reads::check(&book, &mut report);
     totals::check(&book, &mut report);
     report.violations.sort_by_key(|violation| violation.invariant);

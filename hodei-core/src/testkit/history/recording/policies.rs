@@ -8,6 +8,7 @@ use super::store::RecordingStore;
 use crate::error::Result;
 use crate::id::{Name, Tenant};
 use crate::store::{Limit, LimitOf, LimitUse, Policies, QueuePolicy, Schedule, Scope};
+use crate::text::Texts;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -44,6 +45,13 @@ impl<S: Policies> Policies for RecordingStore<S> {
         let reply =
             |rows: &Vec<LimitUse>| Reply::Limits { limits: rows.iter().map(LimitSeen::from).collect() };
         self.noted(call, self.inner.limits(scope), reply).await
+    }
+
+    async fn limits_on(&self, tenant: &Tenant, queue: &Name, keys: &Texts) -> Result<Vec<LimitUse>> {
+        let call = Call::Limits { scope: Some(tenant.clone()) };
+        let reply =
+            |rows: &Vec<LimitUse>| Reply::Limits { limits: rows.iter().map(LimitSeen::from).collect() };
+        self.noted(call, self.inner.limits_on(tenant, queue, keys), reply).await
     }
 
     async fn set_schedule(&self, schedule: Schedule) -> Result<()> {
