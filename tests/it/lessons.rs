@@ -129,7 +129,7 @@ async fn strict_priority_and_order_inside_a_lane() {
         while agent.state.running.is_empty() {
             agent.sync().await.unwrap();
         }
-        let running = agent.state.running[0];
+        let running = agent.state.running[0].clone();
         order.push(running.job);
         let finish = hodei_core::job::Finish::succeeded(hodei_core::job::Output::none());
         agent.report(number, running.job, running.epoch, hodei_core::gateway::News::Ended(Box::new(finish)));
