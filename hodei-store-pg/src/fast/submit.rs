@@ -120,33 +120,10 @@ impl Inner {
         let unknown = |error: Error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
         let held = self.in_time(OP, self.held(&mut conn, &rows)).await.map_err(unknown)?;
         conn.clean().await.map_err(failed(OP))?;
-        let mut gone = Vec::new();
-        let mut replies: Vec<Submitted> = jobs.iter().map(|job| Submitted::New(job.id)).collect();
-        let (mut now, mut place) = (Timestamp::from_micros(0), None);
-        for row in &rows {
-            let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
-            let Some(n) = ord.checked_sub(1) else {
-                now = Timestamp::from_micros(column(row, 3)?);
-                place = column::<Option<i64>>(row, 4)?.zip(column::<Option<i64>>(row, 5)?);
-                continue;
-            };
-            let id = id_of(column(row, 1)?);
-            let written = column::<Option<Uuid>>(row, 2)?;
-            let written = written.map(|uuid| Fingerprint::from_bytes(*uuid.as_bytes()));
-            let Some(found) = written.or_else(|| held.get(&id).map(|(fingerprint, _)| *fingerprint)) else {
-                // Pruned since: it is new by now.
-                gone.push(n);
-                continue;
-            };
-            let same = found == jobs[n].fingerprint();
-            replies[n] = if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
-        }
-        let made = |reply: &Submitted, birth| {
-            matches!(reply, Submitted::New(_)).then_some(Change { at: now, ..birth })
-        };
-        let answers = replies.into_iter().zip(births).enumerate();
-        let mut stored: Stored = answers
-            .map(|(n, (reply, birth))| (reply, made(&reply, birth).filter(|_| !gone.contains(&n))))
+        let Answer { now, place, replies, gone } = Answer::of(jobs, &rows, &held)?;
+        let made = |n: usize, reply: &Submitted| matches!(reply, Submitted::New(_)) && !gone.contains(&n);
+        let mut stored: Stored = (replies.into_iter().zip(births).enumerate())
+            .map(|(n, (reply, birth))| (reply, made(n, &reply).then_some(Change { at: now, ..birth })))
             .collect();
         if let Some(at) = place {
             let made = stored.iter().filter_map(|(_, change)| change.as_ref());
@@ -176,6 +153,42 @@ impl Inner {
         }
         self.trip();
         fingerprints(&self.names, conn, &ids).await
+    }
+}
+
+/// What the server says of jobs that were to be stored.
+struct Answer {
+    now: Timestamp,
+    /// Where in the log the new ones stand, if there are any.
+    place: Option<(i64, i64)>,
+    replies: Vec<Submitted>,
+    /// Those whose holder was pruned since it was found: they are new by now.
+    gone: Vec<usize>,
+}
+
+impl Answer {
+    /// `held` are the fingerprints that were not written down.
+    fn of(jobs: &[&NewJob], rows: &[PgRow], held: &HashMap<JobId, (Fingerprint, i32)>) -> Result<Self> {
+        let replies = jobs.iter().map(|job| Submitted::New(job.id)).collect();
+        let mut all = Self { now: Timestamp::from_micros(0), place: None, replies, gone: Vec::new() };
+        for row in rows {
+            let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
+            let Some(n) = ord.checked_sub(1) else {
+                all.now = Timestamp::from_micros(column(row, 3)?);
+                all.place = column::<Option<i64>>(row, 4)?.zip(column::<Option<i64>>(row, 5)?);
+                continue;
+            };
+            let id = id_of(column(row, 1)?);
+            let written =
+                column::<Option<Uuid>>(row, 2)?.map(|uuid| Fingerprint::from_bytes(*uuid.as_bytes()));
+            let Some(found) = written.or_else(|| held.get(&id).map(|(fingerprint, _)| *fingerprint)) else {
+                all.gone.push(n);
+                continue;
+            };
+            let same = found == jobs[n].fingerprint();
+            all.replies[n] = if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
+        }
+        Ok(all)
     }
 }
 
