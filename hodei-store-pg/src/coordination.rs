@@ -132,7 +132,7 @@ impl Coordination for PgStore {
             let limit = u64::try_from(OWNER_TTL_MIN.as_millis()).unwrap_or(u64::MAX);
             return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_small").limit(limit)]));
         }
-        let query = ask::query("SELECT hodei.register($1, $2)")
+        let query = ask::query("SELECT hodei.register($1, $2, 1::int2)")
             .bind(owner.name().as_str().to_owned())
             .bind(life(ttl));
         let incarnation: i64 = first(&self.inner().reserved("store.register", patience(ttl), query).await?)?;

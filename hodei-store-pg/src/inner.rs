@@ -12,6 +12,7 @@ use hodei_core::{Error, ErrorKind, Result, Tenant};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
+use crate::codec::Bodies;
 use crate::config::{Commits, PgStoreBuilder};
 use crate::error::{Stage, failed, of};
 use crate::fast::{Frontier, Groups};
@@ -64,6 +65,8 @@ pub(crate) fn walled(scope: &Scope) -> Option<&Tenant> {
 pub(crate) struct Inner {
     pub(crate) pools: Pools,
     pub(crate) config: PgStoreBuilder,
+    /// How the bodies of new jobs are written.
+    pub(crate) bodies: Bodies,
     pub(crate) names: Names,
     pub(crate) teller: Arc<Teller>,
     pub(crate) groups: Groups,
@@ -102,10 +105,11 @@ pub(crate) struct Counted {
 }
 
 impl Inner {
-    pub(crate) fn new(pools: Pools, config: PgStoreBuilder) -> Self {
+    pub(crate) fn new(pools: Pools, config: PgStoreBuilder, bodies: Bodies) -> Self {
         Self {
             pools,
             config,
+            bodies,
             names: Names::default(),
             teller: Arc::default(),
             groups: Groups::default(),

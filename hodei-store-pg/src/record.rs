@@ -8,7 +8,9 @@ use hodei_core::{JobId, PipelineId, Result, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
+use crate::ask;
 use crate::codec::{Body, SpecColumns, body_of, damaged, end_bytes, end_of, name_of, priority};
+use crate::error::failed;
 use crate::names::{LaneRow, Names, column};
 
 /// The columns of a place and of the job that is there, in the order that [`record`] reads them; the place is `p`, the
@@ -77,14 +79,16 @@ fn record(lanes: &HashMap<i32, Arc<LaneRow>>, owners: &HashMap<i32, Lease>, row:
     let state = state_of(column(row, 1)?)?;
     let moved_at = Timestamp::from_micros(column(row, 16)?);
     let body = body(&lane, column(row, 4)?, column::<&str>(row, 22)?, column::<&[u8]>(row, 23)?)?;
+    let pipeline = column::<Option<Uuid>>(row, 21)?.map(|id| PipelineId::from_bytes(*id.as_bytes()));
+    let fingerprint = fingerprint_of(column(row, 19)?, &lane, pipeline, &body);
     let job = Job {
         id: id_of(column(row, 0)?),
         tenant: lane.lane.tenant.clone(),
         spec: body.spec,
-        pipeline: column::<Option<Uuid>>(row, 21)?.map(|id| PipelineId::from_bytes(*id.as_bytes())),
+        pipeline,
         parents: body.parents,
         unique: body.unique,
-        fingerprint: Fingerprint::from_bytes(*column::<Uuid>(row, 19)?.as_bytes()),
+        fingerprint,
         created_at: Timestamp::from_micros(column(row, 20)?),
         deadline: column::<Option<i64>>(row, 15)?.map(Timestamp::from_micros),
         state,
@@ -115,6 +119,49 @@ pub(crate) fn body(lane: &LaneRow, rank: i16, name: &str, bytes: &[u8]) -> Resul
         class: lane.lane.class,
     };
     body_of(bytes, columns)
+}
+
+/// The fingerprint of a job: what was written down, and else what its row says.
+pub(crate) fn fingerprint_of(
+    written: Option<Uuid>,
+    lane: &LaneRow,
+    pipeline: Option<PipelineId>,
+    body: &Body,
+) -> Fingerprint {
+    match written {
+        Some(uuid) => Fingerprint::from_bytes(*uuid.as_bytes()),
+        None => {
+            let Body { spec, parents, unique } = body;
+            Fingerprint::of_untimed(spec, &lane.lane.tenant, unique.as_deref(), pipeline, parents)
+        }
+    }
+}
+
+/// Reads the fingerprints of stored jobs, each with the number of its tenant.
+pub(crate) async fn fingerprints(
+    names: &Names,
+    conn: &mut PgConnection,
+    ids: &[JobId],
+) -> Result<HashMap<JobId, (Fingerprint, i32)>> {
+    let rows = ask::query(
+        "SELECT j.id, j.lane, j.rank, j.fingerprint, j.pipeline, j.name, j.body
+         FROM unnest($1::uuid[]) u (id) JOIN hodei.job j ON j.id = u.id",
+    )
+    .bind(uuids(ids))
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(failed("store.fingerprints"))?;
+    let nos = rows.iter().map(|row| column(row, 1)).collect::<Result<_>>()?;
+    let lanes = names.load_lanes(conn, &distinct(nos)).await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let lane = lanes.get(&column(row, 1)?).ok_or_else(|| damaged("a job without a lane"))?;
+        let pipeline = column::<Option<Uuid>>(row, 4)?.map(|id| PipelineId::from_bytes(*id.as_bytes()));
+        let body = body(lane, column(row, 2)?, column::<&str>(row, 5)?, column::<&[u8]>(row, 6)?)?;
+        let fingerprint = fingerprint_of(column(row, 3)?, lane, pipeline, &body);
+        found.insert(id_of(column(row, 0)?), (fingerprint, lane.tenant_no));
+    }
+    Ok(found)
 }
 
 /// The state of a number.

@@ -76,9 +76,9 @@ impl PgStore {
             schema::migrate(pools.options()).await?;
         }
         let mut conn = pools.verbs.acquire("store.open").await?;
-        schema::check(&mut conn).await?;
+        let bodies = schema::check(&mut conn).await?;
         conn.clean().await.map_err(failed("store.open"))?;
-        let inner = Arc::new(Inner::new(pools, config));
+        let inner = Arc::new(Inner::new(pools, config, bodies));
         listen::start(&inner);
         Ok(Self(inner))
     }

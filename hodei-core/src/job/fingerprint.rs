@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::new::NewJob;
+use super::new::{NewJob, Parent};
 use super::payload::{Encoding, Payload};
 use super::retry::{Backoff, RetryPolicy, RetryRule};
-use super::spec::SpecParts;
+use super::spec::{JobSpec, SpecParts};
 use super::unique::UniqueParts;
-use crate::time::micros;
+use crate::id::{PipelineId, Tenant};
+use crate::time::{Timestamp, micros};
 
 /// How many bytes most submissions have at most.
 const SHORT: usize = 512;
@@ -79,17 +80,43 @@ impl Fingerprint {
     }
 
     pub(super) fn of_job(job: &NewJob) -> Self {
+        let NewJob { tenant, spec, unique, parents, pipeline, .. } = job;
+        let times = (job.run_at, job.deadline);
+        Self::of_submission(spec, tenant, times, unique.as_deref(), *pipeline, parents)
+    }
+
+    /// Makes the fingerprint of a submission again that had no time to run and no deadline, as stores do which do not write
+    /// down the fingerprints of such.
+    #[must_use]
+    pub fn of_untimed(
+        spec: &JobSpec,
+        tenant: &Tenant,
+        unique: Option<&str>,
+        pipeline: Option<PipelineId>,
+        parents: &[Parent],
+    ) -> Self {
+        Self::of_submission(spec, tenant, (None, None), unique, pipeline, parents)
+    }
+
+    fn of_submission(
+        spec: &JobSpec,
+        tenant: &Tenant,
+        (run_at, deadline): (Option<Timestamp>, Option<Timestamp>),
+        unique: Option<&str>,
+        pipeline: Option<PipelineId>,
+        parents: &[Parent],
+    ) -> Self {
         let mut hash = Hash::new(b"hodei job 1");
-        hash.0.extend_from_slice(job.spec.fingerprint().as_bytes());
-        hash.text(job.tenant.as_str());
-        hash.optional(job.run_at.as_ref(), |hash, at| hash.time(at.as_micros()));
-        hash.optional(job.deadline.as_ref(), |hash, at| hash.time(at.as_micros()));
-        hash.optional(job.unique.as_deref(), Hash::text);
-        hash.optional(job.pipeline.as_ref(), |hash, id| {
+        hash.0.extend_from_slice(spec.fingerprint().as_bytes());
+        hash.text(tenant.as_str());
+        hash.optional(run_at.as_ref(), |hash, at| hash.time(at.as_micros()));
+        hash.optional(deadline.as_ref(), |hash, at| hash.time(at.as_micros()));
+        hash.optional(unique, Hash::text);
+        hash.optional(pipeline.as_ref(), |hash, id| {
             hash.0.extend_from_slice(id.as_bytes());
         });
-        hash.number(job.parents.len() as u64);
-        for parent in job.parents.iter() {
+        hash.number(parents.len() as u64);
+        for parent in parents {
             hash.0.extend_from_slice(parent.id.as_bytes());
             hash.byte(parent.requires.number());
         }

@@ -231,6 +231,14 @@ impl JobSpec {
         Self { parts, class, fingerprint }
     }
 
+    /// Restores a spec that a store wrote down without its fingerprint, which is made again. Otherwise as
+    /// [`JobSpec::restore`].
+    #[must_use]
+    pub fn restore_without_fingerprint(parts: SpecParts, class: RequestClass) -> Self {
+        let fingerprint = Fingerprint::of_spec(&parts);
+        Self { parts, class, fingerprint }
+    }
+
     /// Returns the same spec with other arguments for its handler; that of a command is the same. They are not held to any
     /// limit: what is encoded may be a little longer than what was checked.
     #[must_use]

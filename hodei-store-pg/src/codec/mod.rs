@@ -9,7 +9,7 @@ pub(crate) use buffer::{damaged, name_of};
 pub(crate) use change::{changes_bytes, read_changes};
 pub(crate) use end::{end_bytes, end_of};
 pub(crate) use spec::{
-    Body, SpecColumns, body_bytes, body_of, priority, request_bytes, request_of, spec_bytes, spec_of,
+    Bodies, Body, SpecColumns, body_of, priority, request_bytes, request_of, spec_bytes, spec_of,
 };
 
 #[cfg(test)]

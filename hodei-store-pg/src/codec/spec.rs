@@ -7,13 +7,40 @@ use hodei_core::job::{
     Backoff, Command, CommandMore, Encoding, FailureClass, Fingerprint, JobSpec, Parent, Payload, Priority,
     Request, RequestClass, Requires, Resources, RetryPolicy, RetryRule, Runs, SpecParts,
 };
+use hodei_core::text::{TextMap, Texts};
 use hodei_core::{JobId, Name, Result};
 
 use super::buffer::{Reader, Writer, damaged};
 
 const BODY: u8 = 1;
+/// The first byte of a lean body, together with what is in it beside what nearly every job has.
+const LEAN: u8 = 0x80;
+/// A unique key.
+const UNIQUE: u8 = 1;
+/// Parents.
+const PARENTS: u8 = 1 << 1;
+/// It is a command, and no handler.
+const COMMAND: u8 = 1 << 2;
+/// A command has more than its arguments; a handler is not called as its job is, or has no first version in JSON.
+const MORE: u8 = 1 << 3;
+/// It needs resources.
+const RESOURCES: u8 = 1 << 4;
+/// A timeout or a retry policy.
+const TRIES: u8 = 1 << 5;
+/// Labels or keys of limits.
+const LABELS: u8 = 1 << 6;
+
 const SPEC: u8 = 1;
 const REQUEST: u8 = 1;
+
+/// How bodies are written; either is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    /// In as few bytes as they can.
+    Lean,
+    /// As programs of before read them.
+    AsBefore,
+}
 
 /// What a job is born with beside its columns.
 #[derive(Clone, Debug)]
@@ -35,31 +62,128 @@ pub(crate) struct SpecColumns {
     pub(crate) class: RequestClass,
 }
 
-/// Writes what a job is born with beside its columns.
-pub(crate) fn body_bytes(unique: Option<&str>, parents: &[Parent], spec: &JobSpec) -> Vec<u8> {
+impl Bodies {
+    /// Writes what a job is born with beside its columns.
+    pub(crate) fn bytes(self, unique: Option<&str>, parents: &[Parent], spec: &JobSpec) -> Vec<u8> {
+        match self {
+            Self::Lean => lean_body_bytes(unique, parents, spec),
+            Self::AsBefore => body_bytes(unique, parents, spec),
+        }
+    }
+}
+
+fn body_bytes(unique: Option<&str>, parents: &[Parent], spec: &JobSpec) -> Vec<u8> {
     let mut to = Writer::of_layout(BODY);
     to.optional(unique, Writer::text);
+    write_parents(&mut to, parents);
+    write_work(&mut to, spec);
+    to.finish()
+}
+
+/// What most jobs do not have takes a bit, and the fingerprint of the spec is made again where it is read.
+fn lean_body_bytes(unique: Option<&str>, parents: &[Parent], spec: &JobSpec) -> Vec<u8> {
+    let parts = spec.parts();
+    let (command, more) = match &parts.payload {
+        Payload::Handler { kind, version, encoding, .. } => {
+            (false, *kind != parts.name || *version != 1 || *encoding != Encoding::Json)
+        }
+        Payload::Command(command) => (true, !command.env.is_empty() || command.more.is_some()),
+    };
+    let has = [
+        (UNIQUE, unique.is_some()),
+        (PARENTS, !parents.is_empty()),
+        (COMMAND, command),
+        (MORE, more),
+        (RESOURCES, parts.resources != Resources::none()),
+        (TRIES, parts.timeout.is_some() || parts.retry.is_some()),
+        (LABELS, !parts.labels.is_empty() || !parts.limit_keys.is_empty()),
+    ];
+    let has = has.iter().filter(|(_, there)| *there).fold(0, |all, (bit, _)| all | bit);
+    let mut to = Writer::of_layout(LEAN | has);
+    if let Some(unique) = unique {
+        to.text(unique);
+    }
+    if has & PARENTS != 0 {
+        write_parents(&mut to, parents);
+    }
+    if has & RESOURCES != 0 {
+        write_resources(&mut to, &parts.resources);
+    }
+    if has & TRIES != 0 {
+        to.optional(parts.timeout, Writer::duration);
+        to.optional(parts.retry.as_deref(), write_retry);
+    }
+    if has & LABELS != 0 {
+        to.text(parts.labels.texts().packed());
+        to.text(parts.limit_keys.packed());
+    }
+    match &parts.payload {
+        payload if more => write_payload(&mut to, payload),
+        Payload::Handler { args, .. } => to.bytes(args),
+        Payload::Command(command) => to.text(command.argv.packed()),
+    }
+    to.finish()
+}
+
+/// Reads what a job is born with beside its columns, in either layout.
+pub(crate) fn body_of(bytes: &[u8], columns: SpecColumns) -> Result<Body> {
+    if let Some((first, rest)) = bytes.split_first().filter(|(first, _)| **first & LEAN != 0) {
+        return lean_body_of(*first, rest, columns);
+    }
+    let mut from = Reader::of_layout(bytes, BODY)?;
+    let unique = from.optional(|from| from.text().map(Arc::from))?;
+    let parents = parents(&mut from)?;
+    let spec = Arc::new(read_work(&mut from, columns)?);
+    from.end()?;
+    Ok(Body { spec, parents, unique })
+}
+
+fn lean_body_of(has: u8, bytes: &[u8], columns: SpecColumns) -> Result<Body> {
+    let mut from = Reader::plain(bytes);
+    let has = |bit| has & bit != 0;
+    let unique = if has(UNIQUE) { Some(Arc::from(from.text()?)) } else { None };
+    let parents = if has(PARENTS) { parents(&mut from)? } else { Arc::from([]) };
+    let resources = if has(RESOURCES) { resources(&mut from)? } else { Resources::none() };
+    let (timeout, retry) = if has(TRIES) {
+        (from.optional(Reader::duration)?, from.optional(retry)?.map(Box::new))
+    } else {
+        (None, None)
+    };
+    let (labels, limit_keys) =
+        if has(LABELS) { (from.map()?, from.texts()?) } else { (TextMap::default(), Texts::default()) };
+    let payload = match (has(MORE), has(COMMAND)) {
+        (true, _) => payload(&mut from)?,
+        (false, true) => {
+            Payload::Command(Command { argv: from.texts()?, env: TextMap::default(), more: None })
+        }
+        (false, false) => Payload::Handler {
+            kind: columns.name.clone(),
+            version: 1,
+            encoding: Encoding::Json,
+            args: Bytes::copy_from_slice(from.bytes()?),
+        },
+    };
+    from.end()?;
+    let SpecColumns { name, queue, priority, class } = columns;
+    let parts = SpecParts { name, queue, payload, resources, priority, timeout, retry, labels, limit_keys };
+    Ok(Body { spec: Arc::new(JobSpec::restore_without_fingerprint(parts, class)), parents, unique })
+}
+
+fn write_parents(to: &mut Writer, parents: &[Parent]) {
     to.number(parents.len() as u64);
     for parent in parents {
         to.fixed(parent.id.as_bytes());
         to.byte(parent.requires.number());
     }
-    write_work(&mut to, spec);
-    to.finish()
 }
 
-/// Reads what a job is born with beside its columns.
-pub(crate) fn body_of(bytes: &[u8], columns: SpecColumns) -> Result<Body> {
-    let mut from = Reader::of_layout(bytes, BODY)?;
-    let unique = from.optional(|from| from.text().map(Arc::from))?;
+fn parents(from: &mut Reader<'_>) -> Result<Arc<[Parent]>> {
     let parents = from.list(|from| {
         let id = JobId::from_bytes(from.fixed()?);
         let requires = Requires::from_number(from.byte()?).ok_or_else(|| damaged("a bad requirement"))?;
         Ok(Parent { id, requires })
     })?;
-    let spec = Arc::new(read_work(&mut from, columns)?);
-    from.end()?;
-    Ok(Body { spec, parents: parents.into(), unique })
+    Ok(parents.into())
 }
 
 /// Writes a whole spec, as schedules keep it.

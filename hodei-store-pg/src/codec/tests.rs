@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hodei_core::job::{
-    ArtifactEntry, Backoff, BlobRef, Cause, Epoch, Exit, Failure, FailureClass, JobSpec, LogEnd, Manifest,
-    Outcome, Output, Parent, Requires, Resources, RetryPolicy, RetryRule, State, Stream,
+    ArtifactEntry, Backoff, BlobRef, Cause, Encoding, Epoch, Exit, Failure, FailureClass, JobSpec,
+    JobSpecBuilder, LogEnd, Manifest, Outcome, Output, Parent, Payload, Requires, Resources, RetryPolicy,
+    RetryRule, State, Stream,
 };
 use hodei_core::store::Change;
 use hodei_core::{JobId, Name, PipelineId, Tenant, Timestamp};
@@ -42,19 +43,53 @@ fn columns(spec: &JobSpec) -> SpecColumns {
     }
 }
 
+/// Specs that have each of what few have, and none of the rest of it.
+fn specs_with_one_thing() -> Vec<JobSpec> {
+    let command = || JobSpec::command(["/bin/true", ""]);
+    let handler = |version, encoding| {
+        let (kind, args) = (Name::literal("mail"), Bytes::from_static(b"{}"));
+        JobSpecBuilder::handler(Payload::Handler { kind, version, encoding, args })
+    };
+    let built = [
+        handler(1, Encoding::Json),
+        handler(1, Encoding::Json).name("other"),
+        handler(2, Encoding::Json),
+        handler(1, Encoding::Binary),
+        handler(1, Encoding::Json).timeout(Duration::from_millis(1)),
+        command().env("A", ""),
+        command().cwd("/"),
+        command().resources(Resources::none().memory(1)),
+        command().retry(RetryPolicy::attempts(2)),
+        command().label("a", "b"),
+        command().limited_by("db"),
+    ];
+    built.into_iter().map(|spec| spec.build().expect("a valid spec")).collect()
+}
+
 #[test]
 fn a_body_comes_back_and_no_part_of_it_does() {
-    for spec in specs() {
-        let parent = Parent { id: JobId::from_bytes([7; 16]), requires: Requires::Ended };
-        let bytes = body_bytes(Some("k"), &[parent], &spec);
-        let body = body_of(&bytes, columns(&spec)).expect("what was written is read");
-        assert_eq!((&*body.spec, &*body.parents, body.unique.as_deref()), (&spec, &[parent][..], Some("k")));
-        for cut in 0..bytes.len() {
-            assert!(body_of(&bytes[..cut], columns(&spec)).is_err(), "cut at {cut}");
+    let parent = Parent { id: JobId::from_bytes([7; 16]), requires: Requires::Ended };
+    for spec in specs().into_iter().chain(specs_with_one_thing()) {
+        for (unique, parents) in [(None, &[][..]), (Some("k"), &[][..]), (Some("k"), &[parent][..])] {
+            for layout in [Bodies::Lean, Bodies::AsBefore] {
+                let bytes = layout.bytes(unique, parents, &spec);
+                let body = body_of(&bytes, columns(&spec)).expect("what was written is read");
+                assert_eq!((&*body.spec, &*body.parents, body.unique.as_deref()), (&spec, parents, unique));
+                for cut in 0..bytes.len() {
+                    assert!(body_of(&bytes[..cut], columns(&spec)).is_err(), "cut at {cut}");
+                }
+                let longer = [&bytes[..], &[0]].concat();
+                assert!(body_of(&longer, columns(&spec)).is_err());
+            }
         }
-        let longer = [&bytes[..], &[0]].concat();
-        assert!(body_of(&longer, columns(&spec)).is_err());
     }
+}
+
+#[test]
+fn a_lean_body_has_two_bytes_beside_what_is_to_be_done() {
+    let [command, _] = &specs()[..] else { unreachable!() };
+    assert_eq!(Bodies::Lean.bytes(None, &[], command).len(), 2 + b"/bin/true\0".len());
+    assert_eq!(Bodies::Lean.bytes(None, &[], &specs_with_one_thing()[0]).len(), 2 + b"{}".len());
 }
 
 #[test]

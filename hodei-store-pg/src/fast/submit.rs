@@ -1,21 +1,22 @@
 //! Storing jobs that wait for nobody.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hodei_core::job::{Cause, Epoch, Fingerprint, NewJob, State};
 use hodei_core::map::JobSet;
 use hodei_core::store::{Change, ChangeLog, SubmitOptions, Submitted};
-use hodei_core::{ErrorKind, Result, Timestamp};
+use hodei_core::{Error, ErrorKind, JobId, Result, Timestamp};
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::ask;
-use crate::codec::{body_bytes, changes_bytes};
+use crate::codec::{Bodies, changes_bytes};
 use crate::error::{NO_LOCK, failed};
 use crate::inner::Inner;
 use crate::names::column;
 use crate::pool::Conn;
-use crate::record::{id_of, uuid_of};
+use crate::record::{fingerprints, id_of, uuid_of};
 use crate::tell::Segment;
 
 const OP: &str = "store.submit";
@@ -88,7 +89,6 @@ impl Inner {
         let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
         let records = self.config.change_log != ChangeLog::Off;
         let births: Vec<Change> = jobs.iter().map(|job| born(job)).collect();
-        let fingerprints: Vec<Fingerprint> = jobs.iter().map(|job| job.fingerprint()).collect();
         let query = ask::query(
             "SELECT ord, id, fingerprint, at, pos, no
              FROM hodei.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
@@ -97,44 +97,98 @@ impl Inner {
         .bind(records)
         .bind(tenant)
         .bind(jobs.iter().map(|job| uuid_of(job.id)).collect::<Vec<_>>())
-        .bind(fingerprints.iter().map(|fingerprint| uuid(fingerprint.as_bytes())).collect::<Vec<_>>())
+        .bind(if_any(jobs.iter().map(|job| {
+            // What the row says is not written down.
+            let said = self.bodies == Bodies::Lean && job.run_at.is_none() && job.deadline.is_none();
+            (!said).then(|| uuid(job.fingerprint().as_bytes()))
+        })))
         .bind(lanes)
         .bind(jobs.iter().map(|job| 63 - i16::from(job.spec.priority().level())).collect::<Vec<_>>())
         .bind(if_any(jobs.iter().map(|job| job.pipeline.map(|id| uuid(id.as_bytes())))))
         .bind(jobs.iter().map(|job| job.spec.name().as_str()).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|job| body_bytes(job.unique.as_deref(), &[], &job.spec)).collect::<Vec<_>>())
+        .bind(
+            jobs.iter()
+                .map(|job| self.bodies.bytes(job.unique.as_deref(), &[], &job.spec))
+                .collect::<Vec<_>>(),
+        )
         .bind(if_any(jobs.iter().map(|job| job.run_at.map(|at| at.as_micros()))))
         .bind(if_any(jobs.iter().map(|job| job.deadline.map(|at| at.as_micros()))))
         .bind(if_any(jobs.iter().map(|job| job.unique.as_deref())))
         .bind(records.then(|| changes_bytes(&births)));
         let ticket = self.teller.begin();
-        let (conn, rows) = self.statement(OP, conn, query).await?;
+        let (mut conn, rows) = self.statement(OP, conn, query).await?;
+        let unknown = |error: Error| Error::new(ErrorKind::Indeterminate, OP).source_error(error);
+        let held = self.in_time(OP, self.held(&mut conn, &rows)).await.map_err(unknown)?;
         conn.clean().await.map_err(failed(OP))?;
-        let mut replies: Vec<Submitted> = jobs.iter().map(|job| Submitted::New(job.id)).collect();
-        let (mut now, mut place) = (Timestamp::from_micros(0), None);
-        for row in &rows {
-            let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
-            let Some(n) = ord.checked_sub(1) else {
-                now = Timestamp::from_micros(column(row, 3)?);
-                place = column::<Option<i64>>(row, 4)?.zip(column::<Option<i64>>(row, 5)?);
-                continue;
-            };
-            let id = id_of(column(row, 1)?);
-            let same = column::<Uuid>(row, 2)?.as_bytes() == fingerprints[n].as_bytes();
-            replies[n] = if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
-        }
-        let made = |reply: &Submitted, birth| {
-            matches!(reply, Submitted::New(_)).then_some(Change { at: now, ..birth })
-        };
-        let stored: Stored =
-            replies.into_iter().zip(births).map(|(reply, birth)| (reply, made(&reply, birth))).collect();
+        let Answer { now, place, replies, gone } = Answer::of(jobs, &rows, &held)?;
+        let made = |n: usize, reply: &Submitted| matches!(reply, Submitted::New(_)) && !gone.contains(&n);
+        let mut stored: Stored = (replies.into_iter().zip(births).enumerate())
+            .map(|(n, (reply, birth))| (reply, made(n, &reply).then_some(Change { at: now, ..birth })))
+            .collect();
         if let Some(at) = place {
             let made = stored.iter().filter_map(|(_, change)| change.as_ref());
             self.wrote(2 * made.clone().count() as u64);
             let changes = if self.teller.is_heard() { made.cloned().collect() } else { Vec::new() };
             self.tell(ticket, &[Segment { at, changes }], true).await;
+        } else {
+            drop(ticket);
+        }
+        for n in gone {
+            let anew = Box::pin(self.store_plain(&jobs[n..=n])).await.map_err(unknown)?;
+            stored.splice(n..=n, anew);
         }
         Ok(stored)
+    }
+
+    /// Reads the fingerprints of those that were in the way, where they were not written down.
+    async fn held(&self, conn: &mut Conn, rows: &[PgRow]) -> Result<HashMap<JobId, (Fingerprint, i32)>> {
+        let mut ids = Vec::new();
+        for row in rows {
+            if column::<i64>(row, 0)? > 0 && column::<Option<Uuid>>(row, 2)?.is_none() {
+                ids.push(id_of(column(row, 1)?));
+            }
+        }
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        self.trip();
+        fingerprints(&self.names, conn, &ids).await
+    }
+}
+
+/// What the server says of jobs that were to be stored.
+struct Answer {
+    now: Timestamp,
+    /// Where in the log the new ones stand, if there are any.
+    place: Option<(i64, i64)>,
+    replies: Vec<Submitted>,
+    /// Those whose holder was pruned since it was found: they are new by now.
+    gone: Vec<usize>,
+}
+
+impl Answer {
+    /// `held` are the fingerprints that were not written down.
+    fn of(jobs: &[&NewJob], rows: &[PgRow], held: &HashMap<JobId, (Fingerprint, i32)>) -> Result<Self> {
+        let replies = jobs.iter().map(|job| Submitted::New(job.id)).collect();
+        let mut all = Self { now: Timestamp::from_micros(0), place: None, replies, gone: Vec::new() };
+        for row in rows {
+            let ord = usize::try_from(column::<i64>(row, 0)?).unwrap_or_default();
+            let Some(n) = ord.checked_sub(1) else {
+                all.now = Timestamp::from_micros(column(row, 3)?);
+                all.place = column::<Option<i64>>(row, 4)?.zip(column::<Option<i64>>(row, 5)?);
+                continue;
+            };
+            let id = id_of(column(row, 1)?);
+            let written =
+                column::<Option<Uuid>>(row, 2)?.map(|uuid| Fingerprint::from_bytes(*uuid.as_bytes()));
+            let Some(found) = written.or_else(|| held.get(&id).map(|(fingerprint, _)| *fingerprint)) else {
+                all.gone.push(n);
+                continue;
+            };
+            let same = found == jobs[n].fingerprint();
+            all.replies[n] = if same { Submitted::Existing(id) } else { Submitted::Conflict(id) };
+        }
+        Ok(all)
     }
 }
 

@@ -27,7 +27,7 @@ const CONTRADICTIONS: &[&str] = &[
     "SELECT format('end of %s has no job, or not its tenant', d.id) FROM hodei.done d
          LEFT JOIN hodei.job j ON j.id = d.id WHERE j.id IS NULL OR j.tenant <> d.tenant",
     "SELECT format('newborn %s is not where it was born', r.id) FROM hodei.ready r JOIN hodei.job j ON j.id = r.id
-         WHERE r.version IS NULL AND r.eligible_at <> j.eligible_at",
+         WHERE r.version IS NULL AND r.eligible_at <> coalesce(j.eligible_at, j.created_at)",
     "WITH told AS (
          SELECT tenant, sum(blocked) b, sum(pending) p, sum(scheduled) s, sum(running) r, sum(succeeded) ok,
              sum(failed) f, sum(cancelled) c FROM (

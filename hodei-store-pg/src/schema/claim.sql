@@ -262,7 +262,7 @@ BEGIN
         ), l AS (
             INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, lost, generation, version, attempt, epoch,
                 eligible_at, deadline, started_at, pipeline, settled)
-            SELECT d.id, t.at, p_holder, d.lane, v_tenant, d.lost, d.generation, d.version + 1, d.attempt,
+            SELECT d.id, t.at, p_holder, d.lane, nullif(v_tenant, 1), d.lost, d.generation, d.version + 1, d.attempt,
                 CASE WHEN d.version IS NOT NULL THEN coalesce(d.epoch, 0) + 1 END,
                 CASE WHEN d.version IS NOT NULL THEN d.eligible_at END, d.deadline, d.started_at, d.pipeline,
                 d.settled FROM d CROSS JOIN t

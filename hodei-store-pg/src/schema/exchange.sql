@@ -130,8 +130,8 @@ BEGIN
                     unnest(p_end) AS final, generate_series(1, cardinality(p_id)) AS ord
                 ORDER BY 1
             ) u WHERE u.kind >= 4 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch
-            RETURNING u.ord, u.kind, u.ran, u.final, l.id, l.moved_at, l.lane, l.tenant, l.running, l.lost,
-                l.generation, l.version, l.attempt, l.epoch, l.eligible_at, l.deadline, l.started_at, l.pipeline,
+            RETURNING u.ord, u.kind, u.ran, u.final, l.id, l.moved_at, l.lane, coalesce(l.tenant, 1) AS tenant, l.running,
+                l.lost, l.generation, l.version, l.attempt, l.epoch, l.eligible_at, l.deadline, l.started_at, l.pipeline,
                 u.kind = 4 AND l.version IS NULL AND l.pipeline IS NULL AS plain,
                 p_history OR EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = l.id) AS stays
         ), i AS (
@@ -231,7 +231,8 @@ BEGIN
             FROM (
                 SELECT * FROM unnest(p_id, p_epoch, p_kind) WITH ORDINALITY u (id, epoch, kind, ord) ORDER BY 1
             ) u WHERE u.kind = 0 AND l.id = u.id AND coalesce(l.epoch, 1) = u.epoch AND l.running IS NULL
-            RETURNING u.ord, l.id, l.lane, l.tenant, l.version, coalesce(l.epoch, 1) AS epoch, l.attempt, l.pipeline
+            RETURNING u.ord, l.id, l.lane, coalesce(l.tenant, 1) AS tenant, l.version, coalesce(l.epoch, 1) AS epoch,
+                l.attempt, l.pipeline
         ), h AS MATERIALIZED (
             -- Scheduled to running, started.
             SELECT t.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,

@@ -12,6 +12,7 @@ use sqlx::{Connection, Row};
 
 use super::indexes;
 use crate::ask;
+use crate::codec::Bodies;
 use crate::error::failed;
 
 const OP: &str = "store.migrate";
@@ -76,6 +77,7 @@ const STEPS: &[Step] = &[
             include_str!("queues.sql"),
             include_str!("keys.sql"),
             include_str!("rates.sql"),
+            include_str!("lean.sql"),
         ],
         given_up: &[include_str!("history_given_up.sql")],
     },
@@ -139,8 +141,9 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
     Ok(Migrated { from: number(from), to: number(now) })
 }
 
-/// Says whether the schema is the one that this program knows.
-pub(crate) async fn check(connection: &mut PgConnection) -> Result<()> {
+/// Makes sure that the schema is the one that this program knows, and says how jobs are to be stored: as nodes of before read
+/// them, while one lives.
+pub(crate) async fn check(connection: &mut PgConnection) -> Result<Bodies> {
     let found = version_in(connection).await?;
     newer(found)?;
     if found < known() {
@@ -149,8 +152,12 @@ pub(crate) async fn check(connection: &mut PgConnection) -> Result<()> {
             .with("needed", known()));
     }
     // The database may have come from another cluster.
-    ask::query("SELECT hodei.rebase()").execute(connection).await.map_err(failed("store.open"))?;
-    Ok(())
+    ask::query("SELECT hodei.rebase()").execute(&mut *connection).await.map_err(failed("store.open"))?;
+    let before = ask::scalar(
+        "SELECT EXISTS (SELECT 1 FROM hodei.owner WHERE reads IS NULL AND NOT cleared AND expires_at > hodei.now())",
+    );
+    let before: bool = before.fetch_one(connection).await.map_err(failed("store.open"))?;
+    Ok(if before { Bodies::AsBefore } else { Bodies::Lean })
 }
 
 fn newer(found: i32) -> Result<()> {

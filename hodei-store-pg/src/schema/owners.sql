@@ -1,7 +1,8 @@
 -- Lives and terms.
 
--- Begins a life of an owner, and ends those before.
-CREATE OR REPLACE FUNCTION hodei.register(p_name text, p_ttl int8) RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
+-- Begins a life of an owner, who reads what p_reads says, and ends those before.
+CREATE OR REPLACE FUNCTION hodei.register(p_name text, p_ttl int8, p_reads int2) RETURNS int8
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_now int8;
     v_incarnation int8;
@@ -10,10 +11,17 @@ BEGIN
     v_now := hodei.now();
     v_incarnation := nextval('hodei.incarnation');
     UPDATE hodei.owner SET expires_at = v_now WHERE name = p_name AND expires_at > v_now;
-    INSERT INTO hodei.owner (name, incarnation, expires_at, lasts) VALUES (p_name, v_incarnation, v_now + p_ttl, p_ttl)
-        ON CONFLICT (name, incarnation) DO UPDATE SET expires_at = excluded.expires_at, lasts = excluded.lasts;
+    INSERT INTO hodei.owner (name, incarnation, expires_at, lasts, reads)
+        VALUES (p_name, v_incarnation, v_now + p_ttl, p_ttl, p_reads)
+        ON CONFLICT (name, incarnation) DO UPDATE SET expires_at = excluded.expires_at, lasts = excluded.lasts,
+            reads = excluded.reads;
     RETURN v_incarnation;
 END
+$$;
+
+-- As nodes of before call it, while they run beside those of now.
+CREATE OR REPLACE FUNCTION hodei.register(p_name text, p_ttl int8) RETURNS int8 LANGUAGE sql VOLATILE AS $$
+    SELECT hodei.register(p_name, p_ttl, NULL)
 $$;
 
 -- Brings back what whoever saw a later clock wrote. Whoever died before that clock was set back would be held for alive, and who led

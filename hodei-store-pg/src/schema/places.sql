@@ -21,7 +21,7 @@ BEGIN
         v_got := ARRAY(SELECT (l.id, CASE WHEN l.running THEN 3 ELSE 2 END, false, l.lane, j.rank, l.holder,
                 coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0),
                 coalesce(l.generation, 0), CASE WHEN l.running THEN 5 ELSE 4 END, coalesce(l.cancel, false),
-                coalesce(l.eligible_at, j.eligible_at), l.deadline, l.moved_at, l.started_at,
+                coalesce(l.eligible_at, j.eligible_at, j.created_at), l.deadline, l.moved_at, l.started_at,
                 l.settled)::hodei.placed
             FROM hodei.leased l JOIN hodei.job j ON j.id = l.id
             WHERE l.id = ANY (v_left) ORDER BY l.id FOR UPDATE OF l);
@@ -41,7 +41,8 @@ BEGIN
             FROM (SELECT x AS id FROM unnest(v_left) x ORDER BY x OFFSET 0) u
             CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = u.id OFFSET 0) j
             CROSS JOIN LATERAL (
-                SELECT r.* FROM hodei.ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = j.eligible_at
+                SELECT r.* FROM hodei.ready r
+                    WHERE r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = coalesce(j.eligible_at, j.created_at)
                     AND r.id = j.id AND r.version IS NULL OFFSET 0 FOR UPDATE
             ) r);
         v_got := v_got || ARRAY(SELECT (r.id, 1, false, r.lane, r.rank, NULL, r.version, coalesce(r.epoch, 0),
@@ -50,7 +51,7 @@ BEGIN
             FROM hodei.ready r WHERE r.id = ANY (v_left) AND r.version IS NOT NULL ORDER BY r.id FOR UPDATE);
         v_got := v_got || ARRAY(SELECT (d.id, d.state, false, j.lane, j.rank, NULL, coalesce(d.version, 3),
                 coalesce(d.epoch, 1), coalesce(d.attempt, 1), 0, coalesce(d.lost, 0), coalesce(d.generation, 0),
-                coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at),
+                coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at, j.created_at),
                 d.deadline, d.moved_at, d.started_at, d.settled)::hodei.placed
             FROM (SELECT x AS id FROM unnest(v_left) x ORDER BY x OFFSET 0) u
             CROSS JOIN LATERAL (SELECT d.* FROM hodei.done d WHERE d.id = u.id OFFSET 0 FOR UPDATE) d
@@ -88,12 +89,13 @@ SET enable_hashjoin = off SET enable_mergejoin = off AS $$
     SELECT l.id, (CASE WHEN l.running THEN 3 ELSE 2 END)::int2, false, l.lane, j.rank, l.holder,
         coalesce(l.version, 2), coalesce(l.epoch, 1), coalesce(l.attempt, 0), 0, coalesce(l.lost, 0::int2),
         coalesce(l.generation, 0::int2), (CASE WHEN l.running THEN 5 ELSE 4 END)::int2, coalesce(l.cancel, false),
-        coalesce(l.eligible_at, j.eligible_at), l.deadline, l.moved_at, l.started_at, l.settled
+        coalesce(l.eligible_at, j.eligible_at, j.created_at), l.deadline, l.moved_at, l.started_at, l.settled
         FROM hodei.leased l JOIN hodei.job j ON j.id = l.id WHERE l.id = ANY (p_ids)
     UNION ALL
     SELECT d.id, d.state, false, j.lane, j.rank, NULL, coalesce(d.version, 3), coalesce(d.epoch, 1),
         coalesce(d.attempt, 1), 0, coalesce(d.lost, 0::int2), coalesce(d.generation, 0::int2),
-        coalesce(d.cause, hodei.cause_of(d.state)), false, coalesce(d.eligible_at, j.eligible_at), d.deadline,
+        coalesce(d.cause, hodei.cause_of(d.state)), false,
+        coalesce(d.eligible_at, j.eligible_at, j.created_at), d.deadline,
         d.moved_at, d.started_at, d.settled
         FROM (SELECT DISTINCT unnest(p_ids) AS id) u
         CROSS JOIN LATERAL (SELECT d.* FROM hodei.done d WHERE d.id = u.id OFFSET 0) d
@@ -115,7 +117,8 @@ SET enable_hashjoin = off SET enable_mergejoin = off AS $$
         CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = u.id OFFSET 0) j
         CROSS JOIN LATERAL (
             -- As in hodei.take.
-            SELECT r.* FROM hodei.ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = j.eligible_at
+            SELECT r.* FROM hodei.ready r
+                WHERE r.lane = j.lane AND r.rank = j.rank AND r.eligible_at = coalesce(j.eligible_at, j.created_at)
                 AND r.id = j.id AND r.version IS NULL OFFSET 0
         ) r
     UNION ALL
@@ -169,7 +172,8 @@ BEGIN
                 CROSS JOIN LATERAL (SELECT j.* FROM hodei.job j WHERE j.id = u.id OFFSET 0) j
                 CROSS JOIN LATERAL (
                     SELECT r.ctid AS tid FROM hodei.ready r WHERE r.lane = j.lane AND r.rank = j.rank
-                        AND r.eligible_at = j.eligible_at AND r.id = j.id AND r.version IS NULL OFFSET 0
+                        AND r.eligible_at = coalesce(j.eligible_at, j.created_at) AND r.id = j.id
+                        AND r.version IS NULL OFFSET 0
                 ) x
             )) RETURNING r.lane
         )
@@ -229,7 +233,8 @@ BEGIN
     IF p_state && '{2,3}'::int2[] THEN
         INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, running, cancel, lost, generation, version, attempt,
             epoch, eligible_at, deadline, started_at, pipeline, settled)
-        SELECT u.id, u.moved_at, u.holder, u.lane, u.tenant, nullif(u.state = 3, false), nullif(u.cancel, false), u.lost,
+        SELECT u.id, u.moved_at, u.holder, u.lane, nullif(u.tenant, 1), nullif(u.state = 3, false),
+            nullif(u.cancel, false), u.lost,
             u.generation, u.version, u.attempt, u.epoch, u.eligible_at, u.deadline, u.started_at, u.pipeline,
             u.settled
         FROM unnest(p_id, p_state, p_lane, p_tenant, p_holder, p_version, p_epoch, p_attempt, p_lost, p_generation, p_cancel,

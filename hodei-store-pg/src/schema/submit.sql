@@ -29,8 +29,8 @@ BEGIN
         IF NOT EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = p_id[1]) THEN
             INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
                 body)
-            VALUES (p_id[1], p_fingerprint[1], v_now, greatest(p_run_at[1], v_now), p_tenant, p_lane[1], p_rank[1],
-                p_deadline[1], p_pipeline[1], p_name[1], p_body[1]);
+            VALUES (p_id[1], p_fingerprint[1], v_now, CASE WHEN p_run_at[1] > v_now THEN p_run_at[1] END, p_tenant, p_lane[1],
+                p_rank[1], p_deadline[1], p_pipeline[1], p_name[1], p_body[1]);
             v_new := p_id;
             v_body := p_change;
             IF p_run_at[1] > v_now THEN
@@ -46,8 +46,8 @@ BEGIN
         BEGIN
             INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline,
                 name, body)
-            SELECT u.id, u.fingerprint, v_now, greatest(u.run_at, v_now), p_tenant, u.lane, u.rank, u.deadline,
-                u.pipeline, u.name, u.body
+            SELECT u.id, u.fingerprint, v_now, CASE WHEN u.run_at > v_now THEN u.run_at END, p_tenant, u.lane, u.rank,
+                u.deadline, u.pipeline, u.name, u.body
             FROM (
                 SELECT unnest(p_id) AS id, unnest(p_fingerprint) AS fingerprint, unnest(p_lane) AS lane,
                     unnest(p_rank) AS rank, unnest(p_pipeline) AS pipeline, unnest(p_name) AS name,
@@ -89,8 +89,8 @@ BEGIN
         WITH j AS (
             INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
                 body)
-            SELECT u.id, u.fingerprint, v_now, greatest(u.run_at, v_now), p_tenant, u.lane, u.rank, u.deadline,
-                u.pipeline, u.name, u.body
+            SELECT u.id, u.fingerprint, v_now, CASE WHEN u.run_at > v_now THEN u.run_at END, p_tenant, u.lane, u.rank,
+                u.deadline, u.pipeline, u.name, u.body
             FROM unnest(p_id, p_fingerprint, p_lane, p_rank, p_pipeline, p_name, p_body, p_run_at, p_deadline, p_key)
                 u (id, fingerprint, lane, rank, pipeline, name, body, run_at, deadline, key)
             WHERE (u.key IS NULL OR u.id IN (SELECT unnest(v_keyed)))
@@ -98,10 +98,10 @@ BEGIN
             RETURNING id, eligible_at, lane, rank, deadline, pipeline
         ), r AS (
             INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
-            SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at <= v_now
+            SELECT j.id, v_now, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at IS NULL
         ), d AS (
             INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
-            SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at > v_now
+            SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at IS NOT NULL
         )
         -- From nowhere to pending, submitted.
         SELECT coalesce(array_agg(j.id), '{}'), CASE WHEN p_record THEN

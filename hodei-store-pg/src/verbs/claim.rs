@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use hodei_core::job::{Cause, Epoch, Fingerprint, Job, Lease, Output, State};
+use hodei_core::job::{Cause, Epoch, Job, Lease, Output, State};
 use hodei_core::store::{Change, Claimed, Input};
 use hodei_core::{JobId, PipelineId, Result, Timestamp};
 use sqlx::Row as _;
@@ -16,7 +16,7 @@ use crate::ask;
 use crate::codec::{damaged, name_of};
 use crate::error::failed;
 use crate::names::{LaneRow, column};
-use crate::record::{body, id_of, settled_of, uuids};
+use crate::record::{body, fingerprint_of, id_of, settled_of, uuids};
 use crate::tell::Segment;
 
 /// The columns of a row of `hodei.exchanged`, by their place in it.
@@ -144,6 +144,8 @@ fn claimed_one(lane: &LaneRow, row: &PgRow, owner: &Lease, moved_at: Timestamp) 
     let state = State::Scheduled;
     let (rank, name) = (column(row, at::RANK)?, column::<&str>(row, at::NAME)?);
     let body = body(lane, rank, name, column::<&[u8]>(row, at::BODY)?)?;
+    let pipeline = pipeline_of(row)?;
+    let fingerprint = fingerprint_of(column(row, at::FINGERPRINT)?, lane, pipeline, &body);
     let time = |n| Ok::<_, hodei_core::Error>(column::<Option<i64>>(row, n)?.map(Timestamp::from_micros));
     let number = |n| Ok::<_, hodei_core::Error>(column::<Option<i16>>(row, n)?.unwrap_or(0).cast_unsigned());
     let settled = settled_of(state, moved_at, column::<Option<&[u8]>>(row, at::SETTLED)?)?;
@@ -151,10 +153,10 @@ fn claimed_one(lane: &LaneRow, row: &PgRow, owner: &Lease, moved_at: Timestamp) 
         id: id_of(column(row, at::ID)?),
         tenant: lane.lane.tenant.clone(),
         spec: body.spec,
-        pipeline: pipeline_of(row)?,
+        pipeline,
         parents: body.parents,
         unique: body.unique,
-        fingerprint: Fingerprint::from_bytes(*column::<Uuid>(row, at::FINGERPRINT)?.as_bytes()),
+        fingerprint,
         created_at: Timestamp::from_micros(column(row, at::CREATED_AT)?),
         deadline: time(at::DEADLINE)?,
         state,

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use hodei_core::job::{Fingerprint, NewJob, rules};
 use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
-use uuid::Uuid;
 
 use super::keys::Keys;
 use super::transaction::{Entry, NewEdge, Work};
 use crate::ask;
 use crate::error::failed;
 use crate::names::{LaneRow, column};
-use crate::record::{id_of, uuids};
+use crate::record::fingerprints;
 
 const OP: &str = "store.submit";
 
@@ -103,12 +102,8 @@ impl Work<'_> {
             return Ok(());
         }
         self.inner.trip();
-        let sql = "SELECT j.id, j.fingerprint, j.tenant FROM unnest($1::uuid[]) u (id) JOIN hodei.job j ON j.id = u.id";
-        let rows =
-            ask::query(sql).bind(uuids(&unknown)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
-        for row in &rows {
-            let fingerprint = Fingerprint::from_bytes(*column::<Uuid>(row, 1)?.as_bytes());
-            stored.fingerprints.insert(id_of(column(row, 0)?), (fingerprint, column(row, 2)?));
+        for (id, (fingerprint, tenant)) in fingerprints(&self.inner.names, self.conn, &unknown).await? {
+            stored.fingerprints.insert(id, (fingerprint, tenant));
         }
         Ok(())
     }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use hodei_core::job::{Job, Lease, Requires, State, rules};
+use hodei_core::job::{Fingerprint, Job, Lease, Requires, State, rules};
 use hodei_core::store::Change;
 use hodei_core::{JobId, Result, Timestamp};
 use uuid::Uuid;
 
 use super::transaction::{Entry, Work};
 use crate::ask;
-use crate::codec::{body_bytes, changes_bytes, damaged};
+use crate::codec::{Bodies, changes_bytes, damaged};
 use crate::error::failed;
 use crate::names::column;
 use crate::record::{settled_bytes, uuid_of};
@@ -206,12 +206,19 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// The fingerprint of a new job, unless its row says it.
+    fn fingerprint_to_write(&self, job: &Job) -> Option<Uuid> {
+        let Job { spec, tenant, unique, pipeline, parents, fingerprint, .. } = job;
+        let said = || Fingerprint::of_untimed(spec, tenant, unique.as_deref(), *pipeline, parents);
+        let written = self.inner.bodies == Bodies::AsBefore || said() != *fingerprint;
+        written.then(|| Uuid::from_bytes(*fingerprint.as_bytes()))
+    }
+
     async fn insert_jobs(&mut self) -> Result<()> {
         let new: Vec<&Entry> = self.changed().into_iter().filter(|entry| entry.before.is_none()).collect();
         if new.is_empty() {
             return Ok(());
         }
-        let uuid = |bytes: &[u8; 16]| Uuid::from_bytes(*bytes);
         let all = |of: &dyn Fn(&Entry) -> i64| new.iter().map(|entry| of(entry)).collect::<Vec<i64>>();
         let query = ask::query(
             "INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline,
@@ -220,16 +227,16 @@ impl Work<'_> {
                  $7::int2[], $8::int8[], $9::uuid[], $10::text[], $11::bytea[])",
         )
         .bind(new.iter().map(|entry| uuid_of(entry.job.id)).collect::<Vec<_>>())
-        .bind(new.iter().map(|entry| uuid(entry.job.fingerprint.as_bytes())).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| self.fingerprint_to_write(&entry.job)).collect::<Vec<_>>())
         .bind(all(&|entry| entry.job.created_at.as_micros()))
-        .bind(all(&|entry| entry.job.eligible_at.as_micros()))
+        .bind(new.iter().map(|entry| eligible_later(&entry.job)).collect::<Vec<_>>())
         .bind(new.iter().map(|entry| entry.lane.tenant_no).collect::<Vec<_>>())
         .bind(new.iter().map(|entry| entry.lane.no).collect::<Vec<_>>())
         .bind(new.iter().map(|entry| rank_of(&entry.job)).collect::<Vec<_>>())
         .bind(new.iter().map(|entry| entry.job.deadline.map(|at| at.as_micros())).collect::<Vec<_>>())
-        .bind(new.iter().map(|entry| entry.job.pipeline.map(|id| uuid(id.as_bytes()))).collect::<Vec<_>>())
+        .bind(new.iter().map(|entry| entry.job.pipeline.map(|id| Uuid::from_bytes(*id.as_bytes()))).collect::<Vec<_>>())
         .bind(new.iter().map(|entry| entry.job.spec.name().as_str().to_owned()).collect::<Vec<_>>())
-        .bind(new.iter().map(|entry| body_bytes(entry.job.unique.as_deref(), &entry.job.parents, &entry.job.spec)).collect::<Vec<_>>());
+        .bind(new.iter().map(|entry| self.inner.bodies.bytes(entry.job.unique.as_deref(), &entry.job.parents, &entry.job.spec)).collect::<Vec<_>>());
         let rows = new.len() as u64;
         self.inner.trip();
         query.execute(&mut *self.conn).await.map_err(failed(OP))?;
@@ -405,4 +412,9 @@ impl Work<'_> {
 /// Says whether a job waits for its time. What was to run at once does not, though the clock may show less than when it was born.
 fn waits(job: &Job, now: Timestamp) -> bool {
     job.state == State::Pending && job.eligible_at > now && job.eligible_at > job.created_at
+}
+
+/// When a new job is eligible, where that is not when it was created.
+fn eligible_later(job: &Job) -> Option<i64> {
+    (job.eligible_at != job.created_at).then(|| job.eligible_at.as_micros())
 }

@@ -335,7 +335,7 @@ async fn a_surplus_goes_from_the_oldest_on() {
         let back = 200_000 + (60 - n) * 600;
         let text = format!(
             "UPDATE hodei.done SET moved_at = hodei.now() - {back}000000 WHERE id = '{id}';
-             UPDATE hodei.job SET created_at = hodei.now() - {}000000 WHERE id = '{id}'",
+             UPDATE hodei.job SET eligible_at = coalesce(eligible_at, created_at), created_at = hodei.now() - {}000000 WHERE id = '{id}'",
             back + 5
         );
         sql(&database, &text);

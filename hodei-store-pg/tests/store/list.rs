@@ -56,7 +56,8 @@ async fn populated(database: &Database) -> PgStore {
     }
     sql(
         database,
-        "SELECT setseed(0.5); UPDATE hodei.job SET created_at = (random() * 200)::int8;
+        "SELECT setseed(0.5);
+         UPDATE hodei.job SET eligible_at = coalesce(eligible_at, created_at), created_at = (random() * 200)::int8;
          UPDATE hodei.job j SET created_at = 150 + created_at % 5 FROM hodei.tenant t
              WHERE t.no = j.tenant AND t.name = 't01'",
     );

@@ -10,6 +10,7 @@ mod eras;
 mod indexes;
 mod keys;
 mod lanes;
+mod lean;
 mod limits;
 mod list;
 mod locks;
