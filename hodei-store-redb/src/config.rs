@@ -159,7 +159,7 @@ impl RedbStoreBuilder {
     ///
     /// `Conflict`: there is something under the path. `Invalid`: a line is refused, which the context `line` and the field of
     /// the fault name; `SchemaTooNew`: the text is of a later version of the format. `Io` and `Full`, when the text cannot be
-    /// read or the file not written.
+    /// read or the file not written; `Config` for a limit of zero.
     pub fn import(self, lines: impl BufRead) -> Result<LineCounts> {
         import(&self, lines)
     }
@@ -175,18 +175,20 @@ impl RedbStoreBuilder {
     /// untouched, `Config` for a limit of zero, and `Io`, also where the path is that of something else than a file, and
     /// where a new file would be on a file system without hard links.
     pub fn open(self) -> Result<RedbStore> {
+        RedbStore::start(self)
+    }
+
+    /// Refuses a limit with which nothing could go on. Whoever takes a file in hand asks before.
+    pub(crate) fn checked(&self, op: &'static str) -> Result<()> {
         let limits = [
             ("group_calls", self.group_calls),
             ("group_items", self.group_items),
             ("waiting_calls", self.waiting_calls),
             ("migrate_jobs", self.migrate_jobs),
         ];
-        let zero = limits.into_iter().find(|(_, limit)| *limit == 0);
-        match zero {
-            Some((field, _)) => {
-                Err(Error::new(ErrorKind::Config, "store.open").with("fault", Fault::new(field, "zero")))
-            }
-            None => RedbStore::start(self),
+        match limits.into_iter().find(|(_, limit)| *limit == 0) {
+            Some((field, _)) => Err(Error::new(ErrorKind::Config, op).with("fault", Fault::new(field, "zero"))),
+            None => Ok(()),
         }
     }
 }

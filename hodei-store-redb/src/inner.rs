@@ -66,6 +66,7 @@ pub(crate) struct Inner {
 impl Inner {
     /// Opens the file. Nothing is written before the version of its schema is known to be ours.
     pub(crate) fn open(config: RedbStoreBuilder) -> Result<Self> {
+        config.checked(OP)?;
         guarded(OP, || {
             let db = unlocked(|| take(&config))?;
             Self::over(db, config)
@@ -75,6 +76,7 @@ impl Inner {
     /// Opens what stands in for a file.
     #[cfg(feature = "testkit")]
     pub(crate) fn open_on(config: RedbStoreBuilder, disk: impl redb::StorageBackend) -> Result<Self> {
+        config.checked(OP)?;
         guarded(OP, || {
             let db = builder(&config, true).create_with_backend(disk).map_err(failed(OP))?;
             Self::over(db, config)
@@ -186,6 +188,7 @@ impl Inner {
 /// Makes a file that nobody has open as small as it can be, and says whether it became smaller.
 pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
     const OP: &str = "store.compact";
+    config.checked(OP)?;
     guarded(OP, || {
         if !std::fs::exists(&config.path).map_err(io)? {
             return Err(Error::new(ErrorKind::NotFound, OP).with("path", config.path.display()));

@@ -126,6 +126,7 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
 /// Makes a file of lines. It gets its name when it is whole and synced.
 pub(crate) fn import(config: &RedbStoreBuilder, input: impl BufRead) -> Result<LineCounts> {
     const OP: &str = "store.import";
+    config.checked(OP)?;
     let taken = || Error::new(ErrorKind::Conflict, OP).with("exists", config.path.display());
     if std::fs::exists(&config.path).map_err(|source| failed(OP)(redb::Error::Io(source)))? {
         return Err(taken());

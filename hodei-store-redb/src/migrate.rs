@@ -84,7 +84,7 @@ fn all_rewritten(txn: &WriteTransaction) -> Result<()> {
 /// A job, and its two rows.
 type First = (JobId, Vec<u8>, Vec<u8>);
 
-/// Reads the next jobs that are not rewritten.
+/// Reads the next jobs that are not rewritten, one at least: there are none only where none is left.
 fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
     let txn = db.begin_read().map_err(failed(OP))?;
     let meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
@@ -103,7 +103,7 @@ fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
     };
     let heads = txn.open_table(Tab::Heads.definition()).map_err(failed(OP))?;
     let mut some = Vec::new();
-    for row in specs.range::<&[u8]>(from.as_slice()..).map_err(failed(OP))?.take(jobs) {
+    for row in specs.range::<&[u8]>(from.as_slice()..).map_err(failed(OP))?.take(jobs.max(1)) {
         let (key, fixed) = row.map_err(failed(OP))?;
         let id = key::last_id(key.value()).ok_or_else(|| corrupt(OP, "a short key"))?;
         let head = heads.get(key.value()).map_err(failed(OP))?;

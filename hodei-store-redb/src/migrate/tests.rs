@@ -11,6 +11,8 @@ use hodei_core::store::{
 };
 use hodei_core::{Clock as _, ManualClock, Name, OwnerId, Tenant, Timestamp};
 
+use redb::ReadableTableMetadata as _;
+
 use super::*;
 use crate::inner::{Committed, Inner};
 use crate::older::as_schema_5;
@@ -137,6 +139,24 @@ async fn a_migration_that_was_interrupted_anywhere_goes_on() {
             }
         }
     }
+}
+
+/// Were a page that is empty taken for the end, a file with every job in its old rows would be noted as rewritten, and
+/// nobody could open it any more.
+#[test]
+fn a_migration_ends_where_no_job_is_left_and_not_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.redb");
+    std::fs::write(&path, include_bytes!("../../tests/golden/store-schema-1.redb")).unwrap();
+    let db = Database::open(&path).unwrap();
+    begin(&db).unwrap();
+    let old = db.begin_read().unwrap().open_table(SPECS).unwrap().len().unwrap();
+    let mut steps = 0;
+    while step(&db, 0).unwrap() {
+        steps += 1;
+    }
+    let born = db.begin_read().unwrap().open_table(Tab::Born.definition()).unwrap().len().unwrap();
+    assert_eq!((steps, born), (old, old), "one at a time");
 }
 
 /// Holds what is counted to the jobs, and what is in memory to what a process would find that opens the file now.
