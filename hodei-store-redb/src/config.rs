@@ -187,7 +187,9 @@ impl RedbStoreBuilder {
             ("migrate_jobs", self.migrate_jobs),
         ];
         match limits.into_iter().find(|(_, limit)| *limit == 0) {
-            Some((field, _)) => Err(Error::new(ErrorKind::Config, op).with("fault", Fault::new(field, "zero"))),
+            Some((field, _)) => {
+                Err(Error::new(ErrorKind::Config, op).with("fault", Fault::new(field, "zero")))
+            }
             None => Ok(()),
         }
     }

@@ -19,6 +19,7 @@ use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::{Gone, Recent, Specs};
 use crate::rows::Rows as _;
+use crate::since::Watch;
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::table::{META_COUNTING, META_MIGRATED, META_MOVED, META_SCHEMA, SCHEMA, Tab};
@@ -31,6 +32,8 @@ const OP: &str = "store.open";
 pub(crate) struct Committed {
     pub(crate) index: Index,
     pub(crate) view: Arc<View>,
+    /// Who reads an older view and has to know what moved since.
+    pub(crate) watch: Watch,
 }
 
 impl Committed {
@@ -40,7 +43,7 @@ impl Committed {
         let ahead = Snapshot::first(Arc::clone(&view), stats, specs);
         let index = Index::read(&mut Snapshot::first(view, stats, specs), Some(ahead), now)?;
         let view = View::new(db, index.slots.clone())?;
-        Ok(Self { index, view })
+        Ok(Self { index, view, watch: Watch::default() })
     }
 }
 
@@ -145,6 +148,7 @@ impl Inner {
         let mut committed = lock(&self.committed);
         committed.index.apply(delta);
         committed.index.join(shown);
+        committed.watch.note(delta);
         committed.view = Arc::clone(&view);
         // Under the lock: whoever has seen a commit in one of them sees it in the other.
         *lock(&self.view) = view;

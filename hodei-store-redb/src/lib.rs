@@ -36,6 +36,7 @@ mod reader;
 mod recent;
 mod rows;
 mod shard;
+mod since;
 mod stats;
 mod store;
 mod sync;

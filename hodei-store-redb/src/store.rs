@@ -159,17 +159,19 @@ impl RedbStore {
     }
 
     /// Reads jobs in two halves beside each other, both of the last commit; nothing when one of them came upon a later
-    /// one, so that they have to be read together.
+    /// one after all, so that they have to be read together.
     async fn jobs_in_halves(
         &self,
         scope: &Scope,
         asked: &Arc<Vec<Asked>>,
     ) -> Result<Option<Vec<(usize, Job)>>> {
-        let view = Arc::clone(&lock(&self.0.inner.view));
+        let ids = asked.iter().map(|(id, _)| *id).collect();
+        let (view, since) = lock(&self.0.inner.committed).pin(Some(ids));
         let half = |part: Range<usize>| {
-            let (scope, asked, view) = (scope.clone(), Arc::clone(asked), Arc::clone(&view));
+            let (scope, asked) = (scope.clone(), Arc::clone(asked));
+            let pinned = (Arc::clone(&view), Arc::clone(&since));
             let read = move |rows: &mut Snapshot<'_>| {
-                rows.view = view;
+                rows.go_by(pinned);
                 let jobs = query::jobs(rows, &scope, &asked[part])?;
                 Ok((jobs, rows.moved_on()))
             };
@@ -273,7 +275,8 @@ impl JobStore for RedbStore {
             None => {
                 let scope = scope.clone();
                 let read = move |rows: &mut Snapshot<'_>| {
-                    rows.of_one_commit(|rows| query::jobs(rows, &scope, &asked))
+                    let ids = || Some(asked.iter().map(|(id, _)| *id).collect());
+                    rows.of_one_commit(ids, |rows| query::jobs(rows, &scope, &asked))
                 };
                 self.read("store.get_many", jobs.len() * 3, read).await?
             }
@@ -289,7 +292,8 @@ impl JobStore for RedbStore {
         let tenants = self.look(|index| index.counts.len());
         let rows = query::rows_of(&scope, &query, tenants);
         self.read("store.query", rows, move |rows| {
-            rows.of_one_commit(|rows| query::page(rows, &inner, &scope, &query))
+            // What a page looks at is bounded, and what moves meanwhile with it.
+            rows.of_one_commit(|| None, |rows| query::page(rows, &inner, &scope, &query))
         })
         .await
     }
@@ -311,7 +315,12 @@ impl JobStore for RedbStore {
     async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
         let scope = scope.clone();
         self.read("store.outputs", jobs.len() * 2, move |rows| {
-            rows.of_one_commit(|rows| query::outputs(rows, &scope, &jobs))
+            let ids = || {
+                let mut ids = jobs.clone();
+                ids.sort_unstable();
+                Some(ids)
+            };
+            rows.of_one_commit(ids, |rows| query::outputs(rows, &scope, &jobs))
         })
         .await
     }
