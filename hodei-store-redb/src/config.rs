@@ -68,7 +68,7 @@ impl RedbStoreBuilder {
         }
     }
 
-    /// Sets how much memory the pages of the file may take; 256 MiB unless set.
+    /// Sets how much memory the pages of the file may take, also while it is made or imported; 256 MiB unless set.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -153,7 +153,8 @@ impl RedbStoreBuilder {
     /// every line was read and all is synced: there is a whole store under the path, or nothing. Opened later, it has no
     /// recorded changes, and whoever held a job is dead.
     ///
-    /// The lines are read and stored so many at a time, whatever their number; blocks meanwhile.
+    /// The lines are read and stored so many at a time, whatever their number; blocks meanwhile. Killed meanwhile, it leaves a
+    /// file beside the path, as [`RedbStore::backup`] does.
     ///
     /// # Errors
     ///

@@ -1,6 +1,5 @@
 //! What the threads and the callers of a store share, and how it is opened.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -232,9 +231,9 @@ fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
 fn take(config: &RedbStoreBuilder) -> Result<Database> {
     if !std::fs::exists(&config.path).map_err(io)? {
         // Whoever comes second uses what the first has made.
-        bear(&config.path, OP, make)?;
+        bear(&config.path, OP, config.cache_bytes, make)?;
     }
-    let was_closed = look_first(&config.path)?;
+    let was_closed = look_first(config)?;
     builder(config, was_closed).create(&config.path).map_err(failed(OP))
 }
 
@@ -255,15 +254,17 @@ fn io(source: std::io::Error) -> Error {
 }
 
 /// Looks at a file that is there without being able to write to it, and says whether it was closed.
-fn look_first(path: &Path) -> Result<bool> {
-    let Ok(file) = std::fs::metadata(path) else { return Ok(true) };
+fn look_first(config: &RedbStoreBuilder) -> Result<bool> {
+    let Ok(file) = std::fs::metadata(&config.path) else { return Ok(true) };
     if !file.is_file() {
         return Err(Error::new(ErrorKind::Io, OP).with("found", "something that is no file"));
     }
     if file.len() == 0 {
         return Ok(true);
     }
-    match Builder::new().open_read_only(path) {
+    let mut builder = Builder::new();
+    builder.set_cache_size(config.cache_bytes);
+    match builder.open_read_only(&config.path) {
         Ok(db) => check_schema(&db.begin_read().map_err(failed(OP))?).map(|_| true),
         // It was not closed: it is looked at once it is repaired.
         Err(DatabaseError::RepairAborted) => Ok(false),

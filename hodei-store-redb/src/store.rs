@@ -80,17 +80,25 @@ impl RedbStore {
     /// # Performance
     ///
     /// It runs on a thread of its own and holds nobody up; what is written meanwhile takes the room of what it replaces
-    /// only when the copy is made.
+    /// only when the copy is made. The copy's pages take 32 MiB of memory at most, and no more than the store's may
+    /// ([`RedbStoreBuilder::cache_bytes`]).
+    ///
+    /// # Leftovers
+    ///
+    /// The copy is made under the name `PATH.new-PROCESS-NUMBER`. A process that is killed meanwhile leaves that behind; the next
+    /// copy to the same path removes it once that process is gone, where the system has `/proc`. Elsewhere, and of a path that
+    /// nobody copies to again, it may be removed by hand.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<Backup> {
         let (inner, to) = (Arc::clone(&self.0.inner), to.as_ref().to_owned());
         let (caller, answer) = oneshot::channel();
         crate::sync::thread("hodei-redb-backup", move || {
             let view = Arc::clone(&lock(&inner.view));
-            // A caller that went away does not want to know.
-            drop(caller.send(backup::copy(&view, &to)));
-            // The file stays open until nobody reads it.
+            let done = backup::copy(&view, &to, inner.config.cache_bytes);
+            // The file stays open until nobody reads it; whoever closes it once he is answered has closed it.
             drop((view, inner));
         })?;
+            // A caller that went away does not want to know.
+            drop(caller.send(done));
         answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, "store.backup"))?
     }
 
