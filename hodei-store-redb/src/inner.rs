@@ -44,6 +44,11 @@ impl Committed {
         let view = View::new(db, index.slots.clone())?;
         Ok(Self { index, view, watch: Watch::default() })
     }
+
+    /// Copies what is in memory, and takes the view that belongs to it.
+    pub(crate) fn copied(&self) -> Self {
+        Self { index: self.index.clone(), view: Arc::clone(&self.view), watch: Watch::default() }
+    }
 }
 
 /// What is shared. What reads the file is dropped before the file.
@@ -59,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) gone: Gone,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
+    /// Held by whoever compares the indexes with the rows, which takes memory.
+    pub(crate) verifying: Mutex<()>,
     /// Who is told what was committed.
     pub(crate) feeds: Feeds,
     /// Whether the index has to be read anew before the next write.
@@ -113,7 +120,8 @@ impl Inner {
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
         let (gone, stale) = (Gone::default(), AtomicBool::new(false));
-        Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, feeds, stale })
+        let verifying = Mutex::new(());
+        Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, verifying, feeds, stale })
     }
 
     /// Counts all that an older schema has not counted by queue, and gives the file back.

@@ -45,6 +45,7 @@ mod table;
 #[doc(hidden)]
 pub mod testkit;
 mod txn;
+mod verify;
 mod writer;
 
 /// Runs the example of the README.

@@ -101,6 +101,12 @@ impl<'s> Snapshot<'s> {
         Self { view, stats, specs, committed, names, since: None, moved_on: false }
     }
 
+    /// Reads a commit of which somebody keeps what was in memory.
+    pub(crate) fn as_of(inner: &'s Inner, committed: &'s Mutex<Committed>) -> Self {
+        let view = Arc::clone(&lock(committed).view);
+        Self { committed: Some(committed), ..Self::of(inner, view) }
+    }
+
     /// Reads something that is to be of one commit. Where the read comes upon a later one, it begins anew with that, and what
     /// moves from then on of the jobs that it asks for is noted: those do not make it begin anew again.
     pub(crate) fn of_one_commit<R>(

@@ -10,7 +10,7 @@ use hodei_core::JobId;
 use hodei_core::map::JobSet;
 
 use crate::inner::Committed;
-use crate::memory::Delta;
+use crate::memory::{Delta, Step};
 use crate::reader::View;
 use crate::sync::lock;
 
@@ -31,9 +31,10 @@ impl Since {
     }
 
     fn note(&self, delta: &Delta) {
-        let first = |step: &&Box<crate::memory::Step>| step.was.as_ref().is_some_and(|was| was.newborn);
+        let is_first = |step: &Step| step.was.as_ref().is_some_and(|was| was.newborn);
         let asked = |id: &JobId| self.of.as_ref().is_none_or(|of| of.binary_search(id).is_ok());
-        let moved = delta.steps.iter().filter(first).map(|step| step.head.job.id).filter(asked);
+        let moved =
+            delta.steps.iter().filter(|step| is_first(step)).map(|step| step.head.job.id).filter(asked);
         lock(&self.moved).extend(moved);
     }
 }

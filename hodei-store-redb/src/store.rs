@@ -26,6 +26,7 @@ use crate::query::{self, Asked};
 use crate::reader::{Asker, INLINE_ROWS, Reader, Snapshot};
 use crate::sync::{Threads, lock};
 use crate::txn::{self, Work};
+use crate::verify::contradictions;
 use crate::writer::{Size, Writer};
 
 /// From how many jobs on they are read in halves.
@@ -96,9 +97,9 @@ impl RedbStore {
             let done = backup::copy(&view, &to, inner.config.cache_bytes);
             // The file stays open until nobody reads it; whoever closes it once he is answered has closed it.
             drop((view, inner));
-        })?;
             // A caller that went away does not want to know.
             drop(caller.send(done));
+        })?;
         answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, "store.backup"))?
     }
 
@@ -370,7 +371,16 @@ impl JobStore for RedbStore {
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {
         self.counted().await?;
-        self.upkeep("store.verify_indexes", 1, txn::contradictions).await
+        let inner = Arc::clone(&self.0.inner);
+        let (caller, answer) = oneshot::channel();
+        crate::sync::thread("hodei-redb-verify", move || {
+            let wrong = contradictions(&inner);
+            // Whoever closes the file once he is answered has closed it.
+            drop(inner);
+            // A caller that went away does not want to know.
+            drop(caller.send(wrong));
+        })?;
+        answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, "store.verify_indexes"))?
     }
 }
 

@@ -19,6 +19,7 @@ use crate::older::as_schema_5;
 use crate::rows::Rows as _;
 use crate::sync::lock;
 use crate::txn::{self, Room, Work, count_some};
+use crate::verify::contradictions;
 use crate::{RedbStore, RedbStoreBuilder};
 
 /// Opens a file as a store does, but for its threads: nothing is counted unless it is asked for.
@@ -274,7 +275,7 @@ fn a_file_is_used_while_it_is_counted() {
     }
     assert!(rounds > 20, "{rounds}");
     assert!(lock(&inner_now.committed).index.counting.is_none());
-    let wrong = inner_now.alone(txn::contradictions).unwrap();
+    let wrong = contradictions(&inner_now).unwrap();
     assert_eq!(wrong, Vec::<String>::new());
 }
 
