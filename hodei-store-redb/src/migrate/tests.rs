@@ -160,6 +160,37 @@ fn a_migration_ends_where_no_job_is_left_and_not_before() {
     assert_eq!((steps, born), (old, old), "one at a time");
 }
 
+/// Returns how many rows of a file have the checksum of schema 1, which does not cover their place.
+fn unbound(db: &Database) -> usize {
+    let txn = db.begin_read().unwrap();
+    let of = |tab: &Tab| {
+        let table = txn.open_table(tab.definition()).unwrap();
+        let is_unbound =
+            |row: std::result::Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
+                let (key, row) = row.unwrap();
+                !codec::opened(*tab, key.value(), row.value()).unwrap().1
+            };
+        table.iter().unwrap().map(is_unbound).filter(|unbound| *unbound).count()
+    };
+    Tab::ALL.iter().map(of).sum()
+}
+
+#[test]
+fn every_row_of_schema_1_gets_a_checksum_that_covers_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.redb");
+    for rows in [1, 3, 1_000] {
+        std::fs::write(&path, include_bytes!("../../tests/golden/store-schema-1.redb")).unwrap();
+        let db = Database::open(&path).unwrap();
+        begin(&db).unwrap();
+        // One that was interrupted half-way through a table.
+        bind(&db, Tab::Unique, 1).unwrap();
+        assert!(unbound(&db) > 20, "{}", unbound(&db));
+        migrate(&db, rows).unwrap();
+        assert_eq!(unbound(&db), 0);
+    }
+}
+
 /// Holds what is counted to the jobs, and what is in memory to what a process would find that opens the file now.
 fn hold(inner: &Inner, clock: &ManualClock) {
     let found = Committed::read(&inner.db, &inner.stats, &inner.specs, clock.now()).unwrap();
