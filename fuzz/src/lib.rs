@@ -4,8 +4,10 @@
 //! `cargo test --no-default-features` replays the corpora and random changes of them.
 #![forbid(unsafe_code)]
 
+mod lines;
 mod operations;
 mod rows;
 
+pub use lines::lines;
 pub use operations::operations;
 pub use rows::{rows, seeds};

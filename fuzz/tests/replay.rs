@@ -69,6 +69,11 @@ fn rows() {
 }
 
 #[test]
+fn lines() {
+    replay("lines", hodei_fuzz::lines);
+}
+
+#[test]
 fn operations() {
     replay("operations", hodei_fuzz::operations);
 }

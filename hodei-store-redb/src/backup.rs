@@ -26,10 +26,13 @@ pub struct Backup {
     pub bytes: u64,
 }
 
+/// How much memory the pages of a copy take at most, beside those of the store: its rows come in the order of their keys.
+const CACHE_MAX: usize = 32 << 20;
+
 /// Copies a view to a file that is not there yet. The file gets its name when it is whole and synced.
-pub(crate) fn copy(view: &Arc<View>, to: &Path) -> Result<Backup> {
+pub(crate) fn copy(view: &Arc<View>, to: &Path, cache_bytes: usize) -> Result<Backup> {
     let mut done = Backup::default();
-    let named = bear(to, OP, |db| {
+    let named = bear(to, OP, cache_bytes.min(CACHE_MAX), |db| {
         Tab::ALL.iter().try_for_each(|tab| guarded(OP, || copy_table(view, *tab, db, &mut done)))?;
         // The last commit syncs what those before it wrote.
         db.begin_write().map_err(failed(OP))?.commit().map_err(failed(OP))
@@ -63,20 +66,25 @@ fn copy_table(view: &View, tab: Tab, db: &Database, done: &mut Backup) -> Result
 }
 
 /// Makes a file beside a path and gives it its name when it is whole, so that a death in between leaves nothing half-made
-/// under that name. Says whether it got the name: whoever comes second finds it taken.
+/// under that name. Says whether it got the name: whoever comes second finds it taken. Its pages take so much memory
+/// meanwhile.
 pub(crate) fn bear(
     path: &Path,
     op: &'static str,
+    cache_bytes: usize,
     make: impl FnOnce(&Database) -> Result<()>,
 ) -> Result<bool> {
     static BORN: AtomicU64 = AtomicU64::new(0);
     let io = |source| failed(op)(redb::Error::Io(source));
+    clear_stillborn(path);
     let mut unborn = path.as_os_str().to_owned();
-    unborn.push(format!(".new-{}-{}", std::process::id(), BORN.fetch_add(1, Ordering::Relaxed)));
+    unborn.push(format!("{UNBORN}{}-{}", std::process::id(), BORN.fetch_add(1, Ordering::Relaxed)));
     let unborn = PathBuf::from(unborn);
     // A process of the same number may have died here.
     drop(std::fs::remove_file(&unborn));
-    let made = Builder::new().create(&unborn).map_err(failed(op)).and_then(|db| make(&db));
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
+    let made = builder.create(&unborn).map_err(failed(op)).and_then(|db| make(&db));
     let named = made.and_then(|()| match std::fs::hard_link(&unborn, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
@@ -85,8 +93,61 @@ pub(crate) fn bear(
     // Whatever became of it, nothing stays beside the path; what went wrong first is what is told.
     let removed = std::fs::remove_file(&unborn).map_err(io);
     let named = named.and_then(|named| removed.map(|()| named))?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = std::fs::File::open(directory.unwrap_or_else(|| Path::new("."))).map_err(io)?;
+    let directory = std::fs::File::open(directory_of(path)).map_err(io)?;
     directory.sync_all().map_err(io)?;
     Ok(named)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// What stands between the name of a file and the numbers of its process and of its birth, until it has its name.
+const UNBORN: &str = ".new-";
+
+/// Removes what processes left beside a path that died while they made a file for it. Where nobody tells whether a process
+/// lives, and where a file cannot be removed, it stays: it is in nobody's way.
+fn clear_stillborn(path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    let is_stillborn = |other: &str| {
+        let numbers = other.strip_prefix(name).and_then(|rest| rest.strip_prefix(UNBORN));
+        let numbers = numbers.and_then(|numbers| numbers.split_once('-'));
+        let numbers = numbers.and_then(|(process, birth)| process.parse().ok().zip(birth.parse().ok()));
+        numbers.is_some_and(|(process, _): (u32, u64)| !Path::new(&format!("/proc/{process}")).exists())
+    };
+    for other in std::fs::read_dir(directory_of(path)).into_iter().flatten().flatten() {
+        if other.file_name().to_str().is_some_and(is_stillborn) {
+            drop(std::fs::remove_file(other.path()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::ReadableDatabase as _;
+
+    use super::*;
+
+    /// What is made beside a store took a gibibyte of memory, whatever the store was told to take.
+    #[test]
+    fn a_file_that_is_made_takes_as_much_memory_as_it_is_told() {
+        const CACHE: usize = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let named = bear(&folder.path().join("new.redb"), OP, CACHE, |db| {
+            let txn = db.begin_write().unwrap();
+            let mut table = txn.open_table(Tab::Notes.definition()).unwrap();
+            for number in 0..256_u32 {
+                table.insert(&number.to_be_bytes()[..], &[0; 32 << 10][..]).unwrap();
+            }
+            drop(table);
+            txn.commit().unwrap();
+            let stats = db.cache_stats();
+            assert!(stats.used_bytes() > 0 && stats.used_bytes() <= CACHE, "{stats:?}");
+            Ok(())
+        });
+        assert!(named.unwrap());
+    }
 }

@@ -68,7 +68,7 @@ impl RedbStoreBuilder {
         }
     }
 
-    /// Sets how much memory the pages of the file may take; 256 MiB unless set.
+    /// Sets how much memory the pages of the file may take, also while it is made or imported; 256 MiB unless set.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -153,13 +153,14 @@ impl RedbStoreBuilder {
     /// every line was read and all is synced: there is a whole store under the path, or nothing. Opened later, it has no
     /// recorded changes, and whoever held a job is dead.
     ///
-    /// The lines are read and stored so many at a time, whatever their number; blocks meanwhile.
+    /// The lines are read and stored so many at a time, whatever their number; blocks meanwhile. Killed meanwhile, it leaves a
+    /// file beside the path, as [`RedbStore::backup`] does.
     ///
     /// # Errors
     ///
     /// `Conflict`: there is something under the path. `Invalid`: a line is refused, which the context `line` and the field of
     /// the fault name; `SchemaTooNew`: the text is of a later version of the format. `Io` and `Full`, when the text cannot be
-    /// read or the file not written.
+    /// read or the file not written; `Config` for a limit of zero.
     pub fn import(self, lines: impl BufRead) -> Result<LineCounts> {
         import(&self, lines)
     }
@@ -175,18 +176,22 @@ impl RedbStoreBuilder {
     /// untouched, `Config` for a limit of zero, and `Io`, also where the path is that of something else than a file, and
     /// where a new file would be on a file system without hard links.
     pub fn open(self) -> Result<RedbStore> {
+        RedbStore::start(self)
+    }
+
+    /// Refuses a limit with which nothing could go on. Whoever takes a file in hand asks before.
+    pub(crate) fn checked(&self, op: &'static str) -> Result<()> {
         let limits = [
             ("group_calls", self.group_calls),
             ("group_items", self.group_items),
             ("waiting_calls", self.waiting_calls),
             ("migrate_jobs", self.migrate_jobs),
         ];
-        let zero = limits.into_iter().find(|(_, limit)| *limit == 0);
-        match zero {
+        match limits.into_iter().find(|(_, limit)| *limit == 0) {
             Some((field, _)) => {
-                Err(Error::new(ErrorKind::Config, "store.open").with("fault", Fault::new(field, "zero")))
+                Err(Error::new(ErrorKind::Config, op).with("fault", Fault::new(field, "zero")))
             }
-            None => RedbStore::start(self),
+            None => Ok(()),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What the threads and the callers of a store share, and how it is opened.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
 use crate::recent::{Gone, Recent, Specs};
 use crate::rows::Rows as _;
+use crate::since::Watch;
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::table::{META_COUNTING, META_MIGRATED, META_MOVED, META_SCHEMA, SCHEMA, Tab};
@@ -31,6 +31,8 @@ const OP: &str = "store.open";
 pub(crate) struct Committed {
     pub(crate) index: Index,
     pub(crate) view: Arc<View>,
+    /// Who reads an older view and has to know what moved since.
+    pub(crate) watch: Watch,
 }
 
 impl Committed {
@@ -40,7 +42,12 @@ impl Committed {
         let ahead = Snapshot::first(Arc::clone(&view), stats, specs);
         let index = Index::read(&mut Snapshot::first(view, stats, specs), Some(ahead), now)?;
         let view = View::new(db, index.slots.clone())?;
-        Ok(Self { index, view })
+        Ok(Self { index, view, watch: Watch::default() })
+    }
+
+    /// Copies what is in memory, and takes the view that belongs to it.
+    pub(crate) fn copied(&self) -> Self {
+        Self { index: self.index.clone(), view: Arc::clone(&self.view), watch: Watch::default() }
     }
 }
 
@@ -57,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) gone: Gone,
     pub(crate) stats: Stats,
     pub(crate) bell: WakeupSignal,
+    /// Held by whoever compares the indexes with the rows, which takes memory.
+    pub(crate) verifying: Mutex<()>,
     /// Who is told what was committed.
     pub(crate) feeds: Feeds,
     /// Whether the index has to be read anew before the next write.
@@ -66,6 +75,7 @@ pub(crate) struct Inner {
 impl Inner {
     /// Opens the file. Nothing is written before the version of its schema is known to be ours.
     pub(crate) fn open(config: RedbStoreBuilder) -> Result<Self> {
+        config.checked(OP)?;
         guarded(OP, || {
             let db = unlocked(|| take(&config))?;
             Self::over(db, config)
@@ -75,6 +85,7 @@ impl Inner {
     /// Opens what stands in for a file.
     #[cfg(feature = "testkit")]
     pub(crate) fn open_on(config: RedbStoreBuilder, disk: impl redb::StorageBackend) -> Result<Self> {
+        config.checked(OP)?;
         guarded(OP, || {
             let db = builder(&config, true).create_with_backend(disk).map_err(failed(OP))?;
             Self::over(db, config)
@@ -109,7 +120,8 @@ impl Inner {
         let (stats, bell) = (Stats::default(), WakeupSignal::new());
         let view = Mutex::new(view);
         let (gone, stale) = (Gone::default(), AtomicBool::new(false));
-        Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, feeds, stale })
+        let verifying = Mutex::new(());
+        Ok(Self { view, committed, db, config, recent, specs, gone, stats, bell, verifying, feeds, stale })
     }
 
     /// Counts all that an older schema has not counted by queue, and gives the file back.
@@ -143,6 +155,7 @@ impl Inner {
         let mut committed = lock(&self.committed);
         committed.index.apply(delta);
         committed.index.join(shown);
+        committed.watch.note(delta);
         committed.view = Arc::clone(&view);
         // Under the lock: whoever has seen a commit in one of them sees it in the other.
         *lock(&self.view) = view;
@@ -186,6 +199,7 @@ impl Inner {
 /// Makes a file that nobody has open as small as it can be, and says whether it became smaller.
 pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
     const OP: &str = "store.compact";
+    config.checked(OP)?;
     guarded(OP, || {
         if !std::fs::exists(&config.path).map_err(io)? {
             return Err(Error::new(ErrorKind::NotFound, OP).with("path", config.path.display()));
@@ -225,9 +239,9 @@ fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
 fn take(config: &RedbStoreBuilder) -> Result<Database> {
     if !std::fs::exists(&config.path).map_err(io)? {
         // Whoever comes second uses what the first has made.
-        bear(&config.path, OP, make)?;
+        bear(&config.path, OP, config.cache_bytes, make)?;
     }
-    let was_closed = look_first(&config.path)?;
+    let was_closed = look_first(config)?;
     builder(config, was_closed).create(&config.path).map_err(failed(OP))
 }
 
@@ -248,15 +262,17 @@ fn io(source: std::io::Error) -> Error {
 }
 
 /// Looks at a file that is there without being able to write to it, and says whether it was closed.
-fn look_first(path: &Path) -> Result<bool> {
-    let Ok(file) = std::fs::metadata(path) else { return Ok(true) };
+fn look_first(config: &RedbStoreBuilder) -> Result<bool> {
+    let Ok(file) = std::fs::metadata(&config.path) else { return Ok(true) };
     if !file.is_file() {
         return Err(Error::new(ErrorKind::Io, OP).with("found", "something that is no file"));
     }
     if file.len() == 0 {
         return Ok(true);
     }
-    match Builder::new().open_read_only(path) {
+    let mut builder = Builder::new();
+    builder.set_cache_size(config.cache_bytes);
+    match builder.open_read_only(&config.path) {
         Ok(db) => check_schema(&db.begin_read().map_err(failed(OP))?).map(|_| true),
         // It was not closed: it is looked at once it is repaired.
         Err(DatabaseError::RepairAborted) => Ok(false),

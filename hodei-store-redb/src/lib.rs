@@ -36,6 +36,7 @@ mod reader;
 mod recent;
 mod rows;
 mod shard;
+mod since;
 mod stats;
 mod store;
 mod sync;
@@ -44,6 +45,7 @@ mod table;
 #[doc(hidden)]
 pub mod testkit;
 mod txn;
+mod verify;
 mod writer;
 
 /// Runs the example of the README.

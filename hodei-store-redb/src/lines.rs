@@ -60,8 +60,10 @@ impl RedbStore {
         let (caller, answer) = oneshot::channel();
         crate::sync::thread("hodei-redb-export", move || {
             let view = Arc::clone(&lock(&inner.view));
+            let done = guarded(OP, || export(view, &inner, out));
+            drop(inner);
             // A caller that went away does not want to know.
-            drop(caller.send(guarded(OP, || export(view, &inner, out))));
+            drop(caller.send(done));
         })?;
         answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, OP))?
     }
@@ -126,12 +128,13 @@ fn export(view: Arc<View>, inner: &Inner, out: impl Write) -> Result<LineCounts>
 /// Makes a file of lines. It gets its name when it is whole and synced.
 pub(crate) fn import(config: &RedbStoreBuilder, input: impl BufRead) -> Result<LineCounts> {
     const OP: &str = "store.import";
+    config.checked(OP)?;
     let taken = || Error::new(ErrorKind::Conflict, OP).with("exists", config.path.display());
     if std::fs::exists(&config.path).map_err(|source| failed(OP)(redb::Error::Io(source)))? {
         return Err(taken());
     }
     let mut lines = LineReader::new(input)?;
-    let named = bear(&config.path, OP, |db| {
+    let named = bear(&config.path, OP, config.cache_bytes, |db| {
         make(db)?;
         guarded(OP, || bring(db, config, &mut lines))
     })?;

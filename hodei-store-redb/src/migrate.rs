@@ -10,12 +10,13 @@
 //! | when | transactions | each of them |
 //! |---|---|---|
 //! | opening | the first | raises the number of the schema, so that a program that knows only an older one refuses the file from then on, adds the tables that are new, and notes that nothing is counted by queue; of schema 1, that its jobs are to be rewritten |
+//! | opening | over the other rows of schema 1 | gives so many of them a checksum that covers their place |
 //! | opening | over the jobs of schema 1 | rewrites so many jobs, and notes the last of them; the last one notes that nothing is counted by queue |
 //! | in use | over the tables of schema 1 | removes so many rows, and a table without rows |
 //! | in use | over the jobs | counts so many by queue, and notes the last of them |
 //! | in use | the last | notes that all is counted |
 //!
-//! One that was interrupted goes on where it was. [`crate::memory`] says what is counted meanwhile, and
+//! One that was interrupted goes on where it was; rows with new checksums are passed over. [`crate::memory`] says what is counted meanwhile, and
 //! `crate::writer` when the transactions in use have their turn.
 
 use hodei_core::{JobId, Result};
@@ -32,11 +33,52 @@ const OP: &str = "store.migrate";
 /// What schema 1 kept of a job beside its head.
 const SPECS: Definition = TableDefinition::new("specs");
 
-/// Begins to migrate a file, or goes on with it, and rewrites the jobs of schema 1, at most so many in a transaction.
+/// Begins to migrate a file, or goes on with it, and rewrites the rows of schema 1, at most so many in a transaction.
 pub(crate) fn migrate(db: &Database, rows: usize) -> Result<()> {
     begin(db)?;
+    if has_specs(db)? {
+        Tab::HANDED_DOWN.iter().try_for_each(|tab| bind(db, *tab, rows))?;
+    }
     while step(db, rows)? {}
     Ok(())
+}
+
+/// Says whether a file is one of schema 1, whose jobs may not be rewritten yet.
+fn has_specs(db: &Database) -> Result<bool> {
+    match db.begin_read().map_err(failed(OP))?.open_table(SPECS) {
+        Ok(_) => Ok(true),
+        // Later schemas have none: their rows are ours.
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(failed(OP)(error)),
+    }
+}
+
+/// Gives the rows of a table that have none a checksum that covers their place, at most so many in a transaction.
+fn bind(db: &Database, tab: Tab, rows: usize) -> Result<()> {
+    let mut from: Vec<u8> = Vec::new();
+    loop {
+        let mut some = Vec::new();
+        let txn = db.begin_read().map_err(failed(OP))?;
+        let table = txn.open_table(tab.definition()).map_err(failed(OP))?;
+        for row in table.range::<&[u8]>(from.as_slice()..).map_err(failed(OP))? {
+            let (key, sealed) = row.map_err(failed(OP))?;
+            let (row, is_bound) = codec::opened(tab, key.value(), sealed.value())?;
+            if !is_bound {
+                some.push((key.value().to_vec(), row.to_vec()));
+            }
+            if some.len() == rows.max(1) {
+                break;
+            }
+        }
+        let Some((last, _)) = some.last() else { return Ok(()) };
+        from = [last.as_slice(), &[0]].concat();
+        let txn = db.begin_write().map_err(failed(OP))?;
+        {
+            let mut table = txn.open_table(tab.definition()).map_err(failed(OP))?;
+            some.iter().try_for_each(|(key, row)| put(&mut table, tab, key, row))?;
+        }
+        txn.commit().map_err(failed(OP))?;
+    }
 }
 
 /// Makes the file one of ours whose jobs are still to be rewritten.
@@ -84,7 +126,7 @@ fn all_rewritten(txn: &WriteTransaction) -> Result<()> {
 /// A job, and its two rows.
 type First = (JobId, Vec<u8>, Vec<u8>);
 
-/// Reads the next jobs that are not rewritten.
+/// Reads the next jobs that are not rewritten, one at least: there are none only where none is left.
 fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
     let txn = db.begin_read().map_err(failed(OP))?;
     let meta = txn.open_table(Tab::Meta.definition()).map_err(failed(OP))?;
@@ -103,14 +145,14 @@ fn some(db: &Database, jobs: usize) -> Result<Vec<First>> {
     };
     let heads = txn.open_table(Tab::Heads.definition()).map_err(failed(OP))?;
     let mut some = Vec::new();
-    for row in specs.range::<&[u8]>(from.as_slice()..).map_err(failed(OP))?.take(jobs) {
+    for row in specs.range::<&[u8]>(from.as_slice()..).map_err(failed(OP))?.take(jobs.max(1)) {
         let (key, fixed) = row.map_err(failed(OP))?;
         let id = key::last_id(key.value()).ok_or_else(|| corrupt(OP, "a short key"))?;
         let head = heads.get(key.value()).map_err(failed(OP))?;
         let head = head.ok_or_else(|| corrupt(OP, "a spec without its job"))?;
         let (fixed, head) = (fixed.value(), head.value());
-        let plain = |tab, row| codec::unseal(tab, key.value(), row).map(<[u8]>::to_vec);
-        some.push((id, plain(Tab::Born, fixed)?, plain(Tab::Heads, head)?));
+        let plain = |row| codec::opened(Tab::Heads, key.value(), row).map(|(row, _)| row.to_vec());
+        some.push((id, plain(fixed)?, plain(head)?));
     }
     Ok(some)
 }

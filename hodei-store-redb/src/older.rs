@@ -105,7 +105,7 @@ fn waiting(specs: &Rows<'_>, heads: &Rows<'_>) -> Result<(Tenant, Vec<u8>, Vec<u
         let head = heads.get(key.value()).map_err(failed(OP))?;
         let head = head.ok_or_else(|| corrupt(OP, "a spec without its job"))?;
         let id = key::last_id(key.value()).ok_or_else(|| corrupt(OP, "a short key"))?;
-        let plain = |row| codec::unseal(Tab::Heads, key.value(), row);
+        let plain = |row| codec::opened(Tab::Heads, key.value(), row).map(|(row, _)| row);
         let job = codec::first_job(id, plain(spec.value())?, plain(head.value())?)?;
         if job.job.state == State::Pending && job.job.parents.is_empty() {
             return Ok((job.job.tenant, spec.value().to_vec(), head.value().to_vec()));

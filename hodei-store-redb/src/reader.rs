@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::{Error, ErrorKind, JobId, Result};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 use tokio::sync::oneshot;
 
@@ -15,6 +15,7 @@ use crate::inner::{Committed, Inner};
 use crate::memory::Slots;
 use crate::recent::Specs;
 use crate::rows::{self, Rows, Span};
+use crate::since::Since;
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::table::Tab;
@@ -72,17 +73,20 @@ pub(crate) struct Snapshot<'s> {
     /// Nothing while the index is being read.
     committed: Option<&'s Mutex<Committed>>,
     names: Names,
+    /// What has moved since the view was taken, where that is noted.
+    since: Option<Arc<Since>>,
     /// Whether the view was exchanged for a later one, so that what was read before is not of the same commit.
     moved_on: bool,
 }
 
-/// How often a read that came upon a later commit begins anew before it is given up.
+/// How often a read that came upon a later commit begins anew before it is given up. From the second time on it does so only
+/// where a slot went away or the index was read anew meanwhile.
 const ANEW_MAX: usize = 32;
 
 impl<'s> Snapshot<'s> {
     /// Reads a view from which the index will be made.
     pub(crate) fn first(view: Arc<View>, stats: &'s Stats, specs: &'s Specs) -> Self {
-        Self { view, stats, specs, committed: None, names: Names::default(), moved_on: false }
+        Self { view, stats, specs, committed: None, names: Names::default(), since: None, moved_on: false }
     }
 
     /// Reads the view of the last commit.
@@ -93,19 +97,53 @@ impl<'s> Snapshot<'s> {
     /// Reads a view that is or was that of the last commit.
     pub(crate) fn of(inner: &'s Inner, view: Arc<View>) -> Self {
         let Inner { stats, specs, committed, .. } = inner;
-        Self { view, stats, specs, committed: Some(committed), names: Names::default(), moved_on: false }
+        let (committed, names) = (Some(committed), Names::default());
+        Self { view, stats, specs, committed, names, since: None, moved_on: false }
     }
 
-    /// Reads something that is to be of one commit: where the read comes upon a later one, it begins anew with that.
-    pub(crate) fn of_one_commit<R>(&mut self, mut read: impl FnMut(&mut Self) -> Result<R>) -> Result<R> {
+    /// Reads a commit of which somebody keeps what was in memory.
+    pub(crate) fn as_of(inner: &'s Inner, committed: &'s Mutex<Committed>) -> Self {
+        let view = Arc::clone(&lock(committed).view);
+        Self { committed: Some(committed), ..Self::of(inner, view) }
+    }
+
+    /// Reads something that is to be of one commit. Where the read comes upon a later one, it begins anew with that, and what
+    /// moves from then on of the jobs that it asks for is noted: those do not make it begin anew again.
+    pub(crate) fn of_one_commit<R>(
+        &mut self,
+        asked: impl Fn() -> Option<Vec<JobId>>,
+        mut read: impl FnMut(&mut Self) -> Result<R>,
+    ) -> Result<R> {
         for _ in 0..ANEW_MAX {
-            self.moved_on = false;
             let found = read(self)?;
-            if !self.moved_on {
+            if !std::mem::take(&mut self.moved_on) {
                 return Ok(found);
+            }
+            if let Some(committed) = self.committed {
+                let asked = asked();
+                self.go_by(lock(committed).pin(asked));
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "store.read").with("tries", ANEW_MAX))
+    }
+
+    /// Reads a view since which it is noted what moves.
+    pub(crate) fn go_by(&mut self, (view, since): (Arc<View>, Arc<Since>)) {
+        (self.view, self.since) = (view, Some(since));
+    }
+
+    /// Goes over to the view of the last commit.
+    pub(crate) fn renew(&mut self, committed: &mut Committed) {
+        match self.since {
+            Some(_) => self.go_by(committed.pin(None)),
+            None => self.view = Arc::clone(&committed.view),
+        }
+    }
+
+    /// Says whether a job without a row of its moves really was as it was born as of the view.
+    fn confirms(&self, committed: &Committed, head: &Head) -> bool {
+        committed.index.confirms(head)
+            || self.since.as_ref().is_some_and(|since| since.has_moved(head.job.id))
     }
 
     /// Says which jobs really are as they were born, as far as the index tells at once; there is nothing to confirm of
@@ -114,7 +152,7 @@ impl<'s> Snapshot<'s> {
         match self.committed {
             Some(committed) => {
                 let committed = lock(committed);
-                heads.map(|head| head.is_none_or(|head| committed.index.confirms(head))).collect()
+                heads.map(|head| head.is_none_or(|head| self.confirms(&committed, head))).collect()
             }
             None => heads.map(|_| true).collect(),
         }
@@ -178,13 +216,12 @@ impl Rows for Snapshot<'_> {
     fn confirm(&mut self, head: Head) -> Result<Head> {
         let Some(committed) = self.committed else { return Ok(head) };
         let committed = lock(committed);
-        if committed.index.confirms(&head) {
+        if self.confirms(&committed, &head) {
             return Ok(head);
         }
         // It has moved since the view was taken, or it moved long ago and the row is lost: the last commit tells.
         let id = head.job.id;
-        self.view = Arc::clone(&committed.view);
-        self.moved_on = true;
+        (self.view, self.since, self.moved_on) = (Arc::clone(&committed.view), None, true);
         if self.view.slots.hides(|| id.slot()) {
             // It went with its slot; whoever reads anew is told so.
             return Ok(head);

@@ -28,6 +28,7 @@ use crate::query::{self, Asked};
 use crate::reader::{Asker, INLINE_ROWS, Reader, Snapshot};
 use crate::sync::{Threads, lock};
 use crate::txn::{self, Work};
+use crate::verify::contradictions;
 use crate::writer::{Size, Writer};
 
 /// From how many jobs on they are read in halves.
@@ -82,16 +83,24 @@ impl RedbStore {
     /// # Performance
     ///
     /// It runs on a thread of its own and holds nobody up; what is written meanwhile takes the room of what it replaces
-    /// only when the copy is made.
+    /// only when the copy is made. The copy's pages take 32 MiB of memory at most, and no more than the store's may
+    /// ([`RedbStoreBuilder::cache_bytes`]).
+    ///
+    /// # Leftovers
+    ///
+    /// The copy is made under the name `PATH.new-PROCESS-NUMBER`. A process that is killed meanwhile leaves that behind; the next
+    /// copy to the same path removes it once that process is gone, where the system has `/proc`. Elsewhere, and of a path that
+    /// nobody copies to again, it may be removed by hand.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<Backup> {
         let (inner, to) = (Arc::clone(&self.0.inner), to.as_ref().to_owned());
         let (caller, answer) = oneshot::channel();
         crate::sync::thread("hodei-redb-backup", move || {
             let view = Arc::clone(&lock(&inner.view));
-            // A caller that went away does not want to know.
-            drop(caller.send(backup::copy(&view, &to)));
-            // The file stays open until nobody reads it.
+            let done = backup::copy(&view, &to, inner.config.cache_bytes);
+            // The file stays open until nobody reads it; whoever closes it once he is answered has closed it.
             drop((view, inner));
+            // A caller that went away does not want to know.
+            drop(caller.send(done));
         })?;
         answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, "store.backup"))?
     }
@@ -161,17 +170,19 @@ impl RedbStore {
     }
 
     /// Reads jobs in two halves beside each other, both of the last commit; nothing when one of them came upon a later
-    /// one, so that they have to be read together.
+    /// one after all, so that they have to be read together.
     async fn jobs_in_halves(
         &self,
         scope: &Scope,
         asked: &Arc<Vec<Asked>>,
     ) -> Result<Option<Vec<(usize, Job)>>> {
-        let view = Arc::clone(&lock(&self.0.inner.view));
+        let ids = asked.iter().map(|(id, _)| *id).collect();
+        let (view, since) = lock(&self.0.inner.committed).pin(Some(ids));
         let half = |part: Range<usize>| {
-            let (scope, asked, view) = (scope.clone(), Arc::clone(asked), Arc::clone(&view));
+            let (scope, asked) = (scope.clone(), Arc::clone(asked));
+            let pinned = (Arc::clone(&view), Arc::clone(&since));
             let read = move |rows: &mut Snapshot<'_>| {
-                rows.view = view;
+                rows.go_by(pinned);
                 let jobs = query::jobs(rows, &scope, &asked[part])?;
                 Ok((jobs, rows.moved_on()))
             };
@@ -275,7 +286,8 @@ impl JobStore for RedbStore {
             None => {
                 let scope = scope.clone();
                 let read = move |rows: &mut Snapshot<'_>| {
-                    rows.of_one_commit(|rows| query::jobs(rows, &scope, &asked))
+                    let ids = || Some(asked.iter().map(|(id, _)| *id).collect());
+                    rows.of_one_commit(ids, |rows| query::jobs(rows, &scope, &asked))
                 };
                 self.read("store.get_many", jobs.len() * 3, read).await?
             }
@@ -291,7 +303,8 @@ impl JobStore for RedbStore {
         let tenants = self.look(|index| index.counts.len());
         let rows = query::rows_of(&scope, &query, tenants);
         self.read("store.query", rows, move |rows| {
-            rows.of_one_commit(|rows| query::page(rows, &inner, &scope, &query))
+            // What a page looks at is bounded, and what moves meanwhile with it.
+            rows.of_one_commit(|| None, |rows| query::page(rows, &inner, &scope, &query))
         })
         .await
     }
@@ -313,7 +326,12 @@ impl JobStore for RedbStore {
     async fn outputs(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Option<Output>>> {
         let scope = scope.clone();
         self.read("store.outputs", jobs.len() * 2, move |rows| {
-            rows.of_one_commit(|rows| query::outputs(rows, &scope, &jobs))
+            let ids = || {
+                let mut ids = jobs.clone();
+                ids.sort_unstable();
+                Some(ids)
+            };
+            rows.of_one_commit(ids, |rows| query::outputs(rows, &scope, &jobs))
         })
         .await
     }
@@ -355,7 +373,16 @@ impl JobStore for RedbStore {
 
     async fn verify_indexes(&self) -> Result<Vec<String>> {
         self.counted().await?;
-        self.upkeep("store.verify_indexes", 1, txn::contradictions).await
+        let inner = Arc::clone(&self.0.inner);
+        let (caller, answer) = oneshot::channel();
+        crate::sync::thread("hodei-redb-verify", move || {
+            let wrong = contradictions(&inner);
+            // Whoever closes the file once he is answered has closed it.
+            drop(inner);
+            // A caller that went away does not want to know.
+            drop(caller.send(wrong));
+        })?;
+        answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, "store.verify_indexes"))?
     }
 }
 

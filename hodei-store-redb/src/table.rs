@@ -77,6 +77,22 @@ tables! {
 }
 
 impl Tab {
+    /// The tables whose rows a file of schema 1 hands down as they are, but for their checksums. Of the others it has none,
+    /// or they are rewritten.
+    pub(crate) const HANDED_DOWN: [Self; 11] = [
+        Self::Ends,
+        Self::Unique,
+        Self::Children,
+        Self::Changes,
+        Self::Counts,
+        Self::Limits,
+        Self::Queues,
+        Self::Schedules,
+        Self::Owners,
+        Self::Terms,
+        Self::Meta,
+    ];
+
     /// Returns the definition of the table.
     pub(crate) const fn definition(self) -> Definition {
         TableDefinition::new(self.name())

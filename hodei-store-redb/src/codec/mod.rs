@@ -23,7 +23,7 @@ mod value;
 pub(crate) use change::{changes, changes_row};
 pub(crate) use checkpoint::{checkpoint, checkpoint_row};
 pub(crate) use end::{end, end_fits, end_row};
-pub(crate) use envelope::{bind, bind_from, decode, encode, seal, unseal};
+pub(crate) use envelope::{bind, bind_from, decode, encode, opened, seal, unseal};
 pub(crate) use first::first_job;
 pub(crate) use job::{Fixed, Head, born, born_row, fingerprint, fixed, head, head_row, newborn};
 #[cfg(any(test, feature = "testkit"))]

@@ -11,12 +11,15 @@ use hodei_core::store::{
 };
 use hodei_core::{Clock as _, ManualClock, Name, OwnerId, Tenant, Timestamp};
 
+use redb::ReadableTableMetadata as _;
+
 use super::*;
 use crate::inner::{Committed, Inner};
 use crate::older::as_schema_5;
 use crate::rows::Rows as _;
 use crate::sync::lock;
 use crate::txn::{self, Room, Work, count_some};
+use crate::verify::contradictions;
 use crate::{RedbStore, RedbStoreBuilder};
 
 /// Opens a file as a store does, but for its threads: nothing is counted unless it is asked for.
@@ -139,6 +142,53 @@ async fn a_migration_that_was_interrupted_anywhere_goes_on() {
     }
 }
 
+/// Were a page that is empty taken for the end, a file with every job in its old rows would be noted as rewritten, and
+/// nobody could open it any more.
+#[test]
+fn a_migration_ends_where_no_job_is_left_and_not_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.redb");
+    std::fs::write(&path, include_bytes!("../../tests/golden/store-schema-1.redb")).unwrap();
+    let db = Database::open(&path).unwrap();
+    begin(&db).unwrap();
+    let old = db.begin_read().unwrap().open_table(SPECS).unwrap().len().unwrap();
+    let mut steps = 0;
+    while step(&db, 0).unwrap() {
+        steps += 1;
+    }
+    let born = db.begin_read().unwrap().open_table(Tab::Born.definition()).unwrap().len().unwrap();
+    assert_eq!((steps, born), (old, old), "one at a time");
+}
+
+/// Returns how many rows of a file have the checksum of schema 1, which does not cover their place.
+fn unbound(db: &Database) -> usize {
+    let txn = db.begin_read().unwrap();
+    let mut unbound = 0;
+    for tab in Tab::ALL {
+        for row in txn.open_table(tab.definition()).unwrap().iter().unwrap() {
+            let (key, row) = row.unwrap();
+            unbound += usize::from(!codec::opened(*tab, key.value(), row.value()).unwrap().1);
+        }
+    }
+    unbound
+}
+
+#[test]
+fn every_row_of_schema_1_gets_a_checksum_that_covers_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.redb");
+    for rows in [1, 3, 1_000] {
+        std::fs::write(&path, include_bytes!("../../tests/golden/store-schema-1.redb")).unwrap();
+        let db = Database::open(&path).unwrap();
+        begin(&db).unwrap();
+        // One that was interrupted half-way through a table.
+        bind(&db, Tab::Unique, 1).unwrap();
+        assert!(unbound(&db) > 20, "{}", unbound(&db));
+        migrate(&db, rows).unwrap();
+        assert_eq!(unbound(&db), 0);
+    }
+}
+
 /// Holds what is counted to the jobs, and what is in memory to what a process would find that opens the file now.
 fn hold(inner: &Inner, clock: &ManualClock) {
     let found = Committed::read(&inner.db, &inner.stats, &inner.specs, clock.now()).unwrap();
@@ -254,7 +304,7 @@ fn a_file_is_used_while_it_is_counted() {
     }
     assert!(rounds > 20, "{rounds}");
     assert!(lock(&inner_now.committed).index.counting.is_none());
-    let wrong = inner_now.alone(txn::contradictions).unwrap();
+    let wrong = contradictions(&inner_now).unwrap();
     assert_eq!(wrong, Vec::<String>::new());
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BinaryHeap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use hodei_core::job::{Job, JobSummary, Output, State};
 use hodei_core::store::{Counts, Cursor, Order, Page, Query, Scope};
@@ -291,8 +290,8 @@ fn open_places(
     query: &Query,
     after: Option<Place>,
 ) -> Result<Open> {
-    let committed = lock(&inner.committed);
-    rows.view = Arc::clone(&committed.view);
+    let mut committed = lock(&inner.committed);
+    rows.renew(&mut committed);
     if query.pipeline.is_some() {
         return Ok((Vec::new(), Vec::new()));
     }

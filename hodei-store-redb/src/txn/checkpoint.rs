@@ -62,17 +62,6 @@ impl Work<'_, '_> {
         })?;
         Ok(any)
     }
-
-    /// Reads every checkpoint, to find what cannot be read; names those.
-    pub(super) fn check_checkpoints(&mut self, wrong: &mut Vec<String>) -> Result<()> {
-        self.scan(Tab::Checkpoints, Span::ALL, |key, row| {
-            codec::checkpoint(row)?;
-            if key::split_checkpoint(key).is_none() {
-                wrong.push("checkpoints: a key of no job".to_owned());
-            }
-            Ok(true)
-        })
-    }
 }
 
 /// Reads all checkpoints.

@@ -15,7 +15,6 @@ mod shard;
 mod slot;
 mod submit;
 mod unique;
-mod verify;
 mod work;
 
 pub(crate) use checkpoint::{
@@ -30,6 +29,5 @@ pub(crate) use maintain::{fire, prune, reap};
 pub(crate) use policy::{remove_schedule, set_queue, set_schedule};
 pub(crate) use shard::{adopt_owner, adopt_term, put_note};
 pub(crate) use slot::{clear_slot, close_slot, import_slot, open_slot, seal_slot};
-pub(crate) use submit::{Room, submit};
-pub(crate) use verify::contradictions;
+pub(crate) use submit::{Room, had_turn, submit};
 pub(crate) use work::{Context, Work};

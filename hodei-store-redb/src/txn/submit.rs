@@ -211,11 +211,11 @@ pub(super) fn sequence_key(tenant: &Tenant, spec: &JobSpec) -> Option<Vec<u8>> {
 }
 
 /// Whether everybody who comes before a job in its sequence has ended and told it so.
-pub(super) fn had_turn(work: &mut Work<'_, '_>, job: JobId) -> Result<bool> {
-    let parents = work.fixed(job)?.parents;
+pub(crate) fn had_turn(rows: &mut impl Rows, job: JobId) -> Result<bool> {
+    let parents = rows.fixed(job)?.parents;
     for before in rules::before_in_turn(&parents) {
         // An edge that is gone was told before its parent went.
-        if work.read(Tab::Children, &key::child(before, job), codec::edge)?.is_some_and(|(_, told)| !told) {
+        if rows.read(Tab::Children, &key::child(before, job), codec::edge)?.is_some_and(|(_, told)| !told) {
             return Ok(false);
         }
     }

@@ -30,6 +30,30 @@ async fn a_copy_says_what_the_store_said() {
     assert_eq!(fs::read_dir(copy.dir.path()).unwrap().count(), 1, "nothing half-made is left");
 }
 
+/// A process that is killed while it makes a copy cannot remove what it has made of it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_the_dead_left_beside_a_path_is_removed() {
+    let (env, copy) = (Env::new(), Env::new());
+    let store = env.open();
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    let (dead, living) = (dead.id(), std::process::id());
+    let beside = |rest: &str| copy.dir.path().join(format!("jobs.redb{rest}"));
+    let stays = [
+        format!(".new-{living}-999999"),
+        format!(".new-{dead}-x"),
+        format!(".new-{dead}"),
+        ".new".to_owned(),
+    ];
+    let goes = [format!(".new-{dead}-0"), format!(".new-{dead}-17")];
+    stays.iter().chain(&goes).for_each(|rest| fs::write(beside(rest), b"redb").unwrap());
+    store.backup(copy.path()).await.unwrap();
+    assert!(goes.iter().all(|rest| !beside(rest).exists()));
+    assert!(stays.iter().all(|rest| beside(rest).exists()));
+    drop(copy.open());
+}
+
 #[tokio::test]
 async fn a_copy_made_under_load_is_of_one_moment() {
     let env = Env::new();

@@ -1,8 +1,9 @@
 //! Who shares a commit, and what becomes of the others when one of them fails or goes away.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use hodei_core::job::{Finish, JobSpec, NewJob, Output, SpecLimits};
@@ -12,6 +13,7 @@ use hodei_core::store::{
 };
 use hodei_core::{Error, ErrorKind, Name, OwnerId, Result, Tenant};
 use hodei_store_redb::{RedbStore, RedbStoreBuilder};
+use tokio::sync::oneshot;
 
 use crate::env::{Env, TTL, job, owner, submit};
 use crate::gate::GateClock;
@@ -362,4 +364,33 @@ async fn a_sink_that_registers_during_a_commit_misses_nothing_and_hears_nothing_
         assert_eq!(*ear.0.lock().unwrap(), log, "registered when the clock was asked {asked} times");
         drop(feed.lock().unwrap().take());
     }
+}
+
+/// Comparing the indexes with the rows once went on in the thread that writes: whoever wanted to write waited for its end, and
+/// so did the lives of owners.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_are_answered_while_the_indexes_are_compared() {
+    /// Only whoever does wait for the end waits that long.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let Gated { env: _env, clock, store } = Gated::new();
+    submit(&store, (0..500).map(|_| job()).collect()).await;
+    let node = owner(&store, "node").await;
+    let (begins, begun) = oneshot::channel();
+    let (written, is_written) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    // Whoever compares looks at the clock, and goes on once others have written.
+    clock.after(0, move || {
+        let _ = begins.send(());
+        let _ = tell.send(is_written.recv_timeout(PATIENCE).is_ok());
+    });
+    let writes = async {
+        begun.await.expect("somebody compares");
+        submit(&store, vec![job()]).await;
+        store.beat(vec![node], TTL).await.expect("the store is sound");
+        let _ = written.send(());
+    };
+    let (wrong, ()) = tokio::join!(store.verify_indexes(), writes);
+    assert!(told.recv().expect("it was told"), "the writes were answered before");
+    assert_eq!(wrong.unwrap(), Vec::<String>::new(), "of the commit before them");
+    assert_eq!(store.verify_indexes().await.unwrap(), Vec::<String>::new());
 }

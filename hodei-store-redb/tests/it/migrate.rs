@@ -5,7 +5,7 @@ use std::fs;
 use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::job::Epoch;
 use hodei_core::store::{JobStore, Relocate, Scope, SubmitOptions};
-use hodei_core::{JobId, Tenant, Timestamp};
+use hodei_core::{ErrorKind, JobId, Tenant, Timestamp};
 use hodei_store_redb::RedbStore;
 
 use crate::env::{Env, claim, everything, job, job_of, owner, spec, submit, tenant};
@@ -48,6 +48,19 @@ async fn a_file_of_schema_1_says_what_it_said_before_however_small_the_steps_are
         assert!(said == FIRST.1, "{jobs} at a time:\n{said}");
         serves(&env, store).await;
     }
+}
+
+/// Compacting one with a limit of zero once noted that its jobs were rewritten when none was: it never opened again.
+#[tokio::test]
+async fn a_file_of_schema_1_is_compacted_whole_or_not_touched() {
+    let env = Env::new();
+    fs::write(env.path(), FIRST.0).unwrap();
+    assert_eq!(env.builder().migrate_jobs(0).compact().unwrap_err().kind(), ErrorKind::Config);
+    assert!(fs::read(env.path()).unwrap() == FIRST.0, "not one byte is another");
+    env.builder().migrate_jobs(1).compact().unwrap();
+    let store = env.open();
+    assert!(said(&store).await == FIRST.1);
+    serves(&env, store).await;
 }
 
 /// Files of later schemas, made by calls of every kind, what their versions said of them, and the time on their clocks

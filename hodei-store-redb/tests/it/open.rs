@@ -236,10 +236,17 @@ fn a_limit_of_zero_is_told_by_name_before_the_file_is_made() {
         (env.builder().group_calls(0), "group_calls"),
         (env.builder().group_items(0), "group_items"),
         (env.builder().waiting_calls(0), "waiting_calls"),
+        (env.builder().migrate_jobs(0), "migrate_jobs"),
     ] {
-        let error = builder.open().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains(field), "{error}");
+        let told = [
+            builder.clone().open().map(drop).unwrap_err(),
+            builder.clone().compact().map(drop).unwrap_err(),
+            builder.import(&b""[..]).map(drop).unwrap_err(),
+        ];
+        for error in told {
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(field), "{error}");
+        }
     }
     assert!(!env.path().exists());
 }

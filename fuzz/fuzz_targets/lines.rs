@@ -1,0 +1,4 @@
+//! See [`hodei_fuzz::lines`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hodei_fuzz::lines(data));
