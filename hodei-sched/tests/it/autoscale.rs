@@ -111,6 +111,30 @@ async fn a_process_that_died_is_replaced_after_a_wait() {
     assert_eq!(missing.scale_to(1).await.unwrap_err().kind(), ErrorKind::Io);
 }
 
+/// One that had lived for long made the waits forget, whatever became of those that were started.
+#[tokio::test(start_paused = true)]
+async fn one_that_lives_hides_no_other_that_dies_at_once() {
+    let agents = LocalProcesses::new(shell("[ $HODEI_AGENT = 0 ] && exec sleep 1000"));
+    agents.scale_to(1).await.unwrap();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    for wait in [1, 2, 4, 8] {
+        agents.scale_to(2).await.unwrap();
+        for _ in 0..30_000 {
+            if agents.current().await.unwrap() == 1 {
+                break;
+            }
+            // The process runs on another clock than this test.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(agents.current().await.unwrap(), 1);
+        tokio::time::advance(Duration::from_millis(wait * 1_000 - 1)).await;
+        let error = agents.scale_to(2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "it died young: {wait}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    agents.shutdown().await;
+}
+
 #[tokio::test]
 async fn the_load_of_a_store_is_read_by_its_clock() {
     let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1_000_000)));
