@@ -113,6 +113,10 @@ async fn a_process_that_died_is_replaced_after_a_wait() {
 
 /// One that had lived for long made the waits forget, whatever became of those that were started.
 #[tokio::test(start_paused = true)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock of the test stands still, and a process ends by another one"
+)]
 async fn one_that_lives_hides_no_other_that_dies_at_once() {
     let agents = LocalProcesses::new(shell("[ $HODEI_AGENT = 0 ] && exec sleep 1000"));
     agents.scale_to(1).await.unwrap();
