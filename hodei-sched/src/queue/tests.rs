@@ -470,3 +470,10 @@ fn whoever_asked_one_that_has_gone_asks_others() {
     assert_eq!(a.take(), Some(Parcel::Given(2, Vec::new())));
     assert!(!a.waits());
 }
+
+#[test]
+fn a_bound_that_is_beyond_all_time_is_the_longest_one() {
+    let ageing = Ageing { every: Duration::MAX, ceiling: Priority::MAX };
+    assert_eq!(ageing.bound(Priority::MIN), Duration::MAX);
+    assert_eq!(ageing.bound(Priority::MAX), Duration::ZERO);
+}

@@ -177,6 +177,25 @@ fn room_is_made_wherever_it_costs_the_least() {
     assert_eq!(agents[2].jobs(), [urgent]);
 }
 
+#[test]
+fn it_stops_one_that_is_a_little_more_urgent_rather_than_two_of_which_one_is_more_so() {
+    let config = SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() };
+    let (mut world, mut agents) = (World::with(config), ["a", "b"].map(four_cpus));
+    let mut last = None;
+    for (at, born, millis) in [(0, 5, 1_000), (0, 30, 3_000), (1, 10, 4_000)] {
+        let job = world.submit(command().priority(level(born)).resources(cpu(millis)), 1)[0];
+        world.settle(&mut agents[at]);
+        assert_eq!(agents[at].jobs().last(), Some(&job));
+        agents[at].report(job, News::Started);
+        world.settle(&mut agents[at]);
+        last = Some(job);
+    }
+    world.submit(command().priority(level(50)).resources(cpu(4_000)), 1);
+    world.pass(Duration::from_millis(10));
+    let told = agents.each_mut().map(|agent| stopped(&mut world, agent));
+    assert_eq!(told, [Vec::new(), Vec::from_iter(last)]);
+}
+
 /// More workers than are looked at together run work of the lowest level, and not enough of it.
 #[test]
 fn room_is_looked_for_on_all_workers_in_turn() {
