@@ -10,7 +10,7 @@ use hodei_core::Timestamp;
 use hodei_core::gateway::Offer;
 use hodei_core::job::{Priority, Request, Resources, Runs};
 use hodei_core::text::{TextMap, Texts};
-use hodei_sched::balance::{Balancer, LeastLoaded, RoundRobin, TwoChoices};
+use hodei_sched::balance::{Balancer, ConsistentHash, LeastLoaded, RoundRobin, TwoChoices};
 use hodei_sched::machine::placement::{Asked, Fleet, WorkerId};
 use hodei_sched::queue::{Ageing, ClassId, Entry, Intake, LaneId, Parcel, ReadyQueue, Seat, seats};
 
@@ -139,11 +139,21 @@ pub(crate) fn figures(sizes: Sizes, report: &mut Report) -> Result<(), String> {
     ));
     let mut best = [f64::MAX; 2];
     for _ in 0..sizes.rounds {
-        let [p50, p99] = mixed(workers, queued, sizes.pairs / 100)?;
+        let [p50, p99] = mixed(&LeastLoaded, workers, queued, sizes.pairs / 100)?;
         best = [best[0].min(p50), best[1].min(p99)];
     }
     report.judge("p50", best[0], Unit::Micros, Goal::AtMost(20.0));
     report.judge("p99", best[1], Unit::Micros, Goal::AtMost(200.0));
+    let [p50, p99] = mixed(&ConsistentHash::new(), workers, queued, sizes.pairs / 100)?;
+    report.judge("consistent hash, p50", p50, Unit::Micros, Goal::AtMost(20.0));
+    report.judge("consistent hash, p99", p99, Unit::Micros, Goal::AtMost(200.0));
+    let change = ring_changes(workers, sizes.pairs / 1_000);
+    report.judge(
+        "consistent hash, where a worker has come or gone, each",
+        change,
+        Unit::Micros,
+        Goal::AtMost(200.0),
+    );
     Ok(())
 }
 
@@ -170,9 +180,35 @@ fn alike(balancer: &dyn Balancer, queued: usize, jobs: usize) -> f64 {
     start.elapsed().as_secs_f64() * 1e6 / (jobs / BATCH * BATCH) as f64
 }
 
+/// What a decision costs by a ring in which a worker has come or gone since the last one, in microseconds.
+fn ring_changes(workers: usize, changes: usize) -> f64 {
+    let mut dispatcher = Dispatcher::new(workers, 16, 1, Box::new(ConsistentHash::new()));
+    dispatcher.fill(2 * changes + 1);
+    assert!(dispatcher.decide().is_some(), "there is room");
+    let (mut there, mut spent) = (None, Duration::ZERO);
+    for key in 0..2 * changes as u64 {
+        match there.take() {
+            Some(worker) => dispatcher.fleet.leave(worker),
+            None => there = Some(dispatcher.fleet.join(&offer(16, 16_000), workers as u64 + key)),
+        }
+        let start = Instant::now();
+        let decided = dispatcher.decide();
+        spent += start.elapsed();
+        assert!(decided.is_some(), "there is room");
+        // Nothing stays on one that goes.
+        dispatcher.end_oldest(0);
+    }
+    spent.as_secs_f64() * 1e6 / (2 * changes) as f64
+}
+
 /// The times of decisions when the fleet is full and a job ends here and there, in microseconds: p50 and p99.
-fn mixed(workers: usize, queued: usize, decisions: usize) -> Result<[f64; 2], String> {
-    let mut dispatcher = Dispatcher::new(workers, 16, 200, Box::new(LeastLoaded));
+fn mixed(
+    balancer: &dyn Balancer,
+    workers: usize,
+    queued: usize,
+    decisions: usize,
+) -> Result<[f64; 2], String> {
+    let mut dispatcher = Dispatcher::new(workers, 16, 200, balancer.another());
     dispatcher.fill(queued);
     while dispatcher.decide().is_some() {}
     let full = dispatcher.running.len();

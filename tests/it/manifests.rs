@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
+use hodei_core::job::{JobSpec, NewJob};
+use hodei_core::store::{Coordination as _, JobStore as _, SubmitOptions};
+use hodei_store_pg::PgStore;
+use hodei_test_servers::Postgres;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Value, json};
 
@@ -140,13 +145,51 @@ fn bounds_and_metrics_are_what_their_controllers_take() {
     assert!(keda["cooldownPeriod"].as_i64() > grace);
 }
 
+/// The query that tells how much there is to do.
+fn query_of(keda: &Value) -> String {
+    keda["spec"]["triggers"][0]["metadata"]["query"].as_str().expect("a query").to_owned()
+}
+
+/// Only nodes make delayed jobs ready, so where there are none, those that are due have to wake one.
+#[tokio::test]
+async fn the_trigger_counts_what_is_due_where_there_is_no_node() {
+    let postgres = Postgres::shared().expect("PostgreSQL");
+    let database = postgres.database().expect("a database");
+    let store = PgStore::builder(database.url()).connections(2).connect().await.expect("the store opens");
+    let query = query_of(&of_kind("keda.yaml", "ScaledObject"));
+    let count = || postgres.sql(database.name(), &query).expect("the query is answered");
+    let day = Duration::from_secs(86_400);
+    let due = store.now().await.expect("the time").saturating_add(day);
+    let job = || NewJob::new(JobSpec::command(["true"]).build().expect("a valid spec"));
+    let jobs = vec![job().run_at(due), job().run_at(due.saturating_add(day))];
+    store.submit(jobs, SubmitOptions::each()).await.expect("the store takes them");
+    assert_eq!(count(), "0", "they are delayed");
+    // A day passes.
+    let passes = format!("UPDATE hodei.delayed SET eligible_at = eligible_at - {}", day.as_micros());
+    postgres.sql(database.name(), &passes).expect("it is changed");
+    assert_eq!(count(), "1", "the first one is due");
+    store.submit(vec![job()], SubmitOptions::each()).await.expect("the store takes it");
+    assert_eq!(count(), "2", "and one is ready");
+    store.close().await;
+}
+
+#[test]
+fn who_scales_to_zero_is_told_of_schedules() {
+    let manifest = fs::read_to_string(root().join("deploy/kubernetes/keda.yaml")).expect("the manifest");
+    assert!(manifest.contains("# At least 1 where there are schedules (cron)"), "beside minReplicaCount: 0");
+    assert_eq!(of_kind("keda.yaml", "ScaledObject")["spec"]["minReplicaCount"], 0);
+    let readme = fs::read_to_string(root().join("deploy/README.md")).expect("the text beside it");
+    assert!(readme.contains("with schedules set `minReplicaCount: 1`"));
+}
+
 #[test]
 fn the_trigger_asks_for_tables_that_the_store_has() {
     let schema = fs::read_to_string(root().join("hodei-store-pg/src/schema/tables.sql")).expect("the schema");
     let keda = of_kind("keda.yaml", "ScaledObject");
-    let query = keda["spec"]["triggers"][0]["metadata"]["query"].as_str().expect("a query").to_owned();
-    let tables: Vec<&str> = query.split("FROM ").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert_eq!(tables, ["hodei.ready", "hodei.leased"]);
+    let query = query_of(&keda);
+    let tables: Vec<&str> =
+        query.split("FROM ").skip(1).filter_map(|rest| rest.split([')', ' ']).next()).collect();
+    assert_eq!(tables, ["hodei.ready", "hodei.leased", "hodei.delayed"]);
     for table in tables {
         assert!(schema.contains(&format!("CREATE TABLE {table} (")), "{table} is in the schema");
     }

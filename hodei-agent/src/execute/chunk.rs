@@ -40,7 +40,8 @@ impl Chunks {
         Self { size: size.max(1), wait: Duration::from_millis(10) }
     }
 
-    /// Sets how long the first job of a chunk waits for others. It counts as a part of each job's run.
+    /// Sets how long the first job of a chunk waits for others; with [`Duration::MAX`], until it is full. It counts as a part of
+    /// each job's run.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -60,7 +61,8 @@ pub(super) struct Collector<S, A> {
 type Waiting<S, A> = Vec<Option<(Context<S>, A)>>;
 
 struct Chunk<S, A> {
-    until: Instant,
+    /// Nothing where that is too far away to come.
+    until: Option<Instant>,
     full: Notify,
     /// By place. A std mutex, held for a push or a swap.
     members: Mutex<Waiting<S, A>>,
@@ -125,13 +127,21 @@ impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
         if chunk.outcomes.get().is_none() && !self.is_closed(&chunk) {
             tokio::select! {
                 () = full => {}
-                () = tokio::time::sleep_until(chunk.until) => self.close(&chunk),
+                () = reached(chunk.until) => self.close(&chunk),
             }
         }
         let outcomes = chunk.outcomes.get_or_init(|| self.begin(&chunk)).clone();
         let given = outcomes.await;
         let few = || Outcome::failed(format!("the handler gave {} outcomes, none for this job", given.count));
         given.by_place.get(place).cloned().flatten().unwrap_or_else(few)
+    }
+}
+
+/// Waits until a time; for ever, where that is too far away to come.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -147,7 +157,7 @@ impl<S: Send + Sync + 'static, A: Send + 'static> Collector<S, A> {
         let mut open = self.open();
         let chunk = Arc::clone(open.get_or_insert_with(|| {
             Arc::new(Chunk {
-                until: Instant::now() + self.chunks.wait,
+                until: Instant::now().checked_add(self.chunks.wait),
                 full: Notify::new(),
                 members: Mutex::default(),
                 outcomes: OnceLock::new(),

@@ -175,6 +175,15 @@ async fn a_chunk_that_does_not_fill_is_called_after_its_wait() {
 }
 
 #[tokio::test]
+async fn a_chunk_may_wait_for_ever() {
+    let node = Node::new();
+    let (_agent, calls) = in_chunks(&node, Chunks::of(2).wait(Duration::MAX)).await;
+    let (a, b) = (node.assign(say("a")), node.assign(say("b")));
+    assert_eq!([text_of(&node, a).await, text_of(&node, b).await], ["a of 2", "b of 2"]);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
 async fn a_panic_fails_the_whole_chunk_and_a_missing_outcome_its_job() {
     let node = Node::new();
     let (_agent, _) = in_chunks(&node, Chunks::of(2).wait(Duration::from_secs(60))).await;

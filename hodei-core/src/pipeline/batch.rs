@@ -73,7 +73,8 @@ impl Batch {
     }
 
     /// Runs as soon as the first job that does not succeed has failed for good, and never when it was cancelled. It waits
-    /// for the end of the callback for success, which therefore must be there.
+    /// for the end of the callback for success, which therefore must be there: it runs too where every job has succeeded and
+    /// that callback itself has failed for good.
     pub fn on_failure(mut self, job: JobSpecBuilder) -> Self {
         self.on_failure = Some(job);
         self

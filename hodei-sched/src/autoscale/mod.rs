@@ -12,6 +12,8 @@
 //! let mut autoscaler = Autoscaler::new(ScalePolicy::between(0, 10).slots(4))?;
 //! let load = Load { queued: 100, ..Load::at(Timestamp::EPOCH) };
 //! assert!(autoscaler.decide(&load, 0).agents > 0, "work wakes what was scaled to zero");
+//! // When so many were started:
+//! autoscaler.carried_out();
 //! # Ok::<(), hodei_core::Error>(())
 //! ```
 

@@ -139,7 +139,7 @@ impl ScalePolicy {
 pub struct Load {
     /// When it was looked at.
     pub at: Timestamp,
-    /// How many jobs could start now.
+    /// How many slots the jobs would take that could start now: one each, and of a gang one on each of its workers.
     pub queued: u64,
     /// How many jobs are held by agents.
     pub running: u64,
@@ -213,6 +213,15 @@ pub struct Autoscaler {
     idle_since: Option<Timestamp>,
     /// The last rise for the sake of one that waited too long.
     rise: Option<Rise>,
+    /// The change that was decided last, until it is carried out.
+    decided: Option<Decided>,
+}
+
+/// A change that was decided: when, and for whose sake if it is a rise for the sake of one that waits too long.
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    at: Timestamp,
+    rise: Option<Rise>,
 }
 
 /// A rise because somebody waited too long: since when he waits, and how many jobs ran then.
@@ -231,13 +240,15 @@ impl Autoscaler {
     /// `use_of_slots: out_of_range`, and `too_large` for a time of more than seven days.
     pub fn new(policy: ScalePolicy) -> Result<Self> {
         policy.check()?;
-        let (last, changed, idle_since, rise) = (None, None, None, None);
+        let (last, changed, idle_since, rise, decided) = (None, None, None, None, None);
         let (measured, wanted) = (Measured::default(), VecDeque::new());
-        Ok(Self { policy, last, measured, wanted, changed, idle_since, rise })
+        Ok(Self { policy, last, measured, wanted, changed, idle_since, rise, decided })
     }
 
     /// Decides, where there are so many agents now. Call it at regular intervals, well below the windows; a call with a
     /// time before the last one is taken for one at that time.
+    ///
+    /// What is decided counts as a change only when it was [carried out](Self::carried_out); until then it is decided again.
     pub fn decide(&mut self, load: &Load, agents: u32) -> Decision {
         let load = Load { at: self.last.map_or(load.at, |last| last.at.max(load.at)), ..*load };
         self.measure(&load);
@@ -246,13 +257,19 @@ impl Autoscaler {
         let wanted = self.wanted_for(&load, agents);
         self.remember(load.at, wanted);
         let decision = self.settle(&load, agents, wanted);
-        if decision.agents != agents {
-            self.changed = Some(load.at);
-            if decision.agents > agents && self.waits_too_long(&load) {
-                self.rise = Some(Rise { since: waits_since(&load), running: load.running });
-            }
-        }
+        let rises = decision.agents > agents && self.waits_too_long(&load);
+        let rise = rises.then(|| Rise { since: waits_since(&load), running: load.running });
+        self.decided = (decision.agents != agents).then_some(Decided { at: load.at, rise });
         decision
+    }
+
+    /// Notes that what was decided last was carried out: from then on the cooldown runs, and a rise for the sake of one that
+    /// waits too long has been tried. To be called after each decision for which the target took the number; nothing, where
+    /// that changed nothing.
+    pub fn carried_out(&mut self) {
+        let Some(Decided { at, rise }) = self.decided.take() else { return };
+        self.changed = Some(at);
+        self.rise = rise.or(self.rise);
     }
 
     /// Takes in what came and what ended since the last look.

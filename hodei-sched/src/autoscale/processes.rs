@@ -64,7 +64,7 @@ impl AgentProgram {
 }
 
 /// Agents as processes of this machine: started, stopped with SIGTERM and after a grace with SIGKILL, and started again when
-/// they die, with growing waits when they die young.
+/// they die, with growing waits when they die young, until one that was started since has lived for 10 s.
 ///
 /// Nothing runs in the background: what has died is noticed, and what overstays its grace is killed, whenever the target is
 /// asked something. Dropping it kills all of them; call [`LocalProcesses::shutdown`] to let them end.
@@ -80,8 +80,10 @@ struct State {
     /// By number; the highest are stopped first.
     alive: Vec<Agent>,
     ending: Vec<Ending>,
-    /// How many in a row died young.
+    /// How many in a row died young, with no other one started since that has lived longer.
     young: u32,
+    /// When the last one of them was found dead.
+    died: Option<Instant>,
     not_before: Option<Instant>,
 }
 
@@ -98,7 +100,8 @@ struct Agent {
 struct Ending {
     number: u32,
     child: Child,
-    until: Instant,
+    /// Nothing where that is too far away to come.
+    until: Option<Instant>,
 }
 
 impl LocalProcesses {
@@ -174,20 +177,24 @@ impl State {
     fn look(&mut self) {
         let now = Instant::now();
         let (mut died, mut old) = (0_u32, false);
+        // What lived before tells nothing of what is started now.
+        let since = self.died;
         self.alive.retain_mut(|agent| {
             let gone = matches!(agent.child.try_wait(), Ok(Some(_)));
             died += u32::from(gone && now - agent.started < SHORT_LIFE);
-            old |= !gone && now - agent.started >= SHORT_LIFE;
+            let is_later = since.is_none_or(|since| agent.started >= since);
+            old |= !gone && is_later && now - agent.started >= SHORT_LIFE;
             !gone
         });
         if died > 0 {
             self.not_before = Some(now + RESTART_WAIT * (1 << self.young.min(6)));
             self.young = self.young.saturating_add(1);
+            self.died = Some(now);
         } else if old {
-            (self.young, self.not_before) = (0, None);
+            (self.young, self.died, self.not_before) = (0, None, None);
         }
         self.ending.retain_mut(|ending| {
-            if now >= ending.until {
+            if ending.until.is_some_and(|until| now >= until) {
                 // One that has just ended cannot be killed, and is found so next.
                 let _ = ending.child.start_kill();
             }
@@ -196,7 +203,7 @@ impl State {
     }
 
     fn stop_down_to(&mut self, agents: usize, grace: Duration) {
-        let until = Instant::now() + grace;
+        let until = Instant::now().checked_add(grace);
         for mut agent in self.alive.split_off(agents.min(self.alive.len())) {
             // An unreaped child keeps its id, so the signal reaches nobody else.
             let pid = agent.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);

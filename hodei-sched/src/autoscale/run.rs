@@ -37,6 +37,8 @@ impl ChangeSink for Ends {
 
 /// Reads the load of a store.
 ///
+/// A job that runs on several workers at once counts once for each of them while it waits, and once while it runs.
+///
 /// Jobs that are delayed, blocked, held back by a limit or its rate, or in a paused queue are no load. Of each lane the jobs of its highest
 /// level are counted; those below come into sight when these are gone, and count by how long they wait. What runs and what has
 /// ended is counted in the queues that are served, but that ends which another node commits to a store that is shared count
@@ -68,7 +70,10 @@ impl<'s> LoadReader<'s> {
     }
 
     /// Counts only what an agent could run that offers this, as those do that are started: what nobody could run is no reason
-    /// to start more.
+    /// to start more. It goes by what a job runs, by the resources that it asks for and by the labels that it requires.
+    ///
+    /// It does not go by what only a node knows: the rules of queues ([`Policy`](crate::machine::Policy)), and the groups that
+    /// jobs want to be beside or apart from, which depend on who runs where.
     #[must_use]
     pub fn offer(mut self, offer: Offer) -> Self {
         self.offer = Some(offer);
@@ -76,8 +81,15 @@ impl<'s> LoadReader<'s> {
     }
 
     fn counts(&self, head: &LaneHead) -> bool {
+        let resources = &head.request.resources;
+        // Where a job may run that says so in a form that is not known here, nobody can tell.
+        let placed = |offer: &Offer| {
+            resources
+                .placement()
+                .is_some_and(|place| place.required().iter().all(|selector| selector.applies(&offer.labels)))
+        };
         let could = |offer: &Offer| {
-            offer.runs.contains(&head.request.runs) && head.request.resources.fits(&offer.capacity)
+            offer.runs.contains(&head.request.runs) && resources.fits(&offer.capacity) && placed(offer)
         };
         self.scope.covers(&head.lane.tenant) && self.offer.as_ref().is_none_or(could)
     }
@@ -121,7 +133,7 @@ impl<'s> LoadReader<'s> {
         let now = self.store.now().await?;
         let (mut queued, mut since) = (0, now);
         for head in lanes.heads.iter().filter(|head| self.counts(head)) {
-            queued += head.depth;
+            queued += head.depth.saturating_mul(head.request.resources.worker_count().into());
             since = since.min(head.eligible_at);
         }
         let oldest = if queued > 0 { now.saturating_since(since) } else { Duration::ZERO };
@@ -158,6 +170,7 @@ pub async fn scale(
             let decision = autoscaler.decide(&load, current);
             if decision.agents != current {
                 target.scale_to(decision.agents).await?;
+                autoscaler.carried_out();
                 return Ok(Some(decision));
             }
             Ok(None)

@@ -90,6 +90,56 @@ fn a_key_keeps_its_worker_when_others_go_and_nobody_gets_much_more_than_its_part
     assert!(moved <= 180, "{moved} of 500 moved");
 }
 
+/// What the ring tells does not depend on how it came to be as it is.
+#[test]
+fn a_ring_that_was_kept_up_is_as_one_that_was_made_now() {
+    let (mut all, mut workers, class) = fleet(&[(4, 0); 30], 0);
+    let mut kept = ConsistentHash::new();
+    for round in 0..60_u64 {
+        match round % 4 {
+            0 => all.leave(workers.remove(usize::try_from(round * 7).unwrap_or(0) % workers.len())),
+            // The first of them gets the number of who has left.
+            1 => workers.push(all.join(&worker(4, 0), 1_000 + round)),
+            2 => all.set_draining(workers[3], round % 8 == 2),
+            _ => workers.extend([round, round + 1].map(|key| all.join(&worker(4, 0), 2_000 + key))),
+        }
+        for key in 0..10 {
+            let home = place(&mut all, class, key, &mut kept).expect("there is room");
+            all.release(home, class);
+            let mut made = ConsistentHash::new();
+            assert_eq!(place(&mut all, class, key, &mut made), Some(home), "round {round}");
+            all.release(home, class);
+        }
+    }
+}
+
+/// One worker of many has room, and it is not among the first in the ring.
+#[test]
+fn where_hardly_anybody_has_room_it_is_the_next_one_behind_the_first() {
+    let (mut all, workers, class) = fleet(&[(1, 0); 2_000], 0);
+    for _ in 0..2_000 {
+        place(&mut all, class, 0, &mut LeastLoaded).expect("there is room");
+    }
+    let mut balancer = ConsistentHash::new();
+    for (n, free) in workers.iter().enumerate().step_by(101) {
+        all.release(*free, class);
+        let key = u64::try_from(n).unwrap_or(0);
+        assert_eq!(place(&mut all, class, key, &mut balancer), Some(*free));
+    }
+    assert_eq!(place(&mut all, class, 0, &mut balancer), None);
+    // Of two the one that comes next behind the first of the ring: each is it for some keys.
+    all.release(workers[500], class);
+    all.release(workers[1_500], class);
+    let chosen: HashSet<_> = (0..64)
+        .filter_map(|key| {
+            let home = place(&mut all, class, key, &mut balancer)?;
+            all.release(home, class);
+            Some(home)
+        })
+        .collect();
+    assert_eq!(chosen, HashSet::from([workers[500], workers[1_500]]));
+}
+
 #[test]
 fn two_choices_spread_evenly_and_repeatably() {
     let run = || {

@@ -304,6 +304,10 @@ impl Scheduler {
     /// Makes the machine of a registered node.
     #[must_use]
     pub fn new(config: SchedulerConfig, owner: Lease, now: Timestamp) -> Self {
+        let mut fleet = Fleet::new();
+        if config.preempt.is_some() {
+            fleet.note_levels();
+        }
         Self {
             buffer: Buffer::new(config.ageing),
             sessions: Sessions::new(config.next_sync, config.session_ttl),
@@ -314,7 +318,7 @@ impl Scheduler {
             later: BTreeMap::new(),
             sent: Vec::new(),
             unwanted: JobMap::default(),
-            fleet: Fleet::new(),
+            fleet,
             names: HashMap::new(),
             gangs: BTreeMap::new(),
             rules: BTreeMap::new(),

@@ -158,6 +158,7 @@ impl Session {
         fleet.keep_strays(self.worker, |run| *run != (job.id, job.epoch));
         let memory = fleet.memory(class);
         let (told, preempted) = (false, false);
+        fleet.runs(self.worker, job.spec.priority());
         self.assigned.insert(
             job.id,
             Assigned { job, inputs, class, since, memory, told, stop: None, preempted, gang: None },
@@ -197,6 +198,7 @@ impl Session {
         let mut assigned = self.assigned.remove(&job)?;
         self.stops.remove(&(job, epoch));
         fleet.release(self.worker, assigned.class);
+        fleet.runs_no_more(self.worker, assigned.job.spec.priority());
         assigned.leave_others(fleet);
         fleet.discount(assigned.class);
         Some(assigned)

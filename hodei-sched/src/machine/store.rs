@@ -108,7 +108,7 @@ impl Scheduler {
     }
 
     fn after_failures(&self, failures: u32, now: Timestamp) -> Timestamp {
-        now.saturating_add(self.config.retry_wait * (1 << failures.min(6)))
+        now.saturating_add(self.config.retry_wait.saturating_mul(1 << failures.min(6)))
     }
 
     /// Tells a transition again later; what one part of the store does not take holds up nobody. The times lie a first
@@ -191,7 +191,7 @@ impl Scheduler {
         if claimed == 0 {
             // Somebody else was there before, or its time is up and nobody has said so yet. No store rings for what is left,
             // so it is asked for again, after waits that double.
-            let wait = self.config.retry_wait * (1 << self.vain.min(16));
+            let wait = self.config.retry_wait.saturating_mul(1 << self.vain.min(16));
             let again = now.saturating_add(wait.min(self.config.poll_interval));
             self.vain = self.vain.saturating_add(1);
             self.look_due = Some(self.look_due.map_or(again, |due| due.min(again)));

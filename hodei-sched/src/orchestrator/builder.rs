@@ -6,11 +6,12 @@ use std::time::Duration;
 use hodei_core::bus::EventBus;
 use hodei_core::codec::Codecs;
 use hodei_core::security::AuditSink;
-use hodei_core::store::{Limit, MemoryStore, OWNER_TTL_MIN, Retention, Served, Store};
+use hodei_core::store::{Limit, MemoryStore, Retention, Served, Store};
 use hodei_core::{Clock, Error, ErrorKind, Fault, JobId, Name, OwnerId, Result, SystemClock, Tenant};
 use tokio::sync::{mpsc, watch};
 
 use super::audit::{AuditPolicy, Auditor};
+use super::figures;
 use super::handle::Orchestrator;
 use crate::driver::{Common, Driver, Message, Pace, life};
 use crate::herald::Herald;
@@ -118,8 +119,8 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// Sets how often the node says that it is alive, and after how long of silence it counts as dead. Default: 2 s
-    /// and 6 s.
+    /// Sets how often the node says that it is alive, and after how long of silence it counts as dead: more than two beats,
+    /// and at most 366 days. Default: 2 s and 6 s.
     pub fn heartbeat(mut self, every: Duration, ttl: Duration) -> Self {
         self.beat = every;
         self.ttl = ttl;
@@ -156,6 +157,9 @@ impl OrchestratorBuilder {
     }
 
     /// Sets all figures that the scheduler goes by, `lost_max` among them. Default: [`SchedulerConfig::default`].
+    ///
+    /// A time is at most 366 days, and none is zero but `rest_after`; `fence_margin` is set by the builder. `prefetch_max` is at
+    /// most 1,048,576, `batch_max` 1 to 65,536, `preempt` 1 to 63, and `lost_max` and `memory_growth` are at least 1.
     pub fn scheduler(mut self, config: SchedulerConfig) -> Self {
         self.machine = config;
         self
@@ -283,22 +287,14 @@ impl OrchestratorBuilder {
         for queue in self.queues.iter().flatten() {
             faults.extend(Name::fault("queues", queue));
         }
-        if self.ttl < OWNER_TTL_MIN || self.ttl <= self.beat * 2 {
-            faults
-                .push(Fault::new("heartbeat", "ttl_too_short").detail("the ttl must be more than two beats"));
-        }
+        faults.extend(figures::heartbeat(self.beat, self.ttl));
         if !(1..=DISPATCHERS_MAX).contains(&self.dispatchers) {
             faults.push(Fault::new("dispatchers", "out_of_range").limit(DISPATCHERS_MAX as u64));
         }
         if matches!(self.audit, Some((_, AuditPolicy::GoOn { waiting: 0 }))) {
             faults.push(Fault::new("audit.waiting", "zero"));
         }
-        if self.beat.is_zero() {
-            faults.push(Fault::new("heartbeat", "zero"));
-        }
-        if self.machine.lost_max == 0 {
-            faults.push(Fault::new("lost_max", "zero"));
-        }
+        faults.extend(figures::scheduler(&self.machine));
         if self.retention.jobs < Retention::KEYS_MIN {
             faults.push(Fault::new("retention.jobs", "too_short").limit(Retention::KEYS_MIN.as_secs()));
         }

@@ -5,6 +5,7 @@ mod builder;
 mod counts;
 mod dead_letters;
 mod explain;
+mod figures;
 mod gateway;
 mod handle;
 mod pipelines;

@@ -90,8 +90,9 @@ impl<T> Seat<T> {
     }
 
     /// Asks the dispatcher that shows the most for up to `room` jobs; `false` when nobody shows two jobs or more, when an answer
-    /// is still to come, or when somebody else asks that one just now.
+    /// is still to come, or when somebody else asks that one just now. One that has gone answers nobody, and is waited for no more.
     pub fn ask(&mut self, room: usize) -> bool {
+        self.waits_for = self.waits_for.filter(|other| !self.places[*other].parcels.is_closed());
         if self.waits_for.is_some() {
             return false;
         }
@@ -134,7 +135,7 @@ impl<T> Seat<T> {
     /// Takes the next parcel.
     pub fn take(&mut self) -> Option<Parcel<T>> {
         let parcel = self.places[self.number].parcels.pop()?;
-        if matches!(parcel, Parcel::Given(..)) {
+        if matches!(parcel, Parcel::Given(from, _) if self.waits_for == Some(from)) {
             self.waits_for = None;
         }
         Some(parcel)

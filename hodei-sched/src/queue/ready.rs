@@ -52,7 +52,7 @@ impl Ageing {
     /// more urgent by birth, or that reached it before, come before it.
     #[must_use]
     pub fn bound(&self, level: Priority) -> Duration {
-        self.every * u32::from(self.ceiling.level().saturating_sub(level.level()))
+        self.every.saturating_mul(u32::from(self.ceiling.level().saturating_sub(level.level())))
     }
 }
 

@@ -6,7 +6,7 @@ use hodei_core::Timestamp;
 use hodei_core::job::Priority;
 use proptest::prelude::*;
 
-use super::{Ageing, ClassId, Handle, LaneId, ReadyQueue, ShareId};
+use super::{Ageing, ClassId, Handle, LaneId, Parcel, ReadyQueue, ShareId, seats};
 
 fn level(level: u8) -> Priority {
     Priority::new(level).expect("a level")
@@ -450,4 +450,30 @@ fn handles_go_with_jobs_that_rise_and_become_ready() {
     assert_eq!(queue.remove(fires), None, "it has gone");
     assert_eq!(came.map(|handle| queue.remove(handle)), places.map(Some));
     assert!(queue.is_empty());
+}
+
+#[test]
+fn whoever_asked_one_that_has_gone_asks_others() {
+    let [mut a, b, mut c]: [_; 3] = seats::<u32>(3).try_into().expect("three seats");
+    b.show(9);
+    assert!(a.ask(4));
+    assert!(!a.ask(4), "an answer is still to come");
+    // It may have answered before it went.
+    assert_eq!(b.give(0, vec![1]), [0; 0]);
+    drop(b);
+    c.show(9);
+    assert!(a.ask(4), "nobody answers any more");
+    assert_eq!(a.take(), Some(Parcel::Given(1, vec![1])));
+    assert!(a.waits() && !a.ask(4), "the other one's answer is still to come");
+    assert_eq!(c.take(), Some(Parcel::Asked(0, 4)));
+    assert_eq!(c.give(0, Vec::new()), [0; 0]);
+    assert_eq!(a.take(), Some(Parcel::Given(2, Vec::new())));
+    assert!(!a.waits());
+}
+
+#[test]
+fn a_bound_that_is_beyond_all_time_is_the_longest_one() {
+    let ageing = Ageing { every: Duration::MAX, ceiling: Priority::MAX };
+    assert_eq!(ageing.bound(Priority::MIN), Duration::MAX);
+    assert_eq!(ageing.bound(Priority::MAX), Duration::ZERO);
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Encoding, JobSpec, JobSpecBuilder, NewJob, Payload, Priority, Resources, Runs};
+use hodei_core::job::{
+    Encoding, JobSpec, JobSpecBuilder, NewJob, Payload, Priority, Resources, Runs, Selector,
+};
 use hodei_core::store::{
     Coordination, Exchange, JobStore, MemoryStore, Pick, Retention, Scope, Served, SubmitOptions,
 };
@@ -109,6 +111,34 @@ async fn a_process_that_died_is_replaced_after_a_wait() {
     assert_eq!(missing.scale_to(1).await.unwrap_err().kind(), ErrorKind::Io);
 }
 
+/// One that had lived for long made the waits forget, whatever became of those that were started.
+#[tokio::test(start_paused = true)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock of the test stands still, and a process ends by another one"
+)]
+async fn one_that_lives_hides_no_other_that_dies_at_once() {
+    let agents = LocalProcesses::new(shell("[ $HODEI_AGENT = 0 ] && exec sleep 1000"));
+    agents.scale_to(1).await.unwrap();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    for wait in [1, 2, 4, 8] {
+        agents.scale_to(2).await.unwrap();
+        for _ in 0..30_000 {
+            if agents.current().await.unwrap() == 1 {
+                break;
+            }
+            // The process runs on another clock than this test.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(agents.current().await.unwrap(), 1);
+        tokio::time::advance(Duration::from_millis(wait * 1_000 - 1)).await;
+        let error = agents.scale_to(2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "it died young: {wait}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    agents.shutdown().await;
+}
+
 #[tokio::test]
 async fn the_load_of_a_store_is_read_by_its_clock() {
     let clock = Arc::new(ManualClock::at(Timestamp::from_micros(1_000_000)));
@@ -162,6 +192,26 @@ async fn what_no_agent_could_run_is_no_load() {
     let all = LoadReader::new(&store, Scope::All);
     assert_eq!(all.read().await.unwrap().queued, 3);
     assert_eq!(all.offer(offer).read().await.unwrap().queued, 1);
+}
+
+#[tokio::test]
+async fn what_wants_other_labels_is_no_load_and_a_gang_is_one_for_each_of_its_workers() {
+    let store = MemoryStore::new();
+    let command = || JobSpec::command(["true"]);
+    let gang = command().resources(Resources::none().workers(3).cpu_millis(100)).build().unwrap();
+    let moon = command().require(Selector::is("zone", "moon")).build().unwrap();
+    let not_here = command().require(Selector::NotIn("zone".into(), vec!["here".into()])).build().unwrap();
+    let jobs = [gang, moon, not_here].map(NewJob::new);
+    store.submit(jobs.into(), SubmitOptions::each()).await.unwrap();
+    let queued = async |labels: &[(&str, &str)]| {
+        let labels = TextMap::new(labels.iter().copied()).unwrap();
+        let capacity = Resources::none().cpu_millis(1_000);
+        let offer = Offer { runs: vec![Runs::Command], capacity, slots: 4, labels };
+        LoadReader::new(&store, Scope::All).offer(offer).read().await.unwrap().queued
+    };
+    assert_eq!(queued(&[]).await, 3 + 1, "the gang, and what is not to be here");
+    assert_eq!(queued(&[("zone", "moon")]).await, 3 + 1 + 1);
+    assert_eq!(queued(&[("zone", "here")]).await, 3);
 }
 
 #[tokio::test]
@@ -245,6 +295,57 @@ async fn work_in_a_store_scales_a_target_and_idleness_scales_it_to_zero() {
         () = scaling => {}
         () = life => {}
     }
+}
+
+/// A target that refuses a number of times.
+#[derive(Debug)]
+struct Refusing(Mutex<(u32, u32)>);
+
+#[async_trait::async_trait]
+impl ScaleTarget for Refusing {
+    async fn current(&self) -> hodei_core::Result<u32> {
+        Ok(self.0.lock().await.1)
+    }
+
+    async fn scale_to(&self, agents: u32) -> hodei_core::Result<()> {
+        let mut state = self.0.lock().await;
+        if state.0 > 0 {
+            state.0 -= 1;
+            return Err(hodei_core::Error::new(ErrorKind::Unavailable, "test.scale_to"));
+        }
+        state.1 = agents;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_target_refuses_is_tried_again_at_the_next_look() {
+    let clock = Arc::new(ManualClock::at(Timestamp::EPOCH));
+    let store = MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock));
+    let job = NewJob::new(JobSpec::command(["true"]).build().unwrap());
+    store.submit(vec![job], SubmitOptions::each()).await.unwrap();
+    // It waits longer than it may, and the refusals last longer than a cooldown.
+    clock.advance(Duration::from_secs(60));
+    let target = Refusing(Mutex::new((20, 1)));
+    let policy = ScalePolicy::between(0, 5).cooldown(Duration::from_secs(10));
+    let reader = LoadReader::new(&store, Scope::All);
+    let (mut refused, mut taken) = (0, Vec::new());
+    let told = |_, decision: hodei_core::Result<hodei_sched::autoscale::Decision>| match decision {
+        Ok(decision) => taken.push(decision.agents),
+        Err(_) => refused += 1,
+    };
+    let scaling = scale(&reader, &target, Autoscaler::new(policy).unwrap(), Duration::from_secs(1), told);
+    let life = async {
+        for _ in 0..22 {
+            clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        () = scaling => {}
+        () = life => {}
+    }
+    assert_eq!((refused, taken), (20, vec![2]));
 }
 
 /// One call of a recorded exchange: what is expected of the request, and the reply.

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hodei_core::job::JobSpec;
-use hodei_core::store::{Consistency, JobStore, MemoryStore, Policies, Query, Schedule, Scope, Store};
+use hodei_agent::{Agent, Context};
+use hodei_core::job::{JobKind, JobSpec};
+use hodei_core::store::{
+    Consistency, Coordination, JobStore, MemoryStore, Policies, Query, Schedule, Scope, Store,
+};
+use hodei_core::testkit::fault::{Faults, Faulty};
 use hodei_core::{ErrorKind, ManualClock, Name, Tenant, Timestamp};
 use hodei_sched::cron::{CronJob, CronRule, Misfire};
 use hodei_sched::{Orchestrator, OrchestratorBuilder};
@@ -84,6 +88,44 @@ fn all_missed(expression: &str) -> CronRule {
 
 fn name(text: &'static str) -> Name {
     Name::literal(text)
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Nothing {}
+
+impl JobKind for Nothing {
+    const KIND: &'static str = "nothing";
+}
+
+async fn nothing(_: Context<()>, _: Nothing) {}
+
+/// A term lives by itself, whatever becomes of the dispatcher in whose name it was taken.
+#[tokio::test(start_paused = true)]
+async fn schedules_fire_on_where_the_first_dispatcher_of_a_node_has_died() {
+    let (world, faults) = (World::new(), Faults::new());
+    let store = Arc::new(Faulty::new((*world.store).clone(), faults.clone()));
+    let node = Orchestrator::builder().shared_store(store).node("node").heartbeat(BEAT, BEAT * 3);
+    let node = node.dispatchers(2).cron(job("minutely", all_missed("* * * * *"))).start().await.unwrap();
+    // By its name it falls to the first one, which alone looks for work therefore.
+    let agent = Agent::builder(node.gateway()).name("a").handler(nothing).start().await.unwrap();
+    world.settle().await;
+    faults.panic();
+    for minute in 1..=5 {
+        world.to_minute(minute);
+        world.settle().await;
+    }
+    let failed = node.store_failed().await;
+    assert!(failed.to_string().contains("the dispatcher node has died"), "{failed}");
+    // Nobody leads by then in whose name it could be led on.
+    world.to_minute(6);
+    tokio::time::sleep(BEAT * 20).await;
+    world.to_minute(7);
+    world.settle().await;
+    let alive = world.store.owners().await.unwrap();
+    assert!(alive.iter().all(|living| living.lease.owner.name().as_str() == "node.1"), "{alive:?}");
+    assert_eq!(world.minutes("minutely").await, (1..=7).collect::<Vec<_>>());
+    agent.kill().await;
+    node.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use hodei_core::store::{
     Before, Limit, LimitOf, MemoryStore, Policies, QueuePolicy, Rate, Scope, SubmitOptions,
 };
 use hodei_core::testkit::history::{Entry, Recorder, RecordingStore, Reply};
-use hodei_core::{Name, Tenant};
+use hodei_core::{ErrorKind, Name, Tenant};
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
 use hodei_sched::{Explanation, Orchestrator};
@@ -348,4 +348,16 @@ async fn a_policy_that_the_builder_was_given_holds_from_the_first_decision_on() 
     assert_eq!(hodei.wait(job).await.expect("it ends").state, State::Succeeded);
     agent.shutdown().await;
     hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_that_could_not_go_by_its_figures_does_not_start() {
+    let mut config = SchedulerConfig::default();
+    (config.batch_max, config.poll_interval) = (0, Duration::ZERO);
+    let builder = Orchestrator::builder().scheduler(config).heartbeat(Duration::MAX, Duration::MAX);
+    let error = builder.start().await.err().expect("it does not start");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let expected = "heartbeat: ttl_too_short: the ttl must be more than two beats; heartbeat: ttl_too_long (limit 31622400); \
+                    batch_max: out_of_range (limit 65536); poll_interval: zero";
+    assert_eq!(error.context("why"), Some(expected));
 }

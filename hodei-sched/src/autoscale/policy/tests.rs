@@ -68,6 +68,7 @@ impl World {
             ended: self.ended,
         };
         let decision = self.autoscaler.decide(&load, self.agents);
+        self.autoscaler.carried_out();
         self.agents = decision.agents;
         self.sizes.push(self.agents);
         decision
@@ -175,9 +176,35 @@ fn what_agents_cannot_help_is_not_helped_again_and_again() {
         let at = Timestamp::EPOCH.saturating_add(SECOND * second);
         let load = Load { queued: 1, oldest: SECOND * second, ..Load::at(at) };
         agents = autoscaler.decide(&load, agents).agents;
+        autoscaler.carried_out();
         most = most.max(agents);
     }
     assert_eq!((agents, most), (1, 2), "one was tried, and went again");
+}
+
+/// A rise that was refused was taken for one in vain: after its cooldown nobody was asked for again.
+#[test]
+fn what_was_not_carried_out_is_decided_again_and_has_no_cooldown() {
+    let mut scaler = Autoscaler::new(policy()).unwrap();
+    let mut decide = |second, agents, carried_out| {
+        let at = Timestamp::EPOCH.saturating_add(SECOND * second);
+        let load = Load { queued: 1, running: 4, oldest: SECOND * (100 + second), ..Load::at(at) };
+        let decision = scaler.decide(&load, agents);
+        if carried_out {
+            scaler.carried_out();
+        }
+        decision
+    };
+    for second in 0..40 {
+        let decision = decide(second, 2, second == 39);
+        assert_eq!(decision, Decision { agents: 3, why: Why::Behind }, "second {second}");
+    }
+    for second in 40..49 {
+        assert_eq!(decide(second, 3, true).agents, 3, "it cools down");
+    }
+    for second in 49..80 {
+        assert_eq!(decide(second, 3, true).agents, 3, "it was carried out in vain");
+    }
 }
 
 #[test]
@@ -188,6 +215,7 @@ fn what_runs_keeps_its_slots_whatever_was_measured() {
         // Nobody is seen to end, and nobody waits.
         let load = Load { running: 38, ..Load::at(Timestamp::EPOCH.saturating_add(SECOND * second)) };
         agents = autoscaler.decide(&load, agents).agents;
+        autoscaler.carried_out();
         assert_eq!(agents, 10);
     }
 }
@@ -233,6 +261,7 @@ proptest! {
             at += by * 1_000_000;
             let load = Load { at: Timestamp::from_micros(at), queued, running, oldest: SECOND * u32::try_from(oldest).unwrap(), ended };
             let decision = scaler.decide(&load, agents);
+            scaler.carried_out();
             prop_assert!((min..=max).contains(&decision.agents));
             if (min..=max).contains(&agents) {
                 prop_assert!(decision.agents.abs_diff(agents) <= step);

@@ -13,6 +13,7 @@ use super::bits::Bits;
 use super::candidates::{Asked, Candidates};
 use super::class::Known;
 use super::group::{Company, Groups, Place};
+use super::levels::Levels;
 use super::rule::Rule;
 use super::shapes::Shapes;
 use crate::balance::Balancer;
@@ -120,6 +121,7 @@ pub struct Fleet {
     /// How many jobs all workers have, and how many workers there are.
     placed: u64,
     joined: u32,
+    pub(super) levels: Levels,
     pub(super) hold: Option<Hold>,
     /// The other workers that are held for the same job, of a gang.
     pub(super) held_too: Bits,
@@ -185,6 +187,7 @@ impl Fleet {
         let left = &mut self.workers[worker.0 as usize];
         self.shapes.leave(worker.0, left.shape);
         self.groups.leave(worker.0, &mut left.company);
+        self.levels.leaves(worker.0);
         if self.is_held(worker) {
             self.hold = None;
         }

@@ -34,11 +34,6 @@ impl Fleet {
         self.hold.map(|hold| (hold.class, hold.worker))
     }
 
-    /// The worker that lacks the least of what a class needs.
-    pub(crate) fn nearest(&self, class: ClassId) -> Option<WorkerId> {
-        self.nearest_all(class).first().copied()
-    }
-
     /// As many workers as a class needs, those that lack the least; none where there are too few.
     pub(super) fn nearest_all(&self, class: ClassId) -> Vec<WorkerId> {
         let Some(class) = self.classes[class.0 as usize].as_ref() else { return Vec::new() };

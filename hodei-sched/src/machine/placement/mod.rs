@@ -8,6 +8,7 @@ mod fleet;
 mod gang;
 mod group;
 mod hold;
+mod levels;
 mod room;
 mod rule;
 mod shapes;

@@ -139,6 +139,97 @@ fn work_that_runs_makes_room_for_work_far_above_it_and_comes_back() {
     assert_eq!(back.attempt, 0, "it costs no attempt");
 }
 
+/// The jobs that an agent was told to stop since it was asked last.
+fn stopped(world: &mut World, agent: &mut Agent) -> Vec<JobId> {
+    let told = world.hear(agent).map(|told| told.expect("an answer").stop).unwrap_or_default();
+    told.into_iter().map(|stop| stop.job).collect()
+}
+
+#[test]
+fn room_is_made_wherever_it_costs_the_least() {
+    let config = SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() };
+    let mut world = World::with(config);
+    let names: [&'static str; 5] = ["a", "b", "c", "d", "e"];
+    let levels = [45, 30, 10, 20, 10];
+    let mut agents = names.map(|name| Agent::new(name, 1));
+    let mut jobs = Vec::new();
+    for (agent, born) in agents.iter_mut().zip(levels) {
+        // One comes after the other, so each gets what was submitted last.
+        jobs.extend(world.submit(command().priority(level(born)), 1));
+        world.settle(agent);
+        assert_eq!(agent.jobs(), jobs[jobs.len() - 1..]);
+        agent.report(jobs[jobs.len() - 1], News::Started);
+        world.settle(agent);
+    }
+    let urgent = world.submit(command().priority(level(50)), 1)[0];
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(1));
+        for (agent, at) in agents.iter_mut().zip(0..) {
+            let expected = if at == 2 && agent.jobs().contains(&jobs[2]) { &jobs[2..3] } else { &[] };
+            let told = stopped(&mut world, agent);
+            assert!(told.is_empty() || told == expected, "{told:?} of worker {at}");
+            world.settle(agent);
+        }
+    }
+    assert_eq!(world.machine.snapshot().kept, Some(Name::literal("c")), "others leave it what is freed");
+    agents[2].report(jobs[2], News::Ended(Box::new(Finish::cancelled())));
+    world.settle(&mut agents[2]);
+    assert_eq!(agents[2].jobs(), [urgent]);
+}
+
+#[test]
+fn it_stops_one_that_is_a_little_more_urgent_rather_than_two_of_which_one_is_more_so() {
+    let config = SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() };
+    let (mut world, mut agents) = (World::with(config), ["a", "b"].map(four_cpus));
+    let mut last = None;
+    for (at, born, millis) in [(0, 5, 1_000), (0, 30, 3_000), (1, 10, 4_000)] {
+        let job = world.submit(command().priority(level(born)).resources(cpu(millis)), 1)[0];
+        world.settle(&mut agents[at]);
+        assert_eq!(agents[at].jobs().last(), Some(&job));
+        agents[at].report(job, News::Started);
+        world.settle(&mut agents[at]);
+        last = Some(job);
+    }
+    world.submit(command().priority(level(50)).resources(cpu(4_000)), 1);
+    world.pass(Duration::from_millis(10));
+    let told = agents.each_mut().map(|agent| stopped(&mut world, agent));
+    assert_eq!(told, [Vec::new(), Vec::from_iter(last)]);
+}
+
+/// More workers than are looked at together run work of the lowest level, and not enough of it.
+#[test]
+fn room_is_looked_for_on_all_workers_in_turn() {
+    let config = SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() };
+    let mut world = World::with(config);
+    let mut agents: Vec<Agent> = (0..70)
+        .map(|n| {
+            let name: &'static str = format!("w{n:02}").leak();
+            four_cpus(name)
+        })
+        .collect();
+    let last = agents.len() - 1;
+    let mut victim = None;
+    for (n, agent) in agents.iter_mut().enumerate() {
+        let jobs = if n == last { vec![(40, 4_000)] } else { vec![(50, 3_000), (5, 1_000)] };
+        for (born, millis) in jobs {
+            let job = world.submit(command().priority(level(born)).resources(cpu(millis)), 1)[0];
+            world.settle(agent);
+            assert_eq!(agent.jobs().last(), Some(&job));
+            agent.report(job, News::Started);
+            world.settle(agent);
+            victim = Some(job);
+        }
+    }
+    world.submit(command().priority(level(50)).resources(cpu(2_000)), 1);
+    for _ in 0..5 {
+        world.pass(Duration::from_millis(10));
+    }
+    for (n, agent) in agents.iter_mut().enumerate() {
+        let told = stopped(&mut world, agent);
+        assert_eq!(told, if n == last { Vec::from_iter(victim) } else { Vec::new() }, "worker {n}");
+    }
+}
+
 #[test]
 fn nothing_is_stopped_in_vain_nor_for_work_that_is_not_far_above() {
     let config = SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() };
