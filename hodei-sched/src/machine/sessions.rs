@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{self, BTreeMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hodei_core::gateway::SessionState;
@@ -84,7 +85,7 @@ impl Sessions {
     ) -> &mut Session {
         let session = self.by_name.entry(state.worker.clone()).or_insert_with(|| {
             self.changes += 1;
-            Session::new(state.incarnation, state.offer.clone(), join(), state.seen, now)
+            Session::new(state.incarnation, Arc::clone(&state.offer), join(), state.seen, now)
         });
         touch(session, &state.worker, &mut self.touched);
         session
