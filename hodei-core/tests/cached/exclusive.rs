@@ -8,7 +8,7 @@ use std::time::Duration;
 use hodei_core::job::{Cause, Finish, Parent, Priority, Requires, State};
 use hodei_core::store::{
     CachedStore, Consistency, Coordination, Exchange, JobStore, Lane, LatestReads, MemoryStore, Move, Pick,
-    Retention, Scope, Store,
+    Retention, Scope, Store, Transition,
 };
 use hodei_core::testkit::fault::{Faults, Faulty};
 use hodei_core::testkit::history::{Recorder, RecordingStore};
@@ -165,6 +165,27 @@ async fn after_a_write_of_unknown_outcome_nothing_is_known() {
     assert_eq!(error.kind(), ErrorKind::Indeterminate);
     assert_eq!(cached_version(&cache, id), None);
     assert_eq!(version(&cache, id, CACHED).await, 2);
+}
+
+/// That a running job is asked to stop is no change, so nobody hears of it from the feed.
+#[tokio::test]
+async fn after_a_part_of_the_store_has_failed_nothing_is_known_of_the_others() {
+    let (store, _) = memory();
+    let cache = CachedStore::builder(Scripted::parted(store)).build();
+    let worker = owner(&cache).await;
+    let id = add(&cache, job()).await;
+    let lane = Lane::of(&read(&cache, id, CACHED).await.unwrap());
+    let picks = vec![Pick { lane, floor: Priority::MIN, ceiling: Priority::MAX, n: 1 }];
+    let claim = Exchange { owner: worker.clone(), transitions: Vec::new(), picks };
+    let epoch = cache.exchange(claim).await.unwrap().claimed[0].job.epoch;
+    let begin = Transition { job: id, epoch, step: Move::Started { lease: None } };
+    let begin = Exchange { owner: worker, transitions: vec![begin], picks: Vec::new() };
+    cache.exchange(begin).await.unwrap();
+    assert!(!read(&cache, id, CACHED).await.unwrap().cancel_requested);
+    cache.inner().fails_partly.store(true, Ordering::SeqCst);
+    let error = cache.request_cancel(&Scope::All, vec![id]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(read(&cache, id, CACHED).await.unwrap().cancel_requested);
 }
 
 #[tokio::test]

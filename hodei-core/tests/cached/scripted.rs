@@ -24,6 +24,8 @@ use hodei_core::{Error, ErrorKind, JobId, Name, OwnerId, Tenant, Timestamp};
 pub(crate) struct Scripted {
     inner: MemoryStore,
     exclusive: bool,
+    /// Whether it is one of parts that commit each by itself.
+    parted: bool,
     /// Whether sinks are told nothing.
     quiet: bool,
     /// While set, reads of jobs are done but not answered.
@@ -31,6 +33,8 @@ pub(crate) struct Scripted {
     /// While set, cancellations are done and answered `Indeterminate`; exchanges, reapings and prunings are done, and
     /// answered as if the part of the store that did them had not answered.
     pub(crate) loses_replies: AtomicBool,
+    /// While set, cancellations are done and answered `Full`: one part has done its own, another is full.
+    pub(crate) fails_partly: AtomicBool,
     /// How many reads of jobs and outputs were asked of it.
     pub(crate) reads: AtomicU64,
 }
@@ -38,7 +42,17 @@ pub(crate) struct Scripted {
 impl Scripted {
     fn new(inner: MemoryStore, exclusive: bool, quiet: bool) -> Self {
         let no = || AtomicBool::new(false);
-        Self { inner, exclusive, quiet, dawdles: no(), loses_replies: no(), reads: AtomicU64::new(0) }
+        let (reads, fails_partly) = (AtomicU64::new(0), no());
+        Self {
+            inner,
+            exclusive,
+            parted: false,
+            quiet,
+            dawdles: no(),
+            loses_replies: no(),
+            fails_partly,
+            reads,
+        }
     }
 
     /// One that only this process writes to.
@@ -49,6 +63,11 @@ impl Scripted {
     /// One that only this process writes to, and that tells its sinks nothing.
     pub(crate) fn quiet(inner: MemoryStore) -> Self {
         Self::new(inner, true, true)
+    }
+
+    /// One of parts, that only this process writes to.
+    pub(crate) fn parted(inner: MemoryStore) -> Self {
+        Self { parted: true, ..Self::new(inner, true, false) }
     }
 
     /// One that other processes write to: what they commit is told to nobody here.
@@ -73,7 +92,9 @@ impl Scripted {
 #[async_trait]
 impl JobStore for Scripted {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { exclusive: self.exclusive, ..self.inner.capabilities() }
+        let capabilities = self.inner.capabilities();
+        let spans_tenants = capabilities.spans_tenants && !self.parted;
+        Capabilities { exclusive: self.exclusive, spans_tenants, ..capabilities }
     }
 
     fn stats(&self) -> StoreStats {
@@ -101,6 +122,9 @@ impl JobStore for Scripted {
         let done = self.inner.request_cancel(scope, jobs).await?;
         if self.loses_replies.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Indeterminate, "scripted.request_cancel"));
+        }
+        if self.fails_partly.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Full, "scripted.request_cancel"));
         }
         Ok(done)
     }

@@ -11,12 +11,16 @@ use crate::store::Pruned;
 #[derive(Debug)]
 pub(super) struct Write<'a> {
     records: &'a Records,
+    /// Whether the store commits as a whole or not at all.
+    whole: bool,
     clear: bool,
 }
 
 impl<'a> Write<'a> {
-    pub(super) fn begins(records: &'a Records) -> Self {
-        Self { records, clear: false }
+    /// Begins one to a store that commits as a whole, or to one of parts, which answers with the failure of one of them while
+    /// others may have committed.
+    pub(super) fn begins(records: &'a Records, whole: bool) -> Self {
+        Self { records, whole, clear: false }
     }
 
     /// Takes in how it ended.
@@ -28,7 +32,7 @@ impl<'a> Write<'a> {
     /// either.
     pub(super) fn ended_in_parts<R>(mut self, result: Result<R>, partial: impl Fn(&R) -> bool) -> Result<R> {
         // Of these it is certain that nothing was committed.
-        let nothing = |kind| matches!(kind, ErrorKind::Invalid | ErrorKind::Full);
+        let nothing = |kind| self.whole && matches!(kind, ErrorKind::Invalid | ErrorKind::Full);
         self.clear = result.as_ref().map_or_else(|error| nothing(error.kind()), |done| !partial(done));
         result
     }

@@ -32,7 +32,7 @@ impl<S: JobStore> JobStore for CachedStore<S> {
     }
 
     async fn submit(&self, jobs: Vec<NewJob>, options: SubmitOptions) -> Result<Committed<Submitted>> {
-        let write = Write::begins(&self.records);
+        let write = Write::begins(&self.records, self.whole);
         write.ended(self.inner.submit(jobs, options).await)
     }
 
@@ -45,12 +45,12 @@ impl<S: JobStore> JobStore for CachedStore<S> {
     }
 
     async fn exchange(&self, exchange: Exchange) -> Result<Exchanged> {
-        let write = Write::begins(&self.records);
+        let write = Write::begins(&self.records, self.whole);
         write.ended_in_parts(self.inner.exchange(exchange).await, |done| done.partial)
     }
 
     async fn request_cancel(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<CancelReply>> {
-        let write = Write::begins(&self.records);
+        let write = Write::begins(&self.records, self.whole);
         let done = write.ended(self.inner.request_cancel(scope, jobs.clone()).await)?;
         // That a running job was asked to stop is noted in its record, but is no change.
         let asked = jobs.iter().zip(&done.replies).filter(|(_, reply)| **reply == CancelReply::Requested);
@@ -63,17 +63,17 @@ impl<S: JobStore> JobStore for CachedStore<S> {
     }
 
     async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Committed<Redriven>> {
-        let write = Write::begins(&self.records);
+        let write = Write::begins(&self.records, self.whole);
         write.ended(self.inner.redrive(scope, jobs).await)
     }
 
     async fn reap(&self, term: &Term, lost_max: u16, limit: usize) -> Result<Reaped> {
-        let write = Write::begins(&self.records);
+        let write = Write::begins(&self.records, self.whole);
         write.ended_in_parts(self.inner.reap(term, lost_max, limit).await, |done| done.partial)
     }
 
     async fn fire(&self, term: &Term, tenant: &Tenant, schedule: &Name, at: Timestamp) -> Result<Fired> {
-        let write = Write::begins(&self.records);
+        let write = Write::begins(&self.records, self.whole);
         write.ended(self.inner.fire(term, tenant, schedule, at).await)
     }
 

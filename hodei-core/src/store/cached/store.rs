@@ -10,7 +10,9 @@ use crate::error::Result;
 use crate::id::{JobId, Tenant};
 use crate::job::{Job, Output, State};
 use crate::store::tiered::{Allowance, CacheTier, Tier, TierOptions, Timer};
-use crate::store::{CacheStats, Change, ChangeSink, Consistency, Feed, JobStore, Pruned, Scope};
+use crate::store::{
+    CacheStats, Capabilities, Change, ChangeSink, Consistency, Feed, JobStore, Pruned, Scope,
+};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// What `Latest` means for the reads of jobs through a cache.
@@ -87,9 +89,10 @@ impl<S: JobStore> CachedStoreBuilder<S> {
     pub fn build(self) -> CachedStore<S> {
         let records = Arc::new(Records::new(self.bytes));
         let feed = self.inner.feed(Arc::<Records>::clone(&records));
-        let exclusive = self.inner.capabilities().exclusive;
+        let Capabilities { exclusive, spans_tenants, .. } = self.inner.capabilities();
         CachedStore {
             exclusive,
+            whole: spans_tenants,
             inner: self.inner,
             records,
             _feed: feed,
@@ -136,6 +139,8 @@ pub struct CachedStore<S> {
     /// Dropped with this, so that the store inside tells the records nothing more.
     _feed: Feed,
     pub(super) exclusive: bool,
+    /// Whether what is written is committed as a whole or not at all.
+    pub(super) whole: bool,
     /// How many prunings are under way.
     pub(super) pruning: AtomicUsize,
     max_age: Duration,
