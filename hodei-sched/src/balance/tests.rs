@@ -130,14 +130,14 @@ fn where_hardly_anybody_has_room_it_is_the_next_one_behind_the_first() {
     // Of two the one that comes next behind the first of the ring: each is it for some keys.
     all.release(workers[500], class);
     all.release(workers[1_500], class);
-    let chosen: HashSet<_> = (0..64)
-        .filter_map(|key| {
-            let home = place(&mut all, class, key, &mut balancer)?;
-            all.release(home, class);
-            Some(home)
-        })
-        .collect();
-    assert_eq!(chosen, HashSet::from([workers[500], workers[1_500]]));
+    let mut homes = HashMap::new();
+    for key in 0..64 {
+        let home = place(&mut all, class, key, &mut balancer).expect("there is room");
+        *homes.entry(home).or_insert(0) += 1;
+        all.release(home, class);
+    }
+    let of = |n: usize| homes.get(&workers[n]).copied().unwrap_or(0);
+    assert!(of(500) + of(1_500) == 64 && of(500) >= 16 && of(1_500) >= 16, "{homes:?}");
 }
 
 #[test]

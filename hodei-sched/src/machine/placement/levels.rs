@@ -133,3 +133,49 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn level(level: u8) -> Priority {
+        Priority::new(level).unwrap_or(Priority::MAX)
+    }
+
+    proptest! {
+        /// Whatever begins and ends, each worker is found by the least urgent job that it runs.
+        #[test]
+        fn workers_are_known_by_the_least_urgent_that_they_run(
+            steps in prop::collection::vec((0_u32..4, 0_u8..6, 0_u8..8), 1..80),
+        ) {
+            let mut fleet = Fleet::new();
+            fleet.note_levels();
+            let mut model: Vec<Vec<u8>> = vec![Vec::new(); 4];
+            for (at, born, step) in steps {
+                let runs = &mut model[at as usize];
+                match (step, runs.iter().position(|of| *of == born)) {
+                    (0, _) => {
+                        fleet.levels.leaves(at);
+                        runs.clear();
+                    }
+                    (1..4, Some(there)) => {
+                        fleet.runs_no_more(WorkerId(at), level(born));
+                        runs.swap_remove(there);
+                    }
+                    _ => {
+                        fleet.runs(WorkerId(at), level(born));
+                        runs.push(born);
+                    }
+                }
+                for (of, workers) in (0_u8..).zip(&fleet.levels.lowest) {
+                    let lowest = |at: &u32| model[*at as usize].iter().min() == Some(&of);
+                    prop_assert!(workers.ones().eq((0..4).filter(lowest)), "level {of}");
+                    let any = model.iter().flatten().any(|runs| *runs <= of);
+                    prop_assert_eq!(fleet.runs_any(level(of)), any);
+                }
+            }
+        }
+    }
+}

@@ -175,6 +175,13 @@ fn room_is_made_wherever_it_costs_the_least() {
     agents[2].report(jobs[2], News::Ended(Box::new(Finish::cancelled())));
     world.settle(&mut agents[2]);
     assert_eq!(agents[2].jobs(), [urgent]);
+    for job in [jobs[4], jobs[2]] {
+        // The second one comes back and gets the room of the first.
+        agents[4].report(job, super::world::success());
+        world.settle(&mut agents[4]);
+    }
+    assert!(world.machine.could_preempt(level(30)), "one of level 20 runs");
+    assert!(!world.machine.could_preempt(level(29)), "those of level 10 have ended");
 }
 
 #[test]
