@@ -331,7 +331,7 @@ async fn a_node_that_could_not_go_by_its_figures_does_not_start() {
     let mut config = SchedulerConfig::default();
     (config.batch_max, config.poll_interval) = (0, Duration::ZERO);
     let builder = Orchestrator::builder().scheduler(config).heartbeat(Duration::MAX, Duration::MAX);
-    let error = builder.start().await.err().expect("it does not start");
+    let error = builder.start().await.expect_err("it does not start");
     assert_eq!(error.kind(), ErrorKind::Config);
     let expected = "heartbeat: ttl_too_short: the ttl must be more than two beats; heartbeat: ttl_too_long (limit 31622400); \
                     batch_max: out_of_range (limit 65536); poll_interval: zero";
