@@ -21,9 +21,9 @@ const OP: &str = "store.changes";
 const ROWS_MAX: usize = 1_000;
 /// How often a reader that comes to the end looks again where there is more that is not complete yet: transactions that
 /// begin earlier mostly end within milliseconds, and many are of another kind.
-const LOOKS: u32 = 20;
+pub(crate) const LOOKS: u32 = 20;
 /// How long it waits in between.
-const LOOK: Duration = Duration::from_millis(1);
+pub(crate) const LOOK: Duration = Duration::from_millis(1);
 
 /// Whether something is committed that stands behind the horizon, which is asked for once: it may fall while it is read.
 macro_rules! horizon {

@@ -7,4 +7,4 @@ mod lanes;
 mod list;
 mod verify;
 
-pub(crate) use changes::Place;
+pub(crate) use changes::{LOOK, LOOKS, Place};

@@ -14,6 +14,7 @@ use crate::ask;
 use crate::codec::name_of;
 use crate::error::failed;
 use crate::names::column;
+use crate::read::{LOOK, LOOKS};
 use crate::record::id_of;
 use crate::work::{Verb, Work};
 
@@ -141,28 +142,23 @@ impl Prune {
         if wanted == 0 {
             return Ok((0, spare > 0));
         }
-        work.inner().trip();
-        // A row of the log has a change at least.
-        let rows = ask::query(
-            "SELECT pos, no, n FROM hodei.change WHERE pos >= $1 AND (pos, no) >= ($1, $2) AND pos < (SELECT hodei.horizon())
-             ORDER BY pos, no LIMIT $3",
-        )
-        .bind(pos)
-        .bind(no)
-        .bind(wanted.saturating_add(1))
-        .fetch_all(&mut *work.conn)
-        .await
-        .map_err(failed(OP))?;
+        // A row of the log has a change at least; where one has more, the last that are read are not needed.
         let (mut left, mut floor) = (wanted, (pos, no, skip));
-        for row in &rows {
-            let (pos, no, n): (i64, i64, i32) = (column(row, 0)?, column(row, 1)?, column(row, 2)?);
-            let gone = if (floor.0, floor.1) == (pos, no) { floor.2 } else { 0 };
-            let taken = left.min(i64::from(n - gone));
-            floor = (pos, no, gone + i32::try_from(taken).unwrap_or_default());
-            left -= taken;
-            if left == 0 {
+        for look in 1..=LOOKS {
+            (left, floor) = (wanted, (pos, no, skip));
+            for row in self.first_changes(work, (pos, no), wanted.saturating_add(1)).await? {
+                let gone = if (floor.0, floor.1) == (row.0, row.1) { floor.2 } else { 0 };
+                let taken = left.min(i64::from(row.2 - gone));
+                floor = (row.0, row.1, gone + i32::try_from(taken).unwrap_or_default());
+                left -= taken;
+                if left == 0 {
+                    break;
+                }
+            }
+            if left == 0 || look == LOOKS {
                 break;
             }
+            tokio::time::sleep(LOOK).await;
         }
         let removed = wanted - left;
         work.inner().trip();
@@ -179,7 +175,29 @@ impl Prune {
         .execute(&mut *work.conn)
         .await
         .map_err(failed(OP))?;
-        Ok((removed.max(0).cast_unsigned(), spare > removed))
+        // What is not complete yet is for the next round: to come back at once would be in vain.
+        Ok((removed.max(0).cast_unsigned(), left == 0 && spare > removed))
+    }
+
+    /// Reads the first rows of the log from a place on that are complete: their places, and how many changes they have.
+    async fn first_changes(
+        &self,
+        work: &mut Work<'_>,
+        (pos, no): (i64, i64),
+        most: i64,
+    ) -> Result<Vec<(i64, i64, i32)>> {
+        work.inner().trip();
+        let rows = ask::query(
+            "SELECT pos, no, n FROM hodei.change WHERE pos >= $1 AND (pos, no) >= ($1, $2) AND pos < (SELECT hodei.horizon())
+             ORDER BY pos, no LIMIT $3",
+        )
+        .bind(pos)
+        .bind(no)
+        .bind(most)
+        .fetch_all(&mut *work.conn)
+        .await
+        .map_err(failed(OP))?;
+        rows.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?, column(row, 2)?))).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hodei_core::job::Cause;
-use hodei_core::store::{Change, ChangeSink, Coordination, JobStore, Scope};
+use hodei_core::store::{Change, ChangeSink, Coordination, JobStore, Retention, Scope};
 use hodei_store_pg::PgStore;
 
 use crate::env::{burn, claim, database, job, jobs, open, owner, sql, submit};
@@ -109,6 +109,36 @@ async fn a_sink_is_told_what_was_committed_while_the_log_could_not_be_read() {
     assert_eq!(ear.heard().len(), begun, "nobody can read it");
     sql(&database, &horizon);
     ear.hears(begun + 3).await;
+}
+
+#[tokio::test]
+async fn what_is_not_complete_is_pruned_as_soon_as_it_is() {
+    let database = database();
+    let store = open(&database).await;
+    let leader = owner(&store, "leader").await;
+    let maintain = "maintain".parse().expect("name");
+    let term = store.take_term(&maintain, &leader, Duration::from_secs(600)).await;
+    let term = term.expect("take_term").expect("nobody leads");
+    let kept = Retention { changes: 4, ..Retention::default() };
+    let horizon = sql(&database, "SELECT pg_get_functiondef('hodei.horizon'::regproc)");
+    sql(&database, &horizon.replacen("hodei.horizon", "hodei.horizon_then", 1));
+    sql(&database, "CREATE SEQUENCE hodei.looks");
+    // Looks before the one with this number find that a transaction is under way which began before all that is there.
+    let held_until = async |look: i32| {
+        sql(
+            &database,
+            &format!(
+                "CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE sql STABLE AS
+                 $$ SELECT CASE WHEN nextval('hodei.looks') >= {look} THEN hodei.horizon_then() ELSE 0 END $$;
+                 ALTER SEQUENCE hodei.looks RESTART"
+            ),
+        );
+        let pruned = store.prune(&term, kept, 100).await.expect("prune");
+        (pruned.changes, pruned.more)
+    };
+    submit(&store, jobs(10)).await;
+    assert_eq!(held_until(i32::MAX).await, (0, false), "to come back at once is in vain");
+    assert_eq!(held_until(3).await, (6, false), "it looks again");
 }
 
 #[tokio::test]
