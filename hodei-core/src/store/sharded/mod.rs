@@ -40,7 +40,8 @@
 //!   exchange of its owner, once the shard answers again and wherever the slot is then, among what the owner holds
 //!   there unstarted ([`Exchanged::reclaimed`](super::Exchanged::reclaimed)).
 //! - `lanes` leaves out the lanes of a failed shard, from which nobody can claim.
-//! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails.
+//! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails. Each call
+//!   begins with another shard, and the limit is for all together.
 //! - `register`, `beat`, `take_term` and `keep_term` need only the home. The others learn of owners and terms as they
 //!   answer again: whenever a shard calls an owner or a term lost, the home is asked, and if it knows better the shard
 //!   adopts it for the time that is left. An owner whose life ended in a shard is dead there, and so everywhere. What a

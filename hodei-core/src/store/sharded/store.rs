@@ -12,6 +12,7 @@ use super::super::{Feed, Scope, Shard, WakeupSignal, is_slot_closed, slot_closed
 use super::feed::Relay;
 use super::map::ShardMap;
 use super::seat::Seat;
+use super::upkeep::Turns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Slot, Tenant};
 use crate::job::Lease;
@@ -69,6 +70,8 @@ pub(super) struct Inner {
     /// How many moves this process makes just now, and what tells of their steps.
     movers: Mutex<usize>,
     moved: Event,
+    /// With which shard whatever goes round begins next.
+    turns: Turns,
     /// Who is told what the shards commit, and what keeps them telling; empty until somebody asks.
     relay: Arc<Relay>,
     ears: Mutex<Vec<Feed>>,
@@ -109,6 +112,7 @@ impl ShardedStore {
             doubts: Mutex::default(),
             movers: Mutex::default(),
             moved: Event::new(),
+            turns: Turns::default(),
             relay: Arc::default(),
             ears: Mutex::default(),
         }))
@@ -314,6 +318,10 @@ impl ShardedStore {
 
     pub(super) fn relay(&self) -> (&Arc<Relay>, MutexGuard<'_, Vec<Feed>>) {
         (&self.0.relay, locked(&self.0.ears))
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     pub(super) fn doubts(&self) -> MutexGuard<'_, Doubts> {
