@@ -117,8 +117,8 @@ impl Front {
         Ticket(self.begun)
     }
 
-    /// Takes in what was read: the newest jobs of some states, newest first. They are all where `whole`; else the last one is the
-    /// first that is not kept.
+    /// Takes in what was read: the newest jobs of some states, newest first. They are all where `whole`; else the last one
+    /// is the first that is not kept.
     pub(crate) fn take_in(&mut self, ticket: Ticket, states: &[State], read: &[(Place, State)], whole: bool) {
         let Some(reading) = self.reading.take_if(|reading| Ticket(reading.number) == ticket) else { return };
         let floor = read.last().filter(|_| !whole).map(|(place, _)| *place);
