@@ -156,12 +156,20 @@ impl Pauses {
 
 impl Duties {
     /// Takes the duty and reaps once, before any work is claimed: what a dead node of this file held comes back first.
+    ///
+    /// Where the store, or one of several, does not answer just now, the node begins all the same: what it holds back is
+    /// reaped with the next beats.
     pub(crate) async fn recover(shared: &Shared, config: Maintenance) -> hodei_core::Result<Self> {
         let lease = shared.lease.borrow().clone();
         let term = shared.store.take_term(&Name::literal(DUTY), &lease, shared.ttl).await?;
         let mut duties =
             Self { config, term, rounds: 0, unfinished: false, behind: false, pauses: Pauses::default() };
-        duties.reap(shared).await?;
+        if let Err(error) = duties.reap(shared).await {
+            if !error.is_retryable() {
+                return Err(error);
+            }
+            duties.behind = true;
+        }
         Ok(duties)
     }
 

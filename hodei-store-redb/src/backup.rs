@@ -82,6 +82,8 @@ pub(crate) fn bear(
     let unborn = PathBuf::from(unborn);
     // A process of the same number may have died here.
     drop(std::fs::remove_file(&unborn));
+    #[cfg(test)]
+    tests::told(path, cache_bytes);
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     let made = builder.create(&unborn).map_err(failed(op)).and_then(|db| make(&db));
@@ -127,14 +129,60 @@ fn clear_stillborn(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use hodei_core::Name;
+    use hodei_core::store::Shard as _;
     use redb::ReadableDatabase as _;
 
     use super::*;
+    use crate::RedbStore;
+    use crate::sync::lock;
+
+    const CACHE: usize = 1 << 20;
+
+    /// How much memory each file that was made was told to take; a std mutex, held for a look.
+    static TOLD: Mutex<BTreeMap<PathBuf, usize>> = Mutex::new(BTreeMap::new());
+
+    /// Notes how much memory a file is told to take while it is made.
+    pub(super) fn told(path: &Path, cache_bytes: usize) {
+        lock(&TOLD).insert(path.to_owned(), cache_bytes);
+    }
+
+    /// Creation, a backup and an import each took what they found good.
+    #[tokio::test]
+    async fn whatever_makes_a_file_takes_no_more_memory_than_the_store_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (first, copied, read, large) =
+            (path("first.redb"), path("copied.redb"), path("read.redb"), path("large.redb"));
+        let store = RedbStore::builder(&first).cache_bytes(CACHE).open().unwrap();
+        store.backup(&copied).await.unwrap();
+        store.export(std::fs::File::create(path("lines")).unwrap()).await.unwrap();
+        let lines = std::io::BufReader::new(std::fs::File::open(path("lines")).unwrap());
+        RedbStore::builder(&read).cache_bytes(CACHE).import(lines).unwrap();
+        copy(&lock(&store.inner().view).clone(), &large, usize::MAX).unwrap();
+        let told = [first, copied, read, large].map(|path| lock(&TOLD).get(&path).copied());
+        assert_eq!(told, [CACHE, CACHE, CACHE, CACHE_MAX].map(Some));
+    }
+
+    #[tokio::test]
+    async fn an_open_file_takes_as_much_memory_as_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RedbStore::builder(folder.path().join("jobs.redb")).cache_bytes(CACHE).open().unwrap();
+        for number in 0..64 {
+            let name = Name::new(format!("note-{number}")).unwrap();
+            assert!(store.put_note(&name, 0, Bytes::from(vec![0; 128 << 10])).await.unwrap());
+        }
+        let stats = store.inner().db.cache_stats();
+        assert!(stats.used_bytes() > 0 && stats.used_bytes() <= CACHE, "{stats:?}");
+    }
 
     /// What is made beside a store took a gibibyte of memory, whatever the store was told to take.
     #[test]
     fn a_file_that_is_made_takes_as_much_memory_as_it_is_told() {
-        const CACHE: usize = 1 << 20;
         let folder = tempfile::tempdir().unwrap();
         let named = bear(&folder.path().join("new.redb"), OP, CACHE, |db| {
             let txn = db.begin_write().unwrap();

@@ -13,6 +13,7 @@ use crate::backup::bear;
 use crate::codec;
 use crate::config::{RedbStoreBuilder, Verify};
 use crate::error::{corrupt, failed, guarded};
+use crate::front::Front;
 use crate::memory::{Delta, Index, Slots, Uncounted};
 use crate::migrate::migrate;
 use crate::reader::{Snapshot, View};
@@ -33,6 +34,8 @@ pub(crate) struct Committed {
     pub(crate) view: Arc<View>,
     /// Who reads an older view and has to know what moved since.
     pub(crate) watch: Watch,
+    /// What lists over all tenants begin with.
+    pub(crate) front: Front,
 }
 
 impl Committed {
@@ -42,12 +45,13 @@ impl Committed {
         let ahead = Snapshot::first(Arc::clone(&view), stats, specs);
         let index = Index::read(&mut Snapshot::first(view, stats, specs), Some(ahead), now)?;
         let view = View::new(db, index.slots.clone())?;
-        Ok(Self { index, view, watch: Watch::default() })
+        Ok(Self { index, view, watch: Watch::default(), front: Front::default() })
     }
 
     /// Copies what is in memory, and takes the view that belongs to it.
     pub(crate) fn copied(&self) -> Self {
-        Self { index: self.index.clone(), view: Arc::clone(&self.view), watch: Watch::default() }
+        let (watch, front) = (Watch::default(), Front::default());
+        Self { index: self.index.clone(), view: Arc::clone(&self.view), watch, front }
     }
 }
 
@@ -156,6 +160,7 @@ impl Inner {
         committed.index.apply(delta);
         committed.index.join(shown);
         committed.watch.note(delta);
+        committed.front.follow(delta);
         committed.view = Arc::clone(&view);
         // Under the lock: whoever has seen a commit in one of them sees it in the other.
         *lock(&self.view) = view;

@@ -24,6 +24,7 @@ mod checkpoints;
 mod codec;
 mod config;
 mod error;
+mod front;
 mod inner;
 mod key;
 mod lines;

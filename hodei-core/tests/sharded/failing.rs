@@ -286,6 +286,61 @@ async fn a_reap_tells_what_it_did_before_it_fails() {
     }
 }
 
+/// Reaping and pruning alternate, as a leader does: each has its own turns.
+#[tokio::test]
+async fn a_shard_that_always_has_more_to_do_starves_no_other() {
+    let pair = Pair::new().await;
+    let held = pair.claim(2).await.claimed;
+    let leader = pair.store.register(&owner("leader"), 10 * LIFE).await.expect("register");
+    let term =
+        pair.store.take_term(&name("d"), &leader, 10 * LIFE).await.expect("take").expect("nobody leads");
+    pair.shards.clock.advance(LIFE);
+    let retention = Retention { changes: 0, ..Retention::default() };
+    let slots = [0, 1].map(|shard| pair.tenant(shard).slot());
+    let (mut reaped, mut pruned) = ([0, 0], Vec::new());
+    for _ in 0..2 {
+        let done = pair.store.reap(&term, 3, 1).await.expect("reap");
+        assert_eq!((done.changes.len(), done.more, done.term_lost), (1, true, false));
+        let of = slots.iter().position(|slot| *slot == done.changes[0].job.slot()).expect("of the pair");
+        reaped[of] += 1;
+        let done = pair.store.prune(&term, retention, 1).await.expect("prune");
+        assert_eq!((done.changes, done.more, done.term_lost), (1, true, false));
+        let ends = pair.shards.stores.iter().map(|shard| shard.changes(&Scope::All, None, 99));
+        let mut left = Vec::new();
+        for end in ends {
+            left.push(end.await.expect("changes").changes.len());
+        }
+        pruned.push(left);
+    }
+    assert_eq!((reaped, held.len()), ([1, 1], 4));
+    // Two submitted and two claimed in each, one reaped in each, and one pruned in each.
+    assert_eq!(pruned[1], [4, 4], "{pruned:?}");
+}
+
+#[tokio::test]
+async fn whoever_led_before_does_nothing_in_a_shard_that_has_not_heard_of_the_next() {
+    let pair = Pair::new().await;
+    pair.claim(2).await;
+    let leaders = [
+        pair.store.register(&owner("old"), 10 * LIFE).await.expect("register"),
+        pair.store.register(&owner("new"), 10 * LIFE).await.expect("register"),
+    ];
+    let old = pair.store.take_term(&name("d"), &leaders[0], LIFE).await.expect("take").expect("it is free");
+    // The home gives the term to another one while the second shard, whose clock is the same, keeps it for the first.
+    pair.shards.stores[1].adopt_term(&old, 10 * LIFE).await.expect("adopt");
+    pair.shards.clock.advance(2 * LIFE);
+    pair.shards.faults[1].all(Fault::Refused);
+    pair.store.take_term(&name("d"), &leaders[1], LIFE).await.expect("take").expect("it is free");
+    pair.shards.faults[1].heal();
+    for _ in 0..3 {
+        let reaped = pair.store.reap(&old, 3, 9).await.expect("reap");
+        assert_eq!((reaped.changes.len(), reaped.term_lost), (0, true));
+        let retention = Retention { changes: 0, ..Retention::default() };
+        let pruned = pair.store.prune(&old, retention, 9).await.expect("prune");
+        assert_eq!((pruned.changes, pruned.term_lost), (0, true));
+    }
+}
+
 #[tokio::test]
 async fn without_the_home_work_goes_on_and_nobody_new_comes() {
     let pair = Pair::new().await;

@@ -10,4 +10,5 @@ mod deaths;
 mod events;
 mod logs;
 mod pipelines;
+mod shards;
 mod standing;

@@ -9,7 +9,8 @@ use hodei_core::{Error, Fault, JobId, Result, Slot, Tenant, Timestamp};
 
 use crate::codec::{self, Fixed, Head, Shown};
 use crate::error::{corrupt, failed};
-use crate::inner::Inner;
+use crate::front::{self, Ticket};
+use crate::inner::{Committed, Inner};
 use crate::key;
 use crate::reader::Snapshot;
 use crate::rows::Rows;
@@ -138,9 +139,12 @@ pub(crate) fn page(rows: &mut Snapshot<'_>, inner: &Inner, scope: &Scope, query:
         return Err(Error::invalid("store.query", vec![fault]));
     }
     let after = query.after.as_ref().map(place_of).transpose()?;
-    let (tenants, open) = open_places(rows, inner, scope, query, after)?;
+    let Open { tenants, open, reading } = open_places(rows, inner, scope, query, after)?;
     rows.view.slots.readable("store.query", slot_of(scope))?;
     let mut list = Merged::open(rows, query, &tenants, open, after)?;
+    if let Some(ticket) = reading {
+        list = left_behind(rows, inner, query, ticket, list)?;
+    }
     let mut page = Page { jobs: Vec::new(), next: None };
     let (mut last, mut examined): (Option<Place>, usize) = (None, 0);
     loop {
@@ -278,8 +282,44 @@ impl Iterator for Merged<'_> {
     }
 }
 
-/// The tenants of a scope with their counts, and places of open jobs.
-type Open = (Vec<(Tenant, Counts)>, Vec<Listed>);
+/// What a list is made of.
+#[derive(Default)]
+struct Open {
+    /// The tenants of a scope with their counts: what has ended is listed by them.
+    tenants: Vec<(Tenant, Counts)>,
+    /// The first places that are in memory, of open jobs or of all.
+    open: Vec<Listed>,
+    /// What is to be kept of the list: it is the beginning of one of all tenants.
+    reading: Option<Ticket>,
+}
+
+/// Returns the states that a query lets through.
+fn wanted_states(query: &Query) -> Vec<State> {
+    State::ALL.into_iter().filter(|state| query.state.is_none_or(|only| only == *state)).collect()
+}
+
+/// Leaves the beginning of a list over all tenants to whoever asks for it next, and returns it.
+fn left_behind(
+    rows: &Snapshot<'_>,
+    inner: &Inner,
+    query: &Query,
+    ticket: Ticket,
+    list: Merged<'static>,
+) -> Result<Merged<'static>> {
+    let most = front::KEPT.max(query.limit);
+    let places: Vec<Listed> = list.take(most + 1).collect::<Result<_>>()?;
+    rows.count(places.len() as u64);
+    let read = places.iter().map(|(place, state)| Some((place_in(place)?, (*state)?)));
+    if let Some(read) = read.collect::<Option<Vec<_>>>() {
+        let whole = read.len() <= most;
+        lock(&inner.committed).front.take_in(ticket, &wanted_states(query), &read, whole);
+    }
+    Merged::of(vec![Box::new(places.into_iter().map(Ok))], query.order)
+}
+
+fn place_in(place: &Place) -> Option<front::Place> {
+    key::last_time(place).zip(key::last_id(place))
+}
 
 /// Returns the tenants of a scope and the first places of their open jobs after a place, as many as a page may look at; from
 /// here on the rows are those of the same commit.
@@ -293,10 +333,20 @@ fn open_places(
     let mut committed = lock(&inner.committed);
     rows.renew(&mut committed);
     if query.pipeline.is_some() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok(Open::default());
     }
-    let index = &committed.index;
-    let after = after.and_then(|after| key::last_time(&after).zip(key::last_id(&after)));
+    let Committed { index, front, .. } = &mut *committed;
+    let begins = *scope == Scope::All && query.order == Order::NewestFirst && !is_filtered(query);
+    let mut reading = None;
+    if begins {
+        let place = after.as_ref().and_then(place_in);
+        if let Some(places) = front.page(&wanted_states(query), place, query.limit + 1) {
+            let open = places.into_iter().map(|((at, id), state)| (key::at(at, id), Some(state))).collect();
+            return Ok(Open { open, ..Open::default() });
+        }
+        reading = after.is_none().then(|| front.begin());
+    }
+    let after = after.as_ref().and_then(place_in);
     let tenants: Vec<(Tenant, Counts)> = match scope {
         Scope::Tenant(tenant) => vec![(tenant.clone(), index.counts_of(scope))],
         Scope::All => index.counts.iter().map(|(tenant, counts)| (tenant.clone(), *counts)).collect(),
@@ -314,9 +364,13 @@ fn open_places(
             });
         }
     }
-    let most = if is_filtered(query) { EXAMINED_MAX } else { query.limit };
+    let most = match reading {
+        Some(_) => front::KEPT.max(query.limit),
+        None if is_filtered(query) => EXAMINED_MAX,
+        None => query.limit,
+    };
     let places: Result<Vec<Listed>> = Merged::of(lists, query.order)?.take(most.saturating_add(1)).collect();
-    places.map(|places| (tenants, places))
+    places.map(|open| Open { tenants, open, reading })
 }
 
 /// Opens what of an index begins with a prefix and comes after a place.

@@ -3,15 +3,18 @@
 use std::fs;
 use std::time::Duration;
 
-use hodei_core::job::{Failure, FailureClass, Finish, Lease, NewJob, Output, Parent, Priority, Requires};
+use hodei_core::job::{
+    Failure, FailureClass, Finish, JobSummary, Lease, NewJob, Output, Parent, Priority, Requires, State,
+};
 use hodei_core::store::{
-    Consistency, Coordination, JobStore, Limit, LimitOf, Move, Policies, Retention, Scope, Store,
+    Consistency, Coordination, JobStore, Limit, LimitOf, Move, Policies, Query, Retention, Scope, Store,
     SubmitOptions, Term,
 };
 use hodei_core::{Clock, JobId, Name, Tenant};
 use hodei_store_redb::RedbStore;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::TestCaseError;
 use redb::{Database, ReadableTable, TableDefinition};
 
 use crate::env::{Env, claim, job_of, owner, report, spec, tenant, term};
@@ -209,10 +212,29 @@ proptest! {
                 life.take(step).await;
                 let wrong = life.store.verify_indexes().await.unwrap();
                 prop_assert_eq!(wrong, Vec::<String>::new(), "after {:?}", step);
+                newest_are_the_last_of_the_oldest(&life.store, step).await?;
             }
             Ok(())
         })?;
     }
+}
+
+/// What lists begin with is kept in memory, newest first; oldest first it is read.
+async fn newest_are_the_last_of_the_oldest(store: &RedbStore, step: &Step) -> Result<(), TestCaseError> {
+    let states = std::iter::once(None).chain(State::ALL.map(Some));
+    for state in states {
+        let query = Query { state, ..Query::new().limit(7) };
+        let newest = store.query(&Scope::All, query.clone()).await.unwrap();
+        let second = match newest.next {
+            Some(next) => store.query(&Scope::All, query.clone().after(next)).await.unwrap().jobs,
+            None => Vec::new(),
+        };
+        let all = store.query(&Scope::All, query.oldest_first().limit(Query::LIMIT_MAX)).await.unwrap();
+        prop_assert!(all.next.is_none());
+        let expected: Vec<JobSummary> = all.jobs.into_iter().rev().take(14).collect();
+        prop_assert_eq!([newest.jobs, second].concat(), expected, "{:?} after {:?}", state, step);
+    }
+    Ok(())
 }
 
 /// The tables that follow from others, and those that every job has a row in.
@@ -296,7 +318,7 @@ async fn an_ended_job_that_lost_what_moves_is_told_to_whoever_reads_or_lists_it(
     let store = env.open();
     let read = store.get_many(&Scope::All, ids, Consistency::Latest).await;
     assert_eq!(read.unwrap_err().kind(), hodei_core::ErrorKind::Corrupt);
-    let listed = store.query(&Scope::All, hodei_core::store::Query::new()).await;
+    let listed = store.query(&Scope::All, Query::new()).await;
     assert_eq!(listed.unwrap_err().kind(), hodei_core::ErrorKind::Corrupt);
 }
 

@@ -101,6 +101,34 @@ async fn pages_and_streams_are_the_sorted_jobs() {
     assert!(found > 500, "the queries find something");
 }
 
+/// A page of all tenants opened a range of the file for each of them.
+#[tokio::test]
+async fn the_first_pages_of_all_tenants_are_in_memory_once_somebody_has_asked() {
+    const TENANTS: usize = 300;
+    let env = Env::new();
+    let store = env.open();
+    let tenants: Vec<Tenant> = (0..TENANTS).map(|n| tenant(&format!("tenant-{n}"))).collect();
+    let ids =
+        submit(&store, tenants.iter().flat_map(|of| [job_of(of, spec()), job_of(of, spec())]).collect())
+            .await;
+    let first: Vec<JobId> = ids.iter().copied().step_by(2).collect();
+    store.request_cancel(&Scope::All, first.clone()).await.unwrap();
+    let query = |limit| Query::new().state(State::Cancelled).limit(limit);
+    let before = store.stats().rows_read;
+    paged(&store, &Scope::All, &query(1_000)).await;
+    let begun = store.stats().rows_read;
+    assert!(begun - before > 2 * TENANTS as u64, "it was read");
+    let page = store.query(&Scope::All, query(10)).await.unwrap();
+    assert!(store.stats().rows_read - begun <= 30, "{}", store.stats().rows_read - begun);
+    // Whatever ends from now on is there as well.
+    env.clock.advance(Duration::from_secs(1));
+    let more = submit(&store, vec![job_of(&tenants[7], spec())]).await;
+    store.request_cancel(&Scope::All, more.clone()).await.unwrap();
+    let again = store.query(&Scope::All, query(11)).await.unwrap();
+    assert_eq!((again.jobs[0].id, &again.jobs[1..]), (more[0], &page.jobs[..]));
+    assert_eq!(paged(&store, &Scope::All, &query(7)).await.len(), TENANTS + 1);
+}
+
 #[tokio::test]
 async fn a_cursor_stays_good_though_its_job_moved_and_others_came() {
     let env = Env::new();

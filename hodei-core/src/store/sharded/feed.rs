@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::{Change, ChangeSink, Feed, Feeds};
+use super::super::{Change, ChangeSink, Feed, Feeds, Shard};
+use super::seat::Seat;
 use super::store::ShardedStore;
 
 /// Hears what the shards commit, and tells it on: one call after the other, although shards commit side by side.
@@ -33,9 +34,24 @@ impl ShardedStore {
         let (relay, mut ears) = self.relay();
         let feed = relay.feeds.register(sink);
         if ears.is_empty() {
-            let hear = |shard: &Arc<dyn super::super::Shard>| shard.feed(Arc::<Relay>::clone(relay));
-            ears.extend(self.shards().iter().map(hear));
+            let there = self.shards().iter().filter_map(Seat::taken);
+            ears.extend(there.map(|shard| shard.feed(Arc::<Relay>::clone(relay))));
         }
         feed
+    }
+
+    /// Lets a shard take its seat, heard by whoever listens; `false` when another one has taken it.
+    ///
+    /// Both happen under the lock of the ears: a sink that is registered meanwhile hears the shard from here or from there.
+    pub(super) fn seat(&self, place: usize, shard: &Arc<dyn Shard>) -> bool {
+        let (relay, mut ears) = self.relay();
+        let seat = &self.shards()[place];
+        if seat.taken().is_some() {
+            return false;
+        }
+        if !ears.is_empty() {
+            ears.push(shard.feed(Arc::<Relay>::clone(relay)));
+        }
+        seat.take(Arc::clone(shard))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::super::*;
+use super::seat::Seat;
 use super::store::{Asked, ShardedStore, slot_of};
 use crate::error::{Error, Fault, Result};
 use crate::id::{JobId, Name, Tenant};
@@ -109,7 +110,8 @@ fn of_one_tenant(jobs: &[NewJob]) -> Result<()> {
 #[deny(clippy::missing_trait_methods)]
 impl JobStore for ShardedStore {
     fn capabilities(&self) -> Capabilities {
-        let all = || self.shards().iter().map(|shard| shard.capabilities());
+        // One that joins later offers no less.
+        let all = || self.shards().iter().filter_map(Seat::taken).map(|shard| shard.capabilities());
         Capabilities {
             durable: all().all(|of| of.durable),
             exclusive: all().all(|of| of.exclusive),

@@ -40,7 +40,8 @@
 //!   exchange of its owner, once the shard answers again and wherever the slot is then, among what the owner holds
 //!   there unstarted ([`Exchanged::reclaimed`](super::Exchanged::reclaimed)).
 //! - `lanes` leaves out the lanes of a failed shard, from which nobody can claim.
-//! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails.
+//! - `reap` and `prune` tell what they did; when a shard failed there is `more`, and a call that did nothing fails. Each call
+//!   begins with another shard, and the limit is for all together.
 //! - `register`, `beat`, `take_term` and `keep_term` need only the home. The others learn of owners and terms as they
 //!   answer again: whenever a shard calls an owner or a term lost, the home is asked, and if it knows better the shard
 //!   adopts it for the time that is left. An owner whose life ended in a shard is dead there, and so everywhere. What a
@@ -49,6 +50,24 @@
 //! - `submit`, `request_cancel`, `redrive` fail, and what was done in other shards stands: repeat them.
 //!
 //! [`ShardedStore::failures`](ShardedStore::failures) tells how each shard failed last.
+//!
+//! # When a shard is absent
+//!
+//! [`ShardedStore::open`] wants every shard. [`ShardedStore::open_present`] takes those that are there, the home among them, and
+//! for each of the others the error with which it did not open; [`ShardedStore::join`] puts one in when it has. Until then
+//! it is a shard that fails: every verb of it is `Unavailable`, says why (`absent`), and all that stands above holds.
+//!
+//! - What is checked at the opening is checked of a late shard before its first answer: that it is the shard of this store in
+//!   this place, and holds nothing where it was none. It must also offer what the store has promised, its capabilities. One
+//!   that does not fit is refused, and its place stays free.
+//! - The map is read again before a shard joins, for its slots may have moved meanwhile by other processes. Slots are moved
+//!   neither to an absent shard nor from it. A move that was under way stays where it is, and those of other shards are
+//!   resumed. It can be given up where only the target is absent.
+//! - Owners and terms that it missed it learns of as any shard does that did not answer: an owner that outlived its time there is
+//!   dead. Sinks hear it from its first commit on, and whoever waits for wake-ups is woken when it joins.
+//! - The places count from the beginning: in cursors, in `changes` and in the map. Only of a new one, which the map does not
+//!   have, it is noted when it joins.
+//! - The first opening of all spreads the slots, and needs every shard: nobody is given to one that nobody has seen.
 //!
 //! # How a slot moves
 //!
@@ -76,8 +95,10 @@ mod feed;
 mod jobs;
 mod lists;
 mod map;
+mod open;
 mod policies;
 mod relocate;
+mod seat;
 mod store;
 mod upkeep;
 mod verify;

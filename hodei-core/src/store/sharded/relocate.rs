@@ -24,7 +24,8 @@ impl ShardedStore {
     /// # Errors
     ///
     /// `Invalid`: there is no such shard. `Config`: one of the two shards cannot move slots. `Conflict`: the slot is on
-    /// its way to another shard. `Full`: the target has no room; give the move up. Those of the shards: call again.
+    /// its way to another shard. `Full`: the target has no room; give the move up. `Unavailable`: one of the two shards is
+    /// absent, and nothing has begun. Those of the shards: call again.
     ///
     /// # Cancel safety
     ///
@@ -60,7 +61,7 @@ impl ShardedStore {
     ///
     /// # Errors
     ///
-    /// As [`ShardedStore::move_slot`]; those that follow are still half done.
+    /// As [`ShardedStore::move_slot`], the first one: every other move was taken as far as it goes.
     ///
     /// # Cancel safety
     ///
@@ -69,10 +70,13 @@ impl ShardedStore {
         let _mover = self.mover();
         self.renew(&self.map()).await?;
         let moves = self.map().moves.clone();
+        let mut failure = None;
         for relocation in &moves {
-            self.carry_on(relocation.clone()).await?;
+            // A shard that does not answer holds up its own moves alone.
+            let made = self.carry_on(relocation.clone()).await;
+            failure = failure.or_else(|| made.err());
         }
-        Ok(moves.len())
+        failure.map_or(Ok(moves.len()), Err)
     }
 
     /// Gives up a move that has not come to its switch: the slot stays where it is, and is open again.
@@ -108,13 +112,16 @@ impl ShardedStore {
         // One number higher, so that what a late mover still asks for is refused.
         let number = relocation.number + 1;
         self.ask_one(from, self.mover_of(from)?.open_slot(slot, number)).await?;
-        let _ = self.ask_one(to, self.mover_of(to)?.close_slot(slot, number, BATCH)).await;
+        if let Ok(target) = self.mover_of(to) {
+            let _ = self.ask_one(to, target.close_slot(slot, number, BATCH)).await;
+        }
         Ok(())
     }
 
     fn mover_of(&self, shard: usize) -> Result<&dyn Relocate> {
         let cannot =
             || Error::new(ErrorKind::Config, OP).with("shard", shard).with("relocate", "not_offered");
+        self.shards()[shard].answers(OP).map_err(|error| error.with("shard", shard))?;
         Shard::relocate(&*self.shards()[shard]).ok_or_else(cannot)
     }
 

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bytes::Bytes;
 use event_listener::Event;
 
-use super::super::{Feed, LimitOf, Scope, Shard, is_slot_closed, slot_closed, together};
+use super::super::{Feed, Scope, Shard, WakeupSignal, is_slot_closed, slot_closed, together};
 use super::feed::Relay;
-use super::map::{SHARDS_MAX, ShardMap};
-use crate::error::{Error, ErrorKind, Fault, Result};
-use crate::id::{JobId, Name, Slot, Tenant};
+use super::map::ShardMap;
+use super::seat::Seat;
+use super::upkeep::Turns;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{Slot, Tenant};
 use crate::job::Lease;
-use crate::time::SystemClock;
 
 /// How often a read is made again because slots moved meanwhile: 16.
 pub(super) const READ_TRIES: usize = 16;
@@ -25,6 +25,9 @@ pub(super) type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + '
 
 /// Whose claims are unknown in which shard, since which map.
 pub(super) type Doubts = BTreeMap<(usize, Lease), Arc<ShardMap>>;
+
+/// How a shard failed since it last answered.
+pub(super) type Failure = Option<(ErrorKind, String)>;
 
 /// Several stores as one. Cloning shares it.
 ///
@@ -54,17 +57,21 @@ pub(super) type Doubts = BTreeMap<(usize, Lease), Arc<ShardMap>>;
 #[derive(Clone)]
 pub struct ShardedStore(Arc<Inner>);
 
-struct Inner {
-    shards: Vec<Arc<dyn Shard>>,
+pub(super) struct Inner {
+    seats: Vec<Seat>,
+    /// Rings when a shard has joined.
+    joined: WakeupSignal,
     /// The map as this process knows it; a std mutex, held for a look.
     map: Mutex<Arc<ShardMap>>,
     /// How each shard failed since it last answered.
-    failures: Vec<Mutex<Option<(ErrorKind, String)>>>,
+    failures: Vec<Mutex<Failure>>,
     /// The owners whose claims from a shard are unknown, because a reply was lost, and the map at that time.
     doubts: Mutex<Doubts>,
     /// How many moves this process makes just now, and what tells of their steps.
     movers: Mutex<usize>,
     moved: Event,
+    /// With which shard whatever goes round begins next.
+    turns: Turns,
     /// Who is told what the shards commit, and what keeps them telling; empty until somebody asks.
     relay: Arc<Relay>,
     ears: Mutex<Vec<Feed>>,
@@ -74,7 +81,7 @@ impl fmt::Debug for ShardedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let map = self.map();
         f.debug_struct("ShardedStore")
-            .field("shards", &self.0.shards)
+            .field("shards", &self.0.seats)
             .field("version", &map.version)
             .field("moves", &map.moves)
             .finish_non_exhaustive()
@@ -82,89 +89,61 @@ impl fmt::Debug for ShardedStore {
 }
 
 impl ShardedStore {
-    /// Opens a store over shards, the home first. They must be given in the same order every time; new ones may be added
-    /// behind the others, and have no slot until one is moved to them. The home may be a store that was in use alone:
-    /// then every slot is there at first.
-    ///
-    /// # Errors
-    ///
-    /// `Config`: there is no shard or there are more than 64, fewer than the map has, one is in another's place or
-    /// of another store, or one that is not the home holds jobs or settings of its own already. Those of the shards.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future may leave some shards marked as this store's; opening again marks the others.
-    pub async fn open(shards: Vec<Arc<dyn Shard>>) -> Result<Self> {
-        const OP: &str = "sharded.open";
-        let count = u16::try_from(shards.len()).ok().filter(|n| (1..=SHARDS_MAX).contains(&usize::from(*n)));
-        let Some(count) = count else {
-            let error = Error::new(ErrorKind::Config, OP).with("shards", shards.len());
-            return Err(error.with("shards_max", SHARDS_MAX));
-        };
-        let Some(home) = shards.first() else { return Err(Error::new(ErrorKind::Config, OP)) };
-        for (n, shard) in shards.iter().enumerate().skip(1) {
-            if is_strange(&**shard).await.map_err(|error| error.with("shard", n))? {
-                return Err(Error::new(ErrorKind::Config, OP)
-                    .with("shard", n)
-                    .with("holds", "jobs or settings"));
-            }
-        }
-        if count > 1 && home.limits(&Scope::All).await?.iter().any(|row| row.limit.of == LimitOf::All) {
-            // Nobody could hold it over several shards.
-            return Err(Error::new(ErrorKind::Config, OP).with("shard", 0).with("holds", "a limit of all"));
-        }
-        let map = first_map(&**home, count).await?;
-        if count < map.shards {
-            let error = Error::new(ErrorKind::Config, OP).with("shards", count);
-            return Err(error.with("shards_of_map", map.shards));
-        }
-        for (n, shard) in shards.iter().enumerate() {
-            let marked = mark(&**shard, &map.cluster, n).await.map_err(|error| error.with("shard", n))?;
-            if !marked {
-                return Err(Error::new(ErrorKind::Config, OP).with("shard", n).with("mark", "another"));
-            }
-        }
-        let inner = Inner {
-            failures: shards.iter().map(|_| Mutex::default()).collect(),
-            shards,
-            map: Mutex::new(Arc::new(map)),
-            doubts: Mutex::default(),
-            movers: Mutex::default(),
-            moved: Event::new(),
-            relay: Arc::default(),
-            ears: Mutex::default(),
-        };
-        let store = Self(Arc::new(inner));
-        store.widen(count).await?;
-        Ok(store)
-    }
-
-    /// Notes that shards were added.
-    async fn widen(&self, count: u16) -> Result<()> {
-        while self.map().shards < count {
-            self.change_map(|map| map.shards = map.shards.max(count)).await?;
-        }
-        Ok(())
-    }
-
     /// Returns the number of the shard in which a tenant is.
     #[must_use]
     pub fn shard_of(&self, tenant: &Tenant) -> usize {
         self.map().shard_of(tenant.slot())
     }
 
-    /// Returns how each shard failed since it last answered; nothing for those that answer.
+    /// Returns how each shard failed since it last answered; nothing for those that answer. One that is absent has
+    /// failed as it did at the opening, until somebody asks it.
     #[must_use]
     pub fn failures(&self) -> Vec<Option<(ErrorKind, String)>> {
         self.0.failures.iter().map(|failure| locked(failure).clone()).collect()
     }
 
-    pub(super) fn shards(&self) -> &[Arc<dyn Shard>] {
-        &self.0.shards
+    /// Makes the store over seats, whose first one is taken, as a map has it.
+    pub(super) fn over(seats: Vec<Seat>, failures: Vec<Failure>, map: ShardMap) -> Self {
+        Self(Arc::new(Inner {
+            seats,
+            joined: WakeupSignal::new(),
+            map: Mutex::new(Arc::new(map)),
+            failures: failures.into_iter().map(Mutex::new).collect(),
+            doubts: Mutex::default(),
+            movers: Mutex::default(),
+            moved: Event::new(),
+            turns: Turns::default(),
+            relay: Arc::default(),
+            ears: Mutex::default(),
+        }))
+    }
+
+    /// Returns what answers in each place: the shard, or a stand-in while it is absent.
+    pub(super) fn shards(&self) -> &[Seat] {
+        &self.0.seats
     }
 
     pub(super) fn home(&self) -> &dyn Shard {
-        &*self.0.shards[0]
+        &*self.0.seats[0]
+    }
+
+    /// Returns what rings when a shard has joined.
+    pub(super) fn joined(&self) -> &WakeupSignal {
+        &self.0.joined
+    }
+
+    /// Refers to the store without keeping its shards.
+    pub(super) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(super) fn upgrade(store: &Weak<Inner>) -> Option<Self> {
+        store.upgrade().map(Self)
+    }
+
+    /// Forgets how a shard failed.
+    pub(super) fn forget_failure(&self, shard: usize) {
+        *locked(&self.0.failures[shard]) = None;
     }
 
     pub(super) fn map(&self) -> Arc<ShardMap> {
@@ -178,7 +157,14 @@ impl ShardedStore {
         let note =
             note.ok_or_else(|| Error::new(ErrorKind::Corrupt, "sharded.map").with("map", "missing"))?;
         if note.version > self.map().version {
-            self.set_map(ShardMap::decode(&note)?);
+            let map = ShardMap::decode(&note)?;
+            let (shards, of_map) = (self.shards().len(), map.shards);
+            if shards < usize::from(of_map) {
+                // Another process has added some: slots may be where this one has no place.
+                let error = Error::new(ErrorKind::Config, "sharded.map").with("shards", shards);
+                return Err(error.with("shards_of_map", of_map));
+            }
+            self.set_map(map);
         }
         Ok(note.version != known.version)
     }
@@ -334,6 +320,10 @@ impl ShardedStore {
         (&self.0.relay, locked(&self.0.ears))
     }
 
+    pub(super) fn turns(&self) -> &Turns {
+        &self.0.turns
+    }
+
     pub(super) fn doubts(&self) -> MutexGuard<'_, Doubts> {
         locked(&self.0.doubts)
     }
@@ -359,49 +349,4 @@ pub(super) fn slot_of(scope: &Scope) -> Option<Slot> {
         Scope::All => None,
         Scope::Tenant(tenant) => Some(tenant.slot()),
     }
-}
-
-/// Reads the map, or writes the first one.
-async fn first_map(home: &dyn Shard, shards: u16) -> Result<ShardMap> {
-    let name = ShardMap::note_name();
-    if home.note(&name).await?.is_none() {
-        // As good as random, and different for every store that is made.
-        let cluster = *JobId::mint(&Tenant::default(), &SystemClock).as_bytes();
-        // What the home holds already stays where it is; the other shards are added behind it.
-        let shards = if holds_something(home).await? { 1 } else { shards };
-        home.put_note(&name, 0, ShardMap::spread(cluster, shards).encode()).await?;
-    }
-    let note = home.note(&name).await?;
-    ShardMap::decode(&note.ok_or_else(|| Error::new(ErrorKind::Corrupt, "sharded.open"))?)
-}
-
-/// Says whether a store has jobs, or settings for them.
-async fn holds_something(shard: &dyn Shard) -> Result<bool> {
-    Ok(shard.counts(&Scope::All).await?.total() > 0
-        || !shard.queues(&Scope::All).await?.is_empty()
-        || !shard.limits(&Scope::All).await?.is_empty()
-        || !shard.schedules(&Scope::All).await?.is_empty())
-}
-
-/// Says whether a store that is no shard yet has something already.
-async fn is_strange(shard: &dyn Shard) -> Result<bool> {
-    Ok(shard.note(&mark_name()).await?.is_none() && holds_something(shard).await?)
-}
-
-fn mark_name() -> Name {
-    Name::literal("hodei.shard")
-}
-
-/// Marks a store as a shard of this store in its place; `false` when it is marked as another.
-async fn mark(shard: &dyn Shard, cluster: &[u8; 16], place: usize) -> Result<bool> {
-    let name = mark_name();
-    let place = u16::try_from(place).map_err(|_| {
-        Error::invalid("sharded.open", vec![Fault::new("shards", "too_many").limit(SHARDS_MAX as u64)])
-    })?;
-    let mark = Bytes::from([&cluster[..], &place.to_be_bytes()].concat());
-    if let Some(note) = shard.note(&name).await? {
-        return Ok(note.value == mark);
-    }
-    let written = shard.put_note(&name, 0, mark.clone()).await?;
-    Ok(written || shard.note(&name).await?.is_some_and(|note| note.value == mark))
 }
