@@ -47,7 +47,9 @@ pub struct SchedulerConfig {
     pub prefetch_max: u32,
     /// How many transitions go into one exchange at most: 4,096.
     pub batch_max: usize,
-    /// How long a session may be silent before its jobs are taken back: 6 s.
+    /// How long a session may be silent before its jobs are taken back: 6 s. Seven eighths of it must be more than twice
+    /// [`next_sync`](Self::next_sync): so long after a call it may be before the agent hears of its node again, which answered
+    /// that one late and lets the next one wait. An agent that does not hear of it in time ends what it runs.
     pub session_ttl: Duration,
     /// How long a call of an agent waits for news: 2 s.
     pub next_sync: Duration,
