@@ -149,7 +149,9 @@ impl Orchestrator {
 
     /// The workers that are connected now, of all dispatchers.
     fn connected(&self) -> Vec<Worker> {
-        let of = |shared: &Arc<Shared>| shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let of = |shared: &Arc<Shared>| -> Vec<Worker> {
+            shared.workers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        };
         let mut workers: Vec<Worker> = self.inner.dispatchers.iter().flat_map(of).collect();
         workers.sort_by(|a, b| a.name.cmp(&b.name));
         workers
