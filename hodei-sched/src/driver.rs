@@ -128,6 +128,8 @@ pub(crate) struct Shared {
     pub(crate) rests: AtomicBool,
     /// Whether the dispatcher has died of a panic.
     pub(crate) died: AtomicBool,
+    /// Whether a duty is led in its name beside the maintenance: then it lives.
+    pub(crate) leads: AtomicBool,
     /// How the store refuses for good, as long as it does, or which dispatcher has died.
     pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
 }
@@ -167,6 +169,7 @@ impl Common {
             lease: watch::Sender::new(lease),
             rests: AtomicBool::new(false),
             died: AtomicBool::new(false),
+            leads: AtomicBool::new(false),
             failure: Arc::clone(&self.failure),
         }
     }
