@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use hodei_benches::jobs;
 use hodei_benches::report::{Goal, Report, Unit};
 use hodei_core::gateway::{Assignment, News, Report as Told, RunningJob, SessionState};
-use hodei_core::job::{Epoch, Finish, Lease, Output, Resources};
+use hodei_core::job::{Epoch, Finish, Lease, Output};
 use hodei_core::store::{Coordination, JobStore, MemoryStore, Served, SubmitOptions};
 use hodei_core::{JobId, Name, OwnerId, Timestamp};
 use hodei_sched::machine::{Effect, Input, Scheduler, SchedulerConfig, Ticket};
@@ -114,12 +114,7 @@ impl Crowd {
     fn sync(&mut self, agent: usize, reports: Vec<Told>) -> Result<(), String> {
         let state = &mut self.agents[agent];
         state.seq += 1;
-        let running = self.runs[agent].iter().map(|run| RunningJob {
-            job: run.job.id,
-            epoch: run.job.epoch,
-            progress: None,
-            resources: Resources::none(),
-        });
+        let running = self.runs[agent].iter().map(RunningJob::of);
         let called = SessionState { reports, running: running.collect(), ..state.clone() };
         self.tell(Input::Synced(Box::new(called), agent as Ticket))
     }

@@ -151,7 +151,10 @@ fn running(has: &HashMap<JobId, Told>) -> Vec<RunningJob> {
         job: told.job,
         epoch: told.epoch,
         progress: None,
+        tenant: Tenant::default(),
+        queue: Name::literal("default"),
         resources: Resources::none(),
+        beside: None,
     };
     has.values().map(run).collect()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::id::{JobId, Name};
+use crate::id::{JobId, Name, Tenant};
 use crate::job::{Epoch, Finish, Job, Resources, Runs};
 use crate::store::Input;
 use crate::text::TextMap;
@@ -38,9 +38,33 @@ pub struct RunningJob {
     pub epoch: Epoch,
     /// How far it is: steps done and steps in all.
     pub progress: Option<(u32, u32)>,
-    /// What it takes of what the worker has, beside a slot: as much as was set aside for it. A node that knows nothing of the
-    /// run keeps that for it until it has ended.
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// In which queue.
+    pub queue: Name,
+    /// What was set aside for it beside a slot, with what it says of its place. A node that knows nothing of the run keeps that
+    /// room for it until it has ended, and away from it whom it is kept apart from.
     pub resources: Resources,
+    /// The other workers on which as much was set aside for it; those of a gang only. A node keeps that, too, on those that it
+    /// has.
+    pub beside: Option<Arc<[Peer]>>,
+}
+
+impl RunningJob {
+    /// What an agent says of a job from when it was assigned.
+    #[must_use]
+    pub fn of(assignment: &Assignment) -> Self {
+        let Assignment { job, beside, memory, .. } = assignment;
+        Self {
+            job: job.id,
+            epoch: job.epoch,
+            progress: None,
+            tenant: job.tenant.clone(),
+            queue: job.spec.queue().clone(),
+            resources: job.spec.resources().clone().memory(*memory),
+            beside: beside.clone(),
+        }
+    }
 }
 
 /// What happened to a job that was assigned.

@@ -1,6 +1,6 @@
 //! The only loop of a dispatcher: collect what happened, let the machine decide, carry it out, sleep.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,12 +96,6 @@ pub(crate) struct Worker {
     pub(crate) offer: Arc<Offer>,
 }
 
-impl Worker {
-    fn of((name, incarnation, offer): (&Name, u64, &Arc<Offer>)) -> Self {
-        Self { name: name.clone(), incarnation, offer: Arc::clone(offer) }
-    }
-}
-
 /// What the parts of a node share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -120,8 +114,8 @@ pub(crate) struct Shared {
     pub(crate) ttl: Duration,
     /// What whoever submits may claim for the dispatcher.
     pub(crate) post: Post,
-    /// The workers connected now; a std mutex, held for a copy.
-    pub(crate) workers: Mutex<Vec<Worker>>,
+    /// The workers connected now, by name; a std mutex, held for a copy.
+    pub(crate) workers: Mutex<BTreeMap<Name, Worker>>,
     /// The logs that go with their jobs, as long as somebody has them; a std mutex, held for a copy.
     pub(crate) logs: Mutex<Vec<Weak<dyn LogStore>>>,
     /// The checkpoints that go with their jobs, as the logs do.
@@ -134,6 +128,8 @@ pub(crate) struct Shared {
     pub(crate) rests: AtomicBool,
     /// Whether the dispatcher has died of a panic.
     pub(crate) died: AtomicBool,
+    /// Whether a duty is led in its name beside the maintenance: then it lives.
+    pub(crate) leads: AtomicBool,
     /// How the store refuses for good, as long as it does, or which dispatcher has died.
     pub(crate) failure: Arc<watch::Sender<Option<(ErrorKind, String)>>>,
 }
@@ -173,6 +169,7 @@ impl Common {
             lease: watch::Sender::new(lease),
             rests: AtomicBool::new(false),
             died: AtomicBool::new(false),
+            leads: AtomicBool::new(false),
             failure: Arc::clone(&self.failure),
         }
     }
@@ -232,8 +229,6 @@ pub(crate) struct Driver {
     answer: Option<Input>,
     /// How many such answers came one after the other.
     in_a_row: u32,
-    /// The comings and goings that have been shown.
-    shown: u64,
     /// Whether the store takes calls in the order in which they are begun.
     in_order: bool,
     /// Whether whoever submits may claim.
@@ -278,7 +273,6 @@ impl Driver {
             light: None,
             answer: None,
             in_a_row: 0,
-            shown: 0,
             in_order,
             stands_by: false,
             awaits_claim: false,
@@ -487,27 +481,37 @@ impl Driver {
 
     /// Shows who is connected to those who explain, and tells the bus who came and went.
     fn show_workers(&mut self) {
-        let now = self.machine.comings_and_goings();
-        if std::mem::replace(&mut self.shown, now) == now {
+        let changed = self.machine.take_comings_and_goings();
+        if changed.is_empty() {
             return;
         }
+        let (mut gone, mut came) = (Vec::new(), Vec::new());
         let mut shown = self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = self.machine.workers().map(Worker::of).collect();
-        let before = std::mem::replace(&mut *shown, after);
+        for name in changed {
+            let now = self.machine.worker(&name).map(|(incarnation, offer)| Worker {
+                name: name.clone(),
+                incarnation,
+                offer: Arc::clone(offer),
+            });
+            let before = match &now {
+                Some(worker) => shown.insert(name, worker.clone()),
+                None => shown.remove(&name),
+            };
+            let life = |worker: &Option<Worker>| worker.as_ref().map(|worker| worker.incarnation);
+            if life(&before) != life(&now) {
+                gone.extend(before);
+                came.extend(now);
+            }
+        }
+        drop(shown);
         let Some(bus) = &self.shared.herald.bus else { return };
         let at = self.shared.clock.now();
-        let event = |worker: &Worker, connected| {
-            let (worker, incarnation) = (worker.name.clone(), worker.incarnation);
+        let event = |worker: Worker, connected| {
+            let Worker { name: worker, incarnation, .. } = worker;
             Event::Worker(WorkerEvent { worker, incarnation, at, connected })
         };
-        // Both are in the order of names.
-        let in_both = |worker: &Worker, others: &[Worker]| {
-            let at = others.binary_search_by(|other| other.name.cmp(&worker.name));
-            at.is_ok_and(|at| others[at].incarnation == worker.incarnation)
-        };
-        let gone = before.iter().filter(|worker| !in_both(worker, &shown)).map(|worker| event(worker, false));
-        let came = shown.iter().filter(|worker| !in_both(worker, &before)).map(|worker| event(worker, true));
-        let events: Vec<Event> = gone.chain(came).collect();
+        let gone = gone.into_iter().map(|worker| event(worker, false));
+        let events: Vec<Event> = gone.chain(came.into_iter().map(|worker| event(worker, true))).collect();
         bus.publish_or_gap(&events);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use hodei_core::job::{Epoch, Lease};
-use hodei_core::store::{Beat, Pruned, Retention, Round, Rounded, Scope, Term};
+use hodei_core::store::{Beat, Pruned, Retention, Round, Rounded, Scope, Store, Term};
 use hodei_core::{JobId, Name, Tenant, Timestamp};
 use tokio::sync::{mpsc, watch};
 
@@ -91,7 +91,10 @@ impl Lead {
 /// Waits for nothing but the store, so that any loop can drive it.
 pub(crate) async fn beat(dispatchers: &[Arc<Shared>], lead: &mut Lead) -> Vec<Heard> {
     let Some(first) = dispatchers.first() else { return Vec::new() };
-    let (until, needed) = (first.lives_until(), lead.needs());
+    if let Some(term) = lead.term.take() {
+        lead.term = in_a_living_name(&*first.store, dispatchers, term).await;
+    }
+    let (until, needed) = (first.lives_until(), lead.needs() || first.leads.load(Ordering::Acquire));
     let speaks =
         |(n, shared): &(usize, &Arc<Shared>)| (*n == 0 && needed) || !shared.rests.load(Ordering::Acquire);
     let speak = dispatchers.iter().enumerate().filter(speaks);
@@ -114,6 +117,22 @@ pub(crate) async fn beat(dispatchers: &[Arc<Shared>], lead: &mut Lead) -> Vec<He
         cancel: beat.cancel,
     };
     numbers.into_iter().zip(owners).zip(beats).map(heard).collect()
+}
+
+/// Returns a term of a node unless it was taken in the name of a life that is over: of a dispatcher that has died, or in an earlier
+/// life of one. Such a term is given up, to be taken anew, for nobody would be seen to lead.
+///
+/// A life that is not over is not ended by this: who holds its jobs may be at work on them.
+pub(crate) async fn in_a_living_name(
+    store: &dyn Store,
+    dispatchers: &[Arc<Shared>],
+    term: Term,
+) -> Option<Term> {
+    if dispatchers.iter().any(|shared| *shared.lease.borrow() == term.holder) {
+        return Some(term);
+    }
+    let is_over = store.owners().await.is_ok_and(|living| living.iter().all(|of| of.lease != term.holder));
+    if is_over && store.retire(&term.holder).await.is_ok() { None } else { Some(term) }
 }
 
 /// What the node that leads owes the store. Waits for nothing but the store, so that any loop can drive it.
@@ -222,12 +241,21 @@ impl Duties {
 /// A dispatcher, and the way to its driver.
 pub(crate) type Dispatcher = (Arc<Shared>, mpsc::WeakSender<Message>);
 
-/// Beats, and beside that reaps and prunes where this node leads, until it is aborted or no driver is left. Nothing that the
-/// leader has to do holds up a beat.
-pub(crate) async fn run(dispatchers: Vec<Dispatcher>, duties: Duties, tell: watch::Sender<Lead>) {
+/// Is dropped when a node ends: what takes terms takes no more then, and ends by itself when its last call is over. A call that
+/// was only forgotten could take a term after the node has retired, and nobody else would lead for as long as that lasts.
+pub(crate) type Ends = watch::Sender<()>;
+
+/// Beats, and beside that reaps and prunes where this node leads, until it ends or no driver is left. Nothing that the leader has
+/// to do holds up a beat.
+pub(crate) async fn run(
+    dispatchers: Vec<Dispatcher>,
+    duties: Duties,
+    tell: watch::Sender<Lead>,
+    ends: watch::Receiver<()>,
+) {
     let (every, lead) = (duties.config.beat, tell.subscribe());
     tokio::select! {
-        () = keep_beating(dispatchers.clone(), every, tell) => {}
+        () = keep_beating(dispatchers.clone(), every, tell, ends) => {}
         () = keep_leading(&dispatchers, duties, lead) => {}
     }
 }
@@ -239,11 +267,19 @@ const HURRY: u32 = 8;
 ///
 /// A driver that has died is beaten for no more: what it held would be stuck for as long as the process lives. Its life ends
 /// by time, as its agents expect, who run on alone until then.
-async fn keep_beating(mut dispatchers: Vec<Dispatcher>, every: Duration, tell: watch::Sender<Lead>) {
+async fn keep_beating(
+    mut dispatchers: Vec<Dispatcher>,
+    every: Duration,
+    tell: watch::Sender<Lead>,
+    mut ends: watch::Receiver<()>,
+) {
     let mut lead = tell.borrow().clone();
     let (mut wait, mut died) = (every, false);
     loop {
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = ends.changed() => return,
+        }
         let drivers: Vec<_> = dispatchers.iter().map(|(_, driver)| driver.upgrade()).collect();
         if drivers.iter().all(Option::is_none) {
             // Nobody holds the node any more.

@@ -36,11 +36,7 @@ impl HandAgent {
         let desired = self.gateway.sync(self.state.clone()).await?;
         self.state.seen = desired.number;
         self.state.reports.retain(|report| report.number > desired.received);
-        for assignment in &desired.assign {
-            let (job, resources) = (&assignment.job, assignment.job.spec.resources().of_worker());
-            let running = RunningJob { job: job.id, epoch: job.epoch, progress: None, resources };
-            self.state.running.push(running);
-        }
+        self.state.running.extend(desired.assign.iter().map(RunningJob::of));
         Ok(desired)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hodei_core::gateway::{
     Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
 };
-use hodei_core::job::{Epoch, JobSpec, Outcome};
+use hodei_core::job::{Epoch, Outcome};
 use hodei_core::map::JobMap;
 use hodei_core::{JobId, Name, Timestamp};
 
@@ -72,10 +72,8 @@ struct Held {
     epoch: Epoch,
     /// Whether it was ended because nothing was heard of the node.
     fenced: bool,
-    /// What was set aside for it.
-    spec: Arc<JobSpec>,
-    memory: u64,
-    progress: Option<(u32, u32)>,
+    /// What the node is told of it.
+    told: RunningJob,
 }
 
 impl Machine {
@@ -173,8 +171,8 @@ impl Machine {
             self.report(job, epoch, News::Returned);
             return;
         }
-        let (spec, memory) = (Arc::clone(&assignment.job.spec), assignment.memory);
-        self.running.insert(job, Held { epoch, fenced: false, spec, memory, progress: None });
+        let told = RunningJob::of(&assignment);
+        self.running.insert(job, Held { epoch, fenced: false, told });
         self.young.push_back((self.now, job, epoch));
         effects.push(Effect::Start(assignment));
     }
@@ -210,7 +208,7 @@ impl Machine {
     /// Takes in how far a run is.
     pub fn progress(&mut self, job: JobId, epoch: Epoch, done: u32, total: u32) {
         if let Some(held) = self.running.get_mut(&job).filter(|held| held.epoch == epoch) {
-            held.progress = Some((done, total));
+            held.told.progress = Some((done, total));
         }
     }
 
@@ -279,13 +277,8 @@ impl Machine {
             self.calls.push_back((self.seq, self.now));
         }
         self.asked = Some(self.seq);
-        let outdated = self.outdated.iter().map(|(job, held)| (job, held));
-        let running = self.running.iter().chain(outdated).map(|(job, held)| RunningJob {
-            job: *job,
-            epoch: held.epoch,
-            progress: held.progress,
-            resources: held.spec.resources().of_worker().memory(held.memory),
-        });
+        let outdated = self.outdated.iter().map(|(_, held)| held);
+        let running = self.running.values().chain(outdated).map(|held| held.told.clone());
         let unsaid = self.reports.partition_point(|report| report.number <= self.received);
         SessionState {
             worker: self.worker.clone(),
@@ -308,6 +301,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use hodei_core::Tenant;
+    use hodei_core::gateway::Peer;
     use hodei_core::job::{JobSpec, NewJob, Resources, Runs, rules};
 
     use super::*;
@@ -468,11 +462,18 @@ mod tests {
         let mut machine = machine(8);
         let mut given = assignment(1, 1);
         let asks = Resources::none().cpu_millis(500).memory(1 << 20).custom(Name::literal("licence"), 1);
-        let spec = JobSpec::command(["true"]).resources(asks.clone().tokens(7)).build().unwrap();
+        let spec =
+            JobSpec::command(["true"]).queue("mail").group("loud").resources(asks.clone()).build().unwrap();
+        let place = spec.placement();
         Arc::make_mut(&mut given.job).spec = Arc::new(spec);
         given.memory = 1 << 21;
+        let peer = Peer { worker: Name::literal("other"), labels: Default::default() };
+        given.beside = Some([peer].into());
         answer(&mut machine, Desired { number: 1, assign: vec![given], ..Desired::default() });
-        assert_eq!(machine.state().running[0].resources, asks.memory(1 << 21));
+        let told = &machine.state().running[0];
+        assert_eq!(told.resources.of_worker(), asks.memory(1 << 21));
+        assert_eq!((told.resources.placement(), told.queue.as_str()), (place, "mail"));
+        assert_eq!(told.beside.as_ref().map(|beside| beside[0].worker.as_str()), Some("other"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,7 +15,7 @@ use super::plan::plan;
 use super::rule::Kept;
 use super::times::Times;
 use crate::driver::Shared;
-use crate::maintain::Lead;
+use crate::maintain::{Lead, in_a_living_name};
 
 /// The duty of firing schedules.
 const DUTY: &str = "cron";
@@ -25,13 +26,19 @@ const TOGETHER: usize = 64;
 pub(crate) type Bell = Arc<Notify>;
 
 /// Fires what is due until the node ends. What fails is tried again after the next beat.
-pub(crate) async fn run(shared: Arc<Shared>, mut beats: watch::Receiver<Lead>, bell: Bell) {
-    let mut duty = Duty::of(shared);
+pub(crate) async fn run(
+    dispatchers: Vec<Arc<Shared>>,
+    mut beats: watch::Receiver<Lead>,
+    bell: Bell,
+    mut ends: watch::Receiver<()>,
+) {
+    let mut duty = Duty::of(dispatchers);
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = bell.notified() => {}
+            _ = ends.changed() => return,
             beaten = beats.changed() => {
                 if beaten.is_err() {
                     return;
@@ -58,6 +65,9 @@ struct Read {
 /// The duty, as one node has it. Waits for nothing but the store, so that any loop can drive it.
 #[derive(Debug)]
 pub(crate) struct Duty {
+    /// The dispatchers of the node, at least one.
+    dispatchers: Vec<Arc<Shared>>,
+    /// What the node has only once is with the first of them.
     shared: Arc<Shared>,
     term: Option<Term>,
     known: HashMap<(Tenant, Name), Read>,
@@ -75,8 +85,21 @@ impl Due {
 }
 
 impl Duty {
-    pub(crate) fn of(shared: Arc<Shared>) -> Self {
-        Self { shared, term: None, known: HashMap::new() }
+    pub(crate) fn of(dispatchers: Vec<Arc<Shared>>) -> Self {
+        let shared = Arc::clone(&dispatchers[0]);
+        Self { dispatchers, shared, term: None, known: HashMap::new() }
+    }
+
+    /// The dispatcher in whose name the node leads: the first one that has not died, as in its other duty.
+    fn leader(&self) -> &Shared {
+        let living = self.dispatchers.iter().find(|shared| !shared.died.load(Ordering::Acquire));
+        living.unwrap_or(&self.shared)
+    }
+
+    /// Has the dispatcher in whose name the node leads live for that.
+    fn show(&self) {
+        self.dispatchers.iter().for_each(|shared| shared.leads.store(false, Ordering::Release));
+        self.leader().leads.store(self.term.is_some(), Ordering::Release);
     }
 
     /// Fires what is due, if this node leads, and says after how long to look again.
@@ -110,16 +133,21 @@ impl Duty {
 
     /// Looks what is due, if this node leads.
     async fn look(&mut self) -> Result<Due> {
-        if self.is_led_by_another().await? {
+        let led = self.is_led_by_another().await;
+        self.show();
+        if led? {
             return Ok(Due::NEVER);
         }
         let rows = self.shared.store.schedules(&Scope::All).await?;
         if rows.is_empty() {
             // Nobody needs a leader, and a term costs a write each time that it is kept.
             (self.known, self.term) = (HashMap::new(), None);
+            self.show();
             return Ok(Due::NEVER);
         }
-        let Some(term) = self.lead().await? else { return Ok(Due::NEVER) };
+        let led = self.lead().await;
+        self.show();
+        let Some(term) = led? else { return Ok(Due::NEVER) };
         let now = self.shared.store.now().await?;
         self.read(&rows, now);
         let mut wait = Duration::MAX;
@@ -138,6 +166,11 @@ impl Duty {
 
     /// Keeps the term where there is one; says whether somebody else is known to lead.
     async fn is_led_by_another(&mut self) -> Result<bool> {
+        if let Some(term) = self.term.take() {
+            let living = self.dispatchers.iter().filter(|shared| !shared.died.load(Ordering::Acquire));
+            let living: Vec<_> = living.cloned().collect();
+            self.term = in_a_living_name(&*self.shared.store, &living, term).await;
+        }
         let (duty, ttl) = (Name::literal(DUTY), self.shared.ttl);
         let round = Round { owners: Vec::new(), ttl, duty, term: self.term.clone() };
         let rounded = self.shared.store.round(round).await?;
@@ -148,7 +181,7 @@ impl Duty {
     /// Returns the term that was kept, or takes the duty when nobody leads.
     async fn lead(&mut self) -> Result<Option<Term>> {
         if self.term.is_none() {
-            let lease = self.shared.lease.borrow().clone();
+            let lease = self.leader().lease.borrow().clone();
             self.term = self.shared.store.take_term(&Name::literal(DUTY), &lease, self.shared.ttl).await?;
         }
         Ok(self.term.clone())

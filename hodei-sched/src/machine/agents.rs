@@ -11,7 +11,7 @@ use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
 use super::backfill::{is_beside, reserved_start};
 use super::fence::alone;
-use super::placement::WorkerId;
+use super::placement::{Found, WorkerId};
 use super::preempt;
 use super::scheduler::{Effect, Outgoing, Scheduler, Store, Ticket};
 use super::session::{Assigned, Gang};
@@ -64,10 +64,22 @@ impl Scheduler {
         let mut unknown: Vec<(JobId, Epoch)> = strays.iter().map(|run| (run.job, run.epoch)).collect();
         unknown.sort_unstable();
         self.fleet.keep_strays(session.worker, |run| unknown.binary_search(run).is_ok());
-        for run in strays {
-            self.fleet.add_stray(session.worker, (run.job, run.epoch), &run.resources);
-        }
         session.disown(&unknown);
+        let worker = session.worker;
+        for run in strays {
+            let peers = run.beside.iter().flat_map(|beside| beside.iter());
+            let beside =
+                peers.filter_map(|peer| self.sessions.get(&peer.worker)).map(|session| session.worker);
+            let beside: Vec<WorkerId> = beside.filter(|other| *other != worker).collect();
+            let found = Found {
+                run: (run.job, run.epoch),
+                tenant: &run.tenant,
+                resources: &run.resources,
+                rule: self.rules.get(&run.queue).copied().unwrap_or(0),
+                beside: &beside,
+            };
+            self.fleet.add_stray(worker, &found);
+        }
         for report in state.reports {
             self.report(&state.worker, report, now);
         }
@@ -314,9 +326,14 @@ impl Scheduler {
     pub(super) fn reply(&mut self) {
         let (next_sync, ttl, alive_until) =
             (self.config.next_sync, self.config.session_ttl, self.alive_until);
-        for worker in self.fleet.take_relieved() {
-            let name = self.names.get(&worker);
+        let relieved = self.fleet.take_relieved();
+        for worker in &relieved {
+            let name = self.names.get(worker);
             name.and_then(|name| self.sessions.get_mut(name));
+        }
+        // Gangs with room there may begin on their own workers.
+        for host in self.gangs.values().filter(|_| !relieved.is_empty()) {
+            self.sessions.get_mut(host);
         }
         for name in self.sessions.take_touched() {
             let Some(session) = self.sessions.get(&name).filter(|session| session.waiter.is_some()) else {

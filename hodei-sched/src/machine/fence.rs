@@ -101,6 +101,11 @@ impl Scheduler {
     }
 }
 
+/// So much of its patience with a silent agent a node tells the agent of.
+pub(crate) fn trusted(patience: Duration) -> Duration {
+    patience - patience / MARGIN
+}
+
 /// How long after a call came an agent may run on without another answer: until the node, which heard of it last at `heard`,
 /// has no more patience, or until the node's own life may have ended.
 pub(super) fn alone(
@@ -109,6 +114,6 @@ pub(super) fn alone(
     patience: Duration,
     alive_until: Option<Timestamp>,
 ) -> Duration {
-    let until = heard.saturating_add(patience - patience / MARGIN);
+    let until = heard.saturating_add(trusted(patience));
     alive_until.map_or(until, |alive| alive.min(until)).saturating_since(called)
 }

@@ -35,6 +35,7 @@ mod verdict;
 
 pub(crate) use agents::worker_key;
 pub use explain::Why;
+pub(crate) use fence::trusted;
 pub use scheduler::{Effect, Input, Policy, Scheduler, SchedulerConfig, Ticket};
 pub use snapshot::{Claims, ClassLoad, QueueLoad, Snapshot, StoreLoad, WorkerLoad};
 pub use standby::Standby;

@@ -47,7 +47,9 @@ pub struct SchedulerConfig {
     pub prefetch_max: u32,
     /// How many transitions go into one exchange at most: 4,096.
     pub batch_max: usize,
-    /// How long a session may be silent before its jobs are taken back: 6 s.
+    /// How long a session may be silent before its jobs are taken back: 6 s. Seven eighths of it must be more than twice
+    /// [`next_sync`](Self::next_sync): so long after a call it may be before the agent hears of its node again, which answered
+    /// that one late and lets the next one wait. An agent that does not hear of it in time ends what it runs.
     pub session_ttl: Duration,
     /// How long a call of an agent waits for news: 2 s.
     pub next_sync: Duration,
@@ -475,9 +477,15 @@ impl Scheduler {
         self.sessions.iter().map(|(name, session)| (name, session.incarnation, &session.offer))
     }
 
-    /// Counts the workers that came and went: as long as it is the same, so are [`Scheduler::workers`].
+    /// Which of its lives a worker is in that is connected, and what it offers.
     #[must_use]
-    pub fn comings_and_goings(&self) -> u64 {
-        self.sessions.changes()
+    pub fn worker(&self, name: &Name) -> Option<(u64, &Arc<hodei_core::gateway::Offer>)> {
+        self.sessions.get(name).map(|session| (session.incarnation, &session.offer))
+    }
+
+    /// Takes the names of the workers that came or went since this was asked, in order; the first time, of all that are
+    /// connected. Whoever follows them looks at each change once, however many there are.
+    pub fn take_comings_and_goings(&mut self) -> Vec<Name> {
+        self.sessions.take_changed()
     }
 }

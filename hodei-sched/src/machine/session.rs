@@ -144,11 +144,7 @@ impl Session {
         let Claimed { job, inputs } = claimed;
         // The agent stops a run of an older epoch by itself, and reports nothing of it.
         if let Some(older) = self.assigned.get(&job.id).map(|assigned| assigned.job.epoch) {
-            let older = self.release(job.id, older, fleet).filter(|older| older.told);
-            if let Some(older) = older {
-                // Until it has, that takes its room.
-                fleet.add_stray(self.worker, (job.id, older.job.epoch), &fleet.resources(older.class));
-            }
+            self.strays(job.id, older, fleet);
             // It may be noted already: for the first time, or to be said again.
             self.unsent.retain(|unsent| *unsent != job.id);
         }
@@ -202,6 +198,16 @@ impl Session {
         assigned.leave_others(fleet);
         fleet.discount(assigned.class);
         Some(assigned)
+    }
+
+    /// Ends an assignment whose job comes again: until the run has ended that the agent was told of, that takes its room, of a
+    /// gang on all of its workers.
+    fn strays(&mut self, job: JobId, epoch: Epoch, fleet: &mut Fleet) {
+        let gang = self.assigned.get(&job).and_then(|assigned| assigned.gang.as_ref());
+        let others = gang.map_or_else(Vec::new, |gang| gang.others.clone());
+        if let Some(older) = self.release(job, epoch, fleet).filter(|older| older.told) {
+            fleet.strays(self.worker, (job, epoch), &older.job.tenant, older.class, &others);
+        }
     }
 
     /// Takes an assignment back of which the agent has not been told.
@@ -308,8 +314,27 @@ impl Session {
     /// Whether a reply would tell the agent something: if nothing else, that its node is there, when it has lost the reply
     /// that said so and would wait for the next as long again.
     pub(super) fn has_news(&self, fleet: &Fleet) -> bool {
-        let assigns = !self.unsent.is_empty() && !fleet.is_crowded(self.worker);
+        let assigns =
+            !fleet.is_crowded(self.worker) && self.unsent.iter().any(|job| self.may_begin(*job, fleet));
         self.lost || assigns || self.has_unsaid_stops() || self.acked() > self.told_acked
+    }
+
+    /// Whether none of the other workers of a gang has more to run than there is room for. A gang has room on all of its workers
+    /// or does not begin.
+    fn may_begin(&self, job: JobId, fleet: &Fleet) -> bool {
+        let gang = self.assigned.get(&job).and_then(|assigned| assigned.gang.as_ref());
+        gang.is_none_or(|gang| !gang.others.iter().any(|other| fleet.is_crowded(*other)))
+    }
+
+    /// Takes what may begin of what is assigned and not said. While the agent runs more than there is room for, that is nothing.
+    fn take_unsent(&mut self, fleet: &Fleet) -> Vec<JobId> {
+        if fleet.is_crowded(self.worker) {
+            return Vec::new();
+        }
+        let unsent = std::mem::take(&mut self.unsent);
+        let (begins, waits) = unsent.into_iter().partition(|job| self.may_begin(*job, fleet));
+        self.unsent = waits;
+        begins
     }
 
     /// Whether there is something to stop of which the agent was not told.
@@ -323,11 +348,10 @@ impl Session {
         runs_nothing && self.outstanding.is_empty() && !self.has_news(fleet)
     }
 
-    /// Says everything that the agent should know now. While it runs more than there is room for, it is to begin nothing.
+    /// Says everything that the agent should know now.
     pub(super) fn desired(&mut self, next_sync: Duration, alone: Duration, fleet: &Fleet) -> Desired {
         self.number += 1;
-        let crowded = fleet.is_crowded(self.worker);
-        let jobs = if crowded { Vec::new() } else { std::mem::take(&mut self.unsent) };
+        let jobs = self.take_unsent(fleet);
         let mut assign = Vec::with_capacity(jobs.len());
         for job in &jobs {
             if let Some(assigned) = self.assigned.get_mut(job) {

@@ -27,23 +27,28 @@ pub(super) struct Sessions {
     touched: Vec<Name>,
     /// Nothing is due of an agent before this time of it. All have one but those that are touched.
     due: BTreeSet<(Timestamp, Name)>,
-    /// How many have come and gone.
-    changes: u64,
+    /// Who has come or gone since that was asked; nothing is noted before it was asked for the first time.
+    changed: Option<Vec<Name>>,
 }
 
 impl Sessions {
     pub(super) fn new(next_sync: Duration, ttl: Duration) -> Self {
         let (by_name, due) = (BTreeMap::new(), BTreeSet::new());
-        Self { by_name, next_sync, ttl, touched: Vec::new(), due, changes: 0 }
+        Self { by_name, next_sync, ttl, touched: Vec::new(), due, changed: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
-    /// How many have come and gone since the first: those who are there are the same as long as it is.
-    pub(super) fn changes(&self) -> u64 {
-        self.changes
+    /// Takes the names of those who have come or gone since this was asked, in order; the first time, of all who are there.
+    pub(super) fn take_changed(&mut self) -> Vec<Name> {
+        let Some(mut names) = self.changed.replace(Vec::new()) else {
+            return self.by_name.keys().cloned().collect();
+        };
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     pub(super) fn get(&self, name: &Name) -> Option<&Session> {
@@ -84,7 +89,7 @@ impl Sessions {
         join: impl FnOnce() -> WorkerId,
     ) -> &mut Session {
         let session = self.by_name.entry(state.worker.clone()).or_insert_with(|| {
-            self.changes += 1;
+            self.changed.iter_mut().for_each(|changed| changed.push(state.worker.clone()));
             Session::new(state.incarnation, Arc::clone(&state.offer), join(), state.seen, now)
         });
         touch(session, &state.worker, &mut self.touched);
@@ -93,7 +98,7 @@ impl Sessions {
 
     pub(super) fn remove(&mut self, name: &Name) -> Option<Session> {
         let (name, session) = self.by_name.remove_entry(name)?;
-        self.changes += 1;
+        self.changed.iter_mut().for_each(|changed| changed.push(name.clone()));
         if let Some(due) = session.due {
             self.due.remove(&(due, name));
         }

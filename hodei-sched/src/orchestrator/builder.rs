@@ -259,12 +259,13 @@ impl OrchestratorBuilder {
         let tell = watch::Sender::new(Lead::under(duties.term.clone()));
         #[cfg(feature = "cron")]
         let beats = tell.subscribe();
-        let upkeep = tokio::spawn(maintain::run(ways, duties, tell));
+        let ends = maintain::Ends::new(());
+        let upkeep = tokio::spawn(maintain::run(ways, duties, tell, ends.subscribe()));
         let audit = self.audit.map(|(sink, policy)| {
             let shared = &dispatchers[0];
             Auditor::start(sink, policy, Arc::clone(&shared.clock), shared.owner.name().as_str())
         });
-        let mut orchestrator = Orchestrator::new(dispatchers, senders, drivers, upkeep);
+        let mut orchestrator = Orchestrator::new(dispatchers, senders, drivers, (upkeep, ends));
         if let Some((auditor, writer)) = audit {
             orchestrator = orchestrator.audited(auditor, writer.map(tokio::spawn)).await;
         }

@@ -6,7 +6,7 @@ use hodei_core::Fault;
 use hodei_core::job::Priority;
 use hodei_core::store::OWNER_TTL_MIN;
 
-use crate::machine::SchedulerConfig;
+use crate::machine::{SchedulerConfig, trusted};
 
 /// The longest time that a node may be told to wait for anything.
 const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
@@ -71,6 +71,11 @@ fn times(config: &SchedulerConfig) -> Vec<Fault> {
             faults.push(Fault::new(field, "too_large").limit(TIME_MAX.as_secs()));
         }
     }
+    // A call may wait for as long as the one before it, and the agent counts from that.
+    if !config.session_ttl.is_zero() && trusted(config.session_ttl) <= config.next_sync.saturating_mul(2) {
+        let detail = "seven eighths of it must be more than twice next_sync";
+        faults.push(Fault::new("session_ttl", "too_short").detail(detail));
+    }
     // A node may rest at once.
     if config.rest_after > TIME_MAX {
         faults.push(Fault::new("rest_after", "too_large").limit(TIME_MAX.as_secs()));
@@ -107,7 +112,6 @@ mod tests {
             (Box::new(move |c| c.session_ttl = zero), "session_ttl: zero"),
             (Box::new(|c| c.session_ttl = LONG), "session_ttl: too_large (limit 31622400)"),
             (Box::new(move |c| c.next_sync = zero), "next_sync: zero"),
-            (Box::new(|c| c.next_sync = Duration::MAX), "next_sync: too_large (limit 31622400)"),
             (Box::new(move |c| c.poll_interval = zero), "poll_interval: zero"),
             (Box::new(|c| c.poll_interval = LONG), "poll_interval: too_large (limit 31622400)"),
             (Box::new(move |c| c.idle_poll = zero), "idle_poll: zero"),
@@ -136,11 +140,30 @@ mod tests {
         let most = |c: &mut SchedulerConfig| {
             (c.prefetch_max, c.batch_max, c.preempt) = (PREFETCH_MAX, BATCH_MAX, Some(63));
             c.ageing = Some(Ageing { every: TIME_MAX, ceiling: Priority::MAX });
-            (c.session_ttl, c.next_sync, c.poll_interval, c.idle_poll) =
-                (TIME_MAX, TIME_MAX, TIME_MAX, TIME_MAX);
+            (c.session_ttl, c.next_sync) = (TIME_MAX, TIME_MAX * 2 / 5);
+            (c.poll_interval, c.idle_poll) = (TIME_MAX, TIME_MAX);
             (c.retry_wait, c.claim_wait, c.rest_after) = (TIME_MAX, TIME_MAX, TIME_MAX);
         };
         assert_eq!(wrong(most), [""; 0]);
+    }
+
+    /// An agent whose call was answered when it had waited for nearly as long as it may has its next one answered when that has:
+    /// an agent that lets go before, or a node that does, has runs end for nothing.
+    #[test]
+    fn a_session_outlives_two_calls_that_wait() {
+        let short = "session_ttl: too_short: seven eighths of it must be more than twice next_sync";
+        let calls = |ttl: u64, next_sync: u64| {
+            let millis = Duration::from_millis;
+            wrong(|c| (c.session_ttl, c.next_sync) = (millis(ttl), millis(next_sync)))
+        };
+        for (ttl, next_sync) in [(2_000, 2_000), (1_999, 2_000), (4_000, 2_000), (1_600, 700)] {
+            assert_eq!(calls(ttl, next_sync), [short], "{ttl} {next_sync}");
+        }
+        for (ttl, next_sync) in [(6_000, 2_000), (1_600, 699), (2_000, 600)] {
+            assert_eq!(calls(ttl, next_sync), [""; 0], "{ttl} {next_sync}");
+        }
+        let endless = wrong(|c| c.next_sync = Duration::MAX);
+        assert_eq!(endless, ["next_sync: too_large (limit 31622400)", short]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::explain::{Explanation, explain, explain_limits};
 use super::gateway::Gateway;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::Why;
+use crate::maintain::Ends;
 use crate::standby::{Claim, begun_with};
 
 /// So many jobs are counted at most that come before one that is explained.
@@ -61,9 +62,23 @@ struct Inner {
 struct Tasks {
     drivers: Vec<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
+    ends: Ends,
     auditing: Option<JoinHandle<()>>,
     #[cfg(feature = "cron")]
     cron: Option<JoinHandle<()>>,
+}
+
+impl Tasks {
+    /// Waits until nothing takes a term any more.
+    async fn end_duties(&mut self) {
+        self.ends = Ends::new(());
+        // One that panicked takes none either.
+        let _ = (&mut self.upkeep).await;
+        #[cfg(feature = "cron")]
+        if let Some(cron) = &mut self.cron {
+            let _ = cron.await;
+        }
+    }
 }
 
 impl Drop for Tasks {
@@ -91,11 +106,12 @@ impl Orchestrator {
         dispatchers: Vec<Arc<Shared>>,
         senders: Vec<mpsc::Sender<Message>>,
         drivers: Vec<JoinHandle<()>>,
-        upkeep: JoinHandle<()>,
+        (upkeep, ends): (JoinHandle<()>, Ends),
     ) -> Self {
         let tasks = Tasks {
             drivers,
             upkeep,
+            ends,
             auditing: None,
             #[cfg(feature = "cron")]
             cron: None,
@@ -149,7 +165,9 @@ impl Orchestrator {
 
     /// The workers that are connected now, of all dispatchers.
     fn connected(&self) -> Vec<Worker> {
-        let of = |shared: &Arc<Shared>| shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let of = |shared: &Arc<Shared>| -> Vec<Worker> {
+            shared.workers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        };
         let mut workers: Vec<Worker> = self.inner.dispatchers.iter().flat_map(of).collect();
         workers.sort_by(|a, b| a.name.cmp(&b.name));
         workers
@@ -165,8 +183,9 @@ impl Orchestrator {
         for job in jobs {
             self.schedules().set(job).await?;
         }
-        let duty = crate::cron::run(Arc::clone(&self.inner.shared), beats, Arc::clone(&self.inner.bell));
         if let Some(tasks) = &mut *self.inner.tasks.lock().await {
+            let (dispatchers, bell) = (self.inner.dispatchers.clone(), Arc::clone(&self.inner.bell));
+            let duty = crate::cron::run(dispatchers, beats, bell, tasks.ends.subscribe());
             tasks.cron = Some(tokio::spawn(duty));
         }
         Ok(())
@@ -575,6 +594,7 @@ impl Orchestrator {
             // A driver that panicked has nothing left to drain.
             let _ = driver.await;
         }
+        tasks.end_duties().await;
         for shared in &self.inner.dispatchers {
             let lease = shared.lease.borrow().clone();
             // A node that cannot say goodbye expires.

@@ -436,7 +436,6 @@ impl<A: AgentModel> World<A> {
             let text = format!("I11: agent-{n} runs {} jobs, more than it has room for", running.len());
             self.watch.find(text);
         }
-        let running: Vec<&Run> = running.into_iter().filter(|run| !run.stopping).collect();
         let shunned = running.iter().enumerate().find_map(|(at, one)| {
             let others =
                 running.iter().enumerate().filter(|(other, run)| *other != at && run.tenant == one.tenant);

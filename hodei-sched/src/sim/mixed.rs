@@ -188,6 +188,13 @@ impl MixedLoad {
         self
     }
 
+    /// Has half of the runs last for up to some seconds.
+    #[must_use]
+    pub fn with_lasting_runs(mut self) -> Self {
+        self.shape.long = self.shape.long.max(500);
+        self
+    }
+
     /// Has clients be silent now and then, so that nodes come to rest; the last jobs come alone.
     #[must_use]
     pub fn with_lulls(mut self) -> Self {

@@ -1,6 +1,7 @@
 //! A node: its dispatchers, its heartbeat and its duties, in virtual time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hodei_core::codec::Codecs;
@@ -196,6 +197,7 @@ impl<A: AgentModel> World<A> {
         }
         live.died = true;
         let dead = live.desks[desk.seat].take();
+        live.shared[desk.seat].died.store(true, Ordering::Release);
         self.tell(format_args!("node-{}/{}: dies", desk.node, desk.seat));
         for caller in dead.into_iter().flat_map(Dispatcher::into_callers) {
             self.reply(desk.node, caller, Err(ErrorKind::Unavailable));
@@ -262,7 +264,7 @@ impl<A: AgentModel> World<A> {
             dispatchers.push(Some(dispatcher));
             lives.push((lease, until));
         }
-        let cron = Some(Duty::of(Arc::clone(&shared[0])));
+        let cron = Some(Duty::of(shared.clone()));
         let lead = Lead::under(duties.term.clone());
         let duties = Some(duties);
         self.nodes[n].up =

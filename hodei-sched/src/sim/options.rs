@@ -183,6 +183,8 @@ pub struct Options {
     /// Whether a node starts again under the name that it had. That ends its earlier life at once, so it stands for a node whose
     /// agents are in its process: they die with it. Else each life has a name of its own, and the earlier one ends by time.
     pub named: bool,
+    /// Whether half of the runs last for up to some seconds, in whichever seed: much is under way when something goes wrong then.
+    pub lasting: bool,
     /// Whether a subscriber listens to every change.
     pub listen: bool,
     /// The bug to plant in the models.
@@ -211,6 +213,7 @@ impl Options {
             looks: false,
             tenant_max_open: None,
             named: false,
+            lasting: false,
             listen: false,
             bug: None,
             tail: 0,
@@ -338,7 +341,7 @@ impl Options {
             }
             Bug::LeadsWithoutTerm => (self.looks, self.nodes) = (true, self.nodes.max(2)),
             Bug::OpenIgnored => self.tenant_max_open = Some(4),
-            Bug::RunsUnweighed => {
+            Bug::RunsUnweighed | Bug::NoSelfFence => {
                 // Agents go to another dispatcher while they run something, and have more slots than memory.
                 (self.nodes, self.dispatchers, self.slots) = (2, 3, 12);
                 self.agents = self.agents.clamp(1, 2);
@@ -346,7 +349,8 @@ impl Options {
                 let (dispatcher_deaths, node_crashes) = (true, true);
                 self.faults =
                     Faults { dispatcher_deaths, node_crashes, roaming: true, apart, ..Faults::none() };
-                (self.named, self.trouble) = (false, self.trouble.max(Duration::from_secs(20)));
+                (self.named, self.lasting) = (false, true);
+                self.trouble = self.trouble.max(Duration::from_secs(20));
             }
             Bug::PlaceUnread | Bug::CompanyUnread => self.agents = self.agents.max(2),
             Bug::CeilingIgnored => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hodei_core::gateway::{
     Assignment, Desired, News, Offer, Report, RunningJob, SessionState, Stop, StopCause,
 };
-use hodei_core::job::{Epoch, Resources};
+use hodei_core::job::Epoch;
 use hodei_core::{JobId, Name, Timestamp};
 
 use super::agent::{Action, AgentModel};
@@ -22,8 +22,8 @@ pub struct SimpleAgent {
     seq: u64,
     seen: u64,
     running: BTreeMap<JobId, Epoch>,
-    /// What it runs, what is ending under an older epoch too, and what was set aside for that.
-    room: BTreeMap<(JobId, Epoch), Resources>,
+    /// What it runs, what is ending under an older epoch too, and what it says of that.
+    room: BTreeMap<(JobId, Epoch), RunningJob>,
     asked: Option<u64>,
     /// The highest epoch seen of each job.
     epochs: BTreeMap<JobId, Epoch>,
@@ -52,8 +52,7 @@ impl SimpleAgent {
             return self.report(job, epoch, News::Returned);
         }
         self.running.insert(job, epoch);
-        let resources = assignment.job.spec.resources().of_worker().memory(assignment.memory);
-        self.room.insert((job, epoch), resources);
+        self.room.insert((job, epoch), RunningJob::of(&assignment));
         self.report(job, epoch, News::Started);
         actions.push(Action::Start(assignment));
     }
@@ -147,12 +146,6 @@ impl AgentModel for SimpleAgent {
         self.seq += 1;
         self.calls.insert(self.seq, self.now);
         self.asked = Some(self.seq);
-        let running = |((job, epoch), resources): (&(JobId, Epoch), &Resources)| RunningJob {
-            job: *job,
-            epoch: *epoch,
-            progress: None,
-            resources: resources.clone(),
-        };
         let unsaid = self.reports.partition_point(|report| report.number <= self.received);
         SessionState {
             worker: self.worker.clone(),
@@ -160,7 +153,7 @@ impl AgentModel for SimpleAgent {
             seq: self.seq,
             seen: self.seen,
             offer: Arc::clone(&self.offer),
-            running: self.room.iter().map(running).collect(),
+            running: self.room.values().cloned().collect(),
             reports: self.reports.iter().skip(unsaid).cloned().collect(),
             draining: false,
         }

@@ -39,6 +39,9 @@ impl<A: AgentModel> Simulation<A> {
         if options.looks {
             load = load.with_lulls();
         }
+        if options.lasting {
+            load = load.with_lasting_runs();
+        }
         if options.nodes == 1 && options.dispatchers == 1 && options.agents > 1 {
             // All agents are with one dispatcher then, once trouble is over.
             load = load.with_gangs(2)?;

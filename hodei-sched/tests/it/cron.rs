@@ -297,3 +297,70 @@ proptest! {
         });
     }
 }
+
+/// Who leads, by duty, as a snapshot shows it.
+async fn leaders(node: &Orchestrator) -> BTreeMap<String, String> {
+    let owners = node.snapshot().await.unwrap().store.unwrap().owners;
+    let led = owners.iter().flat_map(|of| {
+        of.duties.iter().map(|duty| (duty.as_str().to_owned(), of.lease.owner.name().as_str().to_owned()))
+    });
+    led.collect()
+}
+
+/// The duties stayed with the dead dispatcher, whose term went on and who was no longer among those who are alive.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_first_dispatcher_has_died_is_seen_to_lead() {
+    let (world, faults) = (World::new(), Faults::new());
+    let store = Arc::new(Faulty::new((*world.store).clone(), faults.clone()));
+    let node = Orchestrator::builder().shared_store(store).node("node").heartbeat(BEAT, BEAT * 3);
+    let node = node.dispatchers(2).cron(job("minutely", all_missed("* * * * *"))).start().await.unwrap();
+    let agent = Agent::builder(node.gateway()).name("a").handler(nothing).start().await.unwrap();
+    world.settle().await;
+    let both = |name: &str| ["cron", "maintain"].map(|duty| (duty.to_owned(), name.to_owned())).into();
+    assert_eq!(leaders(&node).await, both("node"));
+    faults.panic();
+    node.submit(hodei_core::job::NewJob::new(spec())).await.unwrap();
+    let died = node.store_failed().await;
+    assert!(died.to_string().contains("the dispatcher node has died"), "{died}");
+    world.settle().await;
+    // Until its life is over somebody may be at work on what it held.
+    world.clock.set(Timestamp::from_micros(START + 20_000_000));
+    world.settle().await;
+    assert_eq!(leaders(&node).await, both("node.1"));
+    agent.kill().await;
+    node.stop().await;
+}
+
+/// A call that was under way when the node retired took the term for it again, and the next node waited for its end.
+#[tokio::test]
+async fn a_node_that_has_ended_leads_nothing() {
+    let (beat, ttl) = (Duration::from_millis(20), Duration::from_secs(60));
+    for held in 0..6 {
+        let (inner, faults) = (MemoryStore::new(), Faults::new());
+        let store = Arc::new(Faulty::new(inner.clone(), faults.clone()));
+        let node = Orchestrator::builder().shared_store(store).node("a").heartbeat(beat, ttl).dispatchers(2);
+        let node = node.cron(job("minutely", all_missed("* * * * *"))).start().await.unwrap();
+        while leaders(&node).await.len() < 2 {
+            tokio::time::sleep(beat).await;
+        }
+        let before = faults.calls();
+        faults.hold(held);
+        while faults.calls() <= before + held {
+            tokio::time::sleep(beat / 4).await;
+        }
+        let mut ending = tokio::spawn(async move { node.shutdown().await });
+        // It waits for the call, or has ended without.
+        let ended = tokio::time::timeout(beat * 5, &mut ending).await;
+        faults.heal();
+        if ended.is_err() {
+            tokio::time::timeout(ttl, ending).await.expect("it ends").unwrap();
+        }
+        // What has ended may still have a call under way.
+        tokio::time::sleep(beat).await;
+        let other = inner.register(&hodei_core::OwnerId::new("b").unwrap(), ttl).await.unwrap();
+        for duty in ["maintain", "cron"] {
+            let term = inner.take_term(&Name::literal(duty), &other, ttl).await.unwrap();
+            assert!(term.is_some(), "{duty} is led by a node that has ended, call {held}");
+        }
+    }
+}

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use hodei_core::Timestamp;
 use hodei_core::gateway::Offer;
-use hodei_core::job::{Epoch, Priority, Request, RequestClass, Resources};
-use hodei_core::{JobId, Timestamp};
+use hodei_core::job::{Priority, Request, RequestClass, Resources};
 
 use super::amounts::{Amounts, Names, Need};
 use super::bits::Bits;
@@ -16,6 +16,7 @@ use super::group::{Company, Groups, Place};
 use super::levels::Levels;
 use super::rule::Rule;
 use super::shapes::Shapes;
+use super::strays::Stray;
 use crate::balance::Balancer;
 use crate::queue::ClassId;
 
@@ -44,24 +45,38 @@ pub(super) struct Worker {
     slots: u32,
     pub(super) draining: bool,
     /// Whether something runs here for which nothing could be set aside: then nothing more is placed here.
-    crowded: bool,
+    pub(super) crowded: bool,
     /// What runs here that was not placed here.
-    strays: Vec<Stray>,
+    pub(super) strays: Vec<Stray>,
     /// The classes for which there is no room here before something is free.
     pub(super) shut_out: Vec<u32>,
     /// How many jobs it has under each rule.
-    apart: Vec<(u32, u32)>,
+    pub(super) apart: Vec<(u32, u32)>,
     /// How many it has of each group, and how many that shun it.
     pub(super) company: Vec<Company>,
 }
 
-/// A run that was not placed on its worker, and takes room there until it has ended.
-#[derive(Debug)]
-struct Stray {
-    run: (JobId, Epoch),
-    need: Need,
-    /// Whether that is set aside.
-    has: bool,
+impl Worker {
+    /// Notes that a job under a rule comes, whether or not that keeps its jobs apart now: it may do so later.
+    pub(super) fn comes_under(&mut self, rule: u32) {
+        if rule == 0 {
+            return;
+        }
+        match self.apart.iter_mut().find(|(of, _)| *of == rule) {
+            Some((_, n)) => *n += 1,
+            None => self.apart.push((rule, 1)),
+        }
+    }
+
+    /// Notes that one of those goes.
+    pub(super) fn goes_under(&mut self, rule: u32) {
+        if let Some(at) = self.apart.iter().position(|(of, _)| *of == rule) {
+            self.apart[at].1 -= 1;
+            if self.apart[at].1 == 0 {
+                self.apart.swap_remove(at);
+            }
+        }
+    }
 }
 
 /// What jobs ask for, and where they could go.
@@ -111,7 +126,7 @@ pub struct Fleet {
     /// Whether a job of a group has come to a worker that had none of it.
     joined_group: bool,
     /// The workers that are crowded no more, since this was asked last.
-    relieved: Vec<WorkerId>,
+    pub(super) relieved: Vec<WorkerId>,
     pub(super) rules: Vec<Arc<Rule>>,
     /// Workers that take work and have a free slot.
     pub(super) open: Bits,
@@ -119,7 +134,7 @@ pub struct Fleet {
     pub(super) by_free: Vec<Bits>,
     open_slots: u64,
     /// How many jobs all workers have, and how many workers there are.
-    placed: u64,
+    pub(super) placed: u64,
     joined: u32,
     pub(super) levels: Levels,
     pub(super) hold: Option<Hold>,
@@ -176,6 +191,7 @@ impl Fleet {
 
     /// Takes a worker out, with whatever was set aside on it.
     pub fn leave(&mut self, worker: WorkerId) {
+        self.strays_leave(worker);
         self.placed -= u64::from(self.running(worker));
         self.joined -= 1;
         self.slots_changed(worker.0, |left| (left.free_slots, left.slots) = (0, 0));
@@ -254,13 +270,7 @@ impl Fleet {
         let chosen = &mut self.workers[worker.0 as usize];
         assert!(chosen.free_slots > 0 && chosen.free.has(&asked.need), "a balancer chooses what has room");
         chosen.free.take(&asked.need, 1);
-        // Counted whether or not the rule keeps its jobs apart now: it may do so later.
-        if asked.rule != 0 {
-            match chosen.apart.iter_mut().find(|(rule, _)| *rule == asked.rule) {
-                Some((_, n)) => *n += 1,
-                None => chosen.apart.push((asked.rule, 1)),
-            }
-        }
+        chosen.comes_under(asked.rule);
         if let Some(place) = asked.place.as_deref() {
             self.joined_group |= self.groups.comes(worker.0, place, &mut chosen.company);
         }
@@ -273,13 +283,7 @@ impl Fleet {
         let Some(left) = self.classes[class.0 as usize].as_ref() else { return };
         let there = &mut self.workers[worker.0 as usize];
         there.free.give(&left.need);
-        let rule = left.rule;
-        if let Some(at) = there.apart.iter().position(|(of, _)| *of == rule) {
-            there.apart[at].1 -= 1;
-            if there.apart[at].1 == 0 {
-                there.apart.swap_remove(at);
-            }
-        }
+        there.goes_under(left.rule);
         if let Some(place) = left.place.as_deref() {
             self.groups.goes(worker.0, place, &mut there.company);
         }
@@ -289,7 +293,7 @@ impl Fleet {
     }
 
     /// Something has become free on a worker: what runs there without having anything comes first.
-    fn freed(&mut self, worker: WorkerId) {
+    pub(super) fn freed(&mut self, worker: WorkerId) {
         self.house_strays(worker);
         self.let_in(worker.0);
         let waits = self.hold.filter(|_| self.is_held(worker)).map(|hold| hold.class);
@@ -298,81 +302,6 @@ impl Fleet {
             // Nothing is to be had there any more.
             self.hold = None;
         }
-    }
-
-    /// Sets room aside for a run that is under way on a worker and was not placed there, until [`Fleet::keep_strays`] lets it go.
-    /// Where there is not enough, nothing is placed there before there is.
-    pub(in crate::machine) fn add_stray(
-        &mut self,
-        worker: WorkerId,
-        run: (JobId, Epoch),
-        resources: &Resources,
-    ) {
-        let there = &mut self.workers[worker.0 as usize];
-        if there.strays.iter().all(|stray| stray.run != run) {
-            let need = Need::of(resources, &self.names).known();
-            there.strays.push(Stray { run, need, has: false });
-            self.house_strays(worker);
-        }
-    }
-
-    /// Lets those strays of a worker go that are not to be kept: they have ended.
-    pub(in crate::machine) fn keep_strays(
-        &mut self,
-        worker: WorkerId,
-        keep: impl Fn(&(JobId, Epoch)) -> bool,
-    ) {
-        let there = &mut self.workers[worker.0 as usize];
-        if there.strays.is_empty() {
-            return;
-        }
-        let mut ended = Vec::new();
-        there.strays.retain(|stray| {
-            let stays = keep(&stray.run);
-            if !stays && stray.has {
-                ended.push(stray.need.clone());
-            }
-            stays
-        });
-        let slots = u32::try_from(ended.len()).unwrap_or(u32::MAX);
-        ended.iter().for_each(|need| there.free.give(need));
-        self.placed -= u64::from(slots);
-        self.slots_changed(worker.0, |worker| worker.free_slots += slots);
-        self.freed(worker);
-    }
-
-    /// Whether more runs on a worker than there is room for: then nothing more may begin there.
-    pub(in crate::machine) fn is_crowded(&self, worker: WorkerId) -> bool {
-        self.workers[worker.0 as usize].crowded
-    }
-
-    /// Sets aside what strays take, as far as there is room.
-    fn house_strays(&mut self, worker: WorkerId) {
-        let there = &mut self.workers[worker.0 as usize];
-        if there.strays.iter().all(|stray| stray.has) && !there.crowded {
-            return;
-        }
-        let mut slots = 0;
-        for stray in there.strays.iter_mut().filter(|stray| !stray.has) {
-            if there.free_slots > slots && there.free.has(&stray.need) {
-                there.free.take(&stray.need, 1);
-                (stray.has, slots) = (true, slots + 1);
-            }
-        }
-        let crowded = there.strays.iter().any(|stray| !stray.has);
-        if there.crowded && !crowded {
-            self.relieved.push(worker);
-        }
-        self.placed += u64::from(slots);
-        self.slots_changed(worker.0, |worker| {
-            worker.free_slots -= slots;
-            worker.crowded = crowded;
-        });
-    }
-
-    /// Takes the workers that are crowded no more, since this was asked last.
-    pub(in crate::machine) fn take_relieved(&mut self) -> Vec<WorkerId> {
-        std::mem::take(&mut self.relieved)
     }
 
     /// Whether a job of a group has come to a worker that had none of it, since this was asked last.
@@ -411,12 +340,6 @@ impl Fleet {
             1 if class.place.is_none() => !class.able.is_empty(),
             workers => self.able_now(class).take(workers as usize).count() == workers as usize,
         })
-    }
-
-    /// What a job of a class is given of what its worker has.
-    pub(in crate::machine) fn resources(&self, class: ClassId) -> Resources {
-        let known = self.classes[class.0 as usize].as_ref();
-        known.map_or_else(Resources::none, |class| class.request.resources.of_worker())
     }
 
     /// How much memory a job of a class is given, in bytes.
@@ -553,7 +476,7 @@ impl Fleet {
     }
 
     /// Changes how many slots of a worker are free, and everything that goes by it.
-    fn slots_changed(&mut self, at: u32, change: impl FnOnce(&mut Worker)) {
+    pub(super) fn slots_changed(&mut self, at: u32, change: impl FnOnce(&mut Worker)) {
         let worker = &mut self.workers[at as usize];
         let counted = |worker: &Worker| if worker.draining || worker.crowded { 0 } else { worker.free_slots };
         let before = counted(worker);

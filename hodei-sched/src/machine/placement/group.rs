@@ -18,12 +18,21 @@ use crate::queue::ClassId;
 struct Group {
     /// The workers on which a job of it is.
     there: Bits,
+    /// Those on which one lingers that was not placed there: it is no company, and others are kept apart from it.
+    lingers: Bits,
     /// The workers on which a job is that wants none of it.
     shunned: Bits,
     /// How many jobs of it are on all workers.
     jobs: u64,
     /// How often classes name it.
     uses: u32,
+}
+
+impl Group {
+    /// Whether a job of it is on a worker, be it one that lingers.
+    fn is_on(&self, at: u32) -> bool {
+        self.there.has(at) || self.lingers.has(at)
+    }
 }
 
 /// All groups that classes name, by number.
@@ -48,11 +57,12 @@ pub(super) struct Place {
     pub(super) unknown: bool,
 }
 
-/// A group of which jobs are on a worker, how many are, and how many there want none of it.
+/// A group of which jobs are on a worker, how many are, how many linger, and how many there want none of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Company {
     group: u32,
     members: u32,
+    lingering: u32,
     shy: u32,
 }
 
@@ -166,12 +176,32 @@ impl Groups {
         for group in &place.apart {
             company(there, *group).shy -= 1;
         }
-        for Company { group, members, shy } in there.iter() {
+        self.settle(at, there);
+    }
+
+    /// Notes that a job is on a worker that was not placed there.
+    pub(super) fn lingers(&mut self, at: u32, place: &Place, there: &mut Vec<Company>) {
+        place.groups.iter().for_each(|group| company(there, *group).lingering += 1);
+        place.apart.iter().for_each(|group| company(there, *group).shy += 1);
+        self.settle(at, there);
+    }
+
+    /// Notes that it has ended.
+    pub(super) fn lingers_no_more(&mut self, at: u32, place: &Place, there: &mut Vec<Company>) {
+        place.groups.iter().for_each(|group| company(there, *group).lingering -= 1);
+        place.apart.iter().for_each(|group| company(there, *group).shy -= 1);
+        self.settle(at, there);
+    }
+
+    /// Puts a worker into the sets in which it is by what is known of its company.
+    fn settle(&mut self, at: u32, there: &mut Vec<Company>) {
+        for Company { group, members, lingering, shy } in there.iter() {
             let of = &mut self.all[*group as usize];
             of.there.put(at, *members > 0);
+            of.lingers.put(at, *lingering > 0);
             of.shunned.put(at, *shy > 0);
         }
-        there.retain(|company| company.members + company.shy > 0);
+        there.retain(|company| company.members + company.lingering + company.shy > 0);
     }
 
     /// Notes that a worker goes, with all that is on it.
@@ -180,6 +210,7 @@ impl Groups {
             let of = &mut self.all[group as usize];
             of.jobs -= u64::from(members);
             of.there.clear(at);
+            of.lingers.clear(at);
             of.shunned.clear(at);
         }
     }
@@ -187,7 +218,7 @@ impl Groups {
     /// Whether nobody on a worker is shunned by jobs of a class, or shuns them.
     pub(super) fn welcome(&self, at: u32, place: Option<&Place>) -> bool {
         place.is_none_or(|place| {
-            place.apart.iter().all(|group| !self.all[*group as usize].there.has(at))
+            place.apart.iter().all(|group| !self.all[*group as usize].is_on(at))
                 && place.groups.iter().all(|group| !self.all[*group as usize].shunned.has(at))
         })
     }
@@ -206,7 +237,7 @@ impl Groups {
 /// What is known of a group on a worker.
 fn company(there: &mut Vec<Company>, group: u32) -> &mut Company {
     let at = there.iter().position(|company| company.group == group).unwrap_or_else(|| {
-        there.push(Company { group, members: 0, shy: 0 });
+        there.push(Company { group, members: 0, lingering: 0, shy: 0 });
         there.len() - 1
     });
     &mut there[at]
@@ -291,15 +322,16 @@ impl Fleet {
         let gone = || gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref()?.place());
         let there = |group: u32| {
             let company = self.workers[worker as usize].company.iter().find(|there| there.group == group);
-            company.map_or((0, 0), |there| (there.members as usize, there.shy as usize))
+            company.map_or((0, 0, 0), |of| (of.members as usize, of.shy as usize, of.lingering as usize))
         };
+        let lingering = |group: u32| there(group).2;
         let members = |group: u32| {
             there(group).0.saturating_sub(gone().filter(|gone| gone.groups.contains(&group)).count())
         };
         let shy = |group: u32| {
             there(group).1.saturating_sub(gone().filter(|gone| gone.apart.contains(&group)).count())
         };
-        place.apart.iter().all(|group| members(*group) == 0)
+        place.apart.iter().all(|group| members(*group) + lingering(*group) == 0)
             && place.groups.iter().all(|group| shy(*group) == 0)
             && self.sought(class).all(|group| members(group) > 0)
     }
@@ -319,14 +351,15 @@ impl Fleet {
         tenant: &Tenant,
         place: &'p Placement,
     ) -> Option<&'p str> {
-        let on = |set: fn(&Group) -> &Bits| {
+        let on = |is_on: fn(&Group, u32) -> bool| {
             move |name: &&String| {
                 let group = self.groups.number(tenant, name).map(|number| &self.groups.all[number as usize]);
-                group.is_some_and(|group| set(group).has(worker.0))
+                group.is_some_and(|group| is_on(group, worker.0))
             }
         };
-        let shuns = place.groups_apart().iter().find(on(|group| &group.there));
-        shuns.or_else(|| place.groups().iter().find(on(|group| &group.shunned))).map(String::as_str)
+        let shuns = place.groups_apart().iter().find(on(Group::is_on));
+        let shunned = on(|group, at| group.shunned.has(at));
+        shuns.or_else(|| place.groups().iter().find(shunned)).map(String::as_str)
     }
 
     /// A group that a job wants to be with and of which nobody is on a worker.

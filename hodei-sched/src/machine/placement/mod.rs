@@ -12,6 +12,7 @@ mod levels;
 mod room;
 mod rule;
 mod shapes;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -20,3 +21,4 @@ pub use fleet::{Fleet, WorkerId};
 pub use hodei_core::job::Selector;
 pub(super) use room::Room;
 pub use rule::Rule;
+pub(super) use strays::Found;

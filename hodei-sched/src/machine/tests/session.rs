@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use hodei_core::ErrorKind;
 use hodei_core::gateway::{Desired, News, RunningJob, SessionState, StopCause};
 use hodei_core::job::{Epoch, Finish, Resources, State};
 use hodei_core::store::{Applied, Exchanged, JobStore, Move, Redriven, Scope};
+use hodei_core::{ErrorKind, Name};
 
 use super::world::{Agent, World, assigned, command, now, success, whichever};
 use crate::machine::{Effect, Input};
@@ -319,6 +319,35 @@ fn an_offer_is_shown_while_the_agent_is_heard_of() {
     assert_eq!(shown, [("w".to_owned(), 3)]);
     world.tell(Input::Abandon);
     assert_eq!(world.machine.workers().count(), 0);
+}
+
+/// Whoever shows the workers had to copy all of them for each that came.
+#[test]
+fn each_coming_and_going_is_told_once_however_many_workers_there_are() {
+    const MANY: usize = 200;
+    let mut world = World::new();
+    let names: Vec<String> = (0..MANY).map(|n| format!("w{n:03}")).collect();
+    world.sync(&mut Agent::new("first", 1));
+    assert_eq!(world.machine.take_comings_and_goings(), [Name::literal("first")], "who was there before");
+    let mut told = Vec::new();
+    for name in &names {
+        let mut agent = Agent::new("w", 1);
+        agent.state.worker = Name::new(name).expect("a name");
+        world.sync(&mut agent);
+        told.extend(world.machine.take_comings_and_goings());
+    }
+    assert_eq!(told.iter().map(Name::as_str).collect::<Vec<_>>(), names);
+    let mut agent = Agent::new("w007", 1).reborn();
+    world.sync(&mut agent);
+    assert_eq!(world.machine.take_comings_and_goings(), [Name::literal("w007")], "it went and came");
+    assert_eq!(
+        world.machine.worker(&Name::literal("w007")).map(|(life, _)| life),
+        Some(agent.state.incarnation)
+    );
+    world.tell(Input::Abandon);
+    assert_eq!(world.machine.take_comings_and_goings().len(), MANY + 1);
+    assert_eq!(world.machine.take_comings_and_goings(), []);
+    assert_eq!(world.machine.worker(&Name::literal("w007")), None);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! What an agent runs without a lease takes room until it has ended.
 
-use hodei_core::JobId;
-use hodei_core::gateway::{Desired, RunningJob};
-use hodei_core::job::{Epoch, Resources, Runs};
+use hodei_core::gateway::{Desired, Peer, RunningJob};
+use hodei_core::job::{Epoch, JobSpecBuilder, Resources, Runs};
+use hodei_core::{JobId, Name, Tenant};
 use proptest::prelude::*;
 
 use super::world::{Agent, World, assigned, command, success};
-use crate::machine::Input;
+use crate::machine::placement::Rule;
+use crate::machine::{Input, Policy};
 
 /// What each worker has.
 const SLOTS: u32 = 4;
@@ -22,7 +23,7 @@ fn agent() -> Agent {
 
 /// A job that nobody here knows.
 fn foreign(n: u64) -> JobId {
-    JobId::from_parts(n, hodei_core::Tenant::default().slot(), 7)
+    JobId::from_parts(n, Tenant::default().slot(), 7)
 }
 
 fn waiting_news(world: &mut World, agent: &mut Agent) -> Vec<JobId> {
@@ -97,6 +98,159 @@ fn a_run_of_an_older_epoch_takes_room_until_it_has_ended() {
     agent.state.running.retain(|run| *run != older);
     world.settle(&mut agent);
     assert_eq!(agent.jobs(), [jobs[0], more[0]]);
+}
+
+/// What a run of a job takes and says of its place.
+fn said(spec: JobSpecBuilder) -> Resources {
+    spec.build().expect("a valid spec").resources().clone()
+}
+
+/// A run of another node, or one that was given up, was no company for anybody: what is kept apart from it came beside it.
+#[test]
+fn who_is_kept_apart_from_a_run_stays_away_until_it_has_ended() {
+    for (theirs, ours) in [
+        (command().group("loud"), command().apart("loud")),
+        (command().apart("loud"), command().group("loud")),
+    ] {
+        let (mut world, mut agent) = (World::new(), agent());
+        agent.runs(foreign(1), 3, said(theirs.clone()));
+        let jobs = [world.submit(ours.clone(), 1), world.submit(command(), 1)].concat();
+        world.settle(&mut agent);
+        assert_eq!(agent.jobs(), [foreign(1), jobs[1]], "the other one may come");
+        agent.state.running.remove(0);
+        world.settle(&mut agent);
+        assert_eq!(agent.jobs(), [jobs[1], jobs[0]]);
+        // Another tenant's groups are others.
+        let (mut world, mut agent) = (World::new(), self::agent());
+        agent.runs(foreign(1), 3, said(theirs));
+        agent.state.running[0].tenant = Tenant::new("other").expect("a name");
+        world.submit(ours, 1);
+        world.settle(&mut agent);
+        assert_eq!(agent.jobs().len(), 2);
+    }
+}
+
+#[test]
+fn the_rule_of_its_queue_keeps_others_away_from_a_run() {
+    let (mut world, mut agent) = (World::new(), agent());
+    let rule = Rule::anywhere().apart();
+    let policy = ["mail", "bulk"]
+        .into_iter()
+        .fold(Policy::default(), |policy, queue| policy.rule(Name::literal(queue), rule.clone()));
+    world.tell(Input::Policy(Box::new(policy)));
+    agent.runs(foreign(1), 1, Resources::none());
+    agent.state.running[0].queue = Name::literal("mail");
+    let waits = world.submit(command().queue("mail"), 1);
+    let begins = world.submit(command().queue("bulk"), 1);
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs(), [foreign(1), begins[0]]);
+    agent.state.running.remove(0);
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs(), [begins[0], waits[0]]);
+}
+
+#[test]
+fn what_is_about_to_end_is_no_company() {
+    let (mut world, mut agent) = (World::new(), agent());
+    agent.runs(foreign(1), 1, said(command().group("pack")));
+    world.submit(command().beside("pack"), 1);
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs(), [foreign(1)]);
+    // The first of those that seek each other begins where it likes.
+    let first = world.submit(command().group("pack").beside("pack"), 1);
+    world.settle(&mut agent);
+    assert!(
+        agent.jobs().len() == 3 && agent.jobs().contains(&first[0]),
+        "and the one that sought it follows"
+    );
+}
+
+fn gang(workers: u32) -> JobSpecBuilder {
+    command().resources(Resources::none().workers(workers))
+}
+
+fn settle(world: &mut World, agents: &mut [&mut Agent]) {
+    for _ in 0..3 {
+        agents.iter_mut().for_each(|agent| world.settle(agent));
+    }
+}
+
+#[test]
+fn a_gang_of_an_older_epoch_keeps_room_on_all_of_its_workers_until_it_has_ended() {
+    let mut world = World::new();
+    let (mut host, mut other) = (Agent::new("a", 3), Agent::new("b", 2));
+    settle(&mut world, &mut [&mut host, &mut other]);
+    let jobs = world.submit(gang(2), 1);
+    settle(&mut world, &mut [&mut host, &mut other]);
+    assert_eq!((host.jobs(), other.jobs()), (jobs.clone(), vec![]), "the freest one runs it");
+    let older = host.state.running[0].clone();
+    let mut job = world.job(jobs[0]);
+    job.epoch = Epoch::from_number(2);
+    let claimed = hodei_core::store::Claimed { job: std::sync::Arc::new(job), inputs: [].into() };
+    let now = world.clock_now();
+    world.machine.claimed(claimed, now);
+    world.tell(Input::Tick);
+    settle(&mut world, &mut [&mut host, &mut other]);
+    assert_eq!(host.state.running.len(), 2);
+    world.submit(command(), 4);
+    settle(&mut world, &mut [&mut host, &mut other]);
+    assert_eq!((host.jobs().len(), other.jobs().len()), (3, 0), "the older run has a slot of both");
+    host.state.running.retain(|run| *run != older);
+    settle(&mut world, &mut [&mut host, &mut other]);
+    assert_eq!((host.jobs().len(), other.jobs().len()), (3, 1), "they are free when it has ended");
+    host.finish_all();
+    settle(&mut world, &mut [&mut host, &mut other]);
+    other.finish_all();
+    settle(&mut world, &mut [&mut host, &mut other]);
+    host.finish_all();
+    settle(&mut world, &mut [&mut host, &mut other]);
+    assert_eq!(world.machine.room(), 5);
+}
+
+#[test]
+fn a_gang_of_another_node_keeps_room_on_those_of_its_workers_that_are_here() {
+    for ends in [true, false] {
+        let mut world = World::new();
+        let (mut host, mut early, mut late) = (Agent::new("a", 1), Agent::new("b", 2), Agent::new("c", 2));
+        settle(&mut world, &mut [&mut early]);
+        host.runs(foreign(1), 1, said(gang(3)));
+        let peer = |name| Peer { worker: Name::literal(name), labels: Default::default() };
+        host.state.running[0].beside = Some([peer("b"), peer("c"), peer("elsewhere")].into());
+        settle(&mut world, &mut [&mut host, &mut early]);
+        assert_eq!(world.machine.room(), 1, "one slot of two");
+        settle(&mut world, &mut [&mut late, &mut host]);
+        settle(&mut world, &mut [&mut host, &mut late]);
+        assert_eq!(world.machine.room(), 2, "whoever comes keeps it, too");
+        if ends {
+            host.state.running.clear();
+            settle(&mut world, &mut [&mut host]);
+            assert_eq!(world.machine.room(), 5);
+        } else {
+            settle(&mut world, &mut [&mut host.reborn()]);
+            assert_eq!(world.machine.room(), 5, "its agent died, and it with it");
+        }
+    }
+}
+
+/// The one that runs a gang was told to begin although what another one of its workers ran left no room there.
+#[test]
+fn a_gang_begins_when_none_of_its_workers_runs_more_than_it_has_room_for() {
+    let mut world = World::new();
+    let (mut host, mut other) = (Agent::new("a", 2), Agent::new("b", 1));
+    assert!(world.sync(&mut host).is_none() && world.sync(&mut other).is_none());
+    world.pass(std::time::Duration::from_secs(2));
+    assert!(world.hear(&mut host).is_some() && world.hear(&mut other).is_some(), "nobody waits now");
+    let jobs = world.submit(gang(2), 1);
+    other.runs(foreign(1), 1, Resources::none());
+    assert_eq!(world.news(&mut other).stop.len(), 1);
+    assert!(world.sync(&mut other).is_none());
+    assert!(world.sync(&mut host).is_none(), "it has room on one of two workers");
+    let alone = world.submit(command(), 1);
+    assert_eq!(waiting_news(&mut world, &mut host), alone, "it holds up nobody else");
+    assert!(world.sync(&mut host).is_none());
+    other.state.running.clear();
+    assert!(world.sync(&mut other).is_none());
+    assert_eq!(waiting_news(&mut world, &mut host), jobs);
 }
 
 proptest! {

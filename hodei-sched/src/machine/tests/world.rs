@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use hodei_core::gateway::{Assignment, Desired, News, Offer, Report, RunningJob, SessionState};
+use hodei_core::gateway::{Desired, News, Offer, Report, RunningJob, SessionState};
 use hodei_core::job::{
     Epoch, Finish, Job, JobSpec, JobSpecBuilder, Lease, NewJob, Output, Priority, Resources, Runs,
 };
 use hodei_core::store::{
     Consistency, Coordination, Exchange, JobStore, MemoryStore, Scope, Served, SubmitOptions, Wakeups,
 };
-use hodei_core::{Clock, Error, ErrorKind, JobId, ManualClock, Name, OwnerId, Timestamp};
+use hodei_core::{Clock, Error, ErrorKind, JobId, ManualClock, Name, OwnerId, Tenant, Timestamp};
 
 use crate::machine::{Effect, Input, Scheduler, SchedulerConfig, Ticket};
 
@@ -279,16 +279,20 @@ impl Agent {
         }
         self.state.seen = desired.number;
         self.state.reports.retain(|report| report.number > desired.received);
-        for Assignment { job, memory, .. } in &desired.assign {
-            let resources = job.spec.resources().of_worker().memory(*memory);
-            self.state.running.push(RunningJob { job: job.id, epoch: job.epoch, progress: None, resources });
-        }
+        self.state.running.extend(desired.assign.iter().map(RunningJob::of));
     }
 
     /// It runs something that its node knows nothing of.
     pub(super) fn runs(&mut self, job: JobId, epoch: u64, resources: Resources) {
-        let epoch = Epoch::from_number(epoch);
-        self.state.running.push(RunningJob { job, epoch, progress: None, resources });
+        self.state.running.push(RunningJob {
+            job,
+            epoch: Epoch::from_number(epoch),
+            progress: None,
+            tenant: Tenant::default(),
+            queue: Name::literal("default"),
+            resources,
+            beside: None,
+        });
     }
 
     /// Reports on a job that runs; an end takes it out.
