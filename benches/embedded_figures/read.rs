@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use hodei_benches::hodei::{fill, holds};
 use hodei_benches::load::per_second;
 use hodei_benches::report::{Goal, Report, Unit};
-use hodei_core::job::State;
+use hodei_core::job::{NewJob, State};
 use hodei_core::store::{CachedStore, Consistency, JobStore, Query, QueueQuery, Scope};
 use hodei_core::{JobId, Tenant};
 use hodei_store_redb::RedbStore;
@@ -66,6 +66,7 @@ pub(crate) async fn figures(
     gets(sizes, &files, report).await?;
     hits(sizes, &files[0], report).await?;
     pages(sizes, &files, report).await?;
+    pages_of_tenants(sizes, &files[0], report).await?;
     counters(sizes, &files, report).await?;
     let kept = kept(files);
     stream(sizes, kept.last().ok_or("no file")?, report).await?;
@@ -204,6 +205,48 @@ async fn pages(sizes: Sizes, files: &[Filled], report: &mut Report) -> Result<()
             Goal::AtMost(2.0),
         );
     }
+    Ok(())
+}
+
+/// Lists what has ended, of so many tenants that have a job each, beside what has ended of one.
+async fn pages_of_tenants(sizes: Sizes, like: &Filled, report: &mut Report) -> Result<(), String> {
+    let tenants = like.jobs;
+    let (one, many) = (like.file.with_extension("one"), like.file.with_extension("tenants"));
+    let mut times = Vec::new();
+    for (file, tenant) in [(one, |_| 0), (many, |n| n)] as [(PathBuf, fn(usize) -> usize); 2] {
+        let store = RedbStore::open(&file).expect("a store");
+        let of = |n: usize| Tenant::new(format!("tenant-{:06}", tenant(n))).expect("a name");
+        let jobs = typical(0..tenants).into_iter().enumerate();
+        let jobs: Vec<NewJob> = jobs.map(|(n, job)| NewJob::of(of(n), job.spec)).collect();
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        fill(&store, jobs).await;
+        for ids in ids.chunks(MANY) {
+            store.request_cancel(&Scope::All, ids.to_vec()).await.expect("the store cancels");
+        }
+        let page = async || {
+            let page = store.query(&Scope::All, Query::new().state(State::Cancelled)).await.expect("a page");
+            if page.jobs.len() == 100 { Ok(()) } else { Err(format!("a page of {}", page.jobs.len())) }
+        };
+        let first = Instant::now();
+        page().await?;
+        let first = first.elapsed().as_secs_f64() * 1e6;
+        let again = best(sizes, async || {
+            for _ in 0..sizes.reads {
+                page().await?;
+            }
+            Ok(())
+        });
+        times.push((first, again.await?.as_secs_f64() * 1e6 / sizes.reads as f64));
+    }
+    let [(_, one), (first, many)] = times[..] else { return Err("two files".to_owned()) };
+    report.judge(
+        &format!("first page of 100 ended of {tenants} tenants / of one"),
+        many / one,
+        Unit::Times,
+        Goal::AtMost(2.0),
+    );
+    report.show("  the page", many, Unit::Micros);
+    report.show("  the first time", first, Unit::Micros);
     Ok(())
 }
 

@@ -69,15 +69,18 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Waits until nothing takes a term any more.
-    async fn end_duties(&mut self) {
+    /// Waits until nothing takes a term any more, or for as long as one lasts: a store that answers nothing keeps nobody.
+    async fn end_duties(&mut self, patience: Duration) {
         self.ends = Ends::new(());
-        // One that panicked takes none either.
-        let _ = (&mut self.upkeep).await;
-        #[cfg(feature = "cron")]
-        if let Some(cron) = &mut self.cron {
-            let _ = cron.await;
-        }
+        let ended = async {
+            // One that panicked takes none either.
+            let _ = (&mut self.upkeep).await;
+            #[cfg(feature = "cron")]
+            if let Some(cron) = &mut self.cron {
+                let _ = cron.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, ended).await;
     }
 }
 
@@ -594,7 +597,7 @@ impl Orchestrator {
             // A driver that panicked has nothing left to drain.
             let _ = driver.await;
         }
-        tasks.end_duties().await;
+        tasks.end_duties(self.inner.shared.ttl).await;
         for shared in &self.inner.dispatchers {
             let lease = shared.lease.borrow().clone();
             // A node that cannot say goodbye expires.

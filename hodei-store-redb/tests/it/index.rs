@@ -224,12 +224,13 @@ async fn newest_are_the_last_of_the_oldest(store: &RedbStore, step: &Step) -> Re
     let states = std::iter::once(None).chain(State::ALL.map(Some));
     for state in states {
         let query = Query { state, ..Query::new().limit(7) };
-        let newest = store.query(&Scope::All, query.clone()).await.unwrap();
+        let newest = store.query(&Scope::All, query.clone()).await.expect("a page");
         let second = match newest.next {
-            Some(next) => store.query(&Scope::All, query.clone().after(next)).await.unwrap().jobs,
+            Some(next) => store.query(&Scope::All, query.clone().after(next)).await.expect("a page").jobs,
             None => Vec::new(),
         };
-        let all = store.query(&Scope::All, query.oldest_first().limit(Query::LIMIT_MAX)).await.unwrap();
+        let all =
+            store.query(&Scope::All, query.oldest_first().limit(Query::LIMIT_MAX)).await.expect("a page");
         prop_assert!(all.next.is_none());
         let expected: Vec<JobSummary> = all.jobs.into_iter().rev().take(14).collect();
         prop_assert_eq!([newest.jobs, second].concat(), expected, "{:?} after {:?}", state, step);
