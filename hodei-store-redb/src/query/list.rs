@@ -308,7 +308,8 @@ fn left_behind(
 ) -> Result<Merged<'static>> {
     let most = front::KEPT.max(query.limit);
     let places: Vec<Listed> = list.take(most + 1).collect::<Result<_>>()?;
-    rows.count(places.len() as u64);
+    // Those that are on the page are counted there.
+    rows.count(places.len().saturating_sub(query.limit) as u64);
     let read = places.iter().map(|(place, state)| Some((place_in(place)?, (*state)?)));
     if let Some(read) = read.collect::<Option<Vec<_>>>() {
         let whole = read.len() <= most;
