@@ -39,7 +39,8 @@ CREATE TABLE hodei.volume (
     hi int8 NOT NULL
 );
 
--- From when on it is known of a tenant that nothing older which succeeded is there, but for what could not go.
+-- From when on it is known of a tenant that nothing older which succeeded is there, but for what could not go; as a negative
+-- number where nothing younger could go either, and it took long to find that out.
 CREATE TABLE hodei.walk (
     tenant int4 PRIMARY KEY,
     succeeded_from int8 NOT NULL

@@ -123,6 +123,25 @@ BEGIN
 END
 $$;
 
+-- How many bytes are to be copied when an era is taken out of the history: of what outlives it, and of those for whom somebody
+-- waits.
+CREATE OR REPLACE FUNCTION hodei.weight_of_rest(p_era hodei.era) RETURNS int8
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_bytes int8;
+BEGIN
+    SELECT sum(pg_column_size(j.body) + coalesce(pg_column_size(d.settled), 0)) INTO v_bytes FROM (
+        SELECT o.id FROM hodei.outliving o
+        UNION
+        SELECT e.parent FROM hodei.edge e
+        WHERE e.parent >= coalesce(p_era.lo, hodei.id_at(0)) AND e.parent < p_era.hi
+            AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child OFFSET 0)
+    ) x CROSS JOIN LATERAL (SELECT j.body FROM hodei.job j WHERE j.id = x.id OFFSET 0) j
+    LEFT JOIN LATERAL (SELECT d.settled FROM hodei.done d WHERE d.id = x.id OFFSET 0) d ON true;
+    RETURN coalesce(v_bytes, 0);
+END
+$$;
+
 -- Takes an era out of the history, with all that is in it but what outlives it, which becomes rest.
 CREATE OR REPLACE FUNCTION hodei.take_out(p_era hodei.era) RETURNS void
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -156,6 +175,23 @@ BEGIN
 END
 $$;
 
+-- Tells the planner of parts that were empty when somebody had it look at them, and no longer are. Whoever planned until then
+-- holds them for empty, and would read them whole, or by the wrong index, for each job that is looked up. A few rows are
+-- looked at: it is only about there being any.
+CREATE OR REPLACE FUNCTION hodei.look_at_parts() RETURNS void
+LANGUAGE plpgsql VOLATILE SET default_statistics_target = 1 AS $$
+DECLARE
+    v_part name;
+BEGIN
+    FOR v_part IN SELECT c.relname FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid
+        WHERE h.inhparent IN ('hodei.job'::regclass, 'hodei.done'::regclass, 'hodei.change'::regclass)
+            AND c.relpages = 0 AND c.reltuples = 0 AND pg_has_role(c.relowner, 'USAGE') AND pg_relation_size(c.oid) > 0 LOOP
+        -- What somebody else looks at is told by him.
+        EXECUTE format('ANALYZE (SKIP_LOCKED) hodei.%I', v_part);
+    END LOOP;
+END
+$$;
+
 -- Takes an era that is over a step further out of the history, and says whether it did. What ended until p_jobs is kept no
 -- longer, and what failed until p_failed; an era that too much outlives is looked at again after p_width.
 CREATE OR REPLACE FUNCTION hodei.tend(p_now int8, p_jobs int8, p_failed int8, p_width int8) RETURNS bool
@@ -163,6 +199,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_era hodei.era;
 BEGIN
+    PERFORM hodei.look_at_parts();
     -- Where there is little, rows are removed to the minute; an era that grows beyond 16 MB goes as a whole.
     UPDATE hodei.era SET whole = true WHERE stage = 0 AND NOT whole AND again_at IS NULL
         AND pg_relation_size(('hodei.done_' || no)::regclass) > 16777216;
@@ -180,6 +217,10 @@ BEGIN
             WHERE no = v_era.no;
     ELSIF v_era.stage = 1 THEN
         PERFORM hodei.look_through(v_era, p_now, p_width);
+    ELSIF v_era.stage = 2 AND hodei.weight_of_rest(v_era) > 16777216 THEN
+        -- Nobody is to wait until so much is copied.
+        PERFORM hodei.leave_alone(v_era.no);
+        UPDATE hodei.era SET stage = 0, whole = false, again_at = p_now + p_width WHERE no = v_era.no;
     ELSIF v_era.stage = 2 THEN
         PERFORM hodei.take_out(v_era);
     ELSIF v_era.stage = 3 THEN

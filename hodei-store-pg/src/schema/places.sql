@@ -60,8 +60,8 @@ BEGIN
         IF cardinality(v_got) = cardinality(v_left) THEN
             EXIT;
         END IF;
-        v_left := ARRAY(SELECT j.id FROM unnest(v_left) x JOIN hodei.job j ON j.id = x
-            WHERE NOT EXISTS (SELECT 1 FROM unnest(v_got) g WHERE g.id = x) ORDER BY 1);
+        v_left := ARRAY(SELECT j.id FROM (SELECT x AS id FROM unnest(v_left) x EXCEPT SELECT g.id FROM unnest(v_got) g) u
+            JOIN hodei.job j ON j.id = u.id ORDER BY 1);
     END LOOP;
     RETURN QUERY SELECT * FROM unnest(v_all);
 END

@@ -53,6 +53,8 @@ $$;
 -- Finds and locks the oldest ended jobs of tenants that have more than p_most in a state, beside those that are found
 -- already; none that ended after p_until. Failed and cancelled ones have an index in their order. Of those that succeeded
 -- one stretch of time after the other is looked at, from where the last search ended, and only what is in it is sorted.
+-- Tenants come in any order: where there are very many, or none of what they have too much of may go yet, the search ends
+-- after two seconds, and the next one begins with others.
 CREATE OR REPLACE FUNCTION hodei.surplus(p_most int8, p_found uuid[], p_until int8, p_n int8) RETURNS SETOF uuid
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
@@ -63,7 +65,11 @@ DECLARE
     v_first int8;
     v_from int8;
     v_span int8;
+    v_enough int8;
     v_last int8;
+    v_began timestamptz;
+    v_known int8;
+    v_ends CONSTANT timestamptz := clock_timestamp() + interval '2 s';
     v_sql CONSTANT text := 'SELECT array_agg(d.id), max(d.moved_at) FROM (
         SELECT d.id, d.moved_at FROM hodei.done d WHERE d.state = %s AND d.tenant = $1 AND d.moved_at > $2
             AND d.moved_at <= $3 AND d.id <> ALL ($4) AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
@@ -71,34 +77,47 @@ DECLARE
             AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.child = d.id AND e.turn AND NOT e.told OFFSET 0)
         ORDER BY d.moved_at, d.id LIMIT $5 FOR UPDATE OF d SKIP LOCKED) d';
 BEGIN
-    FOR c IN SELECT n.tenant, n.state, sum(n.n)::int8 - p_most - (SELECT count(*) FROM unnest(p_found) x
-            JOIN hodei.done g ON g.id = x WHERE g.tenant = n.tenant AND g.state = n.state) AS surplus
+    FOR c IN SELECT n.tenant, n.state, sum(n.n)::int8 - p_most AS surplus
         FROM (SELECT tenant, 4::int2 AS state, succeeded AS n FROM hodei.total
             UNION ALL SELECT tenant, 5, failed FROM hodei.total UNION ALL SELECT tenant, 6, cancelled FROM hodei.total
             UNION ALL SELECT tenant, 4, succeeded FROM hodei.delta UNION ALL SELECT tenant, 5, failed FROM hodei.delta
-            UNION ALL SELECT tenant, 6, cancelled FROM hodei.delta) n
-        GROUP BY n.tenant, n.state HAVING sum(n.n) > p_most ORDER BY n.tenant, n.state LOOP
-        CONTINUE WHEN c.surplus <= 0 OR v_left <= 0;
+            UNION ALL SELECT tenant, 6, cancelled FROM hodei.delta
+            -- What is found already is looked up once, and not for each tenant.
+            UNION ALL SELECT g.tenant, g.state, -1 FROM unnest(p_found) x (id) JOIN hodei.done g ON g.id = x.id) n
+        GROUP BY n.tenant, n.state HAVING sum(n.n) > p_most ORDER BY random() LOOP
+        EXIT WHEN v_left <= 0 OR clock_timestamp() > v_ends;
         v_want := least(c.surplus, v_left);
         v_from := -1;
         IF c.state = 4 THEN
             v_first := coalesce(v_first, hodei.first_end());
-            v_from := greatest((SELECT succeeded_from FROM hodei.walk w WHERE w.tenant = c.tenant), v_first) - 1;
-            v_span := 100000;
+            v_began := clock_timestamp();
+            v_known := coalesce((SELECT succeeded_from FROM hodei.walk w WHERE w.tenant = c.tenant), 0);
+            IF v_known < 0 AND random() < 0.01 THEN
+                v_known := 0;
+            END IF;
+            v_from := greatest(abs(v_known), v_first) - 1;
+            -- A tenth of a second; a longer stretch where that was too short for others.
+            v_span := greatest(v_enough / 16, 100000);
             v_got := NULL;
-            WHILE v_from < p_until AND coalesce(cardinality(v_got), 0) < v_want LOOP
+            WHILE v_from < p_until LOOP
                 -- A stretch that had too few is taken together with the one behind it.
                 EXECUTE format(v_sql, 4) INTO v_got, v_last USING c.tenant, v_from, least(v_from + v_span, p_until),
                     p_found, v_want;
+                IF cardinality(v_got) >= v_want THEN
+                    v_enough := v_span;
+                    EXIT;
+                END IF;
                 EXIT WHEN v_from + v_span >= p_until;
                 IF v_got IS NULL THEN
                     v_from := v_from + v_span;
                 END IF;
                 v_span := v_span * 4;
             END LOOP;
-            -- What was passed over is found again from the beginning, when nothing else is left.
+            -- What was passed over is found again from the beginning, when nothing else is left; once in a while only, where
+            -- it is a long way to there.
             INSERT INTO hodei.walk AS w (tenant, succeeded_from)
-                VALUES (c.tenant, CASE WHEN coalesce(cardinality(v_got), 0) < v_want THEN 0 ELSE v_last END)
+                VALUES (c.tenant, CASE WHEN coalesce(cardinality(v_got), 0) >= v_want THEN v_last
+                    WHEN v_known < 0 OR clock_timestamp() > v_began + interval '50 ms' THEN -p_until ELSE 0 END)
                 ON CONFLICT (tenant) DO UPDATE SET succeeded_from = excluded.succeeded_from
                 WHERE w.succeeded_from <> excluded.succeeded_from;
         ELSE

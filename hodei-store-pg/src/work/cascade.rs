@@ -11,9 +11,16 @@ impl Work<'_> {
     /// Tells the children of a job that has ended, and theirs; a list instead of recursion, however deep it goes.
     pub(crate) async fn cascade(&mut self, ended: JobId) -> Result<()> {
         let mut ended = VecDeque::from([ended]);
+        // Those that end together are asked for together: a round trip for each level, not for each job.
+        let mut asked = 0_usize;
         while let Some(parent) = ended.pop_front() {
+            if asked == 0 {
+                let level: Vec<JobId> = std::iter::once(parent).chain(ended.iter().copied()).collect();
+                self.load_children(&level).await?;
+                asked = level.len();
+            }
+            asked -= 1;
             let Some(state) = self.settled_state(parent) else { continue };
-            self.load_children(&[parent]).await?;
             let mut children: Vec<JobId> =
                 self.children.get(&parent).into_iter().flatten().map(|(child, _)| *child).collect();
             children.sort_unstable();

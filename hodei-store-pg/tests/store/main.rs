@@ -14,6 +14,7 @@ mod lean;
 mod limits;
 mod list;
 mod locks;
+mod many;
 mod migrate;
 mod nodes;
 mod open;

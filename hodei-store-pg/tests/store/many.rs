@@ -1,0 +1,152 @@
+//! What is cheap for a few is not dear for many: tenants, children, and bytes that outlive their era.
+
+use std::time::Duration;
+
+use hodei_core::job::{JobSpec, NewJob, Parent, Requires, State};
+use hodei_core::store::{CancelReply, Coordination, JobStore, Retention, Scope, SubmitOptions, Term};
+use hodei_core::{JobId, Name};
+use hodei_store_pg::PgStore;
+
+use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit};
+
+async fn lead(store: &PgStore) -> Term {
+    let leader = owner(store, "leader").await;
+    let taken = store.take_term(&Name::literal("upkeep"), &leader, TTL).await;
+    taken.expect("take_term").expect("nobody leads")
+}
+
+fn child_of(id: JobId) -> NewJob {
+    job().after([Parent { id, requires: Requires::Success }])
+}
+
+#[tokio::test]
+async fn an_end_takes_a_round_trip_for_each_level_of_those_that_wait_for_it() {
+    let database = database();
+    let store = open(&database).await;
+    let parent = job();
+    let children: Vec<NewJob> = (0..500).map(|_| child_of(parent.id)).collect();
+    let theirs: Vec<NewJob> = children.iter().map(|child| child_of(child.id)).collect();
+    let (id, last) = (parent.id, theirs[499].id);
+    let family: Vec<NewJob> = std::iter::once(parent).chain(children).chain(theirs).collect();
+    store.submit(family, SubmitOptions::atomic()).await.expect("submit");
+    let before = store.round_trips();
+    let replies = store.request_cancel(&Scope::All, vec![id]).await.expect("cancel");
+    let trips = store.round_trips() - before;
+    assert_eq!(replies.replies, [CancelReply::Cancelled]);
+    assert!(trips <= 50, "{trips} round trips for three levels");
+    let last =
+        store.get_many(&Scope::All, vec![last], hodei_core::store::Consistency::Latest).await.expect("get");
+    assert_eq!(last[0].as_ref().map(|job| job.state), Some(State::Cancelled));
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_planner_is_told_of_parts_that_it_holds_for_empty() {
+    let database = database();
+    let store = open(&database).await;
+    let term = lead(&store).await;
+    sql(&database, "ANALYZE hodei.job, hodei.done, hodei.change");
+    let rows = || {
+        let text = "SELECT relname || ' ' || (reltuples > 0) FROM pg_class WHERE relname IN ('job_0', 'done_0', 'done_1')
+             ORDER BY 1";
+        sql(&database, text).replace('\n', ", ")
+    };
+    assert_eq!(rows(), "done_0 false, done_1 false, job_0 false");
+    let worker = owner(&store, "worker").await;
+    submit(&store, jobs(100)).await;
+    assert_eq!(burn(&store, &worker, 100).await, 100);
+    for _ in 0..100 {
+        store.prune(&term, Retention::default(), 10).await.expect("prune");
+        if rows() == "done_0 true, done_1 false, job_0 true" {
+            return;
+        }
+        // The machine was too busy, or the server has begun to look by itself.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{}", rows());
+}
+
+#[tokio::test]
+async fn an_era_that_many_bytes_outlive_is_pruned_one_by_one() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let mut old = submit(&store, jobs(30)).await;
+    assert_eq!(burn(&store, &worker, 1_000).await, 30);
+    let large = |n: u64| {
+        // What does not compress.
+        let mut state = n + 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            format!("{state:016x}{:016x}", state.rotate_left(29).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        };
+        let text: String = (0..3_000).map(|_| next()).collect();
+        NewJob::new(JobSpec::command(["/bin/true", text.as_str()]).build().expect("a valid spec"))
+    };
+    for round in 0..4 {
+        submit(&store, (0..100).map(|n| large(round * 100 + n)).collect()).await;
+    }
+    sql(
+        &database,
+        "UPDATE hodei.done SET moved_at = 1; UPDATE hodei.era SET whole = true, ends_at = 2 WHERE no = 0",
+    );
+    let term = lead(&store).await;
+    let mut gone = Vec::new();
+    for _ in 0..200 {
+        let pruned = store.prune(&term, Retention::default(), 100).await.expect("prune");
+        gone.extend(pruned.gone.into_iter().map(|(_, id)| id));
+        if gone.len() >= 30 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    gone.sort_unstable();
+    old.sort_unstable();
+    assert_eq!(gone, old);
+    let era = "SELECT stage || ' ' || whole || ' ' || (again_at IS NULL) FROM hodei.era WHERE no = 0";
+    assert_eq!(sql(&database, era), "0 false false");
+    assert_eq!(sql(&database, "SELECT count(*) FROM pg_trigger WHERE tgname = 'outlives'"), "0");
+}
+
+#[tokio::test]
+async fn what_is_found_already_is_not_looked_up_for_each_tenant() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    submit(&store, jobs(500)).await;
+    assert_eq!(burn(&store, &worker, 500).await, 500);
+    sql(
+        &database,
+        "INSERT INTO hodei.total (tenant, queue, failed) SELECT n, 'q', 9 FROM generate_series(1001, 3000) n;
+         ANALYZE hodei.done; ANALYZE hodei.total",
+    );
+    let told = sql(
+        &database,
+        "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF)
+         SELECT hodei.surplus(1, ARRAY(SELECT id FROM hodei.done), hodei.now(), 10)",
+    );
+    let buffers =
+        |text: &str| text.split_once("shared hit=")?.1.split([' ', '\n']).next()?.parse::<u64>().ok();
+    let read = buffers(&told).expect("it is told");
+    assert!(read < 100_000, "{told}");
+}
+
+#[tokio::test]
+async fn a_surplus_of_which_nothing_may_go_is_not_looked_for_from_the_beginning_each_time() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    submit(&store, jobs(10)).await;
+    assert_eq!(burn(&store, &worker, 10).await, 10);
+    let surplus =
+        |until: &str| sql(&database, &format!("SELECT count(*) FROM hodei.surplus(5, '{{}}', {until}, 10)"));
+    sql(&database, "SELECT hodei.fold(); INSERT INTO hodei.walk VALUES (1, -(hodei.now() - 60000000))");
+    sql(&database, "UPDATE hodei.done SET moved_at = hodei.now() - 120000000");
+    // One in a hundred begins there all the same.
+    let found = (0..10).filter(|_| surplus("hodei.now() - 30000000") != "0").count();
+    assert!(found <= 3, "{found}");
+    assert_eq!(sql(&database, "SELECT succeeded_from < 0 FROM hodei.walk"), "t");
+    sql(&database, "UPDATE hodei.done SET moved_at = hodei.now() - 45000000");
+    sql(&database, "UPDATE hodei.walk SET succeeded_from = -(hodei.now() - 60000000)");
+    assert_eq!(surplus("hodei.now() - 30000000"), "5");
+}
