@@ -72,8 +72,9 @@ struct Held {
     epoch: Epoch,
     /// Whether it was ended because nothing was heard of the node.
     fenced: bool,
-    /// What the node is told of it.
-    told: RunningJob,
+    /// What the node is told of, with how far it is.
+    given: Assignment,
+    progress: Option<(u32, u32)>,
 }
 
 impl Machine {
@@ -171,8 +172,8 @@ impl Machine {
             self.report(job, epoch, News::Returned);
             return;
         }
-        let told = RunningJob::of(&assignment);
-        self.running.insert(job, Held { epoch, fenced: false, told });
+        let given = assignment.clone();
+        self.running.insert(job, Held { epoch, fenced: false, given, progress: None });
         self.young.push_back((self.now, job, epoch));
         effects.push(Effect::Start(assignment));
     }
@@ -208,7 +209,7 @@ impl Machine {
     /// Takes in how far a run is.
     pub fn progress(&mut self, job: JobId, epoch: Epoch, done: u32, total: u32) {
         if let Some(held) = self.running.get_mut(&job).filter(|held| held.epoch == epoch) {
-            held.told.progress = Some((done, total));
+            held.progress = Some((done, total));
         }
     }
 
@@ -278,7 +279,8 @@ impl Machine {
         }
         self.asked = Some(self.seq);
         let outdated = self.outdated.iter().map(|(_, held)| held);
-        let running = self.running.values().chain(outdated).map(|held| held.told.clone());
+        let told = |held: &Held| RunningJob { progress: held.progress, ..RunningJob::of(&held.given) };
+        let running = self.running.values().chain(outdated).map(told);
         let unsaid = self.reports.partition_point(|report| report.number <= self.received);
         SessionState {
             worker: self.worker.clone(),
