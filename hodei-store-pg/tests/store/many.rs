@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use hodei_core::job::{JobSpec, NewJob, Parent, Requires, State};
 use hodei_core::store::{CancelReply, Coordination, JobStore, Retention, Scope, SubmitOptions, Term};
-use hodei_core::{JobId, Name};
+use hodei_core::{JobId, Name, Tenant};
 use hodei_store_pg::PgStore;
+use hodei_test_servers::Postgres;
 
-use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit};
+use crate::env::{TTL, World, burn, claim, database, job, jobs, open, owner, sql, submit};
 
 async fn lead(store: &PgStore) -> Term {
     let leader = owner(store, "leader").await;
@@ -149,4 +150,48 @@ async fn a_surplus_of_which_nothing_may_go_is_not_looked_for_from_the_beginning_
     sql(&database, "UPDATE hodei.done SET moved_at = hodei.now() - 45000000");
     sql(&database, "UPDATE hodei.walk SET succeeded_from = -(hodei.now() - 60000000)");
     assert_eq!(surplus("hodei.now() - 30000000"), "5");
+}
+
+/// How many rows came out of the nodes of a kind, in what the server has written down of what it did.
+fn rows_of(log: &str, node: &str) -> u64 {
+    let number = |line: &str, behind: &str| -> Option<u64> {
+        line.split_once(behind)?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let rows = |line: &str| Some(number(line, "(actual rows=")? * number(line, " loops=")?);
+    log.lines().filter(|line| line.contains(node)).filter_map(rows).sum()
+}
+
+#[tokio::test]
+async fn a_claim_and_a_submission_look_at_what_their_tenants_have_alone() {
+    let world = World::start(
+        &Postgres::builder()
+            .setting("session_preload_libraries", "auto_explain")
+            .setting("auto_explain.log_nested_statements", "on")
+            .setting("auto_explain.log_analyze", "on")
+            .setting("auto_explain.log_timing", "off"),
+    );
+    let store = open(&world.database).await;
+    let worker = owner(&store, "worker").await;
+    let tenant = |n: usize| Tenant::new(&format!("t{n}")).expect("a name");
+    let spec = std::sync::Arc::new(JobSpec::command(["/bin/true"]).build().expect("a valid spec"));
+    let of = |n: usize| NewJob::of(tenant(n), std::sync::Arc::clone(&spec));
+    submit(&store, (0..200).map(of).collect()).await;
+    store.close().await;
+    world.sql(
+        "SELECT hodei.fold(); INSERT INTO hodei.total (tenant, queue, failed)
+             SELECT n, 'q', 1 FROM generate_series(1001, 6000) n; ANALYZE hodei.total",
+    );
+    let name = world.database.name();
+    world.sql(&format!("ALTER DATABASE {name} SET auto_explain.log_min_duration = 0"));
+    let bounded = PgStore::builder(world.database.url()).connections(4).tenant_max_open(10);
+    let store = bounded.connect().await.expect("the store opens");
+    assert_eq!(claim(&store, &worker, 5).await.len(), 200);
+    submit(&store, vec![of(7)]).await;
+    store.close().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let log = world.log();
+    let picks = rows_of(&log, "Function Scan on u ");
+    assert!((200..10_000).contains(&picks), "{picks} picks were gone through for 200");
+    let counted = rows_of(&log, " on total");
+    assert!(counted < 1_000, "{counted} counts were read for one tenant");
 }
