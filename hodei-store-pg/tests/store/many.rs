@@ -68,6 +68,22 @@ async fn the_planner_is_told_of_parts_that_it_holds_for_empty() {
 }
 
 #[tokio::test]
+async fn a_job_of_a_part_that_is_held_for_empty_is_looked_up_by_its_id() {
+    let database = database();
+    let store = open(&database).await;
+    sql(&database, "ANALYZE hodei.job");
+    let told = sql(
+        &database,
+        "SET enable_seqscan = off; SET enable_bitmapscan = off;
+         EXPLAIN (COSTS OFF) SELECT j.body FROM hodei.job j WHERE j.id = (SELECT lo FROM hodei.era WHERE no = 1)",
+    );
+    assert!(told.contains("using job_1_pkey"), "{told}");
+    let indexes = "SELECT count(*) FROM pg_index WHERE indrelid = 'hodei.job_1'::regclass";
+    assert_eq!(sql(&database, indexes), "3");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn an_era_that_many_bytes_outlive_is_pruned_one_by_one() {
     let database = database();
     let store = open(&database).await;
