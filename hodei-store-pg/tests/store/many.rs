@@ -48,8 +48,8 @@ async fn the_planner_is_told_of_parts_that_it_holds_for_empty() {
     let term = lead(&store).await;
     sql(&database, "ANALYZE hodei.job, hodei.done, hodei.change");
     let rows = || {
-        let text = "SELECT relname || ' ' || (reltuples > 0) FROM pg_class WHERE relname IN ('job_0', 'done_0', 'done_1')
-             ORDER BY 1";
+        let text = "SELECT relname || ' ' || (reltuples > 0) FROM pg_class
+             WHERE relname IN ('job_0', 'done_0', 'done_1') ORDER BY 1";
         sql(&database, text).replace('\n', ", ")
     };
     assert_eq!(rows(), "done_0 false, done_1 false, job_0 false");
