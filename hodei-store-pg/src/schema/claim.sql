@@ -119,6 +119,7 @@ SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     v_lane record;
+    v_of record;
     v_tenant int4;
     v_room int8;
     v_limits int4[];
@@ -159,7 +160,13 @@ BEGIN
     -- Others who ask so are told that somebody is there until this commits. The first number is one that nobody else uses.
     v_alone := p_alone AND v_simple AND cardinality(p_lane) <= 16 AND (
         SELECT bool_and(pg_try_advisory_xact_lock(1751607653, x)) FROM unnest(p_lane) x);
-    FOR v_tenant IN SELECT l.tenant FROM hodei.lane l WHERE l.no = ANY (p_lane) GROUP BY l.tenant LOOP
+    -- Each tenant's picks are gone through with it alone, however many tenants there are.
+    FOR v_of IN SELECT l.tenant, array_agg(u.ord::int4 ORDER BY u.ord) AS ords, array_agg(u.lane ORDER BY u.ord) AS lanes,
+            array_agg(u.rank ORDER BY u.ord) AS ranks, array_agg(u.n ORDER BY u.ord) AS ns,
+            array_agg(u.level ORDER BY u.ord) AS levels, array_agg(u.since ORDER BY u.ord) AS sinces
+        FROM unnest(p_lane, p_rank, p_n, p_level, p_since) WITH ORDINALITY u (lane, rank, n, level, since, ord)
+        JOIN hodei.lane l ON l.no = u.lane GROUP BY l.tenant LOOP
+        v_tenant := v_of.tenant;
         v_tids := '{}';
         v_body := '';
         v_plain := true;
@@ -167,8 +174,8 @@ BEGIN
         v_ords := NULL;
         v_lanes := NULL;
         IF v_simple THEN
-            SELECT * INTO v_one FROM hodei.heads(v_alone, v_tenant, p_now, p_lane, p_rank, p_n, p_level,
-                p_since);
+            SELECT * INTO v_one FROM hodei.heads(v_alone, v_tenant, p_now, v_of.lanes, v_of.ranks, v_of.ns, v_of.levels,
+                CASE WHEN p_since IS NOT NULL THEN v_of.sinces END);
             CONTINUE WHEN v_one.tids IS NULL;
             v_tids := v_one.tids;
             v_body := v_one.ids;
@@ -183,7 +190,8 @@ BEGIN
                     ) y WHERE y.bad = 0 OR y.rn = 1 ORDER BY y.ord);
             END IF;
         ELSE
-            FOR v_lane IN SELECT * FROM hodei.picks_of(v_tenant, p_lane, p_rank, p_n, p_level, p_since) LOOP
+            FOR v_lane IN SELECT * FROM hodei.picks_of(v_tenant, v_of.lanes, v_of.ranks, v_of.ns, v_of.levels,
+                    v_of.sinces) LOOP
                 v_room := v_lane.n;
                 IF v_priced THEN
                     v_each := coalesce((SELECT p.tokens FROM hodei.price p WHERE p.lane = v_lane.lane), 1);
@@ -225,7 +233,7 @@ BEGIN
                     v_one.tids := v_one.tids[1:v_one.n];
                 END IF;
                 v_tids := v_tids || v_one.tids;
-                v_ords := v_ords || v_lane.ord;
+                v_ords := v_ords || v_of.ords[v_lane.ord];
                 v_lanes := v_lanes || array[v_lane.lane, v_one.n];
                 v_body := v_body || v_one.ids;
                 v_plain := v_plain AND v_one.plain;

@@ -20,6 +20,13 @@ BEGIN
     EXECUTE format('CREATE TABLE hodei.%I (LIKE hodei.%I INCLUDING DEFAULTS INCLUDING STORAGE)', v_part, v_rest);
     IF p_table <> 'job' THEN
         EXECUTE format('ALTER TABLE hodei.%I SET (autovacuum_vacuum_insert_scale_factor = 0.2)', v_part);
+    ELSE
+        -- All indexes of a part that the planner holds for empty are as cheap for it, and it takes the one that was made last:
+        -- that is to be the one by id, which is made when the part is attached.
+        IF to_regclass('hodei.job_listed') IS NOT NULL THEN
+            EXECUTE format('CREATE INDEX ON hodei.%I (tenant, created_at, id)', v_part);
+        END IF;
+        EXECUTE format('CREATE INDEX ON hodei.%I (pipeline, created_at, id) WHERE pipeline IS NOT NULL', v_part);
     END IF;
     EXECUTE format('WITH m AS (DELETE FROM hodei.%I WHERE %I >= %L AND %I < %L RETURNING *)
         INSERT INTO hodei.%I SELECT * FROM m', v_rest, p_column, p_lo, p_column, p_hi, v_part);

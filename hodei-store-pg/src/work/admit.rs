@@ -87,7 +87,7 @@ impl Work<'_> {
             self.load(&parents).await?;
         }
         if max_jobs < u64::MAX || max_open < u64::MAX {
-            self.read_totals(jobs, &mut stored).await?;
+            self.read_totals(jobs, max_jobs, &mut stored).await?;
         }
         Ok(stored)
     }
@@ -108,27 +108,29 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn read_totals(&mut self, jobs: &[NewJob], stored: &mut Stored) -> Result<()> {
+    async fn read_totals(&mut self, jobs: &[NewJob], max_jobs: u64, stored: &mut Stored) -> Result<()> {
         self.inner.trip();
         let mut tenants: Vec<&Tenant> = jobs.iter().map(|job| &job.tenant).collect();
         tenants.sort_unstable();
         tenants.dedup();
         let names: Vec<&str> = tenants.iter().map(|tenant| tenant.as_str()).collect();
         let rows = ask::query(
-            "WITH c AS (
-                 SELECT tenant, blocked + pending + scheduled + running AS open,
-                     succeeded + failed + cancelled AS ended FROM hodei.total
+            "SELECT NULL, CASE WHEN $2 THEN (SELECT sum(n)::int8 FROM (
+                 SELECT blocked + pending + scheduled + running + succeeded + failed + cancelled AS n FROM hodei.total
                  UNION ALL
-                 SELECT tenant, coalesce(blocked, 0) + coalesce(pending, 0) + coalesce(scheduled, 0)
-                     + coalesce(running, 0), coalesce(succeeded, 0) + coalesce(failed, 0) + coalesce(cancelled, 0)
-                 FROM hodei.delta
-             )
-             SELECT NULL, sum(open + ended)::int8 FROM c
+                 SELECT coalesce(blocked, 0) + coalesce(pending, 0) + coalesce(scheduled, 0) + coalesce(running, 0)
+                     + coalesce(succeeded, 0) + coalesce(failed, 0) + coalesce(cancelled, 0) FROM hodei.delta
+             ) c) END
              UNION ALL
-             SELECT t.name, sum(c.open)::int8 FROM c JOIN hodei.tenant t ON t.no = c.tenant
-             WHERE t.name = ANY ($1) GROUP BY t.name",
+             SELECT t.name, sum(c.open)::int8 FROM hodei.tenant t CROSS JOIN LATERAL (
+                 SELECT blocked + pending + scheduled + running AS open FROM hodei.total WHERE tenant = t.no
+                 UNION ALL
+                 SELECT coalesce(blocked, 0) + coalesce(pending, 0) + coalesce(scheduled, 0) + coalesce(running, 0)
+                 FROM hodei.delta WHERE tenant = t.no
+             ) c WHERE t.name = ANY ($1) GROUP BY t.name",
         )
         .bind(&names)
+        .bind(max_jobs < u64::MAX)
         .fetch_all(&mut *self.conn)
         .await
         .map_err(failed(OP))?;

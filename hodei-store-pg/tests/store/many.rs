@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use hodei_core::job::{JobSpec, NewJob, Parent, Requires, State};
 use hodei_core::store::{CancelReply, Coordination, JobStore, Retention, Scope, SubmitOptions, Term};
-use hodei_core::{JobId, Name};
+use hodei_core::{JobId, Name, Tenant};
 use hodei_store_pg::PgStore;
+use hodei_test_servers::Postgres;
 
-use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit};
+use crate::env::{TTL, World, burn, claim, database, job, jobs, open, owner, sql, submit};
 
 async fn lead(store: &PgStore) -> Term {
     let leader = owner(store, "leader").await;
@@ -47,8 +48,8 @@ async fn the_planner_is_told_of_parts_that_it_holds_for_empty() {
     let term = lead(&store).await;
     sql(&database, "ANALYZE hodei.job, hodei.done, hodei.change");
     let rows = || {
-        let text = "SELECT relname || ' ' || (reltuples > 0) FROM pg_class WHERE relname IN ('job_0', 'done_0', 'done_1')
-             ORDER BY 1";
+        let text = "SELECT relname || ' ' || (reltuples > 0) FROM pg_class
+             WHERE relname IN ('job_0', 'done_0', 'done_1') ORDER BY 1";
         sql(&database, text).replace('\n', ", ")
     };
     assert_eq!(rows(), "done_0 false, done_1 false, job_0 false");
@@ -64,6 +65,22 @@ async fn the_planner_is_told_of_parts_that_it_holds_for_empty() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("{}", rows());
+}
+
+#[tokio::test]
+async fn a_job_of_a_part_that_is_held_for_empty_is_looked_up_by_its_id() {
+    let database = database();
+    let store = open(&database).await;
+    sql(&database, "ANALYZE hodei.job");
+    let told = sql(
+        &database,
+        "SET enable_seqscan = off; SET enable_bitmapscan = off;
+         EXPLAIN (COSTS OFF) SELECT j.body FROM hodei.job j WHERE j.id = (SELECT lo FROM hodei.era WHERE no = 1)",
+    );
+    assert!(told.contains("using job_1_pkey"), "{told}");
+    let indexes = "SELECT count(*) FROM pg_index WHERE indrelid = 'hodei.job_1'::regclass";
+    assert_eq!(sql(&database, indexes), "3");
+    store.close().await;
 }
 
 #[tokio::test]
@@ -149,4 +166,48 @@ async fn a_surplus_of_which_nothing_may_go_is_not_looked_for_from_the_beginning_
     sql(&database, "UPDATE hodei.done SET moved_at = hodei.now() - 45000000");
     sql(&database, "UPDATE hodei.walk SET succeeded_from = -(hodei.now() - 60000000)");
     assert_eq!(surplus("hodei.now() - 30000000"), "5");
+}
+
+/// How many rows came out of the nodes of a kind, in what the server has written down of what it did.
+fn rows_of(log: &str, node: &str) -> u64 {
+    let number = |line: &str, behind: &str| -> Option<u64> {
+        line.split_once(behind)?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let rows = |line: &str| Some(number(line, "(actual rows=")? * number(line, " loops=")?);
+    log.lines().filter(|line| line.contains(node)).filter_map(rows).sum()
+}
+
+#[tokio::test]
+async fn a_claim_and_a_submission_look_at_what_their_tenants_have_alone() {
+    let world = World::start(
+        &Postgres::builder()
+            .setting("session_preload_libraries", "auto_explain")
+            .setting("auto_explain.log_nested_statements", "on")
+            .setting("auto_explain.log_analyze", "on")
+            .setting("auto_explain.log_timing", "off"),
+    );
+    let store = open(&world.database).await;
+    let worker = owner(&store, "worker").await;
+    let tenant = |n: usize| Tenant::new(&format!("t{n}")).expect("a name");
+    let spec = std::sync::Arc::new(JobSpec::command(["/bin/true"]).build().expect("a valid spec"));
+    let of = |n: usize| NewJob::of(tenant(n), std::sync::Arc::clone(&spec));
+    submit(&store, (0..200).map(of).collect()).await;
+    store.close().await;
+    world.sql(
+        "SELECT hodei.fold(); INSERT INTO hodei.total (tenant, queue, failed)
+             SELECT n, 'q', 1 FROM generate_series(1001, 6000) n; ANALYZE hodei.total",
+    );
+    let name = world.database.name();
+    world.sql(&format!("ALTER DATABASE {name} SET auto_explain.log_min_duration = 0"));
+    let bounded = PgStore::builder(world.database.url()).connections(4).tenant_max_open(10);
+    let store = bounded.connect().await.expect("the store opens");
+    assert_eq!(claim(&store, &worker, 5).await.len(), 200);
+    submit(&store, vec![of(7)]).await;
+    store.close().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let log = world.log();
+    let picks = rows_of(&log, "Function Scan on u ");
+    assert!((200..10_000).contains(&picks), "{picks} picks were gone through for 200");
+    let counted = rows_of(&log, " on total");
+    assert!(counted < 1_000, "{counted} counts were read for one tenant");
 }

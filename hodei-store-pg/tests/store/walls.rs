@@ -10,7 +10,7 @@ use hodei_test_servers::Database;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
-use crate::env::{burn, database, done, exchange, job, open, owner, spec, sql, submit};
+use crate::env::{World, burn, claim, database, done, exchange, job, open, owner, spec, sql, submit};
 
 /// The tables that a tenant's role may look into.
 const TABLES: [&str; 16] = [
@@ -47,7 +47,7 @@ async fn populate(store: &PgStore) {
         let parent = hodei_core::job::Parent { id: ids[2], requires: hodei_core::job::Requires::Success };
         submit(store, vec![job().after([parent])]).await;
     }
-    let held = crate::env::claim(store, &worker, 2).await;
+    let held = claim(store, &worker, 2).await;
     let ends = [0, 2].map(|n| done(held[n].job.id, held[n].job.epoch)).to_vec();
     exchange(store, &worker, ends, Vec::new()).await;
 }
@@ -217,4 +217,65 @@ async fn a_role_that_was_dropped_takes_nobodys_sight() {
     assert!(count(&mut reader, "job").await.expect("it may look") > 0);
     reader.close().await.expect("close");
     sql(&database, "DROP OWNED BY reader; DROP ROLE reader");
+}
+
+#[tokio::test]
+async fn whoever_asks_for_work_and_does_not_commit_holds_up_no_log() {
+    // A server of its own: the log ends where the oldest transaction on it began.
+    let world = World::start(&hodei_test_servers::Postgres::builder());
+    let store = open(&world.database).await;
+    let mut host = PgConnection::connect(&world.database.url()).await.expect("a connection");
+    let mut tx = host.begin().await.expect("begin");
+    sqlx::query("SELECT hodei.enqueue('kind')").execute(&mut *tx).await.expect("enqueue");
+    let id = submit(&store, vec![job()]).await[0];
+    let told = async {
+        loop {
+            let page = store.changes(&Scope::All, None, 10).await.expect("changes");
+            if page.changes.iter().any(|change| change.job == id) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is told of while the other is open");
+    tx.rollback().await.expect("rollback");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn hostile_requests_stand_in_nobodys_way() {
+    let database = database();
+    let store = open(&database).await;
+    let hostile = [
+        "'\\xff', -9223372036854775808, NULL",
+        "'nope', 9223372036854775807, NULL",
+        "'', 1, E'a\nb'",
+        "'1', NULL, 'open:x'",
+        "'1', NULL, 'unfailed:'",
+        "'1', NULL, repeat('\u{e9}', 128)",
+    ];
+    for (n, values) in hostile.iter().enumerate() {
+        let text = format!(
+            "INSERT INTO hodei.inbox (tenant, queue, kind, args, run_at, unique_key, priority)
+             VALUES ('acme', 'q', 'kind{n}', {values}, 63)"
+        );
+        sql(&database, &text);
+    }
+    sql(&database, "SELECT hodei.enqueue('kind', delay => '200000 years')");
+    sql(&database, "SELECT hodei.enqueue('last', tenant => 'other')");
+    let made = async {
+        while sql(&database, "SELECT count(*) FROM hodei.inbox WHERE refused IS NULL") != "0" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), made).await.expect("a node looks at all of it");
+    println!("{}", sql(&database, "SELECT kind, refused FROM hodei.inbox ORDER BY no"));
+    assert_eq!(
+        store.counts(&Scope::Tenant(Tenant::new("other").expect("a name"))).await.expect("counts").total(),
+        1
+    );
+    let worker = owner(&store, "worker").await;
+    claim(&store, &worker, 10).await;
+    store.query(&Scope::All, Query::new()).await.expect("query");
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
 }
