@@ -188,7 +188,7 @@ async fn a_claim_and_a_submission_look_at_what_their_tenants_have_alone() {
     );
     let store = open(&world.database).await;
     let worker = owner(&store, "worker").await;
-    let tenant = |n: usize| Tenant::new(&format!("t{n}")).expect("a name");
+    let tenant = |n: usize| Tenant::new(format!("t{n}")).expect("a name");
     let spec = std::sync::Arc::new(JobSpec::command(["/bin/true"]).build().expect("a valid spec"));
     let of = |n: usize| NewJob::of(tenant(n), std::sync::Arc::clone(&spec));
     submit(&store, (0..200).map(of).collect()).await;
