@@ -50,7 +50,8 @@ async fn a_claim_from_a_long_lane_reads_what_it_takes() {
         }
         let now = entries_read(&world, store).await;
         let read = now - std::mem::replace(&mut before, now);
-        assert!(read < 10 * 3 * u64::from(MUCH), "{guess}: {read} entries are read for 1,000 claims");
+        // On a busy machine each of them looks at the beginning of the lane again. All of the lane is much more.
+        assert!(read < 10 * 4 * u64::from(MUCH), "{guess}: {read} entries are read for 1,000 claims");
     }
 }
 
