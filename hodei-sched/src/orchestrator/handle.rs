@@ -23,6 +23,7 @@ use super::audit::{self, Auditor};
 use super::builder::OrchestratorBuilder;
 use super::explain::{Explanation, explain, explain_limits};
 use super::gateway::Gateway;
+use super::tasks::Tasks;
 use crate::driver::{Message, Shared, Worker};
 use crate::machine::Why;
 use crate::maintain::Ends;
@@ -56,46 +57,6 @@ struct Inner {
     tasks: Mutex<Option<Tasks>>,
     #[cfg(feature = "cron")]
     bell: crate::cron::Bell,
-}
-
-#[derive(Debug)]
-struct Tasks {
-    drivers: Vec<JoinHandle<()>>,
-    upkeep: JoinHandle<()>,
-    ends: Ends,
-    auditing: Option<JoinHandle<()>>,
-    #[cfg(feature = "cron")]
-    cron: Option<JoinHandle<()>>,
-}
-
-impl Tasks {
-    /// Waits until nothing takes a term any more, or for as long as one lasts: a store that answers nothing keeps nobody.
-    async fn end_duties(&mut self, patience: Duration) {
-        self.ends = Ends::new(());
-        let ended = async {
-            // One that panicked takes none either.
-            let _ = (&mut self.upkeep).await;
-            #[cfg(feature = "cron")]
-            if let Some(cron) = &mut self.cron {
-                let _ = cron.await;
-            }
-        };
-        let _ = tokio::time::timeout(patience, ended).await;
-    }
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.drivers.iter().for_each(JoinHandle::abort);
-        self.upkeep.abort();
-        if let Some(auditing) = &self.auditing {
-            auditing.abort();
-        }
-        #[cfg(feature = "cron")]
-        if let Some(cron) = &self.cron {
-            cron.abort();
-        }
-    }
 }
 
 impl Orchestrator {

@@ -11,6 +11,7 @@ mod handle;
 mod pipelines;
 mod policies;
 mod snapshot;
+mod tasks;
 
 pub use audit::AuditPolicy;
 #[cfg(feature = "cron")]

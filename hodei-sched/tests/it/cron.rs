@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hodei_agent::{Agent, Context};
+use hodei_agent::{Agent, AgentHandle, Context};
 use hodei_core::job::{JobKind, JobSpec};
 use hodei_core::store::{
     Consistency, Coordination, JobStore, MemoryStore, Policies, Query, Schedule, Scope, Store,
@@ -69,6 +69,17 @@ impl World {
         fired
     }
 
+    /// A node with two dispatchers that fires each minute, and its agent: by its name it falls to the first one, which alone
+    /// looks for work therefore.
+    async fn node_of_two(&self, faults: &Faults) -> (Orchestrator, AgentHandle) {
+        let store = Arc::new(Faulty::new((*self.store).clone(), faults.clone()));
+        let node = Orchestrator::builder().shared_store(store).node("node").heartbeat(BEAT, BEAT * 3);
+        let node = node.dispatchers(2).cron(job("minutely", all_missed("* * * * *"))).start().await.unwrap();
+        let agent = Agent::builder(node.gateway()).name("a").handler(nothing).start().await.unwrap();
+        self.settle().await;
+        (node, agent)
+    }
+
     async fn minutes(&self, schedule: &str) -> Vec<i64> {
         self.fired().await.remove(schedule).unwrap_or_default()
     }
@@ -103,12 +114,7 @@ async fn nothing(_: Context<()>, _: Nothing) {}
 #[tokio::test(start_paused = true)]
 async fn schedules_fire_on_where_the_first_dispatcher_of_a_node_has_died() {
     let (world, faults) = (World::new(), Faults::new());
-    let store = Arc::new(Faulty::new((*world.store).clone(), faults.clone()));
-    let node = Orchestrator::builder().shared_store(store).node("node").heartbeat(BEAT, BEAT * 3);
-    let node = node.dispatchers(2).cron(job("minutely", all_missed("* * * * *"))).start().await.unwrap();
-    // By its name it falls to the first one, which alone looks for work therefore.
-    let agent = Agent::builder(node.gateway()).name("a").handler(nothing).start().await.unwrap();
-    world.settle().await;
+    let (node, agent) = world.node_of_two(&faults).await;
     faults.panic();
     for minute in 1..=5 {
         world.to_minute(minute);
@@ -311,11 +317,7 @@ async fn leaders(node: &Orchestrator) -> BTreeMap<String, String> {
 #[tokio::test(start_paused = true)]
 async fn a_node_whose_first_dispatcher_has_died_is_seen_to_lead() {
     let (world, faults) = (World::new(), Faults::new());
-    let store = Arc::new(Faulty::new((*world.store).clone(), faults.clone()));
-    let node = Orchestrator::builder().shared_store(store).node("node").heartbeat(BEAT, BEAT * 3);
-    let node = node.dispatchers(2).cron(job("minutely", all_missed("* * * * *"))).start().await.unwrap();
-    let agent = Agent::builder(node.gateway()).name("a").handler(nothing).start().await.unwrap();
-    world.settle().await;
+    let (node, agent) = world.node_of_two(&faults).await;
     let both = |name: &str| ["cron", "maintain"].map(|duty| (duty.to_owned(), name.to_owned())).into();
     assert_eq!(leaders(&node).await, both("node"));
     faults.panic();
