@@ -13,6 +13,9 @@ pub(crate) const CROWDED: &str = "HD002";
 /// What `hodei.pos` says in a transaction of another isolation than `READ COMMITTED`.
 const ISOLATED: &str = "HD003";
 
+/// A row that is refused by a bound of the history.
+pub(crate) const BOUNDED: &str = "23514";
+
 /// No lock within its timeout.
 pub(crate) const NO_LOCK: &str = "55P03";
 
@@ -67,7 +70,7 @@ pub(crate) fn of(op: &'static str, stage: Stage, error: sqlx::Error) -> Error {
 fn kind_of(stage: Stage, error: &sqlx::Error) -> ErrorKind {
     let lost = if stage == Stage::Commit { ErrorKind::Indeterminate } else { ErrorKind::Unavailable };
     match error {
-        // While the history is first cut into parts, for moments: an id that is hours ahead.
+        // For moments, while a part of the history is made that is hours ahead: an id of then.
         sqlx::Error::Database(error) if error.constraint() == Some("era") => ErrorKind::Locked,
         sqlx::Error::Database(error) => error.code().map_or(lost, |code| of_state(stage, &code)),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => ErrorKind::Unavailable,

@@ -12,9 +12,10 @@ use hodei_core::{Error, ErrorKind, Result, Tenant};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
+use crate::ask;
 use crate::codec::Bodies;
 use crate::config::{Commits, PgStoreBuilder};
-use crate::error::{Stage, failed, of};
+use crate::error::{BOUNDED, Stage, failed, of};
 use crate::fast::{Frontier, Groups};
 use crate::listen::Announcer;
 use crate::names::Names;
@@ -242,15 +243,38 @@ impl Inner {
             attempt += 1;
             match self.once(op, &mut verb).await {
                 Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
-                    tokio::time::sleep(self.pause(attempt)).await;
+                    self.step_back(&error, attempt).await;
                 }
                 reply => return reply,
             }
         }
     }
 
+    /// Waits before another try, after what somebody was in the way of.
+    pub(crate) async fn step_back(&self, error: &Error, attempt: u32) {
+        tokio::time::sleep(self.pause(attempt)).await;
+        self.make_way(error).await;
+    }
+
+    /// Lifts the bound of a part that was never made, where that is what a row was refused for; as well as it can be, since
+    /// the next try says whether it is gone.
+    pub(crate) async fn make_way(&self, error: &Error) {
+        const OP: &str = "store.make_way";
+        if error.context("sqlstate") != Some(BOUNDED) {
+            return;
+        }
+        let lifted: Result<()> = async {
+            reading!(self, OP, conn => {
+                self.trip();
+                ask::query("SELECT hodei.make_way()").execute(&mut *conn).await.map(drop).map_err(failed(OP))
+            })
+        }
+        .await;
+        drop(lifted);
+    }
+
     /// How long to wait before another try: up to 2, 4, 8 … 64 ms.
-    pub(crate) fn pause(&self, attempt: u32) -> Duration {
+    fn pause(&self, attempt: u32) -> Duration {
         self.random(Duration::from_micros(2_000_u64 << attempt.min(5)))
     }
 

@@ -24,7 +24,7 @@ use crate::inner::Inner;
 use crate::listen;
 use crate::pool::Pools;
 use crate::schema::{self, Migrated};
-use crate::verbs::{Cancel, Fire, Need, Prune, Reap, Redrive, Submit, Tend};
+use crate::verbs::{Cancel, Fire, Need, Prune, Reap, Redrive, Submit, Tend, Tended};
 
 /// A store on PostgreSQL. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -150,8 +150,12 @@ impl JobStore for PgStore {
     async fn prune(&self, term: &Term, retention: Retention, limit: usize) -> Result<Pruned> {
         let mut tended = false;
         for need in Need::ALL {
-            let tend = Tend { need, term: term.clone(), retention };
-            tended |= self.0.write("store.prune", tend).await?.0;
+            let tend = |need| Tend { need, term: term.clone(), retention };
+            let mut done = self.0.write("store.prune", tend(need)).await?.0;
+            if done == Tended::Unproved {
+                done = self.0.write("store.prune", tend(Need::Proof)).await?.0;
+            }
+            tended |= done == Tended::Some;
         }
         let verb = Prune { term: term.clone(), retention, limit };
         let (pruned, _) = self.0.write("store.prune", verb).await?;

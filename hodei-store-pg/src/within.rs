@@ -108,6 +108,7 @@ impl PgStore {
                     if error.kind() != ErrorKind::Locked || attempt == ATTEMPTS {
                         return Err(error);
                     }
+                    inner.make_way(&error).await;
                 }
             }
         }

@@ -137,7 +137,7 @@ impl Inner {
                     return Ok(Half { done, segments: Vec::new() });
                 }
                 Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
-                    tokio::time::sleep(self.pause(attempt)).await;
+                    self.step_back(&error, attempt).await;
                 }
                 half => break half?,
             }

@@ -55,7 +55,7 @@ impl Inner {
                 // Who holds the lock may do so for long: that is for the caller to see to.
                 Err(error) if error.context("sqlstate") == Some(NO_LOCK) => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Locked && attempt < ATTEMPTS => {
-                    tokio::time::sleep(self.pause(attempt)).await;
+                    self.step_back(&error, attempt).await;
                 }
                 reply => return reply,
             }

@@ -27,6 +27,17 @@ CREATE TABLE hodei.era (
     seen uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
 );
 
+-- The next part of a table whose rest is too large to be looked through while others wait: an era from a time to another, or
+-- a volume from a place in the log to another. The rest takes nothing that belongs there, which is proved before it is made.
+CREATE TABLE hodei.bound (
+    kind text PRIMARY KEY,
+    -- Absent where it could not be proved, until another try.
+    lo int8,
+    hi int8,
+    proved bool NOT NULL DEFAULT false,
+    again_at int8
+);
+
 -- What may outlive the era that is looked through.
 CREATE TABLE hodei.outliving (
     id uuid PRIMARY KEY

@@ -96,6 +96,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("owners.sql"),
     include_str!("submit.sql"),
     include_str!("exchange.sql"),
+    include_str!("bounds.sql"),
     include_str!("parts.sql"),
     include_str!("retention.sql"),
     include_str!("doors.sql"),
@@ -256,10 +257,11 @@ async fn ahead(connection: &mut PgConnection) -> Result<()> {
         ask::query(LOCK).execute(&mut *tx).await.map_err(failed(OP))?;
         ask::query(LOCK_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
         ask::query(AHEAD_TIMEOUT).execute(&mut *tx).await.map_err(failed(OP))?;
-        let made = ask::scalar("SELECT hodei.add_era(hodei.now(), $1)").bind(ERA).fetch_one(&mut *tx).await;
+        let made = ask::scalar("SELECT hodei.add_era($1)").bind(ERA).fetch_one(&mut *tx).await;
         match made.map_err(failed(OP)) {
-            Ok(true) => tx.commit().await.map_err(failed(OP))?,
-            Ok(false) => return Ok(()),
+            Ok(Some(true)) => tx.commit().await.map_err(failed(OP))?,
+            // Where it could be made once it was proved that nothing of the rest belongs there, nothing is begun.
+            Ok(Some(false) | None) => return Ok(()),
             Err(error) if was_in_the_way(&error) => return Ok(()),
             Err(error) => return Err(error),
         }

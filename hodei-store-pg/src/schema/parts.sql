@@ -35,32 +35,32 @@ BEGIN
 END
 $$;
 
--- Makes the next era, where the last ends too soon, and says whether it did.
-CREATE OR REPLACE FUNCTION hodei.add_era(p_now int8, p_width int8) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+-- Makes the next era, where the last ends too soon, and says whether it did; nothing where its bound is to be proved before.
+CREATE OR REPLACE FUNCTION hodei.add_era(p_width int8) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_from int8 := (SELECT max(ends_at) FROM hodei.era);
+    v_next record;
     v_no int4;
 BEGIN
-    IF v_from >= p_now + p_width THEN
-        RETURN false;
+    v_next := hodei.next_part('era', (SELECT max(ends_at) FROM hodei.era), p_width / 1000 * 1000, 60000000);
+    IF v_next.proved THEN
+        INSERT INTO hodei.era (lo, hi, ends_at) VALUES (hodei.id_at(v_next.lo), hodei.id_at(v_next.hi), v_next.hi)
+            RETURNING no INTO v_no;
+        PERFORM hodei.add_part(t, v_no, 'id', hodei.id_at(v_next.lo)::text, hodei.id_at(v_next.hi)::text)
+            FROM unnest(hodei.tables_of('era')) t;
+        PERFORM hodei.lift(kind) FROM hodei.bound WHERE kind = 'era';
     END IF;
-    -- Where none was made in time, what comes until then lies in the rest.
-    v_from := greatest(v_from, p_now + 60000000) / 1000 * 1000;
-    INSERT INTO hodei.era (lo, hi, ends_at)
-        VALUES (hodei.id_at(v_from), hodei.id_at(v_from + p_width), v_from + p_width) RETURNING no INTO v_no;
-    PERFORM hodei.add_part(t, v_no, 'id', hodei.id_at(v_from)::text, hodei.id_at(v_from + p_width)::text)
-        FROM unnest(ARRAY['job', 'done']) t;
-    RETURN true;
+    -- Where none is to be made nothing was said of a proof.
+    RETURN CASE WHEN v_next.proved IS NULL THEN false WHEN v_next.proved THEN true END;
 END
 $$;
 
--- Makes the next volume of the log, where the last is soon full, and drops one of which nothing is kept. A volume is for
--- about 64 MB, as the one in use fills.
+-- Makes the next volume of the log, where the last is soon full, and drops one of which nothing is kept; says whether it did,
+-- and nothing where the bound is to be proved before. A volume is for about 64 MB, as the one in use fills.
 CREATE OR REPLACE FUNCTION hodei.turn_volumes() RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_top int8 := (SELECT base FROM hodei.log_base) + pg_snapshot_xmax(pg_current_snapshot())::text::int8;
-    v_last int8 := (SELECT max(hi) FROM hodei.volume);
+    v_top int8 := hodei.stands_at('volume');
     v_width int8;
+    v_next record;
     v_no int4;
 BEGIN
     SELECT no INTO v_no FROM hodei.volume WHERE hi <= (SELECT pos FROM hodei.change_floor) ORDER BY hi LIMIT 1;
@@ -72,14 +72,15 @@ BEGIN
     END IF;
     SELECT (v_top - lo) * 67108864 / greatest(pg_total_relation_size(('hodei.change_' || no)::regclass), 8192) INTO v_width
         FROM hodei.volume WHERE lo <= v_top - 1000 AND hi > v_top;
-    v_width := least(greatest(coalesce(v_width, 262144), 65536), 1048576);
-    IF v_last >= v_top + v_width THEN
-        RETURN false;
+    v_next := hodei.next_part('volume', (SELECT max(hi) FROM hodei.volume),
+        least(greatest(coalesce(v_width, 262144), 65536), 1048576), 10000);
+    IF v_next.proved THEN
+        INSERT INTO hodei.volume (lo, hi) VALUES (v_next.lo, v_next.hi) RETURNING no INTO v_no;
+        PERFORM hodei.add_part('change', v_no, 'pos', v_next.lo::text, v_next.hi::text);
+        PERFORM hodei.lift(kind) FROM hodei.bound WHERE kind = 'volume';
     END IF;
-    v_last := greatest(v_last, v_top + 10000);
-    INSERT INTO hodei.volume (lo, hi) VALUES (v_last, v_last + v_width) RETURNING no INTO v_no;
-    PERFORM hodei.add_part('change', v_no, 'pos', v_last::text, (v_last + v_width)::text);
-    RETURN true;
+    -- Where none is to be made nothing was said of a proof.
+    RETURN CASE WHEN v_next.proved IS NULL THEN false WHEN v_next.proved THEN true END;
 END
 $$;
 

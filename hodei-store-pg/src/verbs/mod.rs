@@ -18,4 +18,4 @@ pub(crate) use fire::Fire;
 pub(crate) use prune::Prune;
 pub(crate) use reap::Reap;
 pub(crate) use submit::Submit;
-pub(crate) use tend::{Need, Tend};
+pub(crate) use tend::{Need, Tend, Tended};

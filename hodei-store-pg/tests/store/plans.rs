@@ -150,6 +150,8 @@ async fn no_statement_at_size_reads_a_large_table_whole() {
     world.sql("SELECT hodei.outlived(0, 0, 10); SELECT * FROM hodei.surplus(0, '{}', hodei.now(), 10)");
     world.sql("SELECT hodei.bring_back(hodei.now() - 60000000)");
     world.sql(&format!("SELECT hodei.forget({few}); SELECT hodei.remove({few}); SELECT hodei.fold()"));
+    world.sql("SELECT hodei.set_bound('era', hodei.now() + 900000000000, 3600000000); SELECT hodei.prove()");
+    world.sql("SELECT hodei.make_way(); SELECT hodei.put_off('era')");
     let large = large(&world);
     take_an_era_out(&world, &few);
     store.close().await;
