@@ -55,7 +55,7 @@ pub(crate) const PROOFS: &[Stage] = &[
     },
     Stage {
         name: "pg-migrate",
-        shows: "nobody waits for 200 ms while a database of five million jobs is migrated",
+        shows: "nobody waits for 200 ms while a database of five million jobs is migrated, or gets a part beside so large a rest",
         steps: &[Step::new(
             "cargo test --release --locked --package hodei-store-pg --all-features --test store -- migrate:: --nocapture",
         )

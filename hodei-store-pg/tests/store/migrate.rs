@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hodei_core::{Clock, SystemClock};
+use hodei_core::store::{Coordination, JobStore, Retention};
+use hodei_core::{Clock, Name, SystemClock};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::Postgres;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::env::World;
+use crate::env::{TTL, World, open, owner};
 use crate::eras::FIRST_SCHEMA;
 
 /// How many jobs there are; `HODEI_PG_MIGRATE_ROWS` sets another number.
@@ -95,24 +96,82 @@ async fn works(url: String, n: usize, over: Arc<AtomicBool>) -> (u64, Duration) 
     (jobs, longest)
 }
 
+fn rows() -> u64 {
+    std::env::var("HODEI_PG_MIGRATE_ROWS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROWS)
+}
+
+/// Those that write meanwhile.
+struct Writers {
+    over: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<(u64, Duration)>>,
+}
+
+impl Writers {
+    fn start(world: &World) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let task = |n| tokio::spawn(works(world.database.url(), n, Arc::clone(&over)));
+        Self { tasks: (0..WRITERS).map(task).collect(), over }
+    }
+
+    /// How many jobs came and ended, and how long the longest transaction took.
+    async fn end(self) -> (u64, Duration) {
+        self.over.store(true, Ordering::Relaxed);
+        let (mut written, mut longest) = (0, Duration::ZERO);
+        for task in self.tasks {
+            let (jobs, time) = task.await.expect("no panic");
+            (written, longest) = (written + jobs, longest.max(time));
+        }
+        (written, longest)
+    }
+}
+
+/// An id from the future lets nothing be a part but what is made then, and all there is lies in the rest.
+#[tokio::test]
+async fn nobody_waits_long_for_a_part_beside_a_rest_of_many_jobs() {
+    let rows = rows();
+    let world = world(rows);
+    let future = COMES.replace("{id}", "f0000000-0000-7000-8000-000000000001");
+    world.sql(&future);
+    let store = open(&world.database).await;
+    assert_eq!(world.sql("SELECT count(*) FROM hodei.job_rest"), (rows + 1).to_string());
+    let leader = owner(&store, "leader").await;
+    let term = store
+        .take_term(&Name::literal("upkeep"), &leader, TTL)
+        .await
+        .expect("take_term")
+        .expect("nobody leads");
+    let writers = Writers::start(&world);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // What ended in 1970 is kept.
+    let retention = Retention { jobs: Duration::from_secs(100 * 365 * 24 * 3_600), ..Retention::default() };
+    let ahead = "SELECT count(*) FROM hodei.era WHERE ends_at > hodei.now() + 2500000000000";
+    let began = Instant::now();
+    while world.sql(ahead) == "0" {
+        store.prune(&term, retention, 100).await.expect("prune");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let took = began.elapsed();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (written, longest) = writers.end().await;
+    println!(
+        "an era beside a rest of {rows} jobs in {took:?}, beside {written} of {WRITERS} writers, of whom one took {longest:?}"
+    );
+    assert_eq!(waiters(&world), Vec::<String>::new(), "nobody waits for {MOMENT}");
+    assert_eq!(world.sql("SELECT count(*) FROM hodei.done"), (rows + written).to_string());
+    assert_eq!(world.sql("SELECT count(*) FROM pg_constraint WHERE conname = 'era'"), "0");
+}
+
 #[tokio::test]
 async fn nobody_waits_long_for_a_migration_of_many_jobs() {
-    let rows = std::env::var("HODEI_PG_MIGRATE_ROWS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROWS);
+    let rows = rows();
     let world = world(rows);
-    let over = Arc::new(AtomicBool::new(false));
-    let writers = (0..WRITERS).map(|n| tokio::spawn(works(world.database.url(), n, Arc::clone(&over))));
-    let writers: Vec<_> = writers.collect();
+    let writers = Writers::start(&world);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let began = Instant::now();
     let done = PgStore::migrate(&PgStore::builder(world.database.url())).await.expect("migrate");
     let took = began.elapsed();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    over.store(true, Ordering::Relaxed);
-    let (mut written, mut longest) = (0, Duration::ZERO);
-    for writer in writers {
-        let (jobs, time) = writer.await.expect("no panic");
-        (written, longest) = (written + jobs, longest.max(time));
-    }
+    let (written, longest) = writers.end().await;
     println!(
         "{rows} jobs migrated in {took:?} beside {written} of {WRITERS} writers, of whom one took {longest:?}"
     );
