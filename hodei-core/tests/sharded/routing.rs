@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hodei_core::store::*;
 use hodei_core::testkit::fault::{Fault, Faults, Faulty};
-use hodei_core::{ErrorKind, JobId, Slot, Tenant};
+use hodei_core::{Error, ErrorKind, JobId, Slot, Tenant};
 
 use crate::world::{Shards, add, job, name, owner, tenant_in};
 
@@ -55,7 +55,20 @@ async fn shards_keep_their_places() {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
     let replaced = [mixed(&[0, 1]), vec![Arc::clone(&fresh)]].concat();
-    ShardedStore::open(replaced).await.expect("an empty store can take the place of another");
+    let error = ShardedStore::open(replaced).await.expect_err("an empty store is no shard");
+    assert_eq!((error.kind(), error.context("shard")), (ErrorKind::Config, Some("2")));
+    assert_eq!(error.context("mark"), Some("none"));
+    let gone = Error::new(ErrorKind::Io, "file.open");
+    let store = mixed(&[0, 1]).into_iter().map(Ok).chain([Err(gone)]).collect();
+    let store = ShardedStore::open_present(store).await.expect("it opens");
+    let error = store.join(2, Arc::clone(&fresh)).await.expect_err("nor when it comes later");
+    assert_eq!((error.kind(), error.context("mark")), (ErrorKind::Config, Some("none")));
+    assert_eq!(store.give_up(1).await.expect_err("it is there").kind(), ErrorKind::Conflict);
+    assert_eq!(store.give_up(3).await.expect_err("there is none").kind(), ErrorKind::Invalid);
+    store.give_up(2).await.expect("it is lost");
+    store.join(2, Arc::clone(&fresh)).await.expect("an empty store takes the place of one that is lost");
+    let replaced = [mixed(&[0, 1]), vec![Arc::clone(&fresh)]].concat();
+    ShardedStore::open(replaced).await.expect("it is the shard now");
     let twice = [mixed(&[0, 1, 2]), vec![Arc::clone(&fresh)]].concat();
     let error = ShardedStore::open(twice).await.expect_err("that one is marked as the third");
     assert_eq!((error.kind(), error.context("shard")), (ErrorKind::Config, Some("3")));
@@ -138,7 +151,9 @@ async fn a_map_is_written_by_one_at_a_time() {
 async fn a_map_that_is_damaged_is_not_taken() {
     let shards = Shards::new(2);
     shards.open().await;
-    shards.stores[0].put_note(&name("hodei.shard.map"), 1, "nonsense".into()).await.expect("put");
+    let (home, map) = (&shards.stores[0], name("hodei.shard.map"));
+    let version = home.note(&map).await.expect("note").expect("there is a map").version;
+    assert!(home.put_note(&map, version, "nonsense".into()).await.expect("put"));
     assert_eq!(shards.try_open().await.expect_err("it is damaged").kind(), ErrorKind::Corrupt);
     shards.faults[1].all(Fault::Refused);
     let fresh = Shards::new(2);

@@ -13,8 +13,10 @@ pub(super) const SHARDS_MAX: usize = 64;
 /// before are in the order of the clocks.
 const FORMER_MAX: usize = 4_096;
 const SLOTS: usize = Slot::MAX.number() as usize + 1;
-const MAGIC: &[u8; 8] = b"hodei-m2";
-/// Maps that did not note where in the log of a shard a slot has arrived.
+const MAGIC: &[u8; 8] = b"hodei-m3";
+/// Maps that did not note which shards are marked.
+const SECOND: &[u8; 8] = b"hodei-m2";
+/// Maps that did not note either where in the log of a shard a slot has arrived.
 const FIRST: &[u8; 8] = b"hodei-m1";
 
 /// The map, as a version of its note has it.
@@ -36,6 +38,8 @@ pub(super) struct ShardMap {
     pub(super) forgotten: Timestamp,
     /// How many slots have arrived in another shard so far.
     arrivals: u64,
+    /// The places whose shards are known to be marked, a bit each: a store without a mark is none of them.
+    marked: u64,
 }
 
 /// A move under way.
@@ -119,7 +123,17 @@ impl ShardMap {
     pub(super) fn spread(cluster: [u8; 16], shards: u16) -> Self {
         let homes = (0..=Slot::MAX.number()).map(|slot| slot % shards).collect();
         let (moves, former, forgotten) = (Vec::new(), Vec::new(), Timestamp::from_micros(i64::MIN));
-        Self { version: 0, cluster, shards, homes, moves, former, forgotten, arrivals: 0 }
+        Self { version: 0, cluster, shards, homes, moves, former, forgotten, arrivals: 0, marked: 0 }
+    }
+
+    /// Whether the shard of a place is known to be marked.
+    pub(super) const fn is_marked(&self, place: usize) -> bool {
+        self.marked & bit(place) != 0
+    }
+
+    /// Notes that the shard of a place is marked, or that whatever is there may be marked as it.
+    pub(super) const fn set_marked(&mut self, place: usize, marked: bool) {
+        self.marked = if marked { self.marked | bit(place) } else { self.marked & !bit(place) };
     }
 
     /// Returns the shard of a slot; of one that moves, the source.
@@ -270,6 +284,7 @@ impl ShardMap {
             out.put_i64(former.until.as_micros());
             put_place(&mut out, former.next.as_ref());
         }
+        out.put_u64(self.marked);
         out.into()
     }
 
@@ -281,7 +296,7 @@ impl ShardMap {
     fn parse(note: &Note) -> Option<Self> {
         let mut bytes = note.value.clone();
         let mut head = [0; MAGIC.len()];
-        bytes.try_copy_to_slice(&mut head).ok().filter(|()| head == *MAGIC || head == *FIRST)?;
+        bytes.try_copy_to_slice(&mut head).ok().filter(|()| [MAGIC, SECOND, FIRST].contains(&&head))?;
         let is_first = head == *FIRST;
         let mut cluster = [0; 16];
         bytes.try_copy_to_slice(&mut cluster).ok()?;
@@ -308,9 +323,14 @@ impl ShardMap {
             Some(Former { slot, shard, until, next: take_place(&mut bytes, is_first)? })
         });
         let former = former.collect::<Option<Vec<Former>>>()?;
+        let marked = if head == *MAGIC { bytes.try_get_u64().ok()? } else { 0 };
         let (version, whole) = (note.version, !bytes.has_remaining());
-        whole.then_some(Self { version, cluster, shards, homes, moves, former, forgotten, arrivals })
+        whole.then_some(Self { version, cluster, shards, homes, moves, former, forgotten, arrivals, marked })
     }
+}
+
+const fn bit(place: usize) -> u64 {
+    if place < SHARDS_MAX { 1 << place } else { 0 }
 }
 
 fn put_len(out: &mut Vec<u8>, len: usize) {
@@ -356,6 +376,8 @@ mod tests {
     fn map() -> ShardMap {
         let mut map = ShardMap::spread([7; 16], 3);
         map.version = 4;
+        map.set_marked(0, true);
+        map.set_marked(63, true);
         map.begin(slot(9), 2);
         map.begin(slot(10), 0);
         let copying = map.move_of(slot(9)).unwrap().clone();
@@ -413,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_that_did_not_note_where_slots_arrived_are_read() {
+    fn maps_of_before_are_read() {
         let mut map = ShardMap::spread([7; 16], 3);
         map.begin(slot(9), 2);
         let copying = map.moves[0].clone();
@@ -423,7 +445,9 @@ mod tests {
             map.go_on(&known);
         }
         let today = map.encode();
-        let first = [&FIRST[..], &today[MAGIC.len()..today.len() - 2]].concat();
+        let second = [&SECOND[..], &today[MAGIC.len()..today.len() - 8]].concat();
+        assert_eq!(ShardMap::decode(&Note { version: 0, value: second.clone().into() }).unwrap(), map);
+        let first = [&FIRST[..], &second[MAGIC.len()..second.len() - 2]].concat();
         assert_eq!(ShardMap::decode(&Note { version: 0, value: first.into() }).unwrap(), map);
     }
 

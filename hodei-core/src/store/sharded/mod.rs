@@ -58,8 +58,10 @@
 //! it is a shard that fails: every verb of it is `Unavailable`, says why (`absent`), and all that stands above holds.
 //!
 //! - What is checked at the opening is checked of a late shard before its first answer: that it is the shard of this store in
-//!   this place, and holds nothing where it was none. It must also offer what the store has promised, its capabilities. One
+//!   this place, and holds nothing where there was none. It must also offer what the store has promised, its capabilities. One
 //!   that does not fit is refused, and its place stays free.
+//! - The map knows which shards bear their mark: an empty store in the place of one, as on a path that is not mounted, is
+//!   refused. Where the shard is lost for good, [`ShardedStore::give_up`] says so.
 //! - The map is read again before a shard joins, for its slots may have moved meanwhile by other processes. Slots are moved
 //!   neither to an absent shard nor from it. A move that was under way stays where it is, and those of other shards are
 //!   resumed. It can be given up where only the target is absent.

@@ -14,6 +14,7 @@ use crate::time::SystemClock;
 
 const OPEN: &str = "sharded.open";
 const JOIN: &str = "sharded.join";
+const GIVE_UP: &str = "sharded.give_up";
 
 /// A shard, or the error with which it did not open.
 type Opened = Result<Arc<dyn Shard>>;
@@ -33,7 +34,8 @@ impl ShardedStore {
     /// # Errors
     ///
     /// `Config`: there is no shard or there are more than 64, fewer than the map has, one is in another's place or
-    /// of another store, or one that is not the home holds jobs or settings of its own already. Those of the shards.
+    /// of another store, an empty store is in the place of one, or one that is not the home holds jobs or settings of its own
+    /// already. Those of the shards.
     ///
     /// # Cancel safety
     ///
@@ -86,8 +88,8 @@ impl ShardedStore {
     /// # Errors
     ///
     /// `Invalid`: there is no such place. `Conflict`: the shard is there already. `Config`: it is another shard or of
-    /// another store, holds jobs or settings without being one, or offers less than the store has promised. Those of the
-    /// shard and of the home: call again.
+    /// another store, or none where there was one that was not [given up](Self::give_up), holds jobs or settings without being
+    /// one, or offers less than the store has promised. Those of the shard and of the home: call again.
     ///
     /// # Cancel safety
     ///
@@ -109,16 +111,43 @@ impl ShardedStore {
         }
         // Its slots may have moved meanwhile, by another process.
         self.renew(&self.map()).await?;
-        let marked = mark(&*store, &self.map().cluster, shard).await;
-        if !marked.map_err(|error| error.with("shard", shard))? {
-            return Err(misfit(JOIN, shard, "mark", "another"));
+        let marked = mark(&*store, &self.map(), shard).await;
+        if let Some(found) = marked.map_err(|error| error.with("shard", shard))? {
+            return Err(misfit(JOIN, shard, "mark", found));
         }
         self.widen(shard + 1).await?;
+        self.note_marks(&[shard]).await?;
         if !self.seat(shard, &store) {
             return Err(taken());
         }
         self.forget_failure(shard);
         self.joined().ring();
+        Ok(())
+    }
+
+    /// Gives up an absent shard, with all that it holds: an empty store may [join](Self::join) in its place, or the shard
+    /// itself after all. A store without a mark is refused there else, since it is more likely a wrong path than a new
+    /// disk. What the tenants of its slots had is gone then; whoever follows the log of changes begins anew.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`: there is no such place. `Conflict`: the shard is there. Those of the home: call again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the shard given up, or not.
+    pub async fn give_up(&self, shard: usize) -> Result<()> {
+        let Some(seat) = self.shards().get(shard) else {
+            let fault = Fault::new("shard", "no_such_shard").limit(self.shards().len() as u64);
+            return Err(Error::invalid(GIVE_UP, vec![fault]));
+        };
+        if seat.taken().is_some() {
+            return Err(Error::new(ErrorKind::Conflict, GIVE_UP).with("shard", shard));
+        }
+        self.renew(&self.map()).await?;
+        while self.map().is_marked(shard) {
+            self.change_map(|map| map.set_marked(shard, false)).await?;
+        }
         Ok(())
     }
 
@@ -157,12 +186,23 @@ impl ShardedStore {
             others = all_there(others)?;
         }
         // What nobody has seen yet is noted when it joins.
-        let seen = others.iter().rposition(Result::is_ok).map_or(1, |last| last + 2);
+        let there = others.iter().enumerate().filter(|(_, other)| other.is_ok()).map(|(n, _)| n + 1);
+        let there: Vec<usize> = std::iter::once(0).chain(there).collect();
+        let seen = there.last().map_or(1, |last| last + 1);
         let places = std::iter::once(Ok(home)).chain(others);
         let (seats, failures) = places.map(seat_of).unzip();
         let store = Self::over(seats, failures, map);
         store.widen(seen).await?;
+        store.note_marks(&there).await?;
         Ok(store)
+    }
+
+    /// Notes that the shards of some places are marked.
+    async fn note_marks(&self, places: &[usize]) -> Result<()> {
+        while places.iter().any(|place| !self.map().is_marked(*place)) {
+            self.change_map(|map| places.iter().for_each(|place| map.set_marked(*place, true))).await?;
+        }
+        Ok(())
     }
 
     /// Notes that there are at least so many shards.
@@ -215,15 +255,15 @@ async fn refuse_strangers(others: &mut [Opened]) -> Result<()> {
 
 /// Marks the shards in their places; one that fails, but for the home, is absent.
 async fn mark_each(home: &dyn Shard, others: &mut [Opened], map: &ShardMap) -> Result<()> {
-    let marked = mark(home, &map.cluster, 0).await;
-    if !marked.map_err(|error| error.with("shard", 0))? {
-        return Err(misfit(OPEN, 0, "mark", "another"));
+    let marked = mark(home, map, 0).await;
+    if let Some(found) = marked.map_err(|error| error.with("shard", 0))? {
+        return Err(misfit(OPEN, 0, "mark", found));
     }
     for (n, place) in others.iter_mut().enumerate() {
         let Ok(shard) = place else { continue };
-        match mark(&**shard, &map.cluster, n + 1).await {
-            Ok(true) => {}
-            Ok(false) => return Err(misfit(OPEN, n + 1, "mark", "another")),
+        match mark(&**shard, map, n + 1).await {
+            Ok(None) => {}
+            Ok(Some(found)) => return Err(misfit(OPEN, n + 1, "mark", found)),
             Err(error) => *place = Err(error),
         }
     }
@@ -261,15 +301,20 @@ fn mark_name() -> Name {
     Name::literal("hodei.shard")
 }
 
-/// Marks a store as a shard of this store in its place; `false` when it is marked as another.
-async fn mark(shard: &dyn Shard, cluster: &[u8; 16], place: usize) -> Result<bool> {
-    let name = mark_name();
+/// Marks a store as the shard of a place, unless it is marked. Where it is not that shard, says what its mark is.
+async fn mark(shard: &dyn Shard, map: &ShardMap, place: usize) -> Result<Option<&'static str>> {
+    const ANOTHER: Option<&str> = Some("another");
+    let (name, known) = (mark_name(), map.is_marked(place));
     let place = u16::try_from(place)
         .map_err(|_| Error::invalid(OPEN, vec![Fault::new("shards", "too_many").limit(SHARDS_MAX as u64)]))?;
-    let mark = Bytes::from([&cluster[..], &place.to_be_bytes()].concat());
+    let mark = Bytes::from([&map.cluster[..], &place.to_be_bytes()].concat());
     if let Some(note) = shard.note(&name).await? {
-        return Ok(note.value == mark);
+        return Ok(if note.value == mark { None } else { ANOTHER });
+    }
+    if known {
+        return Ok(Some("none"));
     }
     let written = shard.put_note(&name, 0, mark.clone()).await?;
-    Ok(written || shard.note(&name).await?.is_some_and(|note| note.value == mark))
+    let fits = written || shard.note(&name).await?.is_some_and(|note| note.value == mark);
+    Ok(if fits { None } else { ANOTHER })
 }
