@@ -20,6 +20,8 @@ CREATE TABLE hodei.era (
     whole bool NOT NULL DEFAULT false,
     -- Too much outlives it: its rows are removed one by one, and it is looked at again then.
     again_at int8,
+    -- How often its next step was begun and took too long.
+    tries int2 NOT NULL DEFAULT 0,
     -- What ended until then does not outlive it, and what failed.
     jobs_until int8,
     failed_until int8,
