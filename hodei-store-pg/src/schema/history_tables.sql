@@ -41,11 +41,13 @@ CREATE TABLE hodei.volume (
     hi int8 NOT NULL
 );
 
--- From when on it is known of a tenant that nothing older which succeeded is there, but for what could not go; as a negative
--- number where nothing younger could go either, and it took long to find that out.
+-- How far a tenant's jobs that succeeded were looked through for what is too much.
 CREATE TABLE hodei.walk (
     tenant int4 PRIMARY KEY,
-    succeeded_from int8 NOT NULL
+    -- What ended before is gone, but for what could not go yet.
+    succeeded_from int8 NOT NULL,
+    -- It was looked through to the end and too little of it could go, which took long to find out.
+    in_vain bool NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
 -- How far runs have come. A run of a lower epoch than the fence writes nothing.
