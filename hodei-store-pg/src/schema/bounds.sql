@@ -25,7 +25,7 @@ END
 $$;
 
 -- Has nobody look for a bound of a kind for an hour.
-CREATE OR REPLACE FUNCTION hodei.put_off(p_kind text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION hodei.put_bound_off(p_kind text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM hodei.lift(p_kind);
     INSERT INTO hodei.bound (kind, again_at) VALUES (p_kind, hodei.now() + 3600000000);
@@ -78,7 +78,7 @@ BEGIN
         v_lo := hodei.time_of(v_id) + 1000;
     END LOOP;
     IF v_lo > p_lo + p_width THEN
-        PERFORM hodei.put_off(p_kind);
+        PERFORM hodei.put_bound_off(p_kind);
         RETURN;
     END IF;
     v_hi := v_lo + p_width;
@@ -110,7 +110,7 @@ BEGIN
             v_proved := true;
         EXCEPTION WHEN query_canceled OR check_violation THEN
             PERFORM set_config('lock_timeout', '100ms', true);
-            PERFORM hodei.put_off(v_kind);
+            PERFORM hodei.put_bound_off(v_kind);
         END;
     END LOOP;
     RETURN v_proved;

@@ -152,7 +152,7 @@ BEGIN
         IF EXISTS (SELECT 1 FROM hodei.usage WHERE no = ANY (v_limits) AND hodei.is_ahead(spent_at, v_now))
             OR v_wide AND EXISTS (SELECT 1 FROM hodei.wide WHERE hodei.is_ahead(spent_at, v_now))
         THEN
-            PERFORM hodei.bring_back_rates(v_now);
+            PERFORM hodei.bring_back_rates(v_now, v_limits);
         END IF;
     END IF;
     -- Without limits, and each lane once, one look finds them all.

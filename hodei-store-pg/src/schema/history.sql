@@ -32,6 +32,9 @@ BEGIN
     IF NOT EXISTS (SELECT 1 FROM hodei.job_0) THEN
         DROP INDEX IF EXISTS hodei.job_0_created;
         CREATE INDEX job_listed ON hodei.job (tenant, created_at, id);
+        -- The one by id is to be made last: see hodei.add_part.
+        CREATE INDEX ON hodei.job_0 (tenant, created_at, id);
+        ALTER TABLE hodei.job_0 DROP CONSTRAINT job_0_pkey, ADD CONSTRAINT job_0_pkey PRIMARY KEY (id);
     END IF;
 END
 $$;
@@ -60,6 +63,11 @@ BEGIN
         ELSE
             EXECUTE format('ALTER TABLE hodei.%I ATTACH PARTITION hodei.%I FOR VALUES FROM (MINVALUE) TO (%L)',
                 t, t || '_0', hi);
+            IF t = 'job' THEN
+                -- Before the one by id, which is made when it is attached: see hodei.add_part.
+                CREATE INDEX job_rest_listed ON hodei.job_rest (tenant, created_at, id);
+                CREATE INDEX job_rest_pipeline ON hodei.job_rest (pipeline, created_at, id) WHERE pipeline IS NOT NULL;
+            END IF;
             EXECUTE format('ALTER TABLE hodei.%I ATTACH PARTITION hodei.%I DEFAULT', t, t || '_rest');
             EXECUTE format('ALTER TABLE hodei.%I DROP CONSTRAINT era', t || '_0');
             IF t = 'job' THEN

@@ -20,6 +20,8 @@ CREATE TABLE hodei.era (
     whole bool NOT NULL DEFAULT false,
     -- Too much outlives it: its rows are removed one by one, and it is looked at again then.
     again_at int8,
+    -- How often its next step was begun and took too long.
+    tries int2 NOT NULL DEFAULT 0,
     -- What ended until then does not outlive it, and what failed.
     jobs_until int8,
     failed_until int8,
@@ -50,11 +52,13 @@ CREATE TABLE hodei.volume (
     hi int8 NOT NULL
 );
 
--- From when on it is known of a tenant that nothing older which succeeded is there, but for what could not go; as a negative
--- number where nothing younger could go either, and it took long to find that out.
+-- How far a tenant's jobs that succeeded were looked through for what is too much.
 CREATE TABLE hodei.walk (
     tenant int4 PRIMARY KEY,
-    succeeded_from int8 NOT NULL
+    -- What ended before is gone, but for what could not go yet.
+    succeeded_from int8 NOT NULL,
+    -- It was looked through to the end and too little of it could go, which took long to find out.
+    in_vain bool NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
 -- How far runs have come. A run of a lower epoch than the fence writes nothing.

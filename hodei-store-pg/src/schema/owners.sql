@@ -24,9 +24,10 @@ CREATE OR REPLACE FUNCTION hodei.register(p_name text, p_ttl int8) RETURNS int8 
     SELECT hodei.register(p_name, p_ttl, NULL)
 $$;
 
--- Brings back what whoever saw a later clock wrote. Whoever died before that clock was set back would be held for alive, and who led
--- for leading, until it is again where it was, and rates would be closed as long. A life or a term lasts from now on as
--- long as it was to. What somebody has locked is found with the next heartbeat: nobody waits for it.
+-- Brings back what whoever saw a later clock wrote, but for the rates of keys (hodei.bring_back_rates). Whoever died
+-- before that clock was set back would be held for alive, and who led for leading, until it is again where it was, and
+-- rates would be closed as long. A life or a term lasts from now on as long as it was to. What somebody has locked is
+-- found with the next heartbeat: nobody waits for it.
 CREATE OR REPLACE FUNCTION hodei.bring_back(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
 BEGIN
     UPDATE hodei.owner o SET expires_at = p_now + o.lasts FROM (
@@ -35,7 +36,7 @@ BEGIN
     UPDATE hodei.term t SET expires_at = p_now + t.lasts FROM (
         SELECT duty FROM hodei.term WHERE hodei.is_ahead(expires_at - lasts, p_now) FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE t.duty = x.duty;
-    PERFORM hodei.bring_back_rates(p_now);
+    PERFORM hodei.bring_back_wide(p_now);
 END
 $$;
 

@@ -26,15 +26,40 @@ CREATE OR REPLACE FUNCTION hodei.is_ahead(p_written_at int8, p_now int8) RETURNS
     SELECT p_written_at > p_now + 10000000
 $$;
 
--- Brings rates back that a claim left which saw a later clock: as much is spent as then. What somebody has locked is found
--- with the next look: nobody waits for it.
-CREATE OR REPLACE FUNCTION hodei.bring_back_rates(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
+-- Brings back the rates of limits wider than keys that a claim left which saw a later clock: as much is spent as then.
+-- What somebody has locked is found with the next look: nobody waits for it.
+CREATE OR REPLACE FUNCTION hodei.bring_back_wide(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
 BEGIN
     UPDATE hodei.wide w SET full_at = w.full_at - (w.spent_at - p_now) * 1000, spent_at = p_now FROM (
         SELECT tenant, queue FROM hodei.wide WHERE hodei.is_ahead(spent_at, p_now) FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE w.tenant = x.tenant AND w.queue = x.queue;
+END
+$$;
+
+-- Brings back these and those of the keys that are named. There may be very many keys, and an index of when each was
+-- spent from would cost every claim under it a new entry: so a rate is brought back by whoever asks what it lets through.
+CREATE OR REPLACE FUNCTION hodei.bring_back_rates(p_now int8, p_keys int4[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
+BEGIN
+    PERFORM hodei.bring_back_wide(p_now);
     UPDATE hodei.usage u SET full_at = u.full_at - (u.spent_at - p_now) * 1000, spent_at = p_now FROM (
-        SELECT no FROM hodei.usage WHERE hodei.is_ahead(spent_at, p_now) FOR NO KEY UPDATE SKIP LOCKED
+        SELECT no FROM hodei.usage WHERE no = ANY (p_keys) AND hodei.is_ahead(spent_at, p_now)
+        FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE u.no = x.no;
+END
+$$;
+
+-- Brings back all that closes lanes in which something is ready.
+CREATE OR REPLACE FUNCTION hodei.bring_back_rates(p_now int8) RETURNS void
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
+BEGIN
+    PERFORM hodei.bring_back_rates(p_now, ARRAY(
+        WITH RECURSIVE w AS (
+            (SELECT r.lane AS no FROM hodei.ready r ORDER BY r.lane LIMIT 1)
+            UNION ALL
+            SELECT (SELECT r.lane FROM hodei.ready r WHERE r.lane > w.no ORDER BY r.lane LIMIT 1) FROM w
+            WHERE w.no IS NOT NULL
+        )
+        SELECT DISTINCT x FROM w JOIN hodei.lane l ON l.no = w.no CROSS JOIN LATERAL unnest(l.limits) x));
 END
 $$;

@@ -23,9 +23,8 @@ BEGIN
     ELSE
         -- All indexes of a part that the planner holds for empty are as cheap for it, and it takes the one that was made last:
         -- that is to be the one by id, which is made when the part is attached.
-        IF to_regclass('hodei.job_listed') IS NOT NULL THEN
-            EXECUTE format('CREATE INDEX ON hodei.%I (tenant, created_at, id)', v_part);
-        END IF;
+        -- Also where that of all jobs is still to be built, which finds it by its name.
+        EXECUTE format('CREATE INDEX %I ON hodei.%I (tenant, created_at, id)', v_part || '_listed', v_part);
         EXECUTE format('CREATE INDEX ON hodei.%I (pipeline, created_at, id) WHERE pipeline IS NOT NULL', v_part);
     END IF;
     EXECUTE format('WITH m AS (DELETE FROM hodei.%I WHERE %I >= %L AND %I < %L RETURNING *)
@@ -112,8 +111,7 @@ BEGIN
     IF (SELECT count(*) FROM hodei.outliving) > 2000 OR (SELECT count(*) FROM (
             (SELECT 1 FROM hodei.edge WHERE parent >= v_lo AND parent < p_era.hi LIMIT 5001)
             UNION ALL (SELECT 1 FROM hodei.edge WHERE child >= v_lo AND child < p_era.hi LIMIT 5001)) e) > 5000 THEN
-        PERFORM hodei.leave_alone(p_era.no);
-        UPDATE hodei.era SET stage = 0, whole = false, again_at = p_now + p_width WHERE no = p_era.no;
+        PERFORM hodei.put_off(p_era.no, p_now + p_width);
     ELSIF v_n < 10000 THEN
         UPDATE hodei.era SET stage = 2 WHERE no = p_era.no;
     ELSE
@@ -128,6 +126,14 @@ BEGIN
     EXECUTE format('DROP TRIGGER outlives ON hodei.%I', 'job_' || p_no);
     EXECUTE format('DROP TRIGGER outlives ON hodei.%I', 'done_' || p_no);
     DELETE FROM hodei.outliving;
+END
+$$;
+
+-- Has the rows of an era removed one by one, until it is looked at again.
+CREATE OR REPLACE FUNCTION hodei.put_off(p_no int4, p_until int8) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM hodei.leave_alone(p_no);
+    UPDATE hodei.era SET stage = 0, whole = false, again_at = p_until, tries = 0 WHERE no = p_no;
 END
 $$;
 
@@ -200,12 +206,31 @@ BEGIN
 END
 $$;
 
--- Takes an era that is over a step further out of the history, and says whether it did. What ended until p_jobs is kept no
--- longer, and what failed until p_failed; an era that too much outlives is looked at again after p_width.
+-- Looks on for what outlives an era, or takes it out of the history.
+CREATE OR REPLACE FUNCTION hodei.go_on(p_era hodei.era, p_now int8, p_width int8) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF p_era.stage = 1 THEN
+        PERFORM hodei.look_through(p_era, p_now, p_width);
+    ELSIF hodei.weight_of_rest(p_era) > 16777216 THEN
+        -- Nobody is to wait until so much is copied.
+        PERFORM hodei.put_off(p_era.no, p_now + p_width);
+    ELSE
+        PERFORM hodei.take_out(p_era);
+    END IF;
+    UPDATE hodei.era SET tries = 0 WHERE no = p_era.no AND tries > 0;
+END
+$$;
+
+-- Takes an era that is over a step further out of the history, and says whether it did. What ended until p_jobs is kept
+-- no longer, and what failed until p_failed; an era that too much outlives, or that takes too long at every try, is looked
+-- at again after p_width: others are behind it.
 CREATE OR REPLACE FUNCTION hodei.tend(p_now int8, p_jobs int8, p_failed int8, p_width int8) RETURNS bool
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_era hodei.era;
+    -- How often a step is tried that takes longer than a statement may.
+    v_tries CONSTANT int2 := 10;
 BEGIN
     PERFORM hodei.look_at_parts();
     -- Where there is little, rows are removed to the minute; an era that grows beyond 16 MB goes as a whole.
@@ -223,14 +248,16 @@ BEGIN
             EXECUTE FUNCTION hodei.outlives()', 'done_' || v_era.no);
         UPDATE hodei.era SET stage = 1, seen = hodei.id_at(0), jobs_until = p_jobs, failed_until = p_failed
             WHERE no = v_era.no;
-    ELSIF v_era.stage = 1 THEN
-        PERFORM hodei.look_through(v_era, p_now, p_width);
-    ELSIF v_era.stage = 2 AND hodei.weight_of_rest(v_era) > 16777216 THEN
-        -- Nobody is to wait until so much is copied.
-        PERFORM hodei.leave_alone(v_era.no);
-        UPDATE hodei.era SET stage = 0, whole = false, again_at = p_now + p_width WHERE no = v_era.no;
-    ELSIF v_era.stage = 2 THEN
-        PERFORM hodei.take_out(v_era);
+    ELSIF v_era.stage < 3 AND v_era.tries >= v_tries THEN
+        PERFORM hodei.put_off(v_era.no, p_now + p_width);
+    ELSIF v_era.stage < 3 THEN
+        BEGIN
+            PERFORM hodei.go_on(v_era, p_now, p_width);
+        EXCEPTION WHEN query_canceled THEN
+            -- The time of the statement was up: what was done is undone, its locks are given back, and it is counted.
+            UPDATE hodei.era SET tries = tries + 1 WHERE no = v_era.no;
+            RETURN false;
+        END;
     ELSIF v_era.stage = 3 THEN
         -- Its jobs are taken leave of first.
         RETURN false;

@@ -68,7 +68,8 @@ DECLARE
     v_enough int8;
     v_last int8;
     v_began timestamptz;
-    v_known int8;
+    v_walk hodei.walk;
+    v_all bool;
     v_ends CONSTANT timestamptz := clock_timestamp() + interval '2 s';
     v_sql CONSTANT text := 'SELECT array_agg(d.id), max(d.moved_at) FROM (
         SELECT d.id, d.moved_at FROM hodei.done d WHERE d.state = %s AND d.tenant = $1 AND d.moved_at > $2
@@ -91,11 +92,12 @@ BEGIN
         IF c.state = 4 THEN
             v_first := coalesce(v_first, hodei.first_end());
             v_began := clock_timestamp();
-            v_known := coalesce((SELECT succeeded_from FROM hodei.walk w WHERE w.tenant = c.tenant), 0);
-            IF v_known < 0 AND random() < 0.01 THEN
-                v_known := 0;
+            SELECT * INTO v_walk FROM hodei.walk w WHERE w.tenant = c.tenant;
+            -- What could not go may go by now. It is a long way off, so that is found out once in a while only.
+            IF v_walk.in_vain AND random() < 0.01 THEN
+                v_walk := NULL;
             END IF;
-            v_from := greatest(abs(v_known), v_first) - 1;
+            v_from := greatest(coalesce(v_walk.succeeded_from, 0), v_first) - 1;
             -- A tenth of a second; a longer stretch where that was too short for others.
             v_span := greatest(v_enough / 16, 100000);
             v_got := NULL;
@@ -113,13 +115,15 @@ BEGIN
                 END IF;
                 v_span := v_span * 4;
             END LOOP;
-            -- What was passed over is found again from the beginning, when nothing else is left; once in a while only, where
-            -- it is a long way to there.
-            INSERT INTO hodei.walk AS w (tenant, succeeded_from)
-                VALUES (c.tenant, CASE WHEN coalesce(cardinality(v_got), 0) >= v_want THEN v_last
-                    WHEN v_known < 0 OR clock_timestamp() > v_began + interval '50 ms' THEN -p_until ELSE 0 END)
-                ON CONFLICT (tenant) DO UPDATE SET succeeded_from = excluded.succeeded_from
-                WHERE w.succeeded_from <> excluded.succeeded_from;
+            v_all := coalesce(cardinality(v_got), 0) >= v_want;
+            v_walk.in_vain := NOT v_all AND (coalesce(v_walk.in_vain, false)
+                OR clock_timestamp() > v_began + interval '50 ms');
+            -- Where too little was found, the next search begins with what was passed over, unless that is a long way off.
+            v_walk.succeeded_from := CASE WHEN v_all THEN v_last WHEN v_walk.in_vain THEN p_until ELSE 0 END;
+            INSERT INTO hodei.walk AS w (tenant, succeeded_from, in_vain)
+                VALUES (c.tenant, v_walk.succeeded_from, v_walk.in_vain)
+                ON CONFLICT (tenant) DO UPDATE SET succeeded_from = excluded.succeeded_from, in_vain = excluded.in_vain
+                WHERE (w.succeeded_from, w.in_vain) <> (excluded.succeeded_from, excluded.in_vain);
         ELSE
             EXECUTE format(v_sql, c.state) INTO v_got, v_last USING c.tenant, v_from, p_until, p_found, v_want;
         END IF;

@@ -7,8 +7,9 @@ use hodei_core::job::{Fingerprint, NewJob, rules};
 use hodei_core::store::{Refusal, SubmitOptions, Submitted};
 use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 
+use super::edges::NewEdge;
 use super::keys::Keys;
-use super::transaction::{Entry, NewEdge, Work};
+use super::transaction::{Entry, Work};
 use crate::ask;
 use crate::error::failed;
 use crate::names::{LaneRow, column};
@@ -207,8 +208,7 @@ impl Work<'_> {
             self.entries.insert(id, Entry { job, lane, before: None, holder: None, changed: true });
             for parent in parents.iter() {
                 let edge = NewEdge { parent: parent.id, child: id, requires: parent.requires, told: false };
-                self.new_edges.push(edge);
-                self.children.entry(parent.id).or_default().push((id, false));
+                self.edges.add(edge);
                 let Some(state) = self.settled_state(parent.id) else { continue };
                 if !parent.requires.is_turn() || self.had_turn(parent.id).await? {
                     self.tell(parent.id, id, state);

@@ -21,9 +21,7 @@ impl Work<'_> {
             }
             asked -= 1;
             let Some(state) = self.settled_state(parent) else { continue };
-            let mut children: Vec<JobId> =
-                self.children.get(&parent).into_iter().flatten().map(|(child, _)| *child).collect();
-            children.sort_unstable();
+            let mut children: Vec<JobId> = self.edges.children_of(parent).collect();
             if children.iter().any(|child| self.is_turn(parent, *child)) && !self.had_turn(parent).await? {
                 // Those behind it are told when its turn comes.
                 children.retain(|child| !self.is_turn(parent, *child));
@@ -50,14 +48,8 @@ impl Work<'_> {
     /// Tells a child of a parent's end, unless it was told before; says whether the child has ended, by it or before its
     /// turn.
     pub(super) fn tell(&mut self, parent: JobId, child: JobId, state: State) -> bool {
-        let edge = self.children.get_mut(&parent).and_then(|all| all.iter_mut().find(|(id, _)| *id == child));
-        match edge {
-            Some((_, told)) if !*told => *told = true,
-            _ => return false,
-        }
-        match self.new_edges.iter_mut().find(|edge| (edge.parent, edge.child) == (parent, child)) {
-            Some(new) => new.told = true,
-            None => self.told.push((parent, child)),
+        if !self.edges.tell(parent, child) {
+            return false;
         }
         if self.is_turn(parent, child) && self.settled_state(child).is_some() {
             return true;

@@ -114,7 +114,7 @@ impl Work<'_> {
     /// Says whether a job stays where it is put: one that has ended goes where no history is kept, unless somebody waits
     /// for it or its turn has not come.
     fn stays(&self, job: &Job) -> bool {
-        let waited_for = || self.children.get(&job.id).is_some_and(|children| !children.is_empty());
+        let waited_for = || self.edges.children_of(job.id).next().is_some();
         !job.state.is_terminal() || self.inner.config.history || waited_for() || self.early.contains(&job.id)
     }
 
@@ -307,7 +307,7 @@ impl Work<'_> {
     }
 
     async fn write_edges(&mut self) -> Result<()> {
-        let new = std::mem::take(&mut self.new_edges);
+        let (new, told) = self.edges.take_written();
         if !new.is_empty() {
             self.inner.trip();
             ask::query(
@@ -323,7 +323,6 @@ impl Work<'_> {
             .await
             .map_err(failed(OP))?;
         }
-        let told = std::mem::take(&mut self.told);
         if !told.is_empty() {
             self.inner.trip();
             ask::query(

@@ -83,7 +83,7 @@ impl Work<'_> {
 
     /// Reads who waits for jobs, and loads and locks those who were not told of them.
     pub(crate) async fn load_children(&mut self, parents: &[JobId]) -> Result<()> {
-        let wanted: Vec<JobId> = parents.iter().copied().filter(|id| !self.asked.contains(id)).collect();
+        let wanted = self.edges.unread(parents);
         if wanted.is_empty() {
             return Ok(());
         }
@@ -94,15 +94,12 @@ impl Work<'_> {
                 .fetch_all(&mut *self.conn)
                 .await
                 .map_err(failed(OP))?;
-        self.asked.extend(wanted);
+        self.edges.set_read(wanted);
         let mut untold = Vec::new();
         for row in &rows {
             let (parent, child) = (id_of(column::<Uuid>(row, 0)?), id_of(column::<Uuid>(row, 1)?));
             let told = row.try_get(2).map_err(failed(OP))?;
-            let children = self.children.entry(parent).or_default();
-            if !children.iter().any(|(known, _)| *known == child) {
-                children.push((child, told));
-            }
+            self.edges.found(parent, child, told);
             if !told {
                 untold.push(child);
             }

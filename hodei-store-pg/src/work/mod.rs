@@ -2,6 +2,7 @@
 
 mod admit;
 mod cascade;
+mod edges;
 mod flush;
 mod keys;
 mod load;

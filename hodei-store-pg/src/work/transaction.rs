@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use hodei_core::job::{Job, Lease, Requires, State};
+use hodei_core::job::{Job, Lease, State};
 use hodei_core::store::Change;
 use hodei_core::{JobId, Result, Tenant, Timestamp};
 use sqlx::postgres::PgConnection;
 
+use super::edges::Edges;
 use crate::inner::Inner;
 use crate::names::LaneRow;
 use crate::pool::Conn;
@@ -49,12 +50,8 @@ pub(crate) struct Work<'c> {
     pub(super) holders: HashMap<Lease, i32>,
     /// Ids of which there is no job.
     pub(super) missing: HashSet<JobId>,
-    /// The children of parents that were asked for: each, and whether it was told.
-    pub(super) children: HashMap<JobId, Vec<(JobId, bool)>>,
-    /// The parents whose stored children were read.
-    pub(super) asked: HashSet<JobId>,
-    pub(super) told: Vec<(JobId, JobId)>,
-    pub(super) new_edges: Vec<NewEdge>,
+    /// Who waits for whom.
+    pub(super) edges: Edges,
     /// The last job of each sequence whose row is held; nothing where there is none.
     pub(super) sequences: BTreeMap<(Tenant, String), Option<JobId>>,
     /// The sequences whose last job is another one now, or that have none.
@@ -79,16 +76,6 @@ pub(super) struct Entry {
     /// Who holds it.
     pub(super) holder: Option<i32>,
     pub(super) changed: bool,
-}
-
-/// An edge that is yet to be written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NewEdge {
-    pub(super) parent: JobId,
-    pub(super) child: JobId,
-    pub(super) requires: Requires,
-    /// Whether the child was told of the parent's end.
-    pub(super) told: bool,
 }
 
 /// Where a job was.
@@ -120,10 +107,7 @@ impl<'c> Work<'c> {
             entries: HashMap::new(),
             holders: HashMap::new(),
             missing: HashSet::new(),
-            children: HashMap::new(),
-            asked: HashSet::new(),
-            told: Vec::new(),
-            new_edges: Vec::new(),
+            edges: Edges::default(),
             sequences: BTreeMap::new(),
             lined_up: BTreeSet::new(),
             early: HashSet::new(),

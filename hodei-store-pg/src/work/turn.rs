@@ -88,9 +88,8 @@ impl Work<'_> {
         let Some(job) = self.job(id) else { return Ok(true) };
         let (mut known, mut stored) = (true, Vec::new());
         for before in rules::before_in_turn(&job.parents) {
-            let edge = self.children.get(&before).and_then(|all| all.iter().find(|(child, _)| *child == id));
-            match edge {
-                Some((_, told)) => known &= *told,
+            match self.edges.was_told(before, id) {
+                Some(told) => known &= told,
                 None => stored.push(before),
             }
         }

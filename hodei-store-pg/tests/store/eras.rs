@@ -231,6 +231,37 @@ async fn an_era_that_too_much_outlives_is_pruned_one_by_one() {
     assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
 }
 
+/// As where the disk is slow: what outlives the era cannot be copied while others wait.
+#[tokio::test]
+async fn an_era_that_takes_too_long_at_every_try_is_pruned_one_by_one_and_the_next_one_goes() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let mut old = submit(&store, jobs(30)).await;
+    assert_eq!(burn(&store, &worker, 1_000).await, 30);
+    let outlives = submit(&store, jobs(3)).await;
+    make_old(&database);
+    // The next one is over as well, and there is one for what comes.
+    sql(
+        &database,
+        "SELECT hodei.add_era(hodei.now() + 100000000000, 360000000000);
+         UPDATE hodei.era SET ends_at = 3 WHERE no = 1;
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$;
+         CREATE TRIGGER slow BEFORE INSERT ON hodei.job_rest FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let term = lead(&store).await;
+    old.sort_unstable();
+    assert_eq!(prune_all(&store, &term, Retention::default(), 30).await, old);
+    let era =
+        "SELECT concat_ws(' ', stage, whole, tries, again_at > hodei.now()) FROM hodei.era WHERE no = 0";
+    assert_eq!(sql(&database, era), "0 f 0 t");
+    assert_eq!(sql(&database, "SELECT count(*) FROM pg_trigger WHERE tgname = 'outlives'"), "0");
+    let gone = (&database, "SELECT to_regclass('hodei.job_1') IS NULL", "t");
+    prune_until(&store, &term, Retention::default(), gone).await;
+    assert_eq!(states(&store, &outlives).await, [Some(State::Pending); 3]);
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn nobody_waits_for_a_change_of_the_parts() {
     let database = database();

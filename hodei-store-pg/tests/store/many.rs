@@ -6,9 +6,14 @@ use hodei_core::job::{JobSpec, NewJob, Parent, Requires, State};
 use hodei_core::store::{CancelReply, Coordination, JobStore, Retention, Scope, SubmitOptions, Term};
 use hodei_core::{JobId, Name, Tenant};
 use hodei_store_pg::PgStore;
-use hodei_test_servers::Postgres;
+use sqlx::Connection;
 
-use crate::env::{TTL, World, burn, claim, database, job, jobs, open, owner, sql, submit};
+use crate::env::{TTL, World, burn, claim, database, job, jobs, open, owner, spec, sql, submit};
+use crate::locks::{run, somebody_waits, stranger};
+use crate::plans::{rows_through, telling};
+
+/// How many jobs are many: the square of it is a great deal more.
+const MANY: usize = 2_000;
 
 async fn lead(store: &PgStore) -> Term {
     let leader = owner(store, "leader").await;
@@ -71,16 +76,40 @@ async fn the_planner_is_told_of_parts_that_it_holds_for_empty() {
 async fn a_job_of_a_part_that_is_held_for_empty_is_looked_up_by_its_id() {
     let database = database();
     let store = open(&database).await;
-    sql(&database, "ANALYZE hodei.job");
-    let told = sql(
+    assert_looked_up_by_id(&database, &["job_0", "job_1", "job_rest"]);
+    store.close().await;
+}
+
+/// What there was before is the first part as it stands: it is not held for empty.
+#[tokio::test]
+async fn a_job_of_the_rest_of_a_migrated_database_is_looked_up_by_its_id() {
+    let database = database();
+    sql(&database, &crate::eras::FIRST_SCHEMA.join(";\n"));
+    sql(
         &database,
+        "INSERT INTO hodei.tenant (name) VALUES ('default');
+         INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, name, body)
+             VALUES ('01000000-0000-7000-8000-000000000001', gen_random_uuid(), 1, 1, 1, 1, 31, 'old', '\\x00')",
+    );
+    let store = open(&database).await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.job_0"), "1");
+    assert_looked_up_by_id(&database, &["job_1", "job_rest"]);
+    store.close().await;
+}
+
+/// Has parts analyzed that are empty, and sees by which index the planner looks for a job in each then.
+fn assert_looked_up_by_id(database: &hodei_test_servers::Database, parts: &[&str]) {
+    sql(database, "ANALYZE hodei.job");
+    let told = sql(
+        database,
         "SET enable_seqscan = off; SET enable_bitmapscan = off;
          EXPLAIN (COSTS OFF) SELECT j.body FROM hodei.job j WHERE j.id = (SELECT lo FROM hodei.era WHERE no = 1)",
     );
-    assert!(told.contains("using job_1_pkey"), "{told}");
-    let indexes = "SELECT count(*) FROM pg_index WHERE indrelid = 'hodei.job_1'::regclass";
-    assert_eq!(sql(&database, indexes), "3");
-    store.close().await;
+    for part in parts {
+        assert!(told.contains(&format!("using {part}_pkey")), "{told}");
+        let indexes = format!("SELECT count(*) FROM pg_index WHERE indrelid = 'hodei.{part}'::regclass");
+        assert_eq!(sql(database, &indexes), "3");
+    }
 }
 
 #[tokio::test]
@@ -142,10 +171,79 @@ async fn what_is_found_already_is_not_looked_up_for_each_tenant() {
         "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF)
          SELECT hodei.surplus(1, ARRAY(SELECT id FROM hodei.done), hodei.now(), 10)",
     );
-    let buffers =
-        |text: &str| text.split_once("shared hit=")?.1.split([' ', '\n']).next()?.parse::<u64>().ok();
-    let read = buffers(&told).expect("it is told");
-    assert!(read < 100_000, "{told}");
+    assert!(pages_of(&told) < 100_000, "{told}");
+}
+
+/// How many pages a statement has looked at, in what the server tells of it.
+fn pages_of(told: &str) -> u64 {
+    let hit = told.split_once("shared hit=").and_then(|(_, hit)| hit.split([' ', '\n']).next()?.parse().ok());
+    hit.expect("it is told")
+}
+
+#[tokio::test]
+async fn a_heartbeat_reads_no_keys_and_who_finds_a_lane_closed_those_of_lanes_with_work() {
+    let database = database();
+    let store = open(&database).await;
+    submit(&store, vec![NewJob::new(spec().limited_by("paced").build().expect("a valid spec"))]).await;
+    let (ahead, behind) = ("hodei.now() + 3600000000", "hodei.now() - 1");
+    let set = |at: &str, of: &str| {
+        let paced = "most = 9, tokens = 1, per = 1000000000, burst = 1, gap = 1000000000";
+        let text =
+            format!("UPDATE hodei.usage SET {paced}, full_at = ({at}) * 1000, spent_at = {at} WHERE {of}");
+        sql(&database, &text);
+    };
+    sql(
+        &database,
+        "INSERT INTO hodei.usage (tenant, key) SELECT 1, 'key ' || n FROM generate_series(1, 50000) n",
+    );
+    set(behind, "true");
+    sql(&database, "VACUUM ANALYZE hodei.usage");
+    let told = |call: &str| {
+        // What a session looks up of functions and tables it looks up once.
+        let text =
+            format!("SELECT {call}; EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) SELECT {call}");
+        sql(&database, &text)
+    };
+    for call in ["hodei.bring_back(hodei.now())", "hodei.bring_back_rates(hodei.now())"] {
+        let told = told(call);
+        assert!(pages_of(&told) < 300, "{call}: {told}");
+    }
+    set(ahead, "key IN ('paced', 'key 7')");
+    told("hodei.bring_back_rates(hodei.now())");
+    let late = "SELECT string_agg(key, ',') FROM hodei.usage WHERE spent_at > hodei.now()";
+    assert_eq!(sql(&database, late), "key 7", "it closes nothing that is ready");
+}
+
+/// A job that is claimed by somebody who has not committed, while it is taken with very many others.
+#[tokio::test]
+async fn who_moves_while_many_are_taken_is_looked_for_again_in_no_square_of_time() {
+    let world = World::start(&telling());
+    let store = open(&world.database).await;
+    let ids = submit(&store, jobs(MANY)).await;
+    store.close().await;
+    let claims = format!(
+        "WITH d AS (DELETE FROM hodei.ready WHERE id = '{}' RETURNING id, lane)
+         INSERT INTO hodei.leased (id, moved_at, holder, lane) SELECT id, 1, 1, lane FROM d",
+        ids[MANY / 2]
+    );
+    let mut claiming = stranger(&world.database, &claims).await;
+    let name = world.database.name();
+    world.sql(&format!("ALTER DATABASE {name} SET auto_explain.log_min_duration = 0"));
+    let mut conn = sqlx::PgConnection::connect(&world.database.url()).await.expect("a connection");
+    let taking = tokio::spawn(async move {
+        let text =
+            "SELECT array_agg(state ORDER BY state DESC) FROM hodei.take(ARRAY(SELECT id FROM hodei.job))";
+        sqlx::query_scalar::<_, Vec<i16>>(text).fetch_one(&mut conn).await.expect("they are taken")
+    });
+    somebody_waits(&world.database).await;
+    run(&mut claiming, "COMMIT").await;
+    let states = taking.await.expect("no panic");
+    assert_eq!((states.len(), &states[..2]), (MANY, &[2, 1][..]), "one is leased, and the others are ready");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let log = world.log();
+    let lines: Vec<&str> = log.lines().collect();
+    let looked_at: u64 = rows_through(&lines).sum();
+    assert!((1..100 * MANY as u64).contains(&looked_at), "{looked_at} rows for {MANY} jobs");
 }
 
 #[tokio::test]
@@ -157,17 +255,18 @@ async fn a_surplus_of_which_nothing_may_go_is_not_looked_for_from_the_beginning_
     assert_eq!(burn(&store, &worker, 10).await, 10);
     let surplus =
         |until: &str| sql(&database, &format!("SELECT count(*) FROM hodei.surplus(5, '{{}}', {until}, 10)"));
-    sql(&database, "SELECT hodei.fold(); INSERT INTO hodei.walk VALUES (1, -(hodei.now() - 60000000))");
+    sql(&database, "SELECT hodei.fold(); INSERT INTO hodei.walk VALUES (1, hodei.now() - 60000000, true)");
     sql(&database, "UPDATE hodei.done SET moved_at = hodei.now() - 120000000");
+    let in_vain = "UPDATE hodei.walk SET succeeded_from = hodei.now() - 60000000, in_vain = true";
     // One in a hundred begins there all the same, and those after it go on behind what it found.
     let looks = (0..10).map(|_| {
-        sql(&database, "UPDATE hodei.walk SET succeeded_from = -(hodei.now() - 60000000)");
-        (surplus("hodei.now() - 30000000"), sql(&database, "SELECT succeeded_from < 0 FROM hodei.walk"))
+        sql(&database, in_vain);
+        (surplus("hodei.now() - 30000000"), sql(&database, "SELECT in_vain FROM hodei.walk"))
     });
-    let in_vain = looks.filter(|(found, in_vain)| found == "0" && in_vain == "t").count();
-    assert!(in_vain >= 7, "{in_vain}");
+    let short = looks.filter(|(found, in_vain)| found == "0" && in_vain == "t").count();
+    assert!(short >= 7, "{short}");
     sql(&database, "UPDATE hodei.done SET moved_at = hodei.now() - 45000000");
-    sql(&database, "UPDATE hodei.walk SET succeeded_from = -(hodei.now() - 60000000)");
+    sql(&database, in_vain);
     assert_eq!(surplus("hodei.now() - 30000000"), "5");
 }
 
@@ -182,13 +281,7 @@ fn rows_of(log: &str, node: &str) -> u64 {
 
 #[tokio::test]
 async fn a_claim_and_a_submission_look_at_what_their_tenants_have_alone() {
-    let world = World::start(
-        &Postgres::builder()
-            .setting("session_preload_libraries", "auto_explain")
-            .setting("auto_explain.log_nested_statements", "on")
-            .setting("auto_explain.log_analyze", "on")
-            .setting("auto_explain.log_timing", "off"),
-    );
+    let world = World::start(&telling());
     let store = open(&world.database).await;
     let worker = owner(&store, "worker").await;
     let tenant = |n: usize| Tenant::new(format!("t{n}")).expect("a name");

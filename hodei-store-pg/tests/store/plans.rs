@@ -24,7 +24,7 @@ const FORCED: [&str; 2] = ["v_stay := ARRAY(", "SELECT sum(pg_column_size(j.body
 const READ_WHOLE: &str = "leased";
 
 /// A server that writes down the plan of whatever it does, once it is asked to.
-fn telling() -> PostgresBuilder {
+pub(crate) fn telling() -> PostgresBuilder {
     Postgres::builder()
         .setting("session_preload_libraries", "auto_explain")
         .setting("auto_explain.log_nested_statements", "on")
@@ -111,7 +111,7 @@ fn take_an_era_out(world: &World, few: &str) {
 }
 
 /// How many rows came out of the nodes of plans, or were thrown away by them, in all their rounds: line by line.
-fn rows_through(plans: &[&str]) -> impl Iterator<Item = u64> {
+pub(crate) fn rows_through(plans: &[&str]) -> impl Iterator<Item = u64> {
     let number = |text: &str, behind: &str| -> Option<u64> {
         let (_, text) = text.split_once(behind)?;
         text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -148,10 +148,10 @@ async fn no_statement_at_size_reads_a_large_table_whole() {
     crate::plan::every_verb(&store).await;
     let few = rarer_verbs(&store).await;
     world.sql("SELECT hodei.outlived(0, 0, 10); SELECT * FROM hodei.surplus(0, '{}', hodei.now(), 10)");
-    world.sql("SELECT hodei.bring_back(hodei.now() - 60000000)");
+    world.sql("SELECT hodei.bring_back(hodei.now() - 60000000); SELECT hodei.bring_back_rates(hodei.now() - 60000000)");
     world.sql(&format!("SELECT hodei.forget({few}); SELECT hodei.remove({few}); SELECT hodei.fold()"));
     world.sql("SELECT hodei.set_bound('era', hodei.now() + 900000000000, 3600000000); SELECT hodei.prove()");
-    world.sql("SELECT hodei.make_way(); SELECT hodei.put_off('era')");
+    world.sql("SELECT hodei.make_way(); SELECT hodei.put_bound_off('era')");
     let large = large(&world);
     take_an_era_out(&world, &few);
     store.close().await;
