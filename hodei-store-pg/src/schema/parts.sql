@@ -22,8 +22,8 @@ BEGIN
         EXECUTE format('ALTER TABLE hodei.%I SET (autovacuum_vacuum_insert_scale_factor = 0.2)', v_part);
     ELSE
         -- All indexes of a part that the planner holds for empty are as cheap for it, and it takes the one that was made last:
-        -- that is to be the one by id, which is made when the part is attached.
-        -- Also where that of all jobs is still to be built, which finds it by its name.
+        -- that is to be the one by id, which is made when the part is attached. Whoever builds the index of lists of all parts,
+        -- as after a migration, finds that of this one by its name.
         EXECUTE format('CREATE INDEX %I ON hodei.%I (tenant, created_at, id)', v_part || '_listed', v_part);
         EXECUTE format('CREATE INDEX ON hodei.%I (pipeline, created_at, id) WHERE pipeline IS NOT NULL', v_part);
     END IF;
