@@ -62,6 +62,10 @@ impl Tail {
     /// # Errors
     ///
     /// What the store says when it is asked for the end of its log.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing has begun before it returns.
     pub async fn start(bus: Bus, store: Arc<dyn JobStore>, options: TailOptions) -> Result<Self> {
         let after = match options.after {
             Some(cursor) => cursor,

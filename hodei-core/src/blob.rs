@@ -29,6 +29,10 @@ pub struct Listed {
 ///
 /// Who names a blob puts or keeps it first. Who removes what nobody names any more lists what is old, looks who names it, and
 /// removes what has not been put or kept meanwhile: so nothing is removed that somebody is about to name.
+///
+/// # Cancel safety
+///
+/// A dropped write may have happened, whole; repeating it does no harm. Reads may be dropped at any point.
 #[async_trait]
 pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Keeps bytes. An `Ok` is the acknowledgement: they are there for everybody who has the key. Idempotent, but for the age,
@@ -89,6 +93,10 @@ pub fn blob_of(bytes: &[u8]) -> BlobRef {
 /// # Errors
 ///
 /// As [`BlobStore::get`]; `Corrupt` when the bytes are others.
+///
+/// # Cancel safety
+///
+/// Cancel safe: it only reads.
 pub async fn read_blob(blobs: &dyn BlobStore, blob: &BlobRef) -> Result<Bytes> {
     let bytes = blobs.get(&blob.key).await?;
     if bytes.len() as u64 == blob.len && *blake3::hash(&bytes).as_bytes() == blob.digest {

@@ -18,6 +18,10 @@ use crate::job::Epoch;
 pub const CHECKPOINT_MAX: usize = 256 * 1024;
 
 /// Keeps one checkpoint per job.
+///
+/// # Cancel safety
+///
+/// A dropped write may have happened, whole; repeating it does no harm. Reads may be dropped at any point.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync + fmt::Debug {
     /// Opens a job's checkpoint for a run, and returns what was saved last.

@@ -47,6 +47,10 @@ pub struct LogRead {
 }
 
 /// Reads logs, of runs that are over and of runs that go on.
+///
+/// # Cancel safety
+///
+/// Cancel safe: it only reads, unless a method says otherwise.
 #[async_trait]
 pub trait LogReader: Send + Sync + fmt::Debug {
     /// Reads up to `max` bytes from an offset, or from the first byte after it that is still kept: what is missing in

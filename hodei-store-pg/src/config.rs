@@ -184,6 +184,10 @@ impl PgStoreBuilder {
     /// `Config` for a url that is none, for a limit of zero, and for a server that may lose commits; `SchemaTooNew` for a
     /// database of a newer version, `Unavailable` where the server does not answer or is a standby, `PermissionDenied` and
     /// `Unauthenticated` where it refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`PgStore::migrate`]; nothing of the store goes on.
     pub async fn connect(self) -> Result<PgStore> {
         if self.connections == 0 {
             let fault = Fault::new("connections", "zero");

@@ -44,6 +44,10 @@ impl PgStore {
     /// # Errors
     ///
     /// As [`PgStoreBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have made some of the steps, or be at one still; another waits for that and makes the rest.
     pub async fn migrate(config: &PgStoreBuilder) -> Result<Migrated> {
         let pools = Pools::connect(config).await?;
         let done = schema::migrate(pools.options()).await;
@@ -51,7 +55,13 @@ impl PgStore {
         done
     }
 
-    /// Closes every connection, after what is under way. Further calls are `Unavailable`.
+    /// Closes every connection that nobody uses, and gives nobody another: further calls are `Unavailable`, and so is
+    /// what is under way as soon as it needs one more. A connection in use is closed when whoever has it is done with it,
+    /// which is not waited for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Call it again where it was dropped: the store may be closed to some of its calls only.
     pub async fn close(&self) {
         listen::stop(&self.0);
         self.0.pools.close().await;

@@ -26,6 +26,10 @@ impl PgStore {
     /// # Errors
     ///
     /// Those of the server.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have stopped it; stopping it again does no harm.
     pub async fn stop_clock(&self, at: Timestamp) -> Result<()> {
         let mut conn = self.inner().pools.reserved.acquire(OP).await?;
         sqlx::raw_sql(
@@ -51,6 +55,10 @@ impl PgStore {
     /// # Errors
     ///
     /// Those of the server.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a dropped call may have moved it.
     pub async fn advance_clock(&self, by: Duration) -> Result<()> {
         let mut conn = self.inner().pools.reserved.acquire(OP).await?;
         sqlx::query("UPDATE hodei.test_clock SET at = at + $1")

@@ -56,6 +56,10 @@ impl NatsBus {
     ///
     /// `Unavailable` when there is no server, or when it makes no stream; `Unauthenticated` when it does not know who asks,
     /// `Config` when no encrypted connection comes about, `Invalid` for a login that is no text.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have made the stream, and nothing of it goes on.
     pub async fn connect(url: &str, options: NatsOptions) -> Result<Self> {
         let away = |error: async_nats::Error| {
             Error::new(ErrorKind::Unavailable, "nats.connect")

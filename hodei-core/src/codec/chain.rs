@@ -29,6 +29,10 @@ pub struct About<'a> {
 }
 
 /// Encodes arguments, and decodes what it encoded.
+///
+/// # Cancel safety
+///
+/// A call may be dropped at any point; what it has put away meanwhile is named by nobody, and repeating it does no harm.
 #[async_trait]
 pub trait PayloadCodec: Send + Sync + fmt::Debug {
     /// Returns the number by which encoded arguments name this codec: 128 or more for codecs of an application.
@@ -125,6 +129,10 @@ impl Codecs {
     /// # Errors
     ///
     /// Those of the codecs.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have put away what a codec keeps elsewhere; encoding it again does no harm.
     pub async fn encode(&self, about: &About<'_>, args: &Bytes) -> Result<Bytes> {
         if Self::is_encoded(args) {
             self.keep(about, args).await?;
@@ -155,6 +163,10 @@ impl Codecs {
     /// # Errors
     ///
     /// `Invalid`: `args: cut_off | unknown_codec | repeated_codec`; else those of the codecs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn decode(&self, about: &About<'_>, args: &Bytes) -> Result<Bytes> {
         if !Self::is_encoded(args) {
             return Ok(args.clone());
@@ -188,6 +200,10 @@ impl Codecs {
     /// # Errors
     ///
     /// As [`Codecs::decode`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn blob_of(&self, tenant: &Tenant, payload: &Payload) -> Result<Option<BlobRef>> {
         let Payload::Handler { kind, version, encoding, args } = payload else { return Ok(None) };
         if !Self::is_encoded(args) {
@@ -223,6 +239,10 @@ impl Codecs {
     /// # Errors
     ///
     /// As [`Codecs::encode`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Codecs::encode`].
     pub async fn encode_spec(&self, tenant: &Tenant, spec: &Arc<JobSpec>) -> Result<Arc<JobSpec>> {
         let Payload::Handler { kind, version, encoding, args } = spec.payload() else {
             return Ok(Arc::clone(spec));
@@ -237,6 +257,10 @@ impl Codecs {
     /// # Errors
     ///
     /// As [`Codecs::encode`]; then nothing is to be submitted.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Codecs::encode`]; the jobs are gone with the call.
     pub async fn encode_jobs(&self, mut jobs: Vec<NewJob>) -> Result<Vec<NewJob>> {
         if self.encoders.is_empty() {
             return Ok(jobs);
@@ -262,6 +286,10 @@ impl Codecs {
     /// # Errors
     ///
     /// As [`Codecs::decode`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn decode_payload(&self, tenant: &Tenant, payload: &Payload) -> Result<Option<Payload>> {
         let Payload::Handler { kind, version, encoding, args } = payload else { return Ok(None) };
         if !Self::is_encoded(args) {

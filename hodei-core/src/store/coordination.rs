@@ -77,6 +77,10 @@ pub struct Rounded {
 /// # Errors
 ///
 /// Those of the verbs. What was done before the one that failed is done.
+///
+/// # Cancel safety
+///
+/// A dropped call may have done some of the verbs; the next round does them again.
 pub async fn round_by_verbs<S: Coordination + ?Sized>(store: &S, round: Round) -> Result<Rounded> {
     let Round { owners, ttl, duty, term } = round;
     let first = owners.first().cloned();
@@ -94,6 +98,11 @@ pub async fn round_by_verbs<S: Coordination + ?Sized>(store: &S, round: Round) -
 }
 
 /// Owners and terms.
+///
+/// # Cancel safety
+///
+/// A dropped write is as one before whose reply the node crashed: it may have happened, whole. Reads may be dropped at
+/// any point.
 #[async_trait]
 pub trait Coordination: Send + Sync + fmt::Debug {
     /// Registers an owner for a while and returns the lease to act under.

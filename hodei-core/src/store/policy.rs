@@ -229,6 +229,10 @@ pub enum Fired {
 }
 
 /// Queues, limits and schedules.
+///
+/// # Cancel safety
+///
+/// A dropped write may have happened, whole; repeating it does no harm. Reads may be dropped at any point.
 #[async_trait]
 pub trait Policies: Send + Sync + fmt::Debug {
     /// Sets how a queue is served, from the next claim on.

@@ -240,6 +240,11 @@ pub struct StoreStats {
 ///
 /// A crash before a write returns may have kept it or not, always whole; a crash after it returned `Ok` keeps it
 /// where [`Capabilities::durable`] says so. Every write can therefore be repeated, and a repetition is told apart.
+///
+/// # Cancel safety
+///
+/// A dropped write is as one before whose reply the node crashed: it may have happened, whole, and is to be repeated.
+/// Reads may be dropped at any point.
 #[async_trait]
 pub trait JobStore: Send + Sync + fmt::Debug {
     /// Returns what the store can promise.

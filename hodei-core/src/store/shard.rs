@@ -31,6 +31,10 @@ pub struct Note {
 ///
 /// The first shard is the home: it keeps the map of slots, and it alone gives out incarnations and terms. The others
 /// adopt them, so that each can fence leases and terms inside its own transactions.
+///
+/// # Cancel safety
+///
+/// A dropped write may have happened, whole; repeating it does no harm. Reads may be dropped at any point.
 #[async_trait]
 pub trait Shard: Store {
     /// Reads a note.
@@ -111,6 +115,10 @@ pub trait Shard: Store {
 /// in the log in which they were written, readable in any scope, because cursors that are out in the world point there.
 ///
 /// What is said here is as durable as everything else that the store acknowledges.
+///
+/// # Cancel safety
+///
+/// A dropped write may have happened, whole; repeating it does no harm. Reads may be dropped at any point.
 #[async_trait]
 pub trait Relocate: Send + Sync + std::fmt::Debug {
     /// Seals an open slot: from now on its rows do not change, and the sinks were told of every change that they made.

@@ -112,6 +112,10 @@ impl LocalProcesses {
     }
 
     /// Returns the ids of the processes that are not ending.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn ids(&self) -> Vec<u32> {
         self.state.lock().await.alive.iter().filter_map(|agent| agent.child.id()).collect()
     }

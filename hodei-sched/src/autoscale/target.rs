@@ -6,6 +6,10 @@ use async_trait::async_trait;
 use hodei_core::Result;
 
 /// Starts and stops agents.
+///
+/// # Cancel safety
+///
+/// A dropped call may have asked for some of it; asking again does no harm. What only reads may be dropped at any point.
 #[async_trait]
 pub trait ScaleTarget: Send + Sync + fmt::Debug {
     /// Returns how many agents were asked for last, less those that are known to have died.

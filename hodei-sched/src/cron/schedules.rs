@@ -128,6 +128,10 @@ impl Schedules {
     /// # Errors
     ///
     /// What the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have removed it; removing it again does no harm.
     pub async fn remove(&self, tenant: &Tenant, name: &Name) -> Result<bool> {
         self.note("schedule.remove", tenant, name, "").await?;
         self.store.remove_schedule(tenant, name).await
@@ -138,6 +142,10 @@ impl Schedules {
     /// # Errors
     ///
     /// `NotFound` when there is no such schedule, `Invalid` when its rule is not understood; else what the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have paused it; pausing it again does no harm.
     pub async fn pause(&self, tenant: &Tenant, name: &Name) -> Result<()> {
         self.change("schedule.pause", tenant, name, |kept, _| kept.paused = true).await
     }
@@ -147,6 +155,10 @@ impl Schedules {
     /// # Errors
     ///
     /// As [`Schedules::pause`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have resumed it; resuming it again does no harm.
     pub async fn resume(&self, tenant: &Tenant, name: &Name) -> Result<()> {
         let resume = |kept: &mut Kept, now| {
             if std::mem::take(&mut kept.paused) {
@@ -161,6 +173,10 @@ impl Schedules {
     /// # Errors
     ///
     /// What the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn list(&self, scope: &Scope) -> Result<Vec<Listed>> {
         let now = self.store.now().await?;
         let rows = self.store.schedules(scope).await?;

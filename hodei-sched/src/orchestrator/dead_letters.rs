@@ -48,6 +48,10 @@ impl Orchestrator {
     /// # Errors
     ///
     /// As [`Orchestrator::query`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn dead_letters(
         &self,
         scope: &Scope,

@@ -299,6 +299,11 @@ impl Orchestrator {
     /// # Errors
     ///
     /// What the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have sent them all, or none. Another leaves alone what was sent, unless
+    /// that has failed again.
     pub async fn redrive(&self, scope: &Scope, jobs: Vec<JobId>) -> Result<Vec<Redriven>> {
         self.note(|| audit::about("job.redrive", scope, &jobs)).await?;
         let committed = self.store().redrive(scope, jobs).await?;
@@ -310,6 +315,10 @@ impl Orchestrator {
     /// # Errors
     ///
     /// `NotFound` when there is no such job; else what the store says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn get(&self, job: JobId) -> Result<Job> {
         let found = self.store().get_many(&Scope::All, vec![job], Consistency::Latest).await?;
         let missing = || Error::new(ErrorKind::NotFound, "orchestrator.get").with("job", job);
@@ -388,6 +397,10 @@ impl Orchestrator {
     /// # Errors
     ///
     /// As [`JobStore::query`](hodei_core::store::JobStore::query).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn query(&self, scope: &Scope, query: Query) -> Result<Page> {
         self.store().query(scope, query).await
     }
@@ -412,6 +425,10 @@ impl Orchestrator {
     /// # Errors
     ///
     /// As [`Orchestrator::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only reads.
     pub async fn explain(&self, job: JobId) -> Result<Explanation> {
         let (job, now) = futures_util::future::try_join(self.get(job), self.store().now()).await?;
         if let Some(explanation) = self.explain_line(&job).await? {

@@ -77,6 +77,10 @@ impl PgAuditBuilder {
     ///
     /// `Config` for a url that is none and for a limit of zero, `SchemaTooNew` for tables of a newer version,
     /// `Unavailable` where the server does not answer, `PermissionDenied` and `Unauthenticated` where it refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have made the tables; connect again.
     pub async fn connect(self) -> Result<PgAudit> {
         let limits = [
             ("checkpoint_every", self.checkpoint_every),

@@ -30,7 +30,7 @@ const OUTSIDE_A_MACHINE: [&str; 10] = [
 pub(crate) type Rule = fn(&Source) -> Vec<String>;
 
 /// Every rule with its name.
-pub(crate) const RULES: [(&str, Rule); 10] = [
+pub(crate) const RULES: [(&str, Rule); 11] = [
     ("file length", file_length),
     ("function length", function_length),
     ("no skipped test", no_skipped_test),
@@ -41,6 +41,7 @@ pub(crate) const RULES: [(&str, Rule); 10] = [
     ("telling names", telling_names),
     ("mod.rs is a table of contents", bare_mod_file),
     ("examples say how to run them", example_docs),
+    ("what is dropped is spoken of", cancel_safety),
 ];
 
 /// A file has at most [`FILE_LIMIT`] lines.
@@ -128,6 +129,44 @@ fn example_docs(source: &Source) -> Vec<String> {
     } else {
         vec!["its opening `//!` docs name no `cargo run`".into()]
     }
+}
+
+/// The docs of each public async function of a library, or of the trait that it belongs to, say what happens when its
+/// future is dropped.
+fn cancel_safety(source: &Source) -> Vec<String> {
+    let in_library = source.path.starts_with("hodei-") && source.path.split('/').nth(1) == Some("src");
+    if !in_library {
+        return Vec::new();
+    }
+    let (code, text): (Vec<&str>, Vec<&str>) = (source.code.lines().collect(), source.text.lines().collect());
+    let told = |line: usize| docs_above(&code, &text, line).any(|doc| doc == "/// # Cancel safety");
+    // Whether what follows belongs to a public trait, and whether that speaks for all of it.
+    let mut of_trait = None;
+    let mut found = Vec::new();
+    for (line, item) in code.iter().enumerate() {
+        if item.starts_with("pub trait ") {
+            of_trait = Some(told(line));
+        } else if item.starts_with('}') {
+            of_trait = None;
+        }
+        let item = item.trim_start();
+        let is_public = item.starts_with("pub async fn ")
+            || (item.starts_with("pub fn ") && item.contains("-> impl Future<"))
+            || (of_trait.is_some() && item.starts_with("async fn "));
+        if is_public && of_trait != Some(true) && !told(line) {
+            found.push(format!("{}: `{item}` has no `# Cancel safety` in its docs", line + 1));
+        }
+    }
+    found
+}
+
+/// The lines of docs above the item that stands at `line`, the last one first.
+fn docs_above<'a>(code: &'a [&str], text: &'a [&str], line: usize) -> impl Iterator<Item = &'a str> {
+    let above = (0..line).rev();
+    let own = above.take_while(|above| {
+        !text[*above].trim().is_empty() && !code[*above].trim_end().ends_with(['{', '}', ';'])
+    });
+    own.map(|above| text[above].trim()).filter(|text| text.starts_with("///"))
 }
 
 /// The lines of the code that contain one of `phrases`.
@@ -278,6 +317,23 @@ mod tests {
         let path = "a/src/store/mod.rs";
         check(bare_mod_file, (path, "mod a;\npub fn f() { g(); }\nmod b;"), (path, contents));
         check(bare_mod_file, (path, "const A: u8 = 1;"), ("a/src/store.rs", "const A: u8 = 1;"));
+    }
+
+    #[test]
+    fn a_future_of_which_nobody_says_what_dropping_it_does_is_found() {
+        let path = "hodei-core/src/a.rs";
+        let silent = "impl A {\n    /// Reads.\n    #[must_use]\n    pub async fn f() {}\n}\n";
+        let telling =
+            silent.replace("    #[", "    ///\n    /// # Cancel safety\n    ///\n    /// It reads.\n    #[");
+        check(cancel_safety, (path, silent), (path, &telling));
+        check(cancel_safety, (path, &format!("{telling}\npub async fn g() {{}}")), ("tests/it/a.rs", silent));
+        let returned = "pub fn f() -> impl Future<Output = ()> {}";
+        check(cancel_safety, (path, returned), (path, &returned.replace("pub ", "")));
+        let of_trait = "pub trait T {\n    async fn f();\n}\n";
+        let of_telling = format!("/// # Cancel safety\n#[async_trait]\n{of_trait}");
+        check(cancel_safety, (path, of_trait), (path, &of_telling));
+        let behind = "impl T for A {\n    async fn f() {}\n    pub async fn g() {}\n}\n";
+        check(cancel_safety, (path, &format!("{of_telling}{behind}")), (path, &of_trait.replace("pub ", "")));
     }
 
     #[test]

@@ -13,6 +13,10 @@ use crate::time::SystemClock;
 /// # Panics
 ///
 /// When the store breaks a promise, with the promise.
+///
+/// # Cancel safety
+///
+/// A dropped call leaves in the store what it has written there.
 pub async fn hold_checkpoints(store: &dyn CheckpointStore) {
     let epoch = Epoch::from_number;
     let tenant = Tenant::default();

@@ -77,6 +77,10 @@ impl Env {
     /// # Panics
     ///
     /// When the fixture cannot.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call takes the fixture with it.
     pub async fn open(mut fixture: Box<dyn Fixture>) -> Self {
         let store = fixture.open(Setup::default()).await.expect("a store opens in the default setup");
         let ear = Arc::<Ear>::default();

@@ -46,6 +46,10 @@ impl Setup {
 /// Opens the stores that the suite runs against, and moves their clock.
 ///
 /// The clock stands still between two calls of [`Fixture::advance`], and moves by whole microseconds.
+///
+/// # Cancel safety
+///
+/// The tests drop no call before it returns.
 #[async_trait]
 pub trait Fixture: Send + Sync {
     /// Opens a store with nothing in it; `None` when it has no such setting. The default setup must open.

@@ -32,6 +32,10 @@ const READ_ALL: usize = 10;
 /// # Panics
 ///
 /// When a store and the model differ, or when a variable is no number.
+///
+/// # Cancel safety
+///
+/// A dropped call compares no further; the stores of the fixture keep what it has done.
 pub async fn compare_with_model<F: Fixture + 'static>(fixture: impl Fn() -> F) {
     let (cases, first) = (number("HODEI_MODEL_CASES", 40), number("HODEI_MODEL_SEED", 1));
     for seed in first..first.saturating_add(cases) {
@@ -45,6 +49,10 @@ pub async fn compare_with_model<F: Fixture + 'static>(fixture: impl Fn() -> F) {
 /// # Panics
 ///
 /// When the store and the model differ.
+///
+/// # Cancel safety
+///
+/// As [`compare_with_model`].
 pub async fn compare_with_model_by<F: Fixture + 'static>(fixture: F, bytes: Vec<u8>) {
     let env = Env::open(Box::new(fixture)).await;
     // An operation takes at least a byte.
