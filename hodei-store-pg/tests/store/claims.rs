@@ -10,8 +10,6 @@ use crate::env::{World, claim, database, exchange, job, jobs, open, owner, spec,
 
 /// How many jobs are claimed at once, which is much.
 const MUCH: u32 = 100;
-/// How many entries a look at the beginning of a lane reads at most.
-const LOOK: u64 = 4;
 
 /// How many entries of the index of what is ready were read: told by those connections that have ended.
 async fn entries_read(world: &World, store: PgStore) -> u64 {
@@ -52,11 +50,9 @@ async fn a_claim_from_a_long_lane_reads_what_it_takes() {
         }
         let now = entries_read(&world, store).await;
         let read = now - std::mem::replace(&mut before, now);
-        // A claim that took its time is followed by a look at the beginning of the lane.
-        assert!(
-            read < 10 * (3 * u64::from(MUCH) + LOOK),
-            "{guess}: {read} entries are read for 1,000 claims"
-        );
+        // A claim that took its time is followed by a look at the beginning of the lane, past what is not swept up yet: at
+        // most as much again as was taken. The lane is twenty times that.
+        assert!(read < 10 * 6 * u64::from(MUCH), "{guess}: {read} entries are read for 1,000 claims");
     }
 }
 
