@@ -86,6 +86,50 @@ async fn a_submission_and_an_exchange_are_one_round_trip_each() {
     store.close().await;
 }
 
+/// What fails and is to be tried again is rare, and what is beside it is not read for it.
+#[tokio::test]
+async fn a_few_retries_leave_the_ends_beside_them_on_the_short_way() {
+    let server = server();
+    let database = server.database().expect("a database");
+    let store = crate::env::open(&database).await;
+    let owner = owner(&store, "node").await;
+    let ids = crate::env::submit(&store, jobs(1_000)).await;
+    let held = crate::env::claim(&store, &owner, 1_000).await;
+    let read = || async {
+        // What a session counted is told when it is idle for a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let sql = "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job_0'";
+        server.sql(database.name(), sql).expect("the server answers").parse::<u64>().expect("a number")
+    };
+    let (before, trips) = (read().await, store.round_trips());
+    let failure = Failure::new(FailureClass::Transient, "busy");
+    let transition = |(n, claimed): (usize, &Claimed)| {
+        let (job, epoch) = (claimed.job.id, claimed.job.epoch);
+        let again = || Move::Retried { failure: failure.clone(), wait: LIFE, manifest: None };
+        match n % 100 {
+            7 => Transition { job, epoch, step: again() },
+            _ => done(job, epoch),
+        }
+    };
+    let transitions: Vec<Transition> = held.iter().enumerate().map(transition).collect();
+    // One that comes twice is made in its order, and one that came too late is told so.
+    let twice = Transition { step: Move::Started { lease: None }, ..transitions[8].clone() };
+    let late = done(ids[9], Epoch::from_number(99));
+    let all = [vec![twice], transitions[..9].to_vec(), transitions[10..].to_vec(), vec![late]].concat();
+    let done = exchange(&store, &owner, all, Vec::new()).await;
+    let trips = store.round_trips() - trips;
+    assert_eq!((done.applied.len(), done.changes.len()), (1_001, 1_000));
+    assert!(done.applied[..1_000].iter().all(|applied| *applied == Applied::Done), "{:?}", done.applied);
+    assert_ne!(done.applied[1_000], Applied::Done);
+    let counts = store.counts(&Scope::All).await.expect("counts");
+    assert_eq!([State::Succeeded, State::Delayed, State::Scheduled].map(|state| counts.of(state)), [989, 10, 1]);
+    assert_eq!(store.verify_indexes().await.expect("verify"), [""; 0]);
+    let spent = read().await - before;
+    assert!(spent < 200, "{spent} jobs are read of 1,000, for 12");
+    assert!(trips < 25, "{trips} round trips");
+    store.close().await;
+}
+
 /// How often a server has written its log through to the disk.
 fn syncs(server: &Postgres) -> u64 {
     let sql = "SELECT wal_sync FROM pg_stat_wal";
