@@ -9,7 +9,7 @@ use hodei_core::map::JobMap;
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
-use super::backfill::{is_beside, reserved_start};
+use super::backfill::foresee;
 use super::fence::alone;
 use super::placement::{Found, WorkerId};
 use super::preempt;
@@ -245,10 +245,7 @@ impl Scheduler {
         let (mut refused, mut gangs) = (None, Vec::new());
         loop {
             let held = fleet.held();
-            let others = held.is_some_and(|(class, _)| is_beside(class, buffer, &self.heads));
-            let start = || reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
-            let start = if others { start() } else { None };
-            fleet.expect_start(start);
+            foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, &self.learned, now);
             // Of each class there may be one that ends in time.
             fleet.expect_end(Some(now));
             buffer.let_go(|class, level| fleet.may_have_room(class, level));
@@ -260,10 +257,7 @@ impl Scheduler {
                 // Whoever was kept room for has it, or its worker is gone: it is the next one's turn.
                 fleet.hold(class, level);
                 reserved = fleet.held();
-                let others = is_beside(class, buffer, &self.heads);
-                let start = || reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
-                let start = if others { start() } else { None };
-                fleet.expect_start(start);
+                foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, &self.learned, now);
             }
             while let Some(asked) = buffer.next() {
                 if reserved.is_some() {
@@ -278,11 +272,15 @@ impl Scheduler {
                         fleet.hold(asked.class, asked.level);
                         if fleet.held() != reserved {
                             reserved = fleet.held();
-                            let others = is_beside(asked.class, buffer, &self.heads);
-                            let start =
-                                || reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
-                            let start = if others { start() } else { None };
-                            fleet.expect_start(start);
+                            foresee(
+                                fleet,
+                                buffer,
+                                &self.heads,
+                                &self.names,
+                                &self.sessions,
+                                &self.learned,
+                                now,
+                            );
                         }
                     }
                     continue;
