@@ -6,18 +6,16 @@ use hodei_core::store::{Claimed, JobStore as _, Lane, Move, Pick, Served, Transi
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres};
 
-use crate::env::{World, claim, database, exchange, job, jobs, open, owner, spec, sql, submit};
+use crate::env::{
+    World, claim, close_counted, database, exchange, job, jobs, open, owner, spec, sql, submit,
+};
 
 /// How many jobs are claimed at once, which is much.
 const MUCH: u32 = 100;
 
 /// How many entries of the index of what is ready were read: told by those connections that have ended.
 async fn entries_read(world: &World, store: PgStore) -> u64 {
-    store.close().await;
-    let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'hodei%'";
-    while world.sql(open) != "0" {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    close_counted(store, |text| world.sql(text)).await;
     let read = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'ready_pkey'";
     world.sql(read).parse().expect("a number")
 }
