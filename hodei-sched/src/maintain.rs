@@ -398,8 +398,55 @@ async fn forget(shared: &Shared, gone: Vec<(Tenant, JobId)>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use hodei_core::codec::Codecs;
+    use hodei_core::store::{Coordination, JobStore, MemoryStore, Served};
+    use hodei_core::{OwnerId, SystemClock};
+
     use super::*;
+    use crate::driver::{Common, Pace};
+    use crate::herald::Herald;
+    use crate::settled::Waiters;
+
+    /// The part of a dispatcher of a node over a store.
+    pub(crate) async fn dispatcher(store: &MemoryStore, name: &str) -> Arc<Shared> {
+        let herald = Arc::new(Herald { waiters: Waiters::default(), bus: None });
+        let common = Common {
+            store: Arc::new(store.clone()),
+            feed: Arc::new(store.feed(Arc::<Herald>::clone(&herald))),
+            herald,
+            clock: Arc::new(SystemClock),
+            pace: Arc::new(Pace::from(&SystemClock)),
+            served: Served::default(),
+            codecs: Codecs::default(),
+            ttl: Duration::from_secs(60),
+            failure: Arc::new(watch::Sender::new(None)),
+        };
+        let owner = OwnerId::new(name).expect("a name");
+        let lease = store.register(&owner, common.ttl).await.expect("it registers");
+        Arc::new(common.dispatcher(owner, lease))
+    }
+
+    /// It would let its life end, and nobody would be seen to lead what is led in its name.
+    #[tokio::test]
+    async fn a_dispatcher_in_whose_name_something_is_led_may_not_rest() {
+        let store = MemoryStore::new();
+        let both = [dispatcher(&store, "a").await, dispatcher(&store, "a.1").await];
+        // Somebody else leads this duty.
+        let led = || Lead { led: true, ..Lead::default() };
+        let rest = async || {
+            let heard = beat(&both, &mut led()).await;
+            heard.iter().map(|heard| (heard.dispatcher, heard.may_rest)).collect::<Vec<_>>()
+        };
+        assert_eq!(rest().await, [(0, true), (1, true)]);
+        both[0].leads.store(true, Ordering::Release);
+        assert_eq!(rest().await, [(0, false), (1, true)]);
+        // One that rests already is spoken of, too: it has to begin a life.
+        both.iter().for_each(|shared| shared.rests.store(true, Ordering::Release));
+        assert_eq!(rest().await, [(0, false)]);
+        both[0].leads.store(false, Ordering::Release);
+        assert_eq!(rest().await, []);
+    }
 
     #[test]
     fn a_pruning_that_is_outrun_pauses_less_and_less() {

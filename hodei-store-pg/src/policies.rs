@@ -215,6 +215,11 @@ fn number(row: &PgRow, n: usize) -> Result<u32> {
     Ok(u32::try_from(column::<i64>(row, n)?).unwrap_or_default())
 }
 
+fn queue_policy(row: &PgRow) -> Result<QueuePolicy> {
+    let (tenant, queue) = (tenant_at(row, 0)?, name_of(column::<&str>(row, 1)?)?);
+    Ok(QueuePolicy { tenant, queue, paused: column(row, 2)?, weight: number(row, 3)? })
+}
+
 fn limit_use(row: &PgRow) -> Result<LimitUse> {
     let at = |n| column::<Option<&str>>(row, n)?.map(name_of).transpose();
     let of = match (at(0)?.map(Tenant::from), at(1)?, at(2)?) {
@@ -253,12 +258,20 @@ impl Policies for PgStore {
                 scope,
             )
             .await?;
-        rows.iter()
-            .map(|row| {
-                let (tenant, queue) = (tenant_at(row, 0)?, name_of(column::<&str>(row, 1)?)?);
-                Ok(QueuePolicy { tenant, queue, paused: column(row, 2)?, weight: number(row, 3)? })
-            })
-            .collect()
+        rows.iter().map(queue_policy).collect()
+    }
+
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        let (inner, scope) = (self.inner(), &Scope::Tenant(tenant.clone()));
+        let row = reading!(inner, OP, scope, conn => {
+            inner.trip();
+            let query = ask::query(
+                "SELECT t.name, q.queue, q.paused, q.weight FROM hodei.tenant t JOIN hodei.queue q ON q.tenant = t.no
+                 WHERE t.name = $1 AND q.queue = $2",
+            );
+            query.bind(tenant.as_str()).bind(queue.as_str()).fetch_optional(&mut *conn).await.map_err(failed(OP))
+        });
+        row?.as_ref().map(queue_policy).transpose()
     }
 
     async fn set_limit(&self, limit: Limit) -> Result<()> {

@@ -433,6 +433,11 @@ impl Policies for RedbStore {
         self.read("store.queues", INLINE_ROWS + 1, move |rows| query::queues(rows, &scope)).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        let (tenant, queue) = (tenant.clone(), queue.clone());
+        self.read("store.queue", 1, move |rows| query::queue(rows, &tenant, &queue)).await
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.write("store.set_limit", 1, move |work| txn::set_limit(work, &limit)).await
     }

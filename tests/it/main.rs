@@ -16,6 +16,7 @@ mod placed;
 mod program;
 mod resting;
 mod run;
+mod secrets;
 mod simulator;
 mod tidy;
 mod walk;

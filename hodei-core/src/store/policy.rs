@@ -249,6 +249,17 @@ pub trait Policies: Send + Sync + fmt::Debug {
     /// Only those of the store itself.
     async fn queues(&self, scope: &Scope) -> Result<Vec<QueuePolicy>>;
 
+    /// Reads how a queue of a tenant is served, where somebody set that.
+    ///
+    /// # Performance
+    ///
+    /// Reads its row alone, however many others the tenant has.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the store itself.
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>>;
+
     /// Sets a limit, from the next claim on.
     ///
     /// # Behavior

@@ -357,6 +357,10 @@ impl<S: Policies> Policies for Faulty<S> {
         self.meet(self.inner.queues(scope)).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        self.meet(self.inner.queue(tenant, queue)).await
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.meet(self.inner.set_limit(limit)).await
     }

@@ -385,6 +385,10 @@ impl Policies for Mangled {
         self.inner.queues(scope).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        self.inner.queue(tenant, queue).await
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.before().await?;
         let max = if self.has(Bug::ForgetsLimits) { u32::MAX } else { limit.max };

@@ -98,8 +98,11 @@ impl Duty {
 
     /// Has the dispatcher in whose name the node leads live for that.
     fn show(&self) {
-        self.dispatchers.iter().for_each(|shared| shared.leads.store(false, Ordering::Release));
-        self.leader().leads.store(self.term.is_some(), Ordering::Release);
+        let (leader, leads) = (self.leader(), self.term.is_some());
+        for shared in &self.dispatchers {
+            // Whoever goes on to lead is never seen not to.
+            shared.leads.store(leads && std::ptr::eq(&**shared, leader), Ordering::Release);
+        }
     }
 
     /// Fires what is due, if this node leads, and says after how long to look again.
@@ -236,4 +239,57 @@ async fn fire(shared: &Shared, term: &Term, row: Schedule, times: Vec<Timestamp>
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::job::JobSpec;
+    use hodei_core::store::{Coordination, MemoryStore, Policies};
+
+    use super::*;
+    use crate::cron::CronRule;
+    use crate::maintain::tests::dispatcher;
+
+    /// Has a schedule in the store that fires nothing for a while.
+    async fn schedule(store: &MemoryStore) -> (Tenant, Name) {
+        let kept = Kept { rule: CronRule::new("0 0 1 1 *"), paused: true, since: None };
+        let schedule = Schedule {
+            tenant: Tenant::default(),
+            name: Name::literal("yearly"),
+            rule: kept.text().into(),
+            spec: Arc::new(JobSpec::command(["true"]).build().expect("a valid spec")),
+            last_fired: None,
+        };
+        store.set_schedule(schedule.clone()).await.expect("it is set");
+        (schedule.tenant, schedule.name)
+    }
+
+    #[tokio::test]
+    async fn whoever_leads_is_seen_to_for_as_long_as_there_are_schedules() {
+        let store = MemoryStore::new();
+        let both = vec![dispatcher(&store, "a").await, dispatcher(&store, "a.1").await];
+        let leads = || -> Vec<bool> { both.iter().map(|of| of.leads.load(Ordering::Acquire)).collect() };
+        let mut duty = Duty::of(both.clone());
+        duty.round().await.expect("the store answers");
+        assert_eq!(leads(), [false, false], "there is nothing to lead");
+        let (tenant, name) = schedule(&store).await;
+        duty.round().await.expect("the store answers");
+        assert_eq!(leads(), [true, false]);
+        both[0].died.store(true, Ordering::Release);
+        duty.round().await.expect("the store answers");
+        assert_eq!(leads(), [false, true], "the next one leads in its place");
+        store.remove_schedule(&tenant, &name).await.expect("it is removed");
+        duty.round().await.expect("the store answers");
+        assert_eq!(leads(), [false, false]);
+        // Somebody else takes it.
+        let other = dispatcher(&store, "b").await;
+        let lease = other.lease.borrow().clone();
+        store.retire(&both[0].lease.borrow().clone()).await.expect("it retires");
+        store.retire(&both[1].lease.borrow().clone()).await.expect("it retires");
+        let term = store.take_term(&Name::literal(DUTY), &lease, other.ttl).await.expect("the store answers");
+        assert!(term.is_some());
+        schedule(&store).await;
+        duty.round().await.expect("the store answers");
+        assert_eq!(leads(), [false, false]);
+    }
 }

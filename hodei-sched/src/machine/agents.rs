@@ -9,7 +9,7 @@ use hodei_core::map::JobMap;
 use hodei_core::store::{Move, Transition};
 use hodei_core::{ErrorKind, JobId, Name, Timestamp};
 
-use super::backfill::{is_beside, reserved_start};
+use super::backfill::foresee;
 use super::fence::alone;
 use super::placement::{Found, WorkerId};
 use super::preempt;
@@ -70,7 +70,10 @@ impl Scheduler {
             let peers = run.beside.iter().flat_map(|beside| beside.iter());
             let beside =
                 peers.filter_map(|peer| self.sessions.get(&peer.worker)).map(|session| session.worker);
-            let beside: Vec<WorkerId> = beside.filter(|other| *other != worker).collect();
+            let mut beside: Vec<WorkerId> = beside.filter(|other| *other != worker).collect();
+            // Nobody has room for it twice, whatever its agent says.
+            beside.sort_unstable();
+            beside.dedup();
             let found = Found {
                 run: (run.job, run.epoch),
                 tenant: &run.tenant,
@@ -242,14 +245,20 @@ impl Scheduler {
         let (mut refused, mut gangs) = (None, Vec::new());
         loop {
             let held = fleet.held();
-            let others = held.is_some_and(|(class, _)| is_beside(class, buffer, &self.heads));
-            let start = || reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
-            let start = if others { start() } else { None };
-            fleet.expect_start(start);
+            foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, &self.learned, now);
             // Of each class there may be one that ends in time.
             fleet.expect_end(Some(now));
             buffer.let_go(|class, level| fleet.may_have_room(class, level));
             let mut reserved = held;
+            if self.config.backfill
+                && held.is_none()
+                && let Some((class, level)) = buffer.held_back()
+            {
+                // Whoever was kept room for has it, or its worker is gone: it is the next one's turn.
+                fleet.hold(class, level);
+                reserved = fleet.held();
+                foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, &self.learned, now);
+            }
             while let Some(asked) = buffer.next() {
                 if reserved.is_some() {
                     let lasts = buffer.spec().and_then(|spec| self.learned.lasts(spec));
@@ -263,11 +272,15 @@ impl Scheduler {
                         fleet.hold(asked.class, asked.level);
                         if fleet.held() != reserved {
                             reserved = fleet.held();
-                            let others = is_beside(asked.class, buffer, &self.heads);
-                            let start =
-                                || reserved_start(fleet, &self.names, &self.sessions, &self.learned, now);
-                            let start = if others { start() } else { None };
-                            fleet.expect_start(start);
+                            foresee(
+                                fleet,
+                                buffer,
+                                &self.heads,
+                                &self.names,
+                                &self.sessions,
+                                &self.learned,
+                                now,
+                            );
                         }
                     }
                     continue;

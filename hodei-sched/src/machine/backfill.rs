@@ -12,15 +12,31 @@ use super::session::Session;
 use super::sessions::Sessions;
 use crate::queue::ClassId;
 
+/// Has the fleet know when the job for which workers are held begins at the latest, where that is known and anybody
+/// could overtake it.
+pub(super) fn foresee(
+    fleet: &mut Fleet,
+    buffer: &Buffer,
+    heads: &[Head],
+    names: &HashMap<WorkerId, Name>,
+    sessions: &Sessions,
+    learned: &Learned,
+    now: Timestamp,
+) {
+    let others = fleet.held().is_some_and(|(class, _)| is_beside(class, buffer, heads));
+    let start = if others { reserved_start(fleet, names, sessions, learned, now) } else { None };
+    fleet.expect_start(start);
+}
+
 /// Whether anything waits, here or in the store, that is of another class than the one for which workers are held. Where
 /// nothing does nobody can overtake it, and when it begins is nobody's question.
-pub(super) fn is_beside(held: ClassId, buffer: &Buffer, heads: &[Head]) -> bool {
+fn is_beside(held: ClassId, buffer: &Buffer, heads: &[Head]) -> bool {
     buffer.waiting().any(|(class, ..)| class != held) || heads.iter().any(|head| head.class != held)
 }
 
 /// When the job for which workers are held begins at the latest, where all whom it waits for end in the time that they are
 /// known to take; nothing where that is not known of somebody.
-pub(super) fn reserved_start(
+fn reserved_start(
     fleet: &Fleet,
     names: &HashMap<WorkerId, Name>,
     sessions: &Sessions,

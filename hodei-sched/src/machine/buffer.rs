@@ -178,6 +178,13 @@ impl Buffer {
         self.held = held;
     }
 
+    /// The most urgent class of those that are held back, and the level of what waits of it.
+    pub(super) fn held_back(&self) -> Option<(ClassId, Priority)> {
+        let of = |class: ClassId| self.waiting.range((class.0, Priority::MIN)..=(class.0, Priority::MAX));
+        let tops = self.queue.held().filter_map(|(class, _)| Some((class, of(class).next_back()?.0.1)));
+        tops.max_by_key(|(class, level)| (*level, Reverse(class.0)))
+    }
+
     /// Takes a job out.
     pub(super) fn remove(&mut self, job: JobId) -> Option<Waiting> {
         let handle = self.places.remove(&job)?;

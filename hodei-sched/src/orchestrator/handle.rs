@@ -438,11 +438,10 @@ impl Orchestrator {
             if !self.inner.shared.served.covers(job.spec.queue()) {
                 return Ok(Explanation::NotServed);
             }
-            let scope = Scope::Tenant(job.tenant.clone());
             let (tenant, queue, keys) = (&job.tenant, job.spec.queue(), job.spec.limit_keys());
-            let asked = (self.store().queues(&scope), self.store().limits_on(tenant, queue, keys));
-            let (queues, limits) = futures_util::future::try_join(asked.0, asked.1).await?;
-            if queues.iter().any(|policy| policy.paused && policy.queue == *job.spec.queue()) {
+            let asked = (self.store().queue(tenant, queue), self.store().limits_on(tenant, queue, keys));
+            let (policy, limits) = futures_util::future::try_join(asked.0, asked.1).await?;
+            if policy.is_some_and(|policy| policy.paused) {
                 return Ok(Explanation::Paused);
             }
             if let Some(explanation) = explain_limits(&job, &limits, now) {

@@ -156,8 +156,7 @@ impl Orchestrator {
     }
 
     async fn serve(&self, tenant: &Tenant, queue: &Name, serves: bool) -> Result<()> {
-        let queues = self.store().queues(&Scope::Tenant(tenant.clone())).await?;
-        let known = queues.into_iter().find(|known| known.queue == *queue);
+        let known = self.store().queue(tenant, queue).await?;
         let weight = known.map_or(1, |known| known.weight);
         let (tenant, queue) = (tenant.clone(), queue.clone());
         self.store().set_queue(QueuePolicy { tenant, queue, paused: !serves, weight }).await

@@ -431,6 +431,10 @@ impl Policies for Door {
         self.meet("queues", self.store.queues(scope)).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        self.meet("queue", self.store.queue(tenant, queue)).await
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.meet("set_limit", self.store.set_limit(limit)).await
     }

@@ -1,5 +1,6 @@
 //! How a node stands, why a job waits, and what may be changed while it runs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use hodei_core::job::{JobKind, JobSpec, NewJob, Priority, Resources, State};
 use hodei_core::store::{
     Before, Limit, LimitOf, MemoryStore, Policies, QueuePolicy, Rate, Scope, SubmitOptions,
 };
-use hodei_core::testkit::history::{Entry, Recorder, RecordingStore, Reply};
+use hodei_core::testkit::history::{Call, Entry, Recorder, RecordingStore, Reply};
 use hodei_core::{ErrorKind, Name, Tenant};
 use hodei_sched::machine::placement::{Rule, Selector};
 use hodei_sched::machine::{Policy, SchedulerConfig};
@@ -286,6 +287,39 @@ async fn of_ten_thousand_limits_only_those_of_the_job_are_read_to_explain_it() {
         _ => None,
     });
     assert_eq!(read.collect::<Vec<_>>(), [2]);
+    hodei.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_a_thousand_queues_only_that_of_the_job_is_read_to_explain_and_to_pause_it() {
+    let recorder = Recorder::new();
+    let store = Arc::new(RecordingStore::new(MemoryStore::new(), recorder.clone()));
+    let (tenant, named) = (Tenant::default(), |n: u32| Name::new(format!("queue-{n}")).expect("a name"));
+    for n in 0..1_000 {
+        let policy = QueuePolicy { tenant: tenant.clone(), queue: named(n), paused: n != 77, weight: 1 + n };
+        store.set_queue(policy).await.expect("set");
+    }
+    let hodei = Orchestrator::builder().shared_store(store).start().await.expect("the node starts");
+    let spec = JobSpec::of(&Work {}).expect("arguments").queue("queue-77");
+    let job = hodei.submit(NewJob::new(spec.build().expect("a valid spec"))).await.expect("submitted");
+    assert_ne!(hodei.explain(job).await.expect("an explanation"), Explanation::Paused);
+    hodei.pause_queue(&tenant, &named(77)).await.expect("paused");
+    assert_eq!(hodei.explain(job).await.expect("an explanation"), Explanation::Paused);
+    hodei.resume_queue(&tenant, &named(77)).await.expect("resumed");
+    let (mut reads, mut read) = (HashSet::new(), Vec::new());
+    for entry in recorder.take() {
+        match entry {
+            Entry::Called { call, what: Call::Queues { .. } } => drop(reads.insert(call)),
+            Entry::Returned { call, reply: Reply::Tenants { tenants } } if reads.contains(&call) => {
+                read.push(tenants.len());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(read, [1; 4]);
+    let queues = hodei.queues(&Scope::All).await.expect("they are listed");
+    let ours = queues.iter().find(|policy| policy.queue == named(77)).expect("it is there");
+    assert_eq!((ours.paused, ours.weight), (false, 78), "it keeps its weight");
     hodei.shutdown().await;
 }
 

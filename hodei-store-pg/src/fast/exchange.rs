@@ -26,7 +26,7 @@ const OP: &str = "store.exchange";
 
 /// How often a call that was in another's way is made again.
 const ATTEMPTS: u32 = 12;
-/// From how many transitions and claims on they are made side by side.
+/// From how many transitions and claims on they are made side by side, and apart from transitions that are not common.
 const MUCH: usize = 64;
 /// What the server says when somebody waits for a job that ends: the call is made the long way.
 const CHILDREN: &str = "HD001";
@@ -42,12 +42,21 @@ struct Columns {
 }
 
 impl Columns {
-    /// Takes transitions that are all of the common kind, each of another job.
-    fn of(transitions: &[Transition]) -> Option<Self> {
-        let mut columns = Self::default();
-        let mut seen = JobSet::default();
+    /// Takes those transitions that are of the common kind and alone of their job, and returns the places of the others.
+    fn of(transitions: &[Transition]) -> (Self, Vec<usize>) {
+        let (mut columns, mut others) = (Self::default(), Vec::new());
+        let (mut seen, mut again) = (JobSet::default(), JobSet::default());
         for transition in transitions {
+            if !seen.insert(transition.job) {
+                again.insert(transition.job);
+            }
+        }
+        for (n, transition) in transitions.iter().enumerate() {
             let (kind, ran, end) = match &transition.step {
+                _ if again.contains(&transition.job) => {
+                    others.push(n);
+                    continue;
+                }
                 Move::Started { lease: None } => (0, 0, None),
                 Move::Finished(finish) if finish.spawn.is_empty() => {
                     let (state, bare) = match &finish.outcome {
@@ -61,18 +70,18 @@ impl Columns {
                     });
                     (state as i16, i64::try_from(finish.ran.as_micros()).unwrap_or(i64::MAX / 2), end)
                 }
-                _ => return None,
+                _ => {
+                    others.push(n);
+                    continue;
+                }
             };
-            if !seen.insert(transition.job) {
-                return None;
-            }
             columns.ids.push(uuid_of(transition.job));
             columns.epochs.push(transition.epoch.number().cast_signed());
             columns.kinds.push(kind);
             columns.rans.push(ran.min(i64::MAX / 2));
             columns.ends.push(end);
         }
-        Some(columns)
+        (columns, others)
     }
 }
 
@@ -84,11 +93,17 @@ struct Half {
 
 impl Inner {
     /// Settles and claims: in one round trip where everything is of the common kind and not much; in two side by side
-    /// where it is much.
+    /// where it is much; those of other kinds behind them, the long way.
     pub(crate) async fn exchange(self: &Arc<Self>, exchange: Exchange) -> Result<Exchanged> {
-        let Some(columns) = Columns::of(&exchange.transitions) else { return self.long_way(exchange).await };
+        let (columns, others) = Columns::of(&exchange.transitions);
+        if !others.is_empty() && columns.ids.len() < MUCH {
+            return self.long_way(exchange).await;
+        }
         let inner = Arc::clone(self);
         Detached::new(async move {
+            if !others.is_empty() {
+                return inner.apart(exchange, columns, &others).await;
+            }
             let asked: u64 = exchange.picks.iter().map(|pick| u64::from(pick.n)).sum();
             let much = exchange.transitions.len() >= MUCH && asked >= MUCH as u64;
             let free = || {
@@ -106,6 +121,33 @@ impl Inner {
     async fn long_way(self: &Arc<Self>, exchange: Exchange) -> Result<Exchanged> {
         let (done, changes) = self.write(OP, ExchangeVerb::new(exchange)).await?;
         Ok(Exchanged { changes, ..done })
+    }
+
+    /// Makes the transitions of the common kind, and then the others and the claims, the long way.
+    async fn apart(
+        self: &Arc<Self>,
+        exchange: Exchange,
+        columns: Columns,
+        others: &[usize],
+    ) -> Result<Exchanged> {
+        let Exchange { owner, transitions, picks } = exchange;
+        let mut applied = vec![Applied::NotFound; transitions.len()];
+        let (mut common, mut rest, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for (n, transition) in transitions.into_iter().enumerate() {
+            if others.binary_search(&n).is_ok() {
+                rest.push(transition);
+            } else {
+                common.push(transition);
+                places.push(n);
+            }
+        }
+        let settling = Exchange { owner: owner.clone(), transitions: common, picks: Vec::new() };
+        let settled = self.short_way(settling, columns).await?.told();
+        let told = self.long_way(Exchange { owner, transitions: rest, picks }).await.map_err(unknown)?;
+        let both = places.iter().zip(settled.applied).chain(others.iter().zip(told.applied));
+        both.for_each(|(n, one)| applied[*n] = one);
+        let changes = settled.changes.into_iter().chain(told.changes).collect();
+        Ok(Exchanged { applied, changes, owner_lost: settled.owner_lost || told.owner_lost, ..told })
     }
 
     /// Settles on one connection and claims on another. No job is in both: what ends here is not claimed any more, and

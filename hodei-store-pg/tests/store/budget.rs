@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use hodei_core::Name;
-use hodei_core::store::{ChangeLog, Coordination, JobStore, Round, SubmitOptions};
+use hodei_core::job::{Epoch, Failure, FailureClass, State};
+use hodei_core::store::{
+    Applied, ChangeLog, Claimed, Coordination, JobStore, Move, Round, Scope, Served, SubmitOptions,
+    Transition,
+};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::Postgres;
 
-use crate::env::{burn, job, jobs, owner};
+use crate::env::{burn, claim, close_counted, done, exchange, job, jobs, open, owner, submit};
 
 /// How many jobs are measured.
 const JOBS: usize = 20_000;
@@ -65,16 +69,16 @@ async fn a_whole_life_fits_its_budget_of_wal_and_round_trips() {
 async fn a_submission_and_an_exchange_are_one_round_trip_each() {
     // A server of its own: readers of the log look again while anybody on it has a transaction open.
     let server = server();
-    let store = crate::env::open(&server.database().expect("a database")).await;
+    let store = open(&server.database().expect("a database")).await;
     let owner = owner(&store, "node").await;
-    crate::env::submit(&store, vec![job()]).await;
+    submit(&store, vec![job()]).await;
     assert_eq!(burn(&store, &owner, 1).await, 1);
     // Behind what a node that has just begun to listen makes sure of; it does so again after half a minute.
     still(&store).await;
     // The announcement of a commit goes beside it, and at most every few milliseconds.
     let quiet = || tokio::time::sleep(Duration::from_millis(50));
     let before = store.round_trips();
-    crate::env::submit(&store, jobs(700)).await;
+    submit(&store, jobs(700)).await;
     quiet().await;
     let spent = store.round_trips() - before;
     assert!(spent <= 2, "{spent}: a submission, an announcement");
@@ -83,6 +87,57 @@ async fn a_submission_and_an_exchange_are_one_round_trip_each() {
     quiet().await;
     let spent = store.round_trips() - before;
     assert!(spent <= 6, "{spent}: the lanes, a claim, an end beside a claim, announcements");
+    store.close().await;
+}
+
+/// What fails and is to be tried again is rare, and what is beside it ends as without it.
+#[tokio::test]
+async fn a_few_retries_leave_the_ends_beside_them_on_the_short_way() {
+    let server = server();
+    let database = server.database().expect("a database");
+    let store = open(&database).await;
+    let owner = owner(&store, "node").await;
+    submit(&store, jobs(1_000)).await;
+    let held = claim(&store, &owner, 1_000).await;
+    let read = async |store| {
+        let sql = |text: &str| server.sql(database.name(), text).expect("the server answers");
+        close_counted(store, sql).await;
+        let read = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job_0'";
+        sql(read).parse::<u64>().expect("a number")
+    };
+    let before = read(store).await;
+    let store = open(&database).await;
+    store.lanes(&Served::default()).await.expect("lanes");
+    let trips = store.round_trips();
+    let failure = Failure::new(FailureClass::Error, "busy");
+    let transition = |(n, claimed): (usize, &Claimed)| {
+        let (job, epoch) = (claimed.job.id, claimed.job.epoch);
+        let again = || Move::Retried { failure: failure.clone(), wait: LIFE, manifest: None };
+        match n % 100 {
+            7 => Transition { job, epoch, step: again() },
+            _ => done(job, epoch),
+        }
+    };
+    let transitions: Vec<Transition> = held.iter().enumerate().map(transition).collect();
+    // One that comes twice is made in its order, and one that came too late is told so.
+    let twice = Transition { step: Move::Started { lease: None }, ..transitions[8].clone() };
+    let late = done(held[9].job.id, Epoch::from_number(99));
+    let all = [vec![twice], transitions[..9].to_vec(), transitions[10..].to_vec(), vec![late]].concat();
+    let told = exchange(&store, &owner, all, Vec::new()).await;
+    let trips = store.round_trips() - trips;
+    let (applied, late) = (&told.applied[..1_000], told.applied.last());
+    assert_eq!((told.applied.len(), told.changes.len()), (1_001, 1_000));
+    assert!(applied.iter().all(|applied| *applied == Applied::Done), "{applied:?}");
+    assert_ne!(late, Some(&Applied::Done));
+    let counts = store.counts(&Scope::All).await.expect("counts");
+    let states = [State::Succeeded, State::Pending, State::Scheduled, State::Running];
+    assert_eq!(states.map(|state| counts.of(state)), [989, 10, 1, 0]);
+    assert!(trips < 25, "{trips} round trips");
+    let spent = read(store).await - before;
+    // The short way looks a job up twice, and the long way four times.
+    assert!(spent < 2_500, "{spent} look-ups of 1,000 jobs");
+    let store = open(&database).await;
+    assert_eq!(store.verify_indexes().await.expect("verify"), Vec::<String>::new());
     store.close().await;
 }
 
@@ -96,14 +151,14 @@ fn syncs(server: &Postgres) -> u64 {
 async fn a_lone_submission_is_one_sync_and_what_announces_it_waits_for_none() {
     const SUBMISSIONS: u64 = 40;
     let server = server();
-    let store = crate::env::open(&server.database().expect("a database")).await;
-    crate::env::submit(&store, vec![job()]).await;
+    let store = open(&server.database().expect("a database")).await;
+    submit(&store, vec![job()]).await;
     // What a session counted is told when it is idle for a second.
     let told = || tokio::time::sleep(Duration::from_millis(1_500));
     told().await;
     let (before, trips) = (syncs(&server), store.round_trips());
     for _ in 0..SUBMISSIONS {
-        crate::env::submit(&store, vec![job()]).await;
+        submit(&store, vec![job()]).await;
         // Behind the announcement.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -118,7 +173,7 @@ async fn a_lone_submission_is_one_sync_and_what_announces_it_waits_for_none() {
 #[tokio::test]
 async fn a_heartbeat_is_one_round_trip_and_a_node_without_work_sends_nothing_between_two() {
     let server = server();
-    let store = crate::env::open(&server.database().expect("a database")).await;
+    let store = open(&server.database().expect("a database")).await;
     let owner = owner(&store, "node").await;
     still(&store).await;
     let mut term = None;
@@ -149,10 +204,10 @@ async fn still(store: &PgStore) {
 async fn what_claims_leave_behind_is_swept_up_soon() {
     let server = server();
     let database = server.database().expect("a database");
-    let store = crate::env::open(&database).await;
+    let store = open(&database).await;
     let owner = owner(&store, "node").await;
     for _ in 0..40 {
-        crate::env::submit(&store, jobs(1_000)).await;
+        submit(&store, jobs(1_000)).await;
         burn(&store, &owner, 1_000).await;
     }
     let swept =

@@ -54,6 +54,16 @@ impl World {
     }
 }
 
+/// Closes a store and waits until its sessions have ended: only then has the server counted all that they read.
+pub(crate) async fn close_counted(store: PgStore, sql: impl Fn(&str) -> String) {
+    store.close().await;
+    let open = "SELECT count(*) FROM pg_stat_activity
+         WHERE application_name LIKE 'hodei%' AND datname = current_database()";
+    while sql(open) != "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 pub(crate) async fn open(database: &Database) -> PgStore {
     PgStore::builder(database.url()).connections(4).connect().await.expect("the store opens")
 }

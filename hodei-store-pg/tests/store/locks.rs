@@ -16,7 +16,9 @@ use hodei_test_servers::Database;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::env::{TTL, burn, claim, database, done, exchange, job, jobs, open, owner, spec, sql, submit};
+use crate::env::{
+    TTL, burn, claim, close_counted, database, done, exchange, job, jobs, open, owner, spec, sql, submit,
+};
 
 /// What waits for nobody takes no longer, on a machine that does other things too. Whoever is waited for here stays for ever.
 const AT_ONCE: Duration = Duration::from_secs(60);
@@ -384,15 +386,15 @@ async fn a_prune_reads_no_more_of_a_backlog_than_it_removes() {
     let term = store.take_term(&duty, &worker, TTL).await.expect("take_term").expect("nobody leads");
     let fetched = "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables
          WHERE relid = 'hodei.done_0'::regclass";
-    let read = || async {
-        // What a session counted is told when it is idle for a second.
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let read = async |store| {
+        close_counted(store, |text| sql(&database, text)).await;
         sql(&database, fetched).parse::<u64>().expect("a number")
     };
-    let before = read().await;
+    let before = read(store).await;
+    let store = open(&database).await;
     let pruned = store.prune(&term, Retention::default(), 20).await.expect("prune");
     assert_eq!((pruned.gone.len(), pruned.more), (20, true));
-    let spent = read().await - before;
+    let spent = read(store).await - before;
     assert!(spent < 1_000, "{spent} rows read to remove 20 of 5000");
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hodei_core::store::{Limit, LimitOf, LimitUse, QueuePolicy, Schedule, Scope};
-use hodei_core::{Result, Slot, Tenant};
+use hodei_core::{Name, Result, Slot, Tenant};
 
 use super::list::slot_of;
 use crate::codec;
@@ -46,6 +46,12 @@ fn all<R>(
 /// Lists the queues that somebody set.
 pub(crate) fn queues(rows: &mut Snapshot<'_>, scope: &Scope) -> Result<Vec<QueuePolicy>> {
     all(rows, "store.queues", Tab::Queues, scope, (codec::queue, |row| Some(&row.tenant)))
+}
+
+/// Reads how a queue is served, if somebody set it.
+pub(crate) fn queue(rows: &mut Snapshot<'_>, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+    rows.view.slots.readable("store.queue", std::iter::once(tenant.slot()))?;
+    rows.read(Tab::Queues, &key::tenant_text(tenant, queue.as_str()), codec::queue)
 }
 
 /// Lists the limits that somebody set, with their use.

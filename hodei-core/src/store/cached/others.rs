@@ -62,6 +62,10 @@ impl<S: Policies> Policies for CachedStore<S> {
         self.inner.queues(scope).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        self.inner.queue(tenant, queue).await
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         self.inner.set_limit(limit).await
     }

@@ -375,6 +375,13 @@ impl Policies for MemoryStore {
         })
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        self.read(|state, _| {
+            state.slots.readable("store.queue", std::iter::once(tenant.slot()))?;
+            Ok(state.queues.get(&(tenant.clone(), queue.clone())).cloned())
+        })
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         limit.check()?;
         self.write(|state, now| {

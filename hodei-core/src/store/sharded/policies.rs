@@ -52,6 +52,10 @@ impl Policies for ShardedStore {
         self.rows("store.queues", scope, |shard| shard.queues(scope), key).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        self.read_slot(tenant.slot(), |shard| shard.queue(tenant, queue)).await
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         match limit.of.tenant() {
             Some(tenant) => self.write_slot(tenant.slot(), |shard| shard.set_limit(limit)).await,

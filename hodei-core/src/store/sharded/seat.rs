@@ -244,6 +244,10 @@ impl Policies for Vacant {
         self.absent("store.queues")
     }
 
+    async fn queue(&self, _: &Tenant, _: &Name) -> Result<Option<QueuePolicy>> {
+        self.absent("store.queue")
+    }
+
     async fn set_limit(&self, _: Limit) -> Result<()> {
         self.absent("store.set_limit")
     }

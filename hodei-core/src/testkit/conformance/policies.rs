@@ -19,7 +19,18 @@ pub(super) async fn queues_are_listed_by_tenant_and_name(env: &mut Env) {
     assert_eq!(env.store().queues(&foreign()).await.expect("queues"), all[..1]);
     let changed = QueuePolicy { paused: true, weight: 9, ..all[1].clone() };
     env.store().set_queue(changed.clone()).await.expect("set_queue");
-    assert_eq!(env.store().queues(&own()).await.expect("queues"), [changed, all[2].clone()]);
+    assert_eq!(env.store().queues(&own()).await.expect("queues"), [changed.clone(), all[2].clone()]);
+    for (tenant, named, known) in [
+        (Tenant::default(), "a", Some(&changed)),
+        (Tenant::default(), "c", Some(&all[2])),
+        (Tenant::default(), "b", None),
+        (acme(), "b", Some(&all[0])),
+        (acme(), "a", None),
+        (Tenant::new("nobody").expect("a name"), "a", None),
+    ] {
+        let found = env.store().queue(&tenant, &name(named)).await.expect("queue");
+        assert_eq!(found.as_ref(), known, "that of {tenant} and {named} alone");
+    }
 }
 
 pub(super) async fn a_queue_without_weight_is_invalid(env: &mut Env) {

@@ -40,7 +40,8 @@ pub enum Invariant {
     OneJobPerFire,
     /// I16: a call for one tenant neither shows nor touches another's.
     TenantIsolation,
-    /// I17: no secret is shown, in whatever encoding.
+    /// I17: no secret is shown, in whatever encoding. Judged where the history names secrets
+    /// ([`Recorder::secret`](super::Recorder::secret)).
     NoSecretShown,
     /// I19: opening a store again changes nothing.
     RecoveryIdempotent,

@@ -57,6 +57,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// Whether it has a free slot, and runs no more than there is room for.
+    pub(super) fn has_slot(&self) -> bool {
+        self.free_slots > 0 && !self.crowded
+    }
+
     /// Notes that a job under a rule comes, whether or not that keeps its jobs apart now: it may do so later.
     pub(super) fn comes_under(&mut self, rule: u32) {
         if rule == 0 {
@@ -365,15 +370,16 @@ impl Fleet {
         None
     }
 
-    /// Whether a job of a class would find room on a worker if jobs of other classes were gone.
+    /// Whether a job of a class would find room on a worker if jobs of other classes were gone, and all that runs there without
+    /// having been placed there: that is about to end.
     pub(crate) fn would_fit(&self, worker: WorkerId, class: ClassId, gone: &[ClassId]) -> bool {
         let there = &self.workers[worker.0 as usize];
         let Some(asked) = self.classes[class.0 as usize].as_ref() else { return false };
-        let mut free = there.free.clone();
+        let (mut free, slots) = there.without_strays();
         for gone in gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref()) {
             free.give(&gone.need);
         }
-        there.free_slots as usize + gone.len() > 0
+        slots + gone.len() > 0
             && free.has(&asked.need)
             && self.is_apart_without(worker.0, asked.rule, gone)
             && self.welcomes_without(worker.0, asked, gone)
@@ -389,16 +395,17 @@ impl Fleet {
     /// a whole.
     pub(crate) fn lack(&self, worker: WorkerId, needs: &Resources) -> u64 {
         let there = &self.workers[worker.0 as usize];
-        let slot = if there.free_slots == 0 { 1_000 } else { 0 };
+        let slot = if there.has_slot() { 0 } else { 1_000 };
         there.free.lack(&Need::of(needs, &self.names)) + slot
     }
 
-    /// Which resource a worker has too little of, how much is needed and how much is free; a slot is a resource too.
+    /// Which resource a worker has too little of, how much is needed and how much is free; a slot is a resource too, and who
+    /// runs more than there is room for has none.
     pub(crate) fn missing(&self, worker: WorkerId, needs: &Resources) -> Option<(String, u64, u64)> {
         let there = &self.workers[worker.0 as usize];
         let named = self.names.amounts(needs, &there.free);
         let short = named.into_iter().find(|(_, need, free)| need > free);
-        short.or_else(|| (there.free_slots == 0).then(|| ("slots".to_owned(), 1, 0)))
+        short.or_else(|| (!there.has_slot()).then(|| ("slots".to_owned(), 1, 0)))
     }
 
     /// Whether any worker has room for a job of a class now, that is at a level or below it.
@@ -435,15 +442,16 @@ impl Fleet {
             || self.workers[worker as usize].apart.iter().all(|(of, _)| *of != rule)
     }
 
-    /// As [`Fleet::is_apart`], if jobs of some classes were gone.
+    /// As [`Fleet::is_apart`], if jobs of some classes were gone, and what was not placed there.
     fn is_apart_without(&self, worker: u32, rule: u32, gone: &[ClassId]) -> bool {
         if !self.rules[rule as usize].apart {
             return true;
         }
-        let there =
-            self.workers[worker as usize].apart.iter().find(|(of, _)| *of == rule).map_or(0, |(_, n)| *n);
+        let there = &self.workers[worker as usize];
+        let under = there.apart.iter().find(|(of, _)| *of == rule).map_or(0, |(_, n)| *n);
         let classes = gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref());
-        classes.filter(|class| class.rule == rule).count() >= there as usize
+        let goes = classes.filter(|class| class.rule == rule).count() + there.strays_under(rule);
+        goes >= under as usize
     }
 
     /// Notes that there is no room for a class on a worker before something is freed there.

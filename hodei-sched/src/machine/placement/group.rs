@@ -11,6 +11,7 @@ use hodei_core::job::{Placement, Resources, Selector};
 
 use super::bits::Bits;
 use super::fleet::{Class, Fleet, WorkerId};
+use super::strays::Stray;
 use crate::queue::ClassId;
 
 /// A group of a tenant's jobs.
@@ -316,22 +317,23 @@ impl Fleet {
     }
 
     /// Whether a worker would have the company that jobs of a class want to have, and nobody that they shun, if jobs of some
-    /// classes were gone.
+    /// classes were gone, and what was not placed there.
     pub(super) fn welcomes_without(&self, worker: u32, class: &Class, gone: &[ClassId]) -> bool {
         let Some(place) = class.place() else { return true };
         let gone = || gone.iter().filter_map(|gone| self.classes[gone.0 as usize].as_ref()?.place());
+        let worker = &self.workers[worker as usize];
         let there = |group: u32| {
-            let company = self.workers[worker as usize].company.iter().find(|there| there.group == group);
-            company.map_or((0, 0, 0), |of| (of.members as usize, of.shy as usize, of.lingering as usize))
+            let company = worker.company.iter().find(|there| there.group == group);
+            company.map_or((0, 0), |of| (of.members as usize, of.shy as usize))
         };
-        let lingering = |group: u32| there(group).2;
         let members = |group: u32| {
             there(group).0.saturating_sub(gone().filter(|gone| gone.groups.contains(&group)).count())
         };
         let shy = |group: u32| {
-            there(group).1.saturating_sub(gone().filter(|gone| gone.apart.contains(&group)).count())
+            let goes = gone().chain(worker.strays.iter().filter_map(Stray::place));
+            there(group).1.saturating_sub(goes.filter(|goes| goes.apart.contains(&group)).count())
         };
-        place.apart.iter().all(|group| members(*group) + lingering(*group) == 0)
+        place.apart.iter().all(|group| members(*group) == 0)
             && place.groups.iter().all(|group| shy(*group) == 0)
             && self.sought(class).all(|group| members(group) > 0)
     }

@@ -40,7 +40,7 @@ impl Fleet {
         let workers = class.workers as usize;
         let lack = |worker: &u32| {
             let there = &self.workers[*worker as usize];
-            let slot = if there.free_slots == 0 { 1_000 } else { 0 };
+            let slot = if there.has_slot() { 0 } else { 1_000 };
             // Where another job is from which it is kept apart, it comes when that has ended.
             let alone = self.is_apart(*worker, class.rule) && self.groups.welcome(*worker, class.place());
             let apart = if alone { 0 } else { 1_000 };

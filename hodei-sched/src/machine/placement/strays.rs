@@ -7,8 +7,8 @@
 use hodei_core::job::{Epoch, Resources};
 use hodei_core::{JobId, Tenant};
 
-use super::amounts::Need;
-use super::fleet::{Fleet, WorkerId};
+use super::amounts::{Amounts, Need};
+use super::fleet::{Fleet, Worker, WorkerId};
 use super::group::Place;
 use crate::queue::ClassId;
 
@@ -124,6 +124,14 @@ impl Fleet {
     /// A worker goes, and what strayed there: what that had on others is free.
     pub(super) fn strays_leave(&mut self, worker: WorkerId) {
         let gone = self.let_strays_go(worker, |_| true);
+        for stray in &gone {
+            let Part::Of(host) = stray.part else { continue };
+            let runs = self.workers[host.0 as usize].strays.iter_mut().find(|known| known.is_run(stray.run));
+            if let Some(Stray { part: Part::Whole(others), .. }) = runs {
+                // Where it comes again room is set aside again, under whichever number.
+                others.retain(|other| *other != worker);
+            }
+        }
         self.parts_end(worker, gone);
     }
 
@@ -173,6 +181,7 @@ impl Fleet {
             }
         }
         let crowded = there.strays.iter().any(|stray| !stray.has);
+        let becomes_crowded = crowded && !there.crowded;
         if there.crowded && !crowded {
             self.relieved.push(worker);
         }
@@ -181,6 +190,10 @@ impl Fleet {
             worker.free_slots -= slots;
             worker.crowded = crowded;
         });
+        if becomes_crowded && self.is_held(worker) {
+            // Another one may have room sooner.
+            self.unhold();
+        }
     }
 
     /// Takes the workers that are crowded no more, since this was asked last.
@@ -189,7 +202,29 @@ impl Fleet {
     }
 }
 
+impl Worker {
+    /// What is free, and how many slots, if all strays were gone.
+    pub(super) fn without_strays(&self) -> (Amounts, usize) {
+        let (mut free, mut slots) = (self.free.clone(), self.free_slots as usize);
+        for stray in self.strays.iter().filter(|stray| stray.has) {
+            free.give(&stray.need);
+            slots += 1;
+        }
+        (free, slots)
+    }
+
+    /// How many strays are under a rule.
+    pub(super) fn strays_under(&self, rule: u32) -> usize {
+        self.strays.iter().filter(|stray| stray.rule == rule).count()
+    }
+}
+
 impl Stray {
+    /// What its job says of where it may run.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+
     fn is_run(&self, run: Run) -> bool {
         self.run == run && matches!(self.part, Part::Whole(_))
     }

@@ -1,13 +1,13 @@
 //! What an agent runs without a lease takes room until it has ended.
 
 use hodei_core::gateway::{Desired, Peer, RunningJob};
-use hodei_core::job::{Epoch, JobSpecBuilder, Resources, Runs};
+use hodei_core::job::{Epoch, JobSpecBuilder, Priority, Resources, Runs};
 use hodei_core::{JobId, Name, Tenant};
 use proptest::prelude::*;
 
 use super::world::{Agent, World, assigned, command, success};
 use crate::machine::placement::Rule;
-use crate::machine::{Input, Policy};
+use crate::machine::{Input, Policy, SchedulerConfig, Why};
 
 /// What each worker has.
 const SLOTS: u32 = 4;
@@ -215,7 +215,7 @@ fn a_gang_of_another_node_keeps_room_on_those_of_its_workers_that_are_here() {
         settle(&mut world, &mut [&mut early]);
         host.runs(foreign(1), 1, said(gang(3)));
         let peer = |name| Peer { worker: Name::literal(name), labels: Default::default() };
-        host.state.running[0].beside = Some([peer("b"), peer("c"), peer("elsewhere")].into());
+        host.state.running[0].beside = Some([peer("b"), peer("c"), peer("elsewhere"), peer("b")].into());
         settle(&mut world, &mut [&mut host, &mut early]);
         assert_eq!(world.machine.room(), 1, "one slot of two");
         settle(&mut world, &mut [&mut late, &mut host]);
@@ -230,6 +230,106 @@ fn a_gang_of_another_node_keeps_room_on_those_of_its_workers_that_are_here() {
             assert_eq!(world.machine.room(), 5, "its agent died, and it with it");
         }
     }
+}
+
+/// It came again under the number that it had, and was taken for one that has room set aside.
+#[test]
+fn a_gang_of_another_node_keeps_room_on_a_worker_of_it_that_comes_again() {
+    let mut world = World::new();
+    let (mut host, mut other) = (Agent::new("a", 1), Agent::new("b", 2));
+    settle(&mut world, &mut [&mut other]);
+    host.runs(foreign(1), 1, said(gang(2)));
+    let peer = Peer { worker: Name::literal("b"), labels: Default::default() };
+    host.state.running[0].beside = Some([peer].into());
+    settle(&mut world, &mut [&mut host, &mut other]);
+    assert_eq!(world.machine.room(), 1);
+    let mut again = other.reborn();
+    settle(&mut world, &mut [&mut again, &mut host]);
+    assert_eq!(world.machine.room(), 1, "one slot of two");
+    host.state.running.clear();
+    settle(&mut world, &mut [&mut host]);
+    assert_eq!(world.machine.room(), 3);
+}
+
+fn level(level: u8) -> Priority {
+    Priority::new(level).expect("a level")
+}
+
+/// One that runs was stopped for what found room when the stray had ended.
+#[test]
+fn nobody_is_stopped_where_what_is_about_to_end_makes_room() {
+    let rule = Rule::anywhere().apart();
+    for (theirs, urgent) in [
+        (command().resources(cpu(400)), command().resources(cpu(300))),
+        (command().group("loud"), command().apart("loud")),
+        (command().apart("loud"), command().group("loud")),
+        (command().queue("mail"), command().queue("mail")),
+    ] {
+        let mut world = World::with(SchedulerConfig { preempt: Some(10), ..SchedulerConfig::default() });
+        let policy = Policy::default().rule(Name::literal("mail"), rule.clone());
+        world.tell(Input::Policy(Box::new(policy)));
+        let mut agents = [agent(), Agent::with("v", 1, cpu(CPU), vec![Runs::Command])];
+        let mut low = Vec::new();
+        for (agent, millis) in agents.iter_mut().zip([500, 600]) {
+            low.extend(world.submit(command().priority(level(10)).resources(cpu(millis)), 1));
+            world.settle(agent);
+            assert_eq!(agent.jobs(), low[low.len() - 1..]);
+        }
+        let theirs = theirs.build().expect("a valid spec");
+        agents[0].runs(foreign(1), 1, theirs.resources().clone());
+        agents[0].state.running[1].queue = theirs.queue().clone();
+        world.settle(&mut agents[0]);
+        let urgent = world.submit(urgent.priority(level(50)), 1);
+        for agent in &mut agents {
+            let heard = world.hear(agent).map(|heard| heard.expect("an answer").stop).unwrap_or_default();
+            assert!(heard.is_empty(), "{heard:?} for {urgent:?}");
+            world.settle(agent);
+        }
+        agents[0].state.running.remove(1);
+        world.settle(&mut agents[0]);
+        assert_eq!(agents[0].jobs(), [low[0], urgent[0]]);
+    }
+}
+
+/// A worker that has more to run than there is room for was kept for a large job, and said to have room.
+#[test]
+fn a_worker_without_room_for_what_it_runs_is_kept_for_nobody_who_could_go_elsewhere() {
+    for comes_first in [true, false] {
+        let mut world = World::new();
+        let mut agents = ["w", "v"].map(|name| Agent::with(name, SLOTS, cpu(CPU), vec![Runs::Command]));
+        for (agent, millis) in agents.iter_mut().zip([600, 700]) {
+            world.submit(command().resources(cpu(millis)), 1);
+            world.settle(agent);
+            assert_eq!(agent.jobs().len(), 1);
+        }
+        let mut large = None;
+        for step in [comes_first, !comes_first] {
+            if step {
+                agents[0].runs(foreign(1), 1, cpu(500));
+                world.settle(&mut agents[0]);
+            } else {
+                large = world.submit(command().resources(cpu(800)), 1).pop();
+            }
+        }
+        world.tell(Input::Tick);
+        assert_eq!(world.machine.snapshot().kept, Some(Name::literal("v")), "{comes_first}");
+        agents[1].finish_all();
+        world.settle(&mut agents[1]);
+        assert_eq!(agents[1].jobs(), Vec::from_iter(large));
+    }
+}
+
+#[test]
+fn a_worker_without_room_for_what_it_runs_has_no_slot_for_anybody() {
+    let (mut world, mut agent) = (World::new(), agent());
+    let jobs = world.submit(command().resources(cpu(600)), 1);
+    world.settle(&mut agent);
+    assert_eq!(agent.jobs(), jobs);
+    agent.runs(foreign(1), 1, cpu(600));
+    world.settle(&mut agent);
+    let small = world.submit(command().resources(cpu(100)), 1)[0];
+    let why = Why::Lacks { worker: Name::literal("w"), resource: "slots".to_owned(), needs: 1, free: 0 };
+    assert_eq!(world.machine.why(&world.job(small)), Some(why));
 }
 
 /// The one that runs a gang was told to begin although what another one of its workers ran left no room there.

@@ -481,6 +481,10 @@ impl Policies for Planted {
         self.inner.queues(scope).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        self.inner.queue(tenant, queue).await
+    }
+
     async fn set_limit(&self, mut limit: Limit) -> Result<()> {
         if let Some(mut harm) = self.harm() {
             harm.limits.insert(limit.of.clone(), limit.max);

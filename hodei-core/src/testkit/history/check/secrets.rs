@@ -1,4 +1,9 @@
 //! I17: no secret is shown, in whatever encoding.
+//!
+//! Judged is what stands behind a [`Entry::Secret`] in the history. A store alone, and a simulation of schedulers and agents, has
+//! none: jobs name secrets by references, whose values nobody knows but who runs them, and arguments that are to be secret are
+//! encrypted before they reach a store. Whoever handles values notes them by [`Recorder::secret`](crate::testkit::history::Recorder::secret)
+//! and what was written down by [`Recorder::output`](crate::testkit::history::Recorder::output).
 
 use std::fmt::Write;
 

@@ -30,6 +30,14 @@ impl<S: Policies> Policies for RecordingStore<S> {
         self.noted(call, self.inner.queues(scope), reply).await
     }
 
+    async fn queue(&self, tenant: &Tenant, queue: &Name) -> Result<Option<QueuePolicy>> {
+        let call = Call::Queues { scope: Some(tenant.clone()) };
+        let reply = |row: &Option<QueuePolicy>| Reply::Tenants {
+            tenants: row.iter().map(|row| row.tenant.clone()).collect(),
+        };
+        self.noted(call, self.inner.queue(tenant, queue), reply).await
+    }
+
     async fn set_limit(&self, limit: Limit) -> Result<()> {
         let call = Call::SetLimit { of: limit.of.clone(), max: limit.max, rate: limit.rate };
         self.noted(call, self.inner.set_limit(limit), |()| Reply::Done).await
