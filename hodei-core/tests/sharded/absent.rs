@@ -353,3 +353,51 @@ async fn whoever_waits_for_an_absent_shard_does_not_keep_the_others() {
     drop(wakeups);
     assert_eq!(shards.clock.now(), shards.stores[0].now().await.expect("it lives"));
 }
+
+/// What was recorded of a tenant stays where it was recorded, and its slot has left.
+#[tokio::test]
+async fn the_log_of_a_tenant_needs_every_shard_that_its_slot_has_left_and_nothing_else_does() {
+    let (shards, tenants, owner) = begun().await;
+    let store = shards.open().await;
+    let [other, moved] = &tenants;
+    let own = Scope::Tenant(moved.clone());
+    shards.tick();
+    store.move_slot(moved.slot(), 2).await.expect("it moves");
+    shards.tick();
+    let second = add(&store, vec![job(moved)]).await[0];
+    let (whole, end) = changes(&store, &own, None, 9).await.expect("changes");
+    assert_eq!(whole.len(), 2);
+    drop(store);
+
+    let store = open_without(&shards, 1).await.expect("it opens");
+    shards.tick();
+    let third = add(&store, vec![job(moved)]).await[0];
+    for after in [None, Some(end)] {
+        fails_for("1", store.changes(&own, after, 9).await);
+    }
+    let others = store.changes(&Scope::Tenant(other.clone()), None, 9).await.expect("changes");
+    assert_eq!(others.changes.len(), 1);
+    assert_eq!(total(&store, &own).await.expect("counts"), 3);
+    let claimed =
+        store.exchange(claiming(&owner, vec![pick(&job(moved), 9)])).await.expect("exchange").claimed;
+    assert_eq!(claimed.len(), 3);
+    let ends = claimed.iter().map(ended).collect();
+    let applied = store.exchange(telling(&owner, ends)).await.expect("exchange").applied;
+    assert!(applied.iter().all(|applied| matches!(applied, Applied::Done)), "{applied:?}");
+
+    store.join(1, shard(&shards, 1)).await.expect("it joins");
+    let (whole, _) = changes(&store, &own, None, 9).await.expect("changes");
+    versions_in_order(&whole);
+    drop(store);
+
+    // Once it is given up the log begins with what the next shard has.
+    let store = open_without(&shards, 1).await.expect("it opens");
+    store.give_up(1).await.expect("give_up");
+    fails_for("1", store.changes(&own, None, 9).await);
+    store.join(1, shard(&Shards::new(2), 1)).await.expect("an empty store joins");
+    let (left, _) = changes(&store, &own, None, 9).await.expect("changes");
+    let submitted: Vec<JobId> =
+        left.iter().filter(|change| change.version == 1).map(|change| change.job).collect();
+    assert_eq!(submitted, [second, third]);
+    assert_eq!(left.len() + 1, whole.len());
+}

@@ -22,6 +22,11 @@
 //!   log over all tenants, read without a cursor, each shard gives what it keeps: of a slot that has moved changes in
 //!   the middle may be missing there, where the shard that it came to has pruned more than the one it left. A cursor is
 //!   good for the scope of its list.
+//! - **The log of one tenant is read from every shard that the map knows its slot was in**, also from one that has pruned
+//!   all that it had of it, for it is that shard that says so. While one of them does not answer, the tenant's `changes`
+//!   are `Unavailable`, with a cursor too; everything else of the tenant goes on where its slot is. Only
+//!   [`give_up`](ShardedStore::give_up), and an empty store that joins in the place of the lost one, end that: whoever
+//!   begins then is told of what the later shards have.
 //! - **Lists are in the order asked for**, by (created at, id) over all shards. A cursor is the last place listed and
 //!   the vector of the shards' cursors. When slots have moved since, each shard is read again from where its last job
 //!   was listed.
