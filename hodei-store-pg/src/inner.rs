@@ -26,6 +26,9 @@ use crate::work::{Verb, Work};
 /// How often a transaction that was in another's way is done again.
 const ATTEMPTS: u32 = 12;
 
+/// How long a transaction may take to be rolled back before its connection is closed instead: 1 s.
+const ROLL_BACK: Duration = Duration::from_secs(1);
+
 /// Runs a read on a connection; once more on a new one where an old one turns out to be dead.
 macro_rules! reading {
     ($inner:expr, $op:expr, $scope:expr, $conn:ident => $read:expr) => {
@@ -367,7 +370,7 @@ impl Inner {
         let rolling_back =
             async { sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.map_err(failed("store.rollback")) };
         // A connection that does not come so far is closed, which rolls back too.
-        if tokio::time::timeout(Duration::from_secs(1), rolling_back).await.is_ok_and(|done| done.is_ok()) {
+        if tokio::time::timeout(ROLL_BACK, rolling_back).await.is_ok_and(|done| done.is_ok()) {
             drop(conn.clean().await);
         }
     }

@@ -223,9 +223,12 @@ pub(crate) fn compact(config: &RedbStoreBuilder) -> Result<bool> {
     })
 }
 
-/// How long a lock is waited for. A process that is killed while it starts another leaves the file to that one, until
+/// How long a lock is waited for: 250 ms. A process that is killed while it starts another leaves the file to that one, until
 /// that one has begun or is dead too.
 const LOCK_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long it is until the lock is tried again: 5 ms.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Tries to open the file until it is not locked, for a moment.
 #[expect(clippy::disallowed_methods, reason = "nobody tells when a lock is free")]
@@ -234,7 +237,7 @@ fn unlocked(mut take: impl FnMut() -> Result<Database>) -> Result<Database> {
     loop {
         match take() {
             Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(LOCK_PAUSE);
             }
             taken => return taken,
         }
