@@ -90,6 +90,9 @@ BEGIN
     DROP POLICY wall ON hodei.edge;
     CREATE POLICY wall ON hodei.edge USING ((SELECT hodei.scope(current_user)) IS NULL
         OR EXISTS (SELECT 1 FROM hodei.job j WHERE j.id = child));
+    -- All names of tenants are there for the owner of the tables.
+    ALTER POLICY wall ON hodei.inbox USING ((SELECT hodei.scope(current_user)) IS NULL
+        OR tenant = (SELECT n.name FROM hodei.tenant n WHERE n.no = (SELECT hodei.scope(current_user))));
     ALTER TABLE hodei.checkpoint ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
     CREATE POLICY wall ON hodei.checkpoint USING ((SELECT hodei.scope(current_user)) IS NULL
         OR tenant = (SELECT hodei.scope(current_user)));

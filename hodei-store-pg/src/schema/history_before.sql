@@ -17,7 +17,7 @@ BEGIN
             WHEN 'change' THEN format('pos < %s',
                 (SELECT base FROM hodei.log_base) + pg_snapshot_xmax(pg_current_snapshot())::text::int8 
                     + CASE WHEN EXISTS (SELECT 1 FROM hodei.change) THEN 100000000 ELSE 1048576 END)
-            ELSE format('id < %L', lpad(to_hex((extract(epoch FROM date_trunc('minute', now())) * 1000)::int8 + 21600000), 12, '0')
+            ELSE format('id < %L', lpad(to_hex(hodei.now() / 60000000 * 60000 + 21600000), 12, '0')
                 || repeat('0', 20)) END);
     END LOOP;
 END

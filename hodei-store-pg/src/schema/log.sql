@@ -1,9 +1,4 @@
--- The clock, and the places of changes in the log.
-
--- The only clock: microseconds since 1970.
-CREATE OR REPLACE FUNCTION hodei.now() RETURNS int8 LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8
-$$;
+-- The places of changes in the log.
 
 -- Moves the positions to come behind all that are there. It does nothing but after a restore: what is committed stands
 -- below the next transaction else.

@@ -26,6 +26,13 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 const LOCKS_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '100ms'";
 /// Functions are made before the tables are as they know them.
 const UNSEEN: &str = "SET LOCAL check_function_bodies = off";
+/// The clock, for what is done before there are functions. One that is there stays: making it anew would have every node
+/// plan its statements again at each try.
+const NOW_IF_ABSENT: &str = concat!(
+    "DO $make$ BEGIN IF to_regprocedure('hodei.now()') IS NULL THEN\n",
+    include_str!("now.sql"),
+    "END IF; END $make$"
+);
 /// How often a step that others were in the way of is tried: for about a minute, and longer where a vacuum is one of them.
 const TRIES: u32 = 200;
 /// How long making the first parts of the history may take while others wait: 500 ms. Longer would mean that a large
@@ -61,6 +68,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "history in parts, checkpoints, wide limits, counts by queue",
         before: &[
+            NOW_IF_ABSENT,
             include_str!("clock.sql"),
             include_str!("history_before.sql"),
             include_str!("history_proved.sql"),
@@ -85,6 +93,7 @@ const STEPS: &[Step] = &[
 
 /// The functions, made anew with the last step before anybody waits for it: no table depends on them.
 const FUNCTIONS: &[&str] = &[
+    include_str!("now.sql"),
     include_str!("log.sql"),
     include_str!("names.sql"),
     include_str!("limits.sql"),

@@ -502,6 +502,21 @@ async fn a_migration_that_was_broken_off_is_finished_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_migration_goes_by_the_clock_of_the_database() {
+    let database = database();
+    make_first_schema(&database);
+    sql(
+        &database,
+        "CREATE FUNCTION hodei.now() RETURNS int8 LANGUAGE sql VOLATILE PARALLEL UNSAFE AS
+             $$ SELECT ((extract(epoch FROM clock_timestamp()) + 10 * 86400) * 1000000)::int8 $$",
+    );
+    PgStore::migrate(&PgStore::builder(database.url())).await.expect("migrate");
+    let ends = "SELECT (ends_at - hodei.now()) / 3600000000 FROM hodei.era WHERE no = 0";
+    let hours: i64 = sql(&database, ends).parse().expect("a number");
+    assert!((244..=246).contains(&hours), "ten days and six hours ahead: {hours}");
+}
+
+#[tokio::test]
 async fn a_migration_that_is_given_up_leaves_no_bounds() {
     let database = database();
     make_first_schema(&database);
