@@ -8,7 +8,9 @@ use hodei_core::{JobId, Name, Tenant};
 use hodei_store_pg::PgStore;
 use sqlx::Connection;
 
-use crate::env::{TTL, World, burn, claim, database, job, jobs, open, owner, spec, sql, submit};
+use crate::env::{
+    TTL, World, burn, claim, database, done, exchange, job, jobs, open, owner, spec, sql, submit,
+};
 use crate::locks::{run, somebody_waits, stranger};
 use crate::plans::{rows_through, telling};
 
@@ -306,4 +308,55 @@ async fn a_claim_and_a_submission_look_at_what_their_tenants_have_alone() {
     assert!((200..10_000).contains(&picks), "{picks} picks were gone through for 200");
     let counted = rows_of(&log, " on total");
     assert!(counted < 1_000, "{counted} counts were read for one tenant");
+}
+
+/// What ends of a few parents cost of a child that waits for so many of them: rows looked at, and round trips.
+async fn ends_among(parents: usize) -> (u64, u64) {
+    const FEW: usize = 10;
+    let world = World::start(&telling());
+    let store = open(&world.database).await;
+    let worker = owner(&store, "worker").await;
+    let mut ids = Vec::new();
+    while ids.len() < parents {
+        ids.extend(submit(&store, jobs(1_000)).await);
+    }
+    let waits_for = ids.iter().map(|id| Parent { id: *id, requires: Requires::Success });
+    let child = submit(&store, vec![job().after(waits_for)]).await[0];
+    let held = claim(&store, &worker, u32::try_from(FEW).expect("few")).await;
+    assert_eq!(held.len(), FEW);
+    store.close().await;
+    world.sql("VACUUM ANALYZE");
+    let name = world.database.name();
+    world.sql(&format!("ALTER DATABASE {name} SET auto_explain.log_min_duration = 0"));
+    let store = open(&world.database).await;
+    let (before, trips) = (world.log().len(), store.round_trips());
+    for held in held {
+        exchange(&store, &worker, vec![done(held.job.id, held.job.epoch)], Vec::new()).await;
+    }
+    let trips = store.round_trips() - trips;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let log = world.log();
+    let lines: Vec<&str> = log[before..].lines().collect();
+    assert!(lines.iter().filter(|line| line.contains("Query Text")).count() >= FEW, "they are written down");
+    let rows = rows_through(&lines).sum();
+    world.sql(&format!("ALTER DATABASE {name} RESET auto_explain.log_min_duration"));
+    store.close().await;
+    // The last of them lets the child run.
+    let store = open(&world.database).await;
+    assert_eq!(burn(&store, &worker, 1_000).await, parents - FEW);
+    assert_eq!(burn(&store, &worker, 1).await, 1);
+    let read = store.get_many(&Scope::All, vec![child], hodei_core::store::Consistency::Latest).await;
+    assert_eq!(read.expect("get")[0].as_ref().map(|job| job.state), Some(State::Succeeded));
+    store.close().await;
+    (rows, trips)
+}
+
+#[tokio::test]
+async fn the_end_of_a_parent_costs_the_same_however_many_others_its_child_waits_for() {
+    let (few, many) = (ends_among(1_000).await, ends_among(10_000).await);
+    println!("rows and round trips of ten ends: {few:?} of 1,000 parents, {many:?} of 10,000");
+    assert!(few.0 > 10 && few.0 < 1_000, "{few:?}");
+    // What the upkeep of a node looks at comes in between.
+    assert!(many.0 < few.0 + 300, "{many:?} rows and round trips, {few:?} with a tenth of the parents");
+    assert!(few.1.max(many.1) <= 30, "{few:?} and {many:?}: an end each, and what is announced");
 }
