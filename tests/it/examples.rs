@@ -1,6 +1,8 @@
 //! The small programs of `examples/` that show one thing each.
 
-use crate::program::{Ended, Program, example};
+use hodei_test_servers::Postgres;
+
+use crate::program::{Ended, Program, example, example_of};
 
 fn run(name: &str) -> Ended {
     let directory = tempfile::tempdir().expect("a directory");
@@ -58,4 +60,27 @@ fn another_life_of_a_program_hears_what_the_last_one_did_not() {
     for life in [first, second] {
         assert!(life.starts_with("live: Succeeded of our job: true\n"), "{ended:?}");
     }
+}
+
+#[test]
+fn a_database_is_migrated_once_and_its_password_is_told_to_nobody() {
+    let postgres = Postgres::shared().expect("PostgreSQL");
+    let database = postgres.database().expect("a database");
+    let (program, directory) =
+        (example_of("hodei-store-pg", "migrate"), tempfile::tempdir().expect("a directory"));
+    let migrate = |url: Option<String>| {
+        let ended = Program::start(&program, directory.path(), "migrate", url).wait();
+        (ended.code(), ended.stdout, ended.stderr)
+    };
+    let steps = "SELECT max(version) FROM hodei.schema_step";
+    let (code, told, _) = migrate(Some(database.url()));
+    let to = postgres.sql(database.name(), steps).expect("there is a schema");
+    assert_eq!((code, told), (Some(0), format!("schema 0 is now {to}\n")));
+    let again = migrate(Some(database.url()));
+    assert_eq!(again, (Some(0), format!("schema {to} is up to date\n"), String::new()));
+    let (code, told, said) = migrate(Some(database.url_as("postgres", "not the password")));
+    assert_eq!((code, told.as_str()), (Some(1), ""));
+    assert!(said.starts_with("failed to migrate: ") && !said.contains("not the password"), "{said}");
+    let (code, _, said) = migrate(None);
+    assert_eq!((code, said.as_str()), (Some(2), "the url of a database is missing\n"));
 }

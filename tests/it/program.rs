@@ -11,9 +11,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Builds an example and returns where it is; with the profile of this test, so that it is mostly built already.
 pub(crate) fn example(name: &str) -> PathBuf {
+    example_of("hodei-examples", name)
+}
+
+/// Builds an example of a package, as [`example`] does.
+pub(crate) fn example_of(package: &str, name: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--locked", "-p", "hodei-examples", "--example", name]);
+    build.args(["build", "--quiet", "--locked", "-p", package, "--example", name]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
