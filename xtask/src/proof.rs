@@ -28,7 +28,7 @@ pub(crate) const PROOFS: &[Stage] = &[
     Stage {
         name: "pg-faults",
         shows: "no acknowledged job is lost and no stale write is taken while PostgreSQL restarts, connections break, \
-                and nodes race, freeze and die",
+                a standby takes over, the clock is set, and nodes race, freeze and die",
         steps: &[Step::new(
             "cargo test --release --locked --package hodei-store-pg --all-features --test it -- faults:: --nocapture",
         )
@@ -41,6 +41,8 @@ pub(crate) const PROOFS: &[Stage] = &[
             ("HODEI_PG_FREEZES", "100"),
             ("HODEI_PG_NODE_KILLS", "100"),
             ("HODEI_PG_WORK_KILLS", "1000"),
+            ("HODEI_PG_FAILOVERS", "20"),
+            ("HODEI_PG_CLOCKS", "200"),
         ])
         .must_test()],
     },
