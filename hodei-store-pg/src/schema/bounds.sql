@@ -70,10 +70,8 @@ DECLARE
     v_hi int8;
     v_id uuid;
 BEGIN
-    FOREACH t IN ARRAY hodei.tables_of(p_kind) LOOP
-        EXECUTE format('LOCK TABLE hodei.%I IN ACCESS EXCLUSIVE MODE', t || '_rest');
-    END LOOP;
-    -- One of before, also where it is known of no more: a leader of before may have set it just now.
+    -- One of before, also where it is known of no more: a leader of before may have set it just now. This locks the rest as
+    -- well, and fails before where the role may not change it: nobody waits for that again and again.
     PERFORM hodei.lift(p_kind);
     LOOP
         EXIT WHEN p_kind <> 'era' OR v_lo > p_lo + p_width;

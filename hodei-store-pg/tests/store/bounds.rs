@@ -9,7 +9,7 @@ use hodei_store_pg::PgStore;
 use hodei_test_servers::Database;
 use sqlx::Connection;
 
-use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit};
+use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit, try_sql};
 use crate::locks::{run, somebody_waits, stranger};
 
 /// Of the width of an era, in microseconds: 1,000 hours.
@@ -351,4 +351,20 @@ async fn one_bound_is_lifted_at_a_time_and_by_nobody_who_stores_nothing() {
         assert_eq!(sql(&database, "SELECT count(*) FROM hodei.bound"), left);
     }
     assert_eq!(sql(&database, BOUNDS), "0");
+}
+
+/// It may write all rows, and no table is its own.
+#[tokio::test]
+async fn a_leader_that_may_make_no_tables_locks_nobody_out() {
+    let database = database();
+    let store = open(&database).await;
+    fill_rest(&store, &database).await;
+    sql(
+        &database,
+        "GRANT USAGE ON SCHEMA hodei TO pg_monitor; GRANT ALL ON ALL TABLES IN SCHEMA hodei TO pg_monitor",
+    );
+    let _reads = stranger(&database, "LOCK TABLE hodei.job_rest IN ACCESS SHARE MODE").await;
+    let add = format!("SET ROLE pg_monitor; SET lock_timeout = '5s'; SELECT hodei.add_era({WIDTH})");
+    let refused = try_sql(&database, &add).expect_err("it may not").to_string();
+    assert!(refused.contains("must be owner"), "{refused}");
 }
