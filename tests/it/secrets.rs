@@ -78,7 +78,7 @@ struct House {
     store: Arc<RecordingStore<RedbStore>>,
     blobs: Arc<MemoryBlobs>,
     book: Arc<Book>,
-    events: Box<dyn Subscription>,
+    events: tokio::sync::Mutex<Box<dyn Subscription>>,
     hodei: Orchestrator,
 }
 
@@ -91,7 +91,7 @@ impl House {
         let store = Arc::new(RecordingStore::new(store, recorder.clone()));
         let (bus, book) = (Arc::new(Bus::new()), Arc::new(Book::default()));
         let options = SubscribeOptions { overflow: Overflow::Block, capacity: 10_000 };
-        let events = bus.subscribe(EventFilter::all(), options);
+        let events = bus.subscribe(EventFilter::all(), options).into();
         let hodei = Orchestrator::builder()
             .shared_store(Arc::clone(&store) as Arc<dyn Store>)
             .shared_bus(bus as Arc<dyn EventBus>)
@@ -182,7 +182,7 @@ impl House {
         }
         let mut over = false;
         while !over {
-            for delivery in self.events.recv(100).await {
+            for delivery in self.events.get_mut().recv(100).await {
                 self.told("an event", &delivery);
                 over |= matches!(&delivery, Delivery::Event(Event::Job(of)) if of.job == last && of.to.is_terminal());
             }

@@ -69,7 +69,9 @@ async fn shards_keep_their_places() {
     store.join(2, Arc::clone(&fresh)).await.expect("an empty store takes the place of one that is lost");
     let replaced = [mixed(&[0, 1]), vec![Arc::clone(&fresh)]].concat();
     ShardedStore::open(replaced).await.expect("it is the shard now");
-    let twice = [mixed(&[0, 1, 2]), vec![Arc::clone(&fresh)]].concat();
+    let error = ShardedStore::open(mixed(&[0, 1, 2])).await.expect_err("that one was given up");
+    assert_eq!((error.context("shard"), error.context("mark")), (Some("2"), Some("another")));
+    let twice = [mixed(&[0, 1]), vec![Arc::clone(&fresh), Arc::clone(&fresh)]].concat();
     let error = ShardedStore::open(twice).await.expect_err("that one is marked as the third");
     assert_eq!((error.kind(), error.context("shard")), (ErrorKind::Config, Some("3")));
 }

@@ -24,9 +24,10 @@
 //! of tenants are kept, that a job which comes alone and in calm is not kept waiting, whoever rests, that the indexes
 //! of the store are right, and, in liveness mode, that everything ends within a bound once faults are over.
 //!
-//! One guarantee has nothing to be judged by here: that no secret is shown. Jobs name secrets by references, and arguments are encrypted
-//! before they reach a store and decoded behind the agent's machine, so that nothing which runs here ever has the value of one. It
-//! is judged where values are: over all that a node, its agent and its store write down.
+//! Two guarantees have nothing to be judged by here. That no secret is shown: jobs name secrets by references, and arguments are
+//! encrypted before they reach a store and decoded behind the agent's machine, so that nothing which runs here ever has the value
+//! of one. It is judged where values are: over all that a node, its agent and its store write down. And that recovering once more
+//! changes nothing: the store of the models has no file to recover. It is judged where files are, and processes are killed.
 //!
 //! To simulate a policy of your own, write a [`Workload`] and set [`Options::scheduler`]; the workload sees every
 //! transition. [`Bug`]s can be planted in the models: a checker that has never failed proves nothing.

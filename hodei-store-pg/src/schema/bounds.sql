@@ -44,11 +44,14 @@ CREATE OR REPLACE FUNCTION hodei.lead_of(p_kind text) RETURNS int8 LANGUAGE sql 
 $$;
 
 -- Lifts the bounds that are soon reached: whoever had set one was to prove it in moments, and is gone. It is for everybody
--- who stores something, since he is refused then.
+-- who stores something, since he is refused then, and for nobody else: whoever called it could hold its locks. One bound is
+-- lifted at a time, so that nobody waits for the locks of two.
 CREATE OR REPLACE FUNCTION hodei.make_way() RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = hodei, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
-    PERFORM hodei.lift(kind) FROM hodei.bound WHERE lo < hodei.stands_at(kind) + hodei.lead_of(kind) / 4;
+    IF has_table_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user), 'hodei.job', 'INSERT') THEN
+        PERFORM hodei.lift(kind) FROM hodei.bound WHERE lo < hodei.stands_at(kind) + hodei.lead_of(kind) / 4 LIMIT 1;
+    END IF;
 END
 $$;
 
@@ -67,9 +70,9 @@ DECLARE
     v_hi int8;
     v_id uuid;
 BEGIN
-    FOREACH t IN ARRAY hodei.tables_of(p_kind) LOOP
-        EXECUTE format('LOCK TABLE hodei.%I IN ACCESS EXCLUSIVE MODE', t || '_rest');
-    END LOOP;
+    -- One of before, also where it is known of no more: a leader of before may have set it just now. This locks the rest as
+    -- well, and fails before where the role may not change it: nobody waits for that again and again.
+    PERFORM hodei.lift(p_kind);
     LOOP
         EXIT WHEN p_kind <> 'era' OR v_lo > p_lo + p_width;
         SELECT id INTO v_id FROM hodei.job_rest WHERE id >= hodei.id_at(v_lo) AND id < hodei.id_at(v_lo + p_width / 8)
@@ -94,7 +97,8 @@ BEGIN
 END
 $$;
 
--- Proves the bounds, for which nobody waits, and says whether it did. One that takes longer than a statement may is put off.
+-- Proves the bounds, for which nobody waits, and says whether it did. One that takes longer than a statement may is put off,
+-- as is one that somebody has lifted meanwhile.
 CREATE OR REPLACE FUNCTION hodei.prove() RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     t text;
@@ -108,7 +112,7 @@ BEGIN
             END LOOP;
             UPDATE hodei.bound SET proved = true WHERE kind = v_kind;
             v_proved := true;
-        EXCEPTION WHEN query_canceled OR check_violation THEN
+        EXCEPTION WHEN query_canceled OR check_violation OR undefined_object THEN
             PERFORM set_config('lock_timeout', '100ms', true);
             PERFORM hodei.put_bound_off(v_kind);
         END;
@@ -130,10 +134,14 @@ DECLARE
         FROM unnest(hodei.tables_of(p_kind)) t);
     v_bound hodei.bound;
 BEGIN
+    SELECT * INTO v_bound FROM hodei.bound b WHERE b.kind = p_kind;
     IF p_last >= v_here + p_width + (CASE WHEN v_large THEN v_lead ELSE 0 END) THEN
+        -- The rest has become small, or eras shorter: the bound would be in the way of ids from the future for long.
+        IF v_bound.lo IS NOT NULL AND p_kind = 'era' THEN
+            PERFORM hodei.lift(p_kind);
+        END IF;
         RETURN;
     END IF;
-    SELECT * INTO v_bound FROM hodei.bound b WHERE b.kind = p_kind;
     IF v_bound.proved AND v_bound.lo >= v_here + p_margin THEN
         SELECT v_bound.lo, v_bound.hi, true INTO lo, hi, proved;
     ELSIF NOT v_large THEN
@@ -142,9 +150,6 @@ BEGIN
     ELSIF v_bound.again_at > hodei.now() THEN
         RETURN;
     ELSE
-        IF v_bound.lo < v_here + v_lead / 4 THEN
-            PERFORM hodei.lift(p_kind);
-        END IF;
         IF v_bound.lo IS NULL OR v_bound.lo < v_here + v_lead / 4 THEN
             PERFORM hodei.set_bound(p_kind, greatest(p_last, v_here + v_lead), p_width);
         END IF;

@@ -7,7 +7,7 @@ use hodei_core::job::State;
 use hodei_core::store::{Retention, Term};
 use hodei_core::{ErrorKind, Result};
 
-use super::terms::leads;
+use super::terms::{leads, still_leads};
 use crate::ask;
 use crate::error::failed;
 use crate::work::{Verb, Work};
@@ -72,7 +72,12 @@ impl Verb for Tend {
     type Reply = Tended;
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Tended> {
-        if !leads(work, &self.term).await? {
+        // Whoever proves holds the term up for nobody: a bound may be proved by two.
+        let leads = match self.need {
+            Need::Proof => still_leads(work, &self.term).await?,
+            Need::Eras | Need::Volumes | Need::Endings => leads(work, &self.term).await?,
+        };
+        if !leads {
             return Ok(Tended::Nothing);
         }
         let age = |state| self.retention.age(state);

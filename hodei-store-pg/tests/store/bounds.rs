@@ -9,7 +9,8 @@ use hodei_store_pg::PgStore;
 use hodei_test_servers::Database;
 use sqlx::Connection;
 
-use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit};
+use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit, try_sql};
+use crate::locks::{run, somebody_waits, stranger};
 
 /// Of the width of an era, in microseconds: 1,000 hours.
 const WIDTH: u64 = 3_600_000_000_000;
@@ -277,4 +278,93 @@ async fn the_log_goes_on_where_its_rest_is_large() {
     let rest = sql(&database, "SELECT count(*) FROM hodei.change_rest");
     submit(&store, jobs(1)).await;
     assert_eq!(sql(&database, "SELECT count(*) FROM hodei.change_rest"), rest, "it lies in the volume");
+}
+
+/// Who led is gone while the server still looks the rest through for it, which may take long.
+#[tokio::test]
+async fn a_proof_holds_no_duty_up() {
+    let database = database();
+    let store = open(&database).await;
+    fill_rest(&store, &database).await;
+    let term = lead(&store).await;
+    assert_eq!(add_era(&database), "unproved");
+    let mut vacuums = stranger(&database, "LOCK TABLE hodei.job_rest IN SHARE UPDATE EXCLUSIVE MODE").await;
+    let (proving, led) = (store.clone(), term.clone());
+    let long = Retention { jobs: Duration::from_secs(90 * 24 * 3_600), ..Retention::default() };
+    let proof = tokio::spawn(async move { proving.prune(&led, long, 100).await });
+    somebody_waits(&database).await;
+    store.retire(&term.holder).await.expect("retire");
+    let next = owner(&store, "next").await;
+    let taken = store.take_term(&term.duty, &next, TTL).await.expect("take_term");
+    assert!(taken.is_some(), "nobody waits for the proof");
+    run(&mut vacuums, "COMMIT").await;
+    assert!(proof.await.expect("no panic").expect("prune").term_lost);
+}
+
+/// As after a restore of the rows alone, or of the tables alone, or where two set one at once.
+#[tokio::test]
+async fn a_bound_and_what_is_known_of_it_may_be_without_each_other() {
+    let database = database();
+    let store = open(&database).await;
+    fill_rest(&store, &database).await;
+    assert_eq!(add_era(&database), "unproved");
+    sql(&database, "ALTER TABLE hodei.done_rest DROP CONSTRAINT era");
+    assert_eq!(sql(&database, "SELECT hodei.prove()"), "f");
+    assert_eq!(sql(&database, BOUNDS), "0");
+    sql(
+        &database,
+        "DELETE FROM hodei.bound; ALTER TABLE hodei.done_rest ADD CONSTRAINT era CHECK (false) NOT VALID",
+    );
+    assert_eq!(add_era(&database), "unproved");
+    assert_eq!(sql(&database, "SELECT hodei.prove()"), "t");
+    assert_eq!(add_era(&database), "true");
+    assert_eq!(sql(&database, BOUNDS), "0");
+}
+
+#[tokio::test]
+async fn a_bound_that_is_needed_no_more_is_lifted() {
+    let database = database();
+    let store = open(&database).await;
+    fill_rest(&store, &database).await;
+    assert_eq!(add_era(&database), "unproved");
+    let lo = number(&database, "SELECT lo / 1000 FROM hodei.bound");
+    // Eras are an hour long from now on, of which there are enough.
+    sql(&database, "UPDATE hodei.era SET ends_at = hodei.now() + 86400000000 WHERE no = 1");
+    assert_eq!(sql(&database, "SELECT hodei.add_era(3600000000)"), "f");
+    assert_eq!(sql(&database, BOUNDS), "0");
+    submit(&store, vec![job().id(minted_at(lo + 1, 1))]).await;
+}
+
+#[tokio::test]
+async fn one_bound_is_lifted_at_a_time_and_by_nobody_who_stores_nothing() {
+    let database = database();
+    let _store = open(&database).await;
+    sql(
+        &database,
+        "SELECT hodei.set_bound('era', hodei.now(), 3600000000); SELECT hodei.set_bound('volume', 0, 65536);
+         GRANT USAGE ON SCHEMA hodei TO pg_monitor",
+    );
+    sql(&database, "SET ROLE pg_monitor; SELECT hodei.make_way()");
+    assert_eq!(sql(&database, "SELECT count(*) FROM hodei.bound"), "2");
+    for left in ["1", "0"] {
+        sql(&database, "SELECT hodei.make_way()");
+        assert_eq!(sql(&database, "SELECT count(*) FROM hodei.bound"), left);
+    }
+    assert_eq!(sql(&database, BOUNDS), "0");
+}
+
+/// It may write all rows, and no table is its own.
+#[tokio::test]
+async fn a_leader_that_may_make_no_tables_locks_nobody_out() {
+    let database = database();
+    let store = open(&database).await;
+    fill_rest(&store, &database).await;
+    sql(
+        &database,
+        "GRANT USAGE ON SCHEMA hodei TO pg_monitor; GRANT ALL ON ALL TABLES IN SCHEMA hodei TO pg_monitor",
+    );
+    let _reads = stranger(&database, "LOCK TABLE hodei.job_rest IN ACCESS SHARE MODE").await;
+    let add = format!("SET ROLE pg_monitor; SET lock_timeout = '5s'; SELECT hodei.add_era({WIDTH})");
+    let refused = try_sql(&database, &add).expect_err("it may not").to_string();
+    assert!(refused.contains("must be owner"), "{refused}");
 }

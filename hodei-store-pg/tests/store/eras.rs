@@ -244,7 +244,7 @@ async fn an_era_that_takes_too_long_at_every_try_is_pruned_one_by_one_and_the_ne
     // The next one is over as well, and there is one for what comes.
     sql(
         &database,
-        "SELECT hodei.add_era(460000000000);
+        "SELECT hodei.add_era(360000000000);
          UPDATE hodei.era SET ends_at = 3 WHERE no = 1;
          CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$;
          CREATE TRIGGER slow BEFORE INSERT ON hodei.job_rest FOR EACH ROW EXECUTE FUNCTION slow()",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hodei_core::store::{JobStore, Limit, LimitOf, Policies, SubmitOptions};
+use hodei_core::store::{JobStore, Limit, LimitOf, Policies, Rate, Scope, SubmitOptions};
 use hodei_core::{ErrorKind, Name, Tenant};
 use hodei_store_pg::PgStore;
 
@@ -110,4 +110,28 @@ async fn a_limit_waits_for_whoever_claims() {
     run(&mut host, "COMMIT").await;
     setting.await.expect("no panic");
     assert_eq!(sql(&database, "SELECT most FROM hodei.wide"), "1");
+}
+
+/// A clock that was an hour ahead has been set back, and nobody has looked at a lane of the limit since.
+#[tokio::test]
+async fn a_rate_that_takes_the_place_of_one_of_a_later_clock_has_as_much_spent() {
+    let database = database();
+    let store = open(&database).await;
+    let tenant = Tenant::default();
+    let key = LimitOf::Key(tenant.clone(), Name::literal("key"));
+    let hour = Duration::from_secs(3_600);
+    for of in [key, LimitOf::Tenant(tenant)] {
+        let limit = |tokens| Limit { of: of.clone(), max: 9, rate: Some(Rate::new(tokens, hour).burst(10)) };
+        store.set_limit(limit(10)).await.expect("set");
+        let spent =
+            "full_at = (hodei.now() + 3600000000 + 360000000) * 1000, spent_at = hodei.now() + 3600000000";
+        sql(&database, &format!("UPDATE hodei.usage SET {spent}; UPDATE hodei.wide SET {spent}"));
+        store.set_limit(limit(20)).await.expect("set");
+        let used = store.limits(&Scope::All).await.expect("limits");
+        let used = used.iter().find(|row| row.limit.of == of).expect("it is there");
+        let now: i64 = sql(&database, "SELECT hodei.now()").parse().expect("a number");
+        let owed = used.spent.as_nanos() / 1_000 - now;
+        // One of twenty an hour.
+        assert!((120_000_000..=180_000_000).contains(&owed), "{of:?}: {owed}");
+    }
 }

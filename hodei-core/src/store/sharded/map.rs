@@ -1,5 +1,7 @@
 //! Which slot is in which shard.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, Bytes};
 
 use super::super::{Cursor, Note};
@@ -40,6 +42,9 @@ pub(super) struct ShardMap {
     arrivals: u64,
     /// The places whose shards are known to be marked, a bit each: a store without a mark is none of them.
     marked: u64,
+    /// How often the shard of a place was given up; absent where it never was. What bears the mark of before is not the shard
+    /// any more.
+    given_up: BTreeMap<u16, u16>,
 }
 
 /// A move under way.
@@ -123,7 +128,19 @@ impl ShardMap {
     pub(super) fn spread(cluster: [u8; 16], shards: u16) -> Self {
         let homes = (0..=Slot::MAX.number()).map(|slot| slot % shards).collect();
         let (moves, former, forgotten) = (Vec::new(), Vec::new(), Timestamp::from_micros(i64::MIN));
-        Self { version: 0, cluster, shards, homes, moves, former, forgotten, arrivals: 0, marked: 0 }
+        let given_up = BTreeMap::new();
+        Self {
+            version: 0,
+            cluster,
+            shards,
+            homes,
+            moves,
+            former,
+            forgotten,
+            arrivals: 0,
+            marked: 0,
+            given_up,
+        }
     }
 
     /// Whether the shard of a place is known to be marked.
@@ -131,9 +148,28 @@ impl ShardMap {
         self.marked & bit(place) != 0
     }
 
-    /// Notes that the shard of a place is marked, or that whatever is there may be marked as it.
-    pub(super) const fn set_marked(&mut self, place: usize, marked: bool) {
-        self.marked = if marked { self.marked | bit(place) } else { self.marked & !bit(place) };
+    /// Notes that the shard of a place is marked.
+    pub(super) const fn set_marked(&mut self, place: usize) {
+        self.marked |= bit(place);
+    }
+
+    /// Notes that the shard of a place is given up: another one may be marked in its place.
+    pub(super) fn give_up(&mut self, place: u16) {
+        if self.is_marked(place.into()) {
+            self.marked &= !bit(place.into());
+            *self.given_up.entry(place).or_default() += 1;
+        }
+    }
+
+    /// The mark of the shard of a place.
+    pub(super) fn mark_of(&self, place: u16) -> Bytes {
+        let mut mark = Vec::with_capacity(self.cluster.len() + 4);
+        mark.put_slice(&self.cluster);
+        mark.put_u16(place);
+        if let Some(times) = self.given_up.get(&place) {
+            mark.put_u16(*times);
+        }
+        mark.into()
     }
 
     /// Returns the shard of a slot; of one that moves, the source.
@@ -285,6 +321,11 @@ impl ShardMap {
             put_place(&mut out, former.next.as_ref());
         }
         out.put_u64(self.marked);
+        put_len(&mut out, self.given_up.len());
+        for (place, times) in &self.given_up {
+            out.put_u16(*place);
+            out.put_u16(*times);
+        }
         out.into()
     }
 
@@ -323,9 +364,17 @@ impl ShardMap {
             Some(Former { slot, shard, until, next: take_place(&mut bytes, is_first)? })
         });
         let former = former.collect::<Option<Vec<Former>>>()?;
-        let marked = if head == *MAGIC { bytes.try_get_u64().ok()? } else { 0 };
-        let (version, whole) = (note.version, !bytes.has_remaining());
-        whole.then_some(Self { version, cluster, shards, homes, moves, former, forgotten, arrivals, marked })
+        let (mut marked, mut given_up) = (0, BTreeMap::new());
+        if head == *MAGIC {
+            marked = bytes.try_get_u64().ok()?;
+            for _ in 0..bytes.try_get_u32().ok()? {
+                given_up.insert(bytes.try_get_u16().ok()?, bytes.try_get_u16().ok()?);
+            }
+        }
+        let version = note.version;
+        let map =
+            Self { version, cluster, shards, homes, moves, former, forgotten, arrivals, marked, given_up };
+        (!bytes.has_remaining()).then_some(map)
     }
 }
 
@@ -376,8 +425,10 @@ mod tests {
     fn map() -> ShardMap {
         let mut map = ShardMap::spread([7; 16], 3);
         map.version = 4;
-        map.set_marked(0, true);
-        map.set_marked(63, true);
+        map.set_marked(0);
+        map.set_marked(63);
+        map.set_marked(2);
+        map.give_up(2);
         map.begin(slot(9), 2);
         map.begin(slot(10), 0);
         let copying = map.move_of(slot(9)).unwrap().clone();
@@ -397,6 +448,21 @@ mod tests {
         }
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(of(longer.into()).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn what_is_given_up_is_not_the_shard_of_its_place_any_more() {
+        let mut map = ShardMap::spread([7; 16], 3);
+        let first = map.mark_of(2);
+        map.give_up(2);
+        assert_eq!(map.mark_of(2), first, "nobody has borne it");
+        let mut marks = vec![first, map.mark_of(1)];
+        for _ in 0..3 {
+            map.set_marked(2);
+            map.give_up(2);
+            assert!(!map.is_marked(2) && !marks.contains(&map.mark_of(2)));
+            marks.push(map.mark_of(2));
+        }
     }
 
     #[test]
@@ -445,7 +511,7 @@ mod tests {
             map.go_on(&known);
         }
         let today = map.encode();
-        let second = [&SECOND[..], &today[MAGIC.len()..today.len() - 8]].concat();
+        let second = [&SECOND[..], &today[MAGIC.len()..today.len() - 12]].concat();
         assert_eq!(ShardMap::decode(&Note { version: 0, value: second.clone().into() }).unwrap(), map);
         let first = [&FIRST[..], &second[MAGIC.len()..second.len() - 2]].concat();
         assert_eq!(ShardMap::decode(&Note { version: 0, value: first.into() }).unwrap(), map);

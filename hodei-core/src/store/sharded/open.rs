@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::super::{Capabilities, JobStore, LimitOf, Scope, Shard};
 use super::map::{SHARDS_MAX, ShardMap};
 use super::seat::Seat;
@@ -125,9 +123,10 @@ impl ShardedStore {
         Ok(())
     }
 
-    /// Gives up an absent shard, with all that it holds: an empty store may [join](Self::join) in its place, or the shard
-    /// itself after all. A store without a mark is refused there else, since it is more likely a wrong path than a new
-    /// disk. What the tenants of its slots had is gone then; whoever follows the log of changes begins anew.
+    /// Gives up an absent shard for good, with all that it holds: an empty store may [join](Self::join) in its place, and it
+    /// may not any more, should it be found again. A store without a mark is refused there else, since it is more likely a
+    /// wrong path than a new disk. What the tenants of its slots had is gone then; whoever follows the log of changes begins
+    /// anew.
     ///
     /// # Errors
     ///
@@ -146,7 +145,7 @@ impl ShardedStore {
         }
         self.renew(&self.map()).await?;
         while self.map().is_marked(shard) {
-            self.change_map(|map| map.set_marked(shard, false)).await?;
+            self.change_map(|map| u16::try_from(shard).map_or((), |place| map.give_up(place))).await?;
         }
         Ok(())
     }
@@ -200,7 +199,7 @@ impl ShardedStore {
     /// Notes that the shards of some places are marked.
     async fn note_marks(&self, places: &[usize]) -> Result<()> {
         while places.iter().any(|place| !self.map().is_marked(*place)) {
-            self.change_map(|map| places.iter().for_each(|place| map.set_marked(*place, true))).await?;
+            self.change_map(|map| places.iter().for_each(|place| map.set_marked(*place))).await?;
         }
         Ok(())
     }
@@ -307,7 +306,7 @@ async fn mark(shard: &dyn Shard, map: &ShardMap, place: usize) -> Result<Option<
     let (name, known) = (mark_name(), map.is_marked(place));
     let place = u16::try_from(place)
         .map_err(|_| Error::invalid(OPEN, vec![Fault::new("shards", "too_many").limit(SHARDS_MAX as u64)]))?;
-    let mark = Bytes::from([&map.cluster[..], &place.to_be_bytes()].concat());
+    let mark = map.mark_of(place);
     if let Some(note) = shard.note(&name).await? {
         return Ok(if note.value == mark { None } else { ANOTHER });
     }
