@@ -142,20 +142,19 @@ async fn pace(work: &mut Work<'_>, tenant: i32, of: &LimitOf, rate: Option<Rate>
     let (name, find, put) = match of {
         LimitOf::Key(_, key) => (
             key.as_str(),
-            "SELECT tokens, per, burst, CASE WHEN hodei.is_ahead(spent_at, n.now) THEN full_at - (spent_at - n.now) * 1000
-                 ELSE full_at END, n.now FROM hodei.usage, hodei.now() n (now) WHERE tenant = $1 AND key = $2",
+            "SELECT tokens, per, burst, hodei.full_by(full_at, spent_at, n.now), n.now
+             FROM hodei.usage, hodei.now() n (now) WHERE tenant = $1 AND key = $2",
             "UPDATE hodei.usage SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7, spent_at = $8
              WHERE tenant = $1 AND key = $2",
         ),
         wide => (
             if let LimitOf::Queue(_, queue) = wide { queue.as_str() } else { "" },
-            "SELECT tokens, per, burst, CASE WHEN hodei.is_ahead(spent_at, n.now) THEN full_at - (spent_at - n.now) * 1000
-                 ELSE full_at END, n.now FROM hodei.wide, hodei.now() n (now) WHERE tenant = $1 AND queue = $2",
+            "SELECT tokens, per, burst, hodei.full_by(full_at, spent_at, n.now), n.now
+             FROM hodei.wide, hodei.now() n (now) WHERE tenant = $1 AND queue = $2",
             "UPDATE hodei.wide SET tokens = $3, per = $4, burst = $5, gap = $6, full_at = $7, spent_at = $8
              WHERE tenant = $1 AND queue = $2",
         ),
     };
-    // What a claim left that saw a later clock is as much as was spent then.
     work.inner().trip();
     let row = ask::query(find).bind(tenant).bind(name).fetch_optional(&mut *work.conn).await;
     // One that was removed may have no row any more.

@@ -66,23 +66,7 @@ impl Scheduler {
         self.fleet.keep_strays(session.worker, |run| unknown.binary_search(run).is_ok());
         session.disown(&unknown);
         let worker = session.worker;
-        for run in strays {
-            let peers = run.beside.iter().flat_map(|beside| beside.iter());
-            let beside =
-                peers.filter_map(|peer| self.sessions.get(&peer.worker)).map(|session| session.worker);
-            let mut beside: Vec<WorkerId> = beside.filter(|other| *other != worker).collect();
-            // Nobody has room for it twice, whatever its agent says.
-            beside.sort_unstable();
-            beside.dedup();
-            let found = Found {
-                run: (run.job, run.epoch),
-                tenant: &run.tenant,
-                resources: &run.resources,
-                rule: self.rules.get(&run.queue).copied().unwrap_or(0),
-                beside: &beside,
-            };
-            self.fleet.add_stray(worker, &found);
-        }
+        strays.into_iter().for_each(|run| self.stray(worker, run));
         for report in state.reports {
             self.report(&state.worker, report, now);
         }
@@ -92,6 +76,24 @@ impl Scheduler {
         if leaves {
             self.shed();
         }
+    }
+
+    /// Keeps room for what a worker runs without having been told to by us, and for it on others of its gang.
+    fn stray(&mut self, worker: WorkerId, run: &RunningJob) {
+        let peers = run.beside.iter().flat_map(|beside| beside.iter());
+        let beside = peers.filter_map(|peer| self.sessions.get(&peer.worker)).map(|session| session.worker);
+        let mut beside: Vec<WorkerId> = beside.filter(|other| *other != worker).collect();
+        // Nobody has room for it twice, whatever its agent says.
+        beside.sort_unstable();
+        beside.dedup();
+        let found = Found {
+            run: (run.job, run.epoch),
+            tenant: &run.tenant,
+            resources: &run.resources,
+            rule: self.rules.get(&run.queue).copied().unwrap_or(0),
+            beside: &beside,
+        };
+        self.fleet.add_stray(worker, &found);
     }
 
     /// Takes a report in once; what it says of a job that is no longer this session's is forgotten.
@@ -243,9 +245,10 @@ impl Scheduler {
             fleet.unhold();
         }
         let (mut refused, mut gangs) = (None, Vec::new());
+        let learned = &self.learned;
         loop {
             let held = fleet.held();
-            foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, &self.learned, now);
+            foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, learned, now);
             // Of each class there may be one that ends in time.
             fleet.expect_end(Some(now));
             buffer.let_go(|class, level| fleet.may_have_room(class, level));
@@ -257,7 +260,7 @@ impl Scheduler {
                 // Whoever was kept room for has it, or its worker is gone: it is the next one's turn.
                 fleet.hold(class, level);
                 reserved = fleet.held();
-                foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, &self.learned, now);
+                foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, learned, now);
             }
             while let Some(asked) = buffer.next() {
                 if reserved.is_some() {
@@ -272,15 +275,7 @@ impl Scheduler {
                         fleet.hold(asked.class, asked.level);
                         if fleet.held() != reserved {
                             reserved = fleet.held();
-                            foresee(
-                                fleet,
-                                buffer,
-                                &self.heads,
-                                &self.names,
-                                &self.sessions,
-                                &self.learned,
-                                now,
-                            );
+                            foresee(fleet, buffer, &self.heads, &self.names, &self.sessions, learned, now);
                         }
                     }
                     continue;

@@ -144,10 +144,8 @@ impl Inner {
         let settling = Exchange { owner: owner.clone(), transitions: common, picks: Vec::new() };
         let settled = self.short_way(settling, columns).await?.told();
         let told = self.long_way(Exchange { owner, transitions: rest, picks }).await.map_err(unknown)?;
-        let both = places.iter().zip(settled.applied).chain(others.iter().zip(told.applied));
-        both.for_each(|(n, one)| applied[*n] = one);
-        let changes = settled.changes.into_iter().chain(told.changes).collect();
-        Ok(Exchanged { applied, changes, owner_lost: settled.owner_lost || told.owner_lost, ..told })
+        places.into_iter().zip(settled.applied).for_each(|(n, one)| applied[n] = one);
+        Ok(completed(Exchanged { applied, ..settled }, others, told))
     }
 
     /// Settles on one connection and claims on another. No job is in both: what ends here is not claimed any more, and
@@ -170,7 +168,7 @@ impl Inner {
 
     async fn short_way(self: &Arc<Self>, exchange: Exchange, columns: Columns) -> Result<Half> {
         let mut attempt = 0;
-        let mut half = loop {
+        let half = loop {
             attempt += 1;
             // What came to nothing is made again as by one among many, who waits for nobody.
             match self.exchange_once(&exchange, &columns, attempt == 1).await {
@@ -186,7 +184,7 @@ impl Inner {
         };
         // What the server did not make are repetitions, and what comes too late: the rules say which. It has claimed nothing
         // then, so that what is said of them is said before the claims.
-        let applied = &mut half.done.applied;
+        let applied = &half.done.applied;
         let left: Vec<usize> = (0..applied.len()).filter(|n| applied[*n] != Applied::Done).collect();
         if left.is_empty() {
             return Ok(half);
@@ -195,15 +193,7 @@ impl Inner {
         let rest = Exchange { transitions, ..exchange };
         // What was made stands and tells so when it is sent again.
         let told = self.long_way(rest).await.map_err(unknown)?;
-        for (n, applied) in left.into_iter().zip(told.applied) {
-            half.done.applied[n] = applied;
-        }
-        let changes = std::mem::take(&mut half.segments).into_iter().flat_map(|segment| segment.changes);
-        half.done.changes = changes.chain(told.changes).collect();
-        half.done.claimed = told.claimed;
-        half.done.owner_lost = told.owner_lost;
-        half.done.next_due = told.next_due;
-        Ok(half)
+        Ok(Half { done: completed(half.told(), &left, told), segments: Vec::new() })
     }
 
     /// Makes the call. Transitions that the server did not make are `NotFound`.
@@ -285,6 +275,14 @@ impl Half {
         self.done.changes.extend(self.segments.into_iter().flat_map(|segment| segment.changes));
         self.done
     }
+}
+
+/// Adds to what was made the short way what became of the transitions that were left, and the claims behind them.
+fn completed(made: Exchanged, left: &[usize], told: Exchanged) -> Exchanged {
+    let Exchanged { mut applied, mut changes, .. } = made;
+    left.iter().zip(told.applied).for_each(|(n, one)| applied[*n] = one);
+    changes.extend(told.changes);
+    Exchanged { applied, changes, ..told }
 }
 
 /// The error of a call of which some was done: the caller asks for its leases, and sends its transitions again.

@@ -92,8 +92,7 @@ BEGIN
         EXECUTE format('ALTER TABLE hodei.%I ADD CONSTRAINT era CHECK (%s) NOT VALID', t || '_rest',
             hodei.beyond(p_kind, v_lo, v_hi));
     END LOOP;
-    INSERT INTO hodei.bound (kind, lo, hi) VALUES (p_kind, v_lo, v_hi)
-        ON CONFLICT (kind) DO UPDATE SET lo = excluded.lo, hi = excluded.hi, proved = false, again_at = NULL;
+    INSERT INTO hodei.bound (kind, lo, hi) VALUES (p_kind, v_lo, v_hi);
 END
 $$;
 
@@ -121,11 +120,11 @@ BEGIN
 END
 $$;
 
--- Where the next part of a kind is to begin and end, the last of which ends at a place; nothing where that is soon enough.
--- It begins a margin ahead at least: what comes until then lies in the rest. Where that is too large to be looked through
--- in a moment, more than 32 MB, it begins far ahead, and has to be proved before.
+-- Whether the next part of a kind is to be made, the last of which ends at a place, and where it begins and ends then; absent
+-- where its bound is to be proved before. It begins a margin ahead at least: what comes until then lies in the rest. Where
+-- that is too large to be looked through in a moment, more than 32 MB, it begins far ahead, behind a bound.
 CREATE OR REPLACE FUNCTION hodei.next_part(
-    p_kind text, p_last int8, p_width int8, p_margin int8, OUT lo int8, OUT hi int8, OUT proved bool
+    p_kind text, p_last int8, p_width int8, p_margin int8, OUT lo int8, OUT hi int8, OUT due bool
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_here int8 := hodei.stands_at(p_kind);
@@ -134,6 +133,7 @@ DECLARE
         FROM unnest(hodei.tables_of(p_kind)) t);
     v_bound hodei.bound;
 BEGIN
+    due := false;
     SELECT * INTO v_bound FROM hodei.bound b WHERE b.kind = p_kind;
     IF p_last >= v_here + p_width + (CASE WHEN v_large THEN v_lead ELSE 0 END) THEN
         -- The rest has become small, or eras shorter: the bound would be in the way of ids from the future for long.
@@ -143,17 +143,15 @@ BEGIN
         RETURN;
     END IF;
     IF v_bound.proved AND v_bound.lo >= v_here + p_margin THEN
-        SELECT v_bound.lo, v_bound.hi, true INTO lo, hi, proved;
+        SELECT v_bound.lo, v_bound.hi, true INTO lo, hi, due;
     ELSIF NOT v_large THEN
         lo := greatest(p_last, v_here + p_margin);
-        SELECT lo + p_width, true INTO hi, proved;
-    ELSIF v_bound.again_at > hodei.now() THEN
-        RETURN;
-    ELSE
+        SELECT lo + p_width, true INTO hi, due;
+    ELSIF v_bound.again_at IS NULL OR v_bound.again_at <= hodei.now() THEN
         IF v_bound.lo IS NULL OR v_bound.lo < v_here + v_lead / 4 THEN
             PERFORM hodei.set_bound(p_kind, greatest(p_last, v_here + v_lead), p_width);
         END IF;
-        proved := false;
+        due := NULL;
     END IF;
 END
 $$;

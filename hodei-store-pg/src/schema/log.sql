@@ -37,10 +37,11 @@ $$;
 -- Up to where the log is complete: the oldest transaction under way that may have a place in it already. Whoever asks for
 -- one has locked tables of this schema before, and gets one behind all that had begun then: so a transaction that has locked
 -- none yet holds nobody up, nor do those that are known to be in another database, those of the vacuum, and those of the
--- connections that nodes keep for their heartbeats, or that looks a rest through. Nor does one that has only asked for work, in the inbox: that is no
--- change yet, and whoever may do no more in this schema is not to hold up everybody's log. The locks are looked at once: what
--- is gone by then counts. Who has locked none yet may still get the last place below, and stands behind all that is there:
--- numbers are drawn in order, and under a lock. So a reader may see less than there is, and passes over nothing.
+-- connections that nodes keep for their heartbeats, or on which a rest is looked through. Nor does one that has only asked
+-- for work, in the inbox: that is no change yet, and whoever may do no more in this schema is not to hold up everybody's log.
+-- The locks are looked at once: what is gone by then counts. Who has locked none yet may still get the last place below, and
+-- stands behind all that is there: numbers are drawn in order, and under a lock. So a reader may see less than there is, and
+-- passes over nothing.
 CREATE OR REPLACE FUNCTION hodei.horizon() RETURNS int8 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_snapshot pg_snapshot := pg_current_snapshot();

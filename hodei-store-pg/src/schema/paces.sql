@@ -26,11 +26,17 @@ CREATE OR REPLACE FUNCTION hodei.is_ahead(p_written_at int8, p_now int8) RETURNS
     SELECT p_written_at > p_now + 10000000
 $$;
 
+-- What is spent of a rate, as the clock of now says it: where whoever wrote it saw a later one, as much as was spent then.
+CREATE OR REPLACE FUNCTION hodei.full_by(p_full_at int8, p_spent_at int8, p_now int8) RETURNS int8
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN hodei.is_ahead(p_spent_at, p_now) THEN p_full_at - (p_spent_at - p_now) * 1000 ELSE p_full_at END
+$$;
+
 -- Brings back the rates of limits wider than keys that a claim left which saw a later clock: as much is spent as then.
 -- What somebody has locked is found with the next look: nobody waits for it.
 CREATE OR REPLACE FUNCTION hodei.bring_back_wide(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
 BEGIN
-    UPDATE hodei.wide w SET full_at = w.full_at - (w.spent_at - p_now) * 1000, spent_at = p_now FROM (
+    UPDATE hodei.wide w SET full_at = hodei.full_by(w.full_at, w.spent_at, p_now), spent_at = p_now FROM (
         SELECT tenant, queue FROM hodei.wide WHERE hodei.is_ahead(spent_at, p_now) FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE w.tenant = x.tenant AND w.queue = x.queue;
 END
@@ -42,7 +48,7 @@ CREATE OR REPLACE FUNCTION hodei.bring_back_rates(p_now int8, p_keys int4[]) RET
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off AS $$
 BEGIN
     PERFORM hodei.bring_back_wide(p_now);
-    UPDATE hodei.usage u SET full_at = u.full_at - (u.spent_at - p_now) * 1000, spent_at = p_now FROM (
+    UPDATE hodei.usage u SET full_at = hodei.full_by(u.full_at, u.spent_at, p_now), spent_at = p_now FROM (
         SELECT no FROM hodei.usage WHERE no = ANY (p_keys) AND hodei.is_ahead(spent_at, p_now)
         FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE u.no = x.no;

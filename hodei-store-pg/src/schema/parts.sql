@@ -40,16 +40,15 @@ DECLARE
     v_next record;
     v_no int4;
 BEGIN
-    v_next := hodei.next_part('era', (SELECT max(ends_at) FROM hodei.era), p_width / 1000 * 1000, 60000000);
-    IF v_next.proved THEN
+    v_next := hodei.next_part('era', (SELECT max(ends_at) FROM hodei.era), p_width, 60000000);
+    IF v_next.due THEN
         INSERT INTO hodei.era (lo, hi, ends_at) VALUES (hodei.id_at(v_next.lo), hodei.id_at(v_next.hi), v_next.hi)
             RETURNING no INTO v_no;
         PERFORM hodei.add_part(t, v_no, 'id', hodei.id_at(v_next.lo)::text, hodei.id_at(v_next.hi)::text)
             FROM unnest(hodei.tables_of('era')) t;
         PERFORM hodei.lift(kind) FROM hodei.bound WHERE kind = 'era';
     END IF;
-    -- Where none is to be made nothing was said of a proof.
-    RETURN CASE WHEN v_next.proved IS NULL THEN false WHEN v_next.proved THEN true END;
+    RETURN v_next.due;
 END
 $$;
 
@@ -73,13 +72,12 @@ BEGIN
         FROM hodei.volume WHERE lo <= v_top - 1000 AND hi > v_top;
     v_next := hodei.next_part('volume', (SELECT max(hi) FROM hodei.volume),
         least(greatest(coalesce(v_width, 262144), 65536), 1048576), 10000);
-    IF v_next.proved THEN
+    IF v_next.due THEN
         INSERT INTO hodei.volume (lo, hi) VALUES (v_next.lo, v_next.hi) RETURNING no INTO v_no;
         PERFORM hodei.add_part('change', v_no, 'pos', v_next.lo::text, v_next.hi::text);
         PERFORM hodei.lift(kind) FROM hodei.bound WHERE kind = 'volume';
     END IF;
-    -- Where none is to be made nothing was said of a proof.
-    RETURN CASE WHEN v_next.proved IS NULL THEN false WHEN v_next.proved THEN true END;
+    RETURN v_next.due;
 END
 $$;
 

@@ -8,22 +8,27 @@ use crate::error::failed;
 use crate::names::column;
 use crate::work::Work;
 
-/// Tells when a term ends.
-const ENDS: &str = "SELECT hodei.now(), (SELECT expires_at FROM hodei.term
-     WHERE duty = $1 AND number = $2 AND owner = $3 AND incarnation = $4)";
-/// Tells when a term ends, and holds its row.
-const HELD: &str = "SELECT hodei.now(), (SELECT expires_at FROM hodei.term
-     WHERE duty = $1 AND number = $2 AND owner = $3 AND incarnation = $4 FOR KEY SHARE)";
+/// Tells when a term ends, with its row locked as is said.
+macro_rules! ends {
+    ($locked:literal) => {
+        concat!(
+            "SELECT hodei.now(), (SELECT expires_at FROM hodei.term
+                 WHERE duty = $1 AND number = $2 AND owner = $3 AND incarnation = $4 ",
+            $locked,
+            ")"
+        )
+    };
+}
 
 /// Says whether a term lasts, and keeps it from ending before this transaction does: nobody else can take the duty
 /// as long. Its leader can prolong it meanwhile.
 pub(crate) async fn leads(work: &mut Work<'_>, term: &Term) -> Result<bool> {
-    lasts(work, term, HELD).await
+    lasts(work, term, ends!("FOR KEY SHARE")).await
 }
 
 /// Says whether a term lasts, for what takes long and may also be done by somebody whose term has ended meanwhile.
 pub(crate) async fn still_leads(work: &mut Work<'_>, term: &Term) -> Result<bool> {
-    lasts(work, term, ENDS).await
+    lasts(work, term, ends!("")).await
 }
 
 async fn lasts(work: &mut Work<'_>, term: &Term, sql: &'static str) -> Result<bool> {

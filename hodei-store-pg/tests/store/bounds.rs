@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use hodei_core::ErrorKind;
 use hodei_core::job::{NewJob, Parent, Requires};
-use hodei_core::store::{Coordination, JobStore, Retention, Scope, SubmitOptions, Term};
-use hodei_core::{ErrorKind, JobId, Name, Tenant};
+use hodei_core::store::{Coordination, JobStore, Retention, Scope, SubmitOptions};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::Database;
 use sqlx::Connection;
 
-use crate::env::{TTL, burn, database, job, jobs, open, owner, sql, submit, try_sql};
+use crate::env::{TTL, burn, database, job, jobs, lead, minted_at, open, owner, sql, submit, try_sql};
 use crate::locks::{run, somebody_waits, stranger};
 
 /// Of the width of an era, in microseconds: 1,000 hours.
@@ -17,11 +17,6 @@ const WIDTH: u64 = 3_600_000_000_000;
 /// Constraints that stand for bounds.
 const BOUNDS: &str = "SELECT count(*) FROM pg_constraint WHERE conname = 'era'";
 const ERAS: &str = "SELECT count(*) FROM hodei.era";
-
-/// An id of a time in milliseconds.
-fn minted_at(millis: u64, n: u64) -> JobId {
-    JobId::from_parts(millis << 12, Tenant::default().slot(), n)
-}
 
 fn number(database: &Database, text: &str) -> u64 {
     sql(database, text).parse().expect("a number")
@@ -56,12 +51,6 @@ async fn fill_rest(store: &PgStore, database: &Database) -> u64 {
     }
     assert!(number(database, "SELECT pg_relation_size('hodei.job_rest')") > 33_554_432);
     behind
-}
-
-async fn lead(store: &PgStore) -> Term {
-    let leader = owner(store, "leader").await;
-    let taken = store.take_term(&Name::literal("upkeep"), &leader, TTL).await;
-    taken.expect("take_term").expect("nobody leads")
 }
 
 /// How often the rest of the jobs was read whole.
@@ -259,13 +248,9 @@ async fn the_log_goes_on_where_its_rest_is_large() {
     assert!(number(&database, "SELECT pg_relation_size('hodei.change_rest')") > 33_554_432);
     let volumes =
         "SELECT count(*) FROM hodei.volume WHERE lo > (SELECT max(pos) FROM hodei.change) + 9000000";
+    let retention = Retention { changes: 1_000_000, ..Retention::default() };
     for _ in 0..1_000 {
-        while store
-            .prune(&term, Retention { changes: 1_000_000, ..Retention::default() }, 100)
-            .await
-            .expect("prune")
-            .more
-        {}
+        while store.prune(&term, retention, 100).await.expect("prune").more {}
         if sql(&database, volumes) != "0" {
             break;
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use hodei_core::job::{Epoch, Finish, JobSpec, JobSpecBuilder, Lease, NewJob, Output, Priority};
 use hodei_core::store::{
     Claimed, Coordination, Exchange, Exchanged, JobStore, Lane, Move, Pick, Served, SubmitOptions, Submitted,
-    Transition,
+    Term, Transition,
 };
-use hodei_core::{JobId, OwnerId};
+use hodei_core::{JobId, Name, OwnerId, Tenant};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres, PostgresBuilder};
 
@@ -66,6 +66,18 @@ pub(crate) async fn close_counted(store: PgStore, sql: impl Fn(&str) -> String) 
 
 pub(crate) async fn open(database: &Database) -> PgStore {
     PgStore::builder(database.url()).connections(4).connect().await.expect("the store opens")
+}
+
+/// Has a life begin that leads.
+pub(crate) async fn lead(store: &PgStore) -> Term {
+    let leader = owner(store, "leader").await;
+    let taken = store.take_term(&Name::literal("upkeep"), &leader, TTL).await;
+    taken.expect("take_term").expect("nobody leads")
+}
+
+/// An id of a time in milliseconds. Minting one would carry the ids of the whole process along.
+pub(crate) fn minted_at(millis: u64, n: u64) -> JobId {
+    JobId::from_parts(millis << 12, Tenant::default().slot(), n)
 }
 
 /// A command of twenty bytes.

@@ -5,24 +5,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use hodei_core::job::{Failure, FailureClass, Finish, NewJob, Output, Parent, Priority, Requires, State};
 use hodei_core::store::{
-    Consistency, Coordination, JobStore, Move, QueueQuery, Redriven, Retention, Scope, SubmitOptions,
-    Submitted, Term, Transition,
+    Consistency, JobStore, Move, QueueQuery, Redriven, Retention, Scope, SubmitOptions, Submitted, Term,
+    Transition,
 };
-use hodei_core::{JobId, Name, Tenant, Timestamp};
+use hodei_core::{JobId, Name, Timestamp};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::Database;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::env::{TTL, burn, claim, database, done, exchange, job, jobs, open, owner, spec, sql, submit};
+use crate::env::{
+    burn, claim, database, done, exchange, job, jobs, lead, minted_at, open, owner, spec, sql, submit,
+};
 
 /// Longer than what is old in these tests: everything ended in 1970.
 const LONG: Duration = Duration::from_secs(30 * 24 * 3_600);
-
-async fn lead(store: &PgStore) -> Term {
-    let leader = owner(store, "leader").await;
-    let taken = store.take_term(&Name::literal("upkeep"), &leader, TTL).await;
-    taken.expect("take_term").expect("nobody leads")
-}
 
 /// Makes the first era old and what has ended in it, and has it go whole.
 fn make_old(database: &Database) {
@@ -35,11 +31,6 @@ fn make_old(database: &Database) {
 /// One step of the upkeep, with all that has ended before now being old.
 fn tend(database: &Database) -> String {
     sql(database, "SELECT hodei.tend(hodei.now(), hodei.now() - 1000000, hodei.now() - 1000000, 3600000000)")
-}
-
-/// An id of a time in milliseconds. Minting one would carry the ids of the whole process along.
-fn minted_at(millis: u64) -> JobId {
-    JobId::from_parts(millis << 12, Tenant::default().slot(), millis)
 }
 
 fn stage(database: &Database) -> String {
@@ -178,7 +169,7 @@ async fn what_moves_while_an_era_is_looked_through_stays() {
     exchange(&store, &worker, vec![done(held[9].job.id, held[9].job.epoch)], Vec::new()).await;
     let redriven = store.redrive(&Scope::All, vec![ids[3]]).await.expect("redrive").replies;
     assert_eq!(redriven, [Redriven::Done]);
-    let late = submit(&store, vec![job().id(minted_at(1_000))]).await[0];
+    let late = submit(&store, vec![job().id(minted_at(1_000, 1_000))]).await[0];
     let claimed = claim(&store, &worker, 1).await;
     sql(
         &database,
@@ -290,7 +281,7 @@ async fn every_id_has_a_place_whatever_time_it_names() {
     let database = database();
     let store = open(&database).await;
     let soon = sql(&database, "SELECT max(ends_at) / 1000 + 5000 FROM hodei.era").parse().expect("a number");
-    let ids = [0, 1_000, soon, 4_000_000_000_000].map(minted_at);
+    let ids = [0, 1_000, soon, 4_000_000_000_000].map(|millis| minted_at(millis, millis));
     submit(&store, ids.iter().map(|id| job().id(*id)).collect()).await;
     assert_eq!(sql(&database, "SELECT count(*) FROM hodei.job_rest"), "2");
     // The era that is made next takes in what is there already.

@@ -3,25 +3,19 @@
 use std::time::Duration;
 
 use hodei_core::job::{JobSpec, NewJob, Parent, Requires, State};
-use hodei_core::store::{CancelReply, Coordination, JobStore, Retention, Scope, SubmitOptions, Term};
-use hodei_core::{JobId, Name, Tenant};
+use hodei_core::store::{CancelReply, JobStore, Retention, Scope, SubmitOptions};
+use hodei_core::{JobId, Tenant};
 use hodei_store_pg::PgStore;
 use sqlx::Connection;
 
 use crate::env::{
-    TTL, World, burn, claim, database, done, exchange, job, jobs, open, owner, spec, sql, submit,
+    World, burn, claim, database, done, exchange, job, jobs, lead, open, owner, spec, sql, submit,
 };
 use crate::locks::{run, somebody_waits, stranger};
 use crate::plans::{rows_through, telling};
 
 /// How many jobs are many: the square of it is a great deal more.
 const MANY: usize = 2_000;
-
-async fn lead(store: &PgStore) -> Term {
-    let leader = owner(store, "leader").await;
-    let taken = store.take_term(&Name::literal("upkeep"), &leader, TTL).await;
-    taken.expect("take_term").expect("nobody leads")
-}
 
 fn child_of(id: JobId) -> NewJob {
     job().after([Parent { id, requires: Requires::Success }])

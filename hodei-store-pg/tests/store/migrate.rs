@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hodei_core::store::{Coordination, JobStore, Retention};
-use hodei_core::{Clock, Name, SystemClock};
+use hodei_core::store::{JobStore, Retention};
+use hodei_core::{Clock, SystemClock};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::Postgres;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::env::{TTL, World, open, owner};
+use crate::env::{World, lead, open};
 use crate::eras::FIRST_SCHEMA;
 
 /// How many jobs there are; `HODEI_PG_MIGRATE_ROWS` sets another number.
@@ -134,12 +134,7 @@ async fn nobody_waits_long_for_a_part_beside_a_rest_of_many_jobs() {
     world.sql(&future);
     let store = open(&world.database).await;
     assert_eq!(world.sql("SELECT count(*) FROM hodei.job_rest"), (rows + 1).to_string());
-    let leader = owner(&store, "leader").await;
-    let term = store
-        .take_term(&Name::literal("upkeep"), &leader, TTL)
-        .await
-        .expect("take_term")
-        .expect("nobody leads");
+    let term = lead(&store).await;
     let writers = Writers::start(&world);
     tokio::time::sleep(Duration::from_millis(500)).await;
     // What ended in 1970 is kept.

@@ -44,7 +44,7 @@ pub(super) struct ShardMap {
     marked: u64,
     /// How often the shard of a place was given up; absent where it never was. What bears the mark of before is not the shard
     /// any more.
-    given_up: BTreeMap<u16, u16>,
+    given_up: BTreeMap<usize, u32>,
 }
 
 /// A move under way.
@@ -154,20 +154,21 @@ impl ShardMap {
     }
 
     /// Notes that the shard of a place is given up: another one may be marked in its place.
-    pub(super) fn give_up(&mut self, place: u16) {
-        if self.is_marked(place.into()) {
-            self.marked &= !bit(place.into());
-            *self.given_up.entry(place).or_default() += 1;
+    pub(super) fn give_up(&mut self, place: usize) {
+        if self.is_marked(place) {
+            self.marked &= !bit(place);
+            let times = self.given_up.entry(place).or_default();
+            *times = times.saturating_add(1);
         }
     }
 
     /// The mark of the shard of a place.
-    pub(super) fn mark_of(&self, place: u16) -> Bytes {
-        let mut mark = Vec::with_capacity(self.cluster.len() + 4);
+    pub(super) fn mark_of(&self, place: usize) -> Bytes {
+        let mut mark = Vec::with_capacity(self.cluster.len() + 6);
         mark.put_slice(&self.cluster);
-        mark.put_u16(place);
+        mark.put_u16(number_of(place));
         if let Some(times) = self.given_up.get(&place) {
-            mark.put_u16(*times);
+            mark.put_u32(*times);
         }
         mark.into()
     }
@@ -323,8 +324,8 @@ impl ShardMap {
         out.put_u64(self.marked);
         put_len(&mut out, self.given_up.len());
         for (place, times) in &self.given_up {
-            out.put_u16(*place);
-            out.put_u16(*times);
+            out.put_u16(number_of(*place));
+            out.put_u32(*times);
         }
         out.into()
     }
@@ -368,7 +369,7 @@ impl ShardMap {
         if head == *MAGIC {
             marked = bytes.try_get_u64().ok()?;
             for _ in 0..bytes.try_get_u32().ok()? {
-                given_up.insert(bytes.try_get_u16().ok()?, bytes.try_get_u16().ok()?);
+                given_up.insert(bytes.try_get_u16().ok()?.into(), bytes.try_get_u32().ok()?);
             }
         }
         let version = note.version;
@@ -376,6 +377,11 @@ impl ShardMap {
             Self { version, cluster, shards, homes, moves, former, forgotten, arrivals, marked, given_up };
         (!bytes.has_remaining()).then_some(map)
     }
+}
+
+/// The number of a place as it is written, of which there are 64.
+fn number_of(place: usize) -> u16 {
+    u16::try_from(place).unwrap_or(u16::MAX)
 }
 
 const fn bit(place: usize) -> u64 {

@@ -145,7 +145,7 @@ impl ShardedStore {
         }
         self.renew(&self.map()).await?;
         while self.map().is_marked(shard) {
-            self.change_map(|map| u16::try_from(shard).map_or((), |place| map.give_up(place))).await?;
+            self.change_map(|map| map.give_up(shard)).await?;
         }
         Ok(())
     }
@@ -303,14 +303,11 @@ fn mark_name() -> Name {
 /// Marks a store as the shard of a place, unless it is marked. Where it is not that shard, says what its mark is.
 async fn mark(shard: &dyn Shard, map: &ShardMap, place: usize) -> Result<Option<&'static str>> {
     const ANOTHER: Option<&str> = Some("another");
-    let (name, known) = (mark_name(), map.is_marked(place));
-    let place = u16::try_from(place)
-        .map_err(|_| Error::invalid(OPEN, vec![Fault::new("shards", "too_many").limit(SHARDS_MAX as u64)]))?;
-    let mark = map.mark_of(place);
+    let (name, mark) = (mark_name(), map.mark_of(place));
     if let Some(note) = shard.note(&name).await? {
         return Ok(if note.value == mark { None } else { ANOTHER });
     }
-    if known {
+    if map.is_marked(place) {
         return Ok(Some("none"));
     }
     let written = shard.put_note(&name, 0, mark.clone()).await?;
