@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hodei_core::checkpoint::{CheckpointStore, check_fence, check_size};
 use hodei_core::job::Epoch;
-use hodei_core::{JobId, Result, Tenant};
+use hodei_core::{Error, ErrorKind, JobId, Result, Tenant};
 use uuid::Uuid;
 
 use crate::ask;
@@ -93,7 +93,12 @@ impl PgCheckpoints {
         let mut conn = inner.pools.verbs.acquire(op).await?;
         inner
             .in_time(op, async {
-                let no = inner.names.make_tenant(&mut conn, tenant).await?;
+                if !inner.lives_on(conn.at().home) {
+                    return Err(
+                        Error::new(ErrorKind::LeaseLost, op).with("server", "on another course of history")
+                    );
+                }
+                let no = conn.names().make_tenant(&mut conn, tenant).await?;
                 inner.trip();
                 let asked = query(no).fetch_one(&mut *conn).await;
                 let row = asked.map_err(|error| of(op, Stage::Commit, error))?;

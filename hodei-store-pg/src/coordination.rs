@@ -1,6 +1,7 @@
 //! Owners and terms: on the connection that is kept for them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -132,10 +133,14 @@ impl Coordination for PgStore {
             let limit = u64::try_from(OWNER_TTL_MIN.as_millis()).unwrap_or(u64::MAX);
             return Err(Error::invalid("store.register", vec![Fault::new("ttl", "too_small").limit(limit)]));
         }
-        let query = ask::query("SELECT hodei.register($1, $2, 1::int2)")
+        let query = ask::query("SELECT hodei.register($1, $2, 1::int2), hodei.home()")
             .bind(owner.name().as_str().to_owned())
             .bind(life(ttl));
-        let incarnation: i64 = first(&self.inner().reserved("store.register", patience(ttl), query).await?)?;
+        let rows = self.inner().reserved("store.register", patience(ttl), query).await?;
+        let incarnation: i64 = first(&rows)?;
+        if let Some(row) = rows.first() {
+            self.inner().lives_at.store(column(row, 1)?, Ordering::Release);
+        }
         Ok(Lease { owner: owner.clone(), incarnation: incarnation.cast_unsigned() })
     }
 

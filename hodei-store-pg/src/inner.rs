@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hodei_core::store::{Change, Scope, StoreStats, WakeupSignal};
@@ -18,8 +18,8 @@ use crate::config::{Commits, PgStoreBuilder};
 use crate::error::{BOUNDED, Stage, failed, of};
 use crate::fast::{Frontier, Groups};
 use crate::listen::Announcer;
-use crate::names::Names;
 use crate::pool::{Conn, Pools};
+use crate::server::Home;
 use crate::tell::{Segment, Teller};
 use crate::work::{Verb, Work};
 
@@ -71,7 +71,6 @@ pub(crate) struct Inner {
     pub(crate) config: PgStoreBuilder,
     /// How the bodies of new jobs are written.
     pub(crate) bodies: Bodies,
-    pub(crate) names: Names,
     pub(crate) teller: Arc<Teller>,
     pub(crate) groups: Groups,
     pub(crate) frontier: Frontier,
@@ -79,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) wakeups: WakeupSignal,
     /// Which process wrote a change.
     pub(crate) node: i64,
+    /// On which course of history this store registered an owner last; 0 where it has registered none.
+    pub(crate) lives_at: AtomicI64,
     pub(crate) counted: Counted,
     /// Whether the last exchange has seen limits wider than a key: ends of leases then wake those who wait.
     pub(crate) limited: AtomicBool,
@@ -114,17 +115,24 @@ impl Inner {
             pools,
             config,
             bodies,
-            names: Names::default(),
             teller: Arc::default(),
             groups: Groups::default(),
             frontier: Frontier::default(),
             announcer: Arc::default(),
             wakeups: WakeupSignal::new(),
             node: RandomState::new().hash_one(std::process::id()).cast_signed(),
+            lives_at: AtomicI64::new(0),
             counted: Counted::default(),
             limited: AtomicBool::new(false),
             tight: AtomicBool::new(false),
         }
+    }
+
+    /// Whether epochs that the owners of this store were given are good on a course of history: not on another one than
+    /// that on which they live, until they live there.
+    pub(crate) fn lives_on(&self, home: Home) -> bool {
+        let at = self.lives_at.load(Ordering::Acquire);
+        at == 0 || at == home.0
     }
 
     /// Counts a round trip.
@@ -295,7 +303,8 @@ impl Inner {
         let mut conn = self.begin(op, verb).await?;
         // Before anything is written, and not while a connection was waited for: others wait for what is entered.
         let ticket = self.teller.begin();
-        let mut work = Work::new(Arc::clone(self), &mut conn);
+        let at = conn.at();
+        let mut work = Work::new(Arc::clone(self), at, &mut conn);
         let done = self
             .in_time(op, async {
                 let reply = verb.run(&mut work).await?;

@@ -1,8 +1,9 @@
-//! The numbers that rows have in the place of names. They never change, so what was read once is remembered.
+//! The numbers that rows have in the place of names. They never change on one course of history of a server, so what was
+//! read once is remembered with the connections to that.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use hodei_core::job::{JobSpec, Lease, Request, RequestClass};
@@ -15,6 +16,7 @@ use crate::ask;
 use crate::codec::{damaged, name_of, request_bytes, request_of};
 use crate::error::failed;
 use crate::pool::Conn;
+use crate::server::Home;
 
 const OP: &str = "store.names";
 
@@ -40,6 +42,27 @@ pub(crate) struct Names {
     tenants: Table<Tenant, i32>,
     tenant_names: Table<i32, Tenant>,
     owners: Table<i32, Lease>,
+}
+
+/// What is remembered where the server is at home.
+#[derive(Debug, Default)]
+pub(crate) struct Latest(Mutex<(Option<Home>, Arc<Names>)>);
+
+impl Latest {
+    /// Returns what is remembered of a course of history: nothing at first of one that is new. Who still has a connection to
+    /// another one goes on with what was remembered there.
+    pub(crate) fn at(&self, home: Home) -> Arc<Names> {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.0 != Some(home) {
+            *latest = (Some(home), Arc::default());
+        }
+        Arc::clone(&latest.1)
+    }
+
+    /// Returns what is remembered of the one that was met last.
+    pub(crate) fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner).1)
+    }
 }
 
 /// In how many parts a table is locked: readers of a small machine rarely meet in one of them, and a larger one gains little more.

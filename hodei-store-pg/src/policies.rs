@@ -49,9 +49,9 @@ impl Setting {
 impl Verb for Setting {
     type Reply = bool;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
+    async fn prepare(&mut self, _: &Inner, conn: &mut Conn) -> Result<()> {
         if let Some(tenant) = self.tenant() {
-            inner.names.make_tenant(conn, tenant).await?;
+            conn.names().make_tenant(conn, tenant).await?;
         }
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Verb for Setting {
         let tenant = match self.tenant() {
             // It was made before, and committed.
             Some(tenant) => {
-                let no = inner.names.find_tenant(&mut *work.conn, tenant).await?;
+                let no = work.at.names.find_tenant(&mut *work.conn, tenant).await?;
                 no.ok_or_else(|| damaged("a tenant without a row"))?
             }
             None => ALL,

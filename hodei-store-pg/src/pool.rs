@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use hodei_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Commits, PgStoreBuilder};
 use crate::error::{NAMELESS, RETRY_AFTER, failed, unconnected};
+use crate::names::{Latest, Names};
+use crate::server::Home;
 use crate::{address, ask, server};
 
 const OPEN: &str = "store.open";
@@ -39,6 +41,8 @@ pub(crate) struct Pools {
     pub(crate) aside: Pool,
     /// What sweeps up after the claims, for as long as that takes.
     pub(crate) sweeping: Pool,
+    /// What is known of names where the server is at home.
+    pub(crate) latest: Arc<Latest>,
     options: PgConnectOptions,
     /// Whether a proxy gives each transaction another connection.
     lent: bool,
@@ -52,18 +56,18 @@ impl Pools {
             .application_name("hodei")
             .statement_cache_capacity(STATEMENTS)
             .disable_statement_logging();
-        let verbs = Pool::new(options.clone(), config, config.connections);
+        let latest = Arc::new(Latest::default());
+        let pool = |options, most| Pool::new(options, config, most, &latest);
+        let verbs = pool(options.clone(), config.connections);
         // The server knows by this name that they write nothing to the log: see `hodei.horizon`.
         let quiet = options.clone().application_name("hodei reserved");
-        let reserved = Pool::new(quiet.clone(), config, 1);
-        let aside = Pool::new(quiet.clone(), config, 1);
-        let sweeping = Pool::new(quiet, config, 1);
+        let (reserved, aside, sweeping) = (pool(quiet.clone(), 1), pool(quiet.clone(), 1), pool(quiet, 1));
         let lent = config.pooled || lends(&verbs, &reserved).await?;
         if lent {
             ask::without_names();
         }
         verbs.acquire(OPEN).await?.clean().await.map_err(failed(OPEN))?;
-        Ok(Self { verbs, reserved, aside, sweeping, options, lent })
+        Ok(Self { verbs, reserved, aside, sweeping, latest, options, lent })
     }
 
     /// Whether a proxy stands before the server that gives each transaction another connection, as far as is known.
@@ -116,10 +120,12 @@ struct Shared {
     commits: Commits,
     /// How a transaction is begun.
     begin: String,
+    latest: Arc<Latest>,
 }
 
 struct Idle {
     connection: PgConnection,
+    at: At,
     since: Instant,
     named: bool,
 }
@@ -147,10 +153,14 @@ impl Shared {
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn at(&self, home: Home) -> At {
+        At { home, names: self.latest.at(home) }
+    }
 }
 
 impl Pool {
-    fn new(options: PgConnectOptions, config: &PgStoreBuilder, most: u32) -> Self {
+    fn new(options: PgConnectOptions, config: &PgStoreBuilder, most: u32, latest: &Arc<Latest>) -> Self {
         Self(Arc::new(Shared {
             options,
             permits: Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS))),
@@ -160,6 +170,7 @@ impl Pool {
             idle_timeout: config.idle_timeout,
             commits: config.commits,
             begin: begin_of(config.statement_timeout),
+            latest: Arc::clone(latest),
         }))
     }
 
@@ -185,17 +196,20 @@ impl Pool {
             idle.retain(|idle| idle.since.elapsed() < shared.idle_timeout && idle.named == named);
             idle.pop()
         };
-        let (connection, reused) = match last {
-            Some(idle) => (idle.connection, true),
-            None => (self.connect(op).await?, false),
+        let reused = last.is_some();
+        let (connection, at) = match last {
+            Some(idle) => (idle.connection, idle.at),
+            None => self.connect(op).await?,
         };
         let connection = Some(connection);
-        let mut conn = Conn { connection, pool: self.clone(), reused, named, begun: false, _permit: permit };
+        let mut conn =
+            Conn { connection, at, pool: self.clone(), reused, named, begun: false, _permit: permit };
         if !named {
             if !conn.begin().await && conn.reused {
                 // The server has let go of it, or the way there is gone.
                 self.forget();
-                (conn.connection, conn.reused) = (Some(self.connect(op).await?), false);
+                let (connection, at) = self.connect(op).await?;
+                (conn.connection, conn.at, conn.reused) = (Some(connection), at, false);
                 conn.begin().await;
             }
             if !conn.begun {
@@ -205,12 +219,12 @@ impl Pool {
         Ok(conn)
     }
 
-    async fn connect(&self, op: &'static str) -> Result<PgConnection> {
+    async fn connect(&self, op: &'static str) -> Result<(PgConnection, At)> {
         let connecting = async {
             let mut connection =
                 PgConnection::connect_with(&self.0.options).await.map_err(unconnected(op))?;
-            server::keeps_commits(&mut connection, op, self.0.commits).await?;
-            Ok(connection)
+            let home = server::keeps_commits(&mut connection, op, self.0.commits).await?;
+            Ok((connection, self.0.at(home)))
         };
         match tokio::time::timeout(self.0.connect_timeout, connecting).await {
             Ok(connected) => connected,
@@ -235,9 +249,17 @@ impl Pool {
     }
 }
 
+/// Where a connection leads: to a course of history, and what is remembered of names there.
+#[derive(Clone, Debug)]
+pub(crate) struct At {
+    pub(crate) home: Home,
+    pub(crate) names: Arc<Names>,
+}
+
 /// A connection in use.
 pub(crate) struct Conn {
     connection: Option<PgConnection>,
+    at: At,
     pool: Pool,
     /// Whether somebody used it before: then the server may have let go of it meanwhile.
     pub(crate) reused: bool,
@@ -262,12 +284,25 @@ impl Conn {
         (self.reused && error.kind() == ErrorKind::Unavailable) || (self.named && nameless())
     }
 
-    /// Begins a transaction, behind a proxy, and says whether that was done in time.
+    /// Returns where it leads.
+    pub(crate) fn at(&self) -> At {
+        self.at.clone()
+    }
+
+    /// Returns what is remembered of names there.
+    pub(crate) fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.at.names)
+    }
+
+    /// Begins a transaction, behind a proxy, which may lead to another server than before, and says whether that was done in
+    /// time.
     async fn begin(&mut self) -> bool {
         let shared = Arc::clone(&self.pool.0);
-        let begin = sqlx::raw_sql(AssertSqlSafe(shared.begin.clone())).execute(&mut **self);
-        let begun = tokio::time::timeout(shared.acquire_timeout, begin).await;
-        self.begun = begun.is_ok_and(|begun| begun.is_ok());
+        let begun =
+            tokio::time::timeout(shared.acquire_timeout, server::begin(&mut *self, &shared.begin)).await;
+        if let Ok(Ok(home)) = begun {
+            (self.at, self.begun) = (shared.at(home), true);
+        }
         self.begun
     }
 
@@ -295,7 +330,12 @@ impl Conn {
         if let Some(connection) = self.connection.take()
             && !self.pool.0.permits.is_closed()
         {
-            self.pool.0.idle().push(Idle { connection, since: Instant::now(), named: self.named });
+            self.pool.0.idle().push(Idle {
+                connection,
+                at: self.at,
+                since: Instant::now(),
+                named: self.named,
+            });
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 //! that can be written to, and that the connection is the store's own.
 
 use hodei_core::{Error, ErrorKind, Result};
-use sqlx::Row;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row};
 
 use crate::config::Commits;
 use crate::error::{RETRY_AFTER, failed};
@@ -11,19 +11,36 @@ use crate::error::{RETRY_AFTER, failed};
 /// How often it is looked whether connections are lent: once is enough where nobody else comes in between.
 const LOOKS: u32 = 3;
 
-/// What decides whether a commit that was acknowledged stands.
-const PROMISES: &str =
-    "SELECT pg_is_in_recovery()::text, current_setting('fsync'), current_setting('synchronous_commit'),
-    current_setting('synchronous_standby_names')";
+/// Tells on which course of history a server is.
+macro_rules! home {
+    () => {
+        concat!("SELECT ", include_str!("schema/home.sql"))
+    };
+}
+
+/// What decides whether a commit that was acknowledged stands, and the course of history.
+const PROMISES: &str = concat!(
+    home!(),
+    ", pg_is_in_recovery()::text, current_setting('fsync'), current_setting('synchronous_commit'),
+    current_setting('synchronous_standby_names')"
+);
+
+/// Goes on in a transaction of the caller's, and tells on which course of history its server is.
+const SAVE: &str = concat!("SAVEPOINT hodei; ", home!());
+
+/// A course of history of a server: the cluster and its timeline. On another one numbers stand for other names, and what was
+/// committed last on this one may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home(pub(crate) i64);
 
 /// Makes sure, at each new connection, that the server is the one that writes and keeps what it acknowledges.
 pub(crate) async fn keeps_commits(
     connection: &mut PgConnection,
     op: &'static str,
     commits: Commits,
-) -> Result<()> {
+) -> Result<Home> {
     let row = sqlx::raw_sql(PROMISES).fetch_one(connection).await.map_err(failed(op))?;
-    let setting = |n: usize| row.try_get::<&str, _>(n).map_err(failed(op));
+    let setting = |n: usize| row.try_get::<&str, _>(n + 1).map_err(failed(op));
     if setting(0)? == "true" {
         // As while another one takes over: whoever asks again may come to that.
         return Err(Error::new(ErrorKind::Unavailable, op)
@@ -36,8 +53,27 @@ pub(crate) async fn keeps_commits(
         (Commits::Kept, _, commit @ "off") => weak("synchronous_commit", commit),
         // The disk of this server only, where others were named that must have it too.
         (Commits::Kept, _, commit @ "local") if !setting(3)?.is_empty() => weak("synchronous_commit", commit),
-        _ => Ok(()),
+        _ => home_in(&row).map_err(failed(op)),
     }
+}
+
+/// Reads what [`home`] has told.
+fn home_in(row: &PgRow) -> std::result::Result<Home, sqlx::Error> {
+    row.try_get(0).map(Home)
+}
+
+/// Begins a transaction as is said, and tells where.
+pub(crate) async fn begin(
+    connection: &mut PgConnection,
+    begin: &str,
+) -> std::result::Result<Home, sqlx::Error> {
+    let sql = AssertSqlSafe(format!("{begin}; {}", home!()));
+    home_in(&sqlx::raw_sql(sql).fetch_one(connection).await?)
+}
+
+/// Saves the transaction of a caller, to come back to, and tells where it is.
+pub(crate) async fn save(connection: &mut PgConnection) -> std::result::Result<Home, sqlx::Error> {
+    home_in(&sqlx::raw_sql(SAVE).fetch_one(connection).await?)
 }
 
 /// Whether a proxy gives each transaction another connection to the server. While one client is in a transaction another

@@ -1,13 +1,16 @@
 //! Submitting and settling inside a transaction of the host application.
 
+use std::sync::Arc;
+
 use hodei_core::job::NewJob;
 use hodei_core::store::{Applied, SubmitOptions, Submitted, Transition};
-use hodei_core::{ErrorKind, Result};
+use hodei_core::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnection;
 
 use crate::ask;
-use crate::error::failed;
+use crate::error::{RETRY_AFTER, failed};
 use crate::listen::CHANNEL;
+use crate::server;
 use crate::store::PgStore;
 use crate::verbs::{Settle, Submit};
 use crate::work::{Verb, Work};
@@ -43,7 +46,8 @@ impl PgStore {
     /// together, or neither does.
     ///
     /// Each is fenced by its epoch, as in an exchange: with [`Applied::LeaseLost`] somebody else runs the job by now,
-    /// and the caller should roll back what this run has done. As [`PgStore::submit_in`] in all else.
+    /// and the caller should roll back what this run has done. So it is for all of them after a standby took over, until this
+    /// store has registered an owner there. As [`PgStore::submit_in`] in all else.
     ///
     /// Until the caller commits it holds the rows of all limits that the jobs count against, and whoever claims or ends
     /// under one of them waits for it: settle last, and commit at once.
@@ -73,14 +77,20 @@ impl PgStore {
         // On a connection of its own: the numbers of lanes are remembered, whatever becomes of the transaction.
         let mut own = inner.pools.verbs.acquire(op).await?;
         inner.in_time(op, verb.prepare(inner, &mut own)).await?;
+        let at = own.at();
         own.clean().await.map_err(failed(op))?;
         let mut attempt = 0;
         loop {
             attempt += 1;
             inner.trip();
-            sqlx::raw_sql("SAVEPOINT hodei").execute(&mut *conn).await.map_err(failed(op))?;
-            let mut work = Work::new(std::sync::Arc::clone(inner), &mut *conn).told_by_the_log();
+            let found = server::save(&mut *conn).await.map_err(failed(op))?;
+            let mut work = Work::new(Arc::clone(inner), at.clone(), &mut *conn).told_by_the_log();
             let done = async {
+                if found != at.home {
+                    let elsewhere =
+                        Error::new(ErrorKind::Unavailable, op).with("server", "not that of the store");
+                    return Err(elsewhere.retry_after(RETRY_AFTER));
+                }
                 let reply = verb.run(&mut work).await?;
                 work.flush().await?;
                 Ok(reply)

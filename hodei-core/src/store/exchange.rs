@@ -105,7 +105,8 @@ pub enum Applied {
 /// One round trip of an owner: settle what ended, then claim what can start. Either half may be empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
-    /// Who claims. Its row must be registered and alive for the claims, not for the transitions.
+    /// Who claims. Its row must be registered and alive for the claims, not for the transitions; a store that may have come
+    /// back without what it acknowledged last refuses those of owners that registered before.
     pub owner: Lease,
     /// What it reports, applied in order.
     pub transitions: Vec<Transition>,

@@ -107,7 +107,8 @@ impl Inner {
             let asked: u64 = exchange.picks.iter().map(|pick| u64::from(pick.n)).sum();
             let much = exchange.transitions.len() >= MUCH && asked >= MUCH as u64;
             let free = || {
-                let tight = inner.tight.load(Ordering::Relaxed) && !inner.names.are_free(&exchange.picks);
+                let tight = inner.tight.load(Ordering::Relaxed)
+                    && !inner.pools.latest.names().are_free(&exchange.picks);
                 !inner.limited.load(Ordering::Relaxed) && !tight
             };
             if much && inner.config.connections > 1 && free() {
@@ -204,7 +205,8 @@ impl Inner {
         alone: bool,
     ) -> Result<Half> {
         let mut conn = self.pools.verbs.acquire(OP).await?;
-        let picks = picks_of(&self.names, &mut conn, &exchange.picks).await?;
+        let names = conn.names();
+        let picks = picks_of(&names, &mut conn, &exchange.picks).await?;
         let starts = self.frontier.starts(&picks);
         let ticket = self.teller.begin();
         let log = recorded(self.config.change_log);
@@ -230,7 +232,7 @@ impl Inner {
         let (mut conn, rows) = self.statement(OP, conn, query).await?;
         let Answer { moves, claims, places, mut done, now, wide, room } = Answer::of(rows)?;
         self.frontier.ended(&picks, &starts, places);
-        let lanes = self.names.load_lanes(&mut conn, &lanes_of(&moves)?).await?;
+        let lanes = names.load_lanes(&mut conn, &lanes_of(&moves)?).await?;
         let mut settled = Settled::of(&exchange.transitions, now);
         for row in &moves {
             settled.take(&lanes, row)?;

@@ -67,12 +67,13 @@ impl Inner {
         let most = Some(self.config.tenant_max_lanes);
         let (mut tenant, mut lanes) = (0, Vec::with_capacity(jobs.len()));
         let mut last: Option<(&NewJob, i32)> = None;
+        let names = conn.names();
         for &job in jobs {
             // Those that follow each other are mostly of one lane.
             let no = match last.filter(|(before, _)| of_one_lane(before, job)) {
                 Some((_, no)) => no,
                 None => {
-                    let lane = self.names.make_lane(conn, &job.tenant, &job.spec, most).await?;
+                    let lane = names.make_lane(conn, &job.tenant, &job.spec, most).await?;
                     tenant = lane.tenant_no;
                     lane.no
                 }
@@ -152,7 +153,7 @@ impl Inner {
             return Ok(HashMap::new());
         }
         self.trip();
-        fingerprints(&self.names, conn, &ids).await
+        fingerprints(&conn.names(), conn, &ids).await
     }
 }
 

@@ -101,7 +101,7 @@ impl Inner {
             for row in &rows {
                 tenants.extend(column::<Option<i32>>(row, 5)?);
             }
-            let tenants = self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
+            let tenants = conn.names().load_tenants(&mut conn, &distinct(tenants)).await?;
             Ok((rows, tenants))
         })?;
         let (mut changes, mut place, mut more) = (Vec::new(), after, rows.len() == ROWS_MAX);
@@ -211,7 +211,7 @@ impl Inner {
             let tenant = match scope {
                 Scope::All => None,
                 // Of a tenant that is not known there are no changes.
-                Scope::Tenant(tenant) => Some(self.names.find_tenant(&mut conn, tenant).await?.unwrap_or(0)),
+                Scope::Tenant(tenant) => Some(conn.names().find_tenant(&mut conn, tenant).await?.unwrap_or(0)),
             };
             self.trip();
             let rows = ask::query(concat!(
@@ -240,7 +240,7 @@ impl Inner {
             for row in &rows {
                 tenants.extend(column::<Option<i32>>(row, 9)?);
             }
-            let tenants = self.names.load_tenants(&mut conn, &distinct(tenants)).await?;
+            let tenants = conn.names().load_tenants(&mut conn, &distinct(tenants)).await?;
             Ok((rows, tenants))
         })
     }

@@ -29,7 +29,7 @@ impl Inner {
             concat!("SELECT ", record_columns!(), " FROM hodei.places($1) p JOIN hodei.job j ON j.id = p.id");
         let rows = ask::query(sql).bind(ids).fetch_all(&mut **conn).await.map_err(failed(op))?;
         self.read(rows.len());
-        records(&self.names, conn, &rows).await
+        records(&conn.names(), conn, &rows).await
     }
 
     pub(crate) async fn get_many(self: &Arc<Self>, scope: &Scope, ids: &[JobId]) -> Result<Vec<Option<Job>>> {

@@ -43,7 +43,7 @@ impl Inner {
                 for row in &rows {
                     lanes.extend(column::<Option<i32>>(row, 0)?);
                 }
-                let lanes = inner.names.load_lanes(&mut conn, &distinct(lanes)).await?;
+                let lanes = conn.names().load_lanes(&mut conn, &distinct(lanes)).await?;
                 let mut found = Lanes::default();
                 for row in &rows {
                     found.next_due = column::<Option<i64>>(row, 5)?.map(Timestamp::from_micros);
@@ -100,7 +100,7 @@ impl Inner {
     pub(crate) async fn before(self: &Arc<Self>, job: &Job, most: u64) -> Result<Before> {
         const OP: &str = "store.before";
         reading!(self, OP, conn => {
-            let lane = self.names.find_lane(&mut conn, &Lane::of(job)).await?;
+            let lane = conn.names().find_lane(&mut conn, &Lane::of(job)).await?;
             self.trip();
             let row = ask::query(BEFORE)
                 .bind(rank_of(job))

@@ -74,8 +74,8 @@ $$;
 -- Settles, then claims, in one call. What is settled here are starts that hand nothing on and ends that spawn nothing, each
 -- job once. A row of `what` 1 is returned for each that was made; what the others were is for the caller to find out, and
 -- nothing is claimed then. Without p_history ended jobs go, but for those that somebody waits for. Rows of `what` 2 are
--- claims, that of `what` 0 tells of the owner and the clock. p_level, p_since and p_alone are what hodei.claim makes of
--- them.
+-- claims, that of `what` 0 tells of the owner and the clock; an owner of another course of history settles and claims nothing.
+-- p_level, p_since and p_alone are what hodei.claim makes of them.
 CREATE OR REPLACE FUNCTION hodei.exchange(
     p_owner text, p_incarnation int8, p_node int8, p_log int2, p_id uuid[], p_epoch int8[], p_kind int2[],
     p_ran int8[], p_end bytea[], p_lane int4[], p_rank int2[], p_n int8[], p_level int2[], p_since int8[],
@@ -95,10 +95,17 @@ DECLARE
     v_wide int2 := 0;
     v_ended uuid[] := '{}';
     v_freed bool := false;
+    v_at_home CONSTANT bool := hodei.is_at_home(p_owner, p_incarnation);
     -- From how many ends on, and of how many keys at most, what comes free is written down.
     v_ends_min CONSTANT int4 := 64;
     v_keys_max CONSTANT int4 := 16;
 BEGIN
+    IF NOT v_at_home THEN
+        -- All that it tells and asks is as if it were not said.
+        p_id := '{}';
+        p_kind := '{}';
+        p_lane := '{}';
+    END IF;
     -- Before the clock is read, also for claims alone: between the look at the owner and its leases nobody is waited for.
     IF cardinality(p_id) + cardinality(p_lane) > 0 AND hodei.limited() THEN
         v_freed := cardinality(p_lane) = 0 AND cardinality(p_id) >= v_ends_min
@@ -256,7 +263,7 @@ BEGIN
     END IF;
     PERFORM hodei.promote(v_now);
     SELECT no INTO v_holder FROM hodei.owner
-        WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now AND NOT cleared;
+        WHERE name = p_owner AND incarnation = p_incarnation AND expires_at > v_now AND NOT cleared AND v_at_home;
     -- What was not made is looked at by the caller before anything is claimed.
     IF FOUND AND v_made = cardinality(p_id) AND cardinality(p_lane) > 0 THEN
         RETURN QUERY SELECT * FROM hodei.claim(v_holder, v_now, p_node, p_log = 0, p_lane, p_rank, p_n, p_level,

@@ -1,5 +1,24 @@
 -- The places of changes in the log.
 
+-- The number of the server's timeline.
+CREATE OR REPLACE FUNCTION hodei.timeline() RETURNS int8 LANGUAGE sql VOLATILE AS $$
+    SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int8
+$$;
+
+-- Begins another course of history, unless somebody has: a standby has taken over, perhaps without the last that was
+-- committed. Positions of changes and numbers of lives that were given out then are not given out again: those to come are
+-- further on than any could have come. Whoever asks for one meanwhile waits for this transaction.
+CREATE OR REPLACE FUNCTION hodei.move_in() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_timeline CONSTANT int8 := hodei.timeline();
+BEGIN
+    UPDATE hodei.log_base SET base = base + 4294967296, timeline = v_timeline WHERE timeline <> v_timeline;
+    IF FOUND THEN
+        PERFORM nextval('hodei.incarnation') FROM generate_series(1, 10000);
+    END IF;
+END
+$$;
+
 -- Moves the positions to come behind all that are there. It does nothing but after a restore: what is committed stands
 -- below the next transaction else.
 CREATE OR REPLACE FUNCTION hodei.rebase() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -25,12 +44,18 @@ $$;
 -- any transaction that moved them, and not before its own: so the changes of a job are in the order of its versions, and
 -- whatever stands before the oldest transaction under way is complete. It has to see what is finished now.
 CREATE OR REPLACE FUNCTION hodei.pos() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_base int8;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'the transaction is not of read committed' USING ERRCODE = 'HD003';
     END IF;
-    RETURN greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1)
-        + (SELECT base FROM hodei.log_base);
+    SELECT base INTO v_base FROM hodei.log_base WHERE timeline = hodei.timeline();
+    IF NOT FOUND THEN
+        PERFORM hodei.move_in();
+        SELECT base INTO v_base FROM hodei.log_base;
+    END IF;
+    RETURN v_base + greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1);
 END
 $$;
 

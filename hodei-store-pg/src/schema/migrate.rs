@@ -94,6 +94,11 @@ const STEPS: &[Step] = &[
 /// The functions, made anew with the last step before anybody waits for it: no table depends on them.
 const FUNCTIONS: &[&str] = &[
     include_str!("now.sql"),
+    concat!(
+        "CREATE OR REPLACE FUNCTION hodei.home() RETURNS int8 LANGUAGE sql VOLATILE AS $$ SELECT\n",
+        include_str!("home.sql"),
+        "$$"
+    ),
     include_str!("log.sql"),
     include_str!("names.sql"),
     include_str!("limits.sql"),

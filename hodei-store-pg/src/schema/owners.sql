@@ -1,5 +1,13 @@
 -- Lives and terms.
 
+-- Whether an owner is known on this course of history. Who registered on another one, with a server whose last commits may be
+-- gone, holds nothing here, whatever it was told there: an epoch of then may have been given out again. A life that is
+-- over may still report what it holds.
+CREATE OR REPLACE FUNCTION hodei.is_at_home(p_name text, p_incarnation int8) RETURNS bool LANGUAGE sql VOLATILE AS $$
+    SELECT EXISTS (SELECT 1 FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation
+        AND (home IS NULL OR home = hodei.home()))
+$$;
+
 -- Begins a life of an owner, who reads what p_reads says, and ends those before.
 CREATE OR REPLACE FUNCTION hodei.register(p_name text, p_ttl int8, p_reads int2) RETURNS int8
 LANGUAGE plpgsql VOLATILE AS $$
@@ -9,12 +17,13 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('hodei.owner ' || p_name, 0));
     v_now := hodei.now();
+    PERFORM hodei.move_in();
     v_incarnation := nextval('hodei.incarnation');
     UPDATE hodei.owner SET expires_at = v_now WHERE name = p_name AND expires_at > v_now;
-    INSERT INTO hodei.owner (name, incarnation, expires_at, lasts, reads)
-        VALUES (p_name, v_incarnation, v_now + p_ttl, p_ttl, p_reads)
+    INSERT INTO hodei.owner (name, incarnation, expires_at, lasts, reads, home)
+        VALUES (p_name, v_incarnation, v_now + p_ttl, p_ttl, p_reads, hodei.home())
         ON CONFLICT (name, incarnation) DO UPDATE SET expires_at = excluded.expires_at, lasts = excluded.lasts,
-            reads = excluded.reads;
+            reads = excluded.reads, home = excluded.home;
     RETURN v_incarnation;
 END
 $$;
@@ -27,9 +36,12 @@ $$;
 -- Brings back what whoever saw a later clock wrote, but for the rates of keys (hodei.bring_back_rates). Whoever died
 -- before that clock was set back would be held for alive, and who led for leading, until it is again where it was, and
 -- rates would be closed as long. A life or a term lasts from now on as long as it was to. What somebody has locked is
--- found with the next heartbeat: nobody waits for it.
+-- found with the next heartbeat: nobody waits for it. Lives of another course of history end.
 CREATE OR REPLACE FUNCTION hodei.bring_back(p_now int8) RETURNS void LANGUAGE plpgsql VOLATILE SET jit = off AS $$
 BEGIN
+    UPDATE hodei.owner o SET expires_at = p_now FROM (
+        SELECT no FROM hodei.owner WHERE home <> hodei.home() AND expires_at > p_now FOR NO KEY UPDATE SKIP LOCKED
+    ) x WHERE o.no = x.no;
     UPDATE hodei.owner o SET expires_at = p_now + o.lasts FROM (
         SELECT no FROM hodei.owner WHERE hodei.is_ahead(expires_at - lasts, p_now) FOR NO KEY UPDATE SKIP LOCKED
     ) x WHERE o.no = x.no;
@@ -47,14 +59,17 @@ CREATE OR REPLACE FUNCTION hodei.beat(
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_now int8;
+    v_home CONSTANT int8 := hodei.home();
     v_alive int4[];
 BEGIN
     PERFORM 1 FROM hodei.owner o JOIN unnest(p_name, p_incarnation) u (name, incarnation)
         ON o.name = u.name AND o.incarnation = u.incarnation ORDER BY o.no FOR NO KEY UPDATE OF o;
     v_now := hodei.now();
     WITH b AS (
-        UPDATE hodei.owner o SET expires_at = v_now + p_ttl, lasts = p_ttl FROM unnest(p_name, p_incarnation) u (name, incarnation)
-        WHERE o.name = u.name AND o.incarnation = u.incarnation AND o.expires_at > v_now RETURNING o.no
+        UPDATE hodei.owner o SET expires_at = v_now + p_ttl, lasts = p_ttl, home = v_home
+        FROM unnest(p_name, p_incarnation) u (name, incarnation)
+        WHERE o.name = u.name AND o.incarnation = u.incarnation AND o.expires_at > v_now
+            AND coalesce(o.home, v_home) = v_home RETURNING o.no
     )
     SELECT array_agg(no) INTO v_alive FROM b;
     PERFORM hodei.bring_back(v_now);

@@ -38,18 +38,22 @@ impl ExchangeVerb {
 impl Verb for ExchangeVerb {
     type Reply = Exchanged;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
-        make_spawned(inner, conn, &self.exchange.transitions).await
+    async fn prepare(&mut self, _: &Inner, conn: &mut Conn) -> Result<()> {
+        make_spawned(conn, &self.exchange.transitions).await
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Exchanged> {
         let (exchange, alone) = (&self.exchange, std::mem::replace(&mut self.alone, false));
-        let inner = Arc::clone(work.inner());
-        let picks = picks_of(&inner.names, &mut *work.conn, &exchange.picks).await?;
-        let applied = settle(work, &exchange.transitions, &picks.lanes).await?;
+        let at_home = is_at_home(work, exchange).await?;
+        let picks = picks_of(&Arc::clone(&work.at.names), &mut *work.conn, &exchange.picks).await?;
+        let applied = if at_home {
+            settle(work, &exchange.transitions, &picks.lanes).await?
+        } else {
+            refuse(work, &exchange.transitions).await?
+        };
         work.flush().await?;
         promote(work).await?;
-        let owner = living(work, exchange).await?;
+        let owner = living(work, exchange).await?.filter(|_| at_home);
         let mut taken = Vec::new();
         if let Some(holder) = owner.filter(|_| !picks.lanes.is_empty()) {
             taken = claim(work, exchange, &picks, (holder, alone)).await?;
@@ -72,21 +76,24 @@ pub(crate) struct Settle(pub(crate) Vec<Transition>);
 impl Verb for Settle {
     type Reply = Vec<Applied>;
 
-    async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
-        make_spawned(inner, conn, &self.0).await
+    async fn prepare(&mut self, _: &Inner, conn: &mut Conn) -> Result<()> {
+        make_spawned(conn, &self.0).await
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Applied>> {
+        if !work.inner().lives_on(work.at.home) {
+            return refuse(work, &self.0).await;
+        }
         settle(work, &self.0, &[]).await
     }
 }
 
 /// Makes the lanes of what runs spawn with their ends.
-async fn make_spawned(inner: &Inner, conn: &mut Conn, transitions: &[Transition]) -> Result<()> {
+async fn make_spawned(conn: &mut Conn, transitions: &[Transition]) -> Result<()> {
     for transition in transitions {
         if let Move::Finished(finish) = &transition.step {
             // They come past the door, where bounds are held.
-            make_lanes(inner, conn, &finish.spawn, None).await?;
+            make_lanes(conn, &finish.spawn, None).await?;
         }
     }
     Ok(())
@@ -115,6 +122,18 @@ async fn settle(work: &mut Work<'_>, transitions: &[Transition], lanes: &[i32]) 
         applied.push(apply(work, transition).await?);
     }
     Ok(applied)
+}
+
+/// Applies nothing of what an owner reports that holds nothing here.
+async fn refuse(work: &mut Work<'_>, transitions: &[Transition]) -> Result<Vec<Applied>> {
+    let ids: Vec<JobId> = transitions.iter().map(|transition| transition.job).collect();
+    work.load(&ids).await?;
+    work.look_at_the_clock().await?;
+    let refused = transitions.iter().map(|transition| match work.job(transition.job) {
+        Some(job) => Applied::LeaseLost { held: transition.epoch, current: job.epoch },
+        None => Applied::NotFound,
+    });
+    Ok(refused.collect())
 }
 
 async fn apply(work: &mut Work<'_>, transition: &Transition) -> Result<Applied> {
@@ -147,6 +166,17 @@ async fn promote(work: &mut Work<'_>) -> Result<()> {
         .await
         .map_err(failed(OP))?;
     Ok(())
+}
+
+/// Says whether what an owner was told is good here: whether it is known on the server's course of history.
+async fn is_at_home(work: &mut Work<'_>, exchange: &Exchange) -> Result<bool> {
+    work.inner().trip();
+    ask::scalar("SELECT hodei.is_at_home($1, $2)")
+        .bind(exchange.owner.owner.name().as_str())
+        .bind(exchange.owner.incarnation.cast_signed())
+        .fetch_one(&mut *work.conn)
+        .await
+        .map_err(failed(OP))
 }
 
 /// Returns the row of an owner that lives.

@@ -41,7 +41,7 @@ impl Verb for Fire {
         .await
         .map_err(failed(OP))?;
         if let Some(spec) = spec {
-            inner.names.make_lane(conn, &self.tenant, &spec_of(&spec)?, None).await?;
+            conn.names().make_lane(conn, &self.tenant, &spec_of(&spec)?, None).await?;
         }
         Ok(())
     }

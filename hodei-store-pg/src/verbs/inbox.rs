@@ -70,7 +70,7 @@ impl Verb for Drain {
         .map_err(failed(OP))?;
         for row in &rows {
             let (no, Ok(job)) = asked(row)? else { continue };
-            match make_lanes(inner, conn, &[job], Some(inner.config.tenant_max_lanes)).await {
+            match make_lanes(conn, &[job], Some(inner.config.tenant_max_lanes)).await {
                 Err(error) if error.context("sqlstate") == Some(CROWDED) => {
                     self.crowded.insert(no);
                     // Behind a proxy the transaction has failed with it, and a new one is needed.

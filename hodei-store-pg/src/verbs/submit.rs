@@ -10,14 +10,10 @@ use crate::pool::Conn;
 use crate::work::{Verb, Work};
 
 /// Makes the lanes of jobs; not of those that are refused anyway.
-pub(crate) async fn make_lanes(
-    inner: &Inner,
-    conn: &mut Conn,
-    jobs: &[NewJob],
-    most: Option<u32>,
-) -> Result<()> {
+pub(crate) async fn make_lanes(conn: &mut Conn, jobs: &[NewJob], most: Option<u32>) -> Result<()> {
+    let names = conn.names();
     for job in jobs.iter().filter(|job| job.check().is_ok()) {
-        inner.names.make_lane(conn, &job.tenant, &job.spec, most).await?;
+        names.make_lane(conn, &job.tenant, &job.spec, most).await?;
     }
     Ok(())
 }
@@ -34,7 +30,7 @@ impl Verb for Submit {
     type Reply = Vec<Submitted>;
 
     async fn prepare(&mut self, inner: &Inner, conn: &mut Conn) -> Result<()> {
-        make_lanes(inner, conn, &self.jobs, Some(inner.config.tenant_max_lanes)).await
+        make_lanes(conn, &self.jobs, Some(inner.config.tenant_max_lanes)).await
     }
 
     async fn run(&mut self, work: &mut Work<'_>) -> Result<Vec<Submitted>> {

@@ -103,7 +103,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.inner.trip();
-        for (id, (fingerprint, tenant)) in fingerprints(&self.inner.names, self.conn, &unknown).await? {
+        for (id, (fingerprint, tenant)) in fingerprints(&self.at.names, self.conn, &unknown).await? {
             stored.fingerprints.insert(id, (fingerprint, tenant));
         }
         Ok(())
@@ -226,7 +226,7 @@ impl Work<'_> {
         };
         // Forgotten since it was made: the transaction is done again, and makes it anew.
         let forgotten = || Error::new(ErrorKind::Locked, OP).with("lane", "forgotten");
-        self.inner.names.known_lane(&lane).ok_or_else(forgotten)
+        self.at.names.known_lane(&lane).ok_or_else(forgotten)
     }
 }
 

@@ -69,8 +69,7 @@ impl Work<'_> {
         for row in &rows {
             self.now = self.now.max(Timestamp::from_micros(column(row, 24)?));
         }
-        let inner = std::sync::Arc::clone(&self.inner);
-        for record in records(&inner.names, &mut *self.conn, &rows).await? {
+        for record in records(&self.at.names, &mut *self.conn, &rows).await? {
             let job = record.job;
             let place = Place::of(&job, record.delayed);
             let entry =

@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use super::edges::Edges;
 use crate::inner::Inner;
 use crate::names::LaneRow;
-use crate::pool::Conn;
+use crate::pool::{At, Conn};
 use crate::tell::Segment;
 
 /// What is done in a transaction. It may be done again from its beginning, in another transaction.
@@ -41,6 +41,8 @@ pub(crate) trait Verb: Send {
 #[derive(Debug)]
 pub(crate) struct Work<'c> {
     pub(super) inner: Arc<Inner>,
+    /// Where it is made.
+    pub(crate) at: At,
     pub(crate) conn: &'c mut PgConnection,
     /// Who is written down for its changes: this process, which tells its sinks of them itself, or nobody.
     pub(super) node: i64,
@@ -98,10 +100,11 @@ impl Place {
 
 impl<'c> Work<'c> {
     /// Begins a transaction.
-    pub(crate) fn new(inner: Arc<Inner>, conn: &'c mut PgConnection) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, at: At, conn: &'c mut PgConnection) -> Self {
         Self {
             node: inner.node,
             inner,
+            at,
             conn,
             now: Timestamp::from_micros(0),
             entries: HashMap::new(),

@@ -31,8 +31,7 @@ impl Work<'_> {
         let sql =
             concat!("SELECT ", record_columns!(), " FROM hodei.places($1) p JOIN hodei.job j ON j.id = p.id");
         let rows = ask::query(sql).bind(uuids(jobs)).fetch_all(&mut *self.conn).await.map_err(failed(OP))?;
-        let inner = std::sync::Arc::clone(&self.inner);
-        let stored = records(&inner.names, &mut *self.conn, &rows).await?;
+        let stored = records(&self.at.names, &mut *self.conn, &rows).await?;
         let named = stored.iter().filter_map(|record| key_of(&record.job.tenant, &record.job.spec));
         self.hold(named.collect()).await
     }

@@ -23,6 +23,7 @@ mod plan;
 mod plans;
 mod promises;
 mod submit;
+mod takeover;
 #[cfg(feature = "tls")]
 mod tls;
 mod walls;
