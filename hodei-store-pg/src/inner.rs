@@ -337,9 +337,7 @@ impl Inner {
             self.trip();
             let begun = self.in_time(op, async {
                 verb.prepare(self, &mut conn).await?;
-                if std::mem::take(&mut conn.begun) {
-                    sqlx::raw_sql("COMMIT").execute(&mut *conn).await.map_err(failed(op))?;
-                }
+                conn.end().await.map_err(failed(op))?;
                 if let Some(tenant) = verb.tenant() {
                     return self.wall(op, &mut conn, Some(tenant)).await;
                 }

@@ -94,9 +94,7 @@ async fn lends(one: &Pool, other: &Pool) -> Result<bool> {
     let (mut one, mut other) = (one.acquire(OPEN).await?, other.acquire(OPEN).await?);
     for conn in [&mut one, &mut other] {
         // As where another store of the process is behind such a proxy.
-        if std::mem::take(&mut conn.begun) {
-            sqlx::raw_sql("COMMIT").execute(&mut **conn).await.map_err(failed(OPEN))?;
-        }
+        conn.end().await.map_err(failed(OPEN))?;
     }
     let lent = tokio::time::timeout(one.pool.0.acquire_timeout, server::lends(&mut one, &mut other)).await;
     let late = |_| Error::new(ErrorKind::Unavailable, OPEN).with("timeout", "open").retry_after(RETRY_AFTER);
@@ -306,6 +304,14 @@ impl Conn {
         self.begun
     }
 
+    /// Ends the transaction in which it was given behind a proxy: whoever has it begins another one.
+    pub(crate) async fn end(&mut self) -> Result<(), sqlx::Error> {
+        if std::mem::take(&mut self.begun) {
+            sqlx::raw_sql("COMMIT").execute(&mut **self).await?;
+        }
+        Ok(())
+    }
+
     /// Commits what was done so far behind a proxy, where each statement does so for itself elsewhere.
     pub(crate) async fn made(&mut self) -> Result<(), sqlx::Error> {
         if self.begun {
@@ -324,9 +330,7 @@ impl Conn {
 
     /// Gives it back: no statement is under way, and no transaction is open that anybody knows of.
     pub(crate) async fn clean(mut self) -> Result<(), sqlx::Error> {
-        if self.begun {
-            sqlx::raw_sql("COMMIT").execute(&mut *self).await?;
-        }
+        self.end().await?;
         if let Some(connection) = self.connection.take()
             && !self.pool.0.permits.is_closed()
         {

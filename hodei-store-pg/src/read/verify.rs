@@ -113,6 +113,7 @@ impl Inner {
     pub(crate) async fn verify_indexes(self: &Arc<Self>) -> Result<Vec<String>> {
         reading!(self, OP, conn => {
             self.trip();
+            conn.end().await.map_err(failed(OP))?;
             let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
             sqlx::raw_sql(begin).execute(&mut *conn).await.map_err(failed(OP))?;
             let mut wrong = Vec::new();

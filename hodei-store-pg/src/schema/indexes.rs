@@ -95,11 +95,12 @@ pub(super) async fn heal(connection: &mut PgConnection, options: &PgConnectOptio
 }
 
 async fn diagnose(connection: &mut PgConnection) -> Result<Ill> {
+    let mut tx = connection.begin().await.map_err(failed(OP))?;
     let broken = ask::scalar(
         "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
          WHERE c.relnamespace = 'hodei'::regnamespace AND c.relkind = 'i' AND NOT i.indisvalid ORDER BY 1",
     )
-    .fetch_all(&mut *connection)
+    .fetch_all(&mut *tx)
     .await
     .map_err(failed(OP))?;
     // One of a table in parts is valid when it is there for each of them.
@@ -110,36 +111,41 @@ async fn diagnose(connection: &mut PgConnection) -> Result<Ill> {
                  AND (i.indisvalid OR c.relkind = 'i'))",
     )
     .bind(INDEXES.iter().map(|index| index.name).collect::<Vec<_>>())
-    .fetch_all(connection)
+    .fetch_all(&mut *tx)
     .await
     .map_err(failed(OP))?;
+    tx.commit().await.map_err(failed(OP))?;
     Ok(Ill { broken, missing })
 }
 
 async fn build(connection: &mut PgConnection, index: &Index) -> Result<()> {
     let Index { name, table, on } = index;
+    let mut tx = connection.begin().await.map_err(failed(OP))?;
     let parts: Vec<String> = ask::scalar(
         "SELECT p.relid::regclass::text FROM pg_partition_tree(format('hodei.%I', $1)::regclass) p
          WHERE p.isleaf AND p.parentrelid IS NOT NULL",
     )
     .bind(*table)
-    .fetch_all(&mut *connection)
+    .fetch_all(&mut *tx)
     .await
     .map_err(failed(OP))?;
+    tx.commit().await.map_err(failed(OP))?;
     if parts.is_empty() {
         return run(connection, format!("CREATE INDEX CONCURRENTLY {name} ON hodei.{table} {on}")).await;
     }
     briefly(connection, format!("CREATE INDEX IF NOT EXISTS {name} ON ONLY hodei.{table} {on}")).await?;
     for part in parts {
+        let mut tx = connection.begin().await.map_err(failed(OP))?;
         let has: bool = ask::scalar(
             "SELECT EXISTS (SELECT 1 FROM pg_index i JOIN pg_inherits h ON h.inhrelid = i.indexrelid
                  WHERE i.indrelid = $1::regclass AND h.inhparent = format('hodei.%I', $2)::regclass)",
         )
         .bind(&part)
         .bind(*name)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut *tx)
         .await
         .map_err(failed(OP))?;
+        tx.commit().await.map_err(failed(OP))?;
         if has {
             continue;
         }

@@ -247,20 +247,28 @@ async fn alone(connection: &mut PgConnection, sql: &'static str) -> Result<()> {
     tx.commit().await.map_err(failed(OP))
 }
 
+/// Runs a statement in a transaction of its own, as all here are: out of one a proxy that pools transactions may run it on
+/// another connection than that on which it was prepared.
+async fn loose(connection: &mut PgConnection, sql: &'static str) -> Result<()> {
+    let mut tx = connection.begin().await.map_err(failed(OP))?;
+    ask::query(sql).execute(&mut *tx).await.map_err(failed(OP))?;
+    tx.commit().await.map_err(failed(OP))
+}
+
 /// Finds the queues of what was counted without them: all of it before there were counts by queue, and what transactions
 /// counted that were under way when these came.
 async fn attribute(connection: &mut PgConnection) -> Result<()> {
-    ask::query("SELECT hodei.attribute()").execute(connection).await.map_err(failed(OP)).map(drop)
+    loose(connection, "SELECT hodei.attribute()").await
 }
 
 /// Frees the keys of jobs that had ended before keys went with them; what nodes of before end meanwhile frees its own. A key
 /// that is left is free when somebody submits with it.
 async fn free_keys(connection: &mut PgConnection) -> Result<()> {
-    ask::query("DELETE FROM hodei.unique_key k USING hodei.done d WHERE k.key LIKE 'open:%' AND d.id = k.id")
-        .execute(connection)
-        .await
-        .map_err(failed(OP))
-        .map(drop)
+    loose(
+        connection,
+        "DELETE FROM hodei.unique_key k USING hodei.done d WHERE k.key LIKE 'open:%' AND d.id = k.id",
+    )
+    .await
 }
 
 /// Makes the first parts of the history. Where somebody is in the way, or it would take too long, whoever leads makes

@@ -43,16 +43,16 @@ impl Pair {
     }
 
     /// Lets the standby have what was committed so far, and nothing that comes.
-    fn part(&self) {
+    async fn part(&self) {
         let end = self.primary.sql("postgres", "SELECT pg_current_wal_lsn()").expect("a place");
         let has = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
         while self.standby.sql("postgres", &has).expect("the standby answers") != "t" {
-            std::thread::sleep(Duration::from_millis(5));
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.standby.set("primary_conninfo", "").expect("a setting");
         let streams = "SELECT count(*) FROM pg_stat_replication";
         while self.primary.sql("postgres", streams).expect("the primary answers") != "0" {
-            std::thread::sleep(Duration::from_millis(5));
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -83,11 +83,11 @@ async fn alive(store: &PgStore, lease: &Lease) -> bool {
 async fn nobody_settles_by_a_lease_that_is_missing_what_another_node_runs() {
     let pair = Pair::start();
     let (one, other) = (pair.open().await, pair.open().await);
-    let before = owner(&one, "one").await;
+    let (before, silent) = (owner(&one, "one").await, owner(&one, "silent").await);
     let kept = submit(&one, vec![job()]).await[0];
     assert_eq!(claim(&one, &before, 1).await[0].job.id, kept);
     let missing = submit(&one, jobs(5)).await;
-    tokio::task::block_in_place(|| pair.part());
+    pair.part().await;
     let held = claim(&one, &before, 5).await;
     assert_eq!(held.len(), 5);
     tokio::task::block_in_place(|| pair.take_over());
@@ -104,6 +104,8 @@ async fn nobody_settles_by_a_lease_that_is_missing_what_another_node_runs() {
     assert_eq!(named(&again), named(&held), "the same epochs are given out again");
     let runs = named(&again);
 
+    let idle = exchange(&one, &before, Vec::new(), Vec::new()).await;
+    assert!(idle.owner_lost);
     // In one call with the server, with the rules of core, in a transaction of the host, and its checkpoint.
     let lost = |applied: &Applied, n: usize| {
         assert_eq!(*applied, Applied::LeaseLost { held: runs[n].1, current: runs[n].1 });
@@ -136,8 +138,11 @@ async fn nobody_settles_by_a_lease_that_is_missing_what_another_node_runs() {
     // The life of then is over, and what it held comes back at once, to its own next life too.
     let duty = Name::literal("upkeep");
     let term = other.take_term(&duty, &lease, TTL).await.expect("take_term").expect("nobody leads");
-    assert!(alive(&other, &lease).await);
     assert!(!alive(&one, &before).await);
+    assert!(alive(&other, &lease).await);
+    let living = other.owners().await.expect("owners");
+    let living: Vec<&Lease> = living.iter().map(|living| &living.lease).collect();
+    assert_eq!(living, [&lease], "{silent:?} lived before");
     other.reap(&term, 3, 100).await.expect("reap");
     let after = owner(&one, "one").await;
     assert!(after.incarnation > before.incarnation && alive(&one, &after).await);
@@ -155,7 +160,7 @@ async fn a_life_that_is_missing_is_none() {
     let pair = Pair::start();
     let store = pair.open().await;
     let id = submit(&store, vec![job()]).await[0];
-    tokio::task::block_in_place(|| pair.part());
+    pair.part().await;
     let missing = owner(&store, "one").await;
     let held = claim(&store, &missing, 1).await;
     tokio::task::block_in_place(|| pair.take_over());
@@ -175,7 +180,7 @@ async fn a_number_that_stands_for_another_name_now_is_not_remembered() {
     let pair = Pair::start();
     let (one, other) = (pair.open().await, pair.open().await);
     submit(&one, vec![job()]).await;
-    tokio::task::block_in_place(|| pair.part());
+    pair.part().await;
     let of = |tenant: &str, queue: &str| {
         let spec = spec().queue(Name::new(queue).expect("a name")).build().expect("a valid spec");
         NewJob::of(Tenant::new(tenant).expect("a name"), std::sync::Arc::new(spec))
@@ -220,7 +225,7 @@ async fn whoever_has_read_changes_that_are_missing_reads_all_that_come() {
     let first = submit(&store, vec![job()]).await;
     let mut place = None;
     assert_eq!(changed(&store, &mut place).await, first);
-    tokio::task::block_in_place(|| pair.part());
+    pair.part().await;
     for _ in 0..50 {
         submit(&store, vec![job()]).await;
     }
