@@ -23,7 +23,8 @@ async fn far_away(between: usize, many: usize) -> Large {
     let large = Large::start().await;
     submit(&large.store, jobs_of("small", 1)).await;
     large.sql(&format!(
-        "CREATE TABLE born AS SELECT gen_random_uuid() AS id, g, CASE WHEN (g + 100000) % 100 IN (6, 7) AND (g < 0 OR g > {between}) THEN 2 ELSE 1 END AS of
+        "CREATE TABLE born AS SELECT gen_random_uuid() AS id, g,
+                 CASE WHEN (g + 100000) % 100 IN (6, 7) AND (g < 0 OR g > {between}) THEN 2 ELSE 1 END AS of
              FROM generate_series(-2 * {many}, {between} + 2 * {many} - 1) g;
          INSERT INTO hodei.job (id, created_at, tenant, lane, rank, name, body)
              SELECT b.id, b.g, j.tenant, j.lane, j.rank, j.name, j.body FROM born b JOIN hodei.job j ON j.tenant = b.of
