@@ -28,6 +28,11 @@ const CONTRADICTIONS: &[&str] = &[
          LEFT JOIN hodei.job j ON j.id = d.id WHERE j.id IS NULL OR j.tenant <> d.tenant",
     "SELECT format('newborn %s is not where it was born', r.id) FROM hodei.ready r JOIN hodei.job j ON j.id = r.id
          WHERE r.version IS NULL AND r.eligible_at <> coalesce(j.eligible_at, j.created_at)",
+    "SELECT format('when %s was created is written wrong, or not at all', p.id) FROM (
+         SELECT id, coalesce(created_at, eligible_at) AS at FROM hodei.ready
+         UNION ALL SELECT id, created_at FROM hodei.delayed UNION ALL SELECT id, created_at FROM hodei.blocked
+         UNION ALL SELECT id, created_at FROM hodei.done WHERE state IN (5, 6)
+     ) p JOIN hodei.job j ON j.id = p.id WHERE p.at IS DISTINCT FROM j.created_at AND (SELECT known FROM hodei.born)",
     "WITH told AS (
          SELECT tenant, sum(blocked) b, sum(pending) p, sum(scheduled) s, sum(running) r, sum(succeeded) ok,
              sum(failed) f, sum(cancelled) c FROM (

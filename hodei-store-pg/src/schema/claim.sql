@@ -14,9 +14,10 @@ BEGIN
         )) RETURNING *
     )
     INSERT INTO hodei.ready (id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch,
-        deadline, moved_at, started_at, pipeline, settled)
+        deadline, moved_at, started_at, pipeline, settled, created_at)
     SELECT id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch, deadline, moved_at,
-        started_at, pipeline, settled FROM d;
+        started_at, pipeline, settled, nullif(coalesce(d.created_at,
+        (SELECT j.created_at FROM hodei.job j WHERE j.id = d.id)), d.eligible_at) FROM d;
 END
 $$;
 

@@ -41,15 +41,17 @@ BEGIN
     ), t AS MATERIALIZED (
         -- What was to run at once is ready, though the clock may show less than when it was born.
         SELECT d.id, greatest(d.eligible_at, p_now) AS eligible_at, d.lane, d.rank, d.deadline, d.pipeline, l.tenant,
-            d.eligible_at > p_now AND d.eligible_at > coalesce((SELECT j.created_at FROM hodei.job j WHERE j.id = d.id), 0) AS waits
-        FROM d JOIN hodei.lane l ON l.no = d.lane
+            x.born,
+            d.eligible_at > p_now AND d.eligible_at > coalesce(x.born, 0) AS waits
+        FROM d JOIN hodei.lane l ON l.no = d.lane CROSS JOIN LATERAL (SELECT coalesce(d.created_at,
+            (SELECT j.created_at FROM hodei.job j WHERE j.id = d.id)) AS born OFFSET 0) x
     ), r AS (
-        INSERT INTO hodei.ready (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
-        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
-        WHERE NOT t.waits
+        INSERT INTO hodei.ready (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline, created_at)
+        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline, nullif(t.born, t.eligible_at)
+        FROM t WHERE NOT t.waits
     ), y AS (
-        INSERT INTO hodei.delayed (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline)
-        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline FROM t
+        INSERT INTO hodei.delayed (id, eligible_at, lane, rank, cause, version, deadline, moved_at, pipeline, created_at)
+        SELECT t.id, t.eligible_at, t.lane, t.rank, 1, 2, t.deadline, p_now, t.pipeline, t.born FROM t
         WHERE t.waits
     ), h AS MATERIALIZED (
         -- Blocked to pending, parents settled.
@@ -96,6 +98,7 @@ DECLARE
     v_ended uuid[] := '{}';
     v_freed bool := false;
     v_at_home CONSTANT bool := hodei.is_at_home(p_owner, p_incarnation);
+    v_born int8[];
     -- From how many ends on, and of how many keys at most, what comes free is written down.
     v_ends_min CONSTANT int4 := 64;
     v_keys_max CONSTANT int4 := 16;
@@ -129,6 +132,11 @@ BEGIN
         PERFORM 1 FROM hodei.leased l WHERE l.id = ANY (p_id) ORDER BY l.id FOR UPDATE;
     END IF;
     v_now := hodei.now();
+    IF p_kind && '{5,6}'::int2[] THEN
+        -- Lists of what failed and what was cancelled are in the order of births.
+        v_born := ARRAY(SELECT CASE WHEN u.kind >= 5 THEN coalesce((SELECT j.created_at FROM hodei.job j WHERE j.id = u.id), 0) ELSE 0 END
+            FROM unnest(p_id, p_kind) WITH ORDINALITY u (id, kind, ord) ORDER BY u.ord);
+    END IF;
     IF p_kind && '{4,5,6}'::int2[] THEN
         FOR v_ends IN
         WITH d AS (
@@ -143,11 +151,12 @@ BEGIN
                 p_history OR EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = l.id) AS stays
         ), i AS (
             INSERT INTO hodei.done (id, moved_at, tenant, state, lost, generation, version, attempt, epoch,
-                eligible_at, deadline, started_at, settled)
+                eligible_at, deadline, started_at, settled, created_at)
             SELECT d.id, v_now, d.tenant, d.kind, d.lost, d.generation, nullif(d.version + 1, 3),
                 nullif(coalesce(d.attempt, 0) + CASE WHEN d.running THEN 0 ELSE 1 END, 1),
                 nullif(d.epoch, 1), d.eligible_at, d.deadline,
-                CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END, d.final FROM d
+                CASE WHEN d.running THEN d.started_at ELSE greatest(v_now - d.ran, d.moved_at) END, d.final,
+                nullif(v_born[d.ord], 0) FROM d
             WHERE d.stays
         ), h AS MATERIALIZED (
             SELECT d.tenant, hodei.pos() AS pos, nextval('hodei.change_no') AS no, count(*) AS n,

@@ -69,3 +69,10 @@ CREATE TABLE hodei.checkpoint (
     body bytea,
     PRIMARY KEY (id, tenant)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 500);
+
+-- Whether it is written where jobs are when they were created, of all of them: of those of before hodei.note_births does so.
+CREATE TABLE hodei.born (
+    one bool PRIMARY KEY DEFAULT true CHECK (one),
+    known bool NOT NULL
+);
+INSERT INTO hodei.born (known) VALUES (false);

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use hodei_core::{Error, ErrorKind, Result};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Connection, Row};
+use uuid::Uuid;
 
 use super::indexes;
 use crate::ask;
@@ -81,11 +82,13 @@ const STEPS: &[Step] = &[
         ],
         last: &[
             include_str!("history_locks.sql"),
+            include_str!("born.sql"),
             include_str!("history.sql"),
             include_str!("queues.sql"),
             include_str!("keys.sql"),
             include_str!("rates.sql"),
             include_str!("lean.sql"),
+            include_str!("listed.sql"),
         ],
         given_up: &[include_str!("history_given_up.sql")],
     },
@@ -106,6 +109,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("places.sql"),
     include_str!("counts.sql"),
     include_str!("list.sql"),
+    include_str!("births.sql"),
     include_str!("claim.sql"),
     include_str!("owners.sql"),
     include_str!("submit.sql"),
@@ -118,6 +122,12 @@ const FUNCTIONS: &[&str] = &[
 
 /// The length of the first eras: that of an eighth of the default retention, which is a week.
 const ERA: i64 = 7 * 24 * 3_600 * 1_000_000 / 8;
+
+/// The tables in which it is written when jobs were created.
+const PLACES: [&str; 4] = ["ready", "delayed", "blocked", "done"];
+
+/// A row of one of them: its lane or tenant, its rank or state, its time and its job.
+type Place = (i32, i16, i64, Uuid);
 
 /// The version that this program knows.
 fn known() -> i32 {
@@ -148,6 +158,7 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
         ahead(&mut connection).await?;
     }
     attribute(&mut connection).await?;
+    births(&mut connection).await?;
     if from < now {
         free_keys(&mut connection).await?;
     }
@@ -269,6 +280,48 @@ async fn free_keys(connection: &mut PgConnection) -> Result<()> {
         "DELETE FROM hodei.unique_key k USING hodei.done d WHERE k.key LIKE 'open:%' AND d.id = k.id",
     )
     .await
+}
+
+/// Writes beside jobs of before when they were created, a thousand after the other, as lists of their states need it: see
+/// `born.sql`. Nobody writes it as before any more: whoever did was waited for when the indexes were built.
+async fn births(connection: &mut PgConnection) -> Result<()> {
+    let known = ask::scalar("SELECT coalesce((SELECT known FROM hodei.born), false)");
+    if known.fetch_one(&mut *connection).await.map_err(failed(OP))? {
+        return Ok(());
+    }
+    for place in PLACES {
+        let mut last = (i32::MIN, i16::MIN, i64::MIN, Uuid::nil());
+        while let Some(next) = note_births(connection, place, last).await? {
+            last = next;
+        }
+    }
+    ask::query("UPDATE hodei.born SET known = true").execute(connection).await.map_err(failed(OP)).map(drop)
+}
+
+/// Goes on behind a place in a table, again where somebody is in the way, and says where it ended.
+async fn note_births(connection: &mut PgConnection, place: &str, last: Place) -> Result<Option<Place>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let noted = ask::query("SELECT * FROM hodei.note_births($1, $2, $3, $4, $5)")
+            .bind(place)
+            .bind(last.0)
+            .bind(last.1)
+            .bind(last.2)
+            .bind(last.3)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed(OP));
+        match noted {
+            Err(error) if error.is_retryable() && tries < TRIES => tokio::time::sleep(PASS).await,
+            Err(error) => return Err(error),
+            Ok(row) => {
+                let place =
+                    |row: PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+                return row.map(place).transpose().map_err(failed(OP));
+            }
+        }
+    }
 }
 
 /// Makes the first parts of the history. Where somebody is in the way, or it would take too long, whoever leads makes

@@ -34,8 +34,8 @@ BEGIN
             v_new := p_id;
             v_body := p_change;
             IF p_run_at[1] > v_now THEN
-                INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
-                    VALUES (p_id[1], p_run_at[1], p_lane[1], p_rank[1], p_deadline[1], p_pipeline[1]);
+                INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline, created_at)
+                    VALUES (p_id[1], p_run_at[1], p_lane[1], p_rank[1], p_deadline[1], p_pipeline[1], v_now);
             ELSE
                 INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
                     VALUES (p_id[1], v_now, p_lane[1], p_rank[1], p_deadline[1], p_pipeline[1]);
@@ -60,8 +60,8 @@ BEGIN
                     unnest(p_pipeline) AS pipeline, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
             ) u WHERE u.run_at IS NULL OR u.run_at <= v_now;
             IF p_run_at IS NOT NULL THEN
-                INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
-                SELECT u.id, u.run_at, u.lane, u.rank, u.deadline, u.pipeline
+                INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline, created_at)
+                SELECT u.id, u.run_at, u.lane, u.rank, u.deadline, u.pipeline, v_now
                 FROM (
                     SELECT unnest(p_id) AS id, unnest(p_lane) AS lane, unnest(p_rank) AS rank,
                         unnest(p_pipeline) AS pipeline, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
@@ -100,8 +100,8 @@ BEGIN
             INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
             SELECT j.id, v_now, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at IS NULL
         ), d AS (
-            INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline)
-            SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline FROM j WHERE j.eligible_at IS NOT NULL
+            INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline, created_at)
+            SELECT j.id, j.eligible_at, j.lane, j.rank, j.deadline, j.pipeline, v_now FROM j WHERE j.eligible_at IS NOT NULL
         )
         -- From nowhere to pending, submitted.
         SELECT coalesce(array_agg(j.id), '{}'), CASE WHEN p_record THEN

@@ -11,16 +11,16 @@ use hodei_test_servers::{Database, Postgres};
 
 use crate::env::{claim, database, job, open, owner, spec, sql, submit};
 
-fn tenant(name: &str) -> Tenant {
+pub(crate) fn tenant(name: &str) -> Tenant {
     Tenant::new(name).expect("a name")
 }
 
-fn jobs_of(name: &str, n: usize) -> Vec<NewJob> {
+pub(crate) fn jobs_of(name: &str, n: usize) -> Vec<NewJob> {
     (0..n).map(|_| NewJob::of(tenant(name), spec().build().expect("a valid spec"))).collect()
 }
 
 /// Reads a list to its end, a page after the other, and returns its jobs and how many pages there were.
-async fn listed(store: &PgStore, scope: &Scope, query: Query) -> (Vec<JobId>, usize) {
+pub(crate) async fn listed(store: &PgStore, scope: &Scope, query: Query) -> (Vec<JobId>, usize) {
     let (mut all, mut pages, mut next) = (Vec::new(), 0, query);
     loop {
         let page = store.query(scope, next.clone()).await.expect("query");
@@ -36,14 +36,16 @@ async fn listed(store: &PgStore, scope: &Scope, query: Query) -> (Vec<JobId>, us
 
 /// What the server finds with a condition, in the order of a list.
 fn expected(database: &Database, condition: &str, order: Order) -> Vec<JobId> {
+    found(|text| sql(database, text), condition, order)
+}
+
+/// What a server finds with a condition, in the order of a list.
+pub(crate) fn found(sql: impl Fn(&str) -> String, condition: &str, order: Order) -> Vec<JobId> {
     let way = if order == Order::NewestFirst { "DESC" } else { "ASC" };
-    let ids = sql(
-        database,
-        &format!(
-            "SELECT string_agg(j.id::text, ' ' ORDER BY j.created_at {way}, j.id {way}) FROM hodei.job j
-             JOIN hodei.tenant t ON t.no = j.tenant WHERE {condition}"
-        ),
-    );
+    let ids = sql(&format!(
+        "SELECT string_agg(j.id::text, ' ' ORDER BY j.created_at {way}, j.id {way}) FROM hodei.job j
+         JOIN hodei.tenant t ON t.no = j.tenant WHERE {condition}"
+    ));
     ids.split_whitespace().map(|id| id.parse().expect("an id")).collect()
 }
 
@@ -59,7 +61,8 @@ async fn populated(database: &Database) -> PgStore {
         "SELECT setseed(0.5);
          UPDATE hodei.job SET eligible_at = coalesce(eligible_at, created_at), created_at = (random() * 200)::int8;
          UPDATE hodei.job j SET created_at = 150 + created_at % 5 FROM hodei.tenant t
-             WHERE t.no = j.tenant AND t.name = 't01'",
+             WHERE t.no = j.tenant AND t.name = 't01';
+         UPDATE hodei.ready r SET created_at = j.created_at FROM hodei.job j WHERE j.id = r.id",
     );
     store
 }
@@ -113,10 +116,10 @@ async fn pages_of_a_state_are_complete_whichever_way_they_are_looked_for() {
 }
 
 /// How many rows and index entries were read, of each table and index.
-struct Read(BTreeMap<String, u64>);
+pub(crate) struct Read(BTreeMap<String, u64>);
 
 impl Read {
-    fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.0.values().sum()
     }
 }
@@ -127,34 +130,40 @@ impl std::fmt::Display for Read {
     }
 }
 
+/// Jobs of the kind of the one that there is: most have succeeded, and the others wait.
+const MANY: &str = "INSERT INTO hodei.job SELECT gen_random_uuid(), j.fingerprint, g, g, j.tenant, j.lane, j.rank, NULL, NULL, j.name,
+         j.body FROM hodei.job j, generate_series(1, 130000) g;
+     INSERT INTO hodei.done (id, moved_at, tenant, state) SELECT id, created_at, tenant, 4 FROM hodei.job
+         WHERE created_at <= 130000 AND created_at % 13 > 2;
+     INSERT INTO hodei.ready (id, eligible_at, lane, rank) SELECT id, eligible_at, lane, rank FROM hodei.job
+         WHERE created_at <= 130000 AND created_at % 13 <= 2;
+     INSERT INTO hodei.delta (tenant, lane, succeeded, pending)
+         SELECT 1, 1, (SELECT count(*) FROM hodei.done), (SELECT count(*) - 1 FROM hodei.ready)";
+
 /// A server that reads nothing by itself, with many jobs that have succeeded and some that wait.
-struct Large {
+pub(crate) struct Large {
     server: Postgres,
-    database: Database,
-    store: PgStore,
+    pub(crate) database: Database,
+    pub(crate) store: PgStore,
 }
 
 impl Large {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
+        let large = Self::start().await;
+        large.sql(MANY);
+        large
+    }
+
+    /// The server with one job.
+    pub(crate) async fn start() -> Self {
         let server = Postgres::builder().setting("autovacuum", "off").start().expect("PostgreSQL");
         let database = server.database().expect("a database");
         let store = open(&database).await;
         submit(&store, vec![job()]).await;
-        let large = Self { server, database, store };
-        large.sql(
-            "INSERT INTO hodei.job SELECT gen_random_uuid(), j.fingerprint, g, g, j.tenant, j.lane, j.rank, NULL, NULL, j.name,
-                 j.body FROM hodei.job j, generate_series(1, 130000) g;
-             INSERT INTO hodei.done (id, moved_at, tenant, state) SELECT id, created_at, tenant, 4 FROM hodei.job
-                 WHERE created_at <= 130000 AND created_at % 13 > 2;
-             INSERT INTO hodei.ready (id, eligible_at, lane, rank) SELECT id, eligible_at, lane, rank FROM hodei.job
-                 WHERE created_at <= 130000 AND created_at % 13 <= 2;
-             INSERT INTO hodei.delta (tenant, lane, succeeded, pending)
-                 SELECT 1, 1, (SELECT count(*) FROM hodei.done), (SELECT count(*) - 1 FROM hodei.ready)",
-        );
-        large
+        Self { server, database, store }
     }
 
-    fn sql(&self, text: &str) -> String {
+    pub(crate) fn sql(&self, text: &str) -> String {
         self.server.sql(self.database.name(), text).expect("the server answers")
     }
 
@@ -162,6 +171,11 @@ impl Large {
     async fn read(&self) -> BTreeMap<String, u64> {
         // What a session counted is told when it is idle for a second.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
+        self.counted()
+    }
+
+    /// How many of them the sessions have told of.
+    pub(crate) fn counted(&self) -> BTreeMap<String, u64> {
         let read = "SELECT indexrelname || ' ' || idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = 'hodei'
             UNION ALL SELECT relname || ' ' || seq_tup_read FROM pg_stat_user_tables WHERE schemaname = 'hodei'";
         let row = |line: &str| {
@@ -175,7 +189,16 @@ impl Large {
     async fn spent(&self, call: impl Future<Output = ()>) -> Read {
         let before = self.read().await;
         call.await;
-        let mut read = self.read().await;
+        let read = self.read().await;
+        Self::difference(&before, read)
+    }
+
+    /// What was read since.
+    pub(crate) fn since(&self, before: &BTreeMap<String, u64>) -> Read {
+        Self::difference(before, self.counted())
+    }
+
+    fn difference(before: &BTreeMap<String, u64>, mut read: BTreeMap<String, u64>) -> Read {
         read.iter_mut().for_each(|(name, rows)| *rows -= before.get(name).copied().unwrap_or_default());
         read.retain(|_, rows| *rows > 0);
         Read(read)

@@ -1,6 +1,7 @@
 //! What the PostgreSQL store promises beyond what every store does, on private servers.
 
 mod bare;
+mod births;
 mod bounds;
 mod budget;
 mod checkpoints;

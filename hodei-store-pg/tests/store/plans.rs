@@ -150,6 +150,11 @@ async fn no_statement_at_size_reads_a_large_table_whole() {
     world.sql("SELECT hodei.outlived(0, 0, 10); SELECT * FROM hodei.surplus(0, '{}', hodei.now(), 10)");
     world.sql("SELECT hodei.bring_back(hodei.now() - 60000000); SELECT hodei.bring_back_rates(hodei.now() - 60000000)");
     world.sql(&format!("SELECT hodei.forget({few}); SELECT hodei.remove({few}); SELECT hodei.fold()"));
+    for place in ["ready", "delayed", "blocked", "done"] {
+        let births =
+            "SELECT hodei.note_births('{place}', -1, -1::int2, 0, '00000000-0000-0000-0000-000000000000')";
+        world.sql(&births.replace("{place}", place));
+    }
     world.sql("SELECT hodei.set_bound('era', hodei.now() + 900000000000, 3600000000); SELECT hodei.prove()");
     world.sql("SELECT hodei.make_way(); SELECT hodei.put_bound_off('era')");
     let large = large(&world);
