@@ -47,7 +47,7 @@ mod work;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use audit::{AuditReport, Checkpoint, Finding, PgAudit, PgAuditBuilder};
+pub use audit::{AuditPublicKey, AuditReport, Checkpoint, Finding, PgAudit, PgAuditBuilder};
 #[cfg(feature = "redis")]
 pub use cache::{RedisTier, RedisTierBuilder, TokioTimer};
 pub use checkpoint::PgCheckpoints;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hodei_core::{Error, ErrorKind, Fault, Result};
 use sqlx::ConnectOptions;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::chain::Keys;
+use super::public::AuditPublicKey;
 use super::sink::PgAudit;
 use crate::address;
 
@@ -71,6 +72,12 @@ impl PgAuditBuilder {
         self
     }
 
+    /// Returns the public key of the trail, which can be given to everybody. Nothing is opened for it.
+    #[must_use]
+    pub fn public_key(&self) -> AuditPublicKey {
+        self.keys.public()
+    }
+
     /// Connects, makes the tables unless they are there, and opens the trail.
     ///
     /// # Errors
@@ -90,14 +97,19 @@ impl PgAuditBuilder {
         if let Some((limit, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
             return Err(config(limit, "zero"));
         }
-        let options = address::parse(&self.url).map_err(|_| config("url", "malformed"))?;
-        let options = options.application_name("hodei-audit").disable_statement_logging();
+        let options = options(&self.url)?;
         // One that writes and one that verifies.
         let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(self.timeout);
         let pool = pool.connect_lazy_with(options);
         super::schema::prepare(&pool).await?;
         Ok(PgAudit::start(&self, self.keys.clone(), pool))
     }
+}
+
+/// Where a trail is.
+pub(super) fn options(url: &str) -> Result<PgConnectOptions> {
+    let options = address::parse(url).map_err(|_| config("url", "malformed"))?;
+    Ok(options.application_name("hodei-audit").disable_statement_logging())
 }
 
 fn config(field: &'static str, code: &'static str) -> Error {

@@ -1,13 +1,13 @@
 //! The tables of the trail, which may live in another database than the jobs.
 
 use hodei_core::{Error, ErrorKind, Result};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::error::failed;
 
 const OP: &str = "audit.open";
-/// The version that this program knows.
-const KNOWN: i32 = 1;
+/// The version that this program knows. That of before had no seals and no signatures, and was never released.
+const KNOWN: i32 = 2;
 /// The lock of all migrations of trails: an arbitrary number that nobody else uses.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(4177029853391742053)";
 
@@ -27,11 +27,23 @@ pub(super) async fn prepare(pool: &PgPool) -> Result<()> {
             sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await.map_err(failed(OP))?;
         }
     }
+    known(&mut tx).await?;
+    tx.commit().await.map_err(failed(OP))
+}
+
+/// Refuses tables of another version, and a database without any.
+pub(super) async fn check(connection: &mut PgConnection) -> Result<()> {
+    if !exists(connection).await? {
+        return Err(Error::new(ErrorKind::NotFound, OP).with("schema", "hodei_audit"));
+    }
+    known(connection).await
+}
+
+async fn known(connection: &mut PgConnection) -> Result<()> {
     let found: Option<i32> = sqlx::query_scalar("SELECT max(version) FROM hodei_audit.step")
-        .fetch_one(&mut *tx)
+        .fetch_one(connection)
         .await
         .map_err(failed(OP))?;
-    tx.commit().await.map_err(failed(OP))?;
     match found {
         Some(KNOWN) => Ok(()),
         Some(newer) if newer > KNOWN => {
@@ -41,6 +53,6 @@ pub(super) async fn prepare(pool: &PgPool) -> Result<()> {
     }
 }
 
-async fn exists(connection: &mut sqlx::PgConnection) -> Result<bool> {
+async fn exists(connection: &mut PgConnection) -> Result<bool> {
     sqlx::query_scalar(EXISTS).fetch_one(connection).await.map_err(failed(OP))
 }

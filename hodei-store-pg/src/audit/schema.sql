@@ -8,14 +8,15 @@ CREATE TABLE hodei_audit.record (
     action  text  NOT NULL,
     subject text  NOT NULL,
     detail  text  NOT NULL,
-    link    bytea NOT NULL CHECK (octet_length(link) = 32)
+    link    bytea NOT NULL CHECK (octet_length(link) = 32),
+    seal    bytea NOT NULL CHECK (octet_length(seal) = 32)
 );
 
 CREATE TABLE hodei_audit.checkpoint (
-    count int8  PRIMARY KEY,
-    at    int8  NOT NULL,
-    head  bytea NOT NULL CHECK (octet_length(head) = 32),
-    seal  bytea NOT NULL CHECK (octet_length(seal) = 32)
+    count     int8  PRIMARY KEY,
+    at        int8  NOT NULL,
+    head      bytea NOT NULL CHECK (octet_length(head) = 32),
+    signature bytea NOT NULL CHECK (octet_length(signature) = 64)
 );
 
 CREATE FUNCTION hodei_audit.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -33,4 +34,4 @@ CREATE TRIGGER refuse_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON hodei_audit
 REVOKE ALL ON hodei_audit.record, hodei_audit.checkpoint FROM PUBLIC;
 
 CREATE TABLE hodei_audit.step (version int4 PRIMARY KEY);
-INSERT INTO hodei_audit.step VALUES (1);
+INSERT INTO hodei_audit.step VALUES (2);

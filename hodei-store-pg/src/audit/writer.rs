@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Postgres, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::chain::{Hash, Keys, ROOT, Texts};
+use super::chain::{Hash, Keys, ROOT, Texts, link, same};
 use super::checkpoint::Checkpoint;
 use super::config::PgAuditBuilder;
 use crate::error::{Stage, of};
@@ -21,14 +21,15 @@ const OP: &str = "audit.append";
 /// The lock of all writers: an arbitrary number that nobody else uses.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8240973105528143301)";
 
-const HEAD: &str = "SELECT seq, link FROM hodei_audit.record ORDER BY seq DESC LIMIT 1";
+const HEAD: &str = "SELECT seq, link, seal FROM hodei_audit.record ORDER BY seq DESC LIMIT 1";
 
-const ADD: &str = "INSERT INTO hodei_audit.record (seq, at, tenant, actor, action, subject, detail, link)
-    SELECT * FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])";
+const ADD: &str = "INSERT INTO hodei_audit.record (seq, at, tenant, actor, action, subject, detail, link, seal)
+    SELECT * FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
+        $9::bytea[])";
 
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
 
-const SEAL: &str = "INSERT INTO hodei_audit.checkpoint (count, at, head, seal) VALUES ($1, $2, $3, $4)
+const SIGN: &str = "INSERT INTO hodei_audit.checkpoint (count, at, head, signature) VALUES ($1, $2, $3, $4)
     ON CONFLICT (count) DO NOTHING";
 
 /// What the writer is to do.
@@ -37,7 +38,7 @@ pub(super) enum Order {
     /// Add records.
     Add(Vec<AuditRecord>, oneshot::Sender<Result<()>>),
     /// Write a checkpoint.
-    Seal(oneshot::Sender<Result<Checkpoint>>),
+    Sign(oneshot::Sender<Result<Checkpoint>>),
     /// Do what came before, and end.
     End,
 }
@@ -47,7 +48,7 @@ pub(super) enum Order {
 struct Batch {
     records: Vec<AuditRecord>,
     added: Vec<oneshot::Sender<Result<()>>>,
-    sealed: Vec<oneshot::Sender<Result<Checkpoint>>>,
+    signed: Vec<oneshot::Sender<Result<Checkpoint>>>,
     last: bool,
 }
 
@@ -56,6 +57,20 @@ struct Batch {
 struct Head {
     seq: i64,
     link: Hash,
+}
+
+/// Why nothing was written.
+enum Halt {
+    Server(sqlx::Error),
+    /// The last row was not written with these keys. A row behind it would carry on what was made up, and a checkpoint would
+    /// sign for it.
+    Altered(i64),
+}
+
+impl From<sqlx::Error> for Halt {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Server(error)
+    }
 }
 
 pub(super) struct Writer {
@@ -96,13 +111,16 @@ impl Writer {
     }
 
     async fn answer(&self, batch: Batch) {
-        if batch.added.is_empty() && batch.sealed.is_empty() {
+        if batch.added.is_empty() && batch.signed.is_empty() {
             return;
         }
         let mut stage = Stage::Before;
-        let written = self.write(&batch.records, !batch.sealed.is_empty(), &mut stage);
+        let written = self.write(&batch.records, !batch.signed.is_empty(), &mut stage);
         let done = match tokio::time::timeout(self.timeout, written).await {
-            Ok(done) => done.map_err(|error| of(OP, stage, error)),
+            Ok(done) => done.map_err(|halt| match halt {
+                Halt::Server(error) => of(OP, stage, error),
+                Halt::Altered(row) => Error::new(ErrorKind::Corrupt, OP).with("row", row),
+            }),
             Err(_) if stage == Stage::Commit => Err(Error::new(ErrorKind::Indeterminate, OP)),
             Err(_) => Err(Error::new(ErrorKind::Timeout, OP)),
         };
@@ -110,14 +128,14 @@ impl Writer {
         match done {
             Ok(checkpoint) => {
                 batch.added.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
-                for reply in batch.sealed {
+                for reply in batch.signed {
                     let missing = || Error::new(ErrorKind::Bug, OP);
                     let _ = reply.send(checkpoint.ok_or_else(missing));
                 }
             }
             Err(error) => {
                 batch.added.into_iter().for_each(|reply| drop(reply.send(Err(again(&error)))));
-                batch.sealed.into_iter().for_each(|reply| drop(reply.send(Err(again(&error)))));
+                batch.signed.into_iter().for_each(|reply| drop(reply.send(Err(again(&error)))));
             }
         }
     }
@@ -128,16 +146,27 @@ impl Writer {
         records: &[AuditRecord],
         wanted: bool,
         stage: &mut Stage,
-    ) -> Result<Option<Checkpoint>, sqlx::Error> {
+    ) -> Result<Option<Checkpoint>, Halt> {
         let mut tx = self.pool.begin().await?;
         sqlx::query(LOCK).execute(&mut *tx).await?;
-        let before = head(&mut tx).await?;
+        let before = self.head(&mut tx).await?;
         let after = self.add(&mut tx, before, records).await?;
         let due = after.seq / self.checkpoint_every > before.seq / self.checkpoint_every;
-        let checkpoint = if wanted || due { Some(self.seal(&mut tx, after).await?) } else { None };
+        let checkpoint = if wanted || due { Some(self.sign(&mut tx, after).await?) } else { None };
         *stage = Stage::Commit;
         tx.commit().await?;
         Ok(checkpoint)
+    }
+
+    /// The last row, which a writer with these keys wrote: as its seal is over its link, and that stands for all rows before,
+    /// nobody else can have put it there.
+    async fn head(&self, connection: &mut PgConnection) -> Result<Head, Halt> {
+        let last: Option<(i64, Vec<u8>, Vec<u8>)> = sqlx::query_as(HEAD).fetch_optional(connection).await?;
+        let Some((seq, link, seal)) = last else { return Ok(Head { seq: 0, link: ROOT }) };
+        match (Hash::try_from(link), Hash::try_from(seal)) {
+            (Ok(link), Ok(seal)) if same(&self.keys.seal(seq, &link), &seal) => Ok(Head { seq, link }),
+            _ => Err(Halt::Altered(seq)),
+        }
     }
 
     async fn add(
@@ -149,12 +178,13 @@ impl Writer {
         if records.is_empty() {
             return Ok(head);
         }
-        let (mut seqs, mut links) = (Vec::new(), Vec::new());
+        let (mut seqs, mut links, mut seals) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             head.seq += 1;
-            head.link = self.keys.link(&head.link, head.seq, record.at(), texts_of(record));
+            head.link = link(&head.link, head.seq, record.at(), texts_of(record));
             seqs.push(head.seq);
             links.push(head.link.to_vec());
+            seals.push(self.keys.seal(head.seq, &head.link).to_vec());
         }
         let column = |text: fn(&AuditRecord) -> &str| records.iter().map(text).collect::<Vec<&str>>();
         let tenants: Vec<Option<&str>> =
@@ -168,15 +198,17 @@ impl Writer {
             .bind(column(AuditRecord::subject))
             .bind(column(AuditRecord::detail))
             .bind(links)
+            .bind(seals)
             .execute(&mut **tx)
             .await?;
         Ok(head)
     }
 
-    async fn seal(&self, tx: &mut Transaction<'_, Postgres>, head: Head) -> Result<Checkpoint, sqlx::Error> {
+    async fn sign(&self, tx: &mut Transaction<'_, Postgres>, head: Head) -> Result<Checkpoint, sqlx::Error> {
         let at: i64 = sqlx::query_scalar(NOW).fetch_one(&mut **tx).await?;
         let made = Checkpoint::new(&self.keys, head.seq, Timestamp::from_micros(at), head.link);
-        let insert = sqlx::query(SEAL).bind(made.count).bind(at).bind(&made.head[..]).bind(&made.seal[..]);
+        let insert =
+            sqlx::query(SIGN).bind(made.count).bind(at).bind(&made.head[..]).bind(&made.signature[..]);
         insert.execute(&mut **tx).await?;
         Ok(made)
     }
@@ -189,15 +221,10 @@ impl Batch {
                 self.records.extend(records);
                 self.added.push(reply);
             }
-            Order::Seal(reply) => self.sealed.push(reply),
+            Order::Sign(reply) => self.signed.push(reply),
             Order::End => self.last = true,
         }
     }
-}
-
-async fn head(connection: &mut PgConnection) -> Result<Head, sqlx::Error> {
-    let last: Option<(i64, Hash)> = sqlx::query_as(HEAD).fetch_optional(connection).await?;
-    Ok(last.map_or(Head { seq: 0, link: ROOT }, |(seq, link)| Head { seq, link }))
 }
 
 pub(super) fn texts_of(record: &AuditRecord) -> Texts<'_> {

@@ -61,6 +61,17 @@ CREATE TABLE hodei.walk (
     in_vain bool NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
+-- How far the ended jobs of a part were looked through for those that are kept no longer, where it has many that are waited
+-- for: an era, or the rest, which is -1. What ended until `fresh` was looked at once, and until `again` once more in this round;
+-- the next stretch of time is as long as the span.
+CREATE TABLE hodei.look (
+    part int4 PRIMARY KEY,
+    fresh int8 NOT NULL,
+    fresh_span int8 NOT NULL,
+    again int8 NOT NULL,
+    again_span int8 NOT NULL
+) WITH (fillfactor = 50);
+
 -- How far runs have come. A run of a lower epoch than the fence writes nothing.
 CREATE TABLE hodei.checkpoint (
     id uuid NOT NULL,

@@ -3,29 +3,148 @@
 -- Who waits for a job is asked for each by itself, which OFFSET 0 says: the planner takes nearly all of those who wait for
 -- ended, as it cannot know better, and would go through all of them for each job.
 
--- Finds and locks ended jobs that are kept no longer, had their turn and for whom nobody waits, in the order in which they
--- lie: whoever asked for the oldest would sort all of them to remove a few.
-CREATE OR REPLACE FUNCTION hodei.outlived(p_jobs int8, p_failed int8, p_n int8) RETURNS SETOF uuid
+-- Looks through what ended in a part in a stretch of time, for p_n at most that had their turn and for whom nobody
+-- waits, and locks those. What failed is taken to have ended p_late after it did, as it is kept longer by that. The
+-- jobs come in the order in which they lie: whoever asked for the oldest would sort all of them to remove a few. Where
+-- p_pass are met that have to stay it ends, and says a time before which about half ended of what it saw.
+CREATE OR REPLACE FUNCTION hodei.look_at(p_part text, p_late int8, p_from int8, p_to int8, p_n int8, p_pass int8,
+    OUT got uuid[], OUT passed int8, OUT whole bool, OUT half int8)
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    v_part text;
-    v_left int8 := p_n;
-    v_n int8;
+    r record;
+    v_at int8[] := '{}';
+    v_ended CONSTANT text := 'd.moved_at > $1 - greatest($3, 0) AND d.moved_at <= $2 - least($3, 0)
+        AND d.moved_at + CASE d.state WHEN 5 THEN $3 ELSE 0 END > $1
+        AND d.moved_at + CASE d.state WHEN 5 THEN $3 ELSE 0 END <= $2';
 BEGIN
-    FOR v_part IN SELECT p FROM (
-            SELECT 'done_' || no AS p, no FROM hodei.era WHERE stage = 0 AND NOT whole
-            UNION ALL SELECT 'done_rest', -1
-        ) x ORDER BY no LOOP
-        EXIT WHEN v_left <= 0;
-        RETURN QUERY EXECUTE format('SELECT d.id FROM hodei.%I d
-            WHERE d.moved_at <= CASE d.state WHEN 5 THEN $2 ELSE $1 END AND d.moved_at <= greatest($1, $2)
-                AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
-                    AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child) OFFSET 0)
-                AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.child = d.id AND e.turn AND NOT e.told OFFSET 0)
-            LIMIT $3 FOR UPDATE OF d SKIP LOCKED', v_part) USING p_jobs, p_failed, v_left;
-        GET DIAGNOSTICS v_n = ROW_COUNT;
-        v_left := v_left - v_n;
+    got := '{}';
+    passed := 0;
+    whole := true;
+    FOR r IN EXECUTE format('SELECT d.id, d.moved_at + CASE d.state WHEN 5 THEN $3 ELSE 0 END AS at,
+            NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
+                AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child) OFFSET 0)
+            AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.child = d.id AND e.turn AND NOT e.told OFFSET 0) AS goes
+        FROM hodei.%I d WHERE %s', p_part, v_ended) USING p_from, p_to, p_late LOOP
+        v_at := v_at || r.at;
+        IF r.goes THEN
+            got := got || r.id;
+        ELSE
+            passed := passed + 1;
+        END IF;
+        whole := cardinality(got) < p_n AND (p_pass IS NULL OR passed < p_pass);
+        EXIT WHEN NOT whole;
     END LOOP;
+    IF passed >= p_pass THEN
+        half := (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY x) FROM unnest(v_at) x);
+    END IF;
+    IF cardinality(got) > 0 THEN
+        -- One may have been redriven meanwhile, and have ended again.
+        EXECUTE format('SELECT coalesce(array_agg(l.id), ''{}'') FROM (SELECT d.id FROM hodei.%I d
+            WHERE d.id = ANY ($4) AND %s FOR UPDATE OF d SKIP LOCKED) l', p_part, v_ended)
+            INTO got USING p_from, p_to, p_late, got;
+    END IF;
+END
+$$;
+
+-- Goes on from a time, by one stretch after the other, until one is found that may go, half of p_pass were passed or
+-- nothing is left. A stretch in which there are p_pass to pass is not looked through but made shorter, unless all of
+-- it ended at once.
+CREATE OR REPLACE FUNCTION hodei.go_on(p_part text, p_late int8, p_to int8, p_n int8, p_pass int8, INOUT at int8,
+    INOUT span int8, OUT got uuid[], OUT passed int8)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_seen record;
+    v_to int8;
+    v_ever CONSTANT int8 := -1;
+BEGIN
+    got := '{}';
+    passed := 0;
+    WHILE at < p_to AND passed < p_pass / 2 AND cardinality(got) = 0 LOOP
+        v_to := CASE WHEN span = v_ever THEN p_to ELSE least(at + span, p_to) END;
+        SELECT * INTO v_seen FROM hodei.look_at(p_part, p_late, at, v_to, p_n, p_pass);
+        IF cardinality(v_seen.got) = 0 AND v_seen.half >= v_to THEN
+            SELECT * INTO v_seen FROM hodei.look_at(p_part, p_late, at, v_to, p_n, NULL);
+        END IF;
+        got := v_seen.got;
+        passed := passed + v_seen.passed;
+        IF v_seen.whole THEN
+            at := v_to;
+            -- Where it was too short the next one is for all that is left, which is shorter by far where that is too much.
+            span := CASE WHEN v_seen.passed < p_pass / 4 THEN v_ever ELSE span END;
+        ELSE
+            -- Where enough was found it is the same stretch once more.
+            span := CASE WHEN v_seen.half IS NULL THEN span ELSE greatest(v_seen.half - at, 1) END;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Finds and locks ended jobs that are kept no longer, had their turn and for whom nobody waits; a row without an id
+-- says that there is more to look through.
+--
+-- Those for whom somebody waits are passed again and again. Where a part has more of them than are passed in a call,
+-- each is passed once, when it is kept no longer, in calls one behind the other; and from then on a few in each call,
+-- from where the last one ended, round and round. So a job goes at once where nobody waits for it when its time is
+-- over, and within a round where somebody did.
+CREATE OR REPLACE FUNCTION hodei.outlived(p_jobs int8, p_failed int8, p_n int8) RETURNS SETOF uuid
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    c record;
+    w record;
+    v_seen record;
+    v_jobs CONSTANT int8 := greatest(p_jobs, 0);
+    v_late CONSTANT int8 := v_jobs - greatest(p_failed, 0);
+    v_pass CONSTANT int8 := 1000;
+    v_left int8 := p_n;
+    v_budget int8 := v_pass;
+    v_more bool := false;
+BEGIN
+    FOR c IN SELECT x.no, 'done_' || coalesce(nullif(x.no, -1)::text, 'rest') AS part, k.fresh, k.fresh_span
+        FROM (SELECT no FROM hodei.era WHERE stage = 0 AND NOT whole UNION ALL SELECT -1) x
+        LEFT JOIN hodei.look k ON k.part = x.no ORDER BY x.no LOOP
+        EXIT WHEN v_left <= 0;
+        IF c.fresh IS NULL THEN
+            SELECT * INTO v_seen FROM hodei.look_at(c.part, v_late, -1, v_jobs, v_left, v_pass);
+            IF v_seen.passed >= v_pass THEN
+                INSERT INTO hodei.look (part, fresh, fresh_span, again, again_span)
+                    VALUES (c.no, -1, v_seen.half + 1, -1, v_seen.half + 1) ON CONFLICT DO NOTHING;
+                v_more := true;
+            END IF;
+        ELSE
+            SELECT * INTO v_seen FROM hodei.go_on(c.part, v_late, v_jobs, v_left, v_pass, c.fresh, c.fresh_span);
+            v_more := v_more OR v_seen.at < v_jobs;
+            -- Where nothing was passed there is nothing to remember.
+            IF v_seen.passed > 0 OR v_seen.span <> c.fresh_span THEN
+                UPDATE hodei.look k SET fresh = v_seen.at, fresh_span = v_seen.span
+                    WHERE k.part = c.no AND (k.fresh, k.fresh_span) <> (v_seen.at, v_seen.span);
+            END IF;
+        END IF;
+        RETURN QUERY SELECT unnest(v_seen.got);
+        v_left := v_left - cardinality(v_seen.got);
+    END LOOP;
+    -- In any order, as the first of them may use up what is passed in a call.
+    FOR w IN SELECT k.*, 'done_' || coalesce(nullif(k.part, -1)::text, 'rest') AS name, least(k.fresh, v_jobs) AS ends
+        FROM hodei.look k WHERE k.part = -1 OR k.part IN (SELECT no FROM hodei.era WHERE stage = 0 AND NOT whole)
+        ORDER BY random() LOOP
+        EXIT WHEN v_left <= 0 OR v_budget <= 0 OR v_more;
+        SELECT * INTO v_seen FROM hodei.go_on(w.name, v_late, w.ends, v_left, v_budget, w.again, w.again_span);
+        v_budget := v_budget - v_seen.passed;
+        v_left := v_left - cardinality(v_seen.got);
+        v_more := cardinality(v_seen.got) > 0;
+        RETURN QUERY SELECT unnest(v_seen.got);
+        IF w.again = -1 AND v_seen.at >= w.ends AND v_seen.passed < v_pass / 2 THEN
+            -- So few are left that all of them are passed in a call.
+            DELETE FROM hodei.look k WHERE k.part = w.part;
+            CONTINUE;
+        END IF;
+        v_seen.at := CASE WHEN v_seen.at >= w.ends THEN -1 ELSE v_seen.at END;
+        UPDATE hodei.look k SET again = v_seen.at, again_span = v_seen.span
+            WHERE k.part = w.part AND (k.again, k.again_span) <> (v_seen.at, v_seen.span);
+    END LOOP;
+    DELETE FROM hodei.look k WHERE k.part >= 0 AND NOT EXISTS (SELECT 1 FROM hodei.era e WHERE e.no = k.part);
+    IF v_more THEN
+        RETURN NEXT NULL;
+    END IF;
 END
 $$;
 

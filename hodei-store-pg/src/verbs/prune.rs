@@ -79,9 +79,9 @@ impl Prune {
             return Ok((gone, true));
         }
         let left = self.limit - gone.len();
-        let mut found = self.outlived(work, left.saturating_add(1)).await?;
+        let (mut found, unseen) = self.outlived(work, left.saturating_add(1)).await?;
         // An era that is empty has to be dropped.
-        let more = found.len() > left || !swept.is_empty();
+        let more = unseen || found.len() > left || !swept.is_empty();
         found.truncate(left);
         if !found.is_empty() {
             work.inner().trip();
@@ -95,18 +95,21 @@ impl Prune {
         Ok((gone, more))
     }
 
-    /// Finds and locks ended jobs that are not kept: those that are too old, then those that are too many.
-    async fn outlived(&self, work: &mut Work<'_>, most: usize) -> Result<Vec<Uuid>> {
+    /// Finds and locks ended jobs that are not kept: those that are too old, then those that are too many. Says whether there
+    /// is more to look through.
+    async fn outlived(&self, work: &mut Work<'_>, most: usize) -> Result<(Vec<Uuid>, bool)> {
         let (jobs, failed_jobs) = self.cuts(work);
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         work.inner().trip();
-        let mut found: Vec<Uuid> = ask::scalar("SELECT hodei.outlived($1, $2, $3)")
+        let seen: Vec<Option<Uuid>> = ask::scalar("SELECT hodei.outlived($1, $2, $3)")
             .bind(jobs)
             .bind(failed_jobs)
             .bind(most)
             .fetch_all(&mut *work.conn)
             .await
             .map_err(failed(OP))?;
+        let unseen = seen.iter().any(Option::is_none);
+        let mut found: Vec<Uuid> = seen.into_iter().flatten().collect();
         let left = most - i64::try_from(found.len()).unwrap_or(most);
         if self.retention.most < u64::MAX && left > 0 {
             work.inner().trip();
@@ -120,7 +123,7 @@ impl Prune {
                 .map_err(failed(OP))?;
             found.extend(surplus);
         }
-        Ok(found)
+        Ok((found, unseen))
     }
 
     /// Moves the floor of the change log up, and says whether it has to go further.

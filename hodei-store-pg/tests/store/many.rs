@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hodei_core::job::{JobSpec, NewJob, Parent, Requires, State};
-use hodei_core::store::{CancelReply, JobStore, Retention, Scope, SubmitOptions};
+use hodei_core::store::{CancelReply, JobStore, Retention, Scope, SubmitOptions, Term};
 use hodei_core::{JobId, Tenant};
 use hodei_store_pg::PgStore;
 use sqlx::Connection;
@@ -304,6 +304,60 @@ async fn a_claim_and_a_submission_look_at_what_their_tenants_have_alone() {
     assert!(counted < 1_000, "{counted} counts were read for one tenant");
 }
 
+/// Each a second after the one before.
+const ONE_BY_ONE: &str = "1000000 * row_number() OVER (ORDER BY id)";
+
+/// Jobs that ended long ago, at a time, and are waited for by a child each.
+async fn parents_that_are_waited_for(
+    store: &PgStore,
+    run: impl Fn(&str) -> String,
+    n: usize,
+    at: &str,
+) -> Vec<JobId> {
+    let mut parents = Vec::new();
+    while parents.len() < n {
+        let family: Vec<(NewJob, NewJob)> =
+            (0..500).map(|_| job()).map(|parent| (parent.clone(), child_of(parent.id))).collect();
+        parents.extend(family.iter().map(|(parent, _)| parent.id));
+        let family = family.into_iter().flat_map(|(parent, child)| [parent, child]).collect();
+        store.submit(family, SubmitOptions::atomic()).await.expect("submit");
+    }
+    // As if they had ended, and their children were held up by something else.
+    let ended = format!(
+        "WITH gone AS (DELETE FROM hodei.ready r USING hodei.job j WHERE j.id = r.id RETURNING r.id, j.tenant)
+         INSERT INTO hodei.done (id, moved_at, tenant, state) SELECT id, {at}, tenant, 4 FROM gone ORDER BY id"
+    );
+    run(&ended);
+    parents.sort_unstable();
+    parents
+}
+
+/// Has jobs end at the time of another.
+fn end_long_ago(run: impl Fn(&str) -> String, ids: &[JobId], beside: JobId) {
+    let ids: Vec<String> = ids.iter().map(JobId::to_string).collect();
+    let ended = format!(
+        "WITH gone AS (DELETE FROM hodei.ready r USING hodei.job j WHERE j.id = r.id AND r.id = ANY ('{{{}}}')
+             RETURNING r.id, j.tenant)
+         INSERT INTO hodei.done (id, moved_at, tenant, state)
+             SELECT id, (SELECT moved_at FROM hodei.done WHERE id = '{beside}'), tenant, 4 FROM gone",
+        ids.join(",")
+    );
+    run(&ended);
+}
+
+/// What prunes remove that follow one another as whoever leads has them do.
+async fn pruned(store: &PgStore, term: &Term) -> Vec<JobId> {
+    let mut gone = Vec::new();
+    loop {
+        let pruned = store.prune(term, Retention::default(), 1_000).await.expect("prune");
+        assert!(!pruned.term_lost);
+        gone.extend(pruned.gone.into_iter().map(|(_, id)| id));
+        if !pruned.more {
+            return gone;
+        }
+    }
+}
+
 /// What ends of a few parents cost of a child that waits for so many of them: rows looked at, and round trips.
 async fn ends_among(parents: usize) -> (u64, u64) {
     const FEW: usize = 10;
@@ -335,14 +389,129 @@ async fn ends_among(parents: usize) -> (u64, u64) {
     let rows = rows_through(&lines).sum();
     world.sql(&format!("ALTER DATABASE {name} RESET auto_explain.log_min_duration"));
     store.close().await;
-    // The last of them lets the child run.
+    // The last of them lets the child run: every other parent has ended before it is claimed, in as many claims as that takes.
     let store = open(&world.database).await;
-    assert_eq!(burn(&store, &worker, 1_000).await, parents - FEW);
-    assert_eq!(burn(&store, &worker, 1).await, 1);
+    let (mut others, mut ran) = (parents - FEW, false);
+    loop {
+        let held = claim(&store, &worker, 1_000).await;
+        if held.is_empty() {
+            break;
+        }
+        let children = held.iter().filter(|held| held.job.id == child).count();
+        assert!(children == 0 || (others == 0 && !ran && held.len() == 1), "{others} parents have not ended");
+        ran |= children == 1;
+        others -= held.len() - children;
+        exchange(
+            &store,
+            &worker,
+            held.iter().map(|held| done(held.job.id, held.job.epoch)).collect(),
+            Vec::new(),
+        )
+        .await;
+    }
+    assert!(others == 0 && ran, "{others} parents were never claimed, and the child ran: {ran}");
     let read = store.get_many(&Scope::All, vec![child], hodei_core::store::Consistency::Latest).await;
     assert_eq!(read.expect("get")[0].as_ref().map(|job| job.state), Some(State::Succeeded));
     store.close().await;
     (rows, trips)
+}
+
+/// Ended jobs that are kept no longer, each with a child that has not ended, and what one prune that finds nothing goes
+/// through, when those before it have gone through all.
+async fn empty_prune_among(parents: usize) -> u64 {
+    let world = World::start(&telling());
+    let store = open(&world.database).await;
+    let run = |text: &str| world.sql(text);
+    let waiting = parents_that_are_waited_for(&store, run, parents, ONE_BY_ONE).await;
+    let term = lead(&store).await;
+    let places = [waiting[0], waiting[parents / 2], waiting[parents - 1]];
+    for place in places {
+        let bare = submit(&store, jobs(3)).await;
+        end_long_ago(run, &bare, place);
+    }
+    assert_eq!(pruned(&store, &term).await.len(), 9, "what lies between and behind them goes");
+    let late = submit(&store, jobs(1)).await;
+    end_long_ago(run, &late, places[2]);
+    let just_now = "UPDATE hodei.done SET moved_at = hodei.now() - 7 * 24 * 3600000000 WHERE id =";
+    world.sql(&format!("{just_now} '{}'", late[0]));
+    assert_eq!(pruned(&store, &term).await, late, "and at once what is kept no longer since then");
+    world.sql("VACUUM ANALYZE");
+    let name = world.database.name();
+    world.sql(&format!("ALTER DATABASE {name} SET auto_explain.log_min_duration = 0"));
+    store.close().await;
+    let store = open(&world.database).await;
+    let before = world.log().len();
+    assert_eq!(pruned(&store, &term).await, []);
+    store.close().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let log = world.log();
+    let lines: Vec<&str> = log[before..].lines().collect();
+    assert!(lines.iter().any(|line| line.contains("hodei.outlived")), "they are written down");
+    let rows = rows_through(&lines).sum();
+    world.sql(&format!("ALTER DATABASE {name} RESET auto_explain.log_min_duration"));
+    // A child that goes lets its parent go within a round, wherever that lies.
+    let store = open(&world.database).await;
+    for parent in places {
+        world.sql(&format!("DELETE FROM hodei.edge WHERE parent = '{parent}'"));
+        let mut gone = Vec::new();
+        for _ in 0..=parents / 100 {
+            gone = pruned(&store, &term).await;
+            if !gone.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(gone, [parent], "it is found in its turn");
+    }
+    world.sql("DELETE FROM hodei.edge");
+    let mut gone = 0;
+    for _ in 0..=parents / 100 {
+        gone += pruned(&store, &term).await.len();
+    }
+    assert_eq!(gone, parents - 3, "all of them, now that nobody waits");
+    assert_eq!(pruned(&store, &term).await, []);
+    assert_eq!(world.sql("SELECT count(*) FROM hodei.look"), "0", "there is nothing to remember");
+    store.close().await;
+    rows
+}
+
+#[tokio::test]
+async fn an_empty_prune_costs_the_same_however_many_ended_jobs_are_waited_for() {
+    let (few, many) = (empty_prune_among(2_500).await, empty_prune_among(10_000).await);
+    println!("rows of an empty prune: {few} beside 2,500 that are waited for, {many} beside 10,000");
+    assert!(few > 500, "{few}: it looks at some of them");
+    assert!(many < few * 2, "{many} rows, {few} beside a quarter of the jobs");
+}
+
+#[tokio::test]
+async fn nothing_starves_behind_jobs_that_are_waited_for_whenever_they_ended() {
+    for at in
+        ["1000000", "1000000 + (random() * 1000000000)::int8", "4000000000 - row_number() OVER (ORDER BY id)"]
+    {
+        let database = database();
+        let store = open(&database).await;
+        let run = |text: &str| sql(&database, text);
+        let waiting = parents_that_are_waited_for(&store, run, 3_000, at).await;
+        let term = lead(&store).await;
+        for place in waiting.iter().step_by(100) {
+            let bare = submit(&store, jobs(1)).await;
+            end_long_ago(run, &bare, *place);
+        }
+        assert_eq!(pruned(&store, &term).await.len(), 30, "{at}");
+        let mut freed: Vec<JobId> = waiting.iter().copied().step_by(300).collect();
+        for id in &freed {
+            sql(&database, &format!("DELETE FROM hodei.edge WHERE parent = '{id}'"));
+        }
+        let mut gone = Vec::new();
+        for _ in 0..60 {
+            gone.extend(pruned(&store, &term).await);
+        }
+        gone.sort_unstable();
+        freed.sort_unstable();
+        assert_eq!(gone, freed, "{at}");
+        // What is waited for is there, whatever happened around it.
+        assert_eq!(sql(&database, "SELECT count(*) FROM hodei.done"), "2990", "{at}");
+        store.close().await;
+    }
 }
 
 #[tokio::test]

@@ -147,6 +147,8 @@ async fn no_statement_at_size_reads_a_large_table_whole() {
     let store = open(&world.database).await;
     crate::plan::every_verb(&store).await;
     let few = rarer_verbs(&store).await;
+    // As if one part had many that are waited for.
+    world.sql("INSERT INTO hodei.look VALUES (0, -1, -1, -1, -1)");
     world.sql("SELECT hodei.outlived(0, 0, 10); SELECT * FROM hodei.surplus(0, '{}', hodei.now(), 10)");
     world.sql("SELECT hodei.bring_back(hodei.now() - 60000000); SELECT hodei.bring_back_rates(hodei.now() - 60000000)");
     world.sql(&format!("SELECT hodei.forget({few}); SELECT hodei.remove({few}); SELECT hodei.fold()"));

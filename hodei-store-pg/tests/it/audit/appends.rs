@@ -29,7 +29,7 @@ async fn records_come_in_order_and_whole() {
     assert_eq!(rows.lines().collect::<Vec<_>>(), expected);
     let report = trail.verify(&[]).await;
     assert!(report.is_sound());
-    assert_eq!((report.rows, report.checkpoints), (4, 0));
+    assert_eq!((report.rows, report.signed, report.checkpoints), (4, 0, 0));
 }
 
 #[tokio::test]

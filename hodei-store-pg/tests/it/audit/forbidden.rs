@@ -58,11 +58,16 @@ async fn a_stranger_may_not_even_read() {
 }
 
 #[tokio::test]
-async fn tables_of_a_newer_version_are_left_alone() {
+async fn tables_of_another_version_are_left_alone() {
     let trail = Trail::new().await;
-    trail.sql("INSERT INTO hodei_audit.step VALUES (2)").unwrap();
-    let opened = PgAudit::builder(trail.database.url(), KEY).connect().await;
-    assert_eq!(opened.unwrap_err().kind(), ErrorKind::SchemaTooNew);
+    for (step, kind) in [(1, ErrorKind::Corrupt), (3, ErrorKind::SchemaTooNew)] {
+        trail.sql(&format!("UPDATE hodei_audit.step SET version = {step}")).unwrap();
+        let opened = PgAudit::builder(trail.database.url(), KEY).connect().await;
+        assert_eq!(opened.unwrap_err().kind(), kind);
+        let key = trail.audit.public_key();
+        let read = PgAudit::verify_public(&trail.database.url(), &key, &[]).await;
+        assert_eq!(read.unwrap_err().kind(), kind);
+    }
 }
 
 #[tokio::test]

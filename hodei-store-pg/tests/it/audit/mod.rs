@@ -2,5 +2,6 @@
 
 mod appends;
 mod forbidden;
+mod signed;
 mod tampering;
 mod world;

@@ -1,5 +1,6 @@
 //! One who owns the database and has no key changes the trail: `verify` names the first row that is wrong.
 
+use hodei_core::ErrorKind;
 use hodei_core::security::AuditSink;
 use hodei_store_pg::Finding;
 
@@ -29,6 +30,7 @@ async fn a_change_of_any_column_is_found() {
         "subject = ''",
         "detail = detail || ' '",
         "link = set_byte(link, 31, get_byte(link, 31) # 1)",
+        "seal = set_byte(seal, 31, get_byte(seal, 31) # 1)",
         "actor = actor || action, action = ''",
     ] {
         let found = after(&format!("UPDATE hodei_audit.record SET {change} WHERE seq = 7")).await;
@@ -59,7 +61,8 @@ async fn a_row_that_was_made_up_is_found() {
     let copy = |seq: &str, from: i64| {
         format!(
             "INSERT INTO hodei_audit.record
-             SELECT {seq}, at, tenant, 'mallory', action, subject, detail, link FROM hodei_audit.record WHERE seq = {from}"
+             SELECT {seq}, at, tenant, 'mallory', action, subject, detail, link, seal FROM hodei_audit.record
+             WHERE seq = {from}"
         )
     };
     for (seq, from, rows) in [("0", 1, 0), ("-5", 1, 0), ("-9223372036854775808", 1, 0), ("26", 25, 25)] {
@@ -110,14 +113,14 @@ async fn a_checkpoint_that_was_changed_or_made_up_is_found() {
         "count = 19",
         "at = at + 1",
         "head = set_byte(head, 0, get_byte(head, 0) # 1)",
-        "seal = set_byte(seal, 0, get_byte(seal, 0) # 1)",
+        "signature = set_byte(signature, 0, get_byte(signature, 0) # 1)",
     ] {
         let (_, finding) =
             after(&format!("UPDATE hodei_audit.checkpoint SET {change} WHERE count = 20")).await;
         let checkpoint = if change == "count = 19" { 19 } else { 20 };
         assert_eq!(finding, Some(Finding::ForgedCheckpoint { checkpoint }), "{change}");
     }
-    let beyond = "INSERT INTO hodei_audit.checkpoint SELECT 99, at, head, seal FROM hodei_audit.checkpoint WHERE count = 20";
+    let beyond = "INSERT INTO hodei_audit.checkpoint SELECT 99, at, head, signature FROM hodei_audit.checkpoint WHERE count = 20";
     assert_eq!(after(beyond).await, (25, Some(Finding::ForgedCheckpoint { checkpoint: 99 })));
 }
 
@@ -125,9 +128,52 @@ async fn a_checkpoint_that_was_changed_or_made_up_is_found() {
 async fn a_trail_that_was_written_anew_without_the_key_is_found() {
     let trail = Trail::new().await;
     trail.audit.append(records(15)).await.unwrap();
-    trail.tamper("DELETE FROM hodei_audit.record WHERE seq > 12; DELETE FROM hodei_audit.checkpoint");
-    let forger = open(&trail.database.url(), [1; 32]).await;
-    forger.append(vec![record(1)]).await.unwrap();
+    trail.tamper("DELETE FROM hodei_audit.checkpoint");
+    trail.write_anew(13, &records(3));
     let report = trail.verify(&[]).await;
     assert_eq!((report.rows, report.finding), (12, Some(Finding::Altered { row: 13 })));
+}
+
+#[tokio::test]
+async fn nothing_is_written_behind_a_row_of_somebody_else_and_nothing_signed() {
+    let trail = Trail::new().await;
+    trail.audit.append(records(15)).await.unwrap();
+    let stranger = open(&trail.database.url(), [1; 32]).await;
+    for refused in [stranger.append(vec![record(1)]).await, stranger.checkpoint().await.map(drop)] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    assert!(trail.verify(&[]).await.is_sound(), "another key has done nothing");
+    let tampered = [
+        "UPDATE hodei_audit.record SET seq = 16 WHERE seq = 15",
+        "UPDATE hodei_audit.record SET seq = 15, link = set_byte(link, 0, 1) WHERE seq = 16",
+        "ALTER TABLE hodei_audit.record DROP CONSTRAINT record_link_check, DROP CONSTRAINT record_seal_check;
+         UPDATE hodei_audit.record SET link = '', seal = '' WHERE seq = 15",
+    ];
+    let rewritten = || trail.write_anew(15, &records(1));
+    let tampered = tampered.iter().map(|sql| -> Box<dyn Fn() + '_> { Box::new(|| trail.tamper(sql)) });
+    for tamper in std::iter::once::<Box<dyn Fn() + '_>>(Box::new(rewritten)).chain(tampered) {
+        tamper();
+        let error = trail.audit.append(records(10)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert_eq!(trail.audit.checkpoint().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[tokio::test]
+async fn what_no_column_takes_is_found_where_its_bounds_were_taken_away() {
+    for (table, change, expected) in [
+        ("record", "link = '\\x00' WHERE seq = 7", Finding::Altered { row: 7 }),
+        ("record", "seal = NULL WHERE seq = 7", Finding::Altered { row: 7 }),
+        ("record", "actor = NULL WHERE seq = 7", Finding::Altered { row: 7 }),
+        ("record", "at = NULL WHERE seq = 1", Finding::Altered { row: 1 }),
+        ("checkpoint", "head = '' WHERE count = 10", Finding::ForgedCheckpoint { checkpoint: 10 }),
+        ("checkpoint", "signature = '' WHERE count = 10", Finding::ForgedCheckpoint { checkpoint: 10 }),
+    ] {
+        let bounds = "ALTER TABLE hodei_audit.record ALTER actor DROP NOT NULL, ALTER at DROP NOT NULL,
+                 ALTER seal DROP NOT NULL, DROP CONSTRAINT record_link_check;
+             ALTER TABLE hodei_audit.checkpoint DROP CONSTRAINT checkpoint_head_check,
+                 DROP CONSTRAINT checkpoint_signature_check;";
+        let (_, finding) = after(&format!("{bounds} UPDATE hodei_audit.{table} SET {change}")).await;
+        assert_eq!(finding, Some(expected), "{change}");
+    }
 }

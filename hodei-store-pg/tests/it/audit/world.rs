@@ -36,6 +36,44 @@ impl Trail {
         self.sql(&format!("{checks} {sql}")).expect("whoever owns the tables can do this");
     }
 
+    /// What somebody finds who has the public key alone.
+    pub(super) async fn verify_public(&self, kept: &[Checkpoint]) -> AuditReport {
+        PgAudit::verify_public(&self.database.url(), &self.audit.public_key(), kept)
+            .await
+            .expect("the server answers")
+    }
+
+    /// Makes the links of `records` anew, as the rows from `first` on, behind the row before it: all that can be done without
+    /// the key of the trail.
+    pub(super) fn write_anew(&self, first: usize, records: &[AuditRecord]) {
+        let before = format!("SELECT encode(link, 'hex') FROM hodei_audit.record WHERE seq = {}", first - 1);
+        let before = self.sql(&before).expect("the server answers");
+        let mut link = if before.is_empty() { "00".repeat(32) } else { before };
+        let mut rows = Vec::new();
+        for (seq, record) in (first..).zip(records) {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(blake3::Hash::from_hex(&link).expect("a link").as_bytes());
+            hasher.update(&(seq as u64).to_le_bytes());
+            hasher.update(&record.at().as_micros().to_le_bytes());
+            hasher.update(&[u8::from(record.tenant().is_some())]);
+            let tenant = record.tenant().map_or("", Tenant::as_str);
+            let texts = [tenant, record.actor(), record.action().as_str(), record.subject(), record.detail()];
+            for text in texts {
+                hasher.update(&(text.len() as u64).to_le_bytes());
+                hasher.update(text.as_bytes());
+            }
+            link = hasher.finalize().to_string();
+            let [tenant, actor, action, subject, detail] = texts.map(|text| format!("$x${text}$x$"));
+            let tenant = if record.tenant().is_some() { tenant } else { "NULL".to_owned() };
+            let at = record.at().as_micros();
+            rows.push(format!(
+                "INSERT INTO hodei_audit.record VALUES ({seq}, {at}, {tenant}, {actor}, {action}, {subject},
+                     {detail}, decode('{link}', 'hex'), decode('{link}', 'hex'));"
+            ));
+        }
+        self.tamper(&format!("DELETE FROM hodei_audit.record WHERE seq >= {first}; {}", rows.concat()));
+    }
+
     pub(super) async fn verify(&self, kept: &[Checkpoint]) -> AuditReport {
         self.audit.verify(kept).await.expect("the server answers")
     }
