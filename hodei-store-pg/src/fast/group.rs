@@ -11,9 +11,10 @@ use std::time::Instant;
 use hodei_core::job::NewJob;
 use hodei_core::map::JobSet;
 use hodei_core::store::{Change, Committed, Submitted};
-use hodei_core::{Error, ErrorKind, Result};
+use hodei_core::{Clock, Error, ErrorKind, JobId, Result, SystemClock};
 use tokio::sync::oneshot;
 
+use super::fresh::{is_just_now, is_simple};
 use super::submit::Stored;
 use crate::detached::Detached;
 use crate::error::{NO_LOCK, RETRY_AFTER};
@@ -47,6 +48,8 @@ struct Waiting {
     jobs: usize,
     /// The number of the next call.
     next: u64,
+    /// The last of all ids that came and were minted just now.
+    newest: Option<JobId>,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,23 @@ impl Groups {
         let mut waiting = self.waiting();
         let free = waiting.flying == 0 && waiting.jobs == 0;
         free && !std::mem::replace(&mut waiting.lone, true)
+    }
+
+    /// Notes jobs that come, and says whether all were made just now, behind all that came before: what is submitted again was
+    /// not. Ids that say another time are not noted, since no other would ever follow them.
+    fn follow(&self, jobs: &[NewJob]) -> bool {
+        let now = SystemClock.now();
+        let mut waiting = self.waiting();
+        let before = waiting.newest;
+        let mut follow = true;
+        for id in jobs.iter().map(|job| job.id) {
+            let just_now = is_just_now(id, now);
+            follow &= just_now && Some(id) > before;
+            if just_now {
+                waiting.newest = waiting.newest.max(Some(id));
+            }
+        }
+        follow
     }
 
     /// Takes the calls that share the next statement: of one tenant, and no id and no key of one in another.
@@ -153,13 +173,14 @@ impl Drop for Alone {
 impl Inner {
     /// Stores jobs that are plain: alone where nobody else is about, else with whatever else is to be stored.
     pub(crate) async fn submit_plain(self: &Arc<Self>, jobs: Vec<NewJob>) -> Reply {
+        let follow = self.groups.follow(&jobs);
         if !self.groups.go_alone() {
             return self.submit_together(jobs).await;
         }
         let alone = Alone(Arc::clone(self));
         Detached::new(async move {
             let all: Vec<&NewJob> = jobs.iter().collect();
-            match alone.0.store_plain(&all).await {
+            match alone.0.store_alone(&all, follow).await {
                 Err(error) if error.context("sqlstate") == Some(NO_LOCK) => {
                     let inner = Arc::clone(&alone.0);
                     drop(alone);
@@ -169,6 +190,22 @@ impl Inner {
             }
         })
         .await
+    }
+
+    /// Stores what one caller brings: a job that seems to be new as such.
+    async fn store_alone(self: &Arc<Self>, jobs: &[&NewJob], follow: bool) -> Result<Stored> {
+        if let [job] = jobs
+            && follow
+            && is_simple(job)
+        {
+            match self.store_fresh(job).await {
+                // It is not new, or something has to make way for it first; nothing has happened.
+                Err(error)
+                    if error.kind() == ErrorKind::Locked && error.context("sqlstate") != Some(NO_LOCK) => {}
+                stored => return stored,
+            }
+        }
+        self.store_plain(jobs).await
     }
 
     async fn submit_together(self: &Arc<Self>, jobs: Vec<NewJob>) -> Reply {
@@ -276,5 +313,43 @@ fn same(error: &Error) -> Error {
     match error.retry_delay() {
         Some(delay) => made.retry_after(delay),
         None => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hodei_core::job::JobSpec;
+
+    use super::*;
+
+    /// A job that was minted a number of seconds from now, as its id says.
+    fn minted(from_now: i64) -> NewJob {
+        let spec = JobSpec::command(["true"]).build().expect("a valid spec");
+        let now = SystemClock.now().as_micros() / 1_000;
+        let ticket = u64::try_from(now + from_now * 1_000).expect("after 1970") * 4_096;
+        let mut job = NewJob::new(spec);
+        job.id = JobId::from_parts(ticket, job.id.slot(), 0);
+        job
+    }
+
+    #[test]
+    fn what_comes_again_follows_nothing() {
+        let groups = Groups::default();
+        let [first, second, third] = [1, 2, 3].map(minted);
+        assert!(groups.follow(std::slice::from_ref(&first)) && groups.follow(std::slice::from_ref(&third)));
+        for again in [first, second, third] {
+            assert!(!groups.follow(&[again]), "it is not behind the last");
+        }
+        let both = [minted(4), minted(5)];
+        assert!(groups.follow(&both) && !groups.follow(&both[1..]));
+    }
+
+    #[test]
+    fn only_what_was_made_just_now_follows() {
+        let groups = Groups::default();
+        for at in [-3_600, 3_600] {
+            assert!(!groups.follow(&[minted(at)]), "{at} s from now");
+        }
+        assert!(groups.follow(&[minted(0)]), "another time is not remembered");
     }
 }

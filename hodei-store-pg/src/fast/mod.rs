@@ -2,6 +2,7 @@
 //! the rules of core. Whatever is not of the common kind goes the long way.
 
 mod exchange;
+mod fresh;
 mod frontier;
 mod group;
 mod once;

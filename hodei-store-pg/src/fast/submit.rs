@@ -17,9 +17,9 @@ use crate::inner::Inner;
 use crate::names::column;
 use crate::pool::Conn;
 use crate::record::{fingerprints, id_of, uuid_of};
-use crate::tell::Segment;
+use crate::tell::{At, Segment, Ticket};
 
-const OP: &str = "store.submit";
+pub(super) const OP: &str = "store.submit";
 
 /// How often a group that was in another's way is stored again.
 const ATTEMPTS: u32 = 12;
@@ -63,7 +63,7 @@ impl Inner {
     }
 
     /// Makes the lanes of jobs of one tenant, and returns its number and theirs.
-    async fn make_lanes_of(&self, conn: &mut Conn, jobs: &[&NewJob]) -> Result<(i32, Vec<i32>)> {
+    pub(super) async fn make_lanes_of(&self, conn: &mut Conn, jobs: &[&NewJob]) -> Result<(i32, Vec<i32>)> {
         let most = Some(self.config.tenant_max_lanes);
         let (mut tenant, mut lanes) = (0, Vec::with_capacity(jobs.len()));
         let mut last: Option<(&NewJob, i32)> = None;
@@ -98,15 +98,11 @@ impl Inner {
         .bind(records)
         .bind(tenant)
         .bind(jobs.iter().map(|job| uuid_of(job.id)).collect::<Vec<_>>())
-        .bind(if_any(jobs.iter().map(|job| {
-            // What the row says is not written down.
-            let said = self.bodies == Bodies::Lean && job.run_at.is_none() && job.deadline.is_none();
-            (!said).then(|| uuid(job.fingerprint().as_bytes()))
-        })))
-        .bind(lanes)
-        .bind(jobs.iter().map(|job| 63 - i16::from(job.spec.priority().level())).collect::<Vec<_>>())
+        .bind(if_any(jobs.iter().map(|job| self.written_fingerprint(job))))
+        .bind(once_if_alike(lanes))
+        .bind(once_if_alike(jobs.iter().map(|job| rank(job)).collect()))
         .bind(if_any(jobs.iter().map(|job| job.pipeline.map(|id| uuid(id.as_bytes())))))
-        .bind(jobs.iter().map(|job| job.spec.name().as_str()).collect::<Vec<_>>())
+        .bind(once_if_alike(jobs.iter().map(|job| job.spec.name().as_str()).collect()))
         .bind(
             jobs.iter()
                 .map(|job| self.bodies.bytes(job.unique.as_deref(), &[], &job.spec))
@@ -127,10 +123,7 @@ impl Inner {
             .map(|(n, (reply, birth))| (reply, made(n, &reply).then_some(Change { at: now, ..birth })))
             .collect();
         if let Some(at) = place {
-            let made = stored.iter().filter_map(|(_, change)| change.as_ref());
-            self.wrote(2 * made.clone().count() as u64);
-            let changes = if self.teller.is_heard() { made.cloned().collect() } else { Vec::new() };
-            self.tell(ticket, &[Segment { at, changes }], true).await;
+            self.made(ticket, at, &stored).await;
         } else {
             drop(ticket);
         }
@@ -139,6 +132,20 @@ impl Inner {
             stored.splice(n..=n, anew);
         }
         Ok(stored)
+    }
+
+    /// Tells of jobs that were stored.
+    pub(super) async fn made(&self, ticket: Ticket, at: At, stored: &Stored) {
+        let made = stored.iter().filter_map(|(_, change)| change.as_ref());
+        self.wrote(2 * made.clone().count() as u64);
+        let changes = if self.teller.is_heard() { made.cloned().collect() } else { Vec::new() };
+        self.tell(ticket, &[Segment { at, changes }], true).await;
+    }
+
+    /// The fingerprint of a job, unless its row says it.
+    pub(super) fn written_fingerprint(&self, job: &NewJob) -> Option<Uuid> {
+        let said = self.bodies == Bodies::Lean && job.run_at.is_none() && job.deadline.is_none();
+        (!said).then(|| Uuid::from_bytes(*job.fingerprint().as_bytes()))
     }
 
     /// Reads the fingerprints of those that were in the way, where they were not written down.
@@ -199,6 +206,19 @@ fn of_one_lane(one: &NewJob, other: &NewJob) -> bool {
         && one.spec.class() == other.spec.class()
 }
 
+/// The rank of a job: the most urgent first.
+pub(super) fn rank(job: &NewJob) -> i16 {
+    63 - i16::from(job.spec.priority().level())
+}
+
+/// A column, of which one is enough where all jobs have the same in it.
+fn once_if_alike<T: PartialEq>(mut column: Vec<T>) -> Vec<T> {
+    if column.iter().all(|value| Some(value) == column.first()) {
+        column.truncate(1);
+    }
+    column
+}
+
 /// A column, unless it has nothing in it.
 fn if_any<T>(column: impl Iterator<Item = Option<T>>) -> Option<Vec<Option<T>>> {
     let column: Vec<Option<T>> = column.collect();
@@ -206,7 +226,7 @@ fn if_any<T>(column: impl Iterator<Item = Option<T>>) -> Option<Vec<Option<T>>> 
 }
 
 /// The change of a job that is stored, but for when.
-fn born(job: &NewJob) -> Change {
+pub(super) fn born(job: &NewJob) -> Change {
     Change {
         job: job.id,
         tenant: job.tenant.clone(),

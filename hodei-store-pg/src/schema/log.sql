@@ -7,8 +7,9 @@ $$;
 
 -- Begins another course of history, unless somebody has: a standby has taken over, perhaps without the last that was
 -- committed. Positions of changes and numbers of lives that were given out then are not given out again: those to come are
--- further on than any could have come. Whoever asks for one meanwhile waits for this transaction.
-CREATE OR REPLACE FUNCTION hodei.move_in() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+-- further on than any could have come. Whoever asks for one meanwhile waits for this transaction. It returns the base of
+-- positions.
+CREATE OR REPLACE FUNCTION hodei.move_in() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_timeline CONSTANT int8 := hodei.timeline();
 BEGIN
@@ -16,6 +17,7 @@ BEGIN
     IF FOUND THEN
         PERFORM nextval('hodei.incarnation') FROM generate_series(1, 10000);
     END IF;
+    RETURN (SELECT base FROM hodei.log_base);
 END
 $$;
 
@@ -44,18 +46,12 @@ $$;
 -- any transaction that moved them, and not before its own: so the changes of a job are in the order of its versions, and
 -- whatever stands before the oldest transaction under way is complete. It has to see what is finished now.
 CREATE OR REPLACE FUNCTION hodei.pos() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    v_base int8;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'the transaction is not of read committed' USING ERRCODE = 'HD003';
     END IF;
-    SELECT base INTO v_base FROM hodei.log_base WHERE timeline = hodei.timeline();
-    IF NOT FOUND THEN
-        PERFORM hodei.move_in();
-        SELECT base INTO v_base FROM hodei.log_base;
-    END IF;
-    RETURN v_base + greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1);
+    RETURN greatest(pg_current_xact_id()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1)
+        + coalesce((SELECT base FROM hodei.log_base WHERE timeline = hodei.timeline()), hodei.move_in());
 END
 $$;
 

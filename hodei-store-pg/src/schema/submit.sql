@@ -3,7 +3,8 @@
 -- Stores jobs of one tenant that wait for nobody, each for itself; no id and no key comes twice. The first row that is
 -- returned tells when and where in the log; then follows a row for each job that was not new, with the job that has its id
 -- or its key. For the locks of others it waits for moments only: many callers share it. A column in which no job has
--- anything is absent as a whole. p_change are the bytes of the changes of all of them.
+-- anything is absent as a whole, and lanes, ranks and names that are all the same are given once. p_change are the bytes of the
+-- changes of all of them.
 CREATE OR REPLACE FUNCTION hodei.submit(
     p_node int8, p_record bool, p_tenant int4, p_id uuid[], p_fingerprint uuid[], p_lane int4[], p_rank int2[],
     p_pipeline uuid[], p_name text[], p_body bytea[], p_run_at int8[], p_deadline int8[], p_key text[], p_change bytea,
@@ -46,22 +47,24 @@ BEGIN
         BEGIN
             INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline,
                 name, body)
-            SELECT u.id, u.fingerprint, v_now, CASE WHEN u.run_at > v_now THEN u.run_at END, p_tenant, u.lane, u.rank,
-                u.deadline, u.pipeline, u.name, u.body
+            SELECT u.id, u.fingerprint, v_now, CASE WHEN u.run_at > v_now THEN u.run_at END, p_tenant,
+                coalesce(u.lane, p_lane[1]), coalesce(u.rank, p_rank[1]), u.deadline, u.pipeline,
+                coalesce(u.name, p_name[1]), u.body
             FROM (
                 SELECT unnest(p_id) AS id, unnest(p_fingerprint) AS fingerprint, unnest(p_lane) AS lane,
                     unnest(p_rank) AS rank, unnest(p_pipeline) AS pipeline, unnest(p_name) AS name,
                     unnest(p_body) AS body, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
             ) u;
             INSERT INTO hodei.ready (id, eligible_at, lane, rank, deadline, pipeline)
-            SELECT u.id, v_now, u.lane, u.rank, u.deadline, u.pipeline
+            SELECT u.id, v_now, coalesce(u.lane, p_lane[1]), coalesce(u.rank, p_rank[1]), u.deadline, u.pipeline
             FROM (
                 SELECT unnest(p_id) AS id, unnest(p_lane) AS lane, unnest(p_rank) AS rank,
                     unnest(p_pipeline) AS pipeline, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
             ) u WHERE u.run_at IS NULL OR u.run_at <= v_now;
             IF p_run_at IS NOT NULL THEN
                 INSERT INTO hodei.delayed (id, eligible_at, lane, rank, deadline, pipeline, created_at)
-                SELECT u.id, u.run_at, u.lane, u.rank, u.deadline, u.pipeline, v_now
+                SELECT u.id, u.run_at, coalesce(u.lane, p_lane[1]), coalesce(u.rank, p_rank[1]), u.deadline, u.pipeline,
+                    v_now
                 FROM (
                     SELECT unnest(p_id) AS id, unnest(p_lane) AS lane, unnest(p_rank) AS rank,
                         unnest(p_pipeline) AS pipeline, unnest(p_run_at) AS run_at, unnest(p_deadline) AS deadline
@@ -89,8 +92,9 @@ BEGIN
         WITH j AS (
             INSERT INTO hodei.job (id, fingerprint, created_at, eligible_at, tenant, lane, rank, deadline, pipeline, name,
                 body)
-            SELECT u.id, u.fingerprint, v_now, CASE WHEN u.run_at > v_now THEN u.run_at END, p_tenant, u.lane, u.rank,
-                u.deadline, u.pipeline, u.name, u.body
+            SELECT u.id, u.fingerprint, v_now, CASE WHEN u.run_at > v_now THEN u.run_at END, p_tenant,
+                coalesce(u.lane, p_lane[1]), coalesce(u.rank, p_rank[1]), u.deadline, u.pipeline,
+                coalesce(u.name, p_name[1]), u.body
             FROM unnest(p_id, p_fingerprint, p_lane, p_rank, p_pipeline, p_name, p_body, p_run_at, p_deadline, p_key)
                 u (id, fingerprint, lane, rank, pipeline, name, body, run_at, deadline, key)
             WHERE (u.key IS NULL OR u.id IN (SELECT unnest(v_keyed)))
@@ -119,9 +123,9 @@ BEGIN
             INSERT INTO hodei.change (pos, no, at, node, tenant, n, body)
                 VALUES (pos, no, v_now, p_node, p_tenant, cardinality(v_new), v_body);
         END IF;
-        IF cardinality(v_new) = 1 THEN
+        IF cardinality(v_lane) = 1 THEN
             INSERT INTO hodei.delta (tenant, lane, pending, changes)
-                VALUES (p_tenant, v_lane[1], 1, CASE WHEN p_record THEN 1 END);
+                VALUES (p_tenant, v_lane[1], cardinality(v_new), CASE WHEN p_record THEN cardinality(v_new) END);
         ELSE
             INSERT INTO hodei.delta (tenant, lane, pending, changes)
             SELECT p_tenant, l, count(*), CASE WHEN p_record THEN count(*) END FROM unnest(v_lane) l GROUP BY l;
