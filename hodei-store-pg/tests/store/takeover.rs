@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hodei_core::ErrorKind;
 use hodei_core::checkpoint::CheckpointStore;
-use hodei_core::job::{Lease, NewJob, State};
+use hodei_core::job::{Epoch, Lease, NewJob, State};
 use hodei_core::store::{Applied, Consistency, Coordination, Cursor, JobStore, Move, Scope, Transition};
 use hodei_core::{JobId, Name, OwnerId, Tenant};
 use hodei_store_pg::PgStore;
@@ -79,6 +79,30 @@ async fn alive(store: &PgStore, lease: &Lease) -> bool {
     store.beat(vec![lease.clone()], TTL).await.expect("beat")[0].alive
 }
 
+/// Whatever one of these runs tells by a lease of before the server refuses: in one call with it, with the rules of core, in a
+/// transaction of the host, and for its checkpoint.
+async fn refuses(pair: &Pair, store: &PgStore, before: &Lease, runs: &[(JobId, Epoch)]) {
+    let idle = exchange(store, before, Vec::new(), Vec::new()).await;
+    assert!(idle.owner_lost);
+    let lost = |applied: &Applied, n: usize| {
+        assert_eq!(*applied, Applied::LeaseLost { held: runs[n].1, current: runs[n].1 });
+    };
+    let told = exchange(store, before, vec![done(runs[0].0, runs[0].1)], Vec::new()).await;
+    lost(&told.applied[0], 0);
+    assert!(told.owner_lost);
+    let returned = Transition { job: runs[1].0, epoch: runs[1].1, step: Move::Returned };
+    let told = exchange(store, before, vec![returned], Vec::new()).await;
+    lost(&told.applied[0], 1);
+    let mut host = PgConnection::connect(&pair.url()).await.expect("a connection");
+    let mut tx = host.begin().await.expect("begin");
+    let applied = store.settle_in(&mut tx, vec![done(runs[2].0, runs[2].1)]).await.expect("settle_in");
+    lost(&applied[0], 2);
+    tx.commit().await.expect("commit");
+    let (tenant, bytes) = (Tenant::default(), Bytes::from_static(b"of then"));
+    let saved = store.checkpoints().save(&tenant, runs[3].0, runs[3].1, bytes).await;
+    assert_eq!(saved.expect_err("it is refused").kind(), ErrorKind::LeaseLost);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_settles_by_a_lease_that_is_missing_what_another_node_runs() {
     let pair = Pair::start();
@@ -104,26 +128,7 @@ async fn nobody_settles_by_a_lease_that_is_missing_what_another_node_runs() {
     assert_eq!(named(&again), named(&held), "the same epochs are given out again");
     let runs = named(&again);
 
-    let idle = exchange(&one, &before, Vec::new(), Vec::new()).await;
-    assert!(idle.owner_lost);
-    // In one call with the server, with the rules of core, in a transaction of the host, and its checkpoint.
-    let lost = |applied: &Applied, n: usize| {
-        assert_eq!(*applied, Applied::LeaseLost { held: runs[n].1, current: runs[n].1 });
-    };
-    let told = exchange(&one, &before, vec![done(runs[0].0, runs[0].1)], Vec::new()).await;
-    lost(&told.applied[0], 0);
-    assert!(told.owner_lost);
-    let returned = Transition { job: runs[1].0, epoch: runs[1].1, step: Move::Returned };
-    let told = exchange(&one, &before, vec![returned], Vec::new()).await;
-    lost(&told.applied[0], 1);
-    let mut host = PgConnection::connect(&pair.url()).await.expect("a connection");
-    let mut tx = host.begin().await.expect("begin");
-    let applied = one.settle_in(&mut tx, vec![done(runs[2].0, runs[2].1)]).await.expect("settle_in");
-    lost(&applied[0], 2);
-    tx.commit().await.expect("commit");
-    let (tenant, bytes) = (Tenant::default(), Bytes::from_static(b"of then"));
-    let saved = one.checkpoints().save(&tenant, runs[3].0, runs[3].1, bytes).await;
-    assert_eq!(saved.expect_err("it is refused").kind(), ErrorKind::LeaseLost);
+    refuses(&pair, &one, &before, &runs).await;
     // What it held before and still is written down it holds no more either: nobody knows whether it was so at the end.
     let told = exchange(&one, &before, vec![done(kept, held[0].job.epoch)], Vec::new()).await;
     assert!(matches!(told.applied[0], Applied::LeaseLost { .. }), "{:?}", told.applied);
@@ -148,6 +153,7 @@ async fn nobody_settles_by_a_lease_that_is_missing_what_another_node_runs() {
     assert!(after.incarnation > before.incarnation && alive(&one, &after).await);
     let claimed = claim(&one, &after, 5).await;
     assert_eq!(claimed.iter().map(|held| held.job.id).collect::<Vec<_>>(), [kept]);
+    let mut host = PgConnection::connect(&pair.url()).await.expect("a connection");
     let mut tx = host.begin().await.expect("begin");
     let applied = one.settle_in(&mut tx, vec![done(kept, claimed[0].job.epoch)]).await.expect("settle_in");
     assert_eq!(applied, [Applied::Done]);
