@@ -134,7 +134,8 @@ BEGIN
     v_now := hodei.now();
     IF p_kind && '{5,6}'::int2[] THEN
         -- Lists of what failed and what was cancelled are in the order of births.
-        v_born := ARRAY(SELECT CASE WHEN u.kind >= 5 THEN coalesce((SELECT j.created_at FROM hodei.job j WHERE j.id = u.id), 0) ELSE 0 END
+        v_born := ARRAY(SELECT CASE WHEN u.kind >= 5
+                THEN coalesce((SELECT j.created_at FROM hodei.job j WHERE j.id = u.id), 0) ELSE 0 END
             FROM unnest(p_id, p_kind) WITH ORDINALITY u (id, kind, ord) ORDER BY u.ord);
     END IF;
     IF p_kind && '{4,5,6}'::int2[] THEN

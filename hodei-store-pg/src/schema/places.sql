@@ -207,7 +207,8 @@ BEGIN
         nullif(y.c, 0)) IS NOT NULL;
     IF 0 = ANY (p_state) THEN
         INSERT INTO hodei.blocked (id, eligible_at, lane, rank, waits_for, deadline, pipeline, created_at)
-        SELECT u.id, u.eligible_at, u.lane, u.rank, u.waits_for, u.deadline, u.pipeline, (SELECT j.created_at FROM hodei.job j WHERE j.id = u.id)
+        SELECT u.id, u.eligible_at, u.lane, u.rank, u.waits_for, u.deadline, u.pipeline,
+            (SELECT j.created_at FROM hodei.job j WHERE j.id = u.id)
         FROM unnest(p_id, p_state, p_lane, p_rank, p_waits_for, p_eligible_at, p_deadline, p_pipeline)
             u (id, state, lane, rank, waits_for, eligible_at, deadline, pipeline)
         WHERE u.state = 0;
@@ -223,12 +224,14 @@ BEGIN
             INSERT INTO hodei.delayed (id, eligible_at, lane, rank, lost, generation, cause, version, attempt,
                 epoch, deadline, moved_at, started_at, pipeline, settled, created_at)
             SELECT id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch, deadline,
-                moved_at, started_at, pipeline, settled, (SELECT j.created_at FROM hodei.job j WHERE j.id = u.id) FROM u WHERE delay
+                moved_at, started_at, pipeline, settled, (SELECT j.created_at FROM hodei.job j WHERE j.id = u.id)
+            FROM u WHERE delay
         )
         INSERT INTO hodei.ready (id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch,
             deadline, moved_at, started_at, pipeline, settled, created_at)
         SELECT id, eligible_at, lane, rank, lost, generation, cause, version, attempt, epoch, deadline, moved_at,
-            started_at, pipeline, settled, nullif((SELECT j.created_at FROM hodei.job j WHERE j.id = u.id), u.eligible_at) FROM u WHERE NOT delay;
+            started_at, pipeline, settled, nullif((SELECT j.created_at FROM hodei.job j WHERE j.id = u.id), u.eligible_at)
+        FROM u WHERE NOT delay;
     END IF;
     IF p_state && '{2,3}'::int2[] THEN
         INSERT INTO hodei.leased (id, moved_at, holder, lane, tenant, running, cancel, lost, generation, version, attempt,
@@ -247,7 +250,8 @@ BEGIN
         INSERT INTO hodei.done (id, epoch, moved_at, eligible_at, tenant, version, attempt, state, cause, lost,
             generation, deadline, started_at, settled, created_at)
         SELECT u.id, u.epoch, u.moved_at, u.eligible_at, u.tenant, u.version, u.attempt, u.state, u.cause, u.lost,
-            u.generation, u.deadline, u.started_at, u.settled, CASE WHEN u.state >= 5 THEN (SELECT j.created_at FROM hodei.job j WHERE j.id = u.id) END
+            u.generation, u.deadline, u.started_at, u.settled,
+            CASE WHEN u.state >= 5 THEN (SELECT j.created_at FROM hodei.job j WHERE j.id = u.id) END
         FROM unnest(p_id, p_state, p_tenant, p_version, p_epoch, p_attempt, p_lost, p_generation, p_cause,
             p_eligible_at, p_deadline, p_moved_at, p_started_at, p_settled)
             u (id, state, tenant, version, epoch, attempt, lost, generation, cause, eligible_at, deadline,
