@@ -98,9 +98,9 @@ const STEPS: &[Step] = &[
 const FUNCTIONS: &[&str] = &[
     include_str!("now.sql"),
     concat!(
-        "CREATE OR REPLACE FUNCTION hodei.home() RETURNS int8 LANGUAGE sql VOLATILE AS $$ SELECT\n",
+        "CREATE OR REPLACE FUNCTION hodei.home() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN\n",
         include_str!("home.sql"),
-        "$$"
+        "; END $$"
     ),
     include_str!("log.sql"),
     include_str!("names.sql"),
