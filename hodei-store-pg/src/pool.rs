@@ -222,6 +222,9 @@ impl Pool {
             let mut connection =
                 PgConnection::connect_with(&self.0.options).await.map_err(unconnected(op))?;
             let home = server::keeps_commits(&mut connection, op, self.0.commits).await?;
+            if self.0.latest.is_other(home) {
+                server::move_in(&mut connection).await;
+            }
             Ok((connection, self.0.at(home)))
         };
         match tokio::time::timeout(self.0.connect_timeout, connecting).await {

@@ -57,6 +57,12 @@ pub(crate) async fn keeps_commits(
     }
 }
 
+/// Begins another course of history before anything else is asked of it, as well as it can be: whoever writes first would
+/// do so too, and everybody else waits for his transaction, which may be one of the host and last for long.
+pub(crate) async fn move_in(connection: &mut PgConnection) {
+    drop(sqlx::raw_sql("SELECT hodei.move_in()").execute(connection).await);
+}
+
 /// Reads what [`home`] has told.
 fn home_in(row: &PgRow) -> std::result::Result<Home, sqlx::Error> {
     row.try_get(0).map(Home)

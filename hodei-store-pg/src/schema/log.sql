@@ -30,7 +30,9 @@ DECLARE
     v_last int8;
     v_top int8;
 BEGIN
-    IF EXISTS (SELECT 1 FROM hodei.log_base WHERE cluster <> (SELECT system_identifier FROM pg_control_system())) THEN
+    IF EXISTS (SELECT 1 FROM hodei.log_base
+        WHERE (timeline, cluster) <> (hodei.timeline(), (SELECT system_identifier FROM pg_control_system())))
+    THEN
         PERFORM hodei.move_in();
     END IF;
     FOR n IN 1..2 LOOP
