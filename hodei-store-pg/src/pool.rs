@@ -301,7 +301,7 @@ impl Conn {
         let shared = Arc::clone(&self.pool.0);
         let begun =
             tokio::time::timeout(shared.acquire_timeout, server::begin(&mut *self, &shared.begin)).await;
-        if let Ok(Ok(home)) = begun {
+        if let Ok(Ok(Some(home))) = begun {
             (self.at, self.begun) = (shared.at(home), true);
         }
         self.begun

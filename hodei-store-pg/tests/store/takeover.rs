@@ -212,6 +212,12 @@ async fn nobody_waits_for_a_transaction_of_a_host_that_is_the_first_after_it() {
     let (one, other) = (pair.open().await, pair.open().await);
     submit(&one, vec![job()]).await;
     pair.part().await;
+    let behind = pair.database.url_at(pair.standby.address());
+    let mut elsewhere = PgConnection::connect(&behind).await.expect("a connection");
+    let mut tx = elsewhere.begin().await.expect("begin");
+    let refused = one.submit_in(&mut tx, vec![job()], SubmitOptions::each()).await;
+    assert_eq!(refused.expect_err("it is not where the store is").kind(), ErrorKind::Unavailable);
+    tx.rollback().await.expect("rollback");
     tokio::task::block_in_place(|| pair.take_over());
     arrived(&one).await;
     arrived(&other).await;
