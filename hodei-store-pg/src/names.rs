@@ -59,6 +59,11 @@ impl Latest {
         Arc::clone(&latest.1)
     }
 
+    /// Says whether a course of history is another one than that which was met last.
+    pub(crate) fn is_other(&self, home: Home) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.is_some_and(|last| last != home)
+    }
+
     /// Returns what is remembered of the one that was met last.
     pub(crate) fn names(&self) -> Arc<Names> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner).1)

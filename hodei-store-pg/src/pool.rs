@@ -222,6 +222,9 @@ impl Pool {
             let mut connection =
                 PgConnection::connect_with(&self.0.options).await.map_err(unconnected(op))?;
             let home = server::keeps_commits(&mut connection, op, self.0.commits).await?;
+            if self.0.latest.is_other(home) {
+                server::move_in(&mut connection).await;
+            }
             Ok((connection, self.0.at(home)))
         };
         match tokio::time::timeout(self.0.connect_timeout, connecting).await {
@@ -298,7 +301,7 @@ impl Conn {
         let shared = Arc::clone(&self.pool.0);
         let begun =
             tokio::time::timeout(shared.acquire_timeout, server::begin(&mut *self, &shared.begin)).await;
-        if let Ok(Ok(home)) = begun {
+        if let Ok(Ok(Some(home))) = begun {
             (self.at, self.begun) = (shared.at(home), true);
         }
         self.begun

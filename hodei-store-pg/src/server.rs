@@ -41,38 +41,45 @@ pub(crate) async fn keeps_commits(
 ) -> Result<Home> {
     let row = sqlx::raw_sql(PROMISES).fetch_one(connection).await.map_err(failed(op))?;
     let setting = |n: usize| row.try_get::<&str, _>(n + 1).map_err(failed(op));
-    if setting(0)? == "true" {
+    let home = home_in(&row).map_err(failed(op))?;
+    let Some(home) = home.filter(|_| setting(0).is_ok_and(|standby| standby != "true")) else {
         // As while another one takes over: whoever asks again may come to that.
         return Err(Error::new(ErrorKind::Unavailable, op)
             .with("server", "a standby")
             .retry_after(RETRY_AFTER));
-    }
+    };
     let weak = |name, value: &str| Err(Error::new(ErrorKind::Config, op).with(name, value));
     match (commits, setting(1)?, setting(2)?) {
         (Commits::Kept, fsync @ "off", _) => weak("fsync", fsync),
         (Commits::Kept, _, commit @ "off") => weak("synchronous_commit", commit),
         // The disk of this server only, where others were named that must have it too.
         (Commits::Kept, _, commit @ "local") if !setting(3)?.is_empty() => weak("synchronous_commit", commit),
-        _ => home_in(&row).map_err(failed(op)),
+        _ => Ok(home),
     }
 }
 
-/// Reads what [`home`] has told.
-fn home_in(row: &PgRow) -> std::result::Result<Home, sqlx::Error> {
-    row.try_get(0).map(Home)
+/// Begins another course of history before anything else is asked of it, as well as it can be: whoever writes first would
+/// do so too, and everybody else waits for his transaction, which may be one of the host and last for long.
+pub(crate) async fn move_in(connection: &mut PgConnection) {
+    drop(sqlx::raw_sql("SELECT hodei.move_in()").execute(connection).await);
+}
+
+/// Reads what [`home`] has told: nothing where a server only repeats what another does.
+fn home_in(row: &PgRow) -> std::result::Result<Option<Home>, sqlx::Error> {
+    row.try_get::<Option<i64>, _>(0).map(|home| home.map(Home))
 }
 
 /// Begins a transaction as is said, and tells where.
 pub(crate) async fn begin(
     connection: &mut PgConnection,
     begin: &str,
-) -> std::result::Result<Home, sqlx::Error> {
+) -> std::result::Result<Option<Home>, sqlx::Error> {
     let sql = AssertSqlSafe(format!("{begin}; {}", home!()));
     home_in(&sqlx::raw_sql(sql).fetch_one(connection).await?)
 }
 
 /// Saves the transaction of a caller, to come back to, and tells where it is.
-pub(crate) async fn save(connection: &mut PgConnection) -> std::result::Result<Home, sqlx::Error> {
+pub(crate) async fn save(connection: &mut PgConnection) -> std::result::Result<Option<Home>, sqlx::Error> {
     home_in(&sqlx::raw_sql(SAVE).fetch_one(connection).await?)
 }
 

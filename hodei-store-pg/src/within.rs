@@ -86,7 +86,7 @@ impl PgStore {
             let found = server::save(&mut *conn).await.map_err(failed(op))?;
             let mut work = Work::new(Arc::clone(inner), at.clone(), &mut *conn).told_by_the_log();
             let done = async {
-                if found != at.home {
+                if found != Some(at.home) {
                     let elsewhere =
                         Error::new(ErrorKind::Unavailable, op).with("server", "not that of the store");
                     return Err(elsewhere.retry_after(RETRY_AFTER));

@@ -6,14 +6,16 @@ CREATE OR REPLACE FUNCTION hodei.timeline() RETURNS int8 LANGUAGE sql VOLATILE A
 $$;
 
 -- Begins another course of history, unless somebody has: a standby has taken over, perhaps without the last that was
--- committed. Positions of changes and numbers of lives that were given out then are not given out again: those to come are
+-- committed, or a dump was restored in another cluster, which may be on a timeline of the same number. Positions of changes and numbers of lives that were given out then are not given out again: those to come are
 -- further on than any could have come. Whoever asks for one meanwhile waits for this transaction. It returns the base of
 -- positions.
 CREATE OR REPLACE FUNCTION hodei.move_in() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_timeline CONSTANT int8 := hodei.timeline();
+    v_cluster CONSTANT int8 := (SELECT system_identifier FROM pg_control_system());
 BEGIN
-    UPDATE hodei.log_base SET base = base + 4294967296, timeline = v_timeline WHERE timeline <> v_timeline;
+    UPDATE hodei.log_base SET base = base + 4294967296, timeline = v_timeline, cluster = v_cluster
+        WHERE (timeline, cluster) <> (v_timeline, v_cluster);
     IF FOUND THEN
         PERFORM nextval('hodei.incarnation') FROM generate_series(1, 10000);
     END IF;
@@ -21,13 +23,18 @@ BEGIN
 END
 $$;
 
--- Moves the positions to come behind all that are there. It does nothing but after a restore: what is committed stands
--- below the next transaction else.
+-- Moves the positions to come behind all that are there, and behind all that were given out in the cluster that a dump is
+-- from. It does nothing but after a restore: what is committed stands below the next transaction else.
 CREATE OR REPLACE FUNCTION hodei.rebase() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_last int8;
     v_top int8;
 BEGIN
+    IF EXISTS (SELECT 1 FROM hodei.log_base
+        WHERE (timeline, cluster) <> (hodei.timeline(), (SELECT system_identifier FROM pg_control_system())))
+    THEN
+        PERFORM hodei.move_in();
+    END IF;
     FOR n IN 1..2 LOOP
         SELECT greatest((SELECT max(pos) FROM hodei.change), (SELECT max(pos) FROM hodei.change_floor)) INTO v_last;
         SELECT base + pg_snapshot_xmax(pg_current_snapshot())::text::int8 INTO v_top FROM hodei.log_base;

@@ -98,9 +98,9 @@ const STEPS: &[Step] = &[
 const FUNCTIONS: &[&str] = &[
     include_str!("now.sql"),
     concat!(
-        "CREATE OR REPLACE FUNCTION hodei.home() RETURNS int8 LANGUAGE sql VOLATILE AS $$ SELECT\n",
+        "CREATE OR REPLACE FUNCTION hodei.home() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN\n",
         include_str!("home.sql"),
-        "$$"
+        "; END $$"
     ),
     include_str!("log.sql"),
     include_str!("names.sql"),
@@ -285,8 +285,11 @@ async fn free_keys(connection: &mut PgConnection) -> Result<()> {
 /// Writes beside jobs of before when they were created, a thousand after the other, as lists of their states need it: see
 /// `born.sql`. Nobody writes it as before any more: whoever did was waited for when the indexes were built.
 async fn births(connection: &mut PgConnection) -> Result<()> {
+    let mut tx = connection.begin().await.map_err(failed(OP))?;
     let known = ask::scalar("SELECT coalesce((SELECT known FROM hodei.born), false)");
-    if known.fetch_one(&mut *connection).await.map_err(failed(OP))? {
+    let known: bool = known.fetch_one(&mut *tx).await.map_err(failed(OP))?;
+    tx.commit().await.map_err(failed(OP))?;
+    if known {
         return Ok(());
     }
     for place in PLACES {
@@ -295,7 +298,7 @@ async fn births(connection: &mut PgConnection) -> Result<()> {
             last = next;
         }
     }
-    ask::query("UPDATE hodei.born SET known = true").execute(connection).await.map_err(failed(OP)).map(drop)
+    loose(connection, "UPDATE hodei.born SET known = true").await
 }
 
 /// Goes on behind a place in a table, again where somebody is in the way, and says where it ended.
@@ -303,25 +306,27 @@ async fn note_births(connection: &mut PgConnection, place: &str, last: Place) ->
     let mut tries = 0;
     loop {
         tries += 1;
-        let noted = ask::query("SELECT * FROM hodei.note_births($1, $2, $3, $4, $5)")
-            .bind(place)
-            .bind(last.0)
-            .bind(last.1)
-            .bind(last.2)
-            .bind(last.3)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed(OP));
-        match noted {
+        match note_once(connection, place, last).await {
             Err(error) if error.is_retryable() && tries < TRIES => tokio::time::sleep(PASS).await,
-            Err(error) => return Err(error),
-            Ok(row) => {
-                let place =
-                    |row: PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
-                return row.map(place).transpose().map_err(failed(OP));
-            }
+            noted => return noted,
         }
     }
+}
+
+async fn note_once(connection: &mut PgConnection, place: &str, last: Place) -> Result<Option<Place>> {
+    let mut tx = connection.begin().await.map_err(failed(OP))?;
+    let row = ask::query("SELECT * FROM hodei.note_births($1, $2, $3, $4, $5)")
+        .bind(place)
+        .bind(last.0)
+        .bind(last.1)
+        .bind(last.2)
+        .bind(last.3)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed(OP))?;
+    tx.commit().await.map_err(failed(OP))?;
+    let place = |row: PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+    row.map(place).transpose().map_err(failed(OP))
 }
 
 /// Makes the first parts of the history. Where somebody is in the way, or it would take too long, whoever leads makes

@@ -2,10 +2,13 @@
 
 -- Whether an owner is known on this course of history. Who registered on another one, with a server whose last commits may be
 -- gone, holds nothing here, whatever it was told there: an epoch of then may have been given out again. A life that is
--- over may still report what it holds.
-CREATE OR REPLACE FUNCTION hodei.is_at_home(p_name text, p_incarnation int8) RETURNS bool LANGUAGE sql VOLATILE AS $$
-    SELECT EXISTS (SELECT 1 FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation
-        AND (home IS NULL OR home = hodei.home()))
+-- over may still report what it holds. Every exchange asks: in SQL alone it would be planned anew each time.
+CREATE OR REPLACE FUNCTION hodei.is_at_home(p_name text, p_incarnation int8) RETURNS bool
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM hodei.owner WHERE name = p_name AND incarnation = p_incarnation
+        AND (home IS NULL OR home = hodei.home()));
+END
 $$;
 
 -- Begins a life of an owner, who reads what p_reads says, and ends those before.

@@ -4,27 +4,27 @@
 -- ended, as it cannot know better, and would go through all of them for each job.
 
 -- Looks through what ended in a part in a stretch of time, for p_n at most that had their turn and for whom nobody
--- waits, and locks those. What failed is taken to have ended p_late after it did, as it is kept longer by that. The
--- jobs come in the order in which they lie: whoever asked for the oldest would sort all of them to remove a few. Where
--- p_pass are met that have to stay it ends, and says a time before which about half ended of what it saw.
+-- waits, and locks those. What failed is taken to have ended p_late after it did, as it is kept longer by that; what did
+-- not fail is, where that is less than nothing. The jobs come in the order in which they lie: whoever asked for the
+-- oldest would sort all of them to remove a few. Where p_pass are met that have to stay it ends, and says a time before
+-- which about half ended of what it saw.
 CREATE OR REPLACE FUNCTION hodei.look_at(p_part text, p_late int8, p_from int8, p_to int8, p_n int8, p_pass int8,
     OUT got uuid[], OUT passed int8, OUT whole bool, OUT half int8)
 LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     r record;
     v_at int8[] := '{}';
-    v_ended CONSTANT text := 'd.moved_at > $1 - greatest($3, 0) AND d.moved_at <= $2 - least($3, 0)
-        AND d.moved_at + CASE d.state WHEN 5 THEN $3 ELSE 0 END > $1
-        AND d.moved_at + CASE d.state WHEN 5 THEN $3 ELSE 0 END <= $2';
+    v_ends CONSTANT text := 'd.moved_at + CASE WHEN (d.state = 5) = ($3 > 0) THEN abs($3) ELSE 0 END';
+    v_ended CONSTANT text := format('d.moved_at > $1 - abs($3) AND d.moved_at <= $2 AND %1$s > $1 AND %1$s <= $2', v_ends);
 BEGIN
     got := '{}';
     passed := 0;
     whole := true;
-    FOR r IN EXECUTE format('SELECT d.id, d.moved_at + CASE d.state WHEN 5 THEN $3 ELSE 0 END AS at,
+    FOR r IN EXECUTE format('SELECT d.id, %s AS at,
             NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.parent = d.id
                 AND NOT EXISTS (SELECT 1 FROM hodei.done c WHERE c.id = e.child) OFFSET 0)
             AND NOT EXISTS (SELECT 1 FROM hodei.edge e WHERE e.child = d.id AND e.turn AND NOT e.told OFFSET 0) AS goes
-        FROM hodei.%I d WHERE %s', p_part, v_ended) USING p_from, p_to, p_late LOOP
+        FROM hodei.%I d WHERE %s', v_ends, p_part, v_ended) USING p_from, p_to, p_late LOOP
         v_at := v_at || r.at;
         IF r.goes THEN
             got := got || r.id;
@@ -94,6 +94,7 @@ DECLARE
     v_seen record;
     v_jobs CONSTANT int8 := greatest(p_jobs, 0);
     v_late CONSTANT int8 := v_jobs - greatest(p_failed, 0);
+    v_until CONSTANT int8 := greatest(v_jobs, p_failed);
     v_pass CONSTANT int8 := 1000;
     v_left int8 := p_n;
     v_budget int8 := v_pass;
@@ -104,15 +105,15 @@ BEGIN
         LEFT JOIN hodei.look k ON k.part = x.no ORDER BY x.no LOOP
         EXIT WHEN v_left <= 0;
         IF c.fresh IS NULL THEN
-            SELECT * INTO v_seen FROM hodei.look_at(c.part, v_late, -1, v_jobs, v_left, v_pass);
+            SELECT * INTO v_seen FROM hodei.look_at(c.part, v_late, -1, v_until, v_left, v_pass);
             IF v_seen.passed >= v_pass THEN
                 INSERT INTO hodei.look (part, fresh, fresh_span, again, again_span)
                     VALUES (c.no, -1, v_seen.half + 1, -1, v_seen.half + 1) ON CONFLICT DO NOTHING;
                 v_more := true;
             END IF;
         ELSE
-            SELECT * INTO v_seen FROM hodei.go_on(c.part, v_late, v_jobs, v_left, v_pass, c.fresh, c.fresh_span);
-            v_more := v_more OR v_seen.at < v_jobs;
+            SELECT * INTO v_seen FROM hodei.go_on(c.part, v_late, v_until, v_left, v_pass, c.fresh, c.fresh_span);
+            v_more := v_more OR v_seen.at < v_until;
             -- Where nothing was passed there is nothing to remember.
             IF v_seen.passed > 0 OR v_seen.span <> c.fresh_span THEN
                 UPDATE hodei.look k SET fresh = v_seen.at, fresh_span = v_seen.span
@@ -123,7 +124,7 @@ BEGIN
         v_left := v_left - cardinality(v_seen.got);
     END LOOP;
     -- In any order, as the first of them may use up what is passed in a call.
-    FOR w IN SELECT k.*, 'done_' || coalesce(nullif(k.part, -1)::text, 'rest') AS name, least(k.fresh, v_jobs) AS ends
+    FOR w IN SELECT k.*, 'done_' || coalesce(nullif(k.part, -1)::text, 'rest') AS name, least(k.fresh, v_until) AS ends
         FROM hodei.look k WHERE k.part = -1 OR k.part IN (SELECT no FROM hodei.era WHERE stage = 0 AND NOT whole)
         ORDER BY random() LOOP
         EXIT WHEN v_left <= 0 OR v_budget <= 0 OR v_more;

@@ -358,6 +358,30 @@ async fn pruned(store: &PgStore, term: &Term) -> Vec<JobId> {
     }
 }
 
+#[tokio::test]
+async fn what_failed_goes_where_all_else_is_kept_for_ever() {
+    let database = database();
+    let store = open(&database).await;
+    let worker = owner(&store, "worker").await;
+    let ids = submit(&store, jobs(3)).await;
+    assert_eq!(burn(&store, &worker, 3).await, 3);
+    let days = |n| format!("hodei.now() - {n} * 24 * 3600000000");
+    for (id, ago, state) in [(ids[0], days(8), 5), (ids[1], days(8), 4), (ids[2], days(6), 5)] {
+        sql(&database, &format!("UPDATE hodei.done SET moved_at = {ago}, state = {state} WHERE id = '{id}'"));
+    }
+    let term = lead(&store).await;
+    let (week, century) = (Duration::from_secs(7 * 24 * 3_600), Duration::from_secs(100 * 365 * 24 * 3_600));
+    let kept = |jobs, failed| Retention { jobs, failed: Some(failed), most: u64::MAX, changes: u64::MAX };
+    let gone = async |retention| {
+        let pruned = store.prune(&term, retention, 10).await.expect("prune");
+        pruned.gone.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(gone(kept(century, week)).await, [ids[0]]);
+    assert_eq!(gone(kept(week, century)).await, [ids[1]]);
+    assert_eq!(gone(kept(century, Duration::MAX)).await, []);
+    assert_eq!(gone(kept(Duration::MAX, Duration::ZERO)).await, [ids[2]]);
+}
+
 /// What ends of a few parents cost of a child that waits for so many of them: rows looked at, and round trips.
 async fn ends_among(parents: usize) -> (u64, u64) {
     const FEW: usize = 10;

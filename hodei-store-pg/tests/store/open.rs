@@ -117,3 +117,18 @@ async fn changes_go_on_behind_those_of_another_cluster() {
     drop(open(&database).await);
     assert_eq!(after.changes(&Scope::All, None, 10).await.expect("changes").changes.len(), 2);
 }
+
+#[tokio::test]
+async fn what_was_given_out_behind_a_dump_is_not_given_out_again() {
+    let database = database();
+    let before = open(&database).await;
+    let life = owner(&before, "one").await.incarnation;
+    before.close().await;
+    // As after a dump from another cluster, which went on: the number of its timeline is the same.
+    sql(&database, "UPDATE hodei.log_base SET cluster = 1");
+    let after = open(&database).await;
+    assert_eq!(sql(&database, "SELECT base >= 4294967296 FROM hodei.log_base"), "t");
+    assert!(owner(&after, "one").await.incarnation > life + 1_000);
+    drop(open(&database).await);
+    assert_eq!(sql(&database, "SELECT base < 2 * 4294967296 FROM hodei.log_base"), "t", "once");
+}

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use hodei_core::ErrorKind;
 use hodei_core::checkpoint::CheckpointStore;
 use hodei_core::job::{Epoch, Lease, NewJob, State};
-use hodei_core::store::{Applied, Consistency, Coordination, Cursor, JobStore, Move, Scope, Transition};
+use hodei_core::store::{
+    Applied, Consistency, Coordination, Cursor, JobStore, Move, Scope, SubmitOptions, Transition,
+};
 use hodei_core::{JobId, Name, OwnerId, Tenant};
 use hodei_store_pg::PgStore;
 use hodei_test_servers::{Database, Postgres, Proxy, Server};
@@ -208,6 +210,29 @@ async fn a_number_that_stands_for_another_name_now_is_not_remembered() {
     let read = other.get_many(&Scope::All, ids, Consistency::Latest).await.expect("get");
     let job = read[0].as_ref().expect("it is there");
     assert_eq!((job.tenant.as_str(), job.spec.queue().as_str()), ("lost", "missing"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_transaction_of_a_host_that_is_the_first_after_it() {
+    let pair = Pair::start();
+    let (one, other) = (pair.open().await, pair.open().await);
+    submit(&one, vec![job()]).await;
+    pair.part().await;
+    let behind = pair.database.url_at(pair.standby.address());
+    let mut elsewhere = PgConnection::connect(&behind).await.expect("a connection");
+    let mut tx = elsewhere.begin().await.expect("begin");
+    let refused = one.submit_in(&mut tx, vec![job()], SubmitOptions::each()).await;
+    assert_eq!(refused.expect_err("it is not where the store is").kind(), ErrorKind::Unavailable);
+    tx.rollback().await.expect("rollback");
+    tokio::task::block_in_place(|| pair.take_over());
+    arrived(&one).await;
+    arrived(&other).await;
+    let mut host = PgConnection::connect(&pair.url()).await.expect("a connection");
+    let mut tx = host.begin().await.expect("begin");
+    one.submit_in(&mut tx, vec![job()], SubmitOptions::each()).await.expect("submit_in");
+    let submitted = tokio::time::timeout(Duration::from_secs(5), submit(&other, vec![job()])).await;
+    assert_eq!(submitted.expect("it waits for the host").len(), 1);
+    tx.commit().await.expect("commit");
 }
 
 /// Reads all changes that follow.
