@@ -94,6 +94,7 @@ impl PgCheckpoints {
         inner
             .in_time(op, async {
                 if !inner.lives_on(conn.at().home) {
+                    conn.clean().await.map_err(|error| of(op, Stage::Before, error))?;
                     return Err(
                         Error::new(ErrorKind::LeaseLost, op).with("server", "on another course of history")
                     );

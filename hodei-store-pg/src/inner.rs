@@ -19,7 +19,7 @@ use crate::error::{BOUNDED, Stage, failed, of};
 use crate::fast::{Frontier, Groups};
 use crate::listen::Announcer;
 use crate::pool::{Conn, Pools};
-use crate::server::Home;
+use crate::server::{self, Home};
 use crate::tell::{Segment, Teller};
 use crate::work::{Verb, Work};
 
@@ -338,6 +338,9 @@ impl Inner {
             let begun = self.in_time(op, async {
                 verb.prepare(self, &mut conn).await?;
                 conn.end().await.map_err(failed(op))?;
+                if !ask::named() {
+                    return self.begin_lent(op, &mut conn, verb.tenant()).await;
+                }
                 if let Some(tenant) = verb.tenant() {
                     return self.wall(op, &mut conn, Some(tenant)).await;
                 }
@@ -351,6 +354,20 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Begins a transaction behind a proxy, which may lead to another server than where it was prepared: then that is not
+    /// good, and has to be done there.
+    async fn begin_lent(&self, op: &'static str, conn: &mut Conn, tenant: Option<&Tenant>) -> Result<()> {
+        let begun = server::begin(&mut *conn, &self.pools.verbs.begin_sql()).await.map_err(failed(op))?;
+        if begun != Some(conn.at().home) {
+            return Err(Error::new(ErrorKind::Locked, op).with("server", "another one has taken over"));
+        }
+        if let Some(tenant) = tenant {
+            self.trip();
+            sqlx::raw_sql(AssertSqlSafe(wall_of(tenant))).execute(&mut **conn).await.map_err(failed(op))?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn commit(&self, op: &'static str, mut conn: Conn) -> Result<()> {

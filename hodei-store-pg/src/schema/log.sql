@@ -6,9 +6,9 @@ CREATE OR REPLACE FUNCTION hodei.timeline() RETURNS int8 LANGUAGE sql VOLATILE A
 $$;
 
 -- Begins another course of history, unless somebody has: a standby has taken over, perhaps without the last that was
--- committed, or a dump was restored in another cluster, which may be on a timeline of the same number. Positions of changes and numbers of lives that were given out then are not given out again: those to come are
--- further on than any could have come. Whoever asks for one meanwhile waits for this transaction. It returns the base of
--- positions.
+-- committed, or a dump was restored in another cluster, which may be on a timeline of the same number. Positions of changes
+-- and numbers of lives that were given out then are not given out again: those to come are further on than any could have
+-- come. Whoever asks for one meanwhile waits for this transaction. It returns the base of positions.
 CREATE OR REPLACE FUNCTION hodei.move_in() RETURNS int8 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_timeline CONSTANT int8 := hodei.timeline();
