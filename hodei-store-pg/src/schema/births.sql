@@ -31,22 +31,15 @@ BEGIN
         )
         SELECT x.tenant, x.state, x.moved_at, x.id FROM x
         ORDER BY x.state DESC, x.tenant DESC, x.moved_at DESC, x.id DESC LIMIT 1;
-    ELSIF p_place = 'delayed' THEN
-        RETURN QUERY WITH x AS MATERIALIZED (
-            SELECT d.* FROM hodei.delayed d WHERE d.id > p_id ORDER BY d.id LIMIT 1000
-        ), u AS (
-            UPDATE hodei.delayed d SET created_at = j.created_at FROM x JOIN hodei.job j ON j.id = x.id
-            WHERE d.id = x.id AND d.created_at IS NULL
-        )
-        SELECT x.lane, x.rank, x.eligible_at, x.id FROM x ORDER BY x.id DESC LIMIT 1;
     ELSE
-        RETURN QUERY WITH x AS MATERIALIZED (
-            SELECT b.* FROM hodei.blocked b WHERE b.id > p_id ORDER BY b.id LIMIT 1000
+        -- What is delayed or blocked.
+        RETURN QUERY EXECUTE format('WITH x AS MATERIALIZED (
+            SELECT p.* FROM hodei.%1$I p WHERE p.id > $1 ORDER BY p.id LIMIT 1000
         ), u AS (
-            UPDATE hodei.blocked b SET created_at = j.created_at FROM x JOIN hodei.job j ON j.id = x.id
-            WHERE b.id = x.id AND b.created_at IS NULL
+            UPDATE hodei.%1$I p SET created_at = j.created_at FROM x JOIN hodei.job j ON j.id = x.id
+            WHERE p.id = x.id AND p.created_at IS NULL
         )
-        SELECT x.lane, x.rank, x.eligible_at, x.id FROM x ORDER BY x.id DESC LIMIT 1;
+        SELECT x.lane, x.rank, x.eligible_at, x.id FROM x ORDER BY x.id DESC LIMIT 1', p_place) USING p_id;
     END IF;
 END
 $$;
